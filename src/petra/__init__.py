@@ -1,0 +1,61 @@
+"""petra: search over training and compression pipelines for the Pareto set of deployable neural networks.
+
+    study = petra.compress(model, petra.classification(train, val, test), budget="10 min")
+    print(study.front)
+    study.front.pick("knee").export("model.onnx")
+
+Importing petra does not import torch; the names below do when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from petra.api import compress, load_study
+    from petra.core.errors import PetraError
+    from petra.core.pipeline import Pipeline, StageSpec
+    from petra.runtimes.base import Target
+    from petra.study import Study
+    from petra.tasks.base import Task
+    from petra.tasks.classification import classification
+    from petra.tasks.regression import regression
+
+_HOMES = {
+    "Pipeline": "petra.core.pipeline",
+    "PetraError": "petra.core.errors",
+    "StageSpec": "petra.core.pipeline",
+    "Study": "petra.study",
+    "Target": "petra.runtimes.base",
+    "Task": "petra.tasks.base",
+    "classification": "petra.tasks.classification",
+    "compress": "petra.api",
+    "load_study": "petra.api",
+    "regression": "petra.tasks.regression",
+}
+
+__all__ = [
+    "PetraError",
+    "Pipeline",
+    "StageSpec",
+    "Study",
+    "Target",
+    "Task",
+    "classification",
+    "compress",
+    "load_study",
+    "regression",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'petra' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,270 @@
+"""The study's configuration: YAML or Python in, one frozen and validated record out.
+
+Every unknown key and bad value is refused with its path, what is allowed and a did-you-mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from petra.core.errors import ConfigError
+from petra.core.objective import Constraint, check_attainable, resolve_metric
+
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|hours?)?\s*$", re.IGNORECASE)
+_BYTES = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(b|kb|mb|gb|kib|mib|gib)?\s*$", re.IGNORECASE)
+_SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hour": 3600, "hours": 3600}
+_BYTE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_duration(value: object) -> object:
+    """'90', '90 s', '30 min', '2 h' -> seconds; numbers pass through."""
+    if isinstance(value, str):
+        match = _DURATION.match(value)
+        if match is None:
+            raise ValueError(f"cannot read {value!r} as a duration; write seconds or for example '30 min', '2 h'")
+        return float(match[1]) * _SECONDS[(match[2] or "s").lower()]
+    return value
+
+
+def parse_bytes(value: object) -> object:
+    """'2 GiB', '300 kB' -> bytes; numbers pass through."""
+    if isinstance(value, str):
+        match = _BYTES.match(value)
+        if match is None:
+            raise ValueError(f"cannot read {value!r} as a size; write bytes or for example '500 MB', '2 GiB'")
+        return int(float(match[1]) * _BYTE_UNITS[(match[2] or "b").lower()])
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CallConfig(_Record):
+    """A function to call: ``package.module:callable`` and its keyword arguments."""
+
+    call: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
+    args: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class WorkloadConfig(_Record):
+    """A built-in workload by name, with its arguments."""
+
+    name: str
+    args: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class TargetConfig(_Record):
+    """Where the model will run."""
+
+    runtime: str = "onnxruntime"
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    batch: Annotated[int, Field(ge=1, le=65536)] = 1
+    throughput_batch: Annotated[int, Field(ge=1, le=65536)] = 64
+
+
+class BudgetConfig(_Record):
+    """When to stop, whichever comes first. `goal`: stop as soon as one trial satisfies all of these constraints."""
+
+    time: Seconds | None = None
+    trials: Annotated[int, Field(ge=1)] | None = None
+    generations: Annotated[int, Field(ge=1)] | None = None
+    goal: tuple[str, ...] = ()
+
+    @field_validator("goal", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("goal")
+    @classmethod
+    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for i, text in enumerate(value):
+            _parsed(text, where=f"goal[{i}]")
+        return value
+
+    @model_validator(mode="after")
+    def _bounded(self) -> BudgetConfig:
+        if self.time is None and self.trials is None and self.generations is None:
+            raise ValueError("give at least one of time, trials, generations, or the search would never end")
+        return self
+
+
+class SpaceConfig(_Record):
+    """The pipelines searched: which stages (default: all), ranges narrowed, greatest length.
+
+    `stages` maps a stage to narrowed domains: ``{prune.structured: {ratio: [0.1, 0.5], importance: [magnitude]}}``;
+    two numbers are an interval, a list is a set of choices, a single value fixes the parameter.
+    """
+
+    stages: Mapping[str, Mapping[str, Any]] | None = None
+    max_length: Annotated[int, Field(ge=1, le=20)] = 4
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _names_only(cls, value: object) -> object:
+        if isinstance(value, list | tuple):
+            return {str(name): {} for name in value}
+        if isinstance(value, Mapping):
+            return {name: ranges or {} for name, ranges in value.items()}
+        return value
+
+
+class LimitsConfig(_Record):
+    """What one trial may use, how many are built at a time, and the cache's size."""
+
+    trial_time: Seconds = 1800.0
+    trial_memory: Bytes = 8 * 2**30
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    build_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    cache: Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)] = 2 * 2**30
+
+
+class StudyConfig(_Record):
+    """Everything that defines a study. Either `workload`, or `model` and `task`; none of them when a study was started
+    from live Python objects."""
+
+    workload: WorkloadConfig | None = None
+    model: CallConfig | None = None
+    task: CallConfig | None = None
+    target: TargetConfig = TargetConfig()
+    objectives: tuple[str, ...] = ("quality", "latency", "size")
+    constraints: tuple[str, ...] = ()
+    budget: BudgetConfig = BudgetConfig(time=600.0)
+    search: Mapping[str, Any] = Field(default_factory=lambda: {"name": "evolution"})
+    space: SpaceConfig = SpaceConfig()
+    limits: LimitsConfig = LimitsConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "cpu"
+    workdir: str = "petra-study"
+
+    @field_validator("workload", mode="before")
+    @classmethod
+    def _workload_by_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("model", "task", mode="before")
+    @classmethod
+    def _call_by_name(cls, value: object) -> object:
+        return {"call": value} if isinstance(value, str) else value
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _search_by_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_metrics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("give at least one objective")
+        resolved = []
+        for name in value:
+            try:
+                resolved.append(resolve_metric(name, where="objectives"))
+            except ConfigError as error:
+                raise ValueError(f"{error.message.partition(': ')[2]}; {error.hint}") from None
+        if len(set(resolved)) != len(resolved):
+            raise ValueError("an objective is named twice")
+        return tuple(resolved)
+
+    @field_validator("constraints")
+    @classmethod
+    def _readable_constraints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parsed = [_parsed(text, where=f"[{i}]") for i, text in enumerate(value)]
+        try:
+            check_attainable(parsed, where="")
+        except ConfigError as error:
+            raise ValueError(f"{error.message.removeprefix(': ')}; {error.hint}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> StudyConfig:
+        if self.workload is not None and (self.model is not None or self.task is not None):
+            raise ValueError("give either workload, or model and task, not both")
+        if (self.model is None) != (self.task is None):
+            raise ValueError("model and task go together; one of them is missing")
+        return self
+
+    @property
+    def has_source(self) -> bool:
+        """Whether the study can be run from this file alone."""
+        return self.workload is not None or self.model is not None
+
+    def parsed_constraints(self) -> tuple[Constraint, ...]:
+        return tuple(Constraint.parse(text) for text in self.constraints)
+
+    def parsed_goal(self) -> tuple[Constraint, ...]:
+        return tuple(Constraint.parse(text) for text in self.budget.goal)
+
+
+def _parsed(text: str, *, where: str) -> Constraint:
+    try:
+        return Constraint.parse(text, where=where)
+    except ConfigError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a mapping (safe load). Raises ConfigError when it is missing, malformed or not a mapping."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", hint="give the path of a study file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: got {type(data).__name__}", hint="a study file is a mapping of keys to values")
+    return data
+
+
+def parse_config(data: Mapping[str, Any], *, where: str = "study") -> StudyConfig:
+    """Validate; raises ConfigError with one line per fault: its path, what was got, what is allowed."""
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(dict(fault)) for fault in error.errors()]
+        raise ConfigError(f"{where}: " + "\n  ".join(lines)) from None
+
+
+def load_config(path: Path) -> StudyConfig:
+    """Read and validate a study file."""
+    return parse_config(read_yaml(path), where=str(path))
+
+
+def _explain(fault: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in fault["loc"]) or "the study"
+    if fault["type"] == "extra_forbidden":
+        allowed = _keys_at(fault["loc"][:-1])
+        close = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1, cutoff=0.5)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        return f"{path}: unknown key; {guess}allowed: {', '.join(allowed)}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    got = fault.get("input")
+    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool | type(None)) else ""
+    return f"{path}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _keys_at(path: tuple[Any, ...]) -> list[str]:
+    """The keys allowed in the record at `path`."""
+    record: type[BaseModel] = StudyConfig
+    for part in path:
+        annotation = record.model_fields[str(part)].annotation
+        options = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        record = options[0]
+    return sorted(record.model_fields)

@@ -1,0 +1,89 @@
+"""What is known of one candidate. Records only: they cross process boundaries and go into the store as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from petra.core.measurement import Measurement
+from petra.core.pipeline import Pipeline
+
+
+class TrialStatus(StrEnum):
+    """How a trial ended. Every candidate ends as one of these, and none is run twice."""
+
+    COMPLETE = "complete"  # exported, verified, measured, within the constraints
+    INFEASIBLE = "infeasible"  # measured, but outside a constraint of the user's
+    FAILED = "failed"  # a stage, the export, the parity check or the process failed
+    TIMED_OUT = "timed_out"  # exceeded the time limit of one trial
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no result: the stage it was in, the error's type and message, the memory it had reached."""
+
+    stage: str
+    kind: str
+    message: str
+    peak_memory_mb: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageTrace:
+    """What one stage really did to the model.
+
+    `skipped` maps a layer to the reason it was left alone; `details` holds the method's own JSON-able facts
+    (calibration samples, ranks chosen, epochs run, ...).
+    """
+
+    stage: str
+    touched: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    params_before: int = 0
+    params_after: int = 0
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    cached: bool = False
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a proposal came from: the move that made it and the trial it was made from (None: drawn at random)."""
+
+    move: str
+    parent: int | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A pipeline to try, numbered in the order of proposing."""
+
+    number: int
+    pipeline: Pipeline
+    origin: Origin = Origin("given")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished candidate. `metrics` holds validation-split and cost measurements by name; `test` is filled
+    only for confirmed members of the final front. `artifact` is a path relative to the study directory."""
+
+    number: int
+    pipeline: Pipeline
+    status: TrialStatus
+    origin: Origin = Origin("given")
+    metrics: Mapping[str, Measurement] = field(default_factory=dict)
+    test: Mapping[str, Measurement] = field(default_factory=dict)
+    failure: Failure | None = None
+    trace: tuple[StageTrace, ...] = ()
+    artifact: str = ""
+    parity: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    finished_at: float = 0.0  # seconds since the study began, summed over its sessions
+
+    @property
+    def measured(self) -> bool:
+        """Whether it has a full set of metrics (feasible or not)."""
+        return self.status in (TrialStatus.COMPLETE, TrialStatus.INFEASIBLE)

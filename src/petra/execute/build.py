@@ -1,0 +1,157 @@
+"""What happens to a candidate inside its worker process: stages, export, reference predictions.
+
+Runs with torch, never measures speed. The measuring process takes over from the files left here.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from petra.core.errors import ExportError, ParityError
+from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.rng import derive_seed
+from petra.core.trial import StageTrace
+from petra.execute.apply import apply_pipeline
+from petra.execute.cache import PrefixCache
+from petra.measure.structure import count_macs, count_params
+from petra.methods.base import Context
+from petra.methods.table import STAGES
+from petra.runtimes.base import Runtime, Target
+from petra.runtimes.table import RUNTIMES
+from petra.tasks.base import Task
+from petra.tasks.inputs import Inputs, call, named, prediction, unnamed
+
+Note = Callable[[object], None]
+PARITY_ITEMS = 512
+
+
+@dataclass(frozen=True)
+class BuildPayload:
+    """Everything a worker needs, sent once: live objects and where to put things.
+
+    `plugins` are stages and runtimes registered at run time in the parent, by name.
+    """
+
+    model: nn.Module
+    task: Task
+    target: Target
+    seed: int
+    directory: Path
+    cache_bytes: int
+    fingerprint: str
+    device: str = "cpu"
+    plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the worker hands back: paths, structure and traces (no tensors)."""
+
+    files: tuple[str, ...]
+    size_bytes: int
+    params: int
+    macs: int
+    quantized: bool
+    trace: tuple[StageTrace, ...]
+    build_s: float
+    train_s: float
+
+
+def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make the parent's run-time registrations known in this process."""
+    for registry, key in ((STAGES, "stages"), (RUNTIMES, "runtimes")):
+        for name, item in plugins.get(key, {}).items():
+            if name not in registry:
+                registry.register(name, item)  # type: ignore[attr-defined]
+
+
+def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artifact_dir: Path) -> Built:
+    """Run the pipeline, export to `artifact_dir`/model.*, and save the PyTorch model's own predictions beside it.
+
+    Notes are ("stage", index, name) when a stage begins and ("progress", done, total, text) during it; index is one
+    past the last stage for the export.
+    """
+    register_plugins(payload.plugins)
+    started = time.perf_counter()
+    cache = None
+    if payload.cache_bytes:
+        cache = PrefixCache(payload.directory / "cache" / payload.fingerprint, payload.cache_bytes)
+
+    def make_context(prefix: Pipeline) -> Context:
+        return Context(
+            task=payload.task,
+            teacher=payload.model,
+            seed=derive_seed(payload.seed, "stage", prefix.key),
+            device=payload.device,
+            progress=lambda done, total, text: note(("progress", done, total, text)),
+        )
+
+    def on_stage(index: int, stage: StageSpec) -> None:
+        note(("stage", index, stage.kind))
+
+    payload.model.eval()
+    model, trace = apply_pipeline(payload.model, pipeline, make_context, cache=cache, on_stage=on_stage)
+    note(("stage", len(pipeline), "export"))
+    model.to("cpu")
+    runtime: Runtime = RUNTIMES.get(payload.target.runtime)()
+    example = payload.task.example(2)
+    artifact_dir.mkdir(parents=True, exist_ok=True)
+    files = runtime.export(model, example, artifact_dir / f"model{runtime.suffix}")
+    if not files:
+        raise ExportError(f"runtime {runtime.name} wrote no file")
+    quantized = isinstance(model, torch.fx.GraphModule)
+    save_reference(model, payload.directory / "data" / "val", example, artifact_dir / "reference.npy")
+    return Built(
+        files=tuple(str(f) for f in files),
+        size_bytes=sum(f.stat().st_size for f in files),
+        params=trace[-1].params_after if trace else count_params(payload.model),
+        macs=count_macs(model, example),
+        quantized=quantized,
+        trace=trace,
+        build_s=time.perf_counter() - started,
+        train_s=sum(t.seconds for t in trace if not t.cached),
+    )
+
+
+@torch.no_grad()
+def save_reference(model: nn.Module, data: Path, example: Inputs, path: Path, *, items: int = PARITY_ITEMS) -> None:
+    """Predictions of the PyTorch model on the first `items` validation items, for the parity check."""
+    arrays = {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(data.glob("*.npy"))}
+    count = min(items, len(next(iter(arrays.values()))))
+    parts = []
+    for start in range(0, count, 128):
+        stop = min(start + 128, count)
+        tensors = {k: torch.from_numpy(np.array(v[start:stop])) for k, v in arrays.items()}
+        parts.append(prediction(call(model, unnamed(tensors, like=example))).float().numpy())
+    reference = np.concatenate(parts)
+    if not np.isfinite(reference).all():
+        raise ParityError("the PyTorch model itself returns NaN or infinity", hint="a stage destroyed the weights")
+    np.save(path, reference, allow_pickle=False)
+
+
+@torch.no_grad()
+def eager_latency_ms(payload: BuildPayload, note: Note, batch: int, threads: int) -> float:
+    """Median milliseconds of the untouched model in eager PyTorch, for orientation beside the runtime's figures."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    model = payload.model.eval()
+    example = payload.task.example(batch)
+    inputs = unnamed(
+        {k: t.repeat(-(-batch // len(t)), *[1] * (t.ndim - 1))[:batch] for k, t in named(example).items()}, like=example
+    )
+    times = []
+    for _ in range(60):
+        start = time.perf_counter()
+        call(model, inputs)
+        times.append(time.perf_counter() - start)
+    torch.set_num_threads(before)
+    return 1e3 * statistics.median(times[10:])

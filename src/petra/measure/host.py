@@ -1,0 +1,69 @@
+"""Which machine a number was taken on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+# Instruction sets that decide how fast int8 and bf16 run on a CPU, by their flag in /proc/cpuinfo.
+INSTRUCTION_SETS: Mapping[str, str] = {
+    "AVX2": "avx2",
+    "AVX-512": "avx512f",
+    "AVX-512 VNNI": "avx512_vnni",
+    "AVX-VNNI": "avx_vnni",
+    "AVX-512 BF16": "avx512_bf16",
+    "AMX int8": "amx_int8",
+    "AMX bf16": "amx_bf16",
+    "Arm dot product": "asimddp",
+    "Arm i8mm": "i8mm",
+}
+
+
+def _cpuinfo() -> tuple[str, frozenset[str]]:
+    path = Path("/proc/cpuinfo")
+    model, flags = platform.processor() or platform.machine(), frozenset[str]()
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                model = value.strip()
+            if name.strip() in ("flags", "Features"):
+                flags = frozenset(value.split())
+                break
+    return model, flags
+
+
+def cores() -> int:
+    """Cores this process may use (its affinity mask, not the machine's count)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe_host() -> dict[str, object]:
+    """CPU model, cores, memory, instruction sets, versions; `id` is a short hash of what decides speed."""
+    import psutil
+
+    model, flags = _cpuinfo()
+    sets = {name: flag in flags for name, flag in INSTRUCTION_SETS.items()}
+    present = [name for name, has in sets.items() if has]
+    identity = f"{model}|{cores()}|{present}|{platform.machine()}"
+    return {
+        "id": hashlib.sha256(identity.encode()).hexdigest()[:8],
+        "cpu": model,
+        "cores": cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "instruction_sets": sets,
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("torch", "torchao", "onnxruntime", "onnx", "petra")},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,104 @@
+"""The stage contract, and how a method declares its parameters.
+
+A method is one file: a pure tensor function with the paper's symbols, and a frozen dataclass that is the stage:
+
+    @dataclass(frozen=True)
+    class Halve(Stage):
+        '''Card: the idea, the paper, when it helps, when it does not, what it costs.'''
+
+        name: ClassVar[str] = "halve"
+        effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS])
+        ratio: float = parameter(0.5, Real(0.1, 0.9), "share of channels removed")
+
+        def apply(self, model, context): ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+from petra.core.pipeline import StageSpec, Value
+from petra.core.rng import derive_seed
+from petra.core.trial import StageTrace
+from petra.space.domains import Domain, Parameter
+from petra.space.effects import Effects
+from petra.space.space import StageCard
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from petra.tasks.base import Task
+
+V = TypeVar("V", bound=Value)
+
+
+def parameter(
+    default: V,
+    domain: Domain,
+    doc: str,
+    *,
+    limits: Domain | None = None,
+    when: Mapping[str, tuple[Value, ...]] | None = None,
+    scope: str = "",
+) -> V:
+    """Declare a stage parameter as a dataclass field; everything else (space, CLI, docs, validation) derives from it."""
+    meta = {"domain": domain, "limits": limits or domain, "doc": doc, "when": when or {}, "scope": scope}
+    declared: V = field(default=default, metadata={"petra": meta})
+    return declared
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may use besides the model.
+
+    `teacher` is the untouched model (never modify it). `seed` is derived from study seed and pipeline prefix; draw
+    further seeds with `seed_for(purpose)`. `progress(done, total, note)` reports steps; `device` is a torch device name.
+    """
+
+    task: Task
+    teacher: nn.Module
+    seed: int
+    device: str = "cpu"
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None
+
+    def seed_for(self, *purpose: str | int) -> int:
+        return derive_seed(self.seed, *purpose)
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """A training or compression operation on a model. Instances hold the parameters; `apply` does the work."""
+
+    name: ClassVar[str]
+    effects: ClassVar[Effects]
+
+    @abstractmethod
+    def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
+        """Act on `model` (which it owns and may modify in place) and say what was done.
+
+        Raises StageRefused, naming the layer where there is one, when it cannot act: it never returns the model
+        unchanged as if it had worked. The trace's sizes and seconds are filled in by the caller.
+        """
+
+    @classmethod
+    def card(cls) -> StageCard:
+        """The declaration the search, the CLI and the docs read."""
+        parameters = []
+        for f in dataclasses.fields(cls):
+            meta = f.metadata["petra"]
+            default = cast(Value, f.default)
+            parameters.append(
+                Parameter(f.name, default, meta["domain"], meta["limits"], meta["doc"], meta["when"], meta["scope"])
+            )
+        summary = (cls.__doc__ or "").strip().split("\n\n")[0]
+        return StageCard(cls.name, tuple(parameters), cls.effects, " ".join(summary.split()))
+
+    @classmethod
+    def from_spec(cls, spec: StageSpec) -> Stage:
+        """The stage a pipeline's spec describes; inactive parameters take their defaults."""
+        normal: Mapping[str, Any] = cls.card().normalize(spec.params).params
+        return cls(**normal)

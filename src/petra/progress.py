@@ -1,0 +1,71 @@
+"""What a running study tells whoever watches: a few events, and the silent listener."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from petra.core.trial import Proposal, Trial
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far a study is: trials finished, seconds spent, and what its budget allows (None: no such limit)."""
+
+    trials: int
+    elapsed_s: float
+    max_trials: int | None = None
+    max_seconds: float | None = None
+    generation: int = 0
+    max_generations: int | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget used, by whichever limit is nearest."""
+        shares = [
+            used / limit
+            for used, limit in (
+                (self.trials, self.max_trials),
+                (self.elapsed_s, self.max_seconds),
+                (self.generation, self.max_generations),
+            )
+            if limit
+        ]
+        return min(1.0, max(shares, default=0.0))
+
+    @property
+    def left_s(self) -> float | None:
+        """Estimated seconds left, None before anything is known."""
+        if self.max_seconds is not None and self.fraction == min(1.0, self.elapsed_s / self.max_seconds):
+            return max(0.0, self.max_seconds - self.elapsed_s)
+        if self.fraction <= 0:
+            return None
+        return self.elapsed_s * (1 - self.fraction) / self.fraction
+
+
+class Listener(Protocol):
+    """Receives a study's events, possibly from several threads."""
+
+    def started(self, baseline: Trial, clock: Clock) -> None:
+        """The baseline is measured (or was, in an earlier session); the search begins."""
+
+    def stage(self, proposal: Proposal, note: object) -> None:
+        """A note from a worker: ("stage", index, name) or ("progress", done, total, text)."""
+
+    def finished(self, trial: Trial, clock: Clock) -> None:
+        """A trial ended and is in the store."""
+
+    def message(self, text: str) -> None:
+        """Something worth a line."""
+
+
+class Silent:
+    """Listens to nothing."""
+
+    def started(self, baseline: Trial, clock: Clock) -> None: ...
+
+    def stage(self, proposal: Proposal, note: object) -> None: ...
+
+    def finished(self, trial: Trial, clock: Clock) -> None: ...
+
+    def message(self, text: str) -> None: ...

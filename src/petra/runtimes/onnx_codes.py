@@ -1,0 +1,222 @@
+"""Rewrites of a QDQ graph that let more of it run on 8-bit codes, without changing what it computes.
+
+Between a dequantize and a quantize with the same parameters, an operator that only selects, moves or clips values works
+on the codes themselves. Patterns a runtime has an integer kernel for are spelled the way it looks for them. Runtimes do
+part of this themselves; a file that has it done is smaller, and runs alike on all of them.
+
+Every function changes the graph in place. Equal constants must share one name (`onnx_lean.share_constants`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import GraphProto, NodeProto
+
+from petra.runtimes.onnx_graph import (
+    Array,
+    add_constant,
+    attribute_of,
+    constants_of,
+    consumers,
+    producers,
+    ranks,
+    rename_inputs,
+    substitute,
+)
+
+_MOVES_CODES = {"Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool", "Identity", "Concat"}
+
+
+def transpose_quantized_weights(graph: GraphProto) -> None:
+    """Transpose(Dequantize(w)) = Dequantize(w transposed) for a constant w that nothing else reads."""
+    constants, producer = constants_of(graph), producers(graph)
+    for node in list(graph.node):
+        source = producer.get(node.input[0]) if node.op_type == "Transpose" else None
+        if source is None or source.op_type != "DequantizeLinear" or source.input[0] not in constants:
+            continue
+        if len(consumers(graph)[source.output[0]]) != 1 or len(consumers(graph)[source.input[0]]) != 1:
+            continue
+        weight = constants[source.input[0]]
+        order = list(attribute_of(node, "perm", list(range(weight.ndim))[::-1]))
+        transposed = np.ascontiguousarray(weight.transpose(order))
+        source.input[0] = add_constant(graph, f"{node.output[0]}_transposed", transposed)
+        for attribute in source.attribute:
+            if attribute.name == "axis":
+                attribute.i = order.index(attribute.i % weight.ndim)
+        source.output[0] = node.output[0]
+        graph.node.remove(node)
+
+
+def spell_global_average(graph: GraphProto) -> None:
+    """ReduceMean over all spatial dimensions -> GlobalAveragePool, which has an integer kernel."""
+    constants, rank = constants_of(graph), ranks(graph)
+    for node in list(graph.node):
+        if node.op_type != "ReduceMean" or len(node.input) != 2 or node.input[1] not in constants:
+            continue
+        dims = rank.get(node.input[0], 0)
+        axes = sorted(int(axis) % dims for axis in constants[node.input[1]].ravel()) if dims >= 3 else []
+        if axes != list(range(2, dims)) or not axes:
+            continue
+        keep, result = attribute_of(node, "keepdims", 1), node.output[0]
+        pooled = result if keep else f"{result}_pooled"
+        new = [onnx.helper.make_node("GlobalAveragePool", [node.input[0]], [pooled])]
+        readers = consumers(graph)[result]
+        if not keep and len(readers) == 1 and readers[0].op_type == "QuantizeLinear":
+            quantize = readers[0]
+            codes = quantize.output[0]
+            new.append(onnx.helper.make_node("QuantizeLinear", [pooled, *quantize.input[1:]], [f"{codes}_pooled"]))
+            new.append(onnx.helper.make_node("Flatten", [f"{codes}_pooled"], [codes], axis=1))
+            graph.node.remove(quantize)
+        elif not keep:
+            new.append(onnx.helper.make_node("Flatten", [pooled], [result], axis=1))
+        substitute(graph, node, new)
+
+
+def work_on_codes(graph: GraphProto) -> bool:
+    """Dequantize -> move -> quantize with the same parameters: move the codes. One rewrite; True when one was made.
+
+    Moves are slicing, reshaping, transposing, max pooling, concatenation, padding with zero (whose code is the zero
+    point) and clipping. A quantize right after its own dequantize disappears.
+    """
+    producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)
+    for node in list(graph.node):
+        source = producer.get(node.input[0]) if node.op_type == "QuantizeLinear" else None
+        if source is not None and source.op_type == "DequantizeLinear" and _parameters(source) == _parameters(node):
+            rename_inputs(graph, {node.output[0]: source.input[0]})
+            graph.node.remove(node)
+            return True
+        after = readers[node.output[0]] if len(node.output) == 1 else []
+        if len(after) != 1 or after[0].op_type != "QuantizeLinear":
+            continue
+        quantize = after[0]
+        data = node.input if node.op_type == "Concat" else node.input[:1]
+        sources = [producer.get(name) for name in data]
+        if any(
+            source is None or source.op_type != "DequantizeLinear" or _parameters(source) != _parameters(quantize)
+            for source in sources
+        ):
+            continue
+        zero_point = constants.get(quantize.input[2]) if len(quantize.input) > 2 else None
+        scale = constants.get(quantize.input[1])
+        if scale is None or zero_point is None or scale.size != 1:
+            continue
+        moved = _on_codes(graph, node, float(scale.item()), zero_point, constants)
+        if not moved:
+            continue
+        for index, source in enumerate(sources):
+            assert source is not None
+            node.input[index] = source.input[0]
+        node.output[0] = quantize.output[0]
+        graph.node.remove(quantize)
+        return True
+    return False
+
+
+def _on_codes(graph: GraphProto, node: NodeProto, scale: float, zero_point: Array, constants: dict[str, Array]) -> bool:
+    """Turn a float operator into the same operator on codes, apart from its data inputs; False when it has none."""
+    if node.op_type in _MOVES_CODES:
+        return True
+    if node.op_type == "Pad":
+        if attribute_of(node, "mode", b"constant") != b"constant" or (len(node.input) > 2 and node.input[2]):
+            padding = constants.get(node.input[2]) if len(node.input) > 2 else None
+            if padding is None or padding.any():
+                return False
+        axes = list(node.input[3:])
+        del node.input[2:]
+        node.input.extend([add_constant(graph, f"{node.output[0]}_zero", zero_point.reshape(())), *axes])
+        return True
+    bounds = _clip_codes(node, scale, zero_point, constants)
+    if bounds is None:
+        return False
+    node.op_type = "Clip"
+    del node.input[1:]
+    names = (f"{node.output[0]}_low", f"{node.output[0]}_high")
+    node.input.extend(add_constant(graph, name, code) for name, code in zip(names, bounds, strict=True))
+    return True
+
+
+def drop_saturated_clips(graph: GraphProto) -> bool:
+    """Remove a Relu or Clip before a quantize, whose codes saturate there anyway; else clip the codes instead."""
+    producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)
+    for node in list(graph.node):
+        after = readers[node.output[0]] if node.op_type in ("Relu", "Clip") else []
+        source = producer.get(node.input[0]) if after else None
+        if len(after) != 1 or after[0].op_type != "QuantizeLinear" or len(after[0].input) < 3:
+            continue
+        if source is None or source.op_type == "DequantizeLinear" or len(readers[node.input[0]]) != 1:
+            continue
+        quantize = after[0]
+        scale, zero_point = constants.get(quantize.input[1]), constants.get(quantize.input[2])
+        if scale is None or zero_point is None or scale.size != 1:
+            continue
+        bounds = _clip_codes(node, float(scale.item()), zero_point, constants)
+        if bounds is None:
+            continue
+        info, codes = np.iinfo(zero_point.dtype), quantize.output[0]
+        new: list[NodeProto] = []
+        if int(bounds[0]) > info.min or int(bounds[1]) < info.max:
+            quantize.output[0] = f"{codes}_free"
+            names = [add_constant(graph, f"{codes}_{k}", b) for k, b in zip(("low", "high"), bounds, strict=True)]
+            new.append(onnx.helper.make_node("Clip", [quantize.output[0], *names], [codes]))
+        quantize.input[0] = node.input[0]
+        position = list(graph.node).index(quantize)
+        for extra in new:
+            graph.node.insert(position + 1, extra)
+        graph.node.remove(node)
+        return True
+    return False
+
+
+def _clip_codes(
+    node: NodeProto, scale: float, zero_point: Array, constants: dict[str, Array]
+) -> tuple[Array, Array] | None:
+    """Lowest and highest code a Relu or Clip lets through, saturated to the code's type."""
+    if node.op_type == "Relu":
+        low, high = 0.0, float("inf")
+    elif node.op_type == "Clip":
+        given = [constants.get(name) if name else None for name in node.input[1:3]]
+        if any(name and value is None for name, value in zip(node.input[1:3], given, strict=True)):
+            return None
+        given += [None] * (2 - len(given))
+        low = -float("inf") if given[0] is None else float(given[0].item())
+        high = float("inf") if given[1] is None else float(given[1].item())
+    else:
+        return None
+    info = np.iinfo(zero_point.dtype)
+    codes = [np.rint(bound / scale) + float(zero_point.item()) for bound in (low, high)]
+    lowest, highest = (np.asarray(np.clip(code, info.min, info.max), dtype=zero_point.dtype) for code in codes)
+    return lowest, highest
+
+
+def quantize_gemm_biases(graph: GraphProto) -> None:
+    """Store the bias of an all-integer Gemm as int32 codes of scale (input scale x weight scale).
+
+    ONNX Runtime does this itself for convolutions, but leaves a Gemm with a float bias in float.
+    """
+    producer, constants = producers(graph), constants_of(graph)
+    for node in list(graph.node):
+        if node.op_type != "Gemm" or len(node.input) != 3 or node.input[2] not in constants:
+            continue
+        data, weight = producer.get(node.input[0]), producer.get(node.input[1])
+        if data is None or weight is None or data.input[1] not in constants or weight.input[1] not in constants:
+            continue
+        if data.op_type != "DequantizeLinear" or weight.op_type != "DequantizeLinear":
+            continue
+        bias = constants[node.input[2]]
+        scale = (constants[data.input[1]] * constants[weight.input[1]]).astype(np.float32).reshape(-1)
+        codes = np.rint(bias / scale.astype(np.float64))
+        if scale.size not in (1, bias.size) or np.abs(codes).max(initial=0) > np.iinfo(np.int32).max:
+            continue
+        name = f"{node.output[0]}_bias"
+        inputs = [add_constant(graph, f"{name}_codes", codes.astype(np.int32))]
+        inputs.append(add_constant(graph, f"{name}_scale", scale if scale.size > 1 else scale.reshape(())))
+        # `axis` is ignored for the scalar scale of a per-tensor weight.
+        dequantize = onnx.helper.make_node("DequantizeLinear", inputs, [name], axis=0)
+        graph.node.insert(list(graph.node).index(node), dequantize)
+        node.input[2] = name
+
+
+def _parameters(node: NodeProto) -> tuple[object, ...]:
+    """What fixes the meaning of a node's codes; equal constants must already share their name."""
+    return (*node.input[1:], attribute_of(node, "axis", 1))

@@ -1,0 +1,186 @@
+"""PyTorch -> one lean ONNX file with a dynamic batch dimension and meaningful input and output names."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from petra.core.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+    from torch import nn
+
+    from petra.tasks.inputs import Inputs
+
+OPSET = 20
+"""Newest opset that ONNX Runtime and OpenVINO fuse quantized operators for without exception."""
+
+_LARGEST_FILE = 2**31 - 1
+_OPERATOR = re.compile(r"op='([\w:.]+)'|\b((?:aten|prims|torchvision|quantized_decomposed)[.:]+\w+(?:\.\w+)?)")
+
+
+def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = OPSET) -> Path:
+    """Write `model` to `path` and return `path`.
+
+    example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch first, any batch
+    size. Outputs are named 'output', 'output_0', ..., or by their keys. The first dimension of every input is free.
+    Works for float modules and for graphs quantized by `petra.methods.quantize`, whose file is in QDQ form.
+
+    Raises `ExportError`, with the operator where it is known, when the model cannot be expressed in ONNX.
+    """
+    import onnx
+
+    from petra.runtimes.onnx_lean import make_lean
+    from petra.tasks.inputs import named
+
+    program, output_names = _trace(model, example)
+    proto = _translate(program, opset)
+    _name_interface(proto.graph, list(named(example)), output_names)
+    make_lean(proto)
+    if proto.ByteSize() > _LARGEST_FILE:
+        raise ExportError(
+            f"the model takes {proto.ByteSize() / 2**30:.1f} GiB, a single ONNX file holds at most 2 GiB",
+            hint="compress it further",
+        )
+    onnx.checker.check_model(proto)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """Export in evaluation mode, in the precision it has; the program returns the named outputs as a flat tuple."""
+    import torch
+    from torch._dynamo.exc import TorchDynamoException
+
+    from petra.model.graph import global_average_as_mean
+    from petra.tasks.inputs import batch_size, call, map_inputs, named_outputs
+
+    if batch_size(example) == 1:  # tracing would fix a dimension of one
+        example = map_inputs(example, lambda tensor: torch.cat([tensor, tensor]))
+    names: list[str] = []
+
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.training = False
+            self.model = model
+
+        def forward(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
+            outputs = named_outputs(call(self.model, inputs))
+            names[:] = outputs
+            return tuple(outputs.values())
+
+    shapes = torch.utils._pytree.tree_map(lambda _: {0: torch.export.Dim.DYNAMIC}, example)
+    with _quiet(), _evaluating(model), torch.no_grad():
+        try:
+            program = torch.export.export(Named(), (example,), dynamic_shapes=(shapes,))
+        except (TorchDynamoException, RuntimeError, ValueError) as error:
+            raise ExportError(
+                f"the model cannot be traced with a free batch size: {_first_line(error)}",
+                operator=_operator(error),
+                hint="the forward pass must not depend on the batch size or on the values of its inputs",
+            ) from error
+    global_average_as_mean(program.graph_module.graph)
+    return program, names
+
+
+def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelProto:
+    import torch
+    from torch.onnx import OnnxExporterError
+
+    with _quiet():
+        try:
+            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, external_data=False, verbose=False)
+        except OnnxExporterError as error:
+            operator = _operator(error)
+            raise ExportError(
+                f"{operator or 'an operator'} has no translation to ONNX" + ("" if operator else f": {error}"),
+                operator=operator,
+                hint="express it with standard operators, or exclude the runtimes that need ONNX",
+            ) from error
+    assert exported is not None
+    return exported.model_proto
+
+
+def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str]) -> None:
+    """Give the graph's inputs and outputs their public names, and call the free dimension 'batch'."""
+    if len(graph.input) != len(inputs) or len(graph.output) != len(outputs):
+        raise ExportError(
+            f"the exported graph has {len(graph.input)} inputs and {len(graph.output)} outputs,"
+            f" the model {len(inputs)} and {len(outputs)}",
+            hint="return distinct tensors and use every input",
+        )
+    public = [*zip(graph.input, inputs, strict=True), *zip(graph.output, outputs, strict=True)]
+    renamed = {value.name: name for value, name in public}
+    taken = set(renamed.values())
+    free = {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input}
+    for value, name in public:
+        value.name = name
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in free and dim.dim_param:
+                dim.dim_param = "batch"
+
+    def public_name(name: str) -> str:
+        return renamed.get(name, f"{name}_inner" if name in taken else name)
+
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = public_name(name)
+        for index, name in enumerate(node.output):
+            node.output[index] = public_name(name)
+    for item in (*graph.initializer, *graph.value_info):
+        item.name = public_name(item.name)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and back afterwards. A quantized graph forbids calling `eval()`."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's progress, deprecation and missing-torchvision messages."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _operator(error: BaseException) -> str:
+    """The operator an exporter error chain blames, such as 'aten.foo.default'; '' when it names none."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    for link in reversed(chain):
+        if found := _OPERATOR.search(str(link)):
+            return (found.group(1) or found.group(2)).replace("::", ".")
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

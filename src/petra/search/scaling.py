@@ -1,0 +1,117 @@
+"""Costs in units of the untouched model, with a fixed reference point: what makes hypervolumes comparable.
+
+The search and the report both measure progress as hypervolume; it is the same number only if both scale alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petra.core.errors import ConfigError
+from petra.core.objective import METRICS, Constraint, Objective, baseline_value, violation
+from petra.core.trial import Trial
+from petra.moo.hypervolume import hypervolume
+
+RATIO_REFERENCE = 1.1  # a tenth more than the untouched model's latency, size, ...
+SCORE_REFERENCE = 0.5  # half of the untouched model's score lost
+ERROR_REFERENCE = 1.0  # twice the untouched model's error
+TRAIN_HALF_S = 600.0  # training seconds that cost 0.5; the untouched model takes none, so there is no ratio
+_TINY = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Normalised costs of trials: one per objective, all minimised, the untouched model at 1 (or at 0 for quality).
+
+    `reference` (m,) bounds the region of interest; a point outside it counts for nothing. Made by `scale`.
+    """
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    baseline: Trial
+    reference: NDArray[np.float64]
+
+    def costs(self, trial: Trial) -> NDArray[np.float64]:
+        """Cost vector (m,) of a measured trial. A metric that is not a number costs +inf."""
+        values = [_cost(o, trial.metrics[o.metric].mean, self.baseline) for o in self.objectives]
+        return np.array([math.inf if math.isnan(v) else v for v in values])
+
+    def violation(self, trial: Trial) -> float:
+        """Total relative violation of the constraints by a measured trial; 0 means feasible."""
+        return violation(self.constraints, trial.metrics, self.baseline.metrics)
+
+    def usable(self, trial: Trial) -> bool:
+        """Whether the trial was measured and all its costs are finite: no other can be ranked."""
+        return trial.measured and bool(np.isfinite(self.costs(trial)).all())
+
+    def hypervolume(self, trials: Iterable[Trial]) -> float:
+        """Hypervolume of the usable, feasible ones among `trials`."""
+        rows = [self.costs(t) for t in trials if self.usable(t) and self.violation(t) == 0]
+        return hypervolume(np.array(rows), self.reference) if rows else 0.0
+
+
+def scale(objectives: Sequence[Objective], constraints: Sequence[Constraint], baseline: Trial) -> Scaling:
+    """The scaling of a study.
+
+    ===================================  ============================  ==================================
+    objective                            cost of value v, baseline b   reference
+    ===================================  ============================  ==================================
+    latency, size, params, MACs, memory  v / b                         1.1
+    throughput                           b / v                         1.1
+    training time                        v / (v + 600 s)               1.1
+    quality, maximised                   (b - v) / \\|b\\|               0.5, or just beyond a constraint
+    quality, minimised                   (v - b) / \\|b\\|               1.0, or just beyond a constraint
+    ===================================  ============================  ==================================
+
+    Raises ConfigError when the baseline has no positive value of a metric that is measured against it.
+    """
+    reference = np.array([_reference(o, constraints, baseline) for o in objectives])
+    reference.setflags(write=False)
+    return Scaling(tuple(objectives), tuple(constraints), baseline, reference)
+
+
+def _unit(objective: Objective, baseline: Trial) -> float:
+    """What one unit of cost is, in the objective's metric."""
+    if objective.metric == "train_s":
+        return TRAIN_HALF_S
+    value = baseline_value(objective.metric, baseline.metrics)
+    if METRICS[objective.metric].maximize is None:
+        return abs(value) if abs(value) > _TINY else 1.0
+    if not value > 0:
+        raise ConfigError(
+            f"objectives: {objective.metric} of the untouched model is {value:g}, nothing can be measured against it",
+            hint="choose another objective",
+        )
+    return value
+
+
+def _cost(objective: Objective, value: float, baseline: Trial) -> float:
+    unit = _unit(objective, baseline)
+    if METRICS[objective.metric].maximize is None:
+        start = baseline.metrics[objective.metric].mean
+        return (start - value if objective.maximize else value - start) / unit
+    if objective.metric == "train_s":
+        return value / (value + unit)
+    if objective.maximize:
+        return unit / value if value > 0 else math.inf
+    return value / unit
+
+
+def _reference(objective: Objective, constraints: Sequence[Constraint], baseline: Trial) -> float:
+    _unit(objective, baseline)  # refuses what cannot be scaled
+    if METRICS[objective.metric].maximize is not None:
+        return RATIO_REFERENCE
+    bounds = [
+        _cost(objective, c.bound(baseline.metrics), baseline)
+        for c in constraints
+        if c.metric == objective.metric and c.at_least == objective.maximize
+    ]
+    if not bounds:
+        return SCORE_REFERENCE if objective.maximize else ERROR_REFERENCE
+    # Slightly beyond the bound, so that a point on it still counts.
+    return min(bounds) + max(0.1 * abs(min(bounds)), 0.005)

@@ -1,0 +1,29 @@
+"""The table of searchers. A new searcher is one new file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from petra.core.registry import Registry
+from petra.core.trial import Trial
+from petra.search.base import Problem, Searcher
+from petra.search.options import read_options
+
+SEARCHERS: Registry[type[Searcher]] = Registry(
+    "searcher",
+    {
+        "uniform": "petra.search.uniform:UniformSearcher",
+        "evolution": "petra.search.evolution:EvolutionSearcher",
+    },
+)
+
+
+def make_searcher(
+    name: str, options: Mapping[str, object], problem: Problem, baseline: Trial, *, where: str = "search"
+) -> Searcher:
+    """The searcher called `name` with `options` as plain data.
+
+    Raises ConfigError, beginning with the path `where`, for an unknown name, option or value.
+    """
+    kind = SEARCHERS.get(name)
+    return kind(problem, baseline, read_options(kind.Options, options, where=where))

@@ -1,0 +1,181 @@
+"""Domains of stage parameters: what may be set, what the search draws from, and how it takes a small step."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from petra.core.pipeline import Value, canonical_value
+
+
+class Domain(ABC):
+    """A set of values. `sample` and `perturb` stay inside it; `perturb` never returns the value it was given
+    unless the domain has no other."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator) -> Value: ...
+
+    @abstractmethod
+    def perturb(self, value: Value, rng: np.random.Generator) -> Value: ...
+
+    @abstractmethod
+    def contains(self, value: object) -> bool: ...
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Choice(Domain):
+    """One of a few unordered values (all of one type)."""
+
+    values: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("a Choice needs at least one value")
+        object.__setattr__(self, "values", tuple(map(canonical_value, self.values)))
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        return self.values[int(rng.integers(len(self.values)))]
+
+    def perturb(self, value: Value, rng: np.random.Generator) -> Value:
+        others = [v for v in self.values if v != value]
+        return others[int(rng.integers(len(others)))] if others else value
+
+    def contains(self, value: object) -> bool:
+        return any(type(v) is type(value) and v == value for v in self.values)
+
+    def __str__(self) -> str:
+        return "{" + ", ".join(map(str, self.values)) + "}"
+
+
+@dataclass(frozen=True)
+class Real(Domain):
+    """A closed interval of floats; `log` draws uniformly in the logarithm. A step is Gaussian, 15% of the range."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"no such interval: {self}")
+        # Bounds are spelled as pipelines spell floats, so that a value at a bound is inside when read back.
+        object.__setattr__(self, "low", canonical_value(float(self.low)))
+        object.__setattr__(self, "high", canonical_value(float(self.high)))
+
+    def _to(self, x: float) -> float:
+        return math.log(x) if self.log else x
+
+    def _from(self, x: float) -> float:
+        value = math.exp(x) if self.log else x
+        return min(max(float(f"{value:.4g}"), self.low), self.high)
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        return self._from(float(rng.uniform(self._to(self.low), self._to(self.high))))
+
+    def perturb(self, value: Value, rng: np.random.Generator) -> Value:
+        span = self._to(self.high) - self._to(self.low)
+        start = self._to(min(max(float(value), self.low), self.high))
+        for _ in range(20):
+            moved = self._from(start + float(rng.normal(0.0, 0.15 * span)))
+            if moved != value:
+                return moved
+        return self.low if value != self.low else self.high
+
+    def contains(self, value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"[{self.low:g}, {self.high:g}]{' log' if self.log else ''}"
+
+
+@dataclass(frozen=True)
+class Integer(Domain):
+    """A closed interval of integers; `log` as for Real. A step is a rounded Gaussian of at least one."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"no such interval: {self}")
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        if self.log:
+            drawn = math.exp(float(rng.uniform(math.log(self.low), math.log(self.high + 1))))
+            return min(max(int(drawn), self.low), self.high)
+        return int(rng.integers(self.low, self.high + 1))
+
+    def perturb(self, value: Value, rng: np.random.Generator) -> Value:
+        if self.low == self.high:
+            return self.low
+        width = 0.3 * float(value) if self.log else 0.15 * (self.high - self.low)
+        step = max(1, round(abs(float(rng.normal(0.0, width)))))
+        sign = 1 if rng.random() < 0.5 else -1
+        moved = int(value) + sign * step
+        if not self.low <= moved <= self.high:
+            moved = int(value) - sign * step
+        moved = min(max(moved, self.low), self.high)
+        if moved == value:
+            moved = int(value) + 1 if value < self.high else int(value) - 1
+        return moved
+
+    def contains(self, value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"[{self.low}, {self.high}]{' log' if self.log else ''}"
+
+
+BOOLEAN = Choice((False, True))
+
+
+@dataclass(frozen=True)
+class Text(Domain):
+    """Any text: for names that only the task or the model knows, described by `what`. Used as limits; what the search
+    draws from is a Choice."""
+
+    default: str
+    what: str
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        return self.default
+
+    def perturb(self, value: Value, rng: np.random.Generator) -> Value:
+        return value
+
+    def contains(self, value: object) -> bool:
+        return isinstance(value, str) and bool(value.strip())
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A stage's parameter.
+
+    `domain` is what the search draws from; `limits`, at least as wide, is what a person may set.
+    `when` names values of other parameters under which this one means anything; elsewhere it is left out of the
+    pipeline, so that two pipelines that do the same are equal. `scope` groups parameters that a *global* move
+    changes in all stages at once ("optimizer", "loss").
+    """
+
+    name: str
+    default: Value
+    domain: Domain
+    limits: Domain
+    doc: str
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    scope: str = ""
+
+    def active(self, params: Mapping[str, Value]) -> bool:
+        """Whether the parameter means anything given the values of the others."""
+        return all(params.get(name) in allowed for name, allowed in self.when.items())

@@ -1,0 +1,67 @@
+"""Narrowing a stage's domains: what a user writes under ``space.stages`` and what a task dictates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from petra.core.errors import ConfigError, did_you_mean
+from petra.core.pipeline import Value
+from petra.space.domains import Choice, Domain, Integer, Parameter, Real
+from petra.space.space import StageCard
+
+
+def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> StageCard:
+    """The card with the domains of some parameters replaced.
+
+    A single value fixes a parameter, two numbers are an interval (for numeric parameters), any other list is a set of
+    choices. Raises ConfigError with the path of what is wrong.
+    """
+    known = {p.name for p in card.parameters}
+    for name in ranges:
+        if name not in known:
+            raise ConfigError(f"{where}.{name}: {card.name} has no such parameter", hint=did_you_mean(name, known))
+    parameters = tuple(
+        _narrowed(p, ranges[p.name], where=f"{where}.{p.name}") if p.name in ranges else p for p in card.parameters
+    )
+    return replace(card, parameters=parameters)
+
+
+def _narrowed(parameter: Parameter, given: object, *, where: str) -> Parameter:
+    values = list(given) if isinstance(given, list | tuple) else [given]
+    if isinstance(parameter.default, float):
+        values = [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values]
+    for value in values:
+        if not parameter.limits.contains(value):
+            raise ConfigError(f"{where}: got {value!r}", hint=f"allowed: {parameter.limits}")
+    if not values:
+        raise ConfigError(f"{where}: got an empty list", hint=f"allowed: {parameter.limits}")
+    domain = _domain(parameter.domain, values, where=where)
+    return replace(parameter, domain=domain, default=_default(parameter.default, domain, values))
+
+
+def _domain(old: Domain, values: list[Value], *, where: str) -> Domain:
+    if len(values) == 2 and isinstance(old, Real | Integer):
+        low, high = values
+        if low >= high:  # type: ignore[operator]
+            raise ConfigError(f"{where}: got [{low}, {high}]", hint="an interval is [low, high] with low < high")
+        if isinstance(old, Integer):
+            return Integer(int(low), int(high), old.log and int(low) > 0)
+        return Real(float(low), float(high), old.log and float(low) > 0)
+    return Choice(tuple(values))
+
+
+def _default(default: Value, domain: Domain, values: list[Value]) -> Value:
+    return default if domain.contains(default) else values[0]
+
+
+def fix_for_task(card: StageCard, *, losses: tuple[str, ...], ignores: frozenset[str]) -> StageCard:
+    """Give parameters of scope "loss" the task's losses to choose from, and pin what means nothing to the task."""
+    parameters = []
+    for p in card.parameters:
+        if p.scope == "loss":
+            p = replace(p, domain=Choice((p.default, *losses[1:])))
+        elif p.name in ignores:
+            p = replace(p, domain=Choice((p.default,)))
+        parameters.append(p)
+    return replace(card, parameters=tuple(parameters))

@@ -1,0 +1,116 @@
+"""The legal pipelines: which stages there are, with which parameters, in which orders, up to which length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from petra.core.errors import ConfigError, did_you_mean
+from petra.core.pipeline import Pipeline, StageSpec, Value
+from petra.space.domains import Parameter, Real
+from petra.space.effects import INITIAL_FACTS, Effects
+
+
+@dataclass(frozen=True)
+class StageCard:
+    """A stage as the search sees it: name, parameters in order, effects. No torch behind it."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    effects: Effects
+    summary: str = ""
+
+    def parameter(self, name: str) -> Parameter | None:
+        return next((p for p in self.parameters if p.name == name), None)
+
+    def normalize(self, params: Mapping[str, Value], *, where: str = "") -> StageSpec:
+        """Fill in defaults, drop inactive parameters, check values. Raises ConfigError with the path of the fault."""
+        at = where or self.name
+        known = {p.name for p in self.parameters}
+        for name in params:
+            if name not in known:
+                raise ConfigError(f"{at}.{name}: {self.name} has no such parameter", hint=did_you_mean(name, known))
+        full = {p.name: params.get(p.name, p.default) for p in self.parameters}
+        for p in self.parameters:
+            value = full[p.name]
+            fractional = isinstance(p.default, float) or isinstance(p.domain, Real)
+            if fractional and isinstance(value, int) and not isinstance(value, bool):
+                value = full[p.name] = float(value)
+            if not p.limits.contains(value):
+                raise ConfigError(f"{at}.{p.name}: got {value!r}", hint=f"allowed: {p.limits}")
+        # What hangs on an inactive parameter is inactive too, so drop until nothing changes.
+        live = {p.name: p for p in self.parameters}
+        while idle := [name for name, p in live.items() if not p.active({n: full[n] for n in live})]:
+            live = {name: p for name, p in live.items() if name not in idle}
+        return StageSpec(self.name, {name: full[name] for name in live})
+
+    def sample(self, rng: np.random.Generator) -> StageSpec:
+        """Parameters drawn independently from their domains."""
+        return self.normalize({p.name: p.domain.sample(rng) for p in self.parameters})
+
+
+@dataclass(frozen=True)
+class Space:
+    """`cards` by name and the longest pipeline allowed."""
+
+    cards: Mapping[str, StageCard]
+    max_length: int = 5
+    facts: frozenset[str] = field(default=INITIAL_FACTS)
+
+    def facts_after(self, pipeline: Pipeline) -> frozenset[str]:
+        """What holds after a legal pipeline."""
+        facts = self.facts
+        for stage in pipeline:
+            facts = self.cards[stage.kind].effects.after(facts)
+        return facts
+
+    def objection(self, pipeline: Pipeline) -> str:
+        """Why `pipeline` is not legal, naming the stage by position; '' when it is."""
+        if len(pipeline) > self.max_length:
+            return f"{len(pipeline)} stages, at most {self.max_length} allowed"
+        facts = self.facts
+        for i, stage in enumerate(pipeline):
+            if stage.kind not in self.cards:
+                return f"stage {i + 1}: unknown stage {stage.kind!r}; {did_you_mean(stage.kind, self.cards)}"
+            if i and pipeline.stages[i - 1].kind == stage.kind:
+                return f"stage {i + 1}: {stage.kind} directly after {stage.kind}"
+            objection = self.cards[stage.kind].effects.objection(facts)
+            if objection:
+                return f"stage {i + 1}: {stage.kind} {objection}"
+            facts = self.cards[stage.kind].effects.after(facts)
+        return ""
+
+    def is_legal(self, pipeline: Pipeline) -> bool:
+        return not self.objection(pipeline)
+
+    def normalize(self, pipeline: Pipeline, *, where: str = "pipeline") -> Pipeline:
+        """The pipeline with defaults filled in and checked; raises ConfigError when a value or the order is illegal."""
+        stages = []
+        for i, stage in enumerate(pipeline):
+            if stage.kind not in self.cards:
+                raise ConfigError(
+                    f"{where}[{i}].stage: unknown stage {stage.kind!r}", hint=did_you_mean(stage.kind, self.cards)
+                )
+            stages.append(self.cards[stage.kind].normalize(stage.params, where=f"{where}[{i}]"))
+        result = Pipeline(tuple(stages))
+        if objection := self.objection(result):
+            raise ConfigError(f"{where}: {objection}", hint=f"got: {result}")
+        return result
+
+    def sample(self, rng: np.random.Generator) -> Pipeline:
+        """A random legal pipeline: a length drawn uniformly from 1..max_length, then legal stages one by one."""
+        length = int(rng.integers(1, self.max_length + 1))
+        pipeline = Pipeline()
+        while len(pipeline) < length:
+            options = [
+                card
+                for name, card in sorted(self.cards.items())
+                if self.is_legal(Pipeline((*pipeline.stages, StageSpec(name))))
+            ]
+            if not options:
+                break
+            card = options[int(rng.integers(len(options)))]
+            pipeline = Pipeline((*pipeline.stages, card.sample(rng)))
+        return pipeline

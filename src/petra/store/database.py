@@ -1,0 +1,156 @@
+"""Opening the database behind a study, and turning what can go wrong with it into `StoreError`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, exc, inspect, make_url, select
+
+from petra.core.errors import StoreError
+from petra.store.schema import METADATA, SCHEMA_VERSION, STUDY
+
+DATABASE_FILE = "study.db"
+BUSY_TIMEOUT_S = 20.0
+_HEADER = b"SQLite format 3\x00"
+
+
+def connect_file(path: Path, *, write: bool) -> Engine:
+    """An engine on a SQLite file, which is created when `write` and absent. Runs no check of the content.
+
+    The journal is a write-ahead log: readers never wait for the writer. `synchronous=FULL` costs one fsync per
+    transaction, milliseconds beside trials of seconds to hours, and keeps a reported trial through a power cut; a
+    killed process would lose nothing with less, because what it wrote is in the kernel's hands when a commit returns.
+    """
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{_uri(path)}?{'mode=rwc' if write else _read_mode(path)}",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            check_same_thread=False,
+            isolation_level=None,  # transactions are begun below: the driver's own leave out table definitions
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        if write:
+            connection.execute("PRAGMA journal_mode = WAL")  # where there is no shared memory, SQLite keeps its default
+            connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN"))
+    return engine
+
+
+def connect_url(url: str, *, write: bool) -> tuple[Engine, str]:
+    """An engine on any database SQLAlchemy knows, and its name for messages (no password in it).
+
+    Raises StoreError when the URL or its driver is unusable.
+    """
+    try:
+        parsed = make_url(url)
+        where = parsed.render_as_string(hide_password=True)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            return connect_file(Path(parsed.database), write=write), where
+        return create_engine(parsed), where
+    except (exc.ArgumentError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        raise StoreError(
+            f"database URL: {error}", hint="write dialect://user:password@host/name and install the dialect's driver"
+        ) from error
+
+
+def _read_mode(path: Path) -> str:
+    """How to open for reading: where not even the log's side files can be made, the file is taken as it lies."""
+    try:
+        with closing(sqlite3.connect(f"{_uri(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)) as probe:
+            probe.execute("SELECT 1 FROM sqlite_master").fetchall()
+    except sqlite3.OperationalError:
+        if path.exists() and not path.with_name(path.name + "-wal").exists():
+            return "immutable=1"
+    return "mode=ro"
+
+
+def _uri(path: Path) -> str:
+    return f"file:{quote(str(path.absolute()))}"
+
+
+def check_file(path: Path) -> None:
+    """Refuse a SQLite file that is missing, foreign or damaged, before SQL is run on it. Reads all of it once."""
+    directory = path.parent
+    if not path.is_file():
+        raise StoreError(
+            f"{directory}: there is no study here ({path.name} is missing)",
+            hint="give the directory that a study was started in",
+        )
+    try:
+        with path.open("rb") as file:
+            header = file.read(len(_HEADER))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}", hint="check the permissions") from error
+    if header and header != _HEADER:
+        raise StoreError(f"{path} is not a study's database", hint="it is damaged or another file; restore a copy")
+
+
+@contextmanager
+def guarded(where: str) -> Iterator[None]:
+    """Database errors become `StoreError`, with what each of them means to the person at the terminal."""
+    try:
+        yield
+    except exc.IntegrityError:
+        raise
+    except (exc.DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, exc.DBAPIError) else error
+        text = str(cause)
+        if "locked" in text or "busy" in text:
+            hint = "another program holds the database; close it (a database browser, a copy job) and try again"
+        elif "readonly" in text or "read-only" in text or "unable to open" in text:
+            hint = "check that the directory exists and that you may write to it"
+        elif "full" in text or "disk I/O" in text:
+            hint = "free space on the disk; trials already finished are safe"
+        else:
+            hint = "the database is damaged or not petra's; restore it from a copy"
+        raise StoreError(f"{where}: {text}", hint=hint) from error
+
+
+def check_content(connection: Connection, where: str) -> None:
+    """Refuse a database that is damaged, empty, somebody else's, or of another schema version."""
+    if connection.dialect.name == "sqlite":
+        verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if verdict != "ok":
+            raise StoreError(f"{where} is damaged: {verdict}", hint="restore it from a copy, or start a new study")
+    if not has_study(connection):
+        raise StoreError(
+            f"{where} holds no study",
+            hint="give the directory that a study was started in; if its creation was interrupted, create it again",
+        )
+    row = connection.execute(select(STUDY.c.schema_version, STUDY.c.petra_version)).one()
+    if row.schema_version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{where} has schema version {row.schema_version}, written by petra {row.petra_version}; "
+            f"this petra reads version {SCHEMA_VERSION}",
+            hint=f"open it with petra {row.petra_version}, or start a new study in another directory",
+        )
+
+
+def has_study(connection: Connection) -> bool:
+    """Whether the one row of `study` is there. Raises StoreError when the tables are somebody else's."""
+    tables = set(inspect(connection).get_table_names())
+    if not tables:
+        return False
+    columns = {c["name"] for c in inspect(connection).get_columns(STUDY.name)} if STUDY.name in tables else set()
+    if not {"schema_version", "petra_version"} <= columns:
+        raise StoreError(
+            f"the database holds something else (tables: {', '.join(sorted(tables)[:5])})",
+            hint="choose another directory or database for the study",
+        )
+    return connection.execute(select(STUDY.c.id)).first() is not None
+
+
+def create_tables(connection: Connection, study: dict[str, Any]) -> None:
+    """All tables and the study's row, in the caller's transaction: a killed creation leaves no half of them."""
+    METADATA.create_all(connection)
+    connection.execute(STUDY.insert().values(id=1, schema_version=SCHEMA_VERSION, elapsed_s=0.0, **study))

@@ -1,0 +1,275 @@
+"""The study's memory: one row per trial, safe once `Store.add` has returned, one writer, any number of readers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, RowMapping, Select, exc, select
+
+from petra.core.errors import StoreError
+from petra.core.objective import Metrics
+from petra.core.trial import Trial
+from petra.store.database import (
+    DATABASE_FILE,
+    check_content,
+    check_file,
+    connect_file,
+    connect_url,
+    create_tables,
+    guarded,
+    has_study,
+)
+from petra.store.lock import WriterLock
+from petra.store.records import measurement_rows, read_trial, to_json, trial_row
+from petra.store.schema import MEASUREMENTS, NOTES, STUDY, TRIALS, petra_version
+
+
+class Store:
+    """Trials of one study, in ``<directory>/study.db`` or wherever `url` points (any SQLAlchemy URL).
+
+    Made by `Store.create` or `Store.open`, closed by `close` or a ``with`` block. Every failure of the directory or
+    the database is a `StoreError`. The directory holds the writer's lock even when the database is elsewhere.
+    """
+
+    def __init__(self, directory: Path, engine: Engine, where: str, lock: WriterLock | None) -> None:
+        self.directory = directory
+        self._engine = engine
+        self._where = where
+        self._lock = lock
+        self._earlier = 0.0  # seconds of search in earlier sessions
+        self._began: float | None = None  # when this session began, by the monotonic clock; None: not writing
+
+    @classmethod
+    def create(
+        cls, directory: Path, config: Mapping[str, Any], host: Mapping[str, Any], *, url: str | None = None
+    ) -> Store:
+        """Begin a study and open it for writing; the directory is made if need be.
+
+        `config` and `host` are JSON data. Raises StoreError when the directory already holds a study.
+        """
+        study = {
+            "petra_version": petra_version(),
+            "created": _now(),
+            "config": to_json(dict(config), where="the study's configuration"),
+            "host": to_json(dict(host), where="the description of the host"),
+        }
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{directory}: cannot be made: {error.strerror}", hint="choose a directory you may write to"
+            ) from error
+        path = directory / DATABASE_FILE
+        if url is None and path.exists():
+            check_file(path)
+        store = cls._connect(directory, url, WriterLock(directory))
+        with store._closed_on_error(), guarded(store._where), store._engine.begin() as connection:
+            if has_study(connection):
+                raise StoreError(
+                    f"{directory}: there is a study here already", hint="resume it, or choose another directory"
+                )
+            create_tables(connection, study)
+        store._began = time.monotonic()
+        return store
+
+    @classmethod
+    def open(cls, directory: Path, *, write: bool, url: str | None = None) -> Store:
+        """Open a study. Writing takes the study's lock and begins a session; reading never waits for anybody.
+
+        Raises StoreError when there is no study, when it is damaged (the whole file is checked), of another schema
+        version, or, for writing, in the hands of another process.
+        """
+        if url is None:
+            check_file(directory / DATABASE_FILE)
+        store = cls._connect(directory, url, WriterLock(directory) if write else None)
+        with store._closed_on_error():
+            with guarded(store._where), store._engine.connect() as connection:
+                check_content(connection, store._where)
+            store._earlier = store.elapsed()
+            store._began = time.monotonic() if write else None
+        return store
+
+    @staticmethod
+    def exists(directory: Path) -> bool:
+        """Whether `directory` holds a study of its own, in whatever condition. An interrupted creation is none."""
+        path = directory / DATABASE_FILE
+        if not path.is_file():
+            return False
+        engine = connect_file(path, write=False)
+        try:
+            check_file(path)
+            with guarded(str(path)), engine.connect() as connection:
+                return has_study(connection)
+        except StoreError:
+            return True  # damaged or not ours: `open` and `create` say how
+        finally:
+            engine.dispose()
+
+    @classmethod
+    def _connect(cls, directory: Path, url: str | None, lock: WriterLock | None) -> Store:
+        path = directory / DATABASE_FILE
+        if url is None:
+            return cls(directory, connect_file(path, write=lock is not None), str(path), lock)
+        try:
+            engine, where = connect_url(url, write=lock is not None)
+        except StoreError:
+            if lock:
+                lock.release()
+            raise
+        return cls(directory, engine, where, lock)
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:  # whatever it was, and on it goes: the lock must not outlive the attempt
+            self.close()
+            raise
+
+    # -- the study ---------------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration the study was created with, or last continued with."""
+        config: dict[str, Any] = self._json(select(STUDY.c.config))
+        return config
+
+    @property
+    def host(self) -> dict[str, Any]:
+        """The machine the study was created on."""
+        host: dict[str, Any] = self._json(select(STUDY.c.host))
+        return host
+
+    def set_config(self, config: Mapping[str, Any]) -> None:
+        """Replace the configuration; what may change between sessions of one study is the caller's to decide."""
+        text = to_json(dict(config), where="the study's configuration")
+        with self._writing() as connection:
+            connection.execute(STUDY.update().values(config=text))
+
+    def elapsed(self) -> float:
+        """Seconds of search, summed over the study's sessions.
+
+        A session lasts while the store is open for writing, and its time is kept with every write; one that was killed
+        counts up to its last write.
+        """
+        if self._began is not None:
+            return self._earlier + time.monotonic() - self._began
+        with guarded(self._where), self._engine.connect() as connection:
+            return float(connection.execute(select(STUDY.c.elapsed_s)).scalar_one())
+
+    def set_note(self, name: str, value: object) -> None:
+        """Keep a small fact about the study, JSON data, under `name`; an earlier one is replaced."""
+        text = to_json(value, where=f"note {name!r}")
+        with self._writing() as connection:
+            connection.execute(NOTES.delete().where(NOTES.c.name == name))
+            connection.execute(NOTES.insert().values(name=name, value=text))
+
+    def note(self, name: str) -> Any:
+        """The fact under `name`, None when there is none."""
+        return self._json(select(NOTES.c.value).where(NOTES.c.name == name))
+
+    # -- trials ------------------------------------------------------------------------------------------------------
+
+    def add(self, trial: Trial) -> None:
+        """Keep a finished trial for good: when this returns, killing the process cannot lose it.
+
+        Raises StoreError, and stores nothing of the trial, when its number or its pipeline is there already, or when
+        a number in it is not finite.
+        """
+        row = trial_row(trial)
+        rows = measurement_rows(trial.number, "val", trial.metrics) + measurement_rows(trial.number, "test", trial.test)
+        try:
+            with self._writing() as connection:
+                connection.execute(TRIALS.insert().values(row))
+                if rows:
+                    connection.execute(MEASUREMENTS.insert(), rows)
+        except exc.IntegrityError as error:
+            raise StoreError(
+                f"{self._where}: trial {trial.number} or its pipeline is stored already",
+                hint=f"a pipeline runs once; got: {trial.pipeline}",
+            ) from error
+
+    def set_test(self, number: int, metrics: Metrics) -> None:
+        """Add the test-split measurements of a trial. Raises StoreError when it has some: that split is read once."""
+        try:
+            with self._writing() as connection:
+                connection.execute(MEASUREMENTS.insert(), measurement_rows(number, "test", metrics))
+        except exc.IntegrityError as error:
+            raise StoreError(
+                f"{self._where}: trial {number} is not stored, or has been measured on the test split already",
+                hint="ask `trial(number).test` first",
+            ) from error
+
+    def trials(self) -> list[Trial]:
+        """All trials, sorted by number."""
+        return self._read(select(TRIALS).order_by(TRIALS.c.number), select(MEASUREMENTS))
+
+    def trial(self, number: int) -> Trial:
+        """One trial. Raises StoreError when there is none of that number."""
+        found = self._read(
+            select(TRIALS).where(TRIALS.c.number == number), select(MEASUREMENTS).where(MEASUREMENTS.c.number == number)
+        )
+        if not found:
+            raise StoreError(f"{self._where}: there is no trial {number}", hint="list the trials to see their numbers")
+        return found[0]
+
+    def _read(self, trials: Select[Any], measurements: Select[Any]) -> list[Trial]:
+        of: dict[int, list[RowMapping]] = defaultdict(list)
+        # One transaction, so that a trial added meanwhile is seen with its measurements or not at all.
+        with guarded(self._where), self._engine.connect() as connection:
+            rows: Sequence[RowMapping] = connection.execute(trials).mappings().all()
+            for m in connection.execute(measurements.order_by(MEASUREMENTS.c.position)).mappings():
+                of[m["number"]].append(m)
+        return [read_trial(row, of[row["number"]]) for row in rows]
+
+    # -- plumbing ----------------------------------------------------------------------------------------------------
+
+    def _json(self, query: Select[Any]) -> Any:
+        with guarded(self._where), self._engine.connect() as connection:
+            text = connection.execute(query).scalar()
+        try:
+            return None if text is None else json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"{self._where} is damaged: {error}", hint="restore it from a copy") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """One write transaction, which also keeps the time."""
+        if self._began is None:
+            raise StoreError(f"{self._where} is not open for writing", hint="open it with write=True")
+        with guarded(self._where), self._engine.begin() as connection:
+            yield connection
+            connection.execute(STUDY.update().values(elapsed_s=self.elapsed()))
+
+    def close(self) -> None:
+        """Keep the time, fold the log into the database file and let go of the lock. Closing twice is allowed."""
+        try:
+            if self._began is not None:
+                with self._writing():
+                    pass
+        finally:
+            self._began = None
+            self._engine.dispose()
+            if self._lock:
+                self._lock.release()
+                self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

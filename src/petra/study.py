@@ -1,0 +1,291 @@
+"""The loop: ask for pipelines, run them, tell the results, until the budget is spent; then confirm the front.
+
+A study is a directory. Running it again continues it: stored trials are replayed into the searcher, which then proposes
+exactly what it would have proposed without the interruption.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from petra.checks import check_problem, fingerprint
+from petra.config import StudyConfig
+from petra.core.errors import ConfigError, PetraError, StoreError
+from petra.core.objective import Constraint, named_objectives, violation
+from petra.core.pipeline import Pipeline
+from petra.core.trial import Origin, Proposal, Trial, TrialStatus
+from petra.execute.build import BuildPayload, eager_latency_ms
+from petra.execute.evaluate import Evaluator, Limits
+from petra.execute.local import LocalExecutor
+from petra.measure.client import write_split
+from petra.measure.host import cores, describe_host
+from petra.methods.table import STAGES
+from petra.progress import Clock, Listener, Silent
+from petra.report.front import Front
+from petra.runtimes.base import Target
+from petra.runtimes.table import RUNTIMES
+from petra.search.base import Problem, Searcher
+from petra.search.options import read_options
+from petra.search.table import SEARCHERS, make_searcher
+from petra.space.narrow import fix_for_task, narrow
+from petra.space.space import Space
+from petra.store.store import Store
+from petra.tasks.base import Task
+
+
+class BaselineError(PetraError):
+    """The untouched model cannot be exported, run or verified on the target, so nothing can be compared with it."""
+
+    def __init__(self, trial: Trial) -> None:
+        reason = f"{trial.failure.stage}: {trial.failure.message}" if trial.failure else trial.status
+        super().__init__(
+            f"the untouched model fails on the target: {reason}",
+            hint="replace the operator, choose another runtime (target.runtime), or see `petra doctor`",
+        )
+
+
+class Study:
+    """A search and its results. Reading needs only the directory; running needs the model and the task as well."""
+
+    def __init__(self, directory: Path, config: StudyConfig, *, model: nn.Module | None, task: Task | None) -> None:
+        self.directory = directory
+        self.config = config
+        self._model = model
+        self._task = task
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All finished trials by number; trial 0 is the untouched model."""
+        with Store.open(self.directory, write=False) as store:
+            return store.trials()
+
+    @property
+    def front(self) -> Front:
+        """The Pareto set of feasible trials, with tables, plots, `pick` and `export`."""
+        return Front.load(self.directory)
+
+    # ---- running -------------------------------------------------------------------------------------------------
+
+    def run(self, listener: Listener | None = None) -> Study:
+        """Search until the budget is spent, then confirm the front on the test split.
+
+        Continues where an earlier session stopped. Ctrl-C stops after what is stored and raises KeyboardInterrupt.
+        Raises DataError or ExportError when the untouched model cannot be judged on the target at all.
+        """
+        model, task = self._live()
+        listener = listener or Silent()
+        with Store.open(self.directory, write=True) as store:
+            session = _Session(self, store, model, task, listener)
+            session.search()
+        return self
+
+    def _live(self) -> tuple[nn.Module, Task]:
+        if self._model is None or self._task is None:
+            raise ConfigError(
+                f"{self.directory}: this study was started from live Python objects",
+                hint="call petra.compress(model, task, workdir=...) with the same model and task to continue it",
+            )
+        return self._model, self._task
+
+    def problem(self) -> Problem:
+        """What the searcher is given: space, objectives, constraints, seed."""
+        _, task = self._live()
+        return Problem(
+            space=build_space(self.config, task),
+            objectives=named_objectives(self.config.objectives, maximize_quality=task.maximize),
+            constraints=self.config.parsed_constraints(),
+            seed=self.config.seed,
+        )
+
+
+def build_space(config: StudyConfig, task: Task) -> Space:
+    """The legal pipelines of a study: the user's stages and ranges, the task's losses."""
+    chosen = config.space.stages if config.space.stages is not None else dict.fromkeys(STAGES.names(), {})
+    cards = {}
+    for name, ranges in chosen.items():
+        where = f"space.stages.{name}"
+        try:
+            stage = STAGES.get(name)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
+        card = fix_for_task(stage.card(), losses=task.losses(), ignores=task.ignores)
+        cards[name] = narrow(card, ranges, where=where)
+    return Space(cards, max_length=config.space.max_length)
+
+
+def search_options(config: StudyConfig) -> tuple[str, dict[str, object]]:
+    """The searcher's name and its options, not yet checked."""
+    options = dict(config.search)
+    return str(options.pop("name", "evolution")), options
+
+
+def check_searcher(config: StudyConfig) -> None:
+    """Raise ConfigError, with the path, unless the searcher exists and takes its options."""
+    name, options = search_options(config)
+    read_options(SEARCHERS.get(name).Options, options, where="search")
+
+
+class _Session:
+    """One run of a study by one process."""
+
+    def __init__(self, study: Study, store: Store, model: nn.Module, task: Task, listener: Listener) -> None:
+        self.study, self.store, self.task, self.listener = study, store, task, listener
+        self.config = study.config
+        target = self.config.target
+        self.target = Target(target.runtime, target.threads, target.batch, target.throughput_batch)
+        RUNTIMES.get(target.runtime)
+        self.problem = study.problem()
+        check_problem(model, task)
+        mark = fingerprint(model, task)
+        if store.note("fingerprint") not in (None, mark):
+            raise StoreError(
+                f"{study.directory}: this study was started with another model or other data",
+                hint="give the same model and data, or another workdir",
+            )
+        store.set_note("fingerprint", mark)
+        store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
+        host = describe_host()
+        self.evaluator = Evaluator(
+            directory=study.directory,
+            task=task,
+            target=self.target,
+            targets=write_split(task.val, study.directory / "data" / "val"),
+            limits=Limits(self.config.limits.trial_time, self.config.limits.trial_memory / 2**20),
+            host=str(host["id"]),
+            constraints=self.problem.constraints,
+        )
+        self.payload = BuildPayload(
+            model=model,
+            task=task,
+            target=self.target,
+            seed=self.config.seed,
+            directory=study.directory,
+            cache_bytes=self.config.limits.cache,
+            fingerprint=mark[:16],
+            device=self.config.device,
+            plugins={"stages": STAGES.added(), "runtimes": RUNTIMES.added()},
+        )
+        self.finished = {trial.number: trial for trial in store.trials()}
+        self.generation = 0
+
+    # ---- time and budget -----------------------------------------------------------------------------------------
+
+    def remaining(self) -> float | None:
+        limit = self.config.budget.time
+        return None if limit is None else limit - self.store.elapsed()
+
+    def clock(self) -> Clock:
+        budget = self.config.budget
+        searched = sum(number > 0 for number in self.finished)
+        return Clock(searched, self.store.elapsed(), budget.trials, budget.time, self.generation, budget.generations)
+
+    def stop_reason(self) -> str:
+        """Why to stop now; '' to go on."""
+        budget, clock = self.config.budget, self.clock()
+        if budget.time is not None and clock.elapsed_s >= budget.time:
+            return f"the time budget of {budget.time:.0f} s is spent"
+        if budget.trials is not None and clock.trials >= budget.trials:
+            return f"the budget of {budget.trials} trials is spent"
+        if budget.generations is not None and self.generation >= budget.generations:
+            return f"the budget of {budget.generations} generations is spent"
+        for trial in self.finished.values():
+            if trial.number and trial.status is TrialStatus.COMPLETE and self._meets_goal(trial):
+                return f"trial {trial.number} meets the goal"
+        return ""
+
+    def _meets_goal(self, trial: Trial) -> bool:
+        goal: tuple[Constraint, ...] = self.config.parsed_goal()
+        return bool(goal) and violation(goal, trial.metrics, self.finished[0].metrics) == 0
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    def search(self) -> None:
+        limits = self.config.limits
+        threads = limits.build_threads or max(1, cores() // limits.workers)
+        with LocalExecutor(self.evaluator, self.payload, workers=limits.workers, build_threads=threads) as executor:
+            baseline = self._baseline(executor)
+            self.listener.started(baseline, self.clock())
+            searcher = self._searcher(baseline)
+            while not (reason := self.stop_reason()):
+                generation = searcher.ask()
+                if not generation:
+                    reason = searcher.stop_reason or "the space is exhausted"
+                    break
+                told = self._run_generation(executor, generation)
+                if len(told) < len(generation):
+                    continue  # the budget ran out within it; stop_reason says so
+                searcher.tell(told)
+                self.generation += 1
+            self.store.set_note("stop_reason", reason)
+            self.listener.message(f"stopped: {reason}")
+            self._confirm()
+
+    def _searcher(self, baseline: Trial) -> Searcher:
+        name, options = search_options(self.config)
+        return make_searcher(name, options, self.problem, baseline)
+
+    def _baseline(self, executor: LocalExecutor) -> Trial:
+        """Trial 0: the untouched model on the same runtime. Its failure is the study's."""
+        if 0 not in self.finished:
+            self.listener.message("measuring the untouched model")
+            proposal = Proposal(0, Pipeline(), Origin("baseline"))
+            trial = self.evaluator.evaluate(
+                proposal, executor.first, remaining_s=None, on_note=lambda note: self.listener.stage(proposal, note)
+            )
+            if not trial.measured:
+                raise BaselineError(trial)
+            eager = executor.first.call(
+                eager_latency_ms,
+                self.target.batch,
+                self.target.threads,
+                time_limit_s=600.0,
+                memory_limit_mb=self.evaluator.limits.memory_mb,
+                on_note=lambda note: None,
+            )
+            self.store.set_note("eager_latency_ms", eager)
+            self._keep(replace(trial, finished_at=self.store.elapsed()))
+        self.evaluator.baseline = self.finished[0]
+        return self.finished[0]
+
+    def _run_generation(self, executor: LocalExecutor, generation: list[Proposal]) -> list[Trial]:
+        """Its trials, stored ones replayed, sorted by number; fewer when the budget ended within it."""
+        budget = self.config.budget.trials
+        missing = [p for p in generation if p.number not in self.finished]
+        for p in generation:
+            if p.number in self.finished and self.finished[p.number].pipeline != p.pipeline:
+                raise StoreError(
+                    f"{self.study.directory}: trial {p.number} is stored with another pipeline than the search proposes",
+                    hint="the study was made by another version of petra; start a new one",
+                )
+        if budget is not None:
+            missing = [p for p in missing if p.number <= budget]
+        for trial in executor.run(missing, remaining=self.remaining, on_note=self.listener.stage):
+            self._keep(replace(trial, finished_at=self.store.elapsed()))
+            self.listener.finished(trial, self.clock())
+        return [self.finished[p.number] for p in generation if p.number in self.finished]
+
+    def _keep(self, trial: Trial) -> None:
+        self.store.add(trial)
+        self.finished[trial.number] = trial
+
+    def _confirm(self) -> None:
+        """Read the test split, once, for the members of the final front that have not been confirmed before."""
+        front = Front.of(
+            list(self.finished.values()), self.problem.objectives, self.problem.constraints, self.study.directory
+        )
+        members = [self.finished[0], *front.members]
+        todo = [t for t in {t.number: t for t in members}.values() if not t.test]
+        if not todo:
+            return
+        self.listener.message(f"confirming {len(todo)} models on the test split")
+        data = self.study.directory / "data" / "test"
+        targets = write_split(self.task.test, data)
+        for trial in todo:
+            metrics = self.evaluator.measure_again(trial, data, targets)
+            self.store.set_test(trial.number, metrics)
+            self.finished[trial.number] = replace(trial, test=metrics)

@@ -1,0 +1,71 @@
+"""A task says what "good" means: the data splits, the loss a model is trained with, the metric it is judged by."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from petra.core.errors import ConfigError, did_you_mean
+from petra.core.measurement import Measurement
+from petra.tasks.data import Split
+from petra.tasks.inputs import Inputs
+
+Augment = Callable[[Inputs, torch.Generator], Inputs]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """Data and judgement. `train` is for stages, `val` for the search, `test` is read once for the final front.
+
+    `augment`, if given, maps a training batch of inputs and a generator to the inputs trained on.
+    Losses are chosen by name from `losses()` because they are parameters of the search; `default_loss` is the first.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    augment: Augment | None = None
+
+    metric: ClassVar[str]
+    maximize: ClassVar[bool]
+    ignores: ClassVar[frozenset[str]] = frozenset()  # stage parameters that mean nothing to this task
+
+    @abstractmethod
+    def losses(self) -> tuple[str, ...]:
+        """Names of the losses a training stage may use, the default first."""
+
+    def check_loss(self, name: str) -> None:
+        """Raise ConfigError unless `name` is "default" or one of `losses()`."""
+        if name != "default" and name not in self.losses():
+            raise ConfigError(
+                f"loss: {type(self).__name__} has no loss {name!r}",
+                hint=did_you_mean(name, ["default", *self.losses()]),
+            )
+
+    @abstractmethod
+    def loss(self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss of a batch ("default" is the first of `losses()`): prediction (B, ...), target (B, ...) -> scalar."""
+
+    @abstractmethod
+    def distillation(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+        """Mean soft loss between two predictions of one batch, both (B, ...) -> scalar."""
+
+    @abstractmethod
+    def score(self, predictions: Tensor, targets: Tensor) -> Measurement:
+        """The metric with its sampling standard error over n items: predictions (n, ...), targets (n, ...)."""
+
+    @abstractmethod
+    def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
+        """Raise DataError when predictions and targets of a batch do not fit each other (shapes, label range)."""
+
+    def example(self, n: int = 2) -> Inputs:
+        """The first `n` inputs of the validation split, for tracing and export."""
+        return self.val.head(n)
+
+    def splits(self) -> Iterator[tuple[str, Split]]:
+        yield from (("train", self.train), ("val", self.val), ("test", self.test))

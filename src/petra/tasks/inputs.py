@@ -1,0 +1,95 @@
+"""What a model is called with: a tensor, a tuple of tensors or a dict of tensors, handled in one place.
+
+Names given here are the input names of the exported files: ``input`` for a tensor, ``input_0``, ``input_1``... for a
+tuple, the keys for a dict. Outputs are reduced to tensors the same way (``output``, ``output_i``, keys).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from petra.core.errors import DataError
+
+Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+
+
+def call(model: nn.Module, inputs: Inputs) -> object:
+    """Run the model the way its author's loader feeds it."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs)
+
+
+def as_inputs(value: object, *, where: str) -> Inputs:
+    """Check what a loader yields as inputs; lists become tuples. Raises DataError otherwise."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Mapping) and value and all(isinstance(v, Tensor) for v in value.values()):
+        return {str(k): v for k, v in value.items()}
+    if isinstance(value, tuple | list) and value and all(isinstance(v, Tensor) for v in value):
+        return tuple(value)
+    raise DataError(
+        f"{where}: inputs are {type(value).__name__}", hint="allowed: a tensor, a tuple of tensors, a dict of tensors"
+    )
+
+
+def named(inputs: Inputs) -> dict[str, Tensor]:
+    """Inputs by exported name."""
+    if isinstance(inputs, Tensor):
+        return {"input": inputs}
+    if isinstance(inputs, dict):
+        return dict(inputs)
+    return {f"input_{i}": t for i, t in enumerate(inputs)}
+
+
+def unnamed(tensors: Mapping[str, Tensor], like: Inputs) -> Inputs:
+    """Inverse of `named`, in the structure of `like`."""
+    if isinstance(like, Tensor):
+        return tensors["input"]
+    if isinstance(like, dict):
+        return {k: tensors[k] for k in like}
+    return tuple(tensors[f"input_{i}"] for i in range(len(like)))
+
+
+def map_inputs(inputs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
+    """Apply a function to every tensor, keeping the structure."""
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, dict):
+        return {k: function(v) for k, v in inputs.items()}
+    return tuple(function(t) for t in inputs)
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Length of the first dimension, which all tensors must share."""
+    sizes = {int(t.shape[0]) if t.ndim else 0 for t in named(inputs).values()}
+    if len(sizes) != 1:
+        raise DataError(f"inputs of one batch have different lengths {sorted(sizes)}", hint="batch along dimension 0")
+    return sizes.pop()
+
+
+def named_outputs(value: object) -> dict[str, Tensor]:
+    """Outputs by exported name: a tensor, a tuple or list, a mapping (Hugging Face outputs are mappings)."""
+    if isinstance(value, Tensor):
+        return {"output": value}
+    if isinstance(value, Mapping):
+        found = {str(k): v for k, v in value.items() if isinstance(v, Tensor)}
+    elif isinstance(value, tuple | list):
+        found = {f"output_{i}": v for i, v in enumerate(value) if isinstance(v, Tensor)}
+    else:
+        found = {}
+    if not found:
+        raise DataError(
+            f"the model returned {type(value).__name__}", hint="allowed: tensors, tuples or mappings of them"
+        )
+    return found
+
+
+def prediction(value: object) -> Tensor:
+    """The output a task judges: ``logits`` if there is one, else the first tensor."""
+    outputs = named_outputs(value)
+    return outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))

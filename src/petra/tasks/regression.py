@@ -1,0 +1,76 @@
+"""Regression: real targets, root mean squared error as the metric."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from petra.core.errors import DataError
+from petra.core.measurement import Measurement
+from petra.tasks.base import Augment, Task
+from petra.tasks.data import Split
+
+LOSSES = ("mse", "mae", "huber")
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Real targets: predictions and targets (n,) or (n, outputs); a trailing axis of one is ignored."""
+
+    metric: ClassVar[str] = "rmse"
+    maximize: ClassVar[bool] = False
+    ignores: ClassVar[frozenset[str]] = frozenset({"label_smoothing", "temperature"})
+
+    def losses(self) -> tuple[str, ...]:
+        return LOSSES
+
+    def loss(self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        self.check_loss(name)
+        prediction, target = _aligned(prediction, target)
+        if name == "mae":
+            return functional.l1_loss(prediction, target)
+        if name == "huber":
+            return functional.huber_loss(prediction, target)
+        return functional.mse_loss(prediction, target)
+
+    def distillation(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+        """Mean squared distance to the teacher's prediction; the temperature has no meaning here and is ignored."""
+        return functional.mse_loss(*_aligned(student, teacher))
+
+    def score(self, predictions: Tensor, targets: Tensor) -> Measurement:
+        """RMSE with its standard error by the delta method: se(mse) / (2 rmse)."""
+        predictions, targets = _aligned(predictions.double(), targets.double())
+        squared = ((predictions - targets) ** 2).reshape(len(targets), -1).mean(1)
+        n, mse = len(squared), float(squared.mean())
+        rmse = math.sqrt(mse)
+        spread = float(squared.std()) / math.sqrt(n) if n > 1 else 0.0
+        return Measurement(rmse, spread / (2 * rmse) if rmse > 0 else 0.0, n)
+
+    def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
+        if not target.is_floating_point():
+            raise DataError(f"{where}: targets are {target.dtype}", hint="regression targets are floating point")
+        if not torch.isfinite(target).all():
+            raise DataError(f"{where}: targets contain NaN or infinity", hint="drop or impute those items")
+        if _squeezed(prediction).shape != _squeezed(target).shape:
+            raise DataError(
+                f"{where}: the model returns shape {tuple(prediction.shape)}, targets are {tuple(target.shape)}",
+                hint="predictions and targets must have the same shape",
+            )
+
+
+def _squeezed(t: Tensor) -> Tensor:
+    return t.squeeze(-1) if t.ndim > 1 and t.shape[-1] == 1 else t
+
+
+def _aligned(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    return _squeezed(prediction), _squeezed(target)
+
+
+def regression(train: object, val: object, test: object, *, augment: Augment | None = None) -> Regression:
+    """A regression task from datasets, loaders or (inputs, targets) pairs of tensors."""
+    return Regression(Split.of(train, name="train"), Split.of(val, name="val"), Split.of(test, name="test"), augment)

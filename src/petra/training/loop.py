@@ -1,0 +1,193 @@
+"""The one training loop. Every stage that trains calls `fit`; what differs between them is the loss they pass in."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from petra.core.errors import DivergedError
+from petra.core.rng import derive_seed
+from petra.tasks.base import Task
+from petra.tasks.data import Split
+from petra.tasks.inputs import Inputs, call, map_inputs, prediction
+from petra.training.precision import Precision, choose_precision
+
+LossFunction = Callable[[Tensor, Inputs, Tensor], Tensor]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. `lr` is the peak rate; `warmup` the share of steps that ramp up to it; `loss` is a name
+    from `task.losses()` or "default"; `clip_norm` 0 turns gradient clipping off."""
+
+    epochs: int
+    lr: float
+    optimizer: str = "sgd"
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    batch_size: int = 128
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    clip_norm: float = 5.0
+    loss: str = "default"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training did. The weights kept are those of `best_epoch` (the later one of equals), even if the weights
+    it started from scored better: `score_before` tells."""
+
+    epochs: int
+    steps: int
+    best_epoch: int
+    score_before: float
+    score_best: float
+    precision: str
+    seconds: float
+
+    def as_details(self) -> dict[str, object]:
+        return {k: round(v, 5) if isinstance(v, float) else v for k, v in vars(self).items()}
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
+    for p in model.parameters():
+        if p.requires_grad:
+            (no_decay if p.ndim <= 1 else decay).append(p)  # norms and biases are not shrunk
+    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
+
+
+def learning_rate_factor(step: int, total: int, *, schedule: str, warmup: float) -> float:
+    """Multiplier of the peak rate at `step` of `total`.
+
+    cosine: linear warm-up to 1, then a half cosine to 0 (Loshchilov & Hutter 2017). one_cycle: the same two phases
+    by cosine from 1/25, with the peak at no less than 30% of the way (Smith & Topin 2019).
+    """
+    x = step / max(1, total)
+    if schedule == "one_cycle":
+        peak = max(warmup, 0.3)
+        if x < peak:
+            return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * x / peak))
+    else:
+        peak = warmup
+        if x < peak:
+            return (step + 1) / (peak * total + 1)
+    return 0.5 * (1 + math.cos(math.pi * (x - peak) / (1 - peak)))
+
+
+@torch.no_grad()
+def predict(model: nn.Module, split: Split, *, batch_size: int = 256, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """All predictions and targets of a split, on the CPU: (n, ...), (n, ...). Leaves the training mode as it was."""
+    was_training = model.training
+    _set_mode(model, training=False)
+    outputs, targets = [], []
+    for inputs, target in split.batches(batch_size):
+        outputs.append(prediction(call(model, map_inputs(inputs, lambda t: t.to(device)))).float().cpu())
+        targets.append(target)
+    _set_mode(model, training=was_training)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def _set_mode(model: nn.Module, *, training: bool) -> None:
+    if not isinstance(model, torch.fx.GraphModule):  # exported graphs have their mode baked in
+        model.train(training)
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    config: TrainConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    loss_fn: LossFunction | None = None,
+    penalty: Callable[[], Tensor] | None = None,
+    progress: Progress = lambda done, total, note: None,
+) -> TrainResult:
+    """Train `model` in place and leave it, in eval mode, with the weights of its best epoch on the validation split.
+
+    `loss_fn(prediction, inputs, target)` replaces the task's loss; `penalty()` is added to it. Raises DivergedError
+    when the loss is not finite. The caller's global random state is untouched. Cost: `epochs` passes forward and
+    backward over the training split plus one forward pass over the validation split per epoch.
+    """
+    started = time.perf_counter()
+    precision = choose_precision(model, device)
+    model.to(device)
+    precision.prepare(model)
+    base = loss_fn or (
+        lambda pred, inputs, target: task.loss(config.loss, pred, target, label_smoothing=config.label_smoothing)
+    )
+    score = task.score(*predict(model, task.val, device=device)).mean
+    before, best, best_epoch = score, -math.inf if task.maximize else math.inf, 0
+    best_state = model.state_dict()
+    steps_per_epoch = sum(1 for _ in task.train.batches(config.batch_size, seed=0, drop_last=True))
+    total = steps_per_epoch * config.epochs
+    optimizer = _optimizer(model, config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for epoch in range(config.epochs):
+            _epoch(model, task, config, base, penalty, optimizer, precision, seed, device, epoch, total, progress)
+            score = task.score(*predict(model, task.val, device=device)).mean
+            if not math.isfinite(score):
+                raise DivergedError(f"the validation {task.metric} is {score} after epoch {epoch + 1}")
+            if score >= best if task.maximize else score <= best:
+                best, best_epoch, best_state = score, epoch + 1, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best_state)
+    model.eval()
+    seconds = time.perf_counter() - started
+    return TrainResult(config.epochs, total, best_epoch, before, best, precision.name, seconds)
+
+
+def _epoch(
+    model: nn.Module,
+    task: Task,
+    config: TrainConfig,
+    loss_fn: LossFunction,
+    penalty: Callable[[], Tensor] | None,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    seed: int,
+    device: str,
+    epoch: int,
+    total: int,
+    progress: Progress,
+) -> None:
+    model.train()
+    shuffle = derive_seed(seed, "shuffle", epoch)
+    augment = torch.Generator().manual_seed(derive_seed(seed, "augment", epoch))
+    step = epoch * (total // config.epochs)
+    for inputs, target in task.train.batches(config.batch_size, seed=shuffle, drop_last=True):
+        factor = learning_rate_factor(step, total, schedule=config.schedule, warmup=config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * factor
+        if task.augment is not None:
+            inputs = task.augment(inputs, augment)
+        inputs = map_inputs(inputs, lambda t: precision.arrange(t.to(device)))
+        with precision.autocast():
+            pred = prediction(call(model, inputs)).float()
+        loss = loss_fn(pred, inputs, target.to(device))
+        if penalty is not None:
+            loss = loss + penalty()
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"the training loss is {loss.item()} at step {step + 1} of {total}",
+                hint=f"learning rate {config.lr:g} with {config.optimizer} is too high for this model",
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.clip_norm > 0:
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        step += 1
+        progress(step, total, f"epoch {epoch + 1}/{config.epochs}")

@@ -1,0 +1,450 @@
+"""The store's promises: exact round trips, nothing lost, one writer, and a clear refusal instead of a traceback."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from petra.core.errors import StoreError
+from petra.core.measurement import Measurement
+from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
+from petra.store import database, schema
+from petra.store.store import Store
+
+CONFIG = {"seed": 3, "objectives": ["quality", "latency"], "budget_s": 60.5, "note": None, "nested": {"é": [1, 2.5]}}
+HOST = {"cpu": "some cpu", "cores": 2}
+
+
+def make_trial(number: int, **changes: object) -> Trial:
+    pipeline = Pipeline((StageSpec("tune", {"epochs": number + 1, "lr": 0.1}),) if number else ())
+    metrics = {"quality": Measurement(0.9, 0.01, 100, "", "h"), "size_bytes": Measurement(1000.0, unit="B")}
+    fields = {"pipeline": pipeline, "status": TrialStatus.COMPLETE, "metrics": metrics, **changes}
+    return Trial(number=number, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store.create(tmp_path / "study", CONFIG, HOST) as made:
+        yield made
+
+
+# -- round trips -------------------------------------------------------------------------------------------------------
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+integers = st.integers(-(2**62), 2**62)
+scalars = st.booleans() | integers | finite | st.text(max_size=20)
+json_values = st.recursive(
+    st.none() | scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+)
+json_objects = st.dictionaries(st.text(max_size=8), json_values, max_size=4)
+texts = st.text(max_size=30)
+measurements = st.dictionaries(
+    st.text(min_size=1, max_size=12), st.builds(Measurement, finite, finite, integers, texts, texts), max_size=4
+)
+stages = st.builds(StageSpec, st.text(min_size=1, max_size=10), st.dictionaries(texts, scalars, max_size=4))
+traces = st.builds(
+    StageTrace,
+    stage=texts,
+    touched=st.lists(texts, max_size=3).map(tuple),
+    skipped=st.dictionaries(texts, texts, max_size=3),
+    params_before=integers,
+    params_after=integers,
+    seconds=finite,
+    peak_memory_mb=finite,
+    cached=st.booleans(),
+    details=json_objects,
+)
+trials = st.builds(
+    Trial,
+    number=st.integers(0, 2**40),
+    pipeline=st.lists(stages, max_size=4).map(lambda s: Pipeline(tuple(s))),
+    status=st.sampled_from(TrialStatus),
+    origin=st.builds(Origin, texts, st.none() | st.integers(0, 2**40)),
+    metrics=measurements,
+    test=measurements,
+    failure=st.none() | st.builds(Failure, texts, texts, texts, finite),
+    trace=st.lists(traces, max_size=3).map(tuple),
+    artifact=texts,
+    parity=st.dictionaries(texts, finite, max_size=3),
+    seconds=finite,
+    finished_at=finite,
+)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory):
+    with Store.create(tmp_path_factory.mktemp("study"), {}, {}) as made:
+        yield made
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(batch=st.lists(trials, min_size=1, max_size=3, unique_by=(lambda t: t.number, lambda t: t.pipeline.key)))
+def test_trials_read_back_exactly(batch: list[Trial], shared: Store) -> None:
+    with sqlite3.connect(shared.directory / database.DATABASE_FILE) as raw:
+        raw.executescript("DELETE FROM measurements; DELETE FROM trials;")
+    raw.close()
+    for trial in batch:
+        shared.add(trial)
+    with Store.open(shared.directory, write=False) as reader:
+        read = reader.trials()
+        assert read == sorted(batch, key=lambda t: t.number)
+        for trial, again in zip(sorted(batch, key=lambda t: t.number), read, strict=True):
+            assert list(again.metrics) == list(trial.metrics)
+            # repr tells 1 from 1.0 and True, which == does not.
+            assert repr(again.trace) == repr(trial.trace)
+            assert again.pipeline.canonical() == trial.pipeline.canonical()
+            assert reader.trial(trial.number) == trial
+
+
+def test_an_error_message_that_is_not_unicode_is_kept_escaped(store: Store) -> None:
+    name = os.fsdecode(b"w\xff.pt")
+    store.add(make_trial(1, metrics={}, status=TrialStatus.FAILED, failure=Failure("tune", "OSError", name)))
+    assert store.trial(1).failure == Failure("tune", "OSError", "w\\udcff.pt")
+
+
+def test_study_facts_and_notes(tmp_path: Path) -> None:
+    with Store.create(tmp_path, CONFIG, HOST) as store:
+        assert store.note("stop") is None
+        store.set_note("stop", {"reason": "budget", "at": 1.5})
+        store.set_note("stop", ["again"])
+        with pytest.raises(StoreError, match="note 'x' cannot be stored"):
+            store.set_note("x", math.nan)
+        with pytest.raises(StoreError, match="would not read back"):
+            store.set_note("x", {1: "a key JSON would turn into text"})
+    with Store.open(tmp_path, write=False) as store:
+        assert (store.config, store.host, store.note("stop")) == (CONFIG, HOST, ["again"])
+
+
+def test_elapsed_sums_sessions(tmp_path: Path) -> None:
+    with Store.create(tmp_path, {}, {}) as store:
+        time.sleep(0.05)
+        first = store.elapsed()
+    with Store.open(tmp_path, write=False) as reader:
+        closed = reader.elapsed()
+        assert closed >= first >= 0.05
+        time.sleep(0.02)
+        assert reader.elapsed() == closed, "reading is not searching"
+    with Store.open(tmp_path, write=True) as store:
+        assert store.elapsed() >= closed
+        time.sleep(0.05)
+        store.add(make_trial(0))
+        with Store.open(tmp_path, write=False) as reader:
+            assert closed + 0.05 <= reader.elapsed() <= store.elapsed()
+
+
+def test_the_configuration_can_be_replaced(store: Store) -> None:
+    store.set_config({"budget": 2})
+    assert store.config == {"budget": 2}
+    assert store.host == HOST
+
+
+def test_exists(tmp_path: Path) -> None:
+    assert not Store.exists(tmp_path)
+    path = tmp_path / database.DATABASE_FILE
+    path.touch()
+    assert not Store.exists(tmp_path), "an interrupted creation"
+    path.write_bytes(b"garbage, to be complained about rather than written over")
+    assert Store.exists(tmp_path)
+    path.unlink()
+    Store.create(tmp_path, {}, {}).close()
+    assert Store.exists(tmp_path)
+
+
+# -- what may not be added ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metrics": {"quality": Measurement(math.nan)}},
+        {"metrics": {"quality": Measurement(1.0), "latency_ms": Measurement(1.0, math.inf)}},
+        {"test": {"quality": Measurement(-math.inf)}},
+        {"seconds": math.inf},
+        {"finished_at": math.nan},
+        {"parity": {"max_error": math.nan}},
+        {"trace": (StageTrace("tune", details={"x": object()}),)},
+        {"trace": (StageTrace("tune", details={"x": (1, 2)}),)},
+        {"failure": Failure("tune", "E", "m", math.inf)},
+    ],
+)
+def test_what_cannot_be_stored_exactly_is_refused_whole(store: Store, changes: dict[str, object]) -> None:
+    with pytest.raises(StoreError, match=r"trial 5"):
+        store.add(make_trial(5, **changes))
+    assert store.trials() == []
+
+
+def test_a_number_or_a_pipeline_is_stored_once(store: Store) -> None:
+    store.add(make_trial(1))
+    for again in (make_trial(1, pipeline=Pipeline()), make_trial(2, pipeline=make_trial(1).pipeline)):
+        with pytest.raises(StoreError, match="stored already"):
+            store.add(again)
+    assert store.trials() == [make_trial(1)]
+
+
+def test_the_test_split_is_written_once(store: Store) -> None:
+    store.add(make_trial(1))
+    confirmed = {"quality": Measurement(0.88, 0.02, 50)}
+    store.set_test(1, confirmed)
+    assert store.trial(1) == make_trial(1, test=confirmed)
+    with pytest.raises(StoreError, match="already"):
+        store.set_test(1, {"quality": Measurement(0.99)})
+    with pytest.raises(StoreError, match="trial 7 is not stored"):
+        store.set_test(7, confirmed)
+    with pytest.raises(StoreError, match="nan"):
+        store.set_test(1, {"quality": Measurement(math.nan)})
+    assert store.trial(1).test == confirmed
+    with pytest.raises(StoreError, match="no trial 7"):
+        store.trial(7)
+
+
+# -- writers and readers -----------------------------------------------------------------------------------------------
+
+
+def python(code: str, *args: object, **keywords: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, args)]
+    path = os.pathsep.join(filter(None, [str(Path(schema.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    env = {**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **keywords)  # type: ignore[call-overload,no-any-return]
+
+
+WRITER = """
+import sys, itertools
+from pathlib import Path
+from petra.core.measurement import Measurement
+from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.trial import Trial, TrialStatus, StageTrace
+from petra.store.store import Store
+store = Store.open(Path(sys.argv[1]), write=True)
+for n in itertools.count(len(store.trials())):
+    metrics = {f"m{i}": Measurement(float(n), 0.5, 3) for i in range(10)}
+    trace = tuple(StageTrace("tune", touched=("layer",) * 50) for _ in range(3))
+    store.add(Trial(n, Pipeline((StageSpec("s", {"n": n}),)), TrialStatus.COMPLETE, metrics=metrics, trace=trace))
+    print(n, flush=True)
+"""
+
+
+def test_killing_the_writer_loses_no_trial_it_reported(tmp_path: Path) -> None:
+    Store.create(tmp_path, CONFIG, HOST).close()
+    reported = -1
+    for round_ in range(4):
+        writer = python(WRITER, tmp_path)
+        assert writer.stdout
+        for line in writer.stdout:
+            reported = int(line)
+            if reported >= 7 * (round_ + 1):
+                break
+        os.kill(writer.pid, signal.SIGKILL)  # in the middle of the next trial, most likely
+        rest = writer.communicate()[0].split()
+        reported = int(rest[-1]) if rest else reported
+        with Store.open(tmp_path, write=False) as store:
+            trials = store.trials()
+            assert [t.number for t in trials] == list(range(len(trials)))
+            assert len(trials) in (reported + 1, reported + 2)  # one may be stored whose report was cut off
+            assert all(len(t.metrics) == 10 for t in trials), "no trial without its measurements"
+            assert store.elapsed() > 0
+    Store.open(tmp_path, write=True).close()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from petra.store.store import Store
+store = Store.open(Path(sys.argv[1]), write=True)
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_writer_many_readers(tmp_path: Path) -> None:
+    Store.create(tmp_path, CONFIG, HOST).close()
+    holder = python(HOLDER, tmp_path)
+    assert holder.stdout
+    assert holder.stdout.readline() == "open\n"
+    try:
+        for attempt in (lambda: Store.open(tmp_path, write=True), lambda: Store.create(tmp_path, {}, {})):
+            with pytest.raises(StoreError, match=f"written by process {holder.pid} on {os.uname().nodename}") as caught:
+                attempt()
+            assert "wait for it" in caught.value.hint
+        with Store.open(tmp_path, write=False) as reader:
+            assert reader.config == CONFIG
+            with pytest.raises(StoreError, match="not open for writing"):
+                reader.add(make_trial(0))
+    finally:
+        holder.kill()
+        holder.communicate()
+    with Store.open(tmp_path, write=True) as store:
+        store.add(make_trial(0))
+        with pytest.raises(StoreError, match=f"process {os.getpid()}"):
+            Store.open(tmp_path, write=True)
+    with pytest.raises(StoreError, match="not open for writing"):
+        store.add(make_trial(1))
+
+
+def test_a_foreign_program_holding_the_database(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.directory / database.DATABASE_FILE
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    store.close()
+    browser = sqlite3.connect(path, isolation_level=None)
+    browser.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked") as caught:
+        Store.open(store.directory, write=True)
+    assert "another program" in caught.value.hint
+    browser.close()
+    Store.open(store.directory, write=True).close()  # the failed attempt has let go of the study's lock
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def refused(directory: Path, *, write: bool = False) -> StoreError:
+    with pytest.raises(StoreError) as caught:
+        Store.open(directory, write=write)
+    assert caught.value.hint
+    assert str(directory) in caught.value.message
+    return caught.value
+
+
+def test_directories_that_are_no_study(tmp_path: Path) -> None:
+    assert "no study here" in refused(tmp_path / "absent").message
+    assert "no study here" in refused(tmp_path, write=True).message
+    assert not (tmp_path / "absent").exists()
+    (tmp_path / "file").write_text("not a directory")
+    assert "no study here" in refused(tmp_path / "file").message
+    with pytest.raises(StoreError, match="cannot be made"):
+        Store.create(tmp_path / "file" / "study", {}, {})
+    with pytest.raises(StoreError, match="cannot write here"):
+        Store.create(Path("/proc/1"), {}, {})
+    with pytest.raises(StoreError, match="configuration cannot be stored"):
+        Store.create(tmp_path / "new", {"when": object()}, {})
+
+
+def test_a_study_is_not_created_twice(store: Store) -> None:
+    store.add(make_trial(0))
+    store.close()
+    with pytest.raises(StoreError, match="there is a study here already"):
+        Store.create(store.directory, {}, {})
+    with Store.open(store.directory, write=False) as again:
+        assert again.trials() == [make_trial(0)]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing stops root from writing")
+def test_a_directory_without_write_permission(store: Store) -> None:
+    store.add(make_trial(0))
+    store.close()
+    (store.directory / "study.lock").chmod(0o400)
+    store.directory.chmod(0o500)
+    try:
+        refused(store.directory, write=True)
+        with Store.open(store.directory, write=False) as reader:
+            assert reader.trials() == [make_trial(0)]
+    finally:
+        store.directory.chmod(0o700)
+
+
+def test_another_schema_version(store: Store) -> None:
+    store.close()
+    path = store.directory / database.DATABASE_FILE
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE study SET schema_version = 99, petra_version = '7.1'")
+    raw.close()
+    error = refused(store.directory)
+    assert "schema version 99, written by petra 7.1" in error.message
+    assert f"reads version {schema.SCHEMA_VERSION}" in error.message
+    assert "petra 7.1" in error.hint
+    refused(store.directory, write=True)
+
+
+def test_somebody_elses_database(tmp_path: Path) -> None:
+    raw = sqlite3.connect(tmp_path / database.DATABASE_FILE)
+    raw.execute("CREATE TABLE recipes (name TEXT)")
+    raw.close()
+    with pytest.raises(StoreError, match=r"something else.*recipes"):
+        Store.open(tmp_path, write=False)
+    with pytest.raises(StoreError, match=r"something else.*recipes"):
+        Store.create(tmp_path, {}, {})
+
+
+def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
+    (tmp_path / database.DATABASE_FILE).touch()
+    assert "holds no study" in refused(tmp_path).message
+    Store.create(tmp_path, CONFIG, {}).close()
+    with Store.open(tmp_path, write=False) as store:
+        assert store.config == CONFIG
+
+
+@pytest.mark.parametrize("damage", ["garbage", "garbage inside", "truncated", "short", "half a page", "text"])
+def test_damaged_databases(store: Store, damage: str) -> None:
+    for n in range(40):
+        store.add(make_trial(n, trace=(StageTrace("tune", touched=("layer",) * 100),)))
+    store.close()
+    path = store.directory / database.DATABASE_FILE
+    data = path.read_bytes()
+    path.write_bytes(
+        {
+            "garbage": os.urandom(len(data)),
+            "garbage inside": data[:4096] + b"\xa5" * (len(data) - 4096),
+            "truncated": data[: len(data) // 2],
+            "short": data[:10],
+            "half a page": data[:2048],
+            "text": b"hello, world\n" * 100,
+        }[damage]
+    )
+    for write in (False, True):
+        refused(store.directory, write=write)
+
+
+def test_a_row_that_petra_did_not_write(store: Store) -> None:
+    store.add(make_trial(1))
+    path = store.directory / database.DATABASE_FILE
+    for column, value in [
+        ("status", "finished"),
+        ("pipeline", "[{]"),
+        ("pipeline", json.dumps([{"stage": "other"}])),
+        ("trace", "[{}]"),
+        ("trace", "null"),
+    ]:
+        raw = sqlite3.connect(path)
+        before = raw.execute(f"SELECT {column} FROM trials").fetchone()[0]
+        with raw:
+            raw.execute(f"UPDATE trials SET {column} = ?", [value])
+        with pytest.raises(StoreError, match="trial 1: the stored row is damaged"):
+            store.trials()
+        with raw:
+            raw.execute(f"UPDATE trials SET {column} = ?", [before])
+        raw.close()
+    assert store.trials() == [make_trial(1)]
+
+
+# -- other databases ---------------------------------------------------------------------------------------------------
+
+
+def test_a_database_elsewhere(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'else where?.db'}".replace("?", "%3F")
+    with Store.create(tmp_path / "study", CONFIG, HOST, url=url) as store:
+        store.add(make_trial(0))
+        with pytest.raises(StoreError, match="being written"):
+            Store.open(tmp_path / "study", write=True, url=url)
+    assert [p.name for p in (tmp_path / "study").iterdir()] == ["study.lock"]
+    with Store.open(tmp_path / "study", write=False, url=url) as store:
+        assert store.trials() == [make_trial(0)]
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nosuchdb://host/name", "oracle+oracledb://u:secret@host/name"])
+def test_unusable_urls(tmp_path: Path, url: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        Store.create(tmp_path, {}, {}, url=url)
+    assert "secret" not in str(caught.value)
+    Store.create(tmp_path, {}, {}).close()  # the failed attempt has let go of the lock
