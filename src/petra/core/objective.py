@@ -157,7 +157,8 @@ class Constraint:
         if math.isnan(value):
             return math.inf
         excess = bound - value if self.at_least else value - bound
-        return max(0.0, excess) / max(abs(bound), 1e-9)
+        relative = excess / max(abs(bound), 1e-9)
+        return relative if relative > 1e-9 else 0.0  # a value at the bound is inside, however both were rounded
 
     def __str__(self) -> str:
         parts = []

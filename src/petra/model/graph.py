@@ -296,6 +296,18 @@ def constant(gm: GraphModule, node: Node) -> torch.Tensor | None:
     return value.detach() if isinstance(value, torch.Tensor) else None
 
 
+def replace_constant(gm: GraphModule, node: Node, value: torch.Tensor) -> None:
+    """Give a `get_attr` node another value; the tensor it read, which the traced model may share, is not written to."""
+    owner, _, name = str(node.target).rpartition(".")
+    holder = gm.get_submodule(owner)
+    parameter = isinstance(getattr(holder, name), torch.nn.Parameter)
+    delattr(holder, name)
+    if parameter:
+        holder.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
+    else:
+        holder.register_buffer(name, value)
+
+
 def _buffer(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
     """Register a constant and return the node that reads it, made at the graph's current insertion point."""
     gm.register_buffer(name, value)

@@ -10,9 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-Forward = Callable[[nn.Module], Iterable[Tensor]]
-"""Runs a model on fixed inputs and returns all its output tensors."""
-
 MIXING_LAYERS = (
     nn.modules.conv._ConvNd,
     nn.Linear,
@@ -113,8 +110,8 @@ def tensors_in(value: object) -> Iterator[Tensor]:
             yield from tensors_in(item)
 
 
-def output_layers(model: nn.Module, forward: Forward) -> frozenset[str]:
-    """Paths of the layers that produce the model's outputs: the last mixing layer on every path to an output.
+def output_layers(model: nn.Module, forward: Callable[[nn.Module], Iterable[Tensor]]) -> frozenset[str]:
+    """Paths of the layers that produce what `forward(model)` returns: the last mixing layer on every way there.
 
     Found by walking the autograd graph back from the outputs through everything that keeps channels in place
     (norms, activations, sums), so neither a layer's name nor its position in the module list matters. Where a
@@ -154,10 +151,12 @@ def output_layers(model: nn.Module, forward: Forward) -> frozenset[str]:
     return frozenset(found)
 
 
-def layer_shapes(model: nn.Module, forward: Forward) -> Mapping[str, tuple[tuple[torch.Size, torch.Size], ...]]:
-    """(input shape, output shape) of every call of every leaf layer, by path. Layers never called are absent.
+def layer_shapes(
+    model: nn.Module, forward: Callable[[nn.Module], object]
+) -> Mapping[str, tuple[tuple[torch.Size, torch.Size], ...]]:
+    """(input shape, output shape) of every call of every leaf layer during `forward(model)`; absent if not called.
 
-    Cost: one forward pass without gradients.
+    Cost: one pass without gradients.
     """
     calls: dict[str, list[tuple[torch.Size, torch.Size]]] = {}
 

@@ -31,12 +31,29 @@ class Target:
     throughput_batch: int = 64
 
 
+@dataclass(frozen=True)
+class InputSpec:
+    """What an artifact declares of one input: a NumPy dtype name, and the shape with None where a size is free.
+
+    The first dimension is the batch.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
 class Session(ABC):
     """A loaded artifact."""
 
     @property
     @abstractmethod
     def input_names(self) -> tuple[str, ...]: ...
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """The declared inputs, in the order of `input_names`."""
 
     @abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:

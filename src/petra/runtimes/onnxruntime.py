@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from petra.core.errors import ArtifactError
-from petra.runtimes.base import Arrays, Runtime, Session
+from petra.runtimes.base import Arrays, InputSpec, Runtime, Session
 
 if TYPE_CHECKING:
     from torch import nn
 
     from petra.tasks.inputs import Inputs
+
+
+# ONNX Runtime's names of element types, where they are not NumPy's.
+_DTYPES = {"float": "float32", "double": "float64"}
 
 
 class OnnxSession(Session):
@@ -43,6 +47,15 @@ class OnnxSession(Session):
     @property
     def input_names(self) -> tuple[str, ...]:
         return tuple(self._inputs)
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        specs = []
+        for name, value in self._inputs.items():
+            dtype = value.type.removeprefix("tensor(").removesuffix(")")
+            shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+            specs.append(InputSpec(name, _DTYPES.get(dtype, dtype), shape))
+        return tuple(specs)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         missing = set(self._inputs) - set(inputs)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from petra.core.errors import ArtifactError, ExportError
-from petra.runtimes.base import Arrays, Runtime, Session
+from petra.runtimes.base import Arrays, InputSpec, Runtime, Session
 
 if TYPE_CHECKING:
     from torch import nn
@@ -113,10 +113,15 @@ class TorchSession(Session):
         self._module = program.module(check_guards=False)
         self._keyed = bool(program.call_spec.in_spec.child(1).num_children)
         self._keys = _argument_names(program)
+        self._specs = _argument_specs(program, self._keys)
 
     @property
     def input_names(self) -> tuple[str, ...]:
         return self._keys
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        return self._specs
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         import torch
@@ -143,6 +148,17 @@ def _argument_names(program: object) -> tuple[str, ...]:
         return tuple(kwargs.context)
     n = args.num_children
     return ("input",) if n == 1 else tuple(f"input_{i}" for i in range(n))
+
+
+def _argument_specs(program: object, keys: tuple[str, ...]) -> tuple[InputSpec, ...]:
+    wanted = program.graph_signature.user_inputs  # type: ignore[attr-defined]
+    nodes = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}  # type: ignore[attr-defined]
+    specs = []
+    for key, name in zip(keys, wanted, strict=True):
+        value = nodes[name].meta["val"]
+        shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+        specs.append(InputSpec(key, str(value.dtype).removeprefix("torch."), shape))
+    return tuple(specs)
 
 
 class TorchEager(Runtime):

@@ -100,17 +100,26 @@ class Space:
         return result
 
     def sample(self, rng: np.random.Generator) -> Pipeline:
-        """A random legal pipeline: a length drawn uniformly from 1..max_length, then legal stages one by one."""
+        """A random legal pipeline: a length drawn uniformly from 1..max_length, then legal stages one by one.
+
+        Stages after which nothing may follow come last, unless there is no other; only then is it shorter.
+        """
         length = int(rng.integers(1, self.max_length + 1))
         pipeline = Pipeline()
         while len(pipeline) < length:
-            options = [
-                card
-                for name, card in sorted(self.cards.items())
-                if self.is_legal(Pipeline((*pipeline.stages, StageSpec(name))))
-            ]
+            options = self._continuations(pipeline)
             if not options:
                 break
-            card = options[int(rng.integers(len(options)))]
-            pipeline = Pipeline((*pipeline.stages, card.sample(rng)))
+            if len(pipeline) + 1 < length:
+                options = [n for n in options if self._continuations(_extended(pipeline, StageSpec(n)))] or options
+            card = self.cards[options[int(rng.integers(len(options)))]]
+            pipeline = _extended(pipeline, card.sample(rng))
         return pipeline
+
+    def _continuations(self, pipeline: Pipeline) -> list[str]:
+        """Names of the stages that may follow a pipeline."""
+        return [name for name in sorted(self.cards) if self.is_legal(_extended(pipeline, StageSpec(name)))]
+
+
+def _extended(pipeline: Pipeline, stage: StageSpec) -> Pipeline:
+    return Pipeline((*pipeline.stages, stage))

@@ -1,17 +1,9 @@
-"""Which channels must go together, found by tracing, and proved by cutting a copy.
-
-Torch-Pruning's dependency graph (Fang et al. 2023, "DepGraph") says which layers a removed channel touches. It reads
-the autograd graph, where slices, pads and hard-coded views look like operations that keep channels in place, so some of
-its groups are wrong, and a wrong cut can still have the right shape. No group is believed here before a *trial cut*:
-a network whose channels were removed must compute what the network computes when the layers that read those channels
-ignore them.
-"""
+"""Which channels can go, and which of them only together: found by tracing, proved by cutting a copy."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +11,13 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from petra.core.errors import StageRefused
 from petra.methods.prune import importance
-from petra.model.surgery import evaluating, has_derived_weight, output_layers, shared_weights
-from petra.tasks.inputs import Inputs, call, named_outputs
+from petra.methods.prune.cut import SILENT, cut
+from petra.methods.prune.graph import BREAKAGE, WEIGHTED, ChannelGraph, channel_dim, first_line, outputs_of
+from petra.model.surgery import has_derived_weight, output_layers, shared_weights
+from petra.tasks.inputs import Inputs
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 PER_CHANNEL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU)
-# What a model's code raises when a tensor no longer has the width the code counts on.
-BREAKAGE = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AttributeError, AssertionError, ArithmeticError)
-
-SILENT = "its channels have no effect on the output for the example inputs, so a cut cannot be checked"
 RETRIES = 3
 
 
@@ -47,55 +35,6 @@ class ChannelGroup:
         return len(self.units[0])
 
 
-class ChannelGraph:
-    """Torch-Pruning's view of `model`, with layers addressed by path. Build it inside `differentiable(model)`."""
-
-    def __init__(self, model: nn.Module, example: Inputs) -> None:
-        """Raises StageRefused when the model cannot be traced."""
-        self.model = model
-        self.paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
-        self.graph = tp.DependencyGraph()
-        with evaluating(model):
-            try:
-                self.graph.build_dependency(model, example, forward_fn=_traced_outputs, verbose=False)
-            except BREAKAGE as error:
-                raise StageRefused(f"cannot trace how channels depend on each other: {error}") from error
-
-    def roots(self) -> Iterator[tuple[str, Any]]:
-        """Root layer and full group of every set of coupled output channels."""
-        for group in self.graph.get_all_groups():
-            yield self.paths[group[0].dep.target.module], group
-
-    def group(self, root: str, channels: Sequence[int]) -> Any:
-        """Everything that goes when `channels` of `root`'s output go."""
-        module = self.model.get_submodule(root)
-        cut = self.graph.get_pruner_of_module(module).prune_out_channels
-        return self.graph.get_pruning_group(module, cut, list(channels))
-
-    def width(self, root: str) -> int:
-        return int(self.graph.get_out_channels(self.model.get_submodule(root)))
-
-    def narrows(self, dep: Any) -> bool:
-        """Whether the operation removes output channels (norms and depthwise layers: inputs and outputs alike)."""
-        return bool(self.graph.is_out_channel_pruning_fn(dep.handler))
-
-    def reads(self, dep: Any) -> bool:
-        """Whether the operation only removes inputs that a weighted layer mixes."""
-        return isinstance(dep.target.module, WEIGHTED) and not self.narrows(dep)
-
-    def narrowed_layers(self, group: Any) -> tuple[str, ...]:
-        modules = [d.target.module for d, _ in group if isinstance(d.target.module, WEIGHTED) and self.narrows(d)]
-        return tuple(dict.fromkeys(self.paths[m] for m in modules))
-
-
-def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    return list(named_outputs(call(model, inputs)).values())
-
-
-def _traced_outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    return [t for t in _outputs(model, inputs) if t.grad_fn is not None]
-
-
 def find_groups(
     model: nn.Module, example: Inputs, *, generator: torch.Generator
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -104,33 +43,15 @@ def find_groups(
     Leaves `model` untouched. Cost: a copy of the model and a trace, once more for every group that fails its trial,
     and three forward passes per group.
     """
-    outputs = output_layers(model, lambda m: _outputs(m, example))
-    shared = shared_weights(model)
-    groups: list[ChannelGroup] = []
-    refused: dict[str, str] = {}
-    pending: list[ChannelGroup] = []
     scout = _scout(model, example, generator)
-    for root, full in scout.roots():
-        layers = scout.narrowed_layers(full)
-        reason = _objection(scout, full, outputs, shared)
-        units = _units(scout, root, full) if not reason else ()
-        if not reason and len({len(u) for u in units}) != 1:
-            reason = "its channels are coupled among themselves in sets of different sizes"
-        if not reason and len(units) < 2:
-            reason = "it has a single channel (or set of coupled channels)"
-        if reason:
-            refused.update(dict.fromkeys(layers, reason))
-        else:
-            pending.append(ChannelGroup(root, units, layers))
-    position = {path: i for i, (path, _) in enumerate(model.named_modules())}
-    pending.sort(key=lambda g: position[g.root])
-
-    fresh = True
-    for group in pending:
+    candidates, refused = _candidates(scout, output_layers(model, lambda m: outputs_of(m, example)))
+    groups: list[ChannelGroup] = []
+    fresh = True  # whether the scout is still uncut
+    for group in candidates:
         reason = _trial(scout, group, example, generator)
         for _ in range(RETRIES):
             if not reason or (fresh and reason != SILENT):
-                break  # proved right, or wrong for sure: only silence or the scars of earlier cuts deserve a retry
+                break  # proved right, or wrong for sure: only silence and the scars of earlier cuts deserve a retry
             scout, fresh = _scout(model, example, generator), True
             reason = _trial(scout, group, example, generator)
         fresh = False
@@ -143,6 +64,32 @@ def find_groups(
     unreached = "the example inputs do not reach it"
     weighted = [path for path, module in model.named_modules() if isinstance(module, WEIGHTED)]
     return groups, {path: refused.get(path, unreached) for path in weighted if path not in cuttable}
+
+
+def _candidates(graph: ChannelGraph, outputs: frozenset[str]) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """Groups, in the order of the model's layers, that nothing speaks against but a trial; reasons for the others."""
+    shared = shared_weights(graph.model)
+    candidates: list[ChannelGroup] = []
+    refused: dict[str, str] = {}
+    for root, full in graph.roots():
+        layers = graph.narrowed_layers(full)
+        reason = _objection(graph, full, outputs, shared)
+        units: tuple[tuple[int, ...], ...] = ()
+        if not reason:
+            try:
+                units = _units(graph, root, full)
+            except BREAKAGE as error:
+                reason = f"its couplings cannot be followed ({first_line(error)})"
+        if not reason and len({len(u) for u in units}) != 1:
+            reason = "its channels are coupled among themselves in sets of different sizes"
+        if not reason and len(units) < 2:
+            reason = "it has a single channel (or set of coupled channels)"
+        if reason:
+            refused.update(dict.fromkeys(layers, reason))
+        else:
+            candidates.append(ChannelGroup(root, units, layers))
+    position = {path: i for i, (path, _) in enumerate(graph.model.named_modules())}
+    return sorted(candidates, key=lambda g: position[g.root]), refused
 
 
 def _scout(model: nn.Module, example: Inputs, generator: torch.Generator) -> ChannelGraph:
@@ -236,67 +183,6 @@ def _trial(scout: ChannelGraph, group: ChannelGroup, example: Inputs, generator:
     return cut(scout, group.root, [i for u in picked for i in group.units[u]], example, must_show=True)
 
 
-def cut(graph: ChannelGraph, root: str, channels: Sequence[int], example: Inputs, *, must_show: bool = False) -> str:
-    """Remove output `channels` of layer `root`, and all that depends on them, from the graph's model.
-
-    Returns '' when the result computes, on `example`, what the model computes with those channels ignored by their
-    readers; otherwise what is wrong, and then the model is broken. `must_show`: also object when ignoring the
-    channels changes nothing, since then nothing was checked. Cost: three forward passes.
-    """
-    with evaluating(graph.model), torch.no_grad():
-        group = graph.group(root, channels)
-        if set(group[0].idxs) != set(channels):
-            return "its channels are coupled among themselves in a way that could not be resolved"
-        before = _outputs(graph.model, example)
-        with _ignored(graph, group):
-            expected = _outputs(graph.model, example)
-        try:
-            group.prune(record_history=False)
-            got = _outputs(graph.model, example)
-        except BREAKAGE as error:
-            return f"without some of its channels the model no longer runs ({_first_line(error)})"
-    if [t.shape for t in got] != [t.shape for t in expected]:
-        return "removing its channels changes the shape of the output"
-    return _disagreement(before, expected, got, must_show=must_show)
-
-
-def _disagreement(before: list[Tensor], expected: list[Tensor], got: list[Tensor], *, must_show: bool) -> str:
-    scale = max(float(t.abs().max()) for t in before)
-    precision = max(torch.finfo(t.dtype).eps for t in before if t.is_floating_point())
-    noise = 1e3 * precision * scale
-    effect = max(float((a.double() - b.double()).abs().max()) for a, b in zip(before, expected, strict=True))
-    error = max(float((a.double() - b.double()).abs().max()) for a, b in zip(expected, got, strict=True))
-    if not error <= max(noise, 0.01 * effect):  # also when it is not a number
-        return "an operation on the way (a slice, a pad, a sum over channels) does not keep its channels in place"
-    if must_show and effect <= noise:
-        return SILENT
-    return ""
-
-
-@contextmanager
-def _ignored(graph: ChannelGraph, group: Any) -> Iterator[None]:
-    """Inside, the layers that read the group's channels have zero weights for them."""
-    saved: list[tuple[Tensor, Tensor]] = []
-    for dep, channels in group:
-        module = dep.target.module
-        if graph.reads(dep):
-            saved.append((module.weight, module.weight.clone()))
-            dim = 1 - channel_dim(module)
-            per_group = module.weight.shape[dim]  # grouped convolutions read the same inputs in every group
-            index = sorted({c % per_group for c in channels})
-            module.weight.index_fill_(dim, torch.tensor(index, device=module.weight.device), 0.0)
-    try:
-        yield
-    finally:
-        for weight, values in saved:
-            weight.copy_(values)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:160] if lines else type(error).__name__
-
-
 def score(graph: ChannelGraph, group: ChannelGroup, *, kind: str, taylor: Mapping[str, Tensor]) -> Tensor:
     """(number of units,) importance of the group's units, relative to their mean; empty when nothing measures it.
 
@@ -320,8 +206,3 @@ def score(graph: ChannelGraph, group: ChannelGroup, *, kind: str, taylor: Mappin
         return torch.empty(0)
     scores = importance.coupled(members, width)
     return torch.stack([scores[list(unit)].mean() for unit in group.units])
-
-
-def channel_dim(module: nn.Module) -> int:
-    """Dimension of the weight that counts output channels."""
-    return 1 if getattr(module, "transposed", False) else 0

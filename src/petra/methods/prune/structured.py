@@ -16,17 +16,9 @@ from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.prune import importance as measures
 from petra.methods.prune.allocate import Candidate, keep_global, keep_per_layer, lowest
-from petra.methods.prune.groups import (
-    BREAKAGE,
-    WEIGHTED,
-    ChannelGraph,
-    ChannelGroup,
-    channel_dim,
-    cut,
-    find_groups,
-    regroup,
-    score,
-)
+from petra.methods.prune.cut import cut
+from petra.methods.prune.graph import BREAKAGE, WEIGHTED, ChannelGraph, channel_dim
+from petra.methods.prune.groups import ChannelGroup, find_groups, regroup, score
 from petra.methods.training import LR, OPTIMIZER, run_fit
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Integer, Real

@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.annotate import DeploymentQuantizer, is_under, module_path
+from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer, is_under, module_path
 from petra.model import graph as rewrite
 from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
 
@@ -49,7 +49,7 @@ def quantize_static(
     *,
     observer: str,
     exclude: frozenset[str],
-    weight_max: int = 127,
+    weight_max: int = WEIGHT_MAX,
 ) -> QuantizationResult:
     """Quantize `model` for deployment; it is left as it was, apart from being put in evaluation mode while traced.
 
@@ -123,7 +123,7 @@ def round_biases(converted: GraphModule) -> None:
         if value is None or weight_scale is None or len(bias.users) != 1:
             continue
         step = weight_scale.double() * data.args[1]
-        value.copy_((value.double() / step).round() * step)
+        rewrite.replace_constant(converted, bias, ((value.double() / step).round() * step).to(value.dtype))
 
 
 def _trace(model: nn.Module, example: Inputs) -> GraphModule:

@@ -1,0 +1,158 @@
+"""Models after each prefix of a pipeline, on disk, so that pipelines which begin alike share the work.
+
+An entry is a folder ``<context>/<key of the prefix>`` with the model's tensors (safetensors) and its structure and
+traces (JSON). Entries appear and disappear whole, by renaming, so any number of processes may use one directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from petra.core.errors import PetraError
+from petra.core.pipeline import Pipeline
+from petra.core.trial import StageTrace
+from petra.model.fingerprint import fingerprint
+from petra.model.structure import NotDescribable, describe, rebuild, weights
+from petra.store.records import read_traces, write_traces
+from petra.store.schema import petra_version
+
+_TENSORS, _STRUCTURE = "model.safetensors", "model.json"
+_UNFINISHED = ".unfinished-"
+_ABANDONED_S = 3600.0  # an unfinished entry this old was left by a process that died
+
+
+class PrefixCache:
+    """Stored prefixes, at most `limit_bytes` in all of `directory`, the least recently used leaving first.
+
+    Entries are only found under the same `context_key` (of model, data and seed, say), version of petra and of torch,
+    and number of torch threads: anything a model's bits depend on besides the pipeline.
+    """
+
+    def __init__(self, directory: Path, limit_bytes: int, *, context_key: str = "") -> None:
+        self.directory = directory
+        self.limit_bytes = limit_bytes
+        words = [context_key, petra_version(), torch.__version__, str(torch.get_num_threads())]
+        self._context = directory / hashlib.sha256("\x1f".join(words).encode()).hexdigest()[:32]
+
+    def put(self, pipeline: Pipeline, model: nn.Module, original: nn.Module, traces: Sequence[StageTrace]) -> bool:
+        """Store `model`, made of `original` by `pipeline`. False when it was not stored.
+
+        That happens to what cannot be described relative to the original, has no float weights (a quantized graph),
+        is larger than the limit or does not fit on the disk; an entry that is there already stays.
+        """
+        entry = self._context / pipeline.key
+        if entry.exists() or not any(p.is_floating_point() for p in model.parameters()):
+            return False
+        try:
+            description, tensors = describe(model, original), weights(model)
+            # The description is trusted only after it has been seen to work.
+            if fingerprint(rebuild(original, description, tensors)) != fingerprint(model):
+                return False
+        except NotDescribable:
+            return False
+        body = save(tensors)
+        record = {
+            "pipeline": pipeline.canonical(),
+            "tensors": hashlib.blake2b(body).hexdigest(),
+            "structure": description,
+            "traces": json.loads(write_traces(traces, where=f"traces of {pipeline}")),
+        }
+        text = json.dumps(record, separators=(",", ":"))
+        text = json.dumps({"check": hashlib.blake2b(text.encode()).hexdigest(), "record": text})
+        if len(body) + len(text) > self.limit_bytes:
+            return False
+        try:
+            return self._write(entry, body, text)
+        except OSError:  # a full or read-only disk costs time, not the trial
+            return False
+
+    def longest(self, pipeline: Pipeline, original: nn.Module) -> tuple[int, nn.Module, tuple[StageTrace, ...]] | None:
+        """The longest stored prefix of `pipeline` (all of it, possibly): its length, its model and its traces.
+
+        A damaged entry is removed and counts as absent.
+        """
+        for prefix in reversed(pipeline.prefixes()):
+            entry = self._context / prefix.key
+            try:
+                model, traces = _read(entry, prefix, original)
+                os.utime(entry)  # used now
+            except FileNotFoundError:
+                continue
+            except (PetraError, SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+                with contextlib.suppress(OSError):
+                    self._remove(entry)
+                continue
+            return len(prefix), model, traces
+        return None
+
+    def _write(self, entry: Path, body: bytes, text: str) -> bool:
+        self._context.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._context))
+        try:
+            (unfinished / _TENSORS).write_bytes(body)
+            (unfinished / _STRUCTURE).write_text(text)
+            with self._locked():
+                self._make_room(len(body) + len(text))
+                unfinished.rename(entry)
+        except OSError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if entry.exists():  # another process was faster; its entry is as good
+                return False
+            raise
+        return True
+
+    def _make_room(self, needed: int) -> None:
+        """Remove entries, longest unused first, until `needed` bytes fit under the limit."""
+        entries = []
+        for entry in self.directory.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):
+                used_at = entry.stat().st_mtime
+                if entry.name.startswith(_UNFINISHED) and time.time() - used_at < _ABANDONED_S:
+                    continue
+                entries.append((used_at, sum(f.stat().st_size for f in entry.iterdir()), entry))
+        total = needed + sum(size for _, size, _ in entries)
+        for _, size, entry in sorted(entries):
+            if total <= self.limit_bytes:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                self._remove(entry)
+            total -= size
+
+    def _remove(self, entry: Path) -> None:
+        """Take an entry away in one step, then delete it. A process reading it keeps the files it has opened."""
+        grave = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=entry.parent))
+        entry.rename(grave)
+        shutil.rmtree(grave, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.directory / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _read(entry: Path, prefix: Pipeline, original: nn.Module) -> tuple[nn.Module, tuple[StageTrace, ...]]:
+    """Rebuild an entry; raises one of many errors when anything about it is not as it was written."""
+    outer = json.loads((entry / _STRUCTURE).read_text())
+    if hashlib.blake2b(outer["record"].encode()).hexdigest() != outer["check"]:
+        raise ValueError("the structure is damaged")
+    record = json.loads(outer["record"])
+    body = (entry / _TENSORS).read_bytes()
+    if record["pipeline"] != prefix.canonical() or hashlib.blake2b(body).hexdigest() != record["tensors"]:
+        raise ValueError("the entry is damaged")
+    return rebuild(original, record["structure"], load(body)), read_traces(record["traces"])

@@ -1,0 +1,169 @@
+"""A worker process seen from its parent: launching, pipes, signals, and a clock that stops while it is suspended."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+
+from petra.execute.channel import Frames
+from petra.execute.memory import descendants
+
+TICK_S = 0.1
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from petra.execute.worker_main import main; main()"
+
+
+class Process:
+    """One launched process and the pipes to it."""
+
+    def __init__(self, log: Path, threads: int) -> None:
+        self.frames = Frames()
+        child_read, write_fd = os.pipe()
+        read_fd, child_write = os.pipe()
+        os.set_blocking(write_fd, False)
+        # File objects, so that a forgotten worker is closed with them, reads the end of its input, and exits.
+        self._reader = os.fdopen(read_fd, "rb", buffering=0)
+        self._writer = os.fdopen(write_fd, "wb", buffering=0)
+        command = [sys.executable, "-u", "-X", "faulthandler", "-c", _BOOT, str(child_read), str(child_write)]
+        # Sets of strings have one order in all workers, so that what they compute does not depend on which one it was.
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "PYTHONHASHSEED": "0"}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+
+            def launch() -> subprocess.Popen[bytes]:
+                return subprocess.Popen(
+                    [*command, str(os.getpid()), *sys.path],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    pass_fds=(child_read, child_write),
+                    start_new_session=True,  # a process group of its own, which Ctrl-C in the terminal does not reach
+                )
+
+            try:
+                self._popen = _launcher(os.getpid()).submit(launch).result()
+            finally:
+                os.close(child_read)
+                os.close(child_write)
+        self.watched = psutil.Process(self._popen.pid)
+
+    def alive(self) -> bool:
+        """Whether it has not ended; reaps it when it has."""
+        return self._popen.poll() is None
+
+    def read(self, timeout_s: float) -> bool:
+        """Feed `frames` with what comes within the time; False when nothing can come any more."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        if not poll.poll(1e3 * timeout_s):
+            return self.alive()  # a descendant may hold the pipe open
+        data = os.read(self._reader.fileno(), 1 << 20)
+        self.frames.feed(data)
+        return bool(data)
+
+    def write(self, data: bytes) -> bool:
+        """Send all of it; False when the process is gone. Waits for a process that is suspended."""
+        rest = memoryview(data)
+        poll = select.poll()
+        poll.register(self._writer, select.POLLOUT)
+        while rest:
+            if not poll.poll(1e3 * TICK_S):
+                if not self.alive():
+                    return False
+                continue
+            try:
+                rest = rest[os.write(self._writer.fileno(), rest) :]
+            except BrokenPipeError:
+                return False
+        return True
+
+    def wait(self) -> int:
+        """The exit code, negative for a signal; a process that has closed its pipe and lives on is killed."""
+        try:
+            return self._popen.wait(timeout=10.0)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            return self._popen.wait()
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Signal the process and its descendants, first stopping it from making more of them."""
+        if number is not signal.SIGCONT:
+            self._popen.send_signal(signal.SIGSTOP)
+        family: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = descendants(self.watched)
+        self._popen.send_signal(number)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        if number is signal.SIGKILL:  # orphans too; the group has the number of the process that led it
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, number)
+
+    def dispose(self) -> None:
+        """Reap the process and close the pipes."""
+        self.wait()
+        self._reader.close()
+        self._writer.close()
+
+
+@functools.cache
+def _launcher(pid: int) -> ThreadPoolExecutor:
+    """The thread that launches all workers of the process `pid`.
+
+    The kernel kills a worker when the *thread* that launched it ends, so that must be one that lives as long as we do.
+    """
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="petra-launcher")
+
+
+class Clock:
+    """Time that stands still while stopped."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._stopped_at: float | None = None
+        self._lost = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether time passes."""
+        return self._stopped_at is None
+
+    def seconds(self) -> float:
+        """On an arbitrary scale, like `time.monotonic`."""
+        with self._changed:
+            return (time.monotonic() if self._stopped_at is None else self._stopped_at) - self._lost
+
+    def stop(self) -> bool:
+        """Whether it was running before."""
+        with self._changed:
+            was_running, now = self.running, time.monotonic()
+            self._stopped_at = now if self._stopped_at is None else self._stopped_at
+            return was_running
+
+    def go(self) -> bool:
+        """Whether it was stopped before."""
+        with self._changed:
+            if self._stopped_at is None:
+                return False
+            self._lost += time.monotonic() - self._stopped_at
+            self._stopped_at = None
+            self._changed.notify_all()
+            return True
+
+    def wait_until_running(self) -> None:
+        """Return at once, or as soon as another thread lets it go on."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.running)

@@ -1,0 +1,194 @@
+"""The model card that ships with a file: what it is, what it gained, what it lost, where that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from petra import __version__
+from petra.core.measurement import Measurement
+from petra.core.objective import METRICS, Metrics
+from petra.core.trial import Trial
+from petra.report.record import StudyRecord
+from petra.report.units import change, difference, interval, value, with_error
+from petra.report.words import pipeline_in_words, trace_in_words
+from petra.runtimes.base import InputSpec
+
+_COSTS = ("latency_ms", "latency_p95_ms", "throughput", "size_bytes", "params", "macs", "memory_mb")
+_NAMES = {
+    "latency_ms": "latency, median",
+    "latency_p95_ms": "latency, 95th percentile",
+    "throughput": "throughput",
+    "size_bytes": "size of the files",
+    "params": "parameters",
+    "macs": "multiply-accumulates",
+    "memory_mb": "peak memory to load and run",
+}
+
+
+def model_card(
+    trial: Trial, baseline: Trial | None, record: StudyRecord, file: str, inputs: tuple[InputSpec, ...]
+) -> str:
+    """The card of `file` as Markdown."""
+    untouched = not trial.pipeline.stages
+    sections = [
+        f"# {subject(record)}: trial {trial.number}",
+        f"`{file}` is " + ("the untouched model" if untouched else "a compressed version of the model")
+        + f", found by petra {_version(record.host, 'petra') or __version__}, exported for {record.config.target.runtime}, reloaded in a"
+        " fresh process, checked against the PyTorch model and measured as the file it is.",
+        "## How it was made",
+        _pipeline(trial),
+        "## Figures",
+        _figures(trial, baseline, record),
+        "## What is worse than in the untouched model",
+        _worse(trial, baseline, record),
+        "## Agreement with PyTorch",
+        _parity(trial),
+        "## Measured on",
+        _host(record),
+        "## How to run it",
+        f"```python\n{snippet(file, inputs)}\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def subject(record: StudyRecord) -> str:
+    """What was compressed: the workload's or the model function's name, else the study directory's."""
+    if record.config.workload:
+        return record.config.workload.name
+    if record.config.model:
+        return record.config.model.call
+    return record.directory.resolve().name
+
+
+def snippet(file: str, inputs: tuple[InputSpec, ...]) -> str:
+    """A few lines of Python that run the file on zeros."""
+    arrays = [f'    "{i.name}": np.zeros({_shape(i)}, np.{i.dtype}),' for i in inputs]
+    if Path(file).suffix == ".onnx":
+        return "\n".join(
+            [
+                "import numpy as np",
+                "import onnxruntime",
+                f'session = onnxruntime.InferenceSession("{file}")',
+                "outputs = session.run(None, {",
+                *arrays,
+                "})  # the first dimension is the batch, of any size",
+            ]
+        )
+    keyed = [i.name for i in inputs] != ["input"] and not all(i.name.startswith("input_") for i in inputs)
+    return "\n".join(
+        [
+            "import numpy as np",
+            "import torch",
+            f'model = torch.export.load("{file}").module()',
+            "inputs = {",
+            *arrays,
+            "}  # the first dimension is the batch, of any size",
+            "tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}",
+            "outputs = model(**tensors)" if keyed else "outputs = model(*tensors.values())",
+        ]
+    )
+
+
+def _shape(spec: InputSpec) -> str:
+    sizes = [1 if i == 0 and size is None else 16 if size is None else size for i, size in enumerate(spec.shape)]
+    return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
+
+
+def _pipeline(trial: Trial) -> str:
+    if not trial.pipeline.stages:
+        return "Exported as it was given; nothing was changed."
+    lines = [f"{pipeline_in_words(trial.pipeline)}. All parameters are in `pipeline.yaml`.", ""]
+    lines += [f"{i}. {t.stage}: {trace_in_words(t)}" for i, t in enumerate(trial.trace, 1)]
+    return "\n".join(lines).rstrip()
+
+
+def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
+    rows = ["| | this model | untouched model | change |", "|---|---:|---:|---:|"]
+    for split, mine, base in _qualities(trial, baseline):
+        rows.append(f"| {record.metric}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |")
+    for name in _COSTS:
+        new, old = _pair(trial, baseline, name)
+        if new and old:
+            shown = (value(name, new.mean), value(name, old.mean), change(new.mean, old.mean))
+            rows.append(f"| {_NAMES[name]} | {' | '.join(shown)} |")
+    ratio = trial.test.get("latency_ratio", trial.metrics["latency_ratio"])
+    within = f" (95% interval {interval(ratio)})" if ratio.stderr else ""
+    notes = [
+        f"Latency over the untouched model's, measured in turns in one process: {ratio.mean:.2f}x{within}. Of the two, "
+        "this ratio carries to other times and machines better than milliseconds.",
+        f"± is one standard error. The search chose by {record.metric} on the validation split; the test split was read "
+        "once, for models already chosen."
+        + ("" if trial.test else " This model has not been confirmed on it."),
+    ]
+    return "\n".join(rows) + "\n\n" + "\n\n".join(notes)
+
+
+def _qualities(trial: Trial, baseline: Trial | None) -> list[tuple[str, Measurement, Measurement]]:
+    other = baseline or trial
+    splits: tuple[tuple[str, Metrics, Metrics], ...] = (
+        ("test", trial.test, other.test),
+        ("validation", trial.metrics, other.metrics),
+    )
+    return [
+        (f"{name} ({mine['quality'].n} items)", mine["quality"], old["quality"])
+        for name, mine, old in splits
+        if "quality" in mine and "quality" in old
+    ]
+
+
+def _pair(trial: Trial, baseline: Trial | None, name: str) -> tuple[Measurement | None, Measurement | None]:
+    def of(t: Trial) -> Measurement | None:
+        return t.test.get(name) or t.metrics.get(name)
+
+    return of(trial), of(baseline) if baseline else None
+
+
+def _worse(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
+    found = []
+    for split, mine, base in _qualities(trial, baseline):
+        delta = mine.mean - base.mean
+        if (delta < 0) if record.maximize else (delta > 0):
+            noise = 1.96 * (mine.stderr**2 + base.stderr**2) ** 0.5
+            remark = " (within the 95% sampling noise of two independent samples)" if abs(delta) < noise else ""
+            found.append(f"- {record.metric} on {split}: {difference(mine, base)}{remark}")
+    for name in _COSTS:
+        first, second = _pair(trial, baseline, name)
+        if first and second:
+            delta = first.mean - second.mean
+            if (delta < 0) if METRICS[name].maximize else (delta > 0):
+                found.append(f"- {_NAMES[name]}: {change(first.mean, second.mean) or 'more'}")
+    return "\n".join(f for f in found if not f.endswith(": =")) or "Nothing that was measured."
+
+
+def _parity(trial: Trial) -> str:
+    if not trial.parity:
+        return "Not recorded."
+    names = {
+        "max_abs_error": "largest absolute difference of an output",
+        "relative_error": "root mean square difference over the outputs' spread",
+        "metric_difference": "difference of the metric on the same items",
+    }
+    return "\n".join(f"- {names.get(name, name)}: {number:.3g}" for name, number in trial.parity.items())
+
+
+def _host(record: StudyRecord) -> str:
+    host, target = record.host, record.config.target
+    sets = host.get("instruction_sets")
+    present = [name for name, has in sets.items() if has] if isinstance(sets, Mapping) else []
+    versions = host.get("versions")
+    shown = ", ".join(f"{k} {v}" for k, v in versions.items() if v) if isinstance(versions, Mapping) else ""
+    return "\n".join(
+        [
+            f"- {host.get('cpu', 'unknown CPU')}, {host.get('cores', '?')} cores, {host.get('memory_gb', '?')} GiB; "
+            f"{', '.join(present) or 'no vector extensions recorded'}; {host.get('os', '')}",
+            f"- {target.threads} thread{'s' if target.threads > 1 else ''}, latency at batch {target.batch}, throughput "
+            f"at batch {target.throughput_batch}",
+            f"- Python {host.get('python', '?')}, {shown}",
+        ]
+    )
+
+
+def _version(host: Mapping[str, object], name: str) -> str:
+    versions = host.get("versions")
+    return str(versions.get(name, "")) if isinstance(versions, Mapping) else ""

@@ -1,0 +1,308 @@
+"""The Pareto set of a study: the feasible trials that no other beats in every objective at once."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from petra.core.errors import ConfigError, did_you_mean
+from petra.core.measurement import Measurement
+from petra.core.objective import METRICS, Constraint, Objective, violation
+from petra.core.trial import Trial, TrialStatus
+from petra.moo.dominance import dominates, front_mask
+from petra.moo.selection import knee
+from petra.report.record import StudyRecord
+from petra.report.words import pipeline_in_words
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+PICKS = ("smallest", "fastest", "best", "knee")
+
+
+def confirmed(trial: Trial, metric: str) -> Measurement:
+    """A cost of a trial, from its longer final measurement where there is one. Not for quality, which has two splits."""
+    return trial.test.get(metric, trial.metrics[metric])
+
+
+@dataclass(frozen=True)
+class Front:
+    """Non-dominated complete trials, and the untouched model when nothing dominates it and it meets the constraints.
+
+    `members` are sorted by size, or by the first other cost that is an objective. `trials` are all of the study's:
+    plots show them, and an empty front explains itself by them. `metric` names the task's quality metric, of which more is better if
+    `maximize_quality`.
+    """
+
+    members: list[Trial]
+    baseline: Trial | None
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    directory: Path
+    trials: list[Trial] = field(repr=False)
+    metric: str = "quality"
+    maximize_quality: bool = True
+
+    @staticmethod
+    def of(
+        trials: Sequence[Trial],
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        directory: Path,
+        *,
+        metric: str = "quality",
+        maximize_quality: bool = True,
+    ) -> Front:
+        """The front of `trials`, of which number 0 is the untouched model. O(n log n) up to three objectives.
+
+        `maximize_quality` counts only when quality is no objective, which has its own direction.
+        """
+        everything = sorted(trials, key=lambda t: t.number)
+        baseline = next((t for t in everything if t.number == 0 and t.measured), None)
+        candidates = [t for t in everything if t.number > 0 and t.status is TrialStatus.COMPLETE]
+        if baseline and violation(constraints, baseline.metrics, baseline.metrics) == 0:
+            candidates.insert(0, baseline)
+        candidates = [t for t in candidates if all(math.isfinite(o.cost(t.metrics)) for o in objectives)]
+        costs = np.array([[o.cost(t.metrics) for o in objectives] for t in candidates])
+        members = [t for t, on in zip(candidates, front_mask(costs), strict=True) if on] if candidates else []
+        by = _sorted_by(objectives)
+        members.sort(key=lambda t: (by.cost(t.metrics), t.number))
+        up = next((o.maximize for o in objectives if o.metric == "quality"), maximize_quality)
+        return Front(members, baseline, tuple(objectives), tuple(constraints), directory, everything, metric, up)
+
+    @staticmethod
+    def load(directory: str | Path) -> Front:
+        """The front of the study in `directory`, which may still be running. Raises StoreError when there is none."""
+        return Front.of_record(StudyRecord.load(directory))
+
+    @staticmethod
+    def of_record(record: StudyRecord) -> Front:
+        """The front of a study that has been read."""
+        return Front.of(
+            record.trials,
+            record.objectives,
+            record.constraints,
+            record.directory,
+            metric=record.metric,
+            maximize_quality=record.maximize,
+        )
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    # ---- choosing ------------------------------------------------------------------------------------------------
+
+    def pick(self, which: str | int) -> Member:
+        """One member, by name or trial number. Choosing never looks at quality on the test split.
+
+        'best' has the best validation quality, 'smallest' the fewest bytes. 'fastest' is the one of best quality among
+        those whose latency ratio cannot be told from the lowest one (95% intervals overlap): nobody should pay accuracy
+        for timing noise. 'knee' bulges most towards the ideal: from there on, a little more of one objective costs much
+        of another. Ties go to the better quality, then to the lower number. Raises ConfigError for another name, for a
+        trial that is not on the front, and when the front is empty.
+        """
+        if isinstance(which, str) and which.strip().lstrip("-").isdigit():
+            which = int(which)
+        if isinstance(which, str) and which not in PICKS:
+            raise ConfigError(
+                f"pick: got {which!r}", hint=f"{did_you_mean(which, PICKS)}, or the number of a trial on the front"
+            )
+        if not self.members:
+            raise self._empty()
+        if isinstance(which, int):
+            return Member(self._numbered(which), self)
+        if which == "knee":
+            return Member(self.members[knee([[o.cost(t.metrics) for o in self.objectives] for t in self.members])], self)
+        tied = self._tied(which)
+        return Member(min(tied, key=lambda t: (self._loss(t), t.number)), self)
+
+    def _tied(self, which: str) -> list[Trial]:
+        """Members that no cost tells from the first by `which`."""
+        if which == "smallest":
+            least = min(t.metrics["size_bytes"].mean for t in self.members)
+            return [t for t in self.members if t.metrics["size_bytes"].mean == least]
+        if which == "fastest":
+            lowest = min((confirmed(t, "latency_ratio") for t in self.members), key=lambda m: m.mean)
+            return [t for t in self.members if confirmed(t, "latency_ratio").interval[0] <= lowest.interval[1]]
+        return self.members
+
+    def _loss(self, trial: Trial) -> float:
+        quality = trial.metrics["quality"].mean
+        return -quality if self.maximize_quality else quality
+
+    def labels(self) -> dict[int, list[str]]:
+        """Which member each name of `PICKS` stands for: trial number -> names."""
+        found: dict[int, list[str]] = {}
+        for name in PICKS if self.members else ():
+            found.setdefault(self.pick(name).number, []).append(name)
+        return found
+
+    def _numbered(self, number: int) -> Trial:
+        for trial in self.members:
+            if trial.number == number:
+                return trial
+        members = ", ".join(str(t.number) for t in self.members)
+        raise ConfigError(f"pick: {self._why_not(number)}", hint=f"on the front: {members}")
+
+    def _why_not(self, number: int) -> str:
+        trial = next((t for t in self.trials if t.number == number), None)
+        if trial is None:
+            return f"there is no trial {number}"
+        if trial.failure:
+            return f"trial {number} failed in {trial.failure.stage}: {trial.failure.message.splitlines()[0]}"
+        if trial.status is TrialStatus.INFEASIBLE or trial is self.baseline:
+            broken = self._broken(trial)
+            if broken:
+                return f"trial {number} violates {'; '.join(broken)}"
+        mine = [o.cost(trial.metrics) for o in self.objectives]
+        for other in self.members:
+            if dominates([o.cost(other.metrics) for o in self.objectives], mine):
+                return f"trial {number} is not on the front: trial {other.number} is nowhere worse and somewhere better"
+        return f"trial {number} is not on the front"
+
+    def _broken(self, trial: Trial) -> list[str]:
+        base = self.baseline.metrics if self.baseline else trial.metrics
+        return [str(c) for c in self.constraints if c.violation(trial.metrics, base) > 0]
+
+    def why_empty(self) -> str:
+        """Why there is no member, counting reasons; '' when there are some."""
+        if self.members:
+            return ""
+        if self.baseline is None:
+            return "the untouched model has not been measured"
+        candidates = [t for t in self.trials if t.number > 0]
+        if not candidates:
+            return "no trial has finished, and the untouched model does not meet the constraints"
+        broken = Counter(text for t in candidates if t.measured for text in self._broken(t))
+        failed = Counter(f"{t.failure.stage}: {t.failure.kind}" for t in candidates if t.failure)
+        parts = [f"{count} violate {text}" for text, count in broken.most_common()]
+        parts += [f"{count} failed in {text}" for text, count in failed.most_common(5)]
+        return f"none of {len(candidates)} trials is feasible: " + "; ".join(parts)
+
+    def _empty(self) -> ConfigError:
+        loosen = "loosen the constraints, or give the search more time" if self.constraints else "see `petra show --all`"
+        return ConfigError(f"the front is empty: {self.why_empty()}", hint=loosen)
+
+    # ---- showing -------------------------------------------------------------------------------------------------
+
+    def table(self) -> pd.DataFrame:
+        """One row per member: quality on both splits, costs, and each cost over the untouched model's."""
+        import pandas as pd
+
+        return pd.DataFrame([self._row(t) for t in self.members], columns=list(_COLUMNS))
+
+    def _row(self, trial: Trial) -> dict[str, object]:
+        val, test, nan = trial.metrics["quality"], trial.test.get("quality"), float("nan")
+        latency = confirmed(trial, "latency_ratio")
+        row: dict[str, object] = {
+            "number": trial.number,
+            "pipeline": pipeline_in_words(trial.pipeline),
+            "quality_val": val.mean,
+            "quality_val_se": val.stderr,
+            "quality_test": test.mean if test else nan,
+            "quality_test_se": test.stderr if test else nan,
+            "latency_ratio": latency.mean,
+            "latency_ratio_low": latency.interval[0],
+            "latency_ratio_high": latency.interval[1],
+        }
+        for name in ("latency_ms", "throughput", "size_bytes", "params", "macs", "memory_mb"):
+            mine = confirmed(trial, name).mean
+            base = confirmed(self.baseline, name).mean if self.baseline else nan
+            row[name] = mine
+            if name not in ("latency_ms", "throughput"):
+                row[f"{name.removesuffix('_bytes').removesuffix('_mb')}_ratio"] = mine / base if base else nan
+        row["throughput_ratio"] = confirmed(trial, "throughput_ratio").mean
+        return row
+
+    def plot(self) -> go.Figure:
+        """Every pair of objectives: all trials, the front, the untouched model and the constraints."""
+        from petra.report.plots import front_figure
+
+        return front_figure(self)
+
+    def __str__(self) -> str:
+        from petra.report.tables import front_view, to_text
+
+        return to_text(front_view(self, width=100), width=100)
+
+    def _repr_html_(self) -> str:
+        from petra.report.html import front_table
+
+        return front_table(self)
+
+
+_COLUMNS = (
+    "number",
+    "pipeline",
+    "quality_val",
+    "quality_val_se",
+    "quality_test",
+    "quality_test_se",
+    "latency_ms",
+    "latency_ratio",
+    "latency_ratio_low",
+    "latency_ratio_high",
+    "throughput",
+    "throughput_ratio",
+    "size_bytes",
+    "size_ratio",
+    "params",
+    "params_ratio",
+    "macs",
+    "macs_ratio",
+    "memory_mb",
+    "memory_ratio",
+)
+
+
+def _sorted_by(objectives: Sequence[Objective]) -> Objective:
+    """Size when it is an objective, else the first cost, else quality."""
+    costs = [o for o in objectives if METRICS[o.metric].maximize is not None]
+    sizes = [o for o in costs if o.metric == "size_bytes"]
+    return (sizes or costs or list(objectives))[0]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of the front, ready to leave the study."""
+
+    trial: Trial
+    front: Front = field(repr=False)
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def artifact(self) -> Path:
+        """The measured model file inside the study directory."""
+        return self.front.directory / self.trial.artifact
+
+    @property
+    def format(self) -> str:
+        """The kind of file: 'onnx', 'pt2', ..."""
+        return Path(self.trial.artifact).suffix.removeprefix(".")
+
+    def export(self, path: str | Path, format: str | None = None) -> Path:
+        """Copy the measured file out of the study, with what is known about it, and return the model file's path.
+
+        A `path` that ends in the format's suffix is the model file, and its companions lie beside it as
+        ``<stem>.pipeline.yaml``, ``.metrics.json``, ``.parity.json`` and ``.MODEL_CARD.md``. Any other `path` is a
+        directory, made if need be, that receives ``model.<format>``, ``pipeline.yaml``, ``metrics.json``,
+        ``parity.json`` and ``MODEL_CARD.md``. Existing files of these names are replaced.
+
+        Raises ConfigError when another format is asked for than the study measured: only measured files ship.
+        """
+        from petra.report.bundle import export_member
+
+        return export_member(self, path, format)
+
+    def __str__(self) -> str:
+        return f"trial {self.number}: {pipeline_in_words(self.trial.pipeline)}"

@@ -1,0 +1,304 @@
+"""The report of a study as one HTML file that can be mailed, archived and opened without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from petra import __version__
+from petra.core.errors import ConfigError
+from petra.core.objective import METRICS, Metrics
+from petra.core.trial import Trial
+from petra.report import page, plots
+from petra.report.card import subject
+from petra.report.front import Front, confirmed
+from petra.report.page import esc
+from petra.report.record import StudyRecord
+from petra.report.tables import failure_counts
+from petra.report.units import change, difference, duration, interval, value, with_error
+from petra.report.words import count_statuses, pipeline_in_words, trace_in_words
+
+
+def write_report(directory: str | Path, out: Path | None = None) -> Path:
+    """Write the report of the study in `directory` to `out` (default: ``report.html`` in it) and return its path.
+
+    About 5 MB, most of it Plotly's JavaScript. Works for a study that is still running. Raises StoreError when there
+    is no study, ConfigError when the file cannot be written.
+    """
+    from plotly.offline import get_plotlyjs
+
+    record = StudyRecord.load(directory)
+    target = out or record.directory / "report.html"
+    title = f"{subject(record)}: petra study"
+    text = page.page(title, render(record), library=get_plotlyjs())
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"report: cannot write {target}: {error.strerror}", hint="give another --out") from error
+    return target
+
+
+def render(record: StudyRecord) -> str:
+    """The body of the report."""
+    front = Front.of_record(record)
+    sections = [
+        _summary(record, front),
+        _front_section(front),
+        _members(front),
+        _figures(front),
+        _failures(front),
+        _host(record),
+        _reproduce(record),
+        f"<p class=soft>Written by petra {esc(__version__)}.</p>",
+    ]
+    return "\n".join(s for s in sections if s)
+
+
+# ---- summary ---------------------------------------------------------------------------------------------------------
+
+
+def _summary(record: StudyRecord, front: Front) -> str:
+    config = record.config
+    objectives = ", ".join(
+        f"{'more' if o.maximize else 'less'} {record.metric if o.metric == 'quality' else o.metric}"
+        for o in front.objectives
+    )
+    parts = [
+        f"<h1>{esc(subject(record))}</h1>",
+        f"<p class=lead>{esc(_headline(front))}</p>",
+        f"<p>Searched for {esc(objectives)} on {esc(config.target.runtime)} with {esc(_search_name(record))}, seed "
+        f"{config.seed}. {esc(_constraints(front))} {esc(_budget(record))} "
+        f"{esc('Stopped: ' + record.stop_reason + '.' if record.stop_reason else 'The search has not ended yet.')}</p>",
+        page.tiles(_tiles(record, front)),
+    ]
+    return "".join(parts)
+
+
+def _headline(front: Front) -> str:
+    """The result in a sentence: what the knee costs and gains."""
+    compressed = [t for t in front.members if t.number]
+    if not front.members:
+        return f"No model to ship: {front.why_empty()}."
+    if not compressed:
+        return "Nothing that was tried beats the untouched model: it is the only member of the front."
+    knee = front.pick("knee").trial
+    base = front.baseline
+    if base is None or not knee.number:
+        return f"{len(compressed)} compressed models on the front."
+    split = "test" if "quality" in knee.test and "quality" in base.test else "validation"
+    mine, old = (knee.test, base.test) if split == "test" else (knee.metrics, base.metrics)
+    size = change(knee.metrics["size_bytes"].mean, base.metrics["size_bytes"].mean)
+    return (
+        f"{len(compressed)} compressed model{'s' if len(compressed) > 1 else ''} on the front. At its knee: size {size}, "
+        f"{confirmed(knee, 'latency_ratio').mean:.2f}x the latency, {front.metric} "
+        f"{with_error(mine['quality'])} against {with_error(old['quality'])} on the {split} split."
+    )
+
+
+def _search_name(record: StudyRecord) -> str:
+    return str(record.config.search.get("name", "evolution"))
+
+
+def _constraints(front: Front) -> str:
+    return f"Demanded: {'; '.join(map(str, front.constraints))}." if front.constraints else "No constraints."
+
+
+def _budget(record: StudyRecord) -> str:
+    budget = record.config.budget
+    limits = [duration(budget.time)] if budget.time is not None else []
+    limits += [f"{budget.trials} trials"] if budget.trials is not None else []
+    limits += [f"{budget.generations} generations"] if budget.generations is not None else []
+    goal = f" or until {', '.join(budget.goal)}" if budget.goal else ""
+    return f"Budget: {' or '.join(limits)}{goal}; {duration(record.elapsed_s)} spent."
+
+
+def _tiles(record: StudyRecord, front: Front) -> dict[str, str]:
+    searched = [t for t in front.trials if t.number]
+    facts = {f"trials: {count_statuses(front.trials)}": str(len(searched))}
+    if front.baseline:
+        base = front.baseline
+        quality = base.test.get("quality", base.metrics["quality"])
+        facts[f"{front.metric} of the untouched model"] = esc(with_error(quality))
+        facts["its latency on this runtime"] = esc(value("latency_ms", confirmed(base, "latency_ms").mean))
+        facts["its size"] = esc(value("size_bytes", base.metrics["size_bytes"].mean))
+    if record.eager_latency_ms is not None:
+        facts["its latency in eager PyTorch"] = esc(value("latency_ms", record.eager_latency_ms))
+    return facts
+
+
+# ---- the front -------------------------------------------------------------------------------------------------------
+
+
+def _front_section(front: Front) -> str:
+    if not front.members:
+        return f"<h2>Front</h2><p>The front is empty: {esc(front.why_empty())}.</p>"
+    return f"<h2>Front</h2>{front_table(front)}"
+
+
+def front_table(front: Front) -> str:
+    """The front as an HTML table, the untouched model first; also what notebooks show of a `Front`."""
+    base = front.baseline
+    if base is None:
+        return f"<p>{esc(front.why_empty())}</p>"
+    shown = [base, *(m for m in front.members if m is not base)]
+    head = ["trial", f"{esc(front.metric)}, test", "latency ratio", "size", "latency", f"{esc(front.metric)}, validation"]
+    head += ["throughput", "parameters", "MACs", "memory"]
+    caption = (
+        "Models that no other beats in every objective. ± is one standard error; under a figure its change against the "
+        "untouched model, under the latency ratio its 95% interval. The search saw the validation split only."
+    )
+    return page.table(
+        head,
+        [_front_row(front, t, base) for t in shown],
+        caption=caption,
+        classes=("name",),
+        first="baseline",
+        below=[esc(pipeline_in_words(t.pipeline)) for t in shown],
+    )
+
+
+def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
+    labels = "".join(f" <span class=tag>{esc(label)}</span>" for label in front.labels().get(trial.number, []))
+    ratio = confirmed(trial, "latency_ratio")
+    within = f"<br><small>{esc(interval(ratio))}</small>" if ratio.stderr else ""
+
+    def quality(mine: Metrics, old: Metrics) -> str:
+        if "quality" not in mine:
+            return "<small>not read</small>"
+        text = esc(with_error(mine["quality"]))
+        if trial is base or "quality" not in old:
+            return text
+        worse = (mine["quality"].mean < old["quality"].mean) == front.maximize_quality
+        return text + _note(difference(mine["quality"], old["quality"]), worse=worse)
+
+    def cost(name: str) -> str:
+        new, old = confirmed(trial, name).mean, confirmed(base, name).mean
+        note = "" if trial is base else change(new, old)
+        return esc(value(name, new)) + _note(note, worse=(new > old) != bool(METRICS[name].maximize))
+
+    return [
+        f"{trial.number}{labels}",
+        quality(trial.test, base.test),
+        "1.00x" if trial is base else f"{ratio.mean:.2f}x{within}",
+        cost("size_bytes"),
+        esc(value("latency_ms", confirmed(trial, "latency_ms").mean)),
+        quality(trial.metrics, base.metrics),
+        *map(cost, ("throughput", "params", "macs", "memory_mb")),
+    ]
+
+
+def _note(text: str, *, worse: bool) -> str:
+    if not text:
+        return ""
+    kind = "" if text == "=" else f" class={'bad' if worse else 'good'}"
+    return f"<br><small{kind}>{esc(text)}</small>"
+
+
+def _members(front: Front) -> str:
+    members = [t for t in front.members if t.number]
+    if not members:
+        return ""
+    return "<h2>How they were made</h2>" + "".join(_member(t) for t in members)
+
+
+def _member(trial: Trial) -> str:
+    origin = trial.origin.move + ("" if trial.origin.parent is None else f" of trial {trial.origin.parent}")
+    stages = []
+    for i, stage in enumerate(trial.pipeline):
+        trace = trial.trace[i] if i < len(trial.trace) else None
+        params = ", ".join(f"{k} = {v}" for k, v in stage.params.items()) or "no parameters"
+        lines = [f"<b>{esc(stage.kind)}</b>", f"<small>{esc(params)}</small>"]
+        if trace:
+            lines.append(esc(trace_in_words(trace)))
+            lines += [f"<small>left alone: {esc(layer)} ({esc(why)})</small>" for layer, why in trace.skipped.items()]
+        stages.append(f"<li>{'<br>'.join(lines)}</li>")
+    files = f"<p class=soft>By {esc(origin)}; {esc(duration(trial.seconds))}; <code>{esc(trial.artifact)}</code></p>"
+    title = f"trial {trial.number}: {esc(pipeline_in_words(trial.pipeline))}"
+    return f"<details><summary>{title}</summary><ol>{''.join(stages)}</ol>{files}</details>"
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def _figures(front: Front) -> str:
+    if front.baseline is None:
+        return ""
+    objectives: list[tuple[Any, str]] = []
+    for x, y in plots.objective_pairs(front):
+        names = [front.metric if o.metric == "quality" else o.metric for o in (y, x)]
+        caption = (
+            f"{names[0]} against {names[1]} of every measured trial, as the search saw them; dotted: the best attainable "
+            "in these two alone; dashed: constraints, shaded where they are violated."
+        )
+        objectives.append((plots.pair_figure(front, x, y), caption))
+    if len(front.objectives) == 1:
+        objectives.append((plots.single_figure(front), "Every measured trial, and the best so far."))
+    volume = "Hypervolume dominated by the feasible trials, objectives in units of the untouched model,"
+    progress = [
+        (plots.hypervolume_figure(front, over="seconds"), f"{volume} against time."),
+        (plots.hypervolume_figure(front, over="trials"), f"{volume} against finished trials."),
+    ]
+    if len(front.trials) > 1:
+        caption = "Moves of the search: the trials each took part in, and those that extended the hypervolume."
+        progress.append((plots.moves_figure(front), caption))
+    return f"<h2>Objectives</h2>{_plots(objectives, 'objectives')}<h2>Progress</h2>{_plots(progress, 'progress')}"
+
+
+def _plots(drawn: Sequence[tuple[Any, str]], name: str) -> str:
+    figures = [page.figure(f"{name}-{i}", figure.to_json(), caption=text) for i, (figure, text) in enumerate(drawn)]
+    return f"<div class=plots>{''.join(figures)}</div>"
+
+
+def _failures(front: Front) -> str:
+    counts = failure_counts(front.trials)
+    if not counts:
+        return "<h2>Failures</h2><p>No trial failed.</p>"
+    rows = []
+    for (stage, kind), count, example in counts:
+        assert example.failure is not None
+        shown = f"trial {example.number}: {example.failure.message}"
+        rows.append([esc(stage), esc(kind), str(count), esc(shown), esc(pipeline_in_words(example.pipeline))])
+    head = ["stage", "reason", "trials", "for example", "its pipeline"]
+    failed = sum(count for _, count, _ in counts)
+    caption = f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in and the reason"
+    table = page.table(head, rows, caption=caption, classes=("name", "name", "", "text", "text"))
+    drawn = page.figure("failures", plots.failures_figure(front).to_json(), caption="Failures by stage and reason")
+    return f"<h2>Failures</h2>{table}{drawn}"
+
+
+# ---- where and how ---------------------------------------------------------------------------------------------------
+
+
+def _host(record: StudyRecord) -> str:
+    rows = []
+    for name, fact in record.host.items():
+        if isinstance(fact, Mapping):
+            if all(isinstance(v, bool) for v in fact.values()):
+                shown = ", ".join(k for k, has in fact.items() if has) or "none"
+            else:
+                shown = ", ".join(f"{k} {v}" for k, v in fact.items() if v)
+        else:
+            shown = str(fact)
+        rows.append([esc(name.replace("_", " ")), esc(shown)])
+    table = page.table(["", ""], rows, caption="Where every figure above was taken", classes=("name", "text"))
+    return f"<h2>Machine and versions</h2>{table}"
+
+
+def _reproduce(record: StudyRecord) -> str:
+    settings = record.config.model_dump(mode="json", exclude_defaults=True)
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    if record.config.has_source:
+        how = (
+            "Save this as <code>study.yaml</code> and run <code>petra run study.yaml</code>. The same seed on the same "
+            "machine proposes the same pipelines."
+        )
+    else:
+        how = (
+            "The model and the data were given as live Python objects: call <code>petra.compress(model, task, ...)</code> "
+            "with the same objects and these settings."
+        )
+    return f"<h2>How to reproduce</h2><p>{how}</p><pre><code>{esc(text)}</code></pre>"

@@ -1,0 +1,48 @@
+"""Fronts and trials as plain data, for JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from petra.core.objective import Metrics
+from petra.core.trial import Trial
+from petra.report.front import Front
+from petra.report.words import pipeline_in_words
+
+
+def front_data(front: Front) -> dict[str, object]:
+    """The front, the untouched model, and how the trials ended."""
+    labels = front.labels()
+    return {
+        "directory": str(front.directory),
+        "metric": front.metric,
+        "objectives": [{"metric": o.metric, "maximize": o.maximize} for o in front.objectives],
+        "constraints": [str(c) for c in front.constraints],
+        "trials": dict(Counter(t.status.value for t in front.trials if t.number)),
+        "baseline": trial_data(front.baseline) if front.baseline else None,
+        "front": [trial_data(t) | {"picks": labels.get(t.number, [])} for t in front.members],
+        "why_empty": front.why_empty(),
+    }
+
+
+def trial_data(trial: Trial) -> dict[str, object]:
+    """One trial."""
+    failure = trial.failure
+    return {
+        "number": trial.number,
+        "status": trial.status.value,
+        "pipeline": trial.pipeline.as_list(),
+        "words": pipeline_in_words(trial.pipeline),
+        "origin": {"move": trial.origin.move, "parent": trial.origin.parent},
+        "validation": _metrics(trial.metrics),
+        "test": _metrics(trial.test),
+        "parity": dict(trial.parity),
+        "artifact": trial.artifact,
+        "failure": {"stage": failure.stage, "kind": failure.kind, "message": failure.message} if failure else None,
+        "seconds": trial.seconds,
+        "finished_at": trial.finished_at,
+    }
+
+
+def _metrics(metrics: Metrics) -> dict[str, object]:
+    return {name: m.as_dict() for name, m in metrics.items()}

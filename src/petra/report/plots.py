@@ -1,0 +1,334 @@
+"""Plotly figures of a study. Backgrounds are transparent and no colour says what a shape does not say too."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from petra.core.objective import METRICS, Objective
+from petra.core.trial import Trial, TrialStatus
+from petra.moo.dominance import front_mask
+from petra.report.front import Front
+from petra.report.tables import failure_counts
+from petra.report.units import value
+from petra.report.words import pipeline_in_words
+from petra.search.scaling import Scaling, scale
+
+FRONT, OTHER, INFEASIBLE, BASELINE, BOUND = "#d9622b", "#7d8aa0", "#b0578d", "#2f7ed8", "#c0392b"
+_TITLES = {
+    "latency_ratio": "latency, untouched model = 1",
+    "throughput_ratio": "throughput, untouched model = 1",
+    "size_bytes": "size, bytes",
+    "latency_ms": "latency, ms",
+    "latency_p95_ms": "95th percentile latency, ms",
+    "throughput": "throughput, items/s",
+    "params": "parameters",
+    "macs": "multiply-accumulates",
+    "memory_mb": "memory, MB",
+    "train_s": "training, s",
+}
+
+
+def title_of(metric: str, quality: str) -> str:
+    """Axis title of a metric; `quality` is the task's name for its own."""
+    return f"{quality}, validation split" if metric == "quality" else _TITLES[metric]
+
+
+def objective_pairs(front: Front) -> list[tuple[Objective, Objective]]:
+    """(x, y) for every pair of objectives; quality is on the y axis."""
+    pairs = combinations(front.objectives, 2)
+    return [(b, a) if a.metric == "quality" else (a, b) for a, b in pairs]
+
+
+def front_figure(front: Front) -> go.Figure:
+    """All pairs of objectives side by side; with a single objective, its values over the trials."""
+    pairs = objective_pairs(front)
+    if not pairs:
+        return single_figure(front)
+    figure = make_subplots(rows=1, cols=len(pairs), horizontal_spacing=0.09)
+    for col, (x, y) in enumerate(pairs, 1):
+        _draw_pair(figure, front, x, y, col)
+    return _finished(figure)
+
+
+def pair_figure(front: Front, x: Objective, y: Objective) -> go.Figure:
+    """One pair of objectives."""
+    figure = make_subplots(rows=1, cols=1)
+    _draw_pair(figure, front, x, y, 1)
+    return _finished(figure)
+
+
+def _finished(figure: go.Figure) -> go.Figure:
+    return figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 70, "r": 15, "t": 15, "b": 60},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hoverlabel={"align": "left"},
+        font={"size": 13},
+    )
+
+
+def _hover(front: Front, trial: Trial) -> str:
+    lines = [f"<b>trial {trial.number}</b> ({trial.status.value})"]
+    words = pipeline_in_words(trial.pipeline)
+    lines += [html.escape(part) for part in words.split(" → ")]
+    shown = dict.fromkeys([o.metric for o in front.objectives] + ["quality", "latency_ratio", "size_bytes"])
+    for name in shown:
+        label = front.metric if name == "quality" else name
+        lines.append(f"{html.escape(label)}: {value(name, trial.metrics[name].mean)}")
+    return "<br>".join(lines)
+
+
+def _points(front: Front, trials: Sequence[Trial], x: Objective, y: Objective, **style: object) -> go.Scatter:
+    return go.Scatter(
+        x=[t.metrics[x.metric].mean for t in trials],
+        y=[t.metrics[y.metric].mean for t in trials],
+        mode="markers",
+        hovertext=[_hover(front, t) for t in trials],
+        hoverinfo="text",
+        **style,
+    )
+
+
+def _draw_pair(figure: go.Figure, front: Front, x: Objective, y: Objective, col: int) -> None:
+    on_front = {t.number for t in front.members}
+    measured = [t for t in front.trials if t.measured]
+    others = [t for t in measured if t.number and t.status is TrialStatus.COMPLETE and t.number not in on_front]
+    infeasible = [t for t in measured if t.status is TrialStatus.INFEASIBLE]
+    groups = (
+        ("dominated", others, {"color": OTHER, "size": 7, "opacity": 0.65}),
+        ("infeasible", infeasible, {"color": INFEASIBLE, "size": 8, "symbol": "x-thin-open"}),
+    )
+    for name, trials, marker in groups:
+        if trials:
+            style = {"name": name, "marker": marker, "legendgroup": name, "showlegend": col == 1}
+            figure.add_trace(_points(front, trials, x, y, **style), row=1, col=col)
+    _draw_staircase(figure, front, x, y, col)
+    members = [t for t in front.members if t.number]
+    if members:
+        points = _points(
+            front,
+            members,
+            x,
+            y,
+            name="front",
+            marker={"color": FRONT, "size": 11, "symbol": "diamond", "line": {"width": 1, "color": "white"}},
+            legendgroup="front",
+            showlegend=col == 1,
+        )
+        if y.metric == "quality":
+            points.error_y = {"array": [t.metrics["quality"].stderr for t in members], "thickness": 1, "width": 3}
+        figure.add_trace(points, row=1, col=col)
+    if front.baseline:
+        style = {"color": BASELINE, "size": 13, "symbol": "star"}
+        name = "untouched model"
+        figure.add_trace(
+            _points(front, [front.baseline], x, y, name=name, marker=style, legendgroup=name, showlegend=col == 1),
+            row=1,
+            col=col,
+        )
+    _draw_bounds(figure, front, x, y, col, measured)
+    for axis, objective in (("x", x), ("y", y)):
+        _label_axis(figure, front, axis, objective, col)
+
+
+def _draw_staircase(figure: go.Figure, front: Front, x: Objective, y: Objective, col: int) -> None:
+    """What is attainable in these two objectives alone: the border of the region the feasible trials dominate."""
+    if not front.members:
+        return
+    costs = np.array([[x.cost(t.metrics), y.cost(t.metrics)] for t in front.members])
+    kept = [t for t, on in zip(front.members, front_mask(costs), strict=True) if on]
+    kept.sort(key=lambda t: x.cost(t.metrics))
+    figure.add_trace(
+        go.Scatter(
+            x=[t.metrics[x.metric].mean for t in kept],
+            y=[t.metrics[y.metric].mean for t in kept],
+            mode="lines",
+            line={"shape": "hv", "color": FRONT, "width": 1.5, "dash": "dot"},
+            hoverinfo="skip",
+            showlegend=False,
+        ),
+        row=1,
+        col=col,
+    )
+
+
+def _draw_bounds(
+    figure: go.Figure, front: Front, x: Objective, y: Objective, col: int, measured: Sequence[Trial]
+) -> None:
+    """Constraints on either axis: a line at the bound, shaded on its forbidden side."""
+    if not front.baseline:
+        return
+    for axis, objective in (("x", x), ("y", y)):
+        for constraint in front.constraints:
+            if constraint.metric != objective.metric:
+                continue
+            bound = constraint.bound(front.baseline.metrics)
+            values = [t.metrics[objective.metric].mean for t in measured] + [bound]
+            low, high = min(values), max(values)
+            margin = 0.06 * (high - low or abs(high) or 1.0)
+            beyond = low - 2 * margin if constraint.at_least else high + 2 * margin
+            line = {"color": BOUND, "width": 1.5, "dash": "dash"}
+            shade = {"fillcolor": BOUND, "opacity": 0.1, "line_width": 0, "layer": "below"}
+            note = {"annotation_text": html.escape(str(constraint)), "annotation_font": {"size": 11, "color": BOUND}}
+            if axis == "x":
+                figure.add_vline(x=bound, line=line, row=1, col=col, annotation_position="bottom right", **note)
+                figure.add_vrect(x0=bound, x1=beyond, row=1, col=col, **shade)
+            else:
+                figure.add_hline(y=bound, line=line, row=1, col=col, annotation_position="bottom left", **note)
+                figure.add_hrect(y0=bound, y1=beyond, row=1, col=col, **shade)
+            figure.update_layout({f"{axis}axis{'' if col == 1 else col}": {"range": [low - margin, high + margin]}})
+
+
+def _label_axis(figure: go.Figure, front: Front, axis: str, objective: Objective, col: int) -> None:
+    better = "more is better" if objective.maximize else "less is better"
+    update = figure.update_xaxes if axis == "x" else figure.update_yaxes
+    title = f"{html.escape(title_of(objective.metric, front.metric))}<br><sup>{better}</sup>"
+    update(title_text=title, automargin=True, row=1, col=col, **_axis_style(objective.metric))
+
+
+def _axis_style(metric: str) -> dict[str, object]:
+    style: dict[str, object] = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.25)"}
+    if METRICS[metric].unit in ("B", "", "items/s") and metric != "quality":
+        style["tickformat"] = "~s"
+    return style
+
+
+def single_figure(front: Front) -> go.Figure:
+    """One objective: every trial's value in the order of trials, and the best so far."""
+    (objective,) = front.objectives
+    measured = [t for t in front.trials if t.measured]
+    feasible = [t for t in measured if t.status is TrialStatus.COMPLETE]
+    figure = go.Figure()
+    for name, trials, marker in (
+        ("feasible", feasible, {"color": OTHER, "size": 8}),
+        ("infeasible", [t for t in measured if t not in feasible], {"color": INFEASIBLE, "symbol": "x-thin-open", "size": 9}),
+    ):
+        if trials:
+            figure.add_trace(
+                go.Scatter(
+                    x=[t.number for t in trials],
+                    y=[t.metrics[objective.metric].mean for t in trials],
+                    mode="markers",
+                    marker=marker,
+                    name=name,
+                    hovertext=[_hover(front, t) for t in trials],
+                    hoverinfo="text",
+                )
+            )
+    best: list[float] = []
+    for trial in feasible:
+        found = trial.metrics[objective.metric].mean
+        pick = max if objective.maximize else min
+        best.append(pick(best[-1], found) if best else found)
+    line = {"color": FRONT, "shape": "hv", "width": 2}
+    figure.add_trace(go.Scatter(x=[t.number for t in feasible], y=best, mode="lines", line=line, name="best so far"))
+    figure.update_xaxes(title_text="trial", zeroline=False, gridcolor="rgba(128,128,128,0.25)")
+    title = html.escape(title_of(objective.metric, front.metric))
+    figure.update_yaxes(title_text=title, automargin=True, **_axis_style(objective.metric))
+    return _finished(figure)
+
+
+def progress(front: Front) -> list[tuple[Trial, float]]:
+    """Hypervolume of the feasible trials after each measured one, in order of finishing; the untouched model first."""
+    if front.baseline is None:
+        return []
+    scaling: Scaling = scale(front.objectives, front.constraints, front.baseline)
+    kept: list[Trial] = []
+    reached: list[tuple[Trial, float]] = []
+    volume = 0.0
+    for trial in sorted(front.trials, key=lambda t: (t.finished_at, t.number)):
+        if scaling.usable(trial) and scaling.violation(trial) == 0:
+            kept.append(trial)
+            costs = np.array([scaling.costs(t) for t in kept])
+            kept = [t for t, on in zip(kept, front_mask(costs), strict=True) if on]
+            volume = max(volume, scaling.hypervolume(kept))
+        reached.append((trial, volume))
+    return reached
+
+
+def hypervolume_figure(front: Front, *, over: str) -> go.Figure:
+    """Hypervolume against 'seconds' of search or the number of finished 'trials'."""
+    reached = progress(front)
+    x = [t.finished_at for t, _ in reached] if over == "seconds" else list(range(len(reached)))
+    figure = go.Figure(
+        go.Scatter(
+            x=x,
+            y=[volume for _, volume in reached],
+            mode="lines+markers" if len(reached) < 150 else "lines",
+            line={"color": FRONT, "shape": "hv", "width": 2},
+            marker={"size": 5},
+            hovertext=[f"trial {t.number}: {volume:.4f}" for t, volume in reached],
+            hoverinfo="text",
+            name="hypervolume",
+        )
+    )
+    title = "seconds of search" if over == "seconds" else "finished trials"
+    figure.update_xaxes(title_text=title, zeroline=False, gridcolor="rgba(128,128,128,0.25)")
+    figure.update_yaxes(title_text="hypervolume", rangemode="tozero", gridcolor="rgba(128,128,128,0.25)")
+    return _finished(figure).update_layout(showlegend=False)
+
+
+def move_counts(front: Front) -> list[tuple[str, int, int]]:
+    """(move, trials it took part in, how many of these extended the hypervolume), most used first.
+
+    A trial made by two moves ("perturb+add") counts for both.
+    """
+    proposed: Counter[str] = Counter()
+    succeeded: Counter[str] = Counter()
+    before = 0.0
+    for trial, volume in progress(front):
+        for move in trial.origin.move.split("+") if trial.number else ():
+            proposed[move] += 1
+            succeeded[move] += volume > before
+        before = volume
+    return [(move, count, succeeded[move]) for move, count in proposed.most_common()]
+
+
+def moves_figure(front: Front) -> go.Figure:
+    """How often each move was tried, and how often its trial extended the hypervolume."""
+    counts = move_counts(front)
+    names = [html.escape(name) for name, _, _ in counts]
+    figure = go.Figure(
+        [
+            go.Bar(x=names, y=[n for _, n, _ in counts], name="proposed", marker={"color": OTHER}),
+            go.Bar(x=names, y=[n for _, _, n in counts], name="extended the hypervolume", marker={"color": FRONT}),
+        ]
+    )
+    figure.update_yaxes(title_text="trials", gridcolor="rgba(128,128,128,0.25)")
+    return _finished(figure).update_layout(barmode="group")
+
+
+def failures_figure(front: Front) -> go.Figure:
+    """Failures by the stage they happened in, one colour for each kind of error."""
+    counts = failure_counts(front.trials)
+    stages = list(dict.fromkeys(stage for (stage, _), _, _ in counts))
+    kinds = list(dict.fromkeys(kind for (_, kind), _, _ in counts))
+    number = {key: count for key, count, _ in counts}
+    figure = go.Figure(
+        [
+            go.Bar(
+                y=[html.escape(s) for s in stages],
+                x=[number.get((s, kind), 0) for s in stages],
+                name=html.escape(kind),
+                orientation="h",
+            )
+            for kind in kinds
+        ]
+    )
+    figure.update_xaxes(title_text="trials", gridcolor="rgba(128,128,128,0.25)", dtick=_whole(max(number.values(), default=1)))
+    figure.update_yaxes(automargin=True, autorange="reversed")
+    return _finished(figure).update_layout(barmode="stack", showlegend=True)
+
+
+def _whole(highest: int) -> int | None:
+    """Tick distance that keeps the ticks of small counts at whole numbers."""
+    return 1 if highest < 10 else None

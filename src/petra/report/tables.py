@@ -1,0 +1,216 @@
+"""Tables for a terminal: numbers right-aligned, changes against the untouched model, columns dropped when narrow."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from petra.core.objective import METRICS, Objective
+from petra.core.trial import Trial, TrialStatus
+from petra.report.front import Front, confirmed
+from petra.report.units import change, decimals, difference, duration, interval, value, with_error
+from petra.report.words import count_statuses, pipeline_in_words
+
+_GAP = 2  # spaces between two columns
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column and what it says of a trial; `priority` 0 is never dropped, the highest goes first."""
+
+    title: str
+    cell: Callable[[Trial], str | Text]
+    priority: int = 0
+    right: bool = True
+
+
+def to_text(renderable: RenderableType, *, width: int) -> str:
+    """Plain text without colours, lines without trailing spaces."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(renderable)
+    output: io.StringIO = console.file  # type: ignore[assignment]
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()).strip("\n")
+
+
+def front_view(front: Front, *, width: int) -> RenderableType:
+    """The front with the untouched model on top, what each name picks, and the pipelines in words below."""
+    if front.baseline is None:
+        return Text(front.why_empty())
+    on_front = front.baseline.number in {t.number for t in front.members}
+    rows = [front.baseline, *(t for t in front.members if t is not front.baseline)]
+    table = _table(_front_columns(front), rows, width=width, rule_after_first=True)
+    parts: list[RenderableType] = [table]
+    if front.members:
+        parts += [_pipelines(front.members, width=width)]
+    else:
+        parts += [Text(f"The front is empty: {front.why_empty()}.", style="bold")]
+    parts.append(Text(_footnote(front, on_front=on_front), style="dim"))
+    return Group(*parts)
+
+
+def _footnote(front: Front, *, on_front: bool) -> str:
+    tested = any(t.test for t in front.members)
+    words = ["0 is the untouched model" + (", which is on the front itself." if on_front else ", for comparison.")]
+    words.append("± one standard error, in brackets 95% intervals.")
+    if front.members and not tested:
+        words.append("The front is not confirmed on the test split yet.")
+    return " ".join(words)
+
+
+def _front_columns(front: Front) -> list[Column]:
+    base, metric, labels = front.baseline, front.metric, front.labels()
+    assert base is not None
+    tested = any(t.test for t in front.members) or bool(base.test)
+    split = "test" if tested else "val"
+
+    def quality(t: Trial) -> str:
+        source = t.test if tested else t.metrics
+        return with_error(source["quality"]) if "quality" in source else ""
+
+    def gained(t: Trial) -> str | Text:
+        mine, old = (t.test, base.test) if tested else (t.metrics, base.metrics)
+        if t is base or "quality" not in mine or "quality" not in old:
+            return ""
+        worse = (mine["quality"].mean < old["quality"].mean) == front.maximize_quality
+        text = difference(mine["quality"], old["quality"])
+        return text if text == "=" else Text(text, style="red" if worse else "green")
+
+    def validated(t: Trial) -> str:
+        m = t.metrics["quality"]
+        return f"{m.mean:.{decimals(m.stderr)}f}" if m.stderr else f"{m.mean:.4g}"
+
+    def cost(name: str) -> Callable[[Trial], str]:
+        return lambda t: value(name, confirmed(t, name).mean)
+
+    def relative(name: str) -> Callable[[Trial], str | Text]:
+        def cell(t: Trial) -> str | Text:
+            if t is base:
+                return ""
+            return _coloured(name, confirmed(t, name).mean, confirmed(base, name).mean)
+
+        return cell
+
+    def speed(t: Trial) -> str | Text:
+        m = confirmed(t, "latency_ratio")
+        if t is base:
+            return "1.00x"
+        text = f"{m.mean:.2f}x" + (f" ({interval(m)})" if m.stderr else "")
+        low, high = m.interval
+        return Text(text, style="green" if high < 1 else "red" if low > 1 else "")
+
+    columns = [
+        Column("#", lambda t: str(t.number)),
+        Column("pick", lambda t: ", ".join(labels.get(t.number, [])), 1, right=False),
+        Column(f"{metric} ({split})", quality),
+        Column("change", gained),
+        Column("val", validated, 7) if tested else None,
+        Column("latency", cost("latency_ms"), 3),
+        Column("latency ratio", speed),
+        Column("size", cost("size_bytes")),
+        Column("change", relative("size_bytes"), 2),
+        Column("params", cost("params"), 4),
+        Column("MACs", cost("macs"), 5),
+        Column("memory", cost("memory_mb"), 6),
+    ]
+    extra = {o.metric for o in front.objectives} - {"quality", "latency_ratio", "latency_ms", "size_bytes"}
+    extra -= {"params", "macs", "memory_mb"}
+    columns += [Column(name.replace("_", " "), cost(name), 1) for name in sorted(extra)]
+    return [c for c in columns if c is not None]
+
+
+def _coloured(name: str, new: float, old: float) -> Text:
+    text = change(new, old)
+    direction = METRICS[name].maximize
+    if not text or text == "=" or direction is None:
+        return Text(text)
+    return Text(text, style="green" if (new > old) == direction else "red")
+
+
+def _pipelines(trials: Sequence[Trial], *, width: int) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(justify="right")
+    grid.add_column(overflow="fold")
+    for trial in trials:
+        grid.add_row(str(trial.number), pipeline_in_words(trial.pipeline))
+    return Padding(grid, (1, 0, 1, 1))
+
+
+def _table(
+    columns: Sequence[Column], rows: Sequence[Trial], *, width: int, rule_after_first: bool = False, fold_last: bool = False
+) -> Table:
+    """The rows in as many columns as `width` has room for. With `fold_last`, the last column takes what is left."""
+    cells = {c.title + str(i): [c.cell(t) for t in rows] for i, c in enumerate(columns)}
+    shown = list(enumerate(columns))
+
+    def needed() -> int:
+        fixed = shown[:-1] if fold_last else shown
+        content = sum(max(len(c.title), *(len(x) for x in cells[c.title + str(i)]), 0) for i, c in fixed)
+        return content + _GAP * len(shown) + (30 if fold_last else 0)
+
+    while needed() > width and any(c.priority for _, c in shown):
+        shown.remove(max(shown, key=lambda pair: pair[1].priority))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for _, column in shown:
+        last = fold_last and column is columns[-1]
+        table.add_column(
+            column.title, justify="right" if column.right else "left", no_wrap=not last, overflow="fold", ratio=None
+        )
+    for row, trial in enumerate(rows):
+        table.add_row(*(cells[c.title + str(i)][row] for i, c in shown), end_section=rule_after_first and row == 0)
+        del trial
+    return table
+
+
+def trials_view(front: Front, *, width: int) -> RenderableType:
+    """All trials, finished ones with their objectives, the others with the reason."""
+
+    def objective(o: Objective) -> Callable[[Trial], str]:
+        return lambda t: value(o.metric, t.metrics[o.metric].mean) if t.measured else ""
+
+    def outcome(t: Trial) -> str | Text:
+        words = pipeline_in_words(t.pipeline)
+        if t.failure:
+            return Text(f"{words}\n") + Text(f"{t.failure.stage}: {t.failure.message.splitlines()[0]}", style="red")
+        return words
+
+    numbers = {t.number for t in front.members}
+    styles = {TrialStatus.COMPLETE: "green", TrialStatus.INFEASIBLE: "yellow"}
+    columns = [
+        Column("#", lambda t: f"{'* ' if t.number in numbers else ''}{t.number}"),
+        Column("status", lambda t: Text(t.status.value.replace("_", " "), style=styles.get(t.status, "red")), right=False),
+        *(Column(front.metric if o.metric == "quality" else o.metric, objective(o)) for o in front.objectives),
+        Column("time", lambda t: duration(t.seconds), 1),
+        Column("from", lambda t: t.origin.move + ("" if t.origin.parent is None else f" {t.origin.parent}"), 2, right=False),
+        Column("pipeline", outcome, right=False),
+    ]
+    return Group(
+        _table(columns, front.trials, width=width, fold_last=True),
+        Text(f"{count_statuses(front.trials)}. * on the front; metrics on the validation split.", style="dim"),
+    )
+
+
+def failures_view(front: Front) -> Table:
+    """Failures by stage and reason, the most frequent first, each with an example."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title, justify in (("trials", "right"), ("stage", "left"), ("reason", "left"), ("for example", "left")):
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for (stage, kind), count, example in failure_counts(front.trials):
+        assert example.failure is not None
+        message = example.failure.message.splitlines()[0] if example.failure.message else ""
+        table.add_row(str(count), stage, kind, f"trial {example.number}: {message}")
+    return table
+
+
+def failure_counts(trials: Sequence[Trial]) -> list[tuple[tuple[str, str], int, Trial]]:
+    """((stage, kind of error), how many, first such trial), most frequent first."""
+    counts = Counter((t.failure.stage, t.failure.kind) for t in trials if t.failure)
+    first = {(t.failure.stage, t.failure.kind): t for t in reversed(trials) if t.failure}
+    return [(key, count, first[key]) for key, count in counts.most_common()]

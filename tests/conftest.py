@@ -1,0 +1,37 @@
+"""Shared by all tests: small real problems, and where the larger real data is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from petra.tasks.base import Task
+from petra.workloads.digits import DigitsNet, digits_task
+from petra.training.loop import TrainConfig, fit
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The directory with cifar10/ and weights/, or a skip with the reason."""
+    root = Path(os.environ.get("PETRA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no data directory at {root} (set PETRA_DATA)")
+    return root.resolve()
+
+
+@pytest.fixture(scope="session")
+def digits_problem() -> tuple[DigitsNet, Task]:
+    """A small digits network trained for a few epochs to about 95%: do not modify it, copy it."""
+    task = digits_task()
+    torch.manual_seed(0)
+    model = DigitsNet(width=8)
+    fit(model, task, TrainConfig(epochs=4, lr=0.1, batch_size=64), seed=0)
+    return model, task

@@ -1,0 +1,115 @@
+"""Losses and metrics against formulas written out; labels and shapes checked."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import petra
+from petra.core.errors import ConfigError, DataError
+from petra.tasks.base import Task
+
+G = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(20, 4, generator=G)
+LABELS = torch.randint(0, 4, (20,), generator=G)
+
+
+def classification() -> Task:
+    pair = (torch.zeros(20, 3), LABELS)
+    return petra.classification(pair, pair, pair)
+
+
+def regression() -> Task:
+    pair = (torch.zeros(20, 3), torch.randn(20, generator=G))
+    return petra.regression(pair, pair, pair)
+
+
+def log_softmax(row: Tensor) -> list[float]:
+    total = math.log(sum(math.exp(float(v)) for v in row))
+    return [float(v) - total for v in row]
+
+
+def test_cross_entropy_with_smoothing() -> None:
+    eps, expected = 0.1, 0.0
+    for row, label in zip(LOGITS, LABELS, strict=True):
+        log_p = log_softmax(row)
+        expected -= (1 - eps) * log_p[int(label)] + eps * sum(log_p) / 4
+    got = classification().loss("default", LOGITS, LABELS, label_smoothing=eps)
+    assert float(got) == pytest.approx(expected / 20, rel=1e-5)
+
+
+def test_focal() -> None:
+    terms = []
+    for row, label in zip(LOGITS, LABELS, strict=True):
+        log_p = log_softmax(row)[int(label)]
+        terms.append(-((1 - math.exp(log_p)) ** 2) * log_p)
+    assert float(classification().loss("focal", LOGITS, LABELS)) == pytest.approx(sum(terms) / 20, rel=1e-5)
+
+
+def test_distillation_is_t_squared_kl_and_zero_for_equals() -> None:
+    student, t = LOGITS.flip(0), 3.0
+    expected = 0.0
+    for s, te in zip(student / t, LOGITS / t, strict=True):
+        log_s, log_t = log_softmax(s), log_softmax(te)
+        expected += sum(math.exp(b) * (b - a) for a, b in zip(log_s, log_t, strict=True))
+    task = classification()
+    assert float(task.distillation(student, LOGITS, temperature=t)) == pytest.approx(t * t * expected / 20, rel=1e-4)
+    assert float(task.distillation(LOGITS, LOGITS, temperature=t)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_accuracy_and_its_standard_error() -> None:
+    hits = sum(int(row.argmax()) == int(label) for row, label in zip(LOGITS, LABELS, strict=True))
+    score = classification().score(LOGITS, LABELS)
+    p = hits / 20
+    assert score.mean == pytest.approx(p)
+    assert score.stderr == pytest.approx(math.sqrt(p * (1 - p) / 20))
+
+
+def test_rmse_ignores_a_trailing_axis_and_its_error_shrinks() -> None:
+    prediction, target = torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([1.0, 4.0, 4.0])
+    assert regression().score(prediction, target).mean == pytest.approx(math.sqrt(5 / 3))
+    few = regression().score(torch.randn(100, generator=G), torch.zeros(100))
+    many = regression().score(torch.randn(10_000, generator=G), torch.zeros(10_000))
+    assert many.stderr < few.stderr / 5
+    assert few.mean == pytest.approx(1.0, abs=4 * few.stderr)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mse", 2.5), ("mae", 1.5), ("huber", (0.5 + 1.5) / 2)])
+def test_regression_losses(name: str, expected: float) -> None:
+    prediction, target = torch.tensor([[1.0], [4.0]]), torch.tensor([0.0, 2.0])
+    assert float(regression().loss(name, prediction, target)) == pytest.approx(expected)
+
+
+def test_unknown_loss_is_refused_with_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'focal'"):
+        classification().loss("focall", LOGITS, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "words"),
+    [
+        (LOGITS, LABELS + 1, "labels run from"),
+        (LOGITS, LABELS - 1, "labels run from -1"),
+        (LOGITS, LABELS.float(), "targets are torch.float32"),
+        (LOGITS[:, :1].squeeze(1), LABELS, "returns shape"),
+    ],
+)
+def test_classification_checks(logits: Tensor, labels: Tensor, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        classification().check(logits, labels, where="val split")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "words"),
+    [
+        (torch.zeros(4, 2), torch.zeros(4), "returns shape"),
+        (torch.zeros(4), torch.zeros(4, dtype=torch.int64), "targets are torch.int64"),
+        (torch.zeros(4), torch.tensor([0.0, float("nan"), 0, 0]), "NaN"),
+    ],
+)
+def test_regression_checks(prediction: Tensor, target: Tensor, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        regression().check(prediction, target, where="val split")
