@@ -80,7 +80,11 @@ def test_sizes(text: object, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("- 1\n- 2", "got list"), ("a: [1", "not valid YAML"), ("!!python/object/apply:os.system ['true']", "not valid YAML")],
+    [
+        ("- 1\n- 2", "got list"),
+        ("a: [1", "not valid YAML"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
 )
 def test_files_that_are_not_a_study(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "study.yaml"

@@ -95,7 +95,9 @@ def study_from_file(path: str | Path, *, overrides: Mapping[str, Any] | None = N
     if overrides:
         config = parse_config(config.model_dump() | dict(overrides), where=str(path))
     if not config.has_source:
-        raise ConfigError(f"{path}: neither workload nor model and task are given", hint="for example: workload: digits")
+        raise ConfigError(
+            f"{path}: neither workload nor model and task are given", hint="for example: workload: digits"
+        )
     model, task = resolve_source(config)
     return create_or_continue(config, model, task)
 

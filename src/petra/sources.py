@@ -25,7 +25,9 @@ def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:
         raise ConfigError("neither workload nor model and task are given", hint="for example: workload: digits")
     model, task = _call(config.model, where="model"), _call(config.task, where="task")
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"model.call: {config.model.call} returned {type(model).__name__}", hint="return an nn.Module")
+        raise ConfigError(
+            f"model.call: {config.model.call} returned {type(model).__name__}", hint="return an nn.Module"
+        )
     if not isinstance(task, Task):
         raise ConfigError(
             f"task.call: {config.task.call} returned {type(task).__name__}",
@@ -48,7 +50,9 @@ def _call(config: CallConfig, *, where: str) -> object:
             raise ConfigError(f"{where}.call: {module_name} has no {attribute!r}")
         function = getattr(function, part)
     if not callable(function):
-        raise ConfigError(f"{where}.call: {config.call} is a {type(function).__name__}", hint="name a function or class")
+        raise ConfigError(
+            f"{where}.call: {config.call} is a {type(function).__name__}", hint="name a function or class"
+        )
     _check_arguments(function, config.args, where=f"{where}.args")
     return function(**config.args)
 

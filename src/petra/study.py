@@ -6,7 +6,9 @@ exactly what it would have proposed without the interruption.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -17,10 +19,10 @@ from petra.core.errors import ConfigError, PetraError, StoreError
 from petra.core.objective import Constraint, named_objectives, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Origin, Proposal, Trial, TrialStatus
-from petra.execute.build import BuildPayload, eager_latency_ms
-from petra.execute.evaluate import Evaluator, Limits
+from petra.execute.base import Executor
+from petra.execute.build import BuildPayload
+from petra.execute.evaluate import Limits
 from petra.execute.local import LocalExecutor
-from petra.measure.client import write_split
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.progress import Clock, Listener, Silent
@@ -71,18 +73,58 @@ class Study:
 
     # ---- running -------------------------------------------------------------------------------------------------
 
-    def run(self, listener: Listener | None = None) -> Study:
+    def run(self, listener: Listener | None = None, *, executor: Callable[[], Executor] | None = None) -> Study:
         """Search until the budget is spent, then confirm the front on the test split.
 
-        Continues where an earlier session stopped. Ctrl-C stops after what is stored and raises KeyboardInterrupt.
-        Raises DataError or ExportError when the untouched model cannot be judged on the target at all.
+        Continues where an earlier session stopped. Ctrl-C keeps what is finished and raises KeyboardInterrupt.
+        Candidates run in local worker processes unless an `executor` is given. Raises DataError when model and data do
+        not fit each other, BaselineError when the untouched model cannot be judged on the target at all, StoreError
+        when the directory cannot be used.
         """
-        model, task = self._live()
-        listener = listener or Silent()
         with Store.open(self.directory, write=True) as store:
-            session = _Session(self, store, model, task, listener)
-            session.search()
+            problem = self._prepare(store)
+            make_executor = executor or partial(self._local_executor, problem)
+            _Session(self, store, problem, make_executor, listener or Silent()).search()
         return self
+
+    def _prepare(self, store: Store) -> Problem:
+        """Check model and data, and that they are those the study was started with."""
+        model, task = self._live()
+        problem = self.problem()
+        RUNTIMES.get(self.config.target.runtime)
+        check_problem(model, task)
+        mark = fingerprint(model, task)
+        if store.note("fingerprint") not in (None, mark):
+            raise StoreError(
+                f"{self.directory}: this study was started with another model or other data",
+                hint="give the same model and data, or another workdir",
+            )
+        store.set_note("fingerprint", mark)
+        store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
+        return problem
+
+    def _local_executor(self, problem: Problem) -> Executor:
+        model, task = self._live()
+        target, limits = self.config.target, self.config.limits
+        payload = BuildPayload(
+            model=model,
+            task=task,
+            target=Target(target.runtime, target.threads, target.batch, target.throughput_batch),
+            seed=self.config.seed,
+            directory=self.directory.resolve(),
+            cache_bytes=limits.cache,
+            fingerprint=fingerprint(model, task)[:16],
+            device=self.config.device,
+            plugins={"stages": STAGES.added(), "runtimes": RUNTIMES.added()},
+        )
+        return LocalExecutor(
+            payload,
+            limits=Limits(limits.trial_time, limits.trial_memory / 2**20),
+            constraints=problem.constraints,
+            host=str(describe_host()["id"]),
+            workers=limits.workers,
+            threads=limits.build_threads or max(1, cores() // limits.workers),
+        )
 
     def _live(self) -> tuple[nn.Module, Task]:
         if self._model is None or self._task is None:
@@ -133,43 +175,12 @@ def check_searcher(config: StudyConfig) -> None:
 class _Session:
     """One run of a study by one process."""
 
-    def __init__(self, study: Study, store: Store, model: nn.Module, task: Task, listener: Listener) -> None:
-        self.study, self.store, self.task, self.listener = study, store, task, listener
+    def __init__(
+        self, study: Study, store: Store, problem: Problem, executor: Callable[[], Executor], listener: Listener
+    ) -> None:
+        self.study, self.store, self.problem, self.listener = study, store, problem, listener
         self.config = study.config
-        target = self.config.target
-        self.target = Target(target.runtime, target.threads, target.batch, target.throughput_batch)
-        RUNTIMES.get(target.runtime)
-        self.problem = study.problem()
-        check_problem(model, task)
-        mark = fingerprint(model, task)
-        if store.note("fingerprint") not in (None, mark):
-            raise StoreError(
-                f"{study.directory}: this study was started with another model or other data",
-                hint="give the same model and data, or another workdir",
-            )
-        store.set_note("fingerprint", mark)
-        store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
-        host = describe_host()
-        self.evaluator = Evaluator(
-            directory=study.directory,
-            task=task,
-            target=self.target,
-            targets=write_split(task.val, study.directory / "data" / "val"),
-            limits=Limits(self.config.limits.trial_time, self.config.limits.trial_memory / 2**20),
-            host=str(host["id"]),
-            constraints=self.problem.constraints,
-        )
-        self.payload = BuildPayload(
-            model=model,
-            task=task,
-            target=self.target,
-            seed=self.config.seed,
-            directory=study.directory,
-            cache_bytes=self.config.limits.cache,
-            fingerprint=mark[:16],
-            device=self.config.device,
-            plugins={"stages": STAGES.added(), "runtimes": RUNTIMES.added()},
-        )
+        self.make_executor = executor
         self.finished = {trial.number: trial for trial in store.trials()}
         self.generation = 0
 
@@ -205,10 +216,9 @@ class _Session:
     # ---- the loop ------------------------------------------------------------------------------------------------
 
     def search(self) -> None:
-        limits = self.config.limits
-        threads = limits.build_threads or max(1, cores() // limits.workers)
-        with LocalExecutor(self.evaluator, self.payload, workers=limits.workers, build_threads=threads) as executor:
+        with self.make_executor() as executor:
             baseline = self._baseline(executor)
+            executor.use_baseline(baseline)
             self.listener.started(baseline, self.clock())
             searcher = self._searcher(baseline)
             while not (reason := self.stop_reason()):
@@ -223,36 +233,26 @@ class _Session:
                 self.generation += 1
             self.store.set_note("stop_reason", reason)
             self.listener.message(f"stopped: {reason}")
-            self._confirm()
+            self._confirm(executor)
 
     def _searcher(self, baseline: Trial) -> Searcher:
         name, options = search_options(self.config)
         return make_searcher(name, options, self.problem, baseline)
 
-    def _baseline(self, executor: LocalExecutor) -> Trial:
+    def _baseline(self, executor: Executor) -> Trial:
         """Trial 0: the untouched model on the same runtime. Its failure is the study's."""
         if 0 not in self.finished:
             self.listener.message("measuring the untouched model")
             proposal = Proposal(0, Pipeline(), Origin("baseline"))
-            trial = self.evaluator.evaluate(
-                proposal, executor.first, remaining_s=None, on_note=lambda note: self.listener.stage(proposal, note)
-            )
+            trial, facts = executor.baseline(proposal, on_note=self.listener.stage)
             if not trial.measured:
                 raise BaselineError(trial)
-            eager = executor.first.call(
-                eager_latency_ms,
-                self.target.batch,
-                self.target.threads,
-                time_limit_s=600.0,
-                memory_limit_mb=self.evaluator.limits.memory_mb,
-                on_note=lambda note: None,
-            )
-            self.store.set_note("eager_latency_ms", eager)
+            for name, fact in facts.items():
+                self.store.set_note(name, fact)
             self._keep(replace(trial, finished_at=self.store.elapsed()))
-        self.evaluator.baseline = self.finished[0]
         return self.finished[0]
 
-    def _run_generation(self, executor: LocalExecutor, generation: list[Proposal]) -> list[Trial]:
+    def _run_generation(self, executor: Executor, generation: list[Proposal]) -> list[Trial]:
         """Its trials, stored ones replayed, sorted by number; fewer when the budget ended within it."""
         budget = self.config.budget.trials
         missing = [p for p in generation if p.number not in self.finished]
@@ -273,19 +273,16 @@ class _Session:
         self.store.add(trial)
         self.finished[trial.number] = trial
 
-    def _confirm(self) -> None:
+    def _confirm(self, executor: Executor) -> None:
         """Read the test split, once, for the members of the final front that have not been confirmed before."""
         front = Front.of(
             list(self.finished.values()), self.problem.objectives, self.problem.constraints, self.study.directory
         )
-        members = [self.finished[0], *front.members]
-        todo = [t for t in {t.number: t for t in members}.values() if not t.test]
-        if not todo:
-            return
-        self.listener.message(f"confirming {len(todo)} models on the test split")
-        data = self.study.directory / "data" / "test"
-        targets = write_split(self.task.test, data)
+        members = {trial.number: trial for trial in (self.finished[0], *front.members)}
+        todo = [trial for trial in members.values() if not trial.test]
+        if todo:
+            self.listener.message(f"confirming {len(todo)} models on the test split")
         for trial in todo:
-            metrics = self.evaluator.measure_again(trial, data, targets)
+            metrics = executor.confirm(trial)
             self.store.set_test(trial.number, metrics)
             self.finished[trial.number] = replace(trial, test=metrics)

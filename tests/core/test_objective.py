@@ -114,7 +114,7 @@ def test_the_baseline_of_a_ratio_is_one_and_of_a_missing_metric_nothing() -> Non
     ],
 )
 def test_impossible_demands_are_refused(texts: list[str]) -> None:
-    with pytest.raises(ConfigError, match="^constraints: "):
+    with pytest.raises(ConfigError, match=r"^constraints: "):
         check_attainable([Constraint.parse(t) for t in texts], where="constraints")
 
 

@@ -43,9 +43,7 @@ def test_round_trip_at_any_batch(case: str, tmp_path: Path) -> None:
     for n in (1, 2, 7):
         arrays = {k: np.repeat(v.numpy(), n, axis=0)[:n] for k, v in named(example).items()}
         tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
-        inputs = (
-            tensors["input"] if case == "tensor" else tensors if case == "dict" else tuple(tensors.values())
-        )
+        inputs = tensors["input"] if case == "tensor" else tensors if case == "dict" else tuple(tensors.values())
         expected = named_outputs(call(model, inputs))
         got = session.run(arrays)
         assert set(got) == set(expected)
@@ -98,11 +96,7 @@ def test_an_honest_file_passes(exported: Path) -> None:
         ({"replace": {"/data/sample_inputs/model.pt": b"\x80\x04."}}, "sample inputs"),
         ({"replace": {"/data/aotinductor/model/x.so": b"ELF"}}, "compiled"),
         (
-            {
-                "replace": {
-                    "model_constants_config.json": b'{"config": {"c": {"path_name": "c", "use_pickle": true}}}'
-                }
-            },
+            {"replace": {"model_constants_config.json": b'{"config": {"c": {"path_name": "c", "use_pickle": true}}}'}},
             "pickled",
         ),
         ({"edit": _call_os}, "torch.hub.load"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.space.domains import BOOLEAN, Parameter
+from petra.space.domains import BOOLEAN, Choice, Parameter
 from petra.space.effects import FLOAT_WEIGHTS, Effects
 from petra.space.moves import MOVES, Move, perturb, replace, swap
 from petra.space.space import Space, StageCard
@@ -112,6 +112,9 @@ def test_global_moves_say_whether_they_concern_a_space() -> None:
     assert MOVES["optimizer"].concerns(toy_space())
     assert not MOVES["optimizer"].concerns(small_space())
     assert MOVES["add"].concerns(small_space())
+    only = Choice(("plain",))
+    fixed = StageCard("a", (Parameter("loss", "plain", only, only, "", scope="loss"),), Effects())
+    assert not MOVES["loss"].concerns(Space({"a": fixed}))
 
 
 def test_none_where_there_is_nothing_to_do() -> None:

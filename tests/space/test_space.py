@@ -126,7 +126,7 @@ def test_normalize_refuses_with_the_path() -> None:
         space.normalize(Pipeline((StageSpec("tune"), StageSpec("prune", {"ratio": 2.0}))))
     with pytest.raises(ConfigError, match=r"^mine\[0\]\.stage: unknown stage 'prun'"):
         space.normalize(Pipeline((StageSpec("prun"),)), where="mine")
-    with pytest.raises(ConfigError, match="^pipeline: stage 2: tune needs"):
+    with pytest.raises(ConfigError, match=r"^pipeline: stage 2: tune needs"):
         space.normalize(Pipeline((StageSpec("half"), StageSpec("tune"))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,32 +12,49 @@ from petra.core.errors import ConfigError, did_you_mean
 from petra.core.measurement import Measurement
 
 Metrics = Mapping[str, Measurement]
+RESOLUTION = 0.01  # relative; timed metrics closer than this count as equal
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of every trial. `maximize` is None for quality, whose direction is the task's."""
+    """A column of every trial. `maximize` is None for quality, whose direction is the task's. `timed` metrics carry
+    noise that differs from run to run."""
 
     name: str
     unit: str
     maximize: bool | None
     doc: str
+    timed: bool = False
 
 
 METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
         Metric("quality", "", None, "the task's metric, measured by running the artifact on the validation split"),
-        Metric("latency_ratio", "x", False, "paired latency of the artifact over the untouched model, same runtime"),
-        Metric("latency_ms", "ms", False, "median latency of one batch"),
-        Metric("latency_p95_ms", "ms", False, "95th percentile latency of one batch"),
-        Metric("throughput", "items/s", True, "items per second at the throughput batch size"),
-        Metric("throughput_ratio", "x", True, "paired throughput of the artifact over the untouched model"),
+        Metric(
+            "latency_ratio",
+            "x",
+            False,
+            "paired latency of the artifact over the untouched model, same runtime",
+            timed=True,
+        ),
+        Metric("latency_ms", "ms", False, "median latency of one batch", timed=True),
+        Metric("latency_p95_ms", "ms", False, "95th percentile latency of one batch", timed=True),
+        Metric("throughput", "items/s", True, "items per second at the throughput batch size", timed=True),
+        Metric("throughput_ratio", "x", True, "paired throughput of the artifact over the untouched model", timed=True),
         Metric("size_bytes", "B", False, "bytes of all files that ship"),
         Metric("params", "", False, "number of parameters"),
         Metric("macs", "", False, "multiply-accumulates for one item"),
-        Metric("memory_mb", "MB", False, "peak memory of loading and running the artifact in a fresh process"),
-        Metric("train_s", "s", False, "seconds spent building the candidate (cached prefixes not counted again)"),
+        Metric(
+            "memory_mb", "MB", False, "peak memory of loading and running the artifact in a fresh process", timed=True
+        ),
+        Metric(
+            "train_s",
+            "s",
+            False,
+            "seconds spent building the candidate (cached prefixes not counted again)",
+            timed=True,
+        ),
     )
 }
 
@@ -62,9 +80,16 @@ class Objective:
     metric: str
     maximize: bool
 
+    def value(self, metrics: Metrics) -> float:
+        """The metric's mean; timed ones on a grid of 1%, so that noise alone makes nothing better than its equal."""
+        mean = metrics[self.metric].mean
+        if METRICS[self.metric].timed and mean > 0 and math.isfinite(mean):
+            return math.exp(round(math.log(mean) / RESOLUTION) * RESOLUTION)
+        return mean
+
     def cost(self, metrics: Metrics) -> float:
         """The value in minimisation form."""
-        value = metrics[self.metric].mean
+        value = self.value(metrics)
         return -value if self.maximize else value
 
 

@@ -40,18 +40,24 @@ def apply_pipeline(
     runs; those found in the cache do not run, and their traces say so. With and without a cache, results are equal bit
     for bit. Raises what the stages raise, and StageRefused for one that changes nothing.
     """
-    done, traces = 0, tuple[StageTrace, ...]()
+    done = 0
+    traces: tuple[StageTrace, ...] = ()
     found = cache.longest(pipeline, model) if cache else None
     if found:
         done, current, stored = found
         traces = tuple(replace(t, cached=True) for t in stored)
     else:
         current = copy.deepcopy(model)
+    mark = fingerprint(current)
     for index in range(done, len(pipeline)):
-        prefix = pipeline.prefix(index + 1)
-        spec = pipeline.stages[index]
+        prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]
         on_stage(index, spec)
         current, trace = _run(current, spec, make_context(prefix))
+        before, mark = mark, fingerprint(current)
+        if mark == before:
+            raise StageRefused(
+                f"{spec.kind} left the model unchanged", hint=f"it does nothing to this model with {dict(spec.params)}"
+            )
         traces = (*traces, trace)
         if cache:
             cache.put(prefix, current, model, traces)
@@ -61,7 +67,7 @@ def apply_pipeline(
 def _run(model: nn.Module, spec: StageSpec, context: Context) -> tuple[nn.Module, StageTrace]:
     """One stage, with everything around it that a stage should not have to think of."""
     stage = STAGES.get(spec.kind).from_spec(spec)
-    before, params_before = fingerprint(model), count_parameters(model)
+    params_before = count_parameters(model)
     reset_peak()
     started = time.perf_counter()
     with _seeded(context):
@@ -69,10 +75,6 @@ def _run(model: nn.Module, spec: StageSpec, context: Context) -> tuple[nn.Module
     seconds = time.perf_counter() - started
     for parameter in result.parameters():
         parameter.grad = None  # a stored model has no gradients, so neither may one that goes straight on
-    if fingerprint(result) == before:
-        raise StageRefused(
-            f"{spec.kind} left the model unchanged", hint=f"it does nothing to this model with {dict(spec.params)}"
-        )
     return result, replace(
         trace,
         stage=spec.kind,
@@ -81,6 +83,7 @@ def _run(model: nn.Module, spec: StageSpec, context: Context) -> tuple[nn.Module
         seconds=seconds,
         peak_memory_mb=peak_mb(),
         cached=False,
+        touched=tuple(trace.touched),
         skipped=dict(trace.skipped),
         details={str(k): _plain(v, f"{spec.kind}: trace detail {k!r}") for k, v in trace.details.items()},
     )
@@ -92,8 +95,7 @@ def _seeded(context: Context) -> Iterator[None]:
 
     Stages draw from generators they derive from the context, but dropout knows only the global one.
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng([context.device] if context.device.startswith("cuda") else []):
         torch.manual_seed(derive_seed(context.seed, "global"))
         yield
 

@@ -71,7 +71,7 @@ def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
     for registry, key in ((STAGES, "stages"), (RUNTIMES, "runtimes")):
         for name, item in plugins.get(key, {}).items():
             if name not in registry:
-                registry.register(name, item)  # type: ignore[attr-defined]
+                registry.register(name, item)
 
 
 def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artifact_dir: Path) -> Built:

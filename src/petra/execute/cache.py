@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -33,6 +34,7 @@ from petra.store.schema import petra_version
 
 _TENSORS, _STRUCTURE = "model.safetensors", "model.json"
 _UNFINISHED = ".unfinished-"
+_DAMAGE = (PetraError, SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 _ABANDONED_S = 3600.0  # an unfinished entry this old was left by a process that died
 
 
@@ -93,7 +95,7 @@ class PrefixCache:
                 os.utime(entry)  # used now
             except FileNotFoundError:
                 continue
-            except (PetraError, SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            except _DAMAGE:
                 with contextlib.suppress(OSError):
                     self._remove(entry)
                 continue
@@ -135,8 +137,7 @@ class PrefixCache:
 
     def _remove(self, entry: Path) -> None:
         """Take an entry away in one step, then delete it. A process reading it keeps the files it has opened."""
-        grave = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=entry.parent))
-        entry.rename(grave)
+        grave = entry.rename(entry.with_name(_UNFINISHED + secrets.token_hex(8)))
         shutil.rmtree(grave, ignore_errors=True)
 
     @contextmanager

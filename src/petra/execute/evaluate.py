@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, violation
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.execute.build import Built, build_candidate
-from petra.execute.isolate import TimeLimitExceeded, Worker, WorkerError
+from petra.execute.isolate import TimeLimitExceeded, Worker, WorkerDied
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
 from petra.runtimes.base import Target
@@ -39,8 +39,7 @@ class Limits:
 
 @dataclass
 class Evaluator:
-    """Judges candidates of one study. `targets` are the validation targets in the order the inputs were written;
-    `exclusive` returns a context manager in which nothing else of ours runs."""
+    """Judges candidates of one study. `targets` are the validation targets in the order the inputs were written."""
 
     directory: Path
     task: Task
@@ -50,7 +49,6 @@ class Evaluator:
     host: str
     constraints: tuple[Constraint, ...] = ()
     baseline: Trial | None = None
-    exclusive: Callable[[Worker], AbstractContextManager[None]] = lambda worker: nullcontext()
 
     def artifact_dir(self, number: int) -> Path:
         return self.directory / "artifacts" / f"{number:05d}"
@@ -67,8 +65,13 @@ class Evaluator:
         *,
         remaining_s: float | None,
         on_note: Callable[[object], None],
+        alone: Callable[[], AbstractContextManager[None]],
     ) -> Trial:
-        """Build, verify and measure. Every failure of the candidate becomes a Trial; BudgetExhausted does not."""
+        """Build, verify and measure, the last inside `alone()`, in which nothing else of ours runs.
+
+        Every failure of the candidate becomes a Trial. Raises BudgetExhausted when `remaining_s` runs out, and
+        WorkerDied when the worker was closed by its owner.
+        """
         started = time.perf_counter()
         place = self.artifact_dir(proposal.number)
         shutil.rmtree(place, ignore_errors=True)  # left over from a session that was killed
@@ -90,14 +93,16 @@ class Evaluator:
             )
             step.name = "measure"
             on_note(("stage", len(proposal.pipeline) + 1, "measure"))
-            with self.exclusive(worker):
+            with alone():
                 metrics, parity = self._measure(built, place, proposal.number)
         except TimeLimitExceeded as error:
             if limit < self.limits.time_s:
                 shutil.rmtree(place, ignore_errors=True)
                 raise BudgetExhausted from None
             return self._failed(proposal, TrialStatus.TIMED_OUT, step.name, error, started, place)
-        except (PetraError, WorkerError) as error:
+        except PetraError as error:
+            if isinstance(error, WorkerDied) and worker.closed:
+                raise
             return self._failed(proposal, TrialStatus.FAILED, step.name, error, started, place)
         baseline = self.baseline.metrics if self.baseline else metrics
         feasible = violation(self.constraints, metrics, baseline) == 0 or proposal.number == 0
@@ -113,9 +118,7 @@ class Evaluator:
             seconds=time.perf_counter() - started,
         )
 
-    def _measure(
-        self, built: Built, place: Path, number: int
-    ) -> tuple[dict[str, Measurement], dict[str, float]]:
+    def _measure(self, built: Built, place: Path, number: int) -> tuple[dict[str, Measurement], dict[str, float]]:
         predictions_path = place / "predictions.npy"
         main_file = built.files[0]
         baseline = main_file if number == 0 else str(self.directory / self._baseline().artifact)
@@ -207,17 +210,3 @@ class _Step:
     def see(self, note: object) -> None:
         if isinstance(note, tuple) and note and note[0] == "stage":
             self.name = str(note[2])
-
-
-@contextmanager
-def paused(workers: list[Worker]) -> Iterator[None]:
-    """Stop other workers for as long as something is timed."""
-    for worker in workers:
-        worker.suspend()
-    try:
-        yield
-    finally:
-        for worker in workers:
-            worker.resume()
-
-

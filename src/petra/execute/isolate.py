@@ -119,6 +119,11 @@ class Worker:
             if self._clock.go() and self._process:
                 self._process.signal_all(signal.SIGCONT)
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def close(self) -> None:
         """End the process for good, at once. A call under way in another thread raises WorkerDied."""
         with self._state:

@@ -1,87 +1,79 @@
-"""Running a generation of candidates on this machine: one worker process per slot, measurements one at a time."""
+"""Running candidates on this machine: one warm worker process per slot, measurements one at a time."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+
+from petra.core.measurement import Measurement
 from petra.core.trial import Proposal, Trial
-from petra.execute.build import BuildPayload
-from petra.execute.evaluate import BudgetExhausted, Evaluator, paused
-from petra.execute.isolate import Worker
+from petra.execute.base import Executor, OnNote, Remaining
+from petra.execute.build import BuildPayload, eager_latency_ms
+from petra.execute.evaluate import BudgetExhausted, Evaluator, Limits
+from petra.execute.isolate import Worker, WorkerDied
+from petra.measure.client import write_split
 
-Remaining = Callable[[], float | None]
-OnNote = Callable[[Proposal, object], None]
 
-
-class LocalExecutor:
-    """`workers` warm processes build candidates side by side; whenever one is measured, the others are suspended.
-
-    Use as a context manager; leaving it kills the workers.
-    """
+class LocalExecutor(Executor):
+    """`workers` processes build candidates side by side; whenever one is measured, the others are suspended."""
 
     def __init__(
         self,
-        evaluator: Evaluator,
         payload: BuildPayload,
         *,
+        limits: Limits,
+        constraints: Sequence[Any],
+        host: str,
         workers: int,
-        build_threads: int,
+        threads: int,
     ) -> None:
-        self.evaluator = evaluator
-        log = payload.directory / "logs"
-        log.mkdir(exist_ok=True)
-        self._workers = [Worker(log / f"worker-{i}.log", threads=build_threads) for i in range(workers)]
-        for worker in self._workers:
-            worker.start(payload)
+        self._payload = payload
+        self.evaluator = Evaluator(
+            directory=payload.directory,
+            task=payload.task,
+            target=payload.target,
+            targets=write_split(payload.task.val, payload.directory / "data" / "val"),
+            limits=limits,
+            host=host,
+            constraints=tuple(constraints),
+        )
+        logs = payload.directory / "logs"
+        logs.mkdir(exist_ok=True)
+        self._workers = [Worker(logs / f"worker-{i}.log", threads=threads) for i in range(workers)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in self._workers:
+            worker.start(payload)
             self._idle.put(worker)
         self._measuring = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="petra")
-        evaluator.exclusive = self._exclusive
+        self._test_targets: np.ndarray | None = None
 
-    def __enter__(self) -> LocalExecutor:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         for worker in self._workers:
             worker.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    @property
-    def first(self) -> Worker:
-        """A worker for the work that precedes the search."""
-        return self._workers[0]
+    def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
+        trial = self._one(proposal, lambda: None, on_note)
+        if not trial.measured:
+            return trial, {}
+        target = self._payload.target
+        eager = self._workers[0].call(
+            eager_latency_ms, target.batch, target.threads, memory_limit_mb=self.evaluator.limits.memory_mb
+        )
+        return trial, {"eager_latency_ms": eager}
 
-    def _exclusive(self, worker: Worker) -> AbstractContextManager[None]:
-        @contextmanager
-        def alone() -> Iterator[None]:
-            with self._measuring, paused([w for w in self._workers if w is not worker]):
-                yield
-
-        return alone()
+    def use_baseline(self, baseline: Trial) -> None:
+        self.evaluator.baseline = baseline
 
     def run(self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote) -> Iterator[Trial]:
-        """Yield trials as they finish, in any order. Stops starting new ones when the time is up, and then returns
-        without those that did not finish."""
-
-        def one(proposal: Proposal) -> Trial:
-            worker = self._idle.get()
-            try:
-                left = remaining()
-                if left is not None and left <= 0:
-                    raise BudgetExhausted
-                return self.evaluator.evaluate(
-                    proposal, worker, remaining_s=left, on_note=lambda note: on_note(proposal, note)
-                )
-            finally:
-                self._idle.put(worker)
-
-        pending: set[Future[Trial]] = {self._pool.submit(one, p) for p in proposals}
+        pending: set[Future[Trial]] = {self._pool.submit(self._one, p, remaining, on_note) for p in proposals}
         while pending:
             done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
@@ -89,3 +81,40 @@ class LocalExecutor:
                     yield future.result()
                 except BudgetExhausted:
                     continue
+
+    def _one(self, proposal: Proposal, remaining: Remaining, on_note: OnNote) -> Trial:
+        worker = self._idle.get()
+        try:
+            left = remaining()
+            if left is not None and left <= 0:
+                raise BudgetExhausted
+            return self.evaluator.evaluate(
+                proposal,
+                worker,
+                remaining_s=left,
+                on_note=lambda note: on_note(proposal, note),
+                alone=lambda: self._alone(worker),
+            )
+        except WorkerDied:
+            raise BudgetExhausted from None  # `close` killed it: no fault of the candidate's
+        finally:
+            self._idle.put(worker)
+
+    @contextmanager
+    def _alone(self, worker: Worker) -> Iterator[None]:
+        """Nothing else of ours runs: one measurement at a time, the other workers stopped."""
+        others = [w for w in self._workers if w is not worker]
+        with self._measuring:
+            for other in others:
+                other.suspend()
+            try:
+                yield
+            finally:
+                for other in others:
+                    other.resume()
+
+    def confirm(self, trial: Trial) -> dict[str, Measurement]:
+        data = self._payload.directory / "data" / "test"
+        if self._test_targets is None:
+            self._test_targets = write_split(self._payload.task.test, data)
+        return self.evaluator.measure_again(trial, data, self._test_targets)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Request:
     """What to measure. Paths are strings because the request travels as JSON.
 
     `data` is a directory of one .npy file per input; `predictions` is where the outputs go ("" to skip them);
-    `baseline` is the artifact to be paired with ("" to skip timing).
+    `baseline` is the artifact to be paired with ("" to skip timing), on `baseline_runtime` ("" for the same runtime).
     """
 
     runtime: str
@@ -35,6 +35,7 @@ class Request:
     answer: str
     data: str
     baseline: str = ""
+    baseline_runtime: str = ""
     predictions: str = ""
     threads: int = 1
     batch: int = 1
@@ -94,7 +95,8 @@ def measure(request: Request) -> dict[str, Measurement]:
     if request.predictions:
         np.save(request.predictions, predict(candidate, inputs), allow_pickle=False)
     if request.baseline:
-        baseline = runtime.load(Path(request.baseline), threads=request.threads)
+        other = RUNTIMES.get(request.baseline_runtime or request.runtime)()
+        baseline = other.load(Path(request.baseline), threads=request.threads)
         how = timing.CONFIRM if request.confirm else timing.SEARCH
         paired = timing.time_paired(lambda: baseline.run(warm), lambda: candidate.run(warm), how)
         found |= timing.latency_measurements(paired, host=request.host)
@@ -105,19 +107,22 @@ def measure(request: Request) -> dict[str, Measurement]:
 
 
 def main() -> None:
-    """Read the request, measure, write the answer: {"metrics": ...} or {"error": ..., "hint": ...}."""
+    """Read the request, measure, write the answer: {"metrics": ...}, or what `reply` makes of an error."""
     request = Request(**json.load(sys.stdin))
+    reply(request.answer, lambda: {"metrics": {k: asdict(v) for k, v in measure(request).items()}})
+
+
+def reply(path: str, work: Callable[[], dict[str, object]]) -> None:
+    """Write what `work` returns, or {"error": ..., "hint": ..., "kind": ...}, as JSON to `path`, all or nothing."""
     try:
-        answer: dict[str, object] = {"metrics": {k: asdict(v) for k, v in measure(request).items()}}
+        answer = work()
     except PetraError as error:
         answer = {"error": error.message, "hint": error.hint, "kind": type(error).__name__}
     answer["torch_loaded"] = "torch" in sys.modules
-    temporary = Path(request.answer).with_suffix(".tmp")
+    temporary = Path(path).with_suffix(".tmp")
     temporary.write_text(json.dumps(answer))
-    os.replace(temporary, request.answer)
+    os.replace(temporary, path)
 
 
 if __name__ == "__main__":
     main()
-
-

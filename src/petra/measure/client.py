@@ -1,4 +1,4 @@
-"""Asking the measuring process: write the data it needs, start it, read its answer."""
+"""Asking the measuring process: write the data it needs, start it, read its answer. Loads torch only to write splits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from petra.core.errors import ArtifactError, PetraError
 from petra.core.measurement import Measurement
 from petra.measure.bench_main import Request
-from petra.tasks.data import Split
-from petra.tasks.inputs import named
+
+if TYPE_CHECKING:
+    from petra.tasks.data import Split
 
 TIME_LIMIT_S = 600.0
 
@@ -30,6 +32,8 @@ def write_split(split: Split, directory: Path, *, limit: int | None = None) -> n
 
     `limit` keeps only the first items. Existing files are replaced.
     """
+    from petra.tasks.inputs import named
+
     directory.mkdir(parents=True, exist_ok=True)
     columns: dict[str, list[np.ndarray]] = {}
     targets, count = [], 0
@@ -46,21 +50,30 @@ def write_split(split: Split, directory: Path, *, limit: int | None = None) -> n
 
 
 def run_bench(request: Request, *, time_limit_s: float = TIME_LIMIT_S) -> dict[str, Measurement]:
-    """Measure in a fresh process.
+    """Measure in a fresh process. Errors as in `ask`."""
+    answer = ask("petra.measure.bench_main", asdict(request), time_limit_s=time_limit_s)
+    return {name: Measurement(**value) for name, value in answer["metrics"].items()}
 
-    Raises ArtifactError with the runtime's own reason when the file does not load or run, BenchDied when the process
-    crashed or exceeded the time limit.
+
+def ask(module: str, request: dict[str, Any], *, time_limit_s: float = TIME_LIMIT_S) -> dict[str, Any]:
+    """Run ``python -m module`` on a JSON request and return its JSON answer.
+
+    The request names an `artifact` and a number of `threads`; where the answer goes is filled in here. Raises
+    ArtifactError with the runtime's own reason when the file does not load or run, BenchDied when the process crashed or
+    exceeded the time limit.
     """
     with tempfile.TemporaryDirectory(prefix="petra-bench-") as scratch:
-        request = replace(request, answer=str(Path(scratch) / "answer.json"))
-        threads = str(request.threads)
-        environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+        answer_path = Path(scratch) / "answer.json"
+        threads = str(request["threads"])
+        environment = os.environ | dict.fromkeys(
+            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads
+        )
         package_root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, environment.get("PYTHONPATH", "")]))
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "petra.measure.bench_main"],
-                input=json.dumps(asdict(request)),
+                [sys.executable, "-m", module],
+                input=json.dumps(request | {"answer": str(answer_path)}),
                 capture_output=True,
                 text=True,
                 timeout=time_limit_s,
@@ -69,12 +82,11 @@ def run_bench(request: Request, *, time_limit_s: float = TIME_LIMIT_S) -> dict[s
                 start_new_session=True,  # Ctrl-C is the parent's to handle: a measurement under way finishes
             )
         except subprocess.TimeoutExpired:
-            raise BenchDied(f"measuring {request.artifact} took more than {time_limit_s:.0f} s") from None
-        answer_path = Path(request.answer)
+            raise BenchDied(f"measuring {request['artifact']} took more than {time_limit_s:.0f} s") from None
         if not answer_path.is_file():
             last = done.stderr.strip().splitlines()[-1:] or ["no output"]
             raise BenchDied(f"the measuring process ended with exit code {done.returncode}: {last[0]}")
-        answer = json.loads(answer_path.read_text())
+        answer: dict[str, Any] = json.loads(answer_path.read_text())
     if "error" in answer:
         raise ArtifactError(answer["error"], hint=answer["hint"])
-    return {name: Measurement(**value) for name, value in answer["metrics"].items()}
+    return answer

@@ -99,9 +99,7 @@ def percentile(samples: tuple[float, ...], q: float) -> float:
 def latency_measurements(paired: Paired, *, host: str) -> dict[str, Measurement]:
     """latency_ms (p50), latency_p95_ms and latency_ratio of the candidate."""
     n = len(paired.candidate_s)
-    spread = 1.4826 * statistics.median(
-        abs(s - statistics.median(paired.candidate_s)) for s in paired.candidate_s
-    )
+    spread = 1.4826 * statistics.median(abs(s - statistics.median(paired.candidate_s)) for s in paired.candidate_s)
     return {
         "latency_ms": Measurement(
             1e3 * statistics.median(paired.candidate_s), 1e3 * 1.2533 * spread / math.sqrt(n), n, "ms", host

@@ -33,7 +33,8 @@ def model_card(
     untouched = not trial.pipeline.stages
     sections = [
         f"# {subject(record)}: trial {trial.number}",
-        f"`{file}` is " + ("the untouched model" if untouched else "a compressed version of the model")
+        f"`{file}` is "
+        + ("the untouched model" if untouched else "a compressed version of the model")
         + f", found by petra {_version(record.host, 'petra') or __version__}, exported for {record.config.target.runtime}, reloaded in a"
         " fresh process, checked against the PyTorch model and measured as the file it is.",
         "## How it was made",
@@ -106,7 +107,9 @@ def _pipeline(trial: Trial) -> str:
 def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     rows = ["| | this model | untouched model | change |", "|---|---:|---:|---:|"]
     for split, mine, base in _qualities(trial, baseline):
-        rows.append(f"| {record.metric}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |")
+        rows.append(
+            f"| {record.metric}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |"
+        )
     for name in _COSTS:
         new, old = _pair(trial, baseline, name)
         if new and old:
@@ -118,8 +121,7 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
         f"Latency over the untouched model's, measured in turns in one process: {ratio.mean:.2f}x{within}. Of the two, "
         "this ratio carries to other times and machines better than milliseconds.",
         f"± is one standard error. The search chose by {record.metric} on the validation split; the test split was read "
-        "once, for models already chosen."
-        + ("" if trial.test else " This model has not been confirmed on it."),
+        "once, for models already chosen." + ("" if trial.test else " This model has not been confirmed on it."),
     ]
     return "\n".join(rows) + "\n\n" + "\n\n".join(notes)
 

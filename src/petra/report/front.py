@@ -119,7 +119,9 @@ class Front:
         if isinstance(which, int):
             return Member(self._numbered(which), self)
         if which == "knee":
-            return Member(self.members[knee([[o.cost(t.metrics) for o in self.objectives] for t in self.members])], self)
+            return Member(
+                self.members[knee([[o.cost(t.metrics) for o in self.objectives] for t in self.members])], self
+            )
         tied = self._tied(which)
         return Member(min(tied, key=lambda t: (self._loss(t), t.number)), self)
 
@@ -187,7 +189,9 @@ class Front:
         return f"none of {len(candidates)} trials is feasible: " + "; ".join(parts)
 
     def _empty(self) -> ConfigError:
-        loosen = "loosen the constraints, or give the search more time" if self.constraints else "see `petra show --all`"
+        loosen = (
+            "loosen the constraints, or give the search more time" if self.constraints else "see `petra show --all`"
+        )
         return ConfigError(f"the front is empty: {self.why_empty()}", hint=loosen)
 
     # ---- showing -------------------------------------------------------------------------------------------------

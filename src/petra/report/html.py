@@ -48,8 +48,8 @@ def render(record: StudyRecord) -> str:
     sections = [
         _summary(record, front),
         _front_section(front),
-        _members(front),
         _figures(front),
+        _members(front),
         _failures(front),
         _host(record),
         _reproduce(record),
@@ -145,7 +145,14 @@ def front_table(front: Front) -> str:
     if base is None:
         return f"<p>{esc(front.why_empty())}</p>"
     shown = [base, *(m for m in front.members if m is not base)]
-    head = ["trial", f"{esc(front.metric)}, test", "latency ratio", "size", "latency", f"{esc(front.metric)}, validation"]
+    head = [
+        "trial",
+        f"{esc(front.metric)}, test",
+        "latency ratio",
+        "size",
+        "latency",
+        f"{esc(front.metric)}, validation",
+    ]
     head += ["throughput", "parameters", "MACs", "memory"]
     caption = (
         "Models that no other beats in every objective. ± is one standard error; under a figure its change against the "
@@ -264,7 +271,9 @@ def _failures(front: Front) -> str:
         rows.append([esc(stage), esc(kind), str(count), esc(shown), esc(pipeline_in_words(example.pipeline))])
     head = ["stage", "reason", "trials", "for example", "its pipeline"]
     failed = sum(count for _, count, _ in counts)
-    caption = f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in and the reason"
+    caption = (
+        f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in and the reason"
+    )
     table = page.table(head, rows, caption=caption, classes=("name", "name", "", "text", "text"))
     drawn = page.figure("failures", plots.failures_figure(front).to_json(), caption="Failures by stage and reason")
     return f"<h2>Failures</h2>{table}{drawn}"

@@ -27,7 +27,7 @@ a { color: var(--accent); }
 .scroll { overflow-x: auto; max-width: 100%; }
 .scroll:focus-visible { outline: 2px solid var(--accent); }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
+th, td { padding: 0.35rem 0.55rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; }
 .text { text-align: left; white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
@@ -62,8 +62,8 @@ SCRIPT = """
   const plots = [];
   for (const holder of document.querySelectorAll("[data-figure]")) {
     const figure = JSON.parse(document.getElementById(holder.dataset.figure).textContent);
-    const narrow = window.matchMedia("(max-width: 40rem)").matches;
-    const options = { responsive: true, displaylogo: false, displayModeBar: narrow ? false : "hover" };
+    const mouse = window.matchMedia("(hover: hover) and (min-width: 40rem)").matches;
+    const options = { responsive: true, displaylogo: false, displayModeBar: mouse ? "hover" : false };
     Plotly.newPlot(holder, figure.data, figure.layout, options).then(function () { Plotly.relayout(holder, colours()); });
     plots.push(holder);
   }
@@ -142,4 +142,3 @@ def page(title: str, body: str, *, library: str) -> str:
         "<noscript><p>The figures need JavaScript; all they show is in the tables too.</p></noscript>"
         f"{scripts}</body></html>\n"
     )
-

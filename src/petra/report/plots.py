@@ -22,8 +22,8 @@ from petra.search.scaling import Scaling, scale
 
 FRONT, OTHER, INFEASIBLE, BASELINE, BOUND = "#d9622b", "#7d8aa0", "#b0578d", "#2f7ed8", "#c0392b"
 _TITLES = {
-    "latency_ratio": "latency, untouched model = 1",
-    "throughput_ratio": "throughput, untouched model = 1",
+    "latency_ratio": "latency ratio",
+    "throughput_ratio": "throughput ratio",
     "size_bytes": "size, bytes",
     "latency_ms": "latency, ms",
     "latency_p95_ms": "95th percentile latency, ms",
@@ -37,7 +37,7 @@ _TITLES = {
 
 def title_of(metric: str, quality: str) -> str:
     """Axis title of a metric; `quality` is the task's name for its own."""
-    return f"{quality}, validation split" if metric == "quality" else _TITLES[metric]
+    return f"{quality}, validation" if metric == "quality" else _TITLES[metric]
 
 
 def objective_pairs(front: Front) -> list[tuple[Objective, Objective]]:
@@ -69,7 +69,7 @@ def _finished(figure: go.Figure) -> go.Figure:
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 70, "r": 15, "t": 15, "b": 60},
+        margin={"l": 70, "r": 15, "t": 40, "b": 55},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hoverlabel={"align": "left"},
         font={"size": 13},
@@ -191,7 +191,7 @@ def _draw_bounds(
 def _label_axis(figure: go.Figure, front: Front, axis: str, objective: Objective, col: int) -> None:
     better = "more is better" if objective.maximize else "less is better"
     update = figure.update_xaxes if axis == "x" else figure.update_yaxes
-    title = f"{html.escape(title_of(objective.metric, front.metric))}<br><sup>{better}</sup>"
+    title = f"{html.escape(title_of(objective.metric, front.metric))} ({better})"
     update(title_text=title, automargin=True, row=1, col=col, **_axis_style(objective.metric))
 
 
@@ -210,7 +210,11 @@ def single_figure(front: Front) -> go.Figure:
     figure = go.Figure()
     for name, trials, marker in (
         ("feasible", feasible, {"color": OTHER, "size": 8}),
-        ("infeasible", [t for t in measured if t not in feasible], {"color": INFEASIBLE, "symbol": "x-thin-open", "size": 9}),
+        (
+            "infeasible",
+            [t for t in measured if t not in feasible],
+            {"color": INFEASIBLE, "symbol": "x-thin-open", "size": 9},
+        ),
     ):
         if trials:
             figure.add_trace(
@@ -324,7 +328,9 @@ def failures_figure(front: Front) -> go.Figure:
             for kind in kinds
         ]
     )
-    figure.update_xaxes(title_text="trials", gridcolor="rgba(128,128,128,0.25)", dtick=_whole(max(number.values(), default=1)))
+    figure.update_xaxes(
+        title_text="trials", gridcolor="rgba(128,128,128,0.25)", dtick=_whole(max(number.values(), default=1))
+    )
     figure.update_yaxes(automargin=True, autorange="reversed")
     return _finished(figure).update_layout(barmode="stack", showlegend=True)
 

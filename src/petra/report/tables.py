@@ -144,7 +144,12 @@ def _pipelines(trials: Sequence[Trial], *, width: int) -> RenderableType:
 
 
 def _table(
-    columns: Sequence[Column], rows: Sequence[Trial], *, width: int, rule_after_first: bool = False, fold_last: bool = False
+    columns: Sequence[Column],
+    rows: Sequence[Trial],
+    *,
+    width: int,
+    rule_after_first: bool = False,
+    fold_last: bool = False,
 ) -> Table:
     """The rows in as many columns as `width` has room for. With `fold_last`, the last column takes what is left."""
     cells = {c.title + str(i): [c.cell(t) for t in rows] for i, c in enumerate(columns)}
@@ -185,10 +190,14 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
     styles = {TrialStatus.COMPLETE: "green", TrialStatus.INFEASIBLE: "yellow"}
     columns = [
         Column("#", lambda t: f"{'* ' if t.number in numbers else ''}{t.number}"),
-        Column("status", lambda t: Text(t.status.value.replace("_", " "), style=styles.get(t.status, "red")), right=False),
+        Column(
+            "status", lambda t: Text(t.status.value.replace("_", " "), style=styles.get(t.status, "red")), right=False
+        ),
         *(Column(front.metric if o.metric == "quality" else o.metric, objective(o)) for o in front.objectives),
         Column("time", lambda t: duration(t.seconds), 1),
-        Column("from", lambda t: t.origin.move + ("" if t.origin.parent is None else f" {t.origin.parent}"), 2, right=False),
+        Column(
+            "from", lambda t: t.origin.move + ("" if t.origin.parent is None else f" {t.origin.parent}"), 2, right=False
+        ),
         Column("pipeline", outcome, right=False),
     ]
     return Group(

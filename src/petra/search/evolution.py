@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.pipeline import Pipeline
 from petra.core.rng import generator
 from petra.core.trial import Origin, Proposal, Trial
 from petra.moo.dominance import front_mask, ranks
@@ -75,7 +75,7 @@ class EvolutionSearcher(Searcher):
             if self.stop_reason:
                 break
             rng = generator(self.problem.seed, "evolution", self._generation, slot)
-            made = self._child(rng) if self._generation else self._founder(slot, rng)
+            made = self._child(rng) if self._generation else self._founder(rng)
             made = made or self._stranger(rng)
             if made is None:
                 self.stop_reason = "no new pipeline found: the space is used up"
@@ -101,17 +101,12 @@ class EvolutionSearcher(Searcher):
         self._generation += 1
         self._watch_progress()
 
-    def _founder(self, slot: int, rng: np.random.Generator) -> tuple[Pipeline, Origin] | None:
-        """Single stages of every kind first, in an order of the seed's, so that each method is seen."""
-        space = self.problem.space
-        alone = [name for name in sorted(space.cards) if space.is_legal(Pipeline((StageSpec(name),)))]
-        order = generator(self.problem.seed, "evolution", "founders").permutation(len(alone))
-        if slot >= len(alone):
-            return None
-        card = space.cards[alone[int(order[slot])]]
+    def _founder(self, rng: np.random.Generator) -> tuple[Pipeline, Origin] | None:
+        """A random pipeline with a kind of stage not seen yet, while there is one: each method gets its chance."""
+        missing = self.problem.space.cards.keys() - {s.kind for p in self._asked for s in p.pipeline}
         for _ in range(TRIES):
-            pipeline = Pipeline((card.sample(rng),))
-            if pipeline.key not in self._proposed:
+            pipeline = self.problem.space.sample(rng)
+            if pipeline.key not in self._proposed and (not missing or any(s.kind in missing for s in pipeline)):
                 return pipeline, Origin("initial")
         return None
 

@@ -33,10 +33,12 @@ class Move:
     scope: str = ""
 
     def concerns(self, space: Space) -> bool:
-        """Whether it can ever act: a global move needs a stage with a parameter of its scope."""
+        """Whether it can ever act: a global move needs a stage with a parameter of its scope that can be changed."""
         if not self.scope:
             return True
-        return any(p.scope == self.scope for card in space.cards.values() for p in card.parameters)
+        declared = [p for card in space.cards.values() for p in card.parameters if p.scope == self.scope]
+        # A domain returns the value it was given exactly when it has no other.
+        return any(p.domain.perturb(p.default, np.random.default_rng(0)) != p.default for p in declared)
 
 
 def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:

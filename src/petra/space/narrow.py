@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Value
@@ -28,7 +29,7 @@ def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> Stag
 
 
 def _narrowed(parameter: Parameter, given: object, *, where: str) -> Parameter:
-    values = list(given) if isinstance(given, list | tuple) else [given]
+    values: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     if isinstance(parameter.default, float):
         values = [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values]
     for value in values:

@@ -70,16 +70,13 @@ class Space:
         """Why `pipeline` is not legal, naming the stage by position; '' when it is."""
         if len(pipeline) > self.max_length:
             return f"{len(pipeline)} stages, at most {self.max_length} allowed"
-        facts = self.facts
+        facts, previous = self.facts, ""
         for i, stage in enumerate(pipeline):
             if stage.kind not in self.cards:
                 return f"stage {i + 1}: unknown stage {stage.kind!r}; {did_you_mean(stage.kind, self.cards)}"
-            if i and pipeline.stages[i - 1].kind == stage.kind:
-                return f"stage {i + 1}: {stage.kind} directly after {stage.kind}"
-            objection = self.cards[stage.kind].effects.objection(facts)
-            if objection:
-                return f"stage {i + 1}: {stage.kind} {objection}"
-            facts = self.cards[stage.kind].effects.after(facts)
+            if objection := self._objection(stage.kind, facts, previous):
+                return f"stage {i + 1}: {objection}"
+            facts, previous = self.cards[stage.kind].effects.after(facts), stage.kind
         return ""
 
     def is_legal(self, pipeline: Pipeline) -> bool:
@@ -105,21 +102,25 @@ class Space:
         Stages after which nothing may follow come last, unless there is no other; only then is it shorter.
         """
         length = int(rng.integers(1, self.max_length + 1))
-        pipeline = Pipeline()
-        while len(pipeline) < length:
-            options = self._continuations(pipeline)
+        stages: list[StageSpec] = []
+        facts, previous = self.facts, ""
+        while len(stages) < length:
+            options = self._next(facts, previous)
+            if len(stages) + 1 < length:
+                options = [n for n in options if self._next(self.cards[n].effects.after(facts), n)] or options
             if not options:
                 break
-            if len(pipeline) + 1 < length:
-                options = [n for n in options if self._continuations(_extended(pipeline, StageSpec(n)))] or options
-            card = self.cards[options[int(rng.integers(len(options)))]]
-            pipeline = _extended(pipeline, card.sample(rng))
-        return pipeline
+            previous = options[int(rng.integers(len(options)))]
+            facts = self.cards[previous].effects.after(facts)
+            stages.append(self.cards[previous].sample(rng))
+        return Pipeline(tuple(stages))
 
-    def _continuations(self, pipeline: Pipeline) -> list[str]:
-        """Names of the stages that may follow a pipeline."""
-        return [name for name in sorted(self.cards) if self.is_legal(_extended(pipeline, StageSpec(name)))]
+    def _next(self, facts: frozenset[str], previous: str) -> list[str]:
+        """Names of the stages that may run where `facts` hold and `previous` came last."""
+        return [name for name in sorted(self.cards) if not self._objection(name, facts, previous)]
 
-
-def _extended(pipeline: Pipeline, stage: StageSpec) -> Pipeline:
-    return Pipeline((*pipeline.stages, stage))
+    def _objection(self, kind: str, facts: frozenset[str], previous: str) -> str:
+        if kind == previous:
+            return f"{kind} directly after {kind}"
+        objection = self.cards[kind].effects.objection(facts)
+        return f"{kind} {objection}" if objection else ""

@@ -91,7 +91,9 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
-            raise DataError(f"a batch file wants {module}.{name}", hint="not an official CIFAR-10 batch; do not trust it")
+            raise DataError(
+                f"a batch file wants {module}.{name}", hint="not an official CIFAR-10 batch; do not trust it"
+            )
         return self.ALLOWED[module, name]
 
 

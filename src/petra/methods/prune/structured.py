@@ -27,7 +27,7 @@ from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, map_inputs, named_outputs, prediction
 from petra.training.loop import TrainConfig
 
-TAYLOR_BATCHES = 8
+TAYLOR_BATCHES = 16
 TAYLOR_BATCH_SIZE = 64
 TAYLOR_SMOOTHING = 0.1  # items learnt by heart have no gradient otherwise, and the few that are not decide alone
 ITERATIVE = {"schedule": ("iterative",)}

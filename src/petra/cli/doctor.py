@@ -1,0 +1,72 @@
+"""petra doctor: what this machine can do, and what to know before trusting numbers from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from petra.cli.output import JsonFlag, say, say_json
+
+
+def doctor(as_json: JsonFlag = False) -> None:
+    """Describe this machine as petra sees it, and warn of what makes models or measurements worse on it.
+
+        petra doctor
+        petra doctor --json
+    """
+    found = examine()
+    if as_json:
+        say_json(found)
+        return
+    sets = [name for name, has in found["instruction_sets"].items() if has]
+    say(f"CPU      {found['cpu']}, {found['cores']} cores usable, load {found['load']:.1f}")
+    say(f"         {', '.join(sets) or 'none of the instruction sets that matter here'}")
+    say(f"memory   {found['memory_gb']} GiB, {found['memory_free_gb']} GiB free")
+    say(f"GPU      {', '.join(found['gpus']) or 'none'}")
+    say(f"torch    {found['versions'].get('torch', '')}, bf16 {'in hardware' if found['fast_bf16'] else 'emulated: not used'}")
+    for name, version in found["runtimes"].items():
+        say(f"runtime  {name} {version or 'is not installed'}")
+    others = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v and k != "torch")
+    say(f"versions Python {found['python']}, {others}")
+    for warning in found["warnings"]:
+        say(f"note:    {warning}")
+
+
+def examine() -> dict[str, Any]:
+    """Everything `petra doctor` prints, as plain data."""
+    import psutil
+    import torch
+
+    from petra.measure.host import describe_host
+    from petra.runtimes.table import RUNTIMES
+    from petra.training.precision import has_fast_bf16
+
+    host = describe_host()
+    found: dict[str, Any] = dict(host)
+    found["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    found["memory_free_gb"] = round(psutil.virtual_memory().available / 2**30, 1)
+    found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    found["fast_bf16"] = has_fast_bf16("cuda" if found["gpus"] else "cpu")
+    found["runtimes"] = {name: RUNTIMES.get(name)().version() for name in RUNTIMES.names()}
+    found["warnings"] = warnings(found)
+    return found
+
+
+def warnings(found: Mapping[str, Any]) -> list[str]:
+    """What a person should know before a study on this machine."""
+    sets: Mapping[str, bool] = found["instruction_sets"]
+    said = []
+    if not any(sets.get(name) for name in ("AVX-512 VNNI", "AVX-VNNI", "AMX int8", "Arm dot product", "Arm i8mm")):
+        said.append("no integer dot-product instructions: int8 models gain less speed here than on newer machines")
+    if not found["fast_bf16"]:
+        said.append("bf16 is not in hardware: training runs in fp32")
+    if found["load"] > 0.5 * found["cores"]:
+        said.append(
+            f"load is {found['load']:.1f} on {found['cores']} cores: other work runs here; trust ratios, not milliseconds"
+        )
+    if found["memory_free_gb"] < 4:
+        said.append("less than 4 GiB of memory are free: lower limits.trial_memory and limits.workers")
+    if not any(found["runtimes"].values()):
+        said.append("no runtime is installed: pip install onnxruntime")
+    return said

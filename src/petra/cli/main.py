@@ -1,0 +1,60 @@
+"""The `petra` command. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from petra import __version__
+from petra.cli import artifact, doctor, methods, results, search
+from petra.cli.output import PetraGroup
+
+app = typer.Typer(
+    cls=PetraGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Search over training and compression pipelines for the Pareto set of deployable models.",
+    epilog="Start with: petra demo",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"petra {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    # What these libraries log on import concerns their own optional parts, not the person at the terminal.
+    for library in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+_PANELS = {
+    "Search": (search.demo, search.run, search.resume),
+    "Results": (results.show, results.report, results.export),
+    "Model files": (artifact.verify, artifact.bench),
+    "About petra and this machine": (methods.methods, doctor.doctor),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 a bug, 2 a mistake in the input, 130 interrupted."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

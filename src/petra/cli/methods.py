@@ -1,0 +1,103 @@
+"""petra methods: what the search can do to a model."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from petra.cli.output import JsonFlag, say, say_json
+
+if TYPE_CHECKING:
+    from petra.space.domains import Parameter
+    from petra.space.space import StageCard
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One stage, in full.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the stages a pipeline is made of; with a name, its card and its parameters.
+
+    petra methods
+    petra methods prune.structured
+    """
+    from petra.methods.table import STAGES
+
+    if name is not None:
+        stage = STAGES.get(name)
+        card, text = stage.card(), inspect.cleandoc(stage.__doc__ or "")
+        if as_json:
+            say_json(_plain(card) | {"doc": text})
+            return
+        paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+        say("\n\n".join([card.name, *paragraphs, _effects(card)]) + "\n")
+        say(_parameters(card))
+        return
+    cards = [STAGES.get(each).card() for each in STAGES.names()]
+    if as_json:
+        say_json([_plain(card) for card in cards])
+        return
+    table = _table("stage", "what it does", "effects")
+    for card in cards:
+        table.add_row(card.name, card.summary, _effects(card))
+    say(table)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def _effects(card: StageCard) -> str:
+    effects = card.effects
+    parts = (
+        ("needs", effects.needs),
+        ("not with", effects.forbids),
+        ("gives", effects.gives),
+        ("ends", effects.removes),
+    )
+    return "; ".join(f"{word} {', '.join(sorted(facts))}" for word, facts in parts if facts)
+
+
+def _parameters(card: StageCard) -> Table:
+    table = _table("parameter", "default", "searched", "allowed", "what it is")
+    for p in card.parameters:
+        allowed = "" if str(p.limits) == str(p.domain) else str(p.limits)
+        table.add_row(p.name, str(p.default), str(p.domain), allowed, p.doc + (f", when {_when(p)}" if p.when else ""))
+    return table
+
+
+def _when(parameter: Parameter) -> str:
+    return " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in parameter.when.items())
+
+
+def _plain(card: StageCard) -> dict[str, object]:
+    effects = card.effects
+    return {
+        "name": card.name,
+        "summary": card.summary,
+        "effects": {
+            "needs": sorted(effects.needs),
+            "forbids": sorted(effects.forbids),
+            "gives": sorted(effects.gives),
+            "removes": sorted(effects.removes),
+        },
+        "parameters": [
+            {
+                "name": p.name,
+                "default": p.default,
+                "domain": str(p.domain),
+                "limits": str(p.limits),
+                "doc": p.doc,
+                "when": {name: list(values) for name, values in p.when.items()},
+                "scope": p.scope,
+            }
+            for p in card.parameters
+        ],
+    }

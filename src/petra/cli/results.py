@@ -1,0 +1,89 @@
+"""petra show, report, export: look at a study and take models out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from petra.cli.output import JsonFlag, say, say_json, width
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The study's directory.")]
+
+
+def show(
+    directory: Directory,
+    everything: Annotated[bool, typer.Option("--all", help="All trials and failures, not only the front.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the front of a study, which may still be running.
+
+    petra show petra-demo
+    petra show petra-demo --all
+    petra show petra-demo --json | jq '.front[].words'
+    """
+    from petra.report.front import Front
+    from petra.report.plain import front_data, trial_data
+    from petra.report.tables import failures_view, front_view, trials_view
+
+    front = Front.load(directory)
+    if as_json:
+        data = front_data(front)
+        say_json(data | {"all": [trial_data(t) for t in front.trials]} if everything else data)
+        return
+    if not everything:
+        say(front_view(front, width=width()))
+        return
+    say(trials_view(front, width=width()))
+    if any(t.failure for t in front.trials):
+        say("\nFailures")
+        say(failures_view(front))
+
+
+def report(
+    directory: Directory,
+    out: Annotated[Path | None, typer.Option(help="The HTML file; by default report.html in the study.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the report of a study: one HTML file that needs no network.
+
+    petra report petra-demo
+    petra report petra-demo --out digits.html
+    """
+    from petra.report.html import write_report
+
+    path = write_report(directory, out)
+    if as_json:
+        say_json({"report": str(path)})
+    else:
+        say(str(path))
+
+
+def export(
+    directory: Directory,
+    pick: Annotated[
+        str, typer.Option(help="smallest, fastest, best, knee, or the number of a trial on the front.")
+    ] = "knee",
+    to: Annotated[
+        Path | None, typer.Option(help="A model file, or a directory for a bundle. Default: DIR/export/PICK")
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="onnx or pt2: refused unless the study measured it.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy a measured model out of a study, with its pipeline, figures, parity result and model card.
+
+    petra export petra-demo --pick knee
+    petra export petra-demo --pick smallest --to model.onnx
+    petra export petra-demo --pick 17 --to models/seventeen/
+    """
+    from petra.report.front import Front
+
+    member = Front.load(directory).pick(pick)
+    path = member.export(to or f"{directory / 'export' / pick}/", format)
+    if as_json:
+        say_json({"trial": member.number, "file": str(path), "picked": pick})
+        return
+    say(f"{path}: {member}")
+    if not member.trial.pipeline.stages:
+        say("This is the untouched model: nothing that was tried beats it here.")

@@ -1,0 +1,248 @@
+"""petra demo, run, resume: search, watch, and say what to do next."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from petra.cli.output import JsonFlag, console, note, say, say_json, width
+from petra.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from petra.report.record import StudyRecord
+    from petra.study import Study
+
+SOURCE_NOTE = "source_path"  # where the study file lay, so that `resume` finds its modules from anywhere
+DEMO_TIME = "150 s"
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def demo(
+    workdir: Annotated[Path, typer.Option(help="Where the study goes.")] = Path("petra-demo"),
+    time: Annotated[str, typer.Option(help="Time to search, such as '90 s' or '5 min'.")] = DEMO_TIME,
+    quiet: Quiet = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compress a small digits classifier, in about three minutes: search, front, report, model files.
+
+    Run it again to continue an interrupted demo.
+
+        petra demo
+        petra demo --workdir /tmp/try --time "5 min"
+    """
+    from petra.config import parse_config
+    from petra.store.store import Store
+
+    config = parse_config({"workload": "digits", "budget": {"time": time}, "workdir": str(workdir)}, where="demo")
+    record = _record(workdir) if Store.exists(workdir) else None
+    if record and record.config.model_dump(exclude={"workdir"}) == config.model_dump(exclude={"workdir"}):
+        done = _finished(record)
+    else:
+        done = False
+    if not done:
+        from petra.api import create_or_continue
+        from petra.sources import resolve_source
+
+        note("training the digits classifier")
+        _conduct(create_or_continue(config, *resolve_source(config)), quiet=quiet)
+    else:
+        note(f"{workdir}: the demo has finished already; it searches on with: petra resume {workdir} --time '+2 min'")
+    _conclude(workdir, as_json=as_json, exports=("knee", "smallest"))
+
+
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    workdir: Annotated[Path | None, typer.Option(help="Where the study goes, instead of the file's workdir.")] = None,
+    time: Annotated[str | None, typer.Option(help="Time to search, such as '30 min', instead of the file's.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials, instead of the file's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the file's.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Candidates built side by side.")] = None,
+    quiet: Quiet = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a study from a YAML file, or continue it where it stopped.
+
+    Functions named as `package.module:callable` are looked for beside the file, in the current directory and in the
+    environment.
+
+        petra run study.yaml
+        petra run study.yaml --time "2 h" --workers 4 --workdir runs/first
+    """
+    from petra.config import load_config, parse_config
+
+    config = load_config(study)
+    overrides: dict[str, Any] = {}
+    if workdir is not None:
+        overrides["workdir"] = str(workdir)
+    if seed is not None:
+        overrides["seed"] = seed
+    if time is not None or trials is not None:
+        given = {"time": time, "trials": trials}
+        overrides["budget"] = config.budget.model_dump() | {k: v for k, v in given.items() if v is not None}
+    if workers is not None:
+        overrides["limits"] = config.limits.model_dump() | {"workers": workers}
+    parse_config(config.model_dump() | overrides, where=str(study))  # before torch is loaded
+    _find_modules(study.resolve().parent)
+
+    from petra.api import study_from_file
+
+    ready = study_from_file(study, overrides=overrides)
+    _remember_source(ready, study.resolve().parent)
+    _conduct(ready, quiet=quiet)
+    _conclude(ready.directory, as_json=as_json)
+
+
+def resume(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The study's directory.")],
+    time: Annotated[str | None, typer.Option(help="New total time, such as '1 h'; '+10 min' adds to it.")] = None,
+    trials: Annotated[str | None, typer.Option(help="New total number of trials; '+20' adds to it.")] = None,
+    quiet: Quiet = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Continue a study exactly where it stopped, with more budget if you give it.
+
+    A limit that is spent and not raised here is lifted when you raise another one.
+
+        petra resume petra-demo --time "+10 min"
+        petra resume runs/first --trials 200
+    """
+    record = _record(directory)
+    budget = _extended(record, time, trials)
+    if budget is None and _finished(record):
+        note(f"{directory}: finished: {record.stop_reason}")
+        note(f"search on with: petra resume {directory} --time '+10 min'")
+        _conclude(directory, as_json=as_json)
+        return
+    source = _source_of(directory)
+    _find_modules(*([Path(source)] if source else []))
+
+    from petra.api import resume_study
+
+    _conduct(resume_study(directory, budget=budget), quiet=quiet)
+    _conclude(directory, as_json=as_json)
+
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+def _conduct(study: Study, *, quiet: bool) -> None:
+    """Run a study under a progress display; Ctrl-C says how to continue and exits with 130."""
+    from petra.cli.progress import watching
+    from petra.progress import Silent
+
+    try:
+        if quiet:
+            study.run(Silent())
+        else:
+            with watching(console(stderr=True), study.problem().objectives) as listener:
+                study.run(listener)
+    except KeyboardInterrupt:
+        finished = sum(t.number > 0 for t in study.trials)
+        note(f"\nstopped: {finished} finished trials are kept in {study.directory}")
+        again = f"petra resume {study.directory}" if study.config.has_source else "the same call of petra.compress"
+        note(f"continue with: {again}")
+        raise typer.Exit(130) from None
+
+
+def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) -> None:
+    """The front, the report, exported bundles, and what to do next."""
+    from petra.report.front import Front
+    from petra.report.html import write_report
+    from petra.report.plain import front_data
+    from petra.report.tables import front_view
+
+    front = Front.load(directory)
+    report = write_report(directory)
+    bundles = {pick: front.pick(pick).export(f"{directory / 'export' / pick}/") for pick in exports if front.members}
+    if as_json:
+        paths = {pick: str(path) for pick, path in bundles.items()}
+        say_json(front_data(front) | {"report": str(report), "exported": paths})
+        return
+    say(front_view(front, width=width()))
+    say("")
+    if front.members and not any(t.number for t in front.members):
+        say("Nothing that was tried beats the untouched model; give the search more time.")
+    say(f"report:    {report}")
+    for pick, path in bundles.items():
+        say(f"{pick + ':':10s} {path}")
+    say("Next:")
+    if bundles:
+        path = next(iter(bundles.values()))
+        say(f"  petra verify {path}")
+        say(f"  petra bench {path} --against {directory / 'artifacts' / '00000' / path.name}")
+    elif front.members:
+        say(f"  petra export {directory} --pick knee --to model{Path(front.members[0].artifact).suffix}")
+    say(f"  petra resume {directory} --time '+10 min'")
+
+
+def _record(directory: Path) -> StudyRecord:
+    from petra.report.record import StudyRecord
+
+    return StudyRecord.load(directory)
+
+
+def _spent(record: StudyRecord) -> dict[str, bool]:
+    """Which limits of the budget are reached."""
+    budget = record.config.budget
+    trials = sum(t.number > 0 for t in record.trials)
+    return {
+        "time": budget.time is not None and record.elapsed_s >= budget.time,
+        "trials": budget.trials is not None and trials >= budget.trials,
+        "generations": budget.generations is not None and "generations" in record.stop_reason,
+    }
+
+
+def _finished(record: StudyRecord) -> bool:
+    """Whether running it again would change nothing."""
+    return bool(record.stop_reason) and any(_spent(record).values())
+
+
+def _extended(record: StudyRecord, time: str | None, trials: str | None) -> dict[str, Any] | None:
+    """The new budget; None when nothing is to change."""
+    if time is None and trials is None:
+        return None
+    from petra.config import parse_duration
+
+    budget: dict[str, Any] = record.config.budget.model_dump()
+    done = sum(t.number > 0 for t in record.trials)
+    given: dict[str, Any] = {}
+    if time is not None:
+        try:
+            seconds = float(str(parse_duration(time.removeprefix("+"))))
+        except ValueError as error:
+            raise ConfigError(f"--time: {error}") from None
+        given["time"] = seconds + (max(record.elapsed_s, budget["time"] or 0.0) if time.startswith("+") else 0.0)
+    if trials is not None:
+        if not trials.removeprefix("+").isdigit():
+            raise ConfigError(f"--trials: got {trials!r}", hint="give a total such as 200, or '+50' for fifty more")
+        given["trials"] = int(trials) + (max(done, budget["trials"] or 0) if trials.startswith("+") else 0)
+    for name, spent in _spent(record).items():
+        if spent and name not in given:
+            note(f"the limit on {name} is spent; it is lifted")
+            budget[name] = None
+    return budget | given
+
+
+def _find_modules(*places: Path) -> None:
+    """Make modules beside the study file and in the current directory importable."""
+    for place in (Path.cwd(), *places):
+        if str(place) not in sys.path:
+            sys.path.insert(0, str(place))
+
+
+def _remember_source(study: Study, place: Path) -> None:
+    from petra.store.store import Store
+
+    with Store.open(study.directory, write=True) as store:
+        store.set_note(SOURCE_NOTE, str(place))
+
+
+def _source_of(directory: Path) -> str:
+    from petra.store.store import Store
+
+    with Store.open(directory, write=False) as store:
+        return str(store.note(SOURCE_NOTE) or "")

@@ -1,0 +1,47 @@
+"""The executor contract: who turns proposals into trials. The loop in `study.py` knows nothing more about it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from petra.core.measurement import Measurement
+from petra.core.trial import Proposal, Trial
+
+Remaining = Callable[[], float | None]
+OnNote = Callable[[Proposal, object], None]
+
+
+class Executor(ABC):
+    """Used as a context manager; leaving it ends whatever still runs."""
+
+    @abstractmethod
+    def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
+        """Trial 0 and facts worth keeping with the study (JSON data). Its trial may be a failed one."""
+
+    @abstractmethod
+    def use_baseline(self, baseline: Trial) -> None:
+        """Candidates are paired with, and judged against, this trial from now on. Comes before `run` and `confirm`."""
+
+    @abstractmethod
+    def run(self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote) -> Iterator[Trial]:
+        """Trials as they finish, in any order. When `remaining()` seconds are used up (None: no limit), returns
+        without those that did not finish."""
+
+    @abstractmethod
+    def confirm(self, trial: Trial) -> dict[str, Measurement]:
+        """Measure a finished trial again, thoroughly, with its quality on the test split."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything at once."""
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

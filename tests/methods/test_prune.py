@@ -1,0 +1,455 @@
+"""Structured pruning: importance by loops, allocation by brute force, and cuts by the function they must compute."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+
+from petra.core.errors import StageRefused
+from petra.methods.base import Context
+from petra.methods.prune import importance
+from petra.methods.prune.allocate import MIN_SHARE, Candidate, keep_global, keep_per_layer, lowest
+from petra.methods.prune.cut import cut
+from petra.methods.prune.graph import ChannelGraph
+from petra.methods.prune.groups import find_groups, score
+from petra.methods.prune.structured import TAYLOR_BATCHES, StructuredPrune, taylor_scores
+from petra.model.surgery import count_parameters, differentiable, output_layers
+from petra.tasks.base import Task
+from petra.tasks.classification import classification
+from petra.tasks.inputs import call, named_outputs
+from petra.training.loop import predict
+from petra.workloads.cifar10 import pretrained
+
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+def task_of(inputs: Callable[[int], Tensor], classes: int = 3) -> Task:
+    def split(n: int) -> tuple[Tensor, Tensor]:
+        return inputs(n), torch.arange(n) % classes
+
+    return classification(split(40), split(8), split(8))
+
+
+def context_of(model: nn.Module, task: Task, seed: int = 0) -> Context:
+    return Context(task=task, teacher=model, seed=seed)
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """With norms whose statistics, gains and biases are not the initial ones, in eval mode."""
+    generator = torch.Generator().manual_seed(5)
+    for m in model.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            m.running_mean.normal_(0, 0.3, generator=generator)
+            m.running_var.uniform_(0.5, 2.0, generator=generator)
+            nn.init.uniform_(m.weight, 0.2, 2.0, generator=generator)
+            nn.init.normal_(m.bias, 0, 0.3, generator=generator)
+    return model.eval()
+
+
+# name -> model, inputs, layers whose outputs may be cut
+ZOO: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor], set[str]]] = {
+    "residual": (zoo.Residual, zoo.images, {"stem", "conv1", "conv2"}),
+    "dense": (zoo.Dense, zoo.images, {"a", "b", "c", "d"}),
+    "chunked": (lambda: zoo.Gated(fixed=False), lambda n: zoo.rows(n, 10), {"a", "b"}),
+    "fixed halves": (lambda: zoo.Gated(fixed=True), lambda n: zoo.rows(n, 10), {"b"}),
+    "grouped": (zoo.Grouped, zoo.images, {"a", "g", "p"}),
+    "separable": (zoo.separable, zoo.images, {"0", "3", "6"}),
+    "mlp": (zoo.mlp, lambda n: zoo.rows(n, 10), {"0", "2"}),
+    "temporal": (zoo.Temporal, lambda n: zoo.rows(n, 2, 20), {"a", "b"}),
+    "squeeze-excite": (zoo.SqueezeExcite, zoo.images, {"a", "r", "e"}),
+    "upsampling": (zoo.Upsampling, zoo.images, {"a", "t"}),
+    "tied": (zoo.Tied, lambda n: zoo.rows(n, 6), {"m"}),
+    "padded": (zoo.Padded, zoo.images, {"a", "inner"}),
+    "attention": (zoo.Attention, lambda n: zoo.rows(n, 5, 6), {"up"}),
+    "many outputs": (zoo.ManyOutputs, lambda n: zoo.rows(n, 6), {"z_first"}),
+}
+zoo_model = pytest.mark.parametrize("name", list(ZOO))
+
+
+def build(name: str) -> tuple[nn.Module, Callable[[int], Tensor], set[str]]:
+    make, inputs, cuttable = ZOO[name]
+    torch.manual_seed(0)
+    return settled(make()), inputs, cuttable
+
+
+# --- importance ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_magnitude_is_the_norm_of_each_filter(p: float, dim: int) -> None:
+    weight = torch.randn(4, 3, 2, 5)
+    weight[1, 1] = 0
+    got = importance.magnitude(weight, p=p, dim=dim)
+    for c in range(weight.shape[dim]):
+        values = [float(v) for v in weight.select(dim, c).flatten()]
+        expected = sum(v != 0 for v in values) if p == 0 else sum(abs(v) ** p for v in values) ** (1 / p)
+        assert float(got[c]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_taylor_sums_absolute_products_of_weight_and_gradient() -> None:
+    weight, gradient = torch.randn(4, 3, 2), torch.randn(4, 3, 2)
+    for dim in (0, 1):
+        got = importance.taylor(weight, gradient, dim=dim)
+        for c in range(weight.shape[dim]):
+            pairs = zip(weight.select(dim, c).flatten(), gradient.select(dim, c).flatten(), strict=True)
+            assert float(got[c]) == pytest.approx(sum(abs(float(w) * float(g)) for w, g in pairs), rel=1e-5)
+
+
+def test_bn_scale_ignores_the_sign() -> None:
+    assert importance.bn_scale(torch.tensor([-2.0, 0.5])).tolist() == [2.0, 0.5]
+
+
+def test_coupled_scores_are_means_of_relative_scores() -> None:
+    # Members of very different scale count alike; channel 2 is covered by the first member only.
+    got = importance.coupled([(torch.tensor([1.0, 2.0, 3.0]), [0, 1, 2]), (torch.tensor([300.0, 100.0]), [0, 1])], 3)
+    assert got.tolist() == pytest.approx([(0.5 + 1.5) / 2, (1.0 + 0.5) / 2, 1.5])
+    assert importance.relative(torch.zeros(3)).tolist() == [0, 0, 0]
+
+
+def test_taylor_scores_average_over_batches_and_count_them(digits_problem: tuple[nn.Module, Task]) -> None:
+    model, task = digits_problem
+    model = copy.deepcopy(model)
+    scores, count = taylor_scores(model, task, batches=2, seed=3)
+    assert count == 2
+    layer = model.get_submodule("body.0.0")
+    expected = torch.zeros(len(layer.weight))
+    model.eval()
+    for (x, y), _ in zip(task.train.batches(64, seed=3), range(2), strict=False):
+        loss = nn.functional.cross_entropy(model(x), y, label_smoothing=0.1)
+        (gradient,) = torch.autograd.grad(loss, [layer.weight])
+        expected += (layer.weight * gradient).abs().flatten(1).sum(1).detach() / 2
+    torch.testing.assert_close(scores["body.0.0"], expected)
+
+
+# --- allocation ------------------------------------------------------------------------------------------------------
+
+
+def random_candidates(seed: int, *, multiple: int = 1) -> list[Candidate]:
+    g = torch.Generator().manual_seed(seed)
+    widths = (torch.randint(2, 12, (5,), generator=g) * multiple).tolist()
+    return [Candidate(torch.rand(w, generator=g) * (i + 1), w) for i, w in enumerate(widths)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("round_to", [1, 4, 8, 16])
+def test_kept_widths_are_multiples_above_the_floor_or_untouched(seed: int, round_to: int) -> None:
+    candidates = random_candidates(seed, multiple=3)  # widths that are no multiples of the rounding
+    ratio = 0.05 + 0.045 * seed
+    for keep in (keep_global, keep_per_layer):
+        for c, k in zip(candidates, keep(candidates, ratio=ratio, round_to=round_to), strict=True):
+            assert k == c.remaining or (k % round_to == 0 and k >= max(1, MIN_SHARE * c.original) and k < c.remaining)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_per_layer_counts_are_the_nearest_multiple(seed: int) -> None:
+    candidates = random_candidates(seed, multiple=4)
+    for c, k in zip(candidates, keep_per_layer(candidates, ratio=0.4, round_to=4), strict=True):
+        best = min(range(4, c.original + 1, 4), key=lambda m: (abs(m - 0.6 * c.original), -m))
+        assert k == max(best, c.floor(4))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_global_ranking_removes_exactly_the_lowest_scores(seed: int) -> None:
+    candidates = [Candidate(c.scores + 0.01, c.original) for c in random_candidates(seed, multiple=10)]
+    total = sum(c.original for c in candidates)
+    kept = keep_global(candidates, ratio=0.1, round_to=1)
+    everything = sorted((float(s), i) for i, c in enumerate(candidates) for s in c.scores)
+    gone = everything[: int(0.1 * total + 0.5)]
+    expected = [c.original - sum(i == j for _, j in gone) for i, c in enumerate(candidates)]
+    floors = [c.floor(1) for c in candidates]
+    if all(e >= f for e, f in zip(expected, floors, strict=True)):
+        assert kept == expected
+    else:
+        assert all(k >= f for k, f in zip(kept, floors, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("round_to", [4, 8])
+def test_global_total_is_within_half_a_block(seed: int, round_to: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    candidates = [Candidate(torch.rand(8 * n, generator=g), 8 * n) for n in (4, 6, 8, 16)]
+    total = sum(c.original for c in candidates)
+    for ratio in (0.1, 0.25, 0.5):
+        removed = total - sum(keep_global(candidates, ratio=ratio, round_to=round_to))
+        assert abs(removed - ratio * total) <= round_to / 2 + 0.5
+
+
+def test_global_ranking_counts_what_earlier_cuts_removed() -> None:
+    half_gone = [Candidate(torch.rand(10), 20), Candidate(torch.rand(20), 20)]
+    assert keep_global(half_gone, ratio=0.25, round_to=1) == [10, 20]
+    assert sum(keep_global(half_gone, ratio=0.5, round_to=1)) == 20
+
+
+def test_units_count_for_their_channels() -> None:
+    candidates = [Candidate(torch.rand(8), 8, size=4), Candidate(torch.rand(32), 32)]
+    kept = keep_global(candidates, ratio=0.25, round_to=1)
+    assert abs(4 * kept[0] + kept[1] - 48) <= 2
+
+
+def test_lowest_breaks_ties_by_position() -> None:
+    assert lowest(torch.tensor([3.0, 1.0, 1.0, 0.0, 1.0]), 3) == [1, 2, 3]
+
+
+# --- groups and cuts -------------------------------------------------------------------------------------------------
+
+
+@zoo_model
+def test_only_what_can_be_cut_is_found_and_everything_else_has_a_reason(name: str) -> None:
+    model, inputs, cuttable = build(name)
+    state = copy.deepcopy(model.state_dict())
+    groups, reasons = find_groups(model, inputs(2), generator=torch.Generator().manual_seed(0))
+    assert {path for g in groups for path in g.layers} == cuttable
+    weighted = {path for path, m in model.named_modules() if isinstance(m, WEIGHTED)}
+    assert set(reasons) == weighted - cuttable
+    assert all(reasons.values())
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_reasons_name_the_cause() -> None:
+    causes = {
+        "tied": ("a", "shares a weight with 'b'"),
+        "fixed halves": ("a", "no longer runs"),
+        "attention": ("qkv", "no longer runs"),
+        "many outputs": ("unused", "do not reach it"),
+    }
+    for name, (layer, phrase) in causes.items():
+        model, inputs, _ = build(name)
+        _, reasons = find_groups(model, inputs(2), generator=torch.Generator().manual_seed(0))
+        assert phrase in reasons[layer], (name, reasons)
+    model, inputs, _ = build("attention")
+    assert "normalises across" in find_groups(model, inputs(2), generator=torch.Generator())[1]["e"]
+
+
+def test_a_wrong_cut_with_the_right_shapes_is_caught() -> None:
+    model, inputs, _ = build("padded")
+    with differentiable(model):
+        graph = ChannelGraph(model, inputs(2))
+        wrong = cut(graph, "b", [0, 5], inputs(2))
+    assert "does not keep its channels in place" in wrong
+    assert model(inputs(2)).shape == (2, 3)  # the shapes alone would not have told
+
+
+@zoo_model
+def test_cut_networks_keep_outputs_inputs_and_ratio(name: str) -> None:
+    model, inputs, cuttable = build(name)
+    task = task_of(inputs)
+    first = {path: m.weight.shape for path, m in model.named_modules() if isinstance(m, WEIGHTED)}
+    outputs = output_layers(model, lambda m: named_outputs(call(m, inputs(2))).values())
+    stage = StructuredPrune(ratio=0.5, round_to=1, spread="per_layer")
+    pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
+    for n in (1, 3):
+        expected = {k: t.shape for k, t in named_outputs(call(model, inputs(n))).items()}
+        assert {k: t.shape for k, t in named_outputs(call(pruned, inputs(n))).items()} == expected
+    for path, shape in first.items():
+        now = pruned.get_submodule(path).weight.shape
+        out = 1 if isinstance(model.get_submodule(path), nn.ConvTranspose2d) else 0
+        assert now[out] == (shape[out] / 2 if path in cuttable else shape[out])
+        assert path not in outputs or path not in trace.details["channels"]
+    assert trace.details["achieved_ratio"] == 0.5
+
+
+def test_pruned_network_computes_what_the_masked_one_does() -> None:
+    """Distinct BatchNorm gains tell which channels survived; the others are set to zero by hand in the original."""
+    model, inputs, _ = build("residual")
+    stage = StructuredPrune(ratio=0.4, round_to=1, spread="per_layer")
+    pruned, _ = stage.apply(copy.deepcopy(model), context_of(model, task_of(inputs, 5)))
+    masked = copy.deepcopy(model)
+    removed = 0
+    for conv, bn in (("stem", "bn0"), ("conv1", "bn1"), ("conv2", "bn2")):
+        kept = {float(v) for v in pruned.get_submodule(bn).weight}
+        gone = [i for i, v in enumerate(model.get_submodule(bn).weight) if float(v) not in kept]
+        removed += len(gone)
+        with torch.no_grad():
+            masked.get_submodule(conv).weight[gone] = 0
+            masked.get_submodule(bn).weight[gone] = 0
+            masked.get_submodule(bn).bias[gone] = 0
+    assert removed > 10
+    x = inputs(4)
+    assert float((model(x) - masked(x)).abs().max()) > 1e-2  # or the next line would show nothing
+    torch.testing.assert_close(pruned(x), masked(x), rtol=1e-4, atol=1e-5)
+
+
+# Where a channel that is set to zero stays zero until it is read: group root -> layer after which to silence it.
+SILENCED = {
+    "temporal": {"a": "bn", "b": "b"},
+    "separable": {"3": "4", "6": "7"},
+    "chunked": {"a": "a", "b": "b"},
+    "grouped": {"a": "a", "g": "bn", "p": "p"},
+    "upsampling": {"a": "a", "t": "t"},
+}
+
+
+@pytest.mark.parametrize("name", list(SILENCED))
+def test_cut_networks_compute_what_silenced_channels_leave(name: str) -> None:
+    model, inputs, _ = build(name)
+    x = inputs(3)
+    groups, _ = find_groups(model, inputs(2), generator=torch.Generator().manual_seed(0))
+    pruned, before = copy.deepcopy(model), model(x)
+    channel = -1 if isinstance(model, zoo.Gated) else 1
+    for g in groups:
+        gone = [i for u in g.units[::3] for i in u]
+        with differentiable(pruned):
+            assert cut(ChannelGraph(pruned, inputs(2)), g.root, gone, inputs(2)) == ""
+
+        def silence(module: nn.Module, args: object, output: Tensor, gone: list[int] = gone) -> Tensor:
+            return output.index_fill(channel, torch.tensor(gone), 0.0)
+
+        model.get_submodule(SILENCED[name][g.root]).register_forward_hook(silence)
+    assert {g.root for g in groups} == set(SILENCED[name])
+    assert float((model(x) - before).abs().max()) > 1e-3
+    torch.testing.assert_close(pruned(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "bn_scale", "taylor"])
+def test_low_scores_cost_less_than_high_scores(kind: str, digits_problem: tuple[nn.Module, Task]) -> None:
+    """The direction of the ranking, on a trained network: the same number of channels from either end."""
+    model, task = digits_problem
+    groups, _ = find_groups(model, task.example(2), generator=torch.Generator().manual_seed(0))
+    accuracy = {}
+    for sign in (1, -1):
+        pruned = copy.deepcopy(model)
+        with differentiable(pruned):
+            taylor, _ = taylor_scores(pruned, task, batches=4, seed=0)
+            graph = ChannelGraph(pruned, task.example(2))
+            for g in groups:
+                units = lowest(sign * score(graph, g, kind=kind, taylor=taylor), len(g.units) // 3)
+                assert cut(graph, g.root, [i for u in units for i in g.units[u]], task.example(2)) == ""
+        accuracy[sign] = task.score(*predict(pruned, task.val)).mean
+    assert accuracy[1] > accuracy[-1] + 0.05
+
+
+# --- the stage -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("importance_name", ["magnitude", "bn_scale", "taylor"])
+@pytest.mark.parametrize("spread", ["global", "per_layer"])
+def test_stage_on_a_trained_network(
+    importance_name: str, spread: str, digits_problem: tuple[nn.Module, Task]
+) -> None:
+    model, task = digits_problem
+    stage = StructuredPrune(importance=importance_name, spread=spread, ratio=0.3, round_to=4)
+    pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
+    assert count_parameters(pruned) < count_parameters(model)
+    # The trace against the models themselves.
+    old, new = dict(model.named_modules()), dict(pruned.named_modules())
+    changed = {
+        path
+        for path, m in new.items()
+        if [p.shape for p in m.parameters(recurse=False)] != [p.shape for p in old[path].parameters(recurse=False)]
+    }
+    assert set(trace.touched) == changed
+    assert not set(trace.touched) & set(trace.skipped)
+    assert {path for path, m in old.items() if isinstance(m, WEIGHTED)} <= {*trace.touched, *trace.skipped}
+    assert trace.skipped.get("classifier") or "classifier" in trace.details["outputs_kept"]
+    for path, (before, after) in trace.details["channels"].items():
+        assert (old[path].out_channels, new[path].out_channels) == (before, after)
+        assert after % 4 == 0
+        assert after < before
+    assert trace.details["removed_channels"] == sum(cut["removed_channels"] for cut in trace.details["cuts"])
+    ratio = trace.details["removed_channels"] / trace.details["prunable_channels"]
+    assert trace.details["achieved_ratio"] == pytest.approx(ratio, abs=1e-4)
+    if spread == "global":
+        assert abs(trace.details["removed_channels"] - 0.3 * trace.details["prunable_channels"]) <= 2.5
+    batches = [cut.get("taylor_batches") for cut in trace.details["cuts"]]
+    assert batches == [TAYLOR_BATCHES if importance_name == "taylor" else None]
+
+
+def test_same_seed_same_cut(digits_problem: tuple[nn.Module, Task]) -> None:
+    model, task = digits_problem
+    stage = StructuredPrune(importance="taylor", ratio=0.3, round_to=1)
+    global_state = torch.random.get_rng_state()
+    first, second = (stage.apply(copy.deepcopy(model), context_of(model, task, seed=4))[0] for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), global_state)
+    assert first.state_dict().keys() == second.state_dict().keys()
+    assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
+
+
+def test_iterative_reaches_the_ratio_and_tunes_between(digits_problem: tuple[nn.Module, Task]) -> None:
+    model, task = digits_problem
+    stage = StructuredPrune(ratio=0.4, round_to=1, schedule="iterative", steps=3, epochs_between=1, lr=0.05)
+    pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
+    cuts = trace.details["cuts"]
+    assert [round(c["ratio"], 3) for c in cuts] == [0.133, 0.267, 0.4]
+    assert [("tuning" in c, c.get("tuning", {}).get("epochs")) for c in cuts] == [(True, 1), (True, 1), (False, None)]
+    assert trace.details["achieved_ratio"] == pytest.approx(0.4, abs=0.01)
+    one_shot, _ = StructuredPrune(ratio=0.4, round_to=1).apply(copy.deepcopy(model), context_of(model, task))
+    tuned, cold = (task.score(*predict(m, task.val)).mean for m in (pruned, one_shot))
+    assert tuned > cold
+
+
+def test_refusals_leave_the_model_alone() -> None:
+    model, inputs, _ = build("residual")
+    state = copy.deepcopy(model.state_dict())
+    task = task_of(inputs, 5)
+    with pytest.raises(StageRefused, match="no channel at all"):
+        StructuredPrune(ratio=0.05, round_to=16, spread="per_layer").apply(model, context_of(model, task))
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    single = nn.Sequential(nn.Flatten(), nn.Linear(243, 5))
+    with pytest.raises(StageRefused, match="no layer has channels"):
+        StructuredPrune().apply(single, context_of(single, task))
+    norm_free, rows, _ = build("mlp")
+    with pytest.raises(StageRefused) as refusal:
+        StructuredPrune(importance="bn_scale").apply(norm_free, context_of(norm_free, task_of(rows)))
+    assert "no BatchNorm" in refusal.value.hint
+
+
+def test_a_cut_that_breaks_is_refused_with_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault injected after the trials: the code starts to count on a width."""
+    model, inputs, _ = build("residual")
+    state = copy.deepcopy(model.state_dict())
+    monkeypatch.setattr("petra.methods.prune.structured.cut", lambda *args, **kwargs: "a fault")
+    with pytest.raises(StageRefused, match="a fault") as refusal:
+        StructuredPrune(ratio=0.5, round_to=1).apply(model, context_of(model, task_of(inputs, 5)))
+    assert refusal.value.layer in {"stem", "conv1", "conv2"}
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_frozen_parameters_and_modes_survive() -> None:
+    model, inputs, _ = build("residual")
+    model.train()
+    model.bn1.eval()
+    model.conv1.weight.requires_grad_(False)
+    stage = StructuredPrune(ratio=0.5, round_to=1, spread="per_layer")
+    pruned, _ = stage.apply(copy.deepcopy(model), context_of(model, task_of(inputs, 5)))
+    assert [n for n, p in pruned.named_parameters() if not p.requires_grad] == ["conv1.weight"]
+    assert {n: m.training for n, m in pruned.named_modules()} == {n: m.training for n, m in model.named_modules()}
+    assert all(p.grad is None for p in pruned.parameters())
+
+
+def test_every_setting_of_the_card_is_accepted() -> None:
+    card = StructuredPrune.card()
+    generator = __import__("numpy").random.default_rng(0)
+    for _ in range(20):
+        spec = card.sample(generator)
+        stage = StructuredPrune.from_spec(spec)
+        assert stage.card().normalize(vars(stage)) == spec
+
+
+def test_option_a_resnet_is_cut_inside_its_blocks_only(data_root: Path) -> None:
+    model = pretrained("resnet20", data_root / "weights" / "resnet20.pt")
+    inputs = lambda n: zoo.images(n, 32)  # noqa: E731
+    stage = StructuredPrune(ratio=0.2, round_to=4)
+    pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task_of(inputs, 10)))
+    inner = {f"layer{i}.{j}.conv1" for i in (1, 2, 3) for j in range(3)}
+    assert set(trace.details["channels"]) <= inner
+    assert trace.details["prunable_channels"] == 3 * (16 + 32 + 64)
+    assert abs(trace.details["removed_channels"] - 0.2 * 336) <= 2.5
+    assert "conv1" in trace.skipped
+    assert all(f"layer{i}.{j}.conv2" in {**trace.skipped, **trace.details["outputs_kept"]} for i in (1, 2, 3) for j in range(3))
+    x = inputs(4)
+    masked = copy.deepcopy(model)
+    with torch.no_grad():
+        for path in trace.details["channels"]:
+            bn = path.replace("conv1", "bn1")
+            kept = {float(v) for v in pruned.get_submodule(bn).weight}
+            for i, value in enumerate(model.get_submodule(bn).weight):
+                if float(value) not in kept:
+                    masked.get_submodule(bn).weight[i] = masked.get_submodule(bn).bias[i] = 0
+    torch.testing.assert_close(pruned(x), masked(x), rtol=1e-3, atol=1e-4)

@@ -1,0 +1,215 @@
+"""The loop: same proposals for any number of workers, resume as if nothing had happened, budgets, refusals."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import petra
+from petra.api import create_or_continue
+from petra.config import parse_config
+from petra.core.errors import ConfigError, DataError, PetraError, StoreError
+from petra.core.trial import Trial
+from petra.store.store import Store
+from petra.study import BaselineError, Study
+from petra.tasks.base import Task
+from petra.testing.recorded import RecordedExecutor
+
+GENERATION = {"name": "evolution", "population": 4, "offspring": 4}
+
+
+def problem() -> tuple[nn.Module, Task]:
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 6), torch.randint(0, 3, (40,))
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), petra.classification((x, y), (x, y), (x, y))
+
+
+def study(workdir: Path, **settings: Any) -> Study:
+    data = {"search": GENERATION, "budget": {"trials": 20}, "workdir": str(workdir), **settings}
+    return create_or_continue(parse_config(data), *problem())
+
+
+def proposals(trials: list[Trial]) -> list[tuple[int, str, str]]:
+    return [(t.number, t.pipeline.canonical(), t.origin.move) for t in trials]
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_proposals_do_not_depend_on_the_number_of_workers(tmp_path: Path, workers: int) -> None:
+    alone = study(tmp_path / "1").run(executor=lambda: RecordedExecutor(delay_s=0.005))
+    many = study(tmp_path / "n").run(executor=lambda: RecordedExecutor(workers=workers, delay_s=0.02))
+    assert len(alone.trials) == 21
+    assert proposals(alone.trials) == proposals(many.trials)
+
+
+def test_another_seed_proposes_otherwise(tmp_path: Path) -> None:
+    one, two = (study(tmp_path / str(s), seed=s).run(executor=RecordedExecutor) for s in (1, 2))
+    assert proposals(one.trials) != proposals(two.trials)
+
+
+def test_a_larger_budget_continues_and_runs_nothing_again(tmp_path: Path) -> None:
+    whole = study(tmp_path / "whole").run(executor=RecordedExecutor)
+    study(tmp_path / "parts", budget={"trials": 7}).run(executor=RecordedExecutor)
+    executor = RecordedExecutor()
+    rest = study(tmp_path / "parts").run(executor=lambda: executor)
+    assert proposals(rest.trials) == proposals(whole.trials)
+    assert sorted(executor.evaluated) == list(range(8, 21))
+
+
+def test_a_goal_stops_the_search(tmp_path: Path) -> None:
+    budget = {"trials": 200, "goal": "size <= 0.5 * baseline"}
+    trials = study(tmp_path, budget=budget).run(executor=RecordedExecutor).trials
+    assert len(trials) < 200
+    sizes = [t.metrics["size_bytes"].mean for t in trials if t.measured]
+    assert min(sizes) <= 0.5 * sizes[0]
+
+
+def test_only_the_front_sees_the_test_split_and_only_once(tmp_path: Path) -> None:
+    done = study(tmp_path, budget={"trials": 12}).run(executor=RecordedExecutor)
+    tested = {t.number for t in done.trials if t.test}
+    assert tested == {0} | {t.number for t in done.front.members}
+    again = RecordedExecutor()
+    study(tmp_path, budget={"trials": 12}).run(executor=lambda: again)
+    assert again.evaluated == []
+
+
+KILLED_RUN = """
+import sys, pathlib
+sys.path.insert(0, {tests!r})
+from test_study import study
+from petra.testing.recorded import RecordedExecutor
+study(pathlib.Path({workdir!r}), budget={{"trials": 200}}).run(executor=lambda: RecordedExecutor(workers=2, delay_s=0.05))
+"""
+
+
+def kill_repeatedly(workdir: Path, times: int) -> int:
+    """Start the study in a process of its own, kill -9 it at a random moment, check the store; again."""
+    seen: dict[int, str] = {}
+    landed = 0
+    draw = random.Random(7)
+    code = KILLED_RUN.format(tests=str(Path(__file__).parent), workdir=str(workdir))
+    for _ in range(times):
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while not Store.exists(workdir) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        target = len(seen) + draw.randint(0, 9)
+        while process.poll() is None and time.monotonic() < deadline and stored(workdir) < target:
+            time.sleep(draw.uniform(0.0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        landed += process.wait() == -signal.SIGKILL
+        assert process.stderr is not None
+        process.stderr.close()
+        with Store.open(workdir, write=False) as store:
+            now = {t.number: t.pipeline.canonical() for t in store.trials()}
+        assert seen.items() <= now.items(), "a finished trial was lost or changed"
+        seen = now
+    return landed
+
+
+def stored(workdir: Path) -> int:
+    try:
+        with Store.open(workdir, write=False) as store:
+            return len(store.trials())
+    except StoreError:
+        return 0  # being created at this very moment
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kill_9_loses_nothing_and_resume_proposes_the_same(tmp_path: Path, times: int) -> None:
+    undisturbed = study(tmp_path / "calm", budget={"trials": 200}).run(executor=RecordedExecutor)
+    landed = kill_repeatedly(tmp_path / "killed", times)
+    assert landed >= times - 1
+    survivor = study(tmp_path / "killed", budget={"trials": 200}).run(executor=RecordedExecutor)
+    assert proposals(survivor.trials) == proposals(undisturbed.trials)
+    assert len({t.pipeline.key for t in survivor.trials}) == len(survivor.trials) == 201
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    running = study(tmp_path)
+    with Store.open(tmp_path, write=True), pytest.raises(StoreError, match=str(os.getpid())):
+        running.run(executor=RecordedExecutor)
+
+
+def test_another_model_or_other_settings_are_refused(tmp_path: Path) -> None:
+    study(tmp_path, budget={"trials": 4}).run(executor=RecordedExecutor)
+    with pytest.raises(StoreError, match="other settings \\(seed\\)"):
+        study(tmp_path, seed=5)
+    model, task = problem()
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    config = parse_config({"search": GENERATION, "budget": {"trials": 4}, "workdir": str(tmp_path)})
+    with pytest.raises(StoreError, match="another model"):
+        create_or_continue(config, model, task).run(executor=RecordedExecutor)
+
+
+def test_a_study_of_live_objects_says_how_to_continue(tmp_path: Path) -> None:
+    study(tmp_path, budget={"trials": 4}).run(executor=RecordedExecutor)
+    with pytest.raises(ConfigError, match=r"petra\.compress\(model, task, workdir"):
+        petra.load_study(tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"search": {"name": "evolutoin"}}, "did you mean 'evolution'"),
+        ({"search": {"name": "evolution", "populaton": 3}}, "did you mean 'population'"),
+        ({"space": {"stages": {"prune.structurd": {}}}}, "did you mean 'prune.structured'"),
+        ({"space": {"stages": {"tune": {"lr": 500.0}}}}, r"space\.stages\.tune\.lr"),
+        ({"space": {"stages": {"tune": {"epoch": 5}}}}, "did you mean 'epochs'"),
+        ({"target": {"runtime": "onnx"}}, "onnxruntime"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        study(tmp_path / "new", **settings).run(executor=RecordedExecutor)
+    assert not Store.exists(tmp_path / "new") or "runtime" in str(settings)
+
+
+X, Y = torch.randn(12, 6), torch.randint(0, 3, (12,))
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (lambda: petra.classification((X, Y + 9), (X, Y), (X, Y)), "train split.*labels run from"),
+        (lambda: petra.classification((X, Y), (X[:, :4], Y), (X, Y)), "val split"),
+        (lambda: petra.classification((X, Y), (X, Y), (X[:0], Y[:0])), "test split is empty"),
+        (lambda: petra.classification((X[:, :2], Y), (X[:, :2], Y), (X[:, :2], Y)), "does not take these inputs"),
+    ],
+)
+def test_bad_data_is_refused_in_words(tmp_path: Path, task: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        petra.compress(problem()[0], task(), budget={"trials": 1}, workdir=tmp_path)
+
+
+class Unexportable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.linear(x)
+        return logits + torch.linalg.eigvals(x[:, :, None] * x[:, None, :]).real[:, :3]
+
+
+def test_a_model_that_cannot_be_exported_names_the_operator(tmp_path: Path) -> None:
+    with pytest.raises(BaselineError, match=r"aten\.linalg_eig"):
+        petra.compress(Unexportable(), problem()[1], budget={"trials": 1}, workdir=tmp_path)
+
+
+def test_unwritable_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PetraError, match="cannot be made"):
+        study(tmp_path / "file" / "study")
