@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import zoo
@@ -193,6 +194,11 @@ def test_units_count_for_their_channels() -> None:
     assert abs(4 * kept[0] + kept[1] - 48) <= 2
 
 
+def test_a_layer_is_left_alone_where_no_multiple_is_nearer() -> None:
+    assert keep_per_layer([Candidate(torch.rand(24), 24)], ratio=0.05, round_to=16) == [24]
+    assert keep_per_layer([Candidate(torch.rand(24), 24)], ratio=0.3, round_to=16) == [16]
+
+
 def test_lowest_breaks_ties_by_position() -> None:
     assert lowest(torch.tensor([3.0, 1.0, 1.0, 0.0, 1.0]), 3) == [1, 2, 3]
 
@@ -263,8 +269,8 @@ def test_pruned_network_computes_what_the_masked_one_does() -> None:
     masked = copy.deepcopy(model)
     removed = 0
     for conv, bn in (("stem", "bn0"), ("conv1", "bn1"), ("conv2", "bn2")):
-        kept = {float(v) for v in pruned.get_submodule(bn).weight}
-        gone = [i for i, v in enumerate(model.get_submodule(bn).weight) if float(v) not in kept]
+        kept = {v.item() for v in pruned.get_submodule(bn).weight}
+        gone = [i for i, v in enumerate(model.get_submodule(bn).weight) if v.item() not in kept]
         removed += len(gone)
         with torch.no_grad():
             masked.get_submodule(conv).weight[gone] = 0
@@ -330,9 +336,7 @@ def test_low_scores_cost_less_than_high_scores(kind: str, digits_problem: tuple[
 
 @pytest.mark.parametrize("importance_name", ["magnitude", "bn_scale", "taylor"])
 @pytest.mark.parametrize("spread", ["global", "per_layer"])
-def test_stage_on_a_trained_network(
-    importance_name: str, spread: str, digits_problem: tuple[nn.Module, Task]
-) -> None:
+def test_stage_on_a_trained_network(importance_name: str, spread: str, digits_problem: tuple[nn.Module, Task]) -> None:
     model, task = digits_problem
     stage = StructuredPrune(importance=importance_name, spread=spread, ratio=0.3, round_to=4)
     pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
@@ -425,7 +429,7 @@ def test_frozen_parameters_and_modes_survive() -> None:
 
 def test_every_setting_of_the_card_is_accepted() -> None:
     card = StructuredPrune.card()
-    generator = __import__("numpy").random.default_rng(0)
+    generator = np.random.default_rng(0)
     for _ in range(20):
         spec = card.sample(generator)
         stage = StructuredPrune.from_spec(spec)
@@ -442,14 +446,16 @@ def test_option_a_resnet_is_cut_inside_its_blocks_only(data_root: Path) -> None:
     assert trace.details["prunable_channels"] == 3 * (16 + 32 + 64)
     assert abs(trace.details["removed_channels"] - 0.2 * 336) <= 2.5
     assert "conv1" in trace.skipped
-    assert all(f"layer{i}.{j}.conv2" in {**trace.skipped, **trace.details["outputs_kept"]} for i in (1, 2, 3) for j in range(3))
+    assert all(
+        f"layer{i}.{j}.conv2" in {**trace.skipped, **trace.details["outputs_kept"]} for i in (1, 2, 3) for j in range(3)
+    )
     x = inputs(4)
     masked = copy.deepcopy(model)
     with torch.no_grad():
         for path in trace.details["channels"]:
             bn = path.replace("conv1", "bn1")
-            kept = {float(v) for v in pruned.get_submodule(bn).weight}
+            kept = {v.item() for v in pruned.get_submodule(bn).weight}
             for i, value in enumerate(model.get_submodule(bn).weight):
-                if float(value) not in kept:
+                if value.item() not in kept:
                     masked.get_submodule(bn).weight[i] = masked.get_submodule(bn).bias[i] = 0
     torch.testing.assert_close(pruned(x), masked(x), rtol=1e-3, atol=1e-4)

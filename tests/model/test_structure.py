@@ -57,6 +57,7 @@ class Net(nn.Module):
         self.head = nn.Linear(5, 7, bias=False)
         self.head.weight = self.embed.weight
         self.layers = [self.head, "not registered"]
+        self.weights = [self.embed.weight]
         self.owner = weakref.ref(self)
         self.extra: Tensor | None = None
 
@@ -138,7 +139,7 @@ def test_references_inside_the_model_stay_inside_it(original: Net) -> None:
     rebuilt = through_files(changed(original), original)
     assert isinstance(rebuilt, Net)
     assert rebuilt.layers[0] is rebuilt.head
-    assert rebuilt.head.weight is rebuilt.embed.weight
+    assert rebuilt.head.weight is rebuilt.embed.weight is rebuilt.weights[0]
     assert rebuilt.again is rebuilt.shared
     assert rebuilt.rnn._flat_weights[0] is rebuilt.rnn.weight_ih_l0
 

@@ -385,7 +385,7 @@ def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
         assert store.config == CONFIG
 
 
-@pytest.mark.parametrize("damage", ["garbage", "garbage inside", "truncated", "short", "half a page", "text"])
+@pytest.mark.parametrize("damage", ["garbage", "garbage inside", "truncated", "short", "half a page", "text", "last page"])
 def test_damaged_databases(store: Store, damage: str) -> None:
     for n in range(40):
         store.add(make_trial(n, trace=(StageTrace("tune", touched=("layer",) * 100),)))
@@ -400,6 +400,7 @@ def test_damaged_databases(store: Store, damage: str) -> None:
             "short": data[:10],
             "half a page": data[:2048],
             "text": b"hello, world\n" * 100,
+            "last page": data[:-4096] + bytes(4096),
         }[damage]
     )
     for write in (False, True):

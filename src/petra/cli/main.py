@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Annotated
 
 import typer
@@ -53,6 +54,7 @@ for _panel, _commands in _PANELS.items():
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a bug, 2 a mistake in the input, 130 interrupted."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other on shared cores
     app()
 
 

@@ -29,6 +29,12 @@ class Registry(Generic[T]):
         self._table[name] = self._added[name] = item
         return item
 
+    def forget(self, *names: str) -> None:
+        """Take back what was registered at run time."""
+        for name in names:
+            if self._added.pop(name, None) is not None:
+                del self._table[name]
+
     def added(self) -> dict[str, T]:
         """What was registered at run time, for handing on to another process."""
         return dict(self._added)

@@ -41,12 +41,14 @@ def nearest_multiple(x: float, step: int) -> int:
 def keep_per_layer(candidates: Sequence[Candidate], *, ratio: float, round_to: int) -> list[int]:
     """Units kept in each layer when every layer loses the share `ratio` of its original units.
 
-    Kept counts are multiples of `round_to`, except where a layer is left as it is.
+    Kept counts are the nearest multiples of `round_to`; a layer is left as it is where that is nearer still.
     """
     kept = []
     for c in candidates:
-        target = max(c.floor(round_to), nearest_multiple((1 - ratio) * c.original, round_to))
-        kept.append(min(target, c.remaining))
+        target = (1 - ratio) * c.original
+        multiple = max(c.floor(round_to), nearest_multiple(target, round_to))
+        untouched = multiple >= c.remaining or abs(c.remaining - target) <= abs(multiple - target)
+        kept.append(c.remaining if untouched else multiple)
     return kept
 
 
