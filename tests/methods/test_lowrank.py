@@ -331,18 +331,23 @@ def test_refuses_when_nothing_saves() -> None:
         assert "saves nothing" in refusal.value.hint
 
 
-def test_training_the_factors_makes_truncation_cheaper(digits_problem: tuple[nn.Module, Task]) -> None:
+def test_training_steepens_spectra_and_keeps_factors_orthogonal(digits_problem: tuple[nn.Module, Task]) -> None:
+    """Each penalty, against training without it, does to the model what it is there for."""
     model, task = digits_problem
-    settings = {"rule": "ratio", "ratio": 0.3, "lr": 0.02, "orthogonality": 0.1}
-    accuracy = {}
-    for epochs in (0, 3):
-        stage = SVDDecompose(**settings, hoyer=0.1, epochs=epochs)
+
+    def train(**weights: float) -> tuple[nn.Module, dict[str, float]]:
+        stage = SVDDecompose(rule="energy", energy=0.9, epochs=4, lr=0.05, **weights)
         result, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
-        accuracy[epochs] = task.score(*predict(result, task.val)).mean
         assert not any(isinstance(m, TrainableFactors) for m in result.modules())
-        assert ("training" in trace.details) == (epochs > 0)
-    assert trace.details["training"]["orthogonality"] < 0.01
-    assert accuracy[3] > accuracy[0]
+        assert {p for p, m in result.named_modules() if isinstance(m, nn.Sequential) and p in trace.touched}
+        return result, trace.details["training"]
+
+    plain, without = train(orthogonality=0.0, hoyer=0.0)
+    thin, sparse = train(orthogonality=0.0, hoyer=5.0)
+    _, straight = train(orthogonality=30.0, hoyer=0.0)
+    assert sparse["hoyer"] < 0.95 * without["hoyer"]
+    assert count_parameters(thin) < count_parameters(plain)
+    assert straight["orthogonality"] < 0.7 * without["orthogonality"]
 
 
 def test_training_is_reproducible(digits_problem: tuple[nn.Module, Task]) -> None:

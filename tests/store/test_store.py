@@ -385,7 +385,9 @@ def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
         assert store.config == CONFIG
 
 
-@pytest.mark.parametrize("damage", ["garbage", "garbage inside", "truncated", "short", "half a page", "text", "last page"])
+@pytest.mark.parametrize(
+    "damage", ["garbage", "garbage inside", "truncated", "short", "half a page", "text", "last page"]
+)
 def test_damaged_databases(store: Store, damage: str) -> None:
     for n in range(40):
         store.add(make_trial(n, trace=(StageTrace("tune", touched=("layer",) * 100),)))

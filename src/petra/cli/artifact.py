@@ -158,11 +158,14 @@ def _say_operators(operators: Mapping[str, Any]) -> None:
     say(f"operators on this machine: {running}")
     compute, integer = operators["compute"], operators["integer"]
     if compute:
-        say(f"arithmetic in integers: {integer} of {compute} convolutions and matrix products ({integer / compute:.0%})")
+        say(
+            f"arithmetic in integers: {integer} of {compute} convolutions and matrix products ({integer / compute:.0%})"
+        )
 
 
 def _shape(sizes: list[int | None]) -> str:
-    return "(" + ", ".join("batch" if i == 0 and s is None else "?" if s is None else str(s) for i, s in enumerate(sizes)) + ")"
+    names = ["?" if size is None else str(size) for size in sizes]
+    return f"({', '.join(['batch', *names[1:]] if sizes and sizes[0] is None else names)})"
 
 
 def _bytes(size: Any) -> str:
@@ -183,9 +186,14 @@ def _bench(file: Path, against: Path | None, runtime: str | None, request: Reque
     from petra.measure.random_inputs import random_inputs
     from petra.runtimes.base import InputSpec
 
-    specs = [InputSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in _inspect(file, runtime, request.threads)["inputs"]]
+    inputs = _inspect(file, runtime, request.threads)["inputs"]
     other = against or file
-    _size(other)
+    if against is not None and (wanted := _inspect(against, runtime, request.threads)["inputs"]) != inputs:
+        raise ConfigError(
+            f"{file} and {against} take different inputs: {_inputs(inputs)} and {_inputs(wanted)}",
+            hint="only models of one interface can be compared",
+        )
+    specs = [InputSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in inputs]
     with tempfile.TemporaryDirectory(prefix="petra-inputs-") as data:
         for name, array in random_inputs(specs, max(request.batch, request.throughput_batch)).items():
             np.save(Path(data) / f"{name}.npy", array, allow_pickle=False)
@@ -201,6 +209,10 @@ def _bench(file: Path, against: Path | None, runtime: str | None, request: Reque
     if against is None:
         found = {name: m for name, m in found.items() if not name.endswith("_ratio")}
     return found | {"size_bytes": Measurement(float(file.stat().st_size), unit="B")}
+
+
+def _inputs(specs: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{s['name']} {s['dtype']} {_shape(s['shape'])}" for s in specs)
 
 
 def _bench_table(found: Mapping[str, Mapping[str, Measurement]], *, paired: bool) -> Table:

@@ -12,8 +12,8 @@ from petra.cli.output import JsonFlag, say, say_json
 def doctor(as_json: JsonFlag = False) -> None:
     """Describe this machine as petra sees it, and warn of what makes models or measurements worse on it.
 
-        petra doctor
-        petra doctor --json
+    petra doctor
+    petra doctor --json
     """
     found = examine()
     if as_json:
@@ -24,7 +24,10 @@ def doctor(as_json: JsonFlag = False) -> None:
     say(f"         {', '.join(sets) or 'none of the instruction sets that matter here'}")
     say(f"memory   {found['memory_gb']} GiB, {found['memory_free_gb']} GiB free")
     say(f"GPU      {', '.join(found['gpus']) or 'none'}")
-    say(f"torch    {found['versions'].get('torch', '')}, bf16 {'in hardware' if found['fast_bf16'] else 'emulated: not used'}")
+    say(
+        f"torch    {found['versions'].get('torch', '')}, "
+        f"bf16 {'in hardware' if found['fast_bf16'] else 'emulated: not used'}"
+    )
     for name, version in found["runtimes"].items():
         say(f"runtime  {name} {version or 'is not installed'}")
     others = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v and k != "torch")
@@ -63,7 +66,8 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         said.append("bf16 is not in hardware: training runs in fp32")
     if found["load"] > 0.5 * found["cores"]:
         said.append(
-            f"load is {found['load']:.1f} on {found['cores']} cores: other work runs here; trust ratios, not milliseconds"
+            f"load is {found['load']:.1f} on {found['cores']} cores: other work runs here; "
+            "trust ratios, not milliseconds"
         )
     if found["memory_free_gb"] < 4:
         said.append("less than 4 GiB of memory are free: lower limits.trial_memory and limits.workers")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from petra.cli.output import JsonFlag, say, say_json
 
@@ -34,7 +35,7 @@ def methods(
             say_json(_plain(card) | {"doc": text})
             return
         paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
-        say("\n\n".join([card.name, *paragraphs, _effects(card)]) + "\n")
+        say(Text("\n\n".join([card.name, *paragraphs, _effects(card)]) + "\n"))
         say(_parameters(card))
         return
     cards = [STAGES.get(each).card() for each in STAGES.names()]

@@ -26,8 +26,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(renderable: RenderableType) -> None:
-    """Print a table or markup-free text to standard output."""
-    console().print(renderable, markup=False)
+    """Print to standard output. A string is one line, however long: paths and commands must survive being copied."""
+    console().print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
 
 
 def note(text: str) -> None:

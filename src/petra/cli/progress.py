@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -65,10 +64,13 @@ class LineProgress:
 
 def _objective_text(objective: Objective, trial: Trial, baseline: Trial | None) -> str:
     """'accuracy 0.9712', 'size 61.2 kB (-75%)'."""
-    m = trial.metrics[objective.metric]
-    name = m.unit or "quality" if objective.metric == "quality" else objective.metric.split("_")[0]
-    text = f"{name} {value(objective.metric, m.mean)}"
-    if baseline is None or trial is baseline or objective.metric in ("quality", "latency_ratio", "throughput_ratio"):
+    metric = objective.metric
+    if trial.number == 0:  # the ratio of the untouched model to itself says nothing
+        metric = {"latency_ratio": "latency_ms", "throughput_ratio": "throughput"}.get(metric, metric)
+    m = trial.metrics[metric]
+    name = m.unit or "quality" if metric == "quality" else metric.split("_")[0]
+    text = f"{name} {value(metric, m.mean)}"
+    if baseline is None or trial.number == 0 or metric in ("quality", "latency_ratio", "throughput_ratio"):
         return text
     moved = change(m.mean, baseline.metrics[objective.metric].mean)
     return f"{text} ({moved})" if moved else text

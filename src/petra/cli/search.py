@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SOURCE_NOTE = "source_path"  # where the study file lay, so that `resume` finds its modules from anywhere
 DEMO_TIME = "150 s"
+DEMO_CONSTRAINT = "quality >= baseline - 0.03"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -37,20 +38,20 @@ def demo(
     from petra.config import parse_config
     from petra.store.store import Store
 
-    config = parse_config({"workload": "digits", "budget": {"time": time}, "workdir": str(workdir)}, where="demo")
+    data = {"workload": "digits", "constraints": (DEMO_CONSTRAINT,), "budget": {"time": time}, "workdir": str(workdir)}
+    config = parse_config(data, where="demo")
     record = _record(workdir) if Store.exists(workdir) else None
-    if record and record.config.model_dump(exclude={"workdir"}) == config.model_dump(exclude={"workdir"}):
-        done = _finished(record)
+    same = record is not None and all(
+        getattr(record.config, k) == getattr(config, k) for k in ("workload", "constraints")
+    )
+    if same and record and record.stop_reason and record.elapsed_s >= (config.budget.time or 0.0):
+        note(f"{workdir}: the demo has finished already; it searches on with: petra resume {workdir} --time '+2 min'")
     else:
-        done = False
-    if not done:
         from petra.api import create_or_continue
         from petra.sources import resolve_source
 
         note("training the digits classifier")
         _conduct(create_or_continue(config, *resolve_source(config)), quiet=quiet)
-    else:
-        note(f"{workdir}: the demo has finished already; it searches on with: petra resume {workdir} --time '+2 min'")
     _conclude(workdir, as_json=as_json, exports=("knee", "smallest"))
 
 
@@ -155,17 +156,20 @@ def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) 
     from petra.report.plain import front_data
     from petra.report.tables import front_view
 
-    front = Front.load(directory)
+    record = _record(directory)
+    front = Front.of_record(record)
     report = write_report(directory)
     bundles = {pick: front.pick(pick).export(f"{directory / 'export' / pick}/") for pick in exports if front.members}
     if as_json:
         paths = {pick: str(path) for pick, path in bundles.items()}
-        say_json(front_data(front) | {"report": str(report), "exported": paths})
+        more = {"stop_reason": record.stop_reason, "report": str(report), "exported": paths}
+        say_json(front_data(front) | more)
         return
     say(front_view(front, width=width()))
     say("")
     if front.members and not any(t.number for t in front.members):
         say("Nothing that was tried beats the untouched model; give the search more time.")
+    say(f"stopped:   {record.stop_reason}")
     say(f"report:    {report}")
     for pick, path in bundles.items():
         say(f"{pick + ':':10s} {path}")

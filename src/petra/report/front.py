@@ -19,6 +19,7 @@ from petra.moo.dominance import dominates, front_mask
 from petra.moo.selection import knee
 from petra.report.record import StudyRecord
 from petra.report.words import pipeline_in_words
+from petra.search.scaling import scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,8 @@ class Front:
         'best' has the best validation quality, 'smallest' the fewest bytes. 'fastest' is the one of best quality among
         those whose latency ratio cannot be told from the lowest one (95% intervals overlap): nobody should pay accuracy
         for timing noise. 'knee' bulges most towards the ideal: from there on, a little more of one objective costs much
-        of another. Ties go to the better quality, then to the lower number. Raises ConfigError for another name, for a
+        of another; only members count that the search's hypervolume counts (with less than half of the quality lost).
+        Ties go to the better quality, then to the lower number. Raises ConfigError for another name, for a
         trial that is not on the front, and when the front is empty.
         """
         if isinstance(which, str) and which.strip().lstrip("-").isdigit():
@@ -119,11 +121,20 @@ class Front:
         if isinstance(which, int):
             return Member(self._numbered(which), self)
         if which == "knee":
-            return Member(
-                self.members[knee([[o.cost(t.metrics) for o in self.objectives] for t in self.members])], self
-            )
+            return Member(self._knee(), self)
         tied = self._tied(which)
         return Member(min(tied, key=lambda t: (self._loss(t), t.number)), self)
+
+    def _knee(self) -> Trial:
+        """The knee of the members within the region that hypervolume counts, of all when none lies there.
+
+        A model that lost half of its quality bulges far, being tiny, and nobody wants it.
+        """
+        inside = self.members
+        if self.baseline:
+            scaling = scale(self.objectives, self.constraints, self.baseline)
+            inside = [t for t in self.members if (scaling.costs(t) < scaling.reference).all()] or self.members
+        return inside[knee([[o.cost(t.metrics) for o in self.objectives] for t in inside])]
 
     def _tied(self, which: str) -> list[Trial]:
         """Members that no cost tells from the first by `which`."""

@@ -46,26 +46,28 @@ def front_view(front: Front, *, width: int) -> RenderableType:
         return Text(front.why_empty())
     on_front = front.baseline.number in {t.number for t in front.members}
     rows = [front.baseline, *(t for t in front.members if t is not front.baseline)]
-    table = _table(_front_columns(front), rows, width=width, rule_after_first=True)
+    columns = _front_columns(front, noise=width >= 55)
+    table = _table(columns, rows, width=width, rule_after_first=True)
     parts: list[RenderableType] = [table]
     if front.members:
-        parts += [_pipelines(front.members, width=width)]
+        parts.append(_pipelines([t for t in front.members if t.number]))
     else:
         parts += [Text(f"The front is empty: {front.why_empty()}.", style="bold")]
-    parts.append(Text(_footnote(front, on_front=on_front), style="dim"))
+    parts.append(Text(_footnote(front, on_front=on_front, noise=width >= 55), style="dim"))
     return Group(*parts)
 
 
-def _footnote(front: Front, *, on_front: bool) -> str:
+def _footnote(front: Front, *, on_front: bool, noise: bool) -> str:
     tested = any(t.test for t in front.members)
     words = ["0 is the untouched model" + (", which is on the front itself." if on_front else ", for comparison.")]
-    words.append("± one standard error, in brackets 95% intervals.")
+    if noise:
+        words.append("± one standard error, in brackets 95% intervals.")
     if front.members and not tested:
         words.append("The front is not confirmed on the test split yet.")
     return " ".join(words)
 
 
-def _front_columns(front: Front) -> list[Column]:
+def _front_columns(front: Front, *, noise: bool) -> list[Column]:
     base, metric, labels = front.baseline, front.metric, front.labels()
     assert base is not None
     tested = any(t.test for t in front.members) or bool(base.test)
@@ -73,7 +75,9 @@ def _front_columns(front: Front) -> list[Column]:
 
     def quality(t: Trial) -> str:
         source = t.test if tested else t.metrics
-        return with_error(source["quality"]) if "quality" in source else ""
+        if "quality" not in source:
+            return ""
+        return with_error(source["quality"]) if noise else f"{source['quality'].mean:.4g}"
 
     def gained(t: Trial) -> str | Text:
         mine, old = (t.test, base.test) if tested else (t.metrics, base.metrics)
@@ -102,7 +106,7 @@ def _front_columns(front: Front) -> list[Column]:
         m = confirmed(t, "latency_ratio")
         if t is base:
             return "1.00x"
-        text = f"{m.mean:.2f}x" + (f" ({interval(m)})" if m.stderr else "")
+        text = f"{m.mean:.2f}x" + (f" ({interval(m)})" if m.stderr and noise else "")
         low, high = m.interval
         return Text(text, style="green" if high < 1 else "red" if low > 1 else "")
 
@@ -110,10 +114,10 @@ def _front_columns(front: Front) -> list[Column]:
         Column("#", lambda t: str(t.number)),
         Column("pick", lambda t: ", ".join(labels.get(t.number, [])), 1, right=False),
         Column(f"{metric} ({split})", quality),
-        Column("change", gained),
+        Column("change", gained, 0 if noise else 1),
         Column("val", validated, 7) if tested else None,
         Column("latency", cost("latency_ms"), 3),
-        Column("latency ratio", speed),
+        Column("latency ratio" if noise else "ratio", speed),
         Column("size", cost("size_bytes")),
         Column("change", relative("size_bytes"), 2),
         Column("params", cost("params"), 4),
@@ -134,7 +138,7 @@ def _coloured(name: str, new: float, old: float) -> Text:
     return Text(text, style="green" if (new > old) == direction else "red")
 
 
-def _pipelines(trials: Sequence[Trial], *, width: int) -> RenderableType:
+def _pipelines(trials: Sequence[Trial]) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(justify="right")
     grid.add_column(overflow="fold")
@@ -152,12 +156,12 @@ def _table(
     fold_last: bool = False,
 ) -> Table:
     """The rows in as many columns as `width` has room for. With `fold_last`, the last column takes what is left."""
-    cells = {c.title + str(i): [c.cell(t) for t in rows] for i, c in enumerate(columns)}
+    cells = [[c.cell(t) for t in rows] for c in columns]
     shown = list(enumerate(columns))
 
     def needed() -> int:
         fixed = shown[:-1] if fold_last else shown
-        content = sum(max(len(c.title), *(len(x) for x in cells[c.title + str(i)]), 0) for i, c in fixed)
+        content = sum(max(len(c.title), *(len(x) for x in cells[i]), 0) for i, c in fixed)
         return content + _GAP * len(shown) + (30 if fold_last else 0)
 
     while needed() > width and any(c.priority for _, c in shown):
@@ -165,12 +169,9 @@ def _table(
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for _, column in shown:
         last = fold_last and column is columns[-1]
-        table.add_column(
-            column.title, justify="right" if column.right else "left", no_wrap=not last, overflow="fold", ratio=None
-        )
-    for row, trial in enumerate(rows):
-        table.add_row(*(cells[c.title + str(i)][row] for i, c in shown), end_section=rule_after_first and row == 0)
-        del trial
+        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=not last, overflow="fold")
+    for row in range(len(rows)):
+        table.add_row(*(cells[i][row] for i, _ in shown), end_section=rule_after_first and row == 0)
     return table
 
 
@@ -186,18 +187,23 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
             return Text(f"{words}\n") + Text(f"{t.failure.stage}: {t.failure.message.splitlines()[0]}", style="red")
         return words
 
+    def origin(t: Trial) -> str:
+        return t.origin.move + ("" if t.origin.parent is None else f" {t.origin.parent}")
+
+    def status(t: Trial) -> Text:
+        styles = {TrialStatus.COMPLETE: "green", TrialStatus.INFEASIBLE: "yellow"}
+        return Text(t.status.value.replace("_", " "), style=styles.get(t.status, "red"))
+
     numbers = {t.number for t in front.members}
-    styles = {TrialStatus.COMPLETE: "green", TrialStatus.INFEASIBLE: "yellow"}
     columns = [
         Column("#", lambda t: f"{'* ' if t.number in numbers else ''}{t.number}"),
-        Column(
-            "status", lambda t: Text(t.status.value.replace("_", " "), style=styles.get(t.status, "red")), right=False
+        Column("status", status, right=False),
+        *(
+            Column(front.metric if o.metric == "quality" else o.metric, objective(o), i)
+            for i, o in enumerate(front.objectives)
         ),
-        *(Column(front.metric if o.metric == "quality" else o.metric, objective(o)) for o in front.objectives),
-        Column("time", lambda t: duration(t.seconds), 1),
-        Column(
-            "from", lambda t: t.origin.move + ("" if t.origin.parent is None else f" {t.origin.parent}"), 2, right=False
-        ),
+        Column("time", lambda t: duration(t.seconds), 8),
+        Column("from", origin, 9, right=False),
         Column("pipeline", outcome, right=False),
     ]
     return Group(

@@ -18,7 +18,7 @@ def _said(name: str, value: Value) -> str:
     if isinstance(value, bool):
         return name if value else f"no {name}"
     if isinstance(value, str):
-        return value
+        return value if name in _TELLING else f"{name} {value}"
     return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
 
 

@@ -64,7 +64,14 @@ class OnnxSession(Session):
                 f"the artifact wants inputs {sorted(self._inputs)}, got {sorted(inputs)}",
                 hint="was it exported from a model with other inputs?",
             )
-        values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
+        try:
+            values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
+        except _run_errors() as error:
+            shapes = {name: inputs[name].shape for name in self._inputs}
+            raise ArtifactError(
+                f"ONNX Runtime cannot run the model on inputs of shapes {shapes}: {_first_line(error)}",
+                hint="do the inputs have the shapes and types the file declares?",
+            ) from error
         return dict(zip(self._outputs, values, strict=True))
 
 
@@ -72,6 +79,12 @@ def _load_errors() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile, state.NotImplemented, RuntimeError)
+
+
+def _run_errors() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (state.Fail, state.InvalidArgument, state.RuntimeException)
 
 
 def _first_line(error: Exception) -> str:

@@ -46,8 +46,9 @@ class SVDDecompose(Stage):
     replaced only where its rank saves both weights and multiply-accumulates; all others stay dense.
 
     When it helps: wide layers with a steep spectrum, transformers' linear layers, large kernels (spatial). When it does
-    not: thin layers, 1x1 convolutions of small networks, and latency at batch 1, where two kernels can cost more than
-    they save. Costs: seconds without training; with it, `epochs` of training at slightly more than the dense cost.
+    not: thin layers, 1x1 convolutions of small networks, latency at batch 1, where two kernels can cost more than they save,
+    and the penalties within a few dozen steps, which hardly move a spectrum. Costs: seconds without training; with it,
+    `epochs` of training at slightly more than the dense cost.
     """
 
     name: ClassVar[str] = "lowrank.svd"
@@ -68,10 +69,10 @@ class SVDDecompose(Stage):
     optimizer: str = parameter("sgd", OPTIMIZER, "optimizer", scope="optimizer", when=TRAINED)
     lr: float = parameter(0.01, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR, when=TRAINED)
     orthogonality: float = parameter(
-        0.1, Real(0.001, 1.0, log=True), "weight of the orthogonality penalty", limits=Real(0.0, 1e3), when=TRAINED
+        1.0, Real(0.01, 10.0, log=True), "weight of the orthogonality penalty", limits=Real(0.0, 1e4), when=TRAINED
     )
     hoyer: float = parameter(
-        0.01, Real(1e-4, 0.1, log=True), "weight of the Hoyer penalty", limits=Real(0.0, 1e3), when=TRAINED
+        0.3, Real(0.01, 10.0, log=True), "weight of the Hoyer penalty", limits=Real(0.0, 1e4), when=TRAINED
     )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
