@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from petra.tasks.base import Task
-from petra.workloads.digits import DigitsNet, digits_task
 from petra.training.loop import TrainConfig, fit
+from petra.workloads.digits import DigitsNet, digits_task
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -87,7 +87,8 @@ import sys, pathlib
 sys.path.insert(0, {tests!r})
 from test_study import study
 from petra.testing.recorded import RecordedExecutor
-study(pathlib.Path({workdir!r}), budget={{"trials": 200}}).run(executor=lambda: RecordedExecutor(workers=2, delay_s=0.05))
+recorded = lambda: RecordedExecutor(workers=2, delay_s=0.05)
+study(pathlib.Path({workdir!r}), budget={{"trials": 200}}).run(executor=recorded)
 """
 
 

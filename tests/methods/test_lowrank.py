@@ -36,7 +36,6 @@ from petra.model.surgery import count_parameters, layer_shapes, replace_module
 from petra.space.effects import INITIAL_FACTS
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
-from petra.training.loop import predict
 from petra.workloads.cifar10 import pretrained
 
 HOW = pytest.mark.parametrize("how", ["channel", "spatial"])

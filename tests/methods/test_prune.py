@@ -224,6 +224,7 @@ def test_reasons_name_the_cause() -> None:
         "fixed halves": ("a", "no longer runs"),
         "attention": ("qkv", "no longer runs"),
         "many outputs": ("unused", "do not reach it"),
+        "residual": ("head", "produces the model's output"),
     }
     for name, (layer, phrase) in causes.items():
         model, inputs, _ = build(name)
@@ -231,6 +232,27 @@ def test_reasons_name_the_cause() -> None:
         assert phrase in reasons[layer], (name, reasons)
     model, inputs, _ = build("attention")
     assert "normalises across" in find_groups(model, inputs(2), generator=torch.Generator())[1]["e"]
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "expected"),
+    [
+        (zoo.Residual, zoo.images(2), {"head"}),
+        (zoo.Upsampling, zoo.images(2), {"o"}),
+        (zoo.ManyOutputs, zoo.rows(2, 6), {"a_classifier", "side", "hidden"}),
+        (lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Softmax(1)),
+         zoo.rows(2, 6), {"2"}),
+        (lambda: nn.Sequential(nn.Embedding(7, 6), nn.GRU(6, 5)), torch.arange(6).reshape(2, 3), {"1"}),
+    ],
+)  # fmt: skip
+def test_output_layers_are_those_that_produce_the_outputs(
+    make: Callable[[], nn.Module], inputs: Tensor, expected: set[str]
+) -> None:
+    model = make().train()
+    model.requires_grad_(False)
+    assert output_layers(model, lambda m: named_outputs(call(m, inputs)).values()) == expected
+    assert not any(p.requires_grad for p in model.parameters())
+    assert model.training
 
 
 def test_a_wrong_cut_with_the_right_shapes_is_caught() -> None:

@@ -112,7 +112,7 @@ def test_files_that_could_run_code_are_refused(exported: Path, change: dict[str,
 def test_corrupt_files_are_artifact_errors(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.pt2"
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="not a .pt2 archive"):
+    with pytest.raises(ArtifactError, match=r"not a \.pt2 archive"):
         TorchEager().load(path, threads=1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -41,7 +42,7 @@ def _root(
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-_PANELS = {
+_PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Search": (search.demo, search.run, search.resume),
     "Results": (results.show, results.report, results.export),
     "Model files": (artifact.verify, artifact.bench),

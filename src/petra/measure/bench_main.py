@@ -7,7 +7,6 @@ the request names. That it works at all is the proof that the file stands alone.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -84,7 +83,7 @@ def peak_memory_mb() -> float:
 
 
 def measure(request: Request) -> dict[str, Measurement]:
-    """Everything about one artifact: memory first, while the process holds nothing else, then predictions, then speed."""
+    """All about one artifact: memory first, while the process holds nothing else, then predictions, then speed."""
     runtime = RUNTIMES.get(request.runtime)()
     inputs = load_inputs(Path(request.data))
     warm = take(inputs, 0, request.batch)
@@ -121,7 +120,7 @@ def reply(path: str, work: Callable[[], dict[str, object]]) -> None:
     answer["torch_loaded"] = "torch" in sys.modules
     temporary = Path(path).with_suffix(".tmp")
     temporary.write_text(json.dumps(answer))
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

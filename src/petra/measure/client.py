@@ -1,4 +1,4 @@
-"""Asking the measuring process: write the data it needs, start it, read its answer. Loads torch only to write splits."""
+"""Asking the measuring process: write the data it needs, start it, read its answer. Only writing splits loads torch."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def ask(module: str, request: dict[str, Any], *, time_limit_s: float = TIME_LIMI
     """Run ``python -m module`` on a JSON request and return its JSON answer.
 
     The request names an `artifact` and a number of `threads`; where the answer goes is filled in here. Raises
-    ArtifactError with the runtime's own reason when the file does not load or run, BenchDied when the process crashed or
-    exceeded the time limit.
+    ArtifactError with the runtime's own reason when the file does not load or run, BenchDied when the process crashed
+    or exceeded the time limit.
     """
     with tempfile.TemporaryDirectory(prefix="petra-bench-") as scratch:
         answer_path = Path(scratch) / "answer.json"

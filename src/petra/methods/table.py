@@ -10,6 +10,7 @@ STAGES: Registry[type[Stage]] = Registry(
     {
         "tune": "petra.methods.tune.tune:Tune",
         "distill": "petra.methods.distill.logits:Distill",
+        "prune.depth": "petra.methods.prune.depth:DepthPrune",
         "prune.structured": "petra.methods.prune.structured:StructuredPrune",
         "lowrank.svd": "petra.methods.lowrank.svd:SVDDecompose",
         "quantize.static": "petra.methods.quantize.static:StaticQuantize",

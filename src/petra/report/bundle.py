@@ -52,12 +52,12 @@ def companion(model_file: Path, name: str) -> Path | None:
 
 def sha256(path: Path) -> str:
     """Hexadecimal digest of a file's content."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shipped_files(member: Member) -> list[Path]:
-    """All files of the artifact, the main one first. Raises ArtifactError when they are not those that were measured."""
+    """All files of the artifact, the main one first. Raises ArtifactError unless they are those that were measured."""
     main = member.artifact
     if not member.trial.artifact or not main.is_file():
         raise ArtifactError(f"{main}: the model file of trial {member.number} is missing", hint="was it deleted?")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from petra import __version__
 from petra.core.measurement import Measurement
 from petra.core.objective import METRICS, Metrics
 from petra.core.trial import Trial
@@ -13,6 +12,7 @@ from petra.report.record import StudyRecord
 from petra.report.units import change, difference, interval, value, with_error
 from petra.report.words import pipeline_in_words, trace_in_words
 from petra.runtimes.base import InputSpec
+from petra.store.schema import petra_version
 
 _COSTS = ("latency_ms", "latency_p95_ms", "throughput", "size_bytes", "params", "macs", "memory_mb")
 _NAMES = {
@@ -33,10 +33,9 @@ def model_card(
     untouched = not trial.pipeline.stages
     sections = [
         f"# {subject(record)}: trial {trial.number}",
-        f"`{file}` is "
-        + ("the untouched model" if untouched else "a compressed version of the model")
-        + f", found by petra {_version(record.host, 'petra') or __version__}, exported for {record.config.target.runtime}, reloaded in a"
-        " fresh process, checked against the PyTorch model and measured as the file it is.",
+        f"`{file}` is {'the untouched model' if untouched else 'a compressed version of the model'}, found by petra "
+        f"{_version(record.host, 'petra') or petra_version()}, exported for {record.config.target.runtime}, reloaded in a "
+        "fresh process, checked against the PyTorch model and measured as the file it is.",
         "## How it was made",
         _pipeline(trial),
         "## Figures",
@@ -120,8 +119,8 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     notes = [
         f"Latency over the untouched model's, measured in turns in one process: {ratio.mean:.2f}x{within}. Of the two, "
         "this ratio carries to other times and machines better than milliseconds.",
-        f"± is one standard error. The search chose by {record.metric} on the validation split; the test split was read "
-        "once, for models already chosen." + ("" if trial.test else " This model has not been confirmed on it."),
+        f"± is one standard error. The search chose by {record.metric} on the validation split; the test split was "
+        "read once, for models already chosen." + ("" if trial.test else " This model has not been confirmed on it."),
     ]
     return "\n".join(rows) + "\n\n" + "\n\n".join(notes)
 
@@ -184,8 +183,8 @@ def _host(record: StudyRecord) -> str:
         [
             f"- {host.get('cpu', 'unknown CPU')}, {host.get('cores', '?')} cores, {host.get('memory_gb', '?')} GiB; "
             f"{', '.join(present) or 'no vector extensions recorded'}; {host.get('os', '')}",
-            f"- {target.threads} thread{'s' if target.threads > 1 else ''}, latency at batch {target.batch}, throughput "
-            f"at batch {target.throughput_batch}",
+            f"- {target.threads} thread{'s' if target.threads > 1 else ''}, latency at batch {target.batch}, "
+            f"throughput at batch {target.throughput_batch}",
             f"- Python {host.get('python', '?')}, {shown}",
         ]
     )

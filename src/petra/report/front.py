@@ -29,7 +29,7 @@ PICKS = ("smallest", "fastest", "best", "knee")
 
 
 def confirmed(trial: Trial, metric: str) -> Measurement:
-    """A cost of a trial, from its longer final measurement where there is one. Not for quality, which has two splits."""
+    """A cost of a trial, by its longer final measurement where there is one. Not for quality, which has two splits."""
     return trial.test.get(metric, trial.metrics[metric])
 
 
@@ -38,8 +38,8 @@ class Front:
     """Non-dominated complete trials, and the untouched model when nothing dominates it and it meets the constraints.
 
     `members` are sorted by size, or by the first other cost that is an objective. `trials` are all of the study's:
-    plots show them, and an empty front explains itself by them. `metric` names the task's quality metric, of which more is better if
-    `maximize_quality`.
+    plots show them, and an empty front explains itself by them. `metric` names the task's quality metric, of which
+    more is better if `maximize_quality`.
     """
 
     members: list[Trial]

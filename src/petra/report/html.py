@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from petra import __version__
 from petra.core.errors import ConfigError
 from petra.core.objective import METRICS, Metrics
 from petra.core.trial import Trial
@@ -20,6 +19,7 @@ from petra.report.record import StudyRecord
 from petra.report.tables import failure_counts
 from petra.report.units import change, difference, duration, interval, value, with_error
 from petra.report.words import count_statuses, pipeline_in_words, trace_in_words
+from petra.store.schema import petra_version
 
 
 def write_report(directory: str | Path, out: Path | None = None) -> Path:
@@ -53,7 +53,7 @@ def render(record: StudyRecord) -> str:
         _failures(front),
         _host(record),
         _reproduce(record),
-        f"<p class=soft>Written by petra {esc(__version__)}.</p>",
+        f"<p class=soft>Written by petra {esc(petra_version())}.</p>",
     ]
     return "\n".join(s for s in sections if s)
 
@@ -93,8 +93,8 @@ def _headline(front: Front) -> str:
     mine, old = (knee.test, base.test) if split == "test" else (knee.metrics, base.metrics)
     size = change(knee.metrics["size_bytes"].mean, base.metrics["size_bytes"].mean)
     return (
-        f"{len(compressed)} compressed model{'s' if len(compressed) > 1 else ''} on the front. At its knee: size {size}, "
-        f"{confirmed(knee, 'latency_ratio').mean:.2f}x the latency, {front.metric} "
+        f"{len(compressed)} compressed model{'s' if len(compressed) > 1 else ''} on the front. "
+        f"At its knee: size {size}, {confirmed(knee, 'latency_ratio').mean:.2f}x the latency, {front.metric} "
         f"{with_error(mine['quality'])} against {with_error(old['quality'])} on the {split} split."
     )
 
@@ -238,8 +238,8 @@ def _figures(front: Front) -> str:
     for x, y in plots.objective_pairs(front):
         names = [front.metric if o.metric == "quality" else o.metric for o in (y, x)]
         caption = (
-            f"{names[0]} against {names[1]} of every measured trial, as the search saw them; dotted: the best attainable "
-            "in these two alone; dashed: constraints, shaded where they are violated."
+            f"{names[0]} against {names[1]} of every measured trial, as the search saw them; dotted: the best "
+            "attainable in these two alone; dashed: constraints, shaded where they are violated."
         )
         objectives.append((plots.pair_figure(front, x, y), caption))
     if len(front.objectives) == 1:
@@ -307,7 +307,7 @@ def _reproduce(record: StudyRecord) -> str:
         )
     else:
         how = (
-            "The model and the data were given as live Python objects: call <code>petra.compress(model, task, ...)</code> "
-            "with the same objects and these settings."
+            "The model and the data were given as live Python objects: call "
+            "<code>petra.compress(model, task, ...)</code> with the same objects and these settings."
         )
     return f"<h2>How to reproduce</h2><p>{how}</p><pre><code>{esc(text)}</code></pre>"

@@ -21,7 +21,8 @@ p { max-width: 62rem; margin: 0.5rem 0; }
 a { color: var(--accent); }
 .lead { font-size: 1.08rem; }
 .soft, figcaption { color: var(--soft); font-size: 0.9rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(45%, 11rem), 1fr)); gap: 0.75rem; margin: 1rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(45%, 11rem), 1fr)); gap: 0.75rem;
+  margin: 1rem 0; }
 .tile { background: var(--panel); border-radius: 0.5rem; padding: 0.7rem 0.9rem; }
 .tile b { display: block; font-size: 1.15rem; }
 .scroll { overflow-x: auto; max-width: 100%; }
@@ -38,8 +39,8 @@ tr:has(+ .below) > * { border-bottom: 0; padding-bottom: 0; }
 .below div { position: sticky; left: 0.7rem; width: fit-content; max-width: min(70rem, calc(100vw - 4rem)); }
 .good { color: var(--good); } .bad { color: var(--bad); }
 small { color: var(--soft); font-size: 0.85em; }
-.tag { background: var(--panel); border: 1px solid var(--line); border-radius: 1rem; padding: 0 0.5rem; font-size: 0.8rem;
-  white-space: nowrap; }
+.tag { background: var(--panel); border: 1px solid var(--line); border-radius: 1rem; padding: 0 0.5rem;
+  font-size: 0.8rem; white-space: nowrap; }
 figure { margin: 1rem 0 1.8rem; }
 .plot { width: 100%; height: 26rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 1.5rem; }
@@ -64,7 +65,8 @@ SCRIPT = """
     const figure = JSON.parse(document.getElementById(holder.dataset.figure).textContent);
     const mouse = window.matchMedia("(hover: hover) and (min-width: 40rem)").matches;
     const options = { responsive: true, displaylogo: false, displayModeBar: mouse ? "hover" : false };
-    Plotly.newPlot(holder, figure.data, figure.layout, options).then(function () { Plotly.relayout(holder, colours()); });
+    const drawn = Plotly.newPlot(holder, figure.data, figure.layout, options);
+    drawn.then(function () { Plotly.relayout(holder, colours()); });
     plots.push(holder);
   }
   function repaint() { for (const holder of plots) Plotly.relayout(holder, colours()); }

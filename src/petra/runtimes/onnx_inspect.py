@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_FLOAT_COMPUTE = frozenset(
-    "Conv ConvTranspose FusedConv NhwcFusedConv MatMul FusedMatMul Gemm FusedGemm Einsum Attention MultiHeadAttention "
-    "LSTM GRU RNN".split()
+_FLOAT_COMPUTE = (
+    *("Conv", "ConvTranspose", "FusedConv", "NhwcFusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Einsum"),
+    *("Attention", "MultiHeadAttention", "LSTM", "GRU", "RNN"),
 )
-_INTEGER_COMPUTE = frozenset(
-    "QLinearConv QLinearMatMul QGemm MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul ConvInteger QAttention "
-    "DynamicQuantizeLSTM MatMulNBits".split()
+_INTEGER_COMPUTE = (
+    *("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"),
+    *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention", "MatMulNBits"),
 )
 
 

@@ -29,9 +29,49 @@ _OPERATORS = re.compile(
     r"|torch\.sym_\w+)$"
 )
 _EXPRESSION_NAMES = frozenset(
-    "Symbol Integer Float Rational Add Mul Pow Max Min Mod FloorDiv CeilDiv PythonMod CleanDiv ModularIndexing "
-    "Eq Ne Le Lt Ge Gt StrictLessThan StrictGreaterThan LessThan GreaterThan Equality Unequality And Or Not Identity "
-    "positive integer nonnegative real finite True False int_oo IntInfinity NegativeIntInfinity".split()
+    [
+        "Symbol",
+        "Integer",
+        "Float",
+        "Rational",
+        "Add",
+        "Mul",
+        "Pow",
+        "Max",
+        "Min",
+        "Mod",
+        "FloorDiv",
+        "CeilDiv",
+        "PythonMod",
+        "CleanDiv",
+        "ModularIndexing",
+        "Eq",
+        "Ne",
+        "Le",
+        "Lt",
+        "Ge",
+        "Gt",
+        "StrictLessThan",
+        "StrictGreaterThan",
+        "LessThan",
+        "GreaterThan",
+        "Equality",
+        "Unequality",
+        "And",
+        "Or",
+        "Not",
+        "Identity",
+        "positive",
+        "integer",
+        "nonnegative",
+        "real",
+        "finite",
+        "True",
+        "False",
+        "int_oo",
+        "IntInfinity",
+        "NegativeIntInfinity",
+    ]
 )
 _EXPRESSION_TEXT = re.compile(r"^[\w\s,()='+*/-]*$")
 

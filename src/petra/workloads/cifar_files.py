@@ -37,7 +37,7 @@ def _checked(arrays: Arrays, path: Path) -> Arrays:
         if x is None or y is None or x.shape != (len(y), 32, 32, 3) or x.dtype != np.uint8:
             shape = None if x is None else (x.dtype, x.shape)
             raise DataError(f"{path}: split {split!r} has images {shape}", hint="images are uint8 (n, 32, 32, 3)")
-        if len(y) and not (0 <= int(y.min()) and int(y.max()) <= 9):
+        if len(y) and not (int(y.min()) >= 0 and int(y.max()) <= 9):
             raise DataError(f"{path}: split {split!r} has labels {y.min()}..{y.max()}", hint="labels are 0..9")
     missing = {"x_train", "x_test"} - set(arrays)
     if missing:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from petra.tasks.base import Task
 
-WORKLOADS: "Registry[Callable[..., tuple[nn.Module, Task]]]" = Registry(
+WORKLOADS: Registry[Callable[..., tuple[nn.Module, Task]]] = Registry(
     "workload",
     {
         "digits": "petra.workloads.digits:digits",

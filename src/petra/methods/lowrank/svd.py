@@ -46,9 +46,9 @@ class SVDDecompose(Stage):
     replaced only where its rank saves both weights and multiply-accumulates; all others stay dense.
 
     When it helps: wide layers with a steep spectrum, transformers' linear layers, large kernels (spatial). When it does
-    not: thin layers, 1x1 convolutions of small networks, latency at batch 1, where two kernels can cost more than they save,
-    and the penalties within a few dozen steps, which hardly move a spectrum. Costs: seconds without training; with it,
-    `epochs` of training at slightly more than the dense cost.
+    not: thin layers, 1x1 convolutions of small networks, and latency at batch 1, where two kernels can cost more than
+    they save; within very few training steps the penalties hardly move a spectrum. Costs: seconds without training;
+    with it, `epochs` of training at slightly more than the dense cost.
     """
 
     name: ClassVar[str] = "lowrank.svd"

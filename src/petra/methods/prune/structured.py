@@ -44,6 +44,7 @@ class StructuredPrune(Stage):
     2017) or first-order Taylor (Molchanov et al. 2019). Global spread compares scores relative to their layer's mean.
 
     When it helps: latency and size on any runtime, no special kernels needed; follow it with tuning or distillation.
+    Taylor is the one that needs data, and depends on which; its ranking is noisy on a training split learnt by heart.
     When it does not: on thin layers (16 channels hold little to spare), and with odd widths (`round_to` 1), which
     many kernels pad back up. Costs: seconds, plus `epochs_between` per cut but the last when iterative.
     """
@@ -79,7 +80,7 @@ class StructuredPrune(Stage):
         history: list[dict[str, object]] = []
         for step in range(cuts):
             record = self._cut(pruned, groups, original, self.ratio * (step + 1) / cuts, example, context)
-            if step + 1 < cuts and self.epochs_between:
+            if step + 1 < cuts and self.epochs_between and record["removed_channels"]:
                 config = TrainConfig(epochs=self.epochs_between, lr=self.lr, optimizer=self.optimizer)
                 pruned, tuned = run_fit(f"{self.name} after cut {step + 1}", pruned, config, context)
                 record["tuning"] = tuned.details

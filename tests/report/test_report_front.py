@@ -1,0 +1,217 @@
+"""The front against brute force, what each name picks, and what is said when there is nothing to pick."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from petra.core.errors import ConfigError
+from petra.core.measurement import Measurement
+from petra.core.objective import Constraint, named_objectives, violation
+from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.trial import Failure, Trial, TrialStatus
+from petra.report.front import Front, confirmed
+from petra.testing.studies import toy_study
+
+OBJECTIVES = named_objectives(("quality", "latency_ratio", "size_bytes"), maximize_quality=True)
+
+
+def made(number: int, quality: float, latency: float, size: float, *, noise: float = 0.0, **changes: object) -> Trial:
+    pipeline = Pipeline((StageSpec("tune", {"epochs": number}),)) if number else Pipeline()
+    metrics = {
+        "quality": Measurement(quality, 0.01, 500, "accuracy"),
+        "latency_ratio": Measurement(latency, noise, 20, "x"),
+        "latency_ms": Measurement(0.5 * latency, 0.0, 20, "ms"),
+        "size_bytes": Measurement(size, unit="B"),
+        "params": Measurement(size / 4),
+        "macs": Measurement(size),
+        "memory_mb": Measurement(20.0, unit="MB"),
+        "throughput": Measurement(1000 / latency, unit="items/s"),
+        "throughput_ratio": Measurement(1 / latency, unit="x"),
+    }
+    fields = {"status": TrialStatus.COMPLETE, "metrics": metrics, **changes}
+    return Trial(number, pipeline, **fields)  # type: ignore[arg-type]
+
+
+def front(*trials: Trial, constraints: tuple[str, ...] = (), objectives: tuple = OBJECTIVES) -> Front:
+    return Front.of(trials, objectives, [Constraint.parse(c) for c in constraints], Path("nowhere"))
+
+
+BASE = made(0, 0.9, 1.0, 1000.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("constraints", [(), ("quality >= baseline - 0.1",), ("size <= 30 kB", "latency <= 0.8")])
+def test_members_are_those_that_no_feasible_trial_dominates(
+    tmp_path: Path, seed: int, constraints: tuple[str, ...]
+) -> None:
+    found = Front.load(toy_study(tmp_path, trials=30, seed=seed, constraints=constraints))
+    assert found.baseline is not None
+    bounds = [Constraint.parse(c) for c in constraints]
+    candidates = [t for t in found.trials if t.measured and violation(bounds, t.metrics, found.baseline.metrics) == 0]
+
+    def beats(a: Trial, b: Trial) -> bool:
+        x, y = ([o.cost(t.metrics) for o in OBJECTIVES] for t in (a, b))
+        return all(i <= j for i, j in zip(x, y, strict=True)) and x != y
+
+    expected = {t.number for t in candidates if not any(beats(other, t) for other in candidates)}
+    assert {t.number for t in found.members} == expected
+    sizes = [t.metrics["size_bytes"].mean for t in found.members]
+    assert sizes == sorted(sizes)
+
+
+def test_the_untouched_model_is_on_the_front_exactly_when_feasible_and_not_dominated() -> None:
+    smaller = made(1, 0.8, 0.5, 500.0)
+    assert [t.number for t in front(BASE, smaller).members] == [1, 0]
+    assert [t.number for t in front(BASE, smaller, constraints=("size <= 0.9 * baseline",)).members] == [1]
+    better = made(1, 0.95, 0.5, 500.0)
+    assert [t.number for t in front(BASE, better).members] == [1]
+
+
+def test_infeasible_failed_and_unfinished_numbers_never_reach_the_front() -> None:
+    tiny = made(1, 0.99, 0.1, 10.0, status=TrialStatus.INFEASIBLE)
+    broken = Trial(2, Pipeline((StageSpec("x"),)), TrialStatus.FAILED, failure=Failure("x", "E", "no"))
+    lost = made(3, math.nan, 0.1, 10.0)
+    assert [t.number for t in front(BASE, tiny, broken, lost).members] == [0]
+
+
+def test_members_follow_the_first_cost_when_size_is_no_objective() -> None:
+    objectives = named_objectives(("quality", "latency_ratio"), maximize_quality=True)
+    found = front(BASE, made(1, 0.8, 0.2, 900.0), made(2, 0.85, 0.6, 100.0), objectives=objectives)
+    assert [t.number for t in found.members] == [1, 2, 0]
+
+
+# ---- pick ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_smallest_fastest_best_against_a_plain_loop(tmp_path: Path, seed: int) -> None:
+    found = Front.load(toy_study(tmp_path, trials=25, seed=seed))
+
+    def quality(t: Trial) -> float:
+        return t.metrics["quality"].mean
+
+    best = max(found.members, key=lambda t: (quality(t), -t.number))
+    assert found.pick("best").number == best.number
+    least = min(t.metrics["size_bytes"].mean for t in found.members)
+    tied = [t for t in found.members if t.metrics["size_bytes"].mean == least]
+    assert found.pick("smallest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
+    top = min((confirmed(t, "latency_ratio") for t in found.members), key=lambda m: m.mean).interval[1]
+    tied = [t for t in found.members if confirmed(t, "latency_ratio").interval[0] <= top]
+    assert found.pick("fastest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
+
+
+def test_fastest_does_not_pay_quality_for_timing_noise() -> None:
+    a, b = made(1, 0.7, 0.500, 400.0, noise=0.005), made(2, 0.85, 0.502, 500.0, noise=0.005)
+    assert front(BASE, a, b).pick("fastest").number == 2
+    a, b = made(1, 0.7, 0.400, 400.0, noise=0.005), made(2, 0.85, 0.502, 500.0, noise=0.005)
+    assert front(BASE, a, b).pick("fastest").number == 1
+
+
+def test_knee_is_the_bulge_and_ignores_ruined_models() -> None:
+    objectives = named_objectives(("quality", "size_bytes"), maximize_quality=True)
+    trials = [BASE, made(1, 0.89, 1.0, 300.0), made(2, 0.80, 1.0, 280.0), made(3, 0.85, 1.0, 290.0)]
+    assert front(*trials, objectives=objectives).pick("knee").number == 1
+    ruined = made(4, 0.1, 1.0, 1.0)
+    assert front(*trials, ruined, objectives=objectives).pick("knee").number == 1
+
+
+def test_best_follows_the_direction_of_the_metric() -> None:
+    objectives = named_objectives(("quality", "size_bytes"), maximize_quality=False)
+    found = front(made(0, 0.5, 1.0, 1000.0), made(1, 0.7, 1.0, 100.0), made(2, 0.6, 1.0, 200.0), objectives=objectives)
+    assert found.pick("best").number == 0
+    costs_only = named_objectives(("latency_ratio", "size_bytes"), maximize_quality=False)
+    trials = [made(1, 0.7, 0.5, 100.0), made(2, 0.6, 0.4, 200.0)]
+    found = Front.of([BASE, *trials], costs_only, [], Path("nowhere"), maximize_quality=False)
+    assert found.pick("best").number == 2
+
+
+def test_choosing_never_looks_at_test_quality() -> None:
+    a = made(1, 0.80, 0.5, 500.0, test={"quality": Measurement(0.99, 0.01, 100)})
+    b = made(2, 0.85, 0.6, 600.0, test={"quality": Measurement(0.10, 0.01, 100)})
+    assert front(made(0, 0.7, 1.0, 1000.0), a, b).pick("best").number == 2
+
+
+def test_pick_by_number_and_what_is_said_of_other_numbers() -> None:
+    broken = Trial(3, Pipeline((StageSpec("x"),)), TrialStatus.FAILED, failure=Failure("prune", "E", "no channels\nx"))
+    outside = made(4, 0.5, 0.1, 10.0, status=TrialStatus.INFEASIBLE)
+    trials = (BASE, made(1, 0.8, 0.5, 500.0), made(2, 0.7, 0.6, 600.0), broken, outside)
+    found = front(*trials, constraints=("quality >= 0.6",))
+    assert found.pick(1).number == found.pick("1").number == 1
+    for number, said in (
+        (2, "trial 1 is nowhere worse"),
+        (3, "failed in prune: no channels"),
+        (4, "violates quality >= 0.6"),
+        (9, "there is no trial 9"),
+        (-1, "there is no trial -1"),
+    ):
+        with pytest.raises(ConfigError, match=said) as error:
+            found.pick(number)
+        assert error.value.hint == "on the front: 1, 0"
+
+
+def test_a_misspelt_pick_is_corrected() -> None:
+    with pytest.raises(ConfigError, match="smalest") as error:
+        front(BASE).pick("smalest")
+    assert "did you mean 'smallest'" in error.value.hint
+
+
+def test_an_empty_front_says_why() -> None:
+    bad = [made(n, 0.2, 0.5, 10.0 * n, status=TrialStatus.INFEASIBLE) for n in (1, 2)]
+    dead = [
+        Trial(n, Pipeline((StageSpec("x", {"n": n}),)), TrialStatus.FAILED, failure=Failure("quantize", "Refused", "?"))
+        for n in (3, 4, 5)
+    ]
+    found = front(BASE, *bad, *dead, constraints=("quality >= 0.95",))
+    assert found.members == []
+    with pytest.raises(ConfigError) as error:
+        found.pick("best")
+    assert "none of 5 trials" in error.value.message
+    assert "2 violate quality >= 0.95" in error.value.message
+    assert "3 failed in quantize: Refused" in error.value.message
+    assert "loosen the constraints" in error.value.hint
+    assert "empty" in str(found)
+    assert found.table().empty
+
+
+def test_a_study_whose_baseline_never_finished_has_an_empty_front() -> None:
+    found = front()
+    assert found.baseline is None
+    assert "has not been measured" in str(found)
+    with pytest.raises(ConfigError, match="has not been measured"):
+        found.pick("knee")
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_table_is_relative_to_the_untouched_model_and_prefers_confirmed_speed() -> None:
+    test = {"quality": Measurement(0.78, 0.02, 100), "latency_ratio": Measurement(0.45, 0.01, 50, "x")}
+    found = front(replace(BASE, test={"quality": Measurement(0.88, 0.02, 100)}), made(1, 0.8, 0.5, 250.0, test=test))
+    row = found.table().set_index("number").loc[1]
+    assert row["quality_val"] == 0.8
+    assert row["quality_test"] == 0.78
+    assert row["size_ratio"] == 0.25
+    assert row["params_ratio"] == 0.25
+    assert row["latency_ratio"] == 0.45
+    assert row["latency_ratio_low"] == pytest.approx(0.45 - 1.96 * 0.01)
+    assert row["pipeline"] == "tune (epochs 1)"
+
+
+def test_text_and_notebook_forms_name_every_member(tmp_path: Path) -> None:
+    found = Front.load(toy_study(tmp_path, trials=20))
+    text, html = str(found), found._repr_html_()
+    for member in found.members:
+        assert f"\n{member.number:>2}  " in text
+        assert f">{member.number}" in html
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_notebook_form_escapes_what_users_named() -> None:
+    evil = Pipeline((StageSpec("tune", {"loss": "<script>alert(1)</script>"}),))
+    html = front(BASE, replace(made(1, 0.8, 0.5, 500.0), pipeline=evil))._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html

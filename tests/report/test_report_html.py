@@ -1,0 +1,237 @@
+"""The report opens anywhere: no network, nothing a user named becomes markup, and every kind of study has one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from petra.core.errors import ConfigError, StoreError
+from petra.core.objective import Constraint, named_objectives
+from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.trial import Failure, Origin, Trial, TrialStatus
+from petra.report import plots
+from petra.report.front import Front
+from petra.report.html import render, write_report
+from petra.report.record import StudyRecord
+from petra.report.tables import front_view, to_text, trials_view
+from petra.search.scaling import scale
+from petra.store.store import Store
+from petra.testing.studies import toy_study
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What a browser would load, and the text of the scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.loads: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.data: dict[str, str] = {}
+        self.text = ""
+        self.open: list[str] = []
+        self._id = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        found = dict(attrs)
+        self.loads += [str(found[k]) for k in ("src", "href", "srcset", "action", "data") if found.get(k)]
+        assert not any(name.startswith("on") for name in found), "an inline event handler"
+        self._id = str(found.get("id") or "") if tag == "script" else ""
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.data[self._id] = self.data.get(self._id, "") + data
+        elif self.open and self.open[-1] != "style":
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bound = ("quality >= baseline - 0.2",)
+    return toy_study(tmp_path_factory.mktemp("study"), trials=50, constraints=bound)
+
+
+def test_the_file_is_self_contained_and_complete(study: Path) -> None:
+    path = write_report(study)
+    assert path == study / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.loads == []
+    assert page.tags["link"] == 0
+    assert page.tags["iframe"] == 0
+    assert page.open == []
+    assert "default-src 'none'" in path.read_text(encoding="utf-8")[:600]
+    front = Front.load(study)
+    for member in front.members:
+        assert f"trial {member.number}: " in page.text
+        for stage in member.pipeline:
+            for name, value in stage.params.items():
+                assert f"{name} = {value}" in page.text
+    for expected in ("accuracy", "untouched model", "3.21 ms", "quality >= baseline - 0.2", "the budget of 50 trials"):
+        assert expected in page.text
+    assert "workload:" in page.text
+    figures = [json.loads(text) for name, text in page.data.items() if name]
+    assert len(figures) >= 6
+    assert all(figure["data"] for figure in figures)
+
+
+def test_plotly_is_inlined_once(study: Path, tmp_path: Path) -> None:
+    text = write_report(study, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert 3e6 < len(text) < 8e6
+    assert Page(text).data[""].count("Plotly.newPlot(holder") == 1
+
+
+def test_names_and_messages_cannot_become_markup(tmp_path: Path) -> None:
+    evil = "</script><img src=x onerror=alert(1)><!--"
+    directory = toy_study(tmp_path, trials=6)
+    failure = Failure(evil, evil, f"{evil}\nsecond line")
+    extra = Pipeline((StageSpec("tune", {"loss": evil}),))
+    good = next(t for t in Front.load(directory).trials if t.status is TrialStatus.COMPLETE and t.number)
+    with Store.open(directory, write=True) as store:
+        store.add(Trial(900, Pipeline((StageSpec(evil),)), TrialStatus.FAILED, Origin(evil), failure=failure))
+        metrics = dict(good.metrics) | {"size_bytes": replace(good.metrics["size_bytes"], mean=1.0)}
+        store.add(replace(good, number=901, pipeline=extra, metrics=metrics, origin=Origin(evil), test={}))
+        store.set_note("stop_reason", evil)
+        store.set_note("task", {"metric": evil, "maximize": True})
+    text = write_report(directory).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.tags["img"] == 0
+    assert page.loads == []
+    assert page.open == []
+    assert evil in page.text
+    body = render(StudyRecord.load(directory))
+    assert "<img" not in body
+    for name, data in Page(body).data.items():
+        if name:
+            assert "<" not in data
+            json.loads(data)
+
+
+@pytest.mark.parametrize("objectives", [("quality",), ("latency",), ("quality", "size"), ("quality", "macs", "memory")])
+@pytest.mark.parametrize("trials", [0, 1, 12])
+def test_any_objectives_and_any_number_of_trials(tmp_path: Path, objectives: tuple[str, ...], trials: int) -> None:
+    directory = toy_study(tmp_path, trials=trials, objectives=objectives, confirm=trials != 1)
+    body = render(StudyRecord.load(directory))
+    assert "<h2>Front</h2>" in body
+    assert to_text(front_view(Front.load(directory), width=80), width=80)
+    assert Front.load(directory).plot().to_json()
+
+
+def test_a_study_in_which_nothing_is_feasible(tmp_path: Path) -> None:
+    directory = toy_study(tmp_path, trials=10, constraints=("quality >= 0.999",))
+    body = render(StudyRecord.load(directory))
+    assert "No model to ship" in body
+    assert "violate quality" in body
+
+
+def test_a_study_that_was_killed_before_its_baseline(tmp_path: Path) -> None:
+    directory = toy_study(tmp_path / "other", trials=0)
+    with Store.open(directory, write=False) as store:
+        config, host = store.config, store.host
+    Store.create(tmp_path / "killed", config, host).close()
+    body = render(StudyRecord.load(tmp_path / "killed"))
+    assert "has not been measured" in body
+    assert "The search has not ended yet" in body
+
+
+def test_no_study_and_no_place_are_messages(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        write_report(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write"):
+        write_report(study, tmp_path / "file" / "report.html")
+
+
+# ---- what the figures show -------------------------------------------------------------------------------------------
+
+
+def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
+    front = Front.load(study)
+    assert front.baseline is not None
+    scaling = scale(front.objectives, front.constraints, front.baseline)
+    reached = plots.progress(front)
+    volumes = [volume for _, volume in reached]
+    assert volumes == sorted(volumes)
+    for count in (1, 7, len(reached)):
+        assert volumes[count - 1] == pytest.approx(scaling.hypervolume([t for t, _ in reached[:count]]), rel=1e-12)
+
+
+def test_moves_count_every_trial_once_per_move_and_successes_by_hypervolume(study: Path) -> None:
+    front = Front.load(study)
+    expected = Counter(move for t in front.trials if t.number for move in t.origin.move.split("+"))
+    counts = plots.move_counts(front)
+    assert {move: proposed for move, proposed, _ in counts} == expected
+    volumes = [v for _, v in plots.progress(front)]
+    rises = int((np.diff(volumes) > 0).sum())
+    single = sum(succeeded for move, _, succeeded in counts)
+    assert rises <= single <= sum(expected.values())
+    assert all(0 <= succeeded <= proposed for _, proposed, succeeded in counts)
+
+
+def test_the_front_figure_shows_all_measured_trials_and_the_bound(study: Path) -> None:
+    front = Front.load(study)
+    quality, latency = front.objectives[:2]
+    figure = plots.pair_figure(front, latency, quality)
+    drawn = {(x, y) for trace in figure.data if trace.mode == "markers" for x, y in zip(trace.x, trace.y, strict=True)}
+    wanted = {(t.metrics["latency_ratio"].mean, t.metrics["quality"].mean) for t in front.trials if t.measured}
+    assert drawn == wanted
+    assert front.baseline is not None
+    bound = Constraint.parse("quality >= baseline - 0.2").bound(front.baseline.metrics)
+    assert any(shape.y0 == bound == shape.y1 for shape in figure.layout.shapes)
+    (line,) = [trace for trace in figure.data if trace.mode == "lines"]
+    steps = list(zip(line.x, line.y, strict=True))
+    assert steps == sorted(steps), "along the staircase less speed buys more quality"
+
+
+def test_one_objective_shows_the_best_so_far(tmp_path: Path) -> None:
+    front = Front.load(toy_study(tmp_path, trials=15, objectives=("size",)))
+    (line,) = [t for t in front.plot().data if t.mode == "lines"]
+    sizes = [t.metrics["size_bytes"].mean for t in front.trials if t.status is TrialStatus.COMPLETE]
+    assert list(line.y) == list(np.minimum.accumulate(sizes))
+
+
+def test_failures_are_counted_by_stage_and_reason() -> None:
+    trials = [
+        Trial(n, Pipeline((StageSpec("x", {"n": n}),)), TrialStatus.FAILED, failure=Failure(stage, kind, "why"))
+        for n, (stage, kind) in enumerate([("prune", "A"), ("prune", "B"), ("prune", "A"), ("export", "A")], 1)
+    ]
+    objectives = named_objectives(("quality",), maximize_quality=True)
+    figure = plots.failures_figure(Front.of(trials, objectives, (), Path("nowhere")))
+    assert {t.name: dict(zip(t.y, t.x, strict=True)) for t in figure.data} == {
+        "A": {"prune": 2, "export": 1},
+        "B": {"prune": 1, "export": 0},
+    }
+
+
+# ---- terminal tables -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_tables_fit_the_terminal_and_keep_what_matters(study: Path, width: int) -> None:
+    front = Front.load(study)
+    text = to_text(front_view(front, width=width), width=width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "accuracy" in lines[0]
+    assert "ratio" in lines[0]
+    assert "size" in lines[0]
+    for member in front.members:
+        assert any(line.split()[:1] == [str(member.number)] and "x" in line for line in lines)
+    every = to_text(trials_view(front, width=width), width=width)
+    assert max(map(len, every.splitlines())) <= width
+    assert sum(line.lstrip("* ").split()[:1] == [str(len(front.trials) - 1)] for line in every.splitlines()) == 1
