@@ -6,10 +6,11 @@ exactly what it would have proposed without the interruption.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -147,7 +148,8 @@ class Study:
 
 def build_space(config: StudyConfig, task: Task) -> Space:
     """The legal pipelines of a study: the user's stages and ranges, the task's losses."""
-    chosen = config.space.stages if config.space.stages is not None else dict.fromkeys(STAGES.names(), {})
+    every: Mapping[str, Mapping[str, Any]] = {name: {} for name in STAGES.names()}
+    chosen = every if config.space.stages is None else config.space.stages
     cards = {}
     for name, ranges in chosen.items():
         where = f"space.stages.{name}"
@@ -259,7 +261,7 @@ class _Session:
         for p in generation:
             if p.number in self.finished and self.finished[p.number].pipeline != p.pipeline:
                 raise StoreError(
-                    f"{self.study.directory}: trial {p.number} is stored with another pipeline than the search proposes",
+                    f"{self.study.directory}: trial {p.number} is stored with another pipeline than is proposed now",
                     hint="the study was made by another version of petra; start a new one",
                 )
         if budget is not None:

@@ -22,9 +22,10 @@ from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
-from petra.measure.structure import count_macs, count_params
+from petra.measure.structure import count_macs
 from petra.methods.base import Context
 from petra.methods.table import STAGES
+from petra.model.surgery import count_parameters
 from petra.runtimes.base import Runtime, Target
 from petra.runtimes.table import RUNTIMES
 from petra.tasks.base import Task
@@ -113,7 +114,7 @@ def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artif
     return Built(
         files=tuple(str(f) for f in files),
         size_bytes=sum(f.stat().st_size for f in files),
-        params=trace[-1].params_after if trace else count_params(payload.model),
+        params=trace[-1].params_after if trace else count_parameters(payload.model),
         macs=count_macs(model, example),
         quantized=quantized,
         trace=trace,

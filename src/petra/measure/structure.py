@@ -1,4 +1,4 @@
-"""Costs that follow from a model's structure alone: parameters and multiply-accumulates."""
+"""Costs that follow from a model's structure alone: multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from petra.tasks.inputs import Inputs, batch_size, call
-
-
-def count_params(model: nn.Module) -> int:
-    """Number of parameters; weights shared between modules count once."""
-    return sum(p.numel() for p in model.parameters())
 
 
 def count_macs(model: nn.Module, example: Inputs) -> int:

@@ -45,7 +45,7 @@ def parameter(
     when: Mapping[str, tuple[Value, ...]] | None = None,
     scope: str = "",
 ) -> V:
-    """Declare a stage parameter as a dataclass field; everything else (space, CLI, docs, validation) derives from it."""
+    """Declare a stage parameter as a dataclass field, from which space, CLI, docs and validation all derive."""
     meta = {"domain": domain, "limits": limits or domain, "doc": doc, "when": when or {}, "scope": scope}
     declared: V = field(default=default, metadata={"petra": meta})
     return declared
@@ -56,7 +56,7 @@ class Context:
     """What a stage may use besides the model.
 
     `teacher` is the untouched model (never modify it). `seed` is derived from study seed and pipeline prefix; draw
-    further seeds with `seed_for(purpose)`. `progress(done, total, note)` reports steps; `device` is a torch device name.
+    further seeds with `seed_for(purpose)`. `progress(done, total, note)` reports steps; `device` is torch's name.
     """
 
     task: Task

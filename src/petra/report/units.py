@@ -12,7 +12,8 @@ _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 def significant(value: float, digits: int = 3) -> str:
     """Fixed-point with that many significant digits: 0.42 -> '0.420', 1234.5 -> '1234'."""
-    places = digits - 1 - math.floor(math.log10(abs(value))) if value else digits - 1
+    rounded = abs(float(f"{value:.{digits - 1}e}"))  # 0.9996 is 1.00, not 1.000
+    places = digits - 1 - math.floor(math.log10(rounded)) if rounded else digits - 1
     return f"{value:.{min(9, max(0, places))}f}"
 
 

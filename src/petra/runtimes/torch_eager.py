@@ -29,49 +29,11 @@ _OPERATORS = re.compile(
     r"|torch\.sym_\w+)$"
 )
 _EXPRESSION_NAMES = frozenset(
-    [
-        "Symbol",
-        "Integer",
-        "Float",
-        "Rational",
-        "Add",
-        "Mul",
-        "Pow",
-        "Max",
-        "Min",
-        "Mod",
-        "FloorDiv",
-        "CeilDiv",
-        "PythonMod",
-        "CleanDiv",
-        "ModularIndexing",
-        "Eq",
-        "Ne",
-        "Le",
-        "Lt",
-        "Ge",
-        "Gt",
-        "StrictLessThan",
-        "StrictGreaterThan",
-        "LessThan",
-        "GreaterThan",
-        "Equality",
-        "Unequality",
-        "And",
-        "Or",
-        "Not",
-        "Identity",
-        "positive",
-        "integer",
-        "nonnegative",
-        "real",
-        "finite",
-        "True",
-        "False",
-        "int_oo",
-        "IntInfinity",
-        "NegativeIntInfinity",
-    ]
+    {"Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "CeilDiv"}
+    | {"PythonMod", "CleanDiv", "ModularIndexing", "Identity", "And", "Or", "Not", "Eq", "Ne", "Le", "Lt", "Ge", "Gt"}
+    | {"StrictLessThan", "StrictGreaterThan", "LessThan", "GreaterThan", "Equality", "Unequality"}
+    | {"positive", "integer", "nonnegative", "real", "finite", "True", "False"}
+    | {"int_oo", "IntInfinity", "NegativeIntInfinity"}
 )
 _EXPRESSION_TEXT = re.compile(r"^[\w\s,()='+*/-]*$")
 
@@ -213,7 +175,7 @@ class TorchEager(Runtime):
         from petra.tasks.inputs import named
 
         names = named(example)
-        dynamic = dict.fromkeys(names, {0: torch.export.Dim.DYNAMIC})
+        dynamic = {name: {0: torch.export.Dim.DYNAMIC} for name in names}
         args = tuple(names.values())
         keyed = isinstance(example, dict)
         try:

@@ -49,7 +49,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """Mean loss of a batch ("default" is the first of `losses()`): prediction (B, ...), target (B, ...) -> scalar."""
+        """Mean loss of a batch, prediction and target (B, ...) -> scalar. "default" is the first of `losses()`."""
 
     @abstractmethod
     def distillation(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

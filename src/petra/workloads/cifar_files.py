@@ -27,7 +27,7 @@ def read_arrays(path: Path) -> Arrays:
             return _checked(_npz(path / "cifar10.npz"), path)
     raise DataError(
         f"{path}: no CIFAR-10 data found",
-        hint="allowed: the official binary or Python batches, an .npz with x_train, y_train, ..., or train.webp mosaics",
+        hint="allowed: the official binary or Python batches, an .npz with x_train, y_train, ..., train.webp mosaics",
     )
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; where the width grows, the shortcut takes every second pixel and pads channels with zeros."""
+    """Two 3x3 convolutions; where the width grows, the shortcut skips every second pixel and pads with zeros."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
