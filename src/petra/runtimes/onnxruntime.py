@@ -78,7 +78,10 @@ class OnnxSession(Session):
 def _load_errors() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile, state.NotImplemented, RuntimeError)
+    return (
+        *(state.Fail, state.InvalidArgument, state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile),
+        *(state.NotImplemented, RuntimeError),
+    )
 
 
 def _run_errors() -> tuple[type[Exception], ...]:
