@@ -74,7 +74,7 @@ def main() -> None:
         "",
         "Quality in percent (validation; test ± one standard error; difference to the untouched model on the test",
         "split), size in kB (1,000 bytes) and relative, latency at the target's batch and threads (ratio to the",
-        "untouched model on the same runtime with its 95% interval), throughput ratio, millions of multiply-accumulates.",
+        "untouched model on the same runtime with its 95% interval), throughput ratio, millions of MACs.",
         "",
         "| # | pipeline | val | test | diff | kB | size | ms | latency ratio | throughput | MMACs |",
         "|---|---|---|---|---|---|---|---|---|---|---|",

@@ -157,9 +157,8 @@ def test_a_bad_study_file_is_one_message(tmp_path: Path, yaml: str, said: list[s
 def test_a_misspelt_method_is_corrected_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "parts.py").write_text(PARTS)
     path = tmp_path / "study.yaml"
-    path.write_text(
-        f"model: parts:model\ntask: parts:task\nworkdir: {tmp_path / 'out'}\nspace: {{stages: {{quantise.static: {{}}}}}}\n"
-    )
+    source = f"model: parts:model\ntask: parts:task\nworkdir: {tmp_path / 'out'}\n"
+    path.write_text(source + "space: {stages: {quantise.static: {}}}\n")
     refused(shell("run", path), "space.stages.quantise.static", "did you mean 'quantize.static'")
     assert not (tmp_path / "out").exists()
 

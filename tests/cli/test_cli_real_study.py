@@ -1,4 +1,4 @@
-"""A real study from the command line: run from a file, interrupt, resume from elsewhere, take a model out and check it."""
+"""A real study from the command line: run a file, interrupt, resume from elsewhere, take a model out and check it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STUDY = """
 model: {call: "parts_of_study:model", args: {width: 96}}
 task: parts_of_study:task
 objectives: [quality, size]
-space: {stages: {tune: {epochs: [1, 3]}, quantize.static: {samples: [128]}}, max_length: 2}
+space: {stages: {tune: {epochs: [1, 3]}, quantize.static: {samples: [128], exclude: none}}, max_length: 2}
 budget: {time: 20 min}
 """
 PETRA = (sys.executable, "-m", "petra.cli.main")

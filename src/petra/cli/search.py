@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SOURCE_NOTE = "source_path"  # where the study file lay, so that `resume` finds its modules from anywhere
 DEMO_TIME = "150 s"
 DEMO_CONSTRAINT = "quality >= baseline - 0.03"
+# An epoch of a thousand digits is a fraction of a second and a dozen steps: the usual few repair nothing.
+DEMO_RANGES: dict[str, dict[str, Any]] = {name: {"epochs": [5, 30], "batch_size": 64} for name in ("tune", "distill")}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -36,9 +38,16 @@ def demo(
         petra demo --workdir /tmp/try --time "5 min"
     """
     from petra.config import parse_config
+    from petra.methods.table import STAGES
     from petra.store.store import Store
 
-    data = {"workload": "digits", "constraints": (DEMO_CONSTRAINT,), "budget": {"time": time}, "workdir": str(workdir)}
+    data = {
+        "workload": "digits",
+        "constraints": (DEMO_CONSTRAINT,),
+        "budget": {"time": time},
+        "space": {"stages": dict.fromkeys(STAGES.names(), {}) | DEMO_RANGES},
+        "workdir": str(workdir),
+    }
     config = parse_config(data, where="demo")
     record = _record(workdir) if Store.exists(workdir) else None
     same = record is not None and all(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context
 from petra.space.domains import Choice, Integer, Real, Text
@@ -29,7 +30,12 @@ def run_fit(
     loss_fn: LossFunction | None = None,
     penalty: Callable[[], Tensor] | None = None,
 ) -> tuple[nn.Module, StageTrace]:
-    """Train all weights and report which layers were trained and how the validation score moved."""
+    """Train all weights and report which layers were trained and how the validation score moved.
+
+    Raises StageRefused when there are none.
+    """
+    if not any(p.is_floating_point() for p in model.parameters()):
+        raise StageRefused("the model has no weights to train")
     for p in model.parameters():
         p.requires_grad_(True)
     result = fit(

@@ -1,0 +1,171 @@
+"""What every stage promises. Subclass and say which stage:
+
+class TestMine(StageSuite):
+    stage = MyStage
+    fast = {"epochs": 1}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from petra.core.errors import StageRefused
+from petra.core.pipeline import Pipeline, StageSpec, Value
+from petra.core.rng import derive_seed, generator
+from petra.core.trial import StageTrace
+from petra.execute.apply import apply_pipeline
+from petra.methods.base import Context, Stage
+from petra.model.fingerprint import fingerprint
+from petra.runtimes.onnxruntime import OnnxRuntime
+from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
+from petra.tasks.base import Task
+from petra.tasks.classification import classification
+
+
+class ResidualNet(nn.Module):
+    """Small, but with what stages meet: a stem, two droppable residual blocks, batch norm, pooling, a classifier."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.block1, self.block2, self.block3 = (_Block(width) for _ in range(3))
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block3(self.block2(self.block1(self.stem(x))))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(2 * width)
+        self.conv2 = nn.Conv2d(2 * width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(x + self.bn2(self.conv2(y)))
+
+
+def small_problem() -> tuple[nn.Module, Task]:
+    """A `ResidualNet` with settled batch statistics, and random images whose label is their brightest channel."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(192, 3, 8, 8, generator=g)
+    y = x.mean((2, 3)).argmax(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ResidualNet()
+    model.train()
+    with torch.no_grad():
+        for _ in range(20):
+            model(x)
+    return model.eval(), classification((x[:128], y[:128]), (x[128:160], y[128:160]), (x[160:], y[160:]))
+
+
+class StageSuite:
+    """Conformance tests of one stage. `fast` are parameter values that keep it to seconds."""
+
+    stage: ClassVar[type[Stage]]
+    fast: ClassVar[Mapping[str, Value]] = {}
+
+    @pytest.fixture
+    def problem(self) -> tuple[nn.Module, Task]:
+        return small_problem()
+
+    def spec(self) -> StageSpec:
+        return self.stage.card().normalize(dict(self.fast))
+
+    def run(self, model: nn.Module, task: Task, *, seed: int = 0) -> tuple[nn.Module, StageTrace]:
+        """The stage as the engine runs it."""
+
+        def context(prefix: Pipeline) -> Context:
+            return Context(task=task, teacher=model, seed=derive_seed(seed, prefix.key))
+
+        result, traces = apply_pipeline(
+            model, Pipeline((self.spec(),)), context, cache=None, on_stage=lambda index, spec: None
+        )
+        return result, traces[0]
+
+    def test_its_card_is_complete(self) -> None:
+        card = self.stage.card()
+        assert card.name == self.stage.name
+        assert card.summary
+        assert "When it helps" in (self.stage.__doc__ or "")
+        assert card.effects.objection(INITIAL_FACTS) == "", "a stage must be legal on some model"
+        for p in card.parameters:
+            assert p.doc
+            assert p.limits.contains(p.default)
+            for i in range(50):
+                assert p.limits.contains(p.domain.sample(generator(i, p.name))), f"{p.name}: the search may draw it"
+
+    def test_every_sample_builds_the_stage(self) -> None:
+        for i in range(50):
+            spec = self.stage.card().sample(generator(i))
+            built = self.stage.from_spec(spec)
+            assert {k: getattr(built, k) for k in spec.params} == dict(spec.params)
+
+    def test_it_acts_and_leaves_its_input_alone(self, problem: tuple[nn.Module, Task]) -> None:
+        model, task = problem
+        before = fingerprint(model)
+        result, trace = self.run(model, task)
+        assert fingerprint(model) == before
+        assert fingerprint(result) != before
+        assert trace.touched
+
+    def test_its_trace_names_real_layers(self, problem: tuple[nn.Module, Task]) -> None:
+        model, task = problem
+        _, trace = self.run(model, task)
+        known = {name for name, _ in model.named_modules()}
+        assert set(trace.touched) <= known
+        assert set(trace.skipped) <= known
+        assert not set(trace.touched) & set(trace.skipped)
+        assert all(trace.skipped.values()), "a skipped layer has a reason"
+
+    def test_the_same_seed_gives_the_same_model(self, problem: tuple[nn.Module, Task]) -> None:
+        model, task = problem
+        x = task.example(8)
+        outputs = []
+        for noise in (1, 2):
+            torch.manual_seed(noise)
+            result, _ = self.run(model, task)
+            with torch.no_grad():
+                outputs.append(result(x))
+        assert torch.equal(*outputs)
+
+    def test_outputs_keep_their_shape_at_any_batch(self, problem: tuple[nn.Module, Task]) -> None:
+        model, task = problem
+        result, _ = self.run(model, task)
+        for n in (1, 2, 5):
+            with torch.no_grad():
+                x: Any = task.example(n)
+                assert result(x).shape == model(x).shape
+
+    def test_its_result_ships(self, problem: tuple[nn.Module, Task], tmp_path: Path) -> None:
+        """Exported, reloaded, and in agreement with the PyTorch model."""
+        model, task = problem
+        result, _ = self.run(model, task)
+        x: Any = task.example(32)
+        (path,) = OnnxRuntime().export(result, task.example(2), tmp_path / "model.onnx")
+        (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
+        with torch.no_grad():
+            expected = result(x).numpy()
+        tolerance = 1e-4 if FLOAT_WEIGHTS not in self.stage.effects.removes else 0.1
+        assert np.sqrt(np.mean((got - expected) ** 2)) <= tolerance * np.std(expected)
+
+    def test_it_refuses_a_model_it_cannot_treat(self) -> None:
+        """A model without weights: nothing to do is an error in words, never a success."""
+        x, y = torch.randn(8, 4), torch.randint(0, 4, (8,))
+        task = classification((x, y), (x, y), (x, y))
+        with pytest.raises(StageRefused) as caught:
+            self.run(nn.Sequential(nn.ReLU()), task)
+        assert str(caught.value)
