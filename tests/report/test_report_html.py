@@ -235,3 +235,19 @@ def test_tables_fit_the_terminal_and_keep_what_matters(study: Path, width: int) 
     every = to_text(trials_view(front, width=width), width=width)
     assert max(map(len, every.splitlines())) <= width
     assert sum(line.lstrip("* ").split()[:1] == [str(len(front.trials) - 1)] for line in every.splitlines()) == 1
+
+
+def test_ruined_trials_do_not_squeeze_the_front_out_of_sight(tmp_path: Path) -> None:
+    front = Front.load(toy_study(tmp_path, trials=40, constraints=("quality >= baseline - 0.05",)))
+    quality, latency, size = front.objectives
+    low, high = plots.frame(front, quality)
+    assert front.baseline is not None
+    assert low < front.baseline.metrics["quality"].mean - 0.05 < high
+    assert high > max(sum((t.metrics["quality"].mean, t.metrics["quality"].stderr)) for t in front.members)
+    inside = [t for t in front.trials if t.status is TrialStatus.COMPLETE]
+    assert all(low <= t.metrics["quality"].mean <= high for t in inside)
+    ruined = [t for t in front.trials if t.measured and t.metrics["quality"].mean < 0.6]
+    assert ruined
+    assert all(t.metrics["quality"].mean < low for t in ruined)
+    assert plots.outside(front, size, quality) >= len(ruined)
+    assert list(plots.pair_figure(front, latency, quality).layout.yaxis.range) == [low, high]

@@ -19,7 +19,7 @@ SOURCE_NOTE = "source_path"  # where the study file lay, so that `resume` finds 
 DEMO_TIME = "150 s"
 DEMO_CONSTRAINT = "quality >= baseline - 0.03"
 # An epoch of a thousand digits is a fraction of a second and a dozen steps: the usual few repair nothing.
-DEMO_RANGES: dict[str, dict[str, Any]] = {name: {"epochs": [5, 30], "batch_size": 64} for name in ("tune", "distill")}
+DEMO_RANGES: dict[str, dict[str, Any]] = {name: {"epochs": [5, 20], "batch_size": 64} for name in ("tune", "distill")}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -45,7 +45,7 @@ def demo(
         "workload": "digits",
         "constraints": (DEMO_CONSTRAINT,),
         "budget": {"time": time},
-        "space": {"stages": dict.fromkeys(STAGES.names(), {}) | DEMO_RANGES},
+        "space": {"stages": {name: {} for name in STAGES.names()} | DEMO_RANGES},
         "workdir": str(workdir),
     }
     config = parse_config(data, where="demo")

@@ -34,8 +34,8 @@ def model_card(
     sections = [
         f"# {subject(record)}: trial {trial.number}",
         f"`{file}` is {'the untouched model' if untouched else 'a compressed version of the model'}, found by petra "
-        f"{_version(record.host, 'petra') or petra_version()}, exported for {record.config.target.runtime}, reloaded in a "
-        "fresh process, checked against the PyTorch model and measured as the file it is.",
+        f"{_version(record.host, 'petra') or petra_version()}, exported for {record.config.target.runtime}, reloaded "
+        "in a fresh process, checked against the PyTorch model and measured as the file it is.",
         "## How it was made",
         _pipeline(trial),
         "## Figures",

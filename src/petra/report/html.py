@@ -164,12 +164,11 @@ def front_table(front: Front) -> str:
         caption=caption,
         classes=("name",),
         first="baseline",
-        below=[esc(pipeline_in_words(t.pipeline)) for t in shown],
+        below=[_labels(front, t) + esc(pipeline_in_words(t.pipeline)) for t in shown],
     )
 
 
 def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
-    labels = "".join(f" <span class=tag>{esc(label)}</span>" for label in front.labels().get(trial.number, []))
     ratio = confirmed(trial, "latency_ratio")
     within = f"<br><small>{esc(interval(ratio))}</small>" if ratio.stderr else ""
 
@@ -188,7 +187,7 @@ def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
         return esc(value(name, new)) + _note(note, worse=(new > old) != bool(METRICS[name].maximize))
 
     return [
-        f"{trial.number}{labels}",
+        str(trial.number),
         quality(trial.test, base.test),
         "1.00x" if trial is base else f"{ratio.mean:.2f}x{within}",
         cost("size_bytes"),
@@ -196,6 +195,10 @@ def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
         quality(trial.metrics, base.metrics),
         *map(cost, ("throughput", "params", "macs", "memory_mb")),
     ]
+
+
+def _labels(front: Front, trial: Trial) -> str:
+    return "".join(f"<span class=tag>{esc(label)}</span> " for label in front.labels().get(trial.number, []))
 
 
 def _note(text: str, *, worse: bool) -> str:
@@ -241,6 +244,8 @@ def _figures(front: Front) -> str:
             f"{names[0]} against {names[1]} of every measured trial, as the search saw them; dotted: the best "
             "attainable in these two alone; dashed: constraints, shaded where they are violated."
         )
+        if beyond := plots.outside(front, x, y):
+            caption += f" {beyond} trials lie outside the frame: zoom out, or double-click, to see them."
         objectives.append((plots.pair_figure(front, x, y), caption))
     if len(front.objectives) == 1:
         objectives.append((plots.single_figure(front), "Every measured trial, and the best so far."))
@@ -275,6 +280,8 @@ def _failures(front: Front) -> str:
         f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in and the reason"
     )
     table = page.table(head, rows, caption=caption, classes=("name", "name", "", "text", "text"))
+    if len(counts) == 1:
+        return f"<h2>Failures</h2>{table}"
     drawn = page.figure("failures", plots.failures_figure(front).to_json(), caption="Failures by stage and reason")
     return f"<h2>Failures</h2>{table}{drawn}"
 

@@ -42,7 +42,8 @@ small { color: var(--soft); font-size: 0.85em; }
 .tag { background: var(--panel); border: 1px solid var(--line); border-radius: 1rem; padding: 0 0.5rem;
   font-size: 0.8rem; white-space: nowrap; }
 figure { margin: 1rem 0 1.8rem; }
-.plot { width: 100%; height: 26rem; }
+.plot { width: 100%; min-height: 8rem; }
+.plots .plot { height: 26rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 1.5rem; }
 details { border: 1px solid var(--line); border-radius: 0.5rem; padding: 0.4rem 0.8rem; margin: 0.5rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from petra.core.objective import METRICS, Objective
+from petra.core.objective import METRICS, Constraint, Objective
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import front_mask
 from petra.report.front import Front
@@ -135,7 +135,7 @@ def _draw_pair(figure: go.Figure, front: Front, x: Objective, y: Objective, col:
             row=1,
             col=col,
         )
-    _draw_bounds(figure, front, x, y, col, measured)
+    _draw_bounds(figure, front, x, y, col)
     for axis, objective in (("x", x), ("y", y)):
         _label_axis(figure, front, axis, objective, col)
 
@@ -161,21 +161,13 @@ def _draw_staircase(figure: go.Figure, front: Front, x: Objective, y: Objective,
     )
 
 
-def _draw_bounds(
-    figure: go.Figure, front: Front, x: Objective, y: Objective, col: int, measured: Sequence[Trial]
-) -> None:
-    """Constraints on either axis: a line at the bound, shaded on its forbidden side."""
-    if not front.baseline:
-        return
+def _draw_bounds(figure: go.Figure, front: Front, x: Objective, y: Objective, col: int) -> None:
+    """Constraints on either axis: a line at the bound, shaded on its forbidden side as far as there are trials."""
     for axis, objective in (("x", x), ("y", y)):
-        for constraint in front.constraints:
-            if constraint.metric != objective.metric:
-                continue
-            bound = constraint.bound(front.baseline.metrics)
-            values = [t.metrics[objective.metric].mean for t in measured] + [bound]
-            low, high = min(values), max(values)
-            margin = 0.06 * (high - low or abs(high) or 1.0)
-            beyond = low - 2 * margin if constraint.at_least else high + 2 * margin
+        values = [t.metrics[objective.metric].mean for t in front.trials if t.measured]
+        for constraint, bound in _bounds(front, objective):
+            reach = 2 * (max(*values, bound) - min(*values, bound) or abs(bound) or 1.0)
+            beyond = bound - reach if constraint.at_least else bound + reach
             line = {"color": BOUND, "width": 1.5, "dash": "dash"}
             shade = {"fillcolor": BOUND, "opacity": 0.1, "line_width": 0, "layer": "below"}
             note = {"annotation_text": html.escape(str(constraint)), "annotation_font": {"size": 11, "color": BOUND}}
@@ -185,7 +177,38 @@ def _draw_bounds(
             else:
                 figure.add_hline(y=bound, line=line, row=1, col=col, annotation_position="bottom left", **note)
                 figure.add_hrect(y0=bound, y1=beyond, row=1, col=col, **shade)
-            figure.update_layout({f"{axis}axis{'' if col == 1 else col}": {"range": [low - margin, high + margin]}})
+        figure.update_layout({f"{axis}axis{'' if col == 1 else col}": {"range": list(frame(front, objective))}})
+
+
+def _bounds(front: Front, objective: Objective) -> list[tuple[Constraint, float]]:
+    base = front.baseline
+    return [(c, c.bound(base.metrics)) for c in front.constraints if base and c.metric == objective.metric]
+
+
+def frame(front: Front, objective: Objective) -> tuple[float, float]:
+    """What an axis shows at first: feasible trials, the untouched model, and a strip beyond every bound.
+
+    Trials far outside the constraints would squeeze the front into a corner; they are there when zooming out.
+    """
+    measured = [t for t in front.trials if t.measured]
+    feasible = [t for t in measured if t.status is TrialStatus.COMPLETE and t.number]
+    shown = [*feasible, *([front.baseline] if front.baseline else [])] if feasible else measured
+    found = [t.metrics[objective.metric] for t in shown]
+    values = [m.mean + side * m.stderr for m in found for side in (-1, 1)]  # with the error bars
+    bounds = _bounds(front, objective)
+    low, high = (pick([*values, *(bound for _, bound in bounds)], default=0.0) for pick in (min, max))
+    span = high - low or abs(high) or 1.0
+    below = any(c.at_least and bound == low for c, bound in bounds)
+    above = any(not c.at_least and bound == high for c, bound in bounds)
+    return low - span * (0.3 if below else 0.08), high + span * (0.3 if above else 0.08)
+
+
+def outside(front: Front, x: Objective, y: Objective) -> int:
+    """How many measured trials lie outside the frame of either axis."""
+    frames = [(o.metric, *frame(front, o)) for o in (x, y)]
+    return sum(
+        any(not low <= t.metrics[name].mean <= high for name, low, high in frames) for t in front.trials if t.measured
+    )
 
 
 def _label_axis(figure: go.Figure, front: Front, axis: str, objective: Objective, col: int) -> None:
@@ -332,7 +355,7 @@ def failures_figure(front: Front) -> go.Figure:
         title_text="trials", gridcolor="rgba(128,128,128,0.25)", dtick=_whole(max(number.values(), default=1))
     )
     figure.update_yaxes(automargin=True, autorange="reversed")
-    return _finished(figure).update_layout(barmode="stack", showlegend=True)
+    return _finished(figure).update_layout(barmode="stack", showlegend=True, height=130 + 45 * len(stages))
 
 
 def _whole(highest: int) -> int | None:

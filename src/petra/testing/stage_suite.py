@@ -73,10 +73,14 @@ def small_problem() -> tuple[nn.Module, Task]:
 
 
 class StageSuite:
-    """Conformance tests of one stage. `fast` are parameter values that keep it to seconds."""
+    """Conformance tests of one stage.
+
+    `fast` are parameter values that keep it to seconds; `before` are stages without which it has nothing to do.
+    """
 
     stage: ClassVar[type[Stage]]
     fast: ClassVar[Mapping[str, Value]] = {}
+    before: ClassVar[tuple[StageSpec, ...]] = ()
 
     @pytest.fixture
     def problem(self) -> tuple[nn.Module, Task]:
@@ -91,10 +95,9 @@ class StageSuite:
         def context(prefix: Pipeline) -> Context:
             return Context(task=task, teacher=model, seed=derive_seed(seed, prefix.key))
 
-        result, traces = apply_pipeline(
-            model, Pipeline((self.spec(),)), context, cache=None, on_stage=lambda index, spec: None
-        )
-        return result, traces[0]
+        pipeline = Pipeline((*self.before, self.spec()))
+        result, traces = apply_pipeline(model, pipeline, context, cache=None, on_stage=lambda index, spec: None)
+        return result, traces[-1]
 
     def test_its_card_is_complete(self) -> None:
         card = self.stage.card()

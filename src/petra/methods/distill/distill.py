@@ -1,20 +1,23 @@
-"""Knowledge distillation from the untouched model, on its outputs."""
+"""Knowledge distillation from the untouched model: on its outputs, and on those of its blocks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.distill.features import Tap, matching_blocks, relative_distance, tapped
 from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY, run_fit
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, call, prediction
-from petra.training.loop import TrainConfig
+from petra.tasks.base import Task
+from petra.tasks.inputs import Inputs, call, map_inputs, prediction
+from petra.training.loop import LossFunction, TrainConfig
 
 
 def mixed_loss(hard: Tensor, soft: Tensor, alpha: float) -> Tensor:
@@ -26,12 +29,15 @@ def mixed_loss(hard: Tensor, soft: Tensor, alpha: float) -> Tensor:
 class Distill(Stage):
     """Train all weights to reproduce the outputs of the untouched model, mixed with the task's own loss.
 
+    Optionally the outputs of blocks that kept their name and shape are matched too (Romero et al. 2015).
+
     For classification the soft loss is T^2 KL between softened distributions (Hinton et al. 2015); for regression the
     squared distance to the teacher's prediction. The teacher sees the same augmented batch as the student.
 
     When it helps: recovering a cut model, most of all when the teacher has already learnt the training data by heart,
-    so that labels carry little. When it does not: with a teacher worse than the labels. Costs: tune's cost plus one
-    teacher forward pass per step.
+    so that labels carry little; with `features` where training data is scarce, because every block then has a target
+    of its own. When it does not: with a teacher worse than the labels. Costs: tune's cost plus one teacher forward pass
+    per step.
     """
 
     name: ClassVar[str] = "distill"
@@ -47,16 +53,22 @@ class Distill(Stage):
     weight_decay: float = parameter(5e-4, Real(1e-6, 1e-2, log=True), "decay of weight matrices", limits=WEIGHT_DECAY)
     loss: str = parameter("default", LOSS, "the task's loss, the hard part", scope="loss")
 
+    features: float = parameter(
+        0.0,
+        Choice((0.0, 0.3, 1.0, 3.0)),
+        "weight of matching the teacher's blocks, 0: logits only",
+        limits=Real(0.0, 1e3),
+    )
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
-        task = context.task
         teacher = context.teacher.to(context.device).eval()
-
-        def loss_fn(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
-            with torch.no_grad():
-                reference = prediction(call(teacher, inputs)).float()
-            soft = task.distillation(student, reference, temperature=self.temperature)
-            return mixed_loss(task.loss(self.loss, student, target), soft, self.alpha)
-
+        example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
+        blocks = matching_blocks(model.to(context.device), teacher, example) if self.features else ()
+        if self.features and not blocks:
+            raise StageRefused(
+                "no block of the model has the name and output shape of one of the teacher's",
+                hint="set features to 0 to distill from the logits alone",
+            )
         config = TrainConfig(
             epochs=self.epochs,
             lr=self.lr,
@@ -66,4 +78,18 @@ class Distill(Stage):
             weight_decay=self.weight_decay,
             loss=self.loss,
         )
-        return run_fit(self.name, model, config, context, loss_fn=loss_fn)
+        with tapped(model, teacher, blocks) as taps:
+            model, trace = run_fit(self.name, model, config, context, loss_fn=self._loss(context.task, teacher, *taps))
+        return model, replace(trace, details={**trace.details, "blocks_matched": list(blocks)})
+
+    def _loss(self, task: Task, teacher: nn.Module, own: Tap, theirs: Tap) -> LossFunction:
+        def loss(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
+            with torch.no_grad():
+                reference = prediction(call(teacher, inputs)).float()
+            soft = task.distillation(student, reference, temperature=self.temperature)
+            total = mixed_loss(task.loss(self.loss, student, target), soft, self.alpha)
+            if own.paths:
+                total = total + self.features * relative_distance(own.outputs(), theirs.outputs())
+            return total
+
+        return loss

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from petra.methods.distill.logits import Distill
+from petra.core.pipeline import StageSpec
+from petra.methods.distill.distill import Distill
 from petra.methods.lowrank.svd import SVDDecompose
 from petra.methods.prune.depth import DepthPrune
 from petra.methods.prune.structured import StructuredPrune
 from petra.methods.quantize.static import StaticQuantize
+from petra.methods.repair.reconstruct import Reconstruct
 from petra.methods.table import STAGES
 from petra.methods.tune.tune import Tune
 from petra.testing.stage_suite import StageSuite
@@ -34,6 +36,12 @@ class TestDepthPrune(StageSuite):
 class TestSVDDecompose(StageSuite):
     stage = SVDDecompose
     fast = {"rule": "ratio", "ratio": 0.2}
+
+
+class TestReconstruct(StageSuite):
+    stage = Reconstruct
+    fast = {"samples": 64}
+    before = (StageSpec("prune.structured", {"ratio": 0.4}),)
 
 
 class TestStaticQuantize(StageSuite):

@@ -1,0 +1,135 @@
+"""What every runtime promises. Subclass and say which runtime:
+
+class TestMine(RuntimeSuite):
+    runtime = MyRuntime
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from petra.core.errors import ArtifactError
+from petra.runtimes.base import Runtime
+from petra.tasks.inputs import Inputs, call, named, named_outputs, unnamed
+from petra.testing.stage_suite import ResidualNet
+
+
+class _Two(nn.Module):
+    """Two inputs of different types, two named outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 6)
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, tokens: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        hidden = self.embedding(tokens).mean(1) * scale
+        return {"hidden": hidden, "logits": self.linear(hidden)}
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 2))
+
+
+def _two_inputs() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.randint(0, 11, (4, 7), generator=g), torch.rand(4, 1, generator=g)
+
+
+CASES: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
+    "convolutions": lambda: (ResidualNet(8), torch.randn(4, 3, 8, 8)),
+    "1-D": lambda: (nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)), torch.randn(4, 2, 8)),
+    "perceptron": lambda: (_mlp(), torch.randn(4, 5)),
+    "tuple inputs": lambda: (_Two(), _two_inputs()),
+    "dict inputs": lambda: (_Two(), dict(zip(("tokens", "scale"), _two_inputs(), strict=True))),
+}
+
+
+class RuntimeSuite:
+    """Conformance tests of one runtime."""
+
+    runtime: ClassVar[type[Runtime]]
+
+    def exported(self, case: str, tmp_path: Path) -> tuple[nn.Module, Inputs, Path]:
+        torch.manual_seed(0)
+        model, example = CASES[case]()
+        path = tmp_path / f"model{self.runtime.suffix}"
+        files = self.runtime().export(model.eval(), example, path)
+        assert files[0] == path
+        assert all(f.is_file() for f in files)
+        return model, example, path
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_it_computes_what_the_model_computes_at_any_batch(self, case: str, tmp_path: Path) -> None:
+        model, example, path = self.exported(case, tmp_path)
+        session = self.runtime().load(path, threads=1)
+        assert set(session.input_names) == set(named(example))
+        for n in (1, 3, 9):
+            tensors = {k: torch.cat([t] * 3)[:n] for k, t in named(example).items()}
+            with torch.no_grad():
+                expected = named_outputs(call(model, unnamed(tensors, like=example)))
+            got = session.run({k: t.numpy() for k, t in tensors.items()})
+            assert set(got) == set(expected)
+            for name, value in expected.items():
+                np.testing.assert_allclose(got[name], value.numpy(), atol=1e-5, rtol=1e-4)
+
+    def test_the_file_stands_alone(self, tmp_path: Path) -> None:
+        """Loaded and run by a fresh interpreter that knows the runtime and nothing of the model."""
+        model, example, path = self.exported("convolutions", tmp_path)
+        assert isinstance(example, Tensor)
+        np.save(tmp_path / "x.npy", example.numpy(), allow_pickle=False)
+        home = f"{self.runtime.__module__}:{self.runtime.__qualname__}"
+        code = (
+            "import importlib, json, pathlib, sys, numpy as np\n"
+            f"module, name = {home!r}.split(':')\n"
+            "runtime = getattr(importlib.import_module(module), name)()\n"
+            f"session = runtime.load(pathlib.Path({str(path)!r}), threads=1)\n"
+            f"out = session.run({{'input': np.load({str(tmp_path / 'x.npy')!r})}})\n"
+            "print(json.dumps(next(iter(out.values())).tolist()))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        with torch.no_grad():
+            expected = model(example).numpy()
+        np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), expected, atol=1e-5)
+
+    def test_exporting_leaves_the_model_as_it_was(self, tmp_path: Path) -> None:
+        torch.manual_seed(0)
+        model, example = CASES["convolutions"]()
+        model.eval()
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        self.runtime().export(model, example, tmp_path / f"model{self.runtime.suffix}")
+        assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+        assert not model.training
+
+    @pytest.mark.parametrize("content", [b"", b"nonsense", None])
+    def test_bad_files_are_artifact_errors(self, content: bytes | None, tmp_path: Path) -> None:
+        path = tmp_path / f"broken{self.runtime.suffix}"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ArtifactError) as caught:
+            self.runtime().load(path, threads=1)
+        assert str(path) in str(caught.value)
+
+    def test_a_truncated_file_is_an_artifact_error(self, tmp_path: Path) -> None:
+        _, _, path = self.exported("convolutions", tmp_path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(ArtifactError):
+            self.runtime().load(path, threads=1)
+
+    def test_missing_inputs_are_named(self, tmp_path: Path) -> None:
+        _, _, path = self.exported("perceptron", tmp_path)
+        with pytest.raises(ArtifactError, match="input"):
+            self.runtime().load(path, threads=1).run({"other": np.zeros((1, 5), np.float32)})
+
+    def test_it_knows_its_version(self) -> None:
+        assert self.runtime().version()
