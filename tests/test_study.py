@@ -73,6 +73,17 @@ def test_a_goal_stops_the_search(tmp_path: Path) -> None:
     assert min(sizes) <= 0.5 * sizes[0]
 
 
+@pytest.mark.parametrize("search", [GENERATION, {"name": "uniform", "generation": 4}])
+def test_pipelines_given_by_the_user_come_first(tmp_path: Path, search: dict[str, Any]) -> None:
+    given = [["tune", {"stage": "quantize.static", "params": {"observer": "minmax"}}], ["tune"], ["tune"]]
+    done = study(tmp_path, search=search, space={"initial": given}, budget={"trials": 9}).run(executor=RecordedExecutor)
+    kinds = [[s.kind for s in t.pipeline] for t in done.trials]
+    assert kinds[1:3] == [["tune", "quantize.static"], ["tune"]]
+    assert [t.origin.move for t in done.trials[1:3]] == ["given", "given"]
+    assert done.trials[1].pipeline.stages[1].params["observer"] == "minmax"
+    assert len({t.pipeline.key for t in done.trials}) == 10
+
+
 def test_only_the_front_sees_the_test_split_and_only_once(tmp_path: Path) -> None:
     done = study(tmp_path, budget={"trials": 12}).run(executor=RecordedExecutor)
     tested = {t.number for t in done.trials if t.test}
@@ -168,6 +179,8 @@ def test_a_study_of_live_objects_says_how_to_continue(tmp_path: Path) -> None:
         ({"space": {"stages": {"tune": {"lr": 500.0}}}}, r"space\.stages\.tune\.lr"),
         ({"space": {"stages": {"tune": {"epoch": 5}}}}, "did you mean 'epochs'"),
         ({"target": {"runtime": "onnx"}}, "onnxruntime"),
+        ({"space": {"initial": [["tunee"]]}}, r"space\.initial\[0\]\[0\]\.stage.*\n.*did you mean 'tune'"),
+        ({"space": {"initial": [["quantize.static", "tune"]]}}, r"space\.initial\[0\]: stage 2: tune needs"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(

@@ -15,7 +15,7 @@ from petra.progress import Listener
 from petra.runtimes.base import Target
 from petra.sources import resolve_source
 from petra.store.store import Store
-from petra.study import Study, build_space, check_searcher
+from petra.study import Study, build_space, check_searcher, initial_pipelines
 from petra.tasks.base import Task
 
 
@@ -110,7 +110,7 @@ def create_or_continue(config: StudyConfig, model: nn.Module, task: Task) -> Stu
     """The study in `config.workdir`, created if there is none; refused if there is a different one."""
     directory = Path(config.workdir)
     check_searcher(config)
-    build_space(config, task)  # refuse a bad space before anything is written
+    initial_pipelines(config, build_space(config, task))  # refuse a bad space before anything is written
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):
         with Store.open(directory, write=True) as store:

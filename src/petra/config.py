@@ -105,11 +105,13 @@ class SpaceConfig(_Record):
     """The pipelines searched: which stages (default: all), ranges narrowed, greatest length.
 
     `stages` maps a stage to narrowed domains: ``{prune.structured: {ratio: [0.1, 0.5], importance: [magnitude]}}``;
-    two numbers are an interval, a list is a set of choices, a single value fixes the parameter.
+    two numbers are an interval, a list is a set of choices, a single value fixes the parameter. `initial` are pipelines
+    to try first, each a list of stages: ``[[{stage: prune.structured, params: {ratio: 0.3}}, distill]]``.
     """
 
     stages: Mapping[str, Mapping[str, Any]] | None = None
     max_length: Annotated[int, Field(ge=1, le=20)] = 4
+    initial: tuple[tuple[Any, ...], ...] = ()
 
     @field_validator("stages", mode="before")
     @classmethod

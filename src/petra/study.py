@@ -138,11 +138,13 @@ class Study:
     def problem(self) -> Problem:
         """What the searcher is given: space, objectives, constraints, seed."""
         _, task = self._live()
+        space = build_space(self.config, task)
         return Problem(
-            space=build_space(self.config, task),
+            space=space,
             objectives=named_objectives(self.config.objectives, maximize_quality=task.maximize),
             constraints=self.config.parsed_constraints(),
             seed=self.config.seed,
+            initial=initial_pipelines(self.config, space),
         )
 
 
@@ -160,6 +162,15 @@ def build_space(config: StudyConfig, task: Task) -> Space:
         card = fix_for_task(stage.card(), losses=task.losses(), ignores=task.ignores)
         cards[name] = narrow(card, ranges, where=where)
     return Space(cards, max_length=config.space.max_length)
+
+
+def initial_pipelines(config: StudyConfig, space: Space) -> tuple[Pipeline, ...]:
+    """The pipelines the user wants tried first, checked and without repetitions."""
+    given = [
+        space.normalize(Pipeline.from_list(list(stages)), where=f"space.initial[{i}]")
+        for i, stages in enumerate(config.space.initial)
+    ]
+    return tuple(dict.fromkeys(p for p in given if p.stages))
 
 
 def search_options(config: StudyConfig) -> tuple[str, dict[str, object]]:

@@ -139,3 +139,13 @@ def test_measurements() -> None:
     assert str(m) == "2.5 ± 0.65 ms"
     with pytest.raises(ValueError, match="at least one"):
         Measurement.of([])
+
+
+def test_noise_of_timed_metrics_decides_nothing() -> None:
+    """Values within half a percent of a grid point count as equal; counted metrics are exact."""
+    latency, size = Objective("latency_ratio", False), Objective("size_bytes", False)
+    near = [{"latency_ratio": Measurement(v), "size_bytes": Measurement(1000 * v)} for v in (0.7004, 0.6996)]
+    assert latency.cost(near[0]) == latency.cost(near[1])
+    assert size.cost(near[0]) != size.cost(near[1])
+    assert latency.cost({"latency_ratio": Measurement(0.72)}) > latency.cost(near[0])
+    assert latency.cost({"latency_ratio": Measurement(1.0)}) == 1.0

@@ -79,16 +79,15 @@ class Objective:
     metric: str
     maximize: bool
 
-    def value(self, metrics: Metrics) -> float:
-        """The metric's mean; timed ones on a grid of 1%, so that noise alone makes nothing better than its equal."""
-        mean = metrics[self.metric].mean
-        if METRICS[self.metric].timed and mean > 0 and math.isfinite(mean):
-            return math.exp(round(math.log(mean) / RESOLUTION) * RESOLUTION)
-        return mean
+    def resolved(self, value: float) -> float:
+        """A value of this metric; timed ones on a grid of 1%, so that noise alone makes nothing better than its equal."""
+        if METRICS[self.metric].timed and value > 0 and math.isfinite(value):
+            return math.exp(round(math.log(value) / RESOLUTION) * RESOLUTION)
+        return value
 
     def cost(self, metrics: Metrics) -> float:
         """The value in minimisation form."""
-        value = self.value(metrics)
+        value = self.resolved(metrics[self.metric].mean)
         return -value if self.maximize else value
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from petra.core.objective import Constraint, Objective
+from petra.core.pipeline import Pipeline
 from petra.core.trial import Proposal, Trial
 from petra.search.options import SearchOptions
 from petra.space.space import Space
@@ -20,12 +21,13 @@ from petra.space.space import Space
 
 @dataclass(frozen=True)
 class Problem:
-    """What every searcher is given."""
+    """What every searcher is given. `initial` are distinct legal pipelines that it proposes before any of its own."""
 
     space: Space
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...] = ()
     seed: int = 0
+    initial: tuple[Pipeline, ...] = ()
 
 
 class Searcher(ABC):

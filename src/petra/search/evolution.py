@@ -70,12 +70,16 @@ class EvolutionSearcher(Searcher):
     def ask(self) -> list[Proposal]:
         if self._asked:
             raise RuntimeError("the last generation has not been told yet")
-        size = self.options.offspring if self._generation else self.options.population
+        given = () if self._generation else self.problem.initial
+        size = self.options.offspring if self._generation else max(self.options.population, len(given))
         for slot in range(size):
             if self.stop_reason:
                 break
             rng = generator(self.problem.seed, "evolution", self._generation, slot)
-            made = self._child(rng) if self._generation else self._founder(rng)
+            if slot < len(given):
+                made: tuple[Pipeline, Origin] | None = (given[slot], Origin("given"))
+            else:
+                made = self._child(rng) if self._generation else self._founder(rng)
             made = made or self._stranger(rng)
             if made is None:
                 self.stop_reason = "no new pipeline found: the space is used up"

@@ -38,7 +38,7 @@ class Scaling:
 
     def costs(self, trial: Trial) -> NDArray[np.float64]:
         """Cost vector (m,) of a measured trial. A metric that is not a number costs +inf."""
-        values = [_cost(o, o.value(trial.metrics), self.baseline) for o in self.objectives]
+        values = [o.resolved(_cost(o, trial.metrics[o.metric].mean, self.baseline)) for o in self.objectives]
         return np.array([math.inf if math.isnan(v) else v for v in values])
 
     def violation(self, trial: Trial) -> float:

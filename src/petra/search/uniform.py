@@ -39,6 +39,10 @@ class UniformSearcher(Searcher):
 
     def ask(self) -> list[Proposal]:
         proposals: list[Proposal] = []
+        for pipeline in self.problem.initial if self._next == 1 else ():
+            proposals.append(Proposal(self._next, pipeline, Origin("given")))
+            self._proposed.add(pipeline.key)
+            self._next += 1
         while len(proposals) < self.options.generation and not self.stop_reason:
             rng = generator(self.problem.seed, "uniform", self._next)
             for _ in range(TRIES):
