@@ -80,7 +80,7 @@ class Objective:
     maximize: bool
 
     def resolved(self, value: float) -> float:
-        """A value of this metric; timed ones on a grid of 1%, so that noise alone makes nothing better than its equal."""
+        """A value of this metric; timed ones on a grid of 1%, so that noise alone makes nothing better."""
         if METRICS[self.metric].timed and value > 0 and math.isfinite(value):
             return math.exp(round(math.log(value) / RESOLUTION) * RESOLUTION)
         return value
