@@ -99,11 +99,11 @@ class Evaluator:
             if limit < self.limits.time_s:
                 shutil.rmtree(place, ignore_errors=True)
                 raise BudgetExhausted from None
-            return self._failed(proposal, TrialStatus.TIMED_OUT, step.name, error, started, place)
+            return self._failed(proposal, TrialStatus.TIMED_OUT, step.name, error, worker, started, place)
         except PetraError as error:
             if isinstance(error, WorkerDied) and worker.closed:
                 raise
-            return self._failed(proposal, TrialStatus.FAILED, step.name, error, started, place)
+            return self._failed(proposal, TrialStatus.FAILED, step.name, error, worker, started, place)
         baseline = self.baseline.metrics if self.baseline else metrics
         feasible = violation(self.constraints, metrics, baseline) == 0 or proposal.number == 0
         return Trial(
@@ -163,12 +163,13 @@ class Evaluator:
         status: TrialStatus,
         stage: str,
         error: Exception,
+        worker: Worker,
         started: float,
         place: Path,
     ) -> Trial:
         shutil.rmtree(place, ignore_errors=True)
         kind = getattr(error, "kind", type(error).__name__)
-        failure = Failure(stage, kind, str(error), getattr(error, "peak_memory_mb", 0.0))
+        failure = Failure(stage, kind, str(error), getattr(error, "peak_memory_mb", worker.peak_memory_mb))
         return Trial(
             number=proposal.number,
             pipeline=proposal.pipeline,
