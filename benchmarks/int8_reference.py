@@ -53,7 +53,7 @@ def main() -> None:
         files = {"fp32": runtime.export(model, task.example(2), place / "fp32.onnx")[0]}
         quant_pre_process(str(files["fp32"]), str(place / "pre.onnx"))
         stage = StaticQuantize(samples=SAMPLES, observer="minmax")
-        images = torch.cat([batch for batch in stage._calibration(context)]).numpy()  # type: ignore[misc]
+        images = torch.cat(list(stage._calibration(context))).numpy()  # type: ignore[misc]
         for reduced in (False, True):
             label = f"ONNX Runtime's quantizer, {'7' if reduced else '8'}-bit weights"
             files[label] = place / f"ort-{reduced}.onnx"

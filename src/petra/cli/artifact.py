@@ -34,6 +34,8 @@ def verify(
 
     Loading runs no code from the file. Exit code 2 when anything is wrong.
 
+    For example:
+
         petra verify model.onnx
         petra verify petra-demo/export/knee/model.onnx --json
     """
@@ -68,6 +70,8 @@ def bench(
 
     With --against, both files are timed in alternating blocks in one process: the ratio is what to trust on a machine
     that is not idle.
+
+    For example:
 
         petra bench model.onnx
         petra bench small.onnx tiny.onnx --against model.onnx --threads 2

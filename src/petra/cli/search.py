@@ -34,6 +34,8 @@ def demo(
 
     Run it again to continue an interrupted demo.
 
+    For example:
+
         petra demo
         petra demo --workdir /tmp/try --time "5 min"
     """
@@ -79,6 +81,8 @@ def run(
     Functions named as `package.module:callable` are looked for beside the file, in the current directory and in the
     environment.
 
+    For example:
+
         petra run study.yaml
         petra run study.yaml --time "2 h" --workers 4 --workdir runs/first
     """
@@ -116,6 +120,8 @@ def resume(
     """Continue a study exactly where it stopped, with more budget if you give it.
 
     A limit that is spent and not raised here is lifted when you raise another one.
+
+    For example:
 
         petra resume petra-demo --time "+10 min"
         petra resume runs/first --trials 200
