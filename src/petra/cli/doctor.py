@@ -12,8 +12,10 @@ from petra.cli.output import JsonFlag, say, say_json
 def doctor(as_json: JsonFlag = False) -> None:
     """Describe this machine as petra sees it, and warn of what makes models or measurements worse on it.
 
-    petra doctor
-    petra doctor --json
+    For example:
+
+        petra doctor
+        petra doctor --json
     """
     found = examine()
     if as_json:

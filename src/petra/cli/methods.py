@@ -23,8 +23,10 @@ def methods(
 ) -> None:
     """List the stages a pipeline is made of; with a name, its card and its parameters.
 
-    petra methods
-    petra methods prune.structured
+    For example:
+
+        petra methods
+        petra methods prune.structured
     """
     from petra.methods.table import STAGES
 

@@ -19,9 +19,11 @@ def show(
 ) -> None:
     """Show the front of a study, which may still be running.
 
-    petra show petra-demo
-    petra show petra-demo --all
-    petra show petra-demo --json | jq '.front[].words'
+    For example:
+
+        petra show petra-demo
+        petra show petra-demo --all
+        petra show petra-demo --json | jq '.front[].words'
     """
     from petra.report.front import Front
     from petra.report.plain import front_data, trial_data
@@ -48,8 +50,10 @@ def report(
 ) -> None:
     """Write the report of a study: one HTML file that needs no network.
 
-    petra report petra-demo
-    petra report petra-demo --out digits.html
+    For example:
+
+        petra report petra-demo
+        petra report petra-demo --out digits.html
     """
     from petra.report.html import write_report
 
@@ -73,9 +77,11 @@ def export(
 ) -> None:
     """Copy a measured model out of a study, with its pipeline, figures, parity result and model card.
 
-    petra export petra-demo --pick knee
-    petra export petra-demo --pick smallest --to model.onnx
-    petra export petra-demo --pick 17 --to models/seventeen/
+    For example:
+
+        petra export petra-demo --pick knee
+        petra export petra-demo --pick smallest --to model.onnx
+        petra export petra-demo --pick 17 --to models/seventeen/
     """
     from petra.report.front import Front
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 FLOAT_WEIGHTS = "float weights"  # weights are floating point and can be edited
 TRAINABLE = "trainable"  # gradients reach the weights
 PLAIN_LAYERS = "plain layers"  # layers are as the author wrote them, not factored
+# Facts that stages give.
+CUT_CHANNELS = "cut channels"  # layers have lost input channels and have not been refitted since
 INITIAL_FACTS = frozenset({FLOAT_WEIGHTS, TRAINABLE, PLAIN_LAYERS})
 
 

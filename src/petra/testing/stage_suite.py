@@ -22,6 +22,7 @@ from petra.core.rng import derive_seed, generator
 from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context, Stage
+from petra.methods.table import STAGES
 from petra.model.fingerprint import fingerprint
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
@@ -104,7 +105,10 @@ class StageSuite:
         assert card.name == self.stage.name
         assert card.summary
         assert "When it helps" in (self.stage.__doc__ or "")
-        assert card.effects.objection(INITIAL_FACTS) == "", "a stage must be legal on some model"
+        facts = INITIAL_FACTS
+        for spec in self.before:
+            facts = STAGES.get(spec.kind).effects.after(facts)
+        assert card.effects.objection(facts) == "", "a stage must be legal on some model"
         for p in card.parameters:
             assert p.doc
             assert p.limits.contains(p.default)

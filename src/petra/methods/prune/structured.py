@@ -22,7 +22,7 @@ from petra.methods.prune.groups import ChannelGroup, find_groups, regroup, score
 from petra.methods.training import LR, OPTIMIZER, run_fit
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Integer, Real
-from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, map_inputs, named_outputs, prediction
 from petra.training.loop import TrainConfig
@@ -50,7 +50,7 @@ class StructuredPrune(Stage):
     """
 
     name: ClassVar[str] = "prune.structured"
-    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE])
+    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE], gives=[CUT_CHANNELS])
 
     importance: str = parameter("magnitude", Choice(("magnitude", "bn_scale", "taylor")), "what ranks channels")
     spread: str = parameter("global", Choice(("global", "per_layer")), "rank in the whole model or in each layer")
