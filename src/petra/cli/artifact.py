@@ -36,8 +36,8 @@ def verify(
 
     For example:
 
-        petra verify model.onnx
-        petra verify petra-demo/export/knee/model.onnx --json
+    - `petra verify model.onnx`
+    - `petra verify petra-demo/export/knee/model.onnx --json`
     """
     checked = {"file": str(file), "bytes": _size(file), **_check_bundle(file)}
     found = _inspect(file, runtime, threads)
@@ -73,8 +73,8 @@ def bench(
 
     For example:
 
-        petra bench model.onnx
-        petra bench small.onnx tiny.onnx --against model.onnx --threads 2
+    - `petra bench model.onnx`
+    - `petra bench small.onnx tiny.onnx --against model.onnx --threads 2`
     """
     from petra.measure.bench_main import Request
     from petra.measure.host import describe_host

@@ -14,8 +14,8 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     For example:
 
-        petra doctor
-        petra doctor --json
+    - `petra doctor`
+    - `petra doctor --json`
     """
     found = examine()
     if as_json:

@@ -25,8 +25,8 @@ def methods(
 
     For example:
 
-        petra methods
-        petra methods prune.structured
+    - `petra methods`
+    - `petra methods prune.structured`
     """
     from petra.methods.table import STAGES
 

@@ -21,9 +21,9 @@ def show(
 
     For example:
 
-        petra show petra-demo
-        petra show petra-demo --all
-        petra show petra-demo --json | jq '.front[].words'
+    - `petra show petra-demo`
+    - `petra show petra-demo --all`
+    - `petra show petra-demo --json | jq '.front[].words'`
     """
     from petra.report.front import Front
     from petra.report.plain import front_data, trial_data
@@ -52,8 +52,8 @@ def report(
 
     For example:
 
-        petra report petra-demo
-        petra report petra-demo --out digits.html
+    - `petra report petra-demo`
+    - `petra report petra-demo --out digits.html`
     """
     from petra.report.html import write_report
 
@@ -79,9 +79,9 @@ def export(
 
     For example:
 
-        petra export petra-demo --pick knee
-        petra export petra-demo --pick smallest --to model.onnx
-        petra export petra-demo --pick 17 --to models/seventeen/
+    - `petra export petra-demo --pick knee`
+    - `petra export petra-demo --pick smallest --to model.onnx`
+    - `petra export petra-demo --pick 17 --to models/seventeen/`
     """
     from petra.report.front import Front
 

@@ -36,8 +36,8 @@ def demo(
 
     For example:
 
-        petra demo
-        petra demo --workdir /tmp/try --time "5 min"
+    - `petra demo`
+    - `petra demo --workdir /tmp/try --time "5 min"`
     """
     from petra.config import parse_config
     from petra.methods.table import STAGES
@@ -83,8 +83,8 @@ def run(
 
     For example:
 
-        petra run study.yaml
-        petra run study.yaml --time "2 h" --workers 4 --workdir runs/first
+    - `petra run study.yaml`
+    - `petra run study.yaml --time "2 h" --workers 4 --workdir runs/first`
     """
     from petra.config import load_config, parse_config
 
@@ -123,8 +123,8 @@ def resume(
 
     For example:
 
-        petra resume petra-demo --time "+10 min"
-        petra resume runs/first --trials 200
+    - `petra resume petra-demo --time "+10 min"`
+    - `petra resume runs/first --trials 200`
     """
     record = _record(directory)
     budget = _extended(record, time, trials)
