@@ -83,13 +83,13 @@ class Study:
         when the directory cannot be used.
         """
         with Store.open(self.directory, write=True) as store:
-            problem = self._prepare(store)
-            make_executor = executor or partial(self._local_executor, problem)
+            problem, mark = self._prepare(store)
+            make_executor = executor or partial(self._local_executor, problem, mark)
             _Session(self, store, problem, make_executor, listener or Silent()).search()
         return self
 
-    def _prepare(self, store: Store) -> Problem:
-        """Check model and data, and that they are those the study was started with."""
+    def _prepare(self, store: Store) -> tuple[Problem, str]:
+        """Check model and data, and that they are those the study was started with; the problem and their mark."""
         model, task = self._live()
         problem = self.problem()
         RUNTIMES.get(self.config.target.runtime)
@@ -102,9 +102,9 @@ class Study:
             )
         store.set_note("fingerprint", mark)
         store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
-        return problem
+        return problem, mark
 
-    def _local_executor(self, problem: Problem) -> Executor:
+    def _local_executor(self, problem: Problem, mark: str) -> Executor:
         model, task = self._live()
         target, limits = self.config.target, self.config.limits
         payload = BuildPayload(
@@ -114,7 +114,7 @@ class Study:
             seed=self.config.seed,
             directory=self.directory.resolve(),
             cache_bytes=limits.cache,
-            fingerprint=fingerprint(model, task)[:16],
+            fingerprint=mark[:16],
             device=self.config.device,
             plugins={"stages": STAGES.added(), "runtimes": RUNTIMES.added()},
         )
@@ -229,6 +229,7 @@ class _Session:
     # ---- the loop ------------------------------------------------------------------------------------------------
 
     def search(self) -> None:
+        self.store.set_note("stop_reason", "")
         with self.make_executor() as executor:
             baseline = self._baseline(executor)
             executor.use_baseline(baseline)
@@ -240,8 +241,9 @@ class _Session:
                     reason = searcher.stop_reason or "the space is exhausted"
                     break
                 told = self._run_generation(executor, generation)
-                if len(told) < len(generation):
-                    continue  # the budget ran out within it; stop_reason says so
+                if len(told) < len(generation):  # the budget ran out within it
+                    reason = self.stop_reason() or "the budget is spent"
+                    break
                 searcher.tell(told)
                 self.generation += 1
             self.store.set_note("stop_reason", reason)
