@@ -25,7 +25,7 @@ from petra.study import BaselineError, Study
 from petra.tasks.base import Task
 from petra.testing.recorded import RecordedExecutor
 
-GENERATION = {"name": "evolution", "population": 4, "offspring": 4}
+GENERATION = {"name": "evolution", "population": 4, "offspring": 4, "stagnation": 0}
 
 
 def problem() -> tuple[nn.Module, Task]:
