@@ -62,8 +62,16 @@ class Process:
         self.watched = psutil.Process(self._popen.pid)
 
     def alive(self) -> bool:
-        """Whether it has not ended; reaps it when it has."""
-        return self._popen.poll() is None
+        """Whether it has not ended; reaps it when it has.
+
+        A process with threads is dead before it can be reaped: its first thread is a zombie until the last is gone.
+        """
+        if self._popen.poll() is not None:
+            return False
+        try:
+            return bool(self.watched.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
 
     def read(self, timeout_s: float) -> bool:
         """Feed `frames` with what comes within the time; False when nothing can come any more."""

@@ -32,7 +32,7 @@ class Protocol:
 
 
 SEARCH = Protocol()
-CONFIRM = Protocol(min_rounds=30, max_rounds=200, seconds=12.0, precision=0.003)
+CONFIRM = Protocol(min_rounds=30, max_rounds=120, seconds=6.0, precision=0.004)
 
 
 @dataclass(frozen=True)
