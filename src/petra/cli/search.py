@@ -20,6 +20,16 @@ DEMO_TIME = "150 s"
 DEMO_CONSTRAINT = "quality >= baseline - 0.03"
 # An epoch of a thousand digits is a fraction of a second and a dozen steps: the usual few repair nothing.
 DEMO_RANGES: dict[str, dict[str, Any]] = {name: {"epochs": [5, 20], "batch_size": 64} for name in ("tune", "distill")}
+# Where the search starts: quantization alone, and the usual recipe.
+DEMO_INITIAL: list[list[Any]] = [
+    ["quantize.static"],
+    [
+        {"stage": "prune.structured", "params": {"ratio": 0.4}},
+        "repair.reconstruct",
+        {"stage": "distill", "params": {"epochs": 10, "batch_size": 64}},
+        "quantize.static",
+    ],
+]
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -47,7 +57,7 @@ def demo(
         "workload": "digits",
         "constraints": (DEMO_CONSTRAINT,),
         "budget": {"time": time},
-        "space": {"stages": {name: {} for name in STAGES.names()} | DEMO_RANGES},
+        "space": {"stages": {name: {} for name in STAGES.names()} | DEMO_RANGES, "initial": DEMO_INITIAL},
         "workdir": str(workdir),
     }
     config = parse_config(data, where="demo")
