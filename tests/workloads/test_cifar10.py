@@ -13,7 +13,7 @@ import torch
 from petra.core.errors import DataError
 from petra.training.loop import predict
 from petra.workloads.augment import mirror, shift
-from petra.workloads.cifar10 import augment, cifar10, cifar10_task, normalise, pretrained
+from petra.workloads.cifar10 import augment, cifar10, cifar10_task, pixels, pretrained
 from petra.workloads.cifar_files import read_arrays
 
 RNG = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_validation_is_set_aside_without_overlap(tmp_path: Path) -> None:
     assert len(train) == 30
     assert len(val) == 20
     rows = {t.numpy().tobytes() for t in train} | {t.numpy().tobytes() for t in val}
-    assert rows == {t.numpy().tobytes() for t in normalise(TRAIN)}
+    assert rows == {t.numpy().tobytes() for t in pixels(TRAIN)}
 
 
 class Evil:
@@ -110,7 +110,7 @@ def test_truncated_binary_and_absent_data(tmp_path: Path) -> None:
 
 
 def test_augmentation_moves_and_mirrors_without_inventing_pixels() -> None:
-    images = normalise(TRAIN[:6])
+    images = pixels(TRAIN[:6])
     g = torch.Generator().manual_seed(0)
     moved = shift(images, 4, g)
     padded = torch.nn.functional.pad(images, (4, 4, 4, 4))
@@ -123,7 +123,7 @@ def test_augmentation_moves_and_mirrors_without_inventing_pixels() -> None:
     assert torch.equal(first, second)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("model", "accuracy"), [("resnet20", 0.917), ("resnet56", 0.9295)])
+@pytest.mark.parametrize(("model", "accuracy"), [("resnet20", 0.917), ("resnet56", 0.9295), ("resnet8", 0.0)])
 def test_pretrained_accuracy_on_the_real_validation_images(data_root: Path, model: str, accuracy: float) -> None:
     task = cifar10_task(data_root / "cifar10")
     net = pretrained(model, data_root / "weights" / f"{model}.pt")

@@ -1,4 +1,4 @@
-"""The CIFAR-10 ResNets of He et al. 2016, section 4.2: 6n + 2 layers, option-A shortcuts (no parameters)."""
+"""Residual networks for 32x32 images: those of He et al. 2016, section 4.2, and the small one of MLPerf Tiny."""
 
 from __future__ import annotations
 
@@ -52,3 +52,34 @@ class CifarResNet(nn.Module):
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
     first = BasicBlock(inputs, outputs, stride)
     return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+class TinyResNet8(nn.Module):
+    """The image-classification network of MLPerf Tiny (Banbury et al. 2021): three residual blocks, 16 to 64 channels.
+
+    Takes raw pixels, 0 to 255, (n, 3, 32, 32). Convolutions have biases; layers are numbered as in the Keras original,
+    whose 'same' padding puts the odd pixel of a stride-2 convolution at the right and bottom.
+    """
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.conv = nn.ModuleList(
+            [
+                nn.Conv2d(3, 16, 3, 1, 1),
+                *(nn.Conv2d(16, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1)),
+                *(nn.Conv2d(16, 32, 3, 2), nn.Conv2d(32, 32, 3, 1, 1), nn.Conv2d(16, 32, 1, 2)),
+                *(nn.Conv2d(32, 64, 3, 2), nn.Conv2d(64, 64, 3, 1, 1), nn.Conv2d(32, 64, 1, 2)),
+            ]
+        )
+        self.bn = nn.ModuleList([nn.BatchNorm2d(c, eps=1e-3) for c in (16, 16, 16, 32, 32, 64, 64)])
+        self.linear = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, bn = self.conv, self.bn
+        x = torch.relu(bn[0](conv[0](x)))
+        x = torch.relu(x + bn[2](conv[2](torch.relu(bn[1](conv[1](x))))))
+        for first, norm in ((3, 3), (6, 5)):
+            y = torch.relu(bn[norm](conv[first](functional.pad(x, (0, 1, 0, 1)))))
+            x = torch.relu(bn[norm + 1](conv[first + 1](y)) + conv[first + 2](x))
+        logits: Tensor = self.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+        return logits
