@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petra.core.pipeline import StageSpec
+from petra.core.rng import generator
 from petra.space.domains import BOOLEAN, Choice, Domain, Integer, Real
 
 finite = st.floats(-1e6, 1e6)
@@ -92,3 +93,13 @@ def test_domains_describe_themselves() -> None:
     assert str(Real(1e-4, 0.1, log=True)) == "[0.0001, 0.1] log"
     assert str(Integer(1, 8)) == "[1, 8]"
     assert str(Choice(("a", "b"))) == "{a, b}"
+
+
+def test_a_usual_choice_is_drawn_half_of_the_time_and_left_by_every_perturbation() -> None:
+    domain = Choice(("none", "a", "b", "c"), usual="none")
+    draws = [domain.sample(generator(i, "usual")) for i in range(800)]
+    assert set(draws) == set(domain.values)
+    assert 0.55 < draws.count("none") / len(draws) < 0.70  # one half, and its share of the other half
+    assert all(domain.perturb("none", generator(i, "usual")) != "none" for i in range(50))
+    with pytest.raises(ValueError, match="none of"):
+        Choice(("a", "b"), usual="c")

@@ -11,6 +11,7 @@ from torch import Tensor
 import petra
 from petra.core.errors import ConfigError, DataError
 from petra.tasks.base import Task
+from petra.tasks.regression import LAI_LAMBDA, lai_mae, lai_mse
 
 G = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(20, 4, generator=G)
@@ -113,3 +114,50 @@ def test_classification_checks(logits: Tensor, labels: Tensor, words: str) -> No
 def test_regression_checks(prediction: Tensor, target: Tensor, words: str) -> None:
     with pytest.raises(DataError, match=words):
         regression().check(prediction, target, where="val split")
+
+
+def lai_by_loops(prediction: list[float], target: list[float], lam: float, *, squared: bool) -> float:
+    """The formulas of Lai 2024 item by item."""
+    n, total = len(target), 0.0
+    for p, t in zip(prediction, target, strict=True):
+        r = p - t
+        k = 2 * r / n if squared else math.copysign(1.0, r) / n if r else 0.0
+        sine, cosine = (k * k, 1.0) if squared else (abs(k), 1.0)
+        scale = 1 + k * k if squared else math.sqrt(1 + k * k)
+        weight = max(sine / (lam * scale), cosine / scale) if lam < 1 else max(sine / scale, lam * cosine / scale)
+        total += weight * (r * r if squared else abs(r))
+    return total / n
+
+
+@pytest.mark.parametrize("lam", [0.1, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("squared", [True, False])
+def test_lai_losses_by_loops(lam: float, squared: bool) -> None:
+    """Residuals on both sides of the slope where the other branch of the maximum takes over."""
+    target = [0.0, 1.0, -2.0, 3.0, 0.5]
+    prediction = [0.0, 1.2, 8.0, -30.0, 0.1]
+    residual = torch.tensor(prediction) - torch.tensor(target)
+    got = (lai_mse if squared else lai_mae)(residual, lam)
+    assert float(got) == pytest.approx(lai_by_loops(prediction, target, lam, squared=squared), rel=1e-5)
+
+
+def test_lai_losses_are_losses_of_the_task() -> None:
+    prediction, target = torch.randn(7, 1, generator=G), torch.randn(7, generator=G)
+    for name, squared in (("lai_mse", True), ("lai_mae", False)):
+        expected = lai_by_loops(prediction.flatten().tolist(), target.tolist(), LAI_LAMBDA, squared=squared)
+        assert float(regression().loss(name, prediction, target)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_small_lambda_weights_steep_residuals_more() -> None:
+    """Two items, one far off: its share of the loss grows as lambda falls below one."""
+    near, far = torch.tensor([0.1, 0.0]), torch.tensor([0.1, 4.0])
+    ratios = [float(lai_mse(far, lam) / lai_mse(near, lam)) for lam in (1.0, 0.5, 0.1)]
+    assert ratios == sorted(ratios)
+    assert ratios[2] > 5 * ratios[0]
+
+
+def test_parameters_that_cannot_act_on_the_data_are_ignored() -> None:
+    ids = torch.zeros(20, 3, dtype=torch.int64)
+    words = petra.classification((ids, LABELS), (ids, LABELS), (ids, LABELS))
+    assert classification().ignored() == frozenset()
+    assert words.ignored() == {"mixup"}
+    assert regression().ignored() == {"label_smoothing", "temperature"}

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from petra.core.errors import DivergedError
 from petra.tasks.base import Task
-from petra.training.loop import TrainConfig, fit, learning_rate_factor, predict
+from petra.tasks.classification import classification
+from petra.tasks.data import Split
+from petra.tasks.inputs import Inputs
+from petra.training.loop import TrainConfig, fit, learning_rate_factor, predict, steps_per_epoch
 from petra.workloads.digits import DigitsNet, digits_task
 
 
@@ -106,3 +112,99 @@ def test_schedule_rises_to_one_and_falls_to_zero(schedule: str) -> None:
     assert factors[200] == pytest.approx(0.0, abs=1e-9)
     assert factors[:peak] == sorted(factors[:peak])
     assert factors[peak:] == sorted(factors[peak:], reverse=True)
+
+
+def test_zeros_of_marked_modules_stay_zero_and_others_do_not() -> None:
+    task, model = digits_task(), fresh()
+    marked, free = model.stem[0], model.down1[0]
+    with torch.no_grad():
+        for layer in (marked, free):
+            layer.weight.view(-1)[::2] = 0.0
+    marked.keep_zeros = True
+    before = marked.weight.detach().clone()
+    fit(model, task, TrainConfig(epochs=2, lr=0.1, batch_size=64), seed=0)
+    assert torch.equal(marked.weight == 0, before == 0)
+    assert not torch.equal(marked.weight, before)
+    assert float((free.weight == 0).float().mean()) < 0.1
+
+
+def test_the_penalty_finds_the_gradient_of_the_loss_alone() -> None:
+    """And the two gradients add up: a step equals one on the sum of both."""
+    task, config = digits_task(), TrainConfig(epochs=1, lr=0.1, batch_size=1024, clip_norm=0.0, weight_decay=0.0)
+    expected, got = fresh(), fresh()
+
+    def both(pred: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
+        return task.loss("default", pred, target) + 0.1 * expected.classifier.weight.square().sum()
+
+    seen: list[Tensor | None] = []
+
+    def penalty() -> Tensor:
+        seen.append(got.classifier.weight.grad.clone())
+        return 0.1 * got.classifier.weight.square().sum()
+
+    start = got.classifier.weight.detach().clone()
+    fit(expected, task, config, seed=0, loss_fn=both)
+    fit(got, task, config, seed=0, penalty=penalty)
+    assert torch.allclose(expected.classifier.weight, got.classifier.weight, atol=1e-6)
+    alone = fresh()
+    fit(alone, task, config, seed=0)
+    rate = 0.1 * learning_rate_factor(0, 1, schedule="cosine", warmup=0.05) * 1.9  # Nesterov's first step: 1 + momentum
+    assert torch.allclose(start - alone.classifier.weight, rate * seen[0], atol=1e-5)
+
+
+def test_augmentation_of_the_caller_comes_after_the_tasks_own() -> None:
+    task, seen = digits_task(), []
+    own = dataclasses.replace(task, augment=lambda inputs, g: torch.ones_like(inputs))
+
+    def double(inputs: Inputs, g: torch.Generator) -> Inputs:
+        assert isinstance(inputs, Tensor)
+        seen.append(inputs.unique().tolist())
+        return 2 * inputs
+
+    def loss(pred: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
+        assert isinstance(inputs, Tensor)
+        seen.append(inputs.unique().tolist())
+        return pred.square().mean()
+
+    fit(fresh(), own, TrainConfig(epochs=1, lr=0.01, batch_size=1024), seed=0, loss_fn=loss, augment=double)
+    assert seen == [[1.0], [2.0]]
+
+
+class Counted(torch.utils.data.IterableDataset[tuple[Tensor, Tensor]]):
+    """Seven items, and no length."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter([(torch.zeros(3), torch.tensor(0))] * 7)
+
+
+@pytest.mark.parametrize("n", [5, 8, 9, 16])
+def test_steps_are_counted_without_reading(n: int) -> None:
+    pair = (torch.zeros(n, 3), torch.zeros(n, dtype=torch.int64))
+    loader = DataLoader(TensorDataset(*pair), batch_size=4)
+    listed = [(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))] * 3
+    for source in (pair, loader, listed, DataLoader(Counted(), batch_size=3)):
+        split = Split.of(source, name="train")
+        assert steps_per_epoch(split, 8) == sum(1 for _ in split.batches(8, seed=0, drop_last=True))
+
+
+class Words(nn.Module):
+    """Named integer inputs, outputs in a mapping, as Hugging Face models have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 8), nn.Linear(8, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        mask = attention_mask.unsqueeze(-1).float()
+        pooled = (self.table(input_ids) * mask).sum(1) / mask.sum(1)
+        return {"pooled": pooled, "logits": self.head(pooled)}
+
+
+def test_it_learns_from_named_integers() -> None:
+    g = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 20, (256, 6), generator=g)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    data = (inputs, (ids < 10).sum(1).gt(3).long())
+    task = classification(data, data, data)
+    result = fit(Words(), task, TrainConfig(epochs=10, lr=0.05, optimizer="adamw", batch_size=32), seed=0)
+    assert result.score_best > 0.95

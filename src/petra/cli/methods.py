@@ -77,7 +77,10 @@ def _parameters(card: StageCard) -> Table:
 
 
 def _when(parameter: Parameter) -> str:
-    return " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in parameter.when.items())
+    return " and ".join(
+        f"{name} is {' or '.join(map(str, values)) if isinstance(values, tuple) else f'in {values}'}"
+        for name, values in parameter.when.items()
+    )
 
 
 def _plain(card: StageCard) -> dict[str, object]:
@@ -98,7 +101,7 @@ def _plain(card: StageCard) -> dict[str, object]:
                 "domain": str(p.domain),
                 "limits": str(p.limits),
                 "doc": p.doc,
-                "when": {name: list(values) for name, values in p.when.items()},
+                "when": {n: list(v) if isinstance(v, tuple) else str(v) for n, v in p.when.items()},
                 "scope": p.scope,
             }
             for p in card.parameters

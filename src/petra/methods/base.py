@@ -42,7 +42,7 @@ def parameter(
     doc: str,
     *,
     limits: Domain | None = None,
-    when: Mapping[str, tuple[Value, ...]] | None = None,
+    when: Mapping[str, tuple[Value, ...] | Domain] | None = None,
     scope: str = "",
 ) -> V:
     """Declare a stage parameter as a dataclass field, from which space, CLI, docs and validation all derive."""

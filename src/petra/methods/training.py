@@ -1,16 +1,24 @@
-"""What stages that train have in common: the domains of their parameters and the call of the loop."""
+"""What stages that train have in common: their parameters, the loss they add to, and the call of the loop."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
-from petra.methods.base import Context
+from petra.methods.base import Context, Stage, parameter
+from petra.model.surgery import output_layers
 from petra.space.domains import Choice, Integer, Real, Text
-from petra.training.loop import LossFunction, TrainConfig, fit
+from petra.tasks.base import Augment
+from petra.tasks.inputs import call, map_inputs, named, named_outputs
+from petra.training.loop import LossFunction, TrainConfig, fit, steps_per_epoch
+from petra.training.mixup import Mixup
+from petra.training.penalties import OVER_CHANNELS, PENALTIES, make_penalty, penalised_layers
 
 EPOCHS = Integer(1, 1000)
 LR = Real(1e-6, 10.0, log=True)
@@ -19,6 +27,10 @@ SCHEDULE = Choice(("cosine", "one_cycle"))
 BATCH_SIZE = Integer(1, 65536)
 WEIGHT_DECAY = Real(0.0, 1.0)
 LOSS = Text("default", "default or the name of one of the task's losses")
+PENALTY = Choice(("none", *PENALTIES), usual="none")
+
+HardLoss = Callable[[Tensor, Tensor], Tensor]
+"""prediction, target -> mean loss of the task, smoothed and mixed as the stage's parameters say."""
 
 
 def run_fit(
@@ -29,14 +41,16 @@ def run_fit(
     *,
     loss_fn: LossFunction | None = None,
     penalty: Callable[[], Tensor] | None = None,
+    augment: Augment | None = None,
 ) -> tuple[nn.Module, StageTrace]:
     """Train all weights and report which layers were trained and how the validation score moved.
 
     Raises StageRefused when there are none.
     """
-    if not any(p.is_floating_point() for p in model.parameters()):
+    trainable = [p for p in model.parameters() if p.is_floating_point()]
+    if not trainable:
         raise StageRefused("the model has no weights to train")
-    for p in model.parameters():
+    for p in trainable:
         p.requires_grad_(True)
     result = fit(
         model,
@@ -46,7 +60,90 @@ def run_fit(
         device=context.device,
         loss_fn=loss_fn,
         penalty=penalty,
+        augment=augment,
         progress=context.progress,
     )
     touched = tuple(name for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False)))
     return model, StageTrace(stage, touched=touched, details=result.as_details())
+
+
+@dataclass(frozen=True)
+class TrainingStage(Stage):
+    """Base of the stages that are training and nothing else."""
+
+    epochs: int = parameter(3, Integer(1, 8, log=True), "passes over the training split", limits=EPOCHS)
+    optimizer: str = parameter("sgd", OPTIMIZER, "optimizer", scope="optimizer")
+    lr: float = parameter(0.01, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR)
+    schedule: str = parameter("cosine", SCHEDULE, "learning-rate schedule after the warm-up")
+    batch_size: int = parameter(128, Choice((64, 128)), "items per step", limits=BATCH_SIZE)
+    weight_decay: float = parameter(5e-4, Real(1e-6, 1e-2, log=True), "decay of weight matrices", limits=WEIGHT_DECAY)
+    loss: str = parameter("default", LOSS, "the task's loss", scope="loss")
+    penalty: str = parameter("none", PENALTY, "what is added to the loss to shape the weights, summed over layers")
+    penalty_weight: float = parameter(
+        1e-3, Real(1e-5, 1e-2, log=True), "factor of the penalty", limits=Real(1e-9, 1e4), when={"penalty": PENALTIES}
+    )
+    mixup: float = parameter(
+        0.0,
+        Choice((0.0, 0.2, 1.0), usual=0.0),
+        "alpha of the Beta distribution that pairs of items are mixed by, 0: no mixing",
+        limits=Real(0.0, 100.0),
+    )
+
+    def config(self) -> TrainConfig:
+        """The parameters that the loop knows under the same name."""
+        known = {f.name for f in dataclasses.fields(TrainConfig)}
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in known}
+        return TrainConfig(**values)
+
+    def train(
+        self, model: nn.Module, context: Context, loss: Callable[[HardLoss], LossFunction]
+    ) -> tuple[nn.Module, StageTrace]:
+        """Train all weights on what `loss` makes of the task's own loss, plus the penalty.
+
+        Raises StageRefused when there is nothing to train, to penalise or to mix.
+        """
+        config, task = self.config(), context.task
+        mixup = _mixup(self.mixup, context) if self.mixup else None
+
+        def hard(prediction: Tensor, target: Tensor) -> Tensor:
+            def against(y: Tensor) -> Tensor:
+                return task.loss(config.loss, prediction, y, label_smoothing=config.label_smoothing)
+
+            return mixup.loss(against, target) if mixup else against(target)
+
+        model.to(context.device)
+        layers = self._penalised(model, context)
+        penalty = None
+        if layers:
+            steps = config.epochs * steps_per_epoch(task.train, config.batch_size)
+            penalty = make_penalty(self.penalty, list(layers.values()), weight=self.penalty_weight, steps=steps)
+        loss_fn = loss(hard)
+        model, trace = run_fit(self.name, model, config, context, loss_fn=loss_fn, penalty=penalty, augment=mixup)
+        details = {"penalised": list(layers)} if layers else {}
+        return model, replace(trace, details={**trace.details, **details})
+
+    def _penalised(self, model: nn.Module, context: Context) -> dict[str, nn.Module]:
+        if self.penalty == "none":
+            return {}
+        outputs: frozenset[str] = frozenset()
+        if self.penalty in OVER_CHANNELS:
+            example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
+            outputs = output_layers(model, lambda m: named_outputs(call(m, example)).values())
+        layers = penalised_layers(self.penalty, model, outputs=outputs)
+        if not layers:
+            wanted = "batch normalisation with gains" if self.penalty == "bn_l1" else "linear or convolutional layer"
+            before = " before the output" if outputs else ""
+            raise StageRefused(
+                f"the penalty {self.penalty} finds no {wanted}{before} to act on", hint="set penalty to none"
+            )
+        return layers
+
+
+def _mixup(alpha: float, context: Context) -> Mixup:
+    for name, tensor in named(context.task.example(2)).items():
+        if not tensor.is_floating_point():
+            raise StageRefused(
+                f"mixup cannot mix the input {name!r}, which is {tensor.dtype}",
+                hint="set mixup to 0: only floating-point inputs can be mixed",
+            )
+    return Mixup(alpha, seed=context.seed_for("mixup"))

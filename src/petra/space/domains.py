@@ -31,16 +31,24 @@ class Domain(ABC):
 
 @dataclass(frozen=True)
 class Choice(Domain):
-    """One of a few unordered values (all of one type)."""
+    """One of a few unordered values (all of one type). `usual`, when given, is one of them that half of the draws are,
+    for options that most good pipelines do without."""
 
     values: tuple[Value, ...]
+    usual: Value | None = None
 
     def __post_init__(self) -> None:
         if not self.values:
             raise ValueError("a Choice needs at least one value")
         object.__setattr__(self, "values", tuple(map(canonical_value, self.values)))
+        if self.usual is not None:
+            object.__setattr__(self, "usual", canonical_value(self.usual))
+            if not self.contains(self.usual):
+                raise ValueError(f"{self.usual!r} is none of {self}")
 
     def sample(self, rng: np.random.Generator) -> Value:
+        if self.usual is not None and rng.random() < 0.5:
+            return self.usual
         return self.values[int(rng.integers(len(self.values)))]
 
     def perturb(self, value: Value, rng: np.random.Generator) -> Value:
@@ -163,9 +171,9 @@ class Parameter:
     """A stage's parameter.
 
     `domain` is what the search draws from; `limits`, at least as wide, is what a person may set.
-    `when` names values of other parameters under which this one means anything; elsewhere it is left out of the
-    pipeline, so that two pipelines that do the same are equal. `scope` groups parameters that a *global* move
-    changes in all stages at once ("optimizer", "loss").
+    `when` names values (a few, or a domain of them) of other parameters under which this one means anything; elsewhere
+    it is left out of the pipeline, so that two pipelines that do the same are equal. `scope` groups parameters that a
+    *global* move changes in all stages at once ("optimizer", "loss").
     """
 
     name: str
@@ -173,9 +181,13 @@ class Parameter:
     domain: Domain
     limits: Domain
     doc: str
-    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    when: Mapping[str, tuple[Value, ...] | Domain] = field(default_factory=dict)
     scope: str = ""
 
     def active(self, params: Mapping[str, Value]) -> bool:
         """Whether the parameter means anything given the values of the others."""
-        return all(params.get(name) in allowed for name, allowed in self.when.items())
+        return all(_allows(allowed, params.get(name)) for name, allowed in self.when.items())
+
+
+def _allows(allowed: tuple[Value, ...] | Domain, value: object) -> bool:
+    return allowed.contains(value) if isinstance(allowed, Domain) else value in allowed

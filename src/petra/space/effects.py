@@ -13,9 +13,10 @@ from dataclasses import dataclass
 FLOAT_WEIGHTS = "float weights"  # weights are floating point and can be edited
 TRAINABLE = "trainable"  # gradients reach the weights
 PLAIN_LAYERS = "plain layers"  # layers are as the author wrote them, not factored
+DENSE_WEIGHTS = "dense weights"  # no weights are held at zero
 # Facts that stages give.
 CUT_CHANNELS = "cut channels"  # layers have lost input channels and have not been refitted since
-INITIAL_FACTS = frozenset({FLOAT_WEIGHTS, TRAINABLE, PLAIN_LAYERS})
+INITIAL_FACTS = frozenset({FLOAT_WEIGHTS, TRAINABLE, PLAIN_LAYERS, DENSE_WEIGHTS})
 
 
 @dataclass(frozen=True)

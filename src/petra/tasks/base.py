@@ -13,7 +13,7 @@ from torch import Tensor
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.measurement import Measurement
 from petra.tasks.data import Split
-from petra.tasks.inputs import Inputs
+from petra.tasks.inputs import Inputs, named
 
 Augment = Callable[[Inputs, torch.Generator], Inputs]
 
@@ -34,6 +34,11 @@ class Task(ABC):
     metric: ClassVar[str]
     maximize: ClassVar[bool]
     ignores: ClassVar[frozenset[str]] = frozenset()  # stage parameters that mean nothing to this task
+
+    def ignored(self) -> frozenset[str]:
+        """`ignores`, and what cannot act on this data: only floating-point inputs can be mixed."""
+        mixable = all(tensor.is_floating_point() for tensor in named(self.example()).values())
+        return self.ignores if mixable else self.ignores | {"mixup"}
 
     @abstractmethod
     def losses(self) -> tuple[str, ...]:

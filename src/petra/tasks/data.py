@@ -52,7 +52,7 @@ class Split:
                 f"{name} split: got {type(source).__name__}",
                 hint="allowed: an (inputs, targets) pair of tensors, a torch Dataset, a DataLoader",
             )
-        if isinstance(source, Sized) and len(source) == 0:
+        if length(source) == 0:
             raise DataError(f"{name} split is empty", hint="give at least one item")
         return Split(source, name)
 
@@ -109,6 +109,14 @@ class Split:
         """Inputs of the first `n` items (fewer if the first batch is shorter)."""
         inputs, _ = next(self.batches(n))
         return map_inputs(inputs, lambda t: t[:n])
+
+
+def length(source: object) -> int | None:
+    """Items of a dataset or batches of a loader; None where that is not known, as of a loader of a stream."""
+    try:
+        return len(source) if isinstance(source, Sized) else None
+    except TypeError:  # a DataLoader looks sized even where its dataset is not
+        return None
 
 
 class _Tensors(Dataset[Any]):

@@ -15,7 +15,8 @@ from petra.core.measurement import Measurement
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
 
-LOSSES = ("mse", "mae", "huber")
+LOSSES = ("mse", "mae", "huber", "lai_mse", "lai_mae")
+LAI_LAMBDA = 0.5  # the value of the authors of PETRA; see `lai_weight`
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Regression(Task):
             return functional.l1_loss(prediction, target)
         if name == "huber":
             return functional.huber_loss(prediction, target)
+        if name == "lai_mse":
+            return lai_mse(prediction - target, LAI_LAMBDA)
+        if name == "lai_mae":
+            return lai_mae(prediction - target, LAI_LAMBDA)
         return functional.mse_loss(prediction, target)
 
     def distillation(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
@@ -61,6 +66,29 @@ class Regression(Task):
                 f"{where}: the model returns shape {tuple(prediction.shape)}, targets are {tuple(target.shape)}",
                 hint="predictions and targets must have the same shape",
             )
+
+
+def lai_weight(sine: Tensor, cosine: Tensor, lam: float) -> Tensor:
+    """max(sine / lambda, cosine) for lambda < 1, max(sine, lambda * cosine) otherwise, elementwise (Lai 2024).
+
+    Sine and cosine are of the angle at which the loss rises with the prediction. The first is the larger only where
+    the slope k exceeds lambda (lambda^(1/2) where both are squares), so a smaller lambda weights steep residuals more;
+    from 1 on, lambda scales what all others count.
+    """
+    return torch.maximum(sine / lam, cosine) if lam < 1 else torch.maximum(sine, lam * cosine)
+
+
+def lai_mse(residual: Tensor, lam: float) -> Tensor:
+    """Mean of r^2 weighted by the squared sine and cosine of the slope k = 2 r / n, residuals (n, ...) -> scalar."""
+    k2 = (2 * residual / len(residual)).square()
+    return (lai_weight(k2 / (1 + k2), 1 / (1 + k2), lam) * residual.square()).mean()
+
+
+def lai_mae(residual: Tensor, lam: float) -> Tensor:
+    """Mean of |r| weighted by the sine and cosine of the slope k = sign(r) / n, residuals (n, ...) -> scalar."""
+    k = (residual.sign() / len(residual)).abs()
+    length = (1 + k.square()).sqrt()
+    return (lai_weight(k / length, 1 / length, lam) * residual.abs()).mean()
 
 
 def _squeezed(t: Tensor) -> Tensor:

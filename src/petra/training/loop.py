@@ -7,14 +7,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from petra.core.errors import DivergedError
 from petra.core.rng import derive_seed
-from petra.tasks.base import Task
-from petra.tasks.data import Split
+from petra.tasks.base import Augment, Task
+from petra.tasks.data import Split, length
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
 from petra.training.precision import Precision, choose_precision
 
@@ -104,6 +106,21 @@ def _set_mode(model: nn.Module, *, training: bool) -> None:
         model.train(training)
 
 
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Batches of one training pass; read through once only where the source does not know its length."""
+    if isinstance(split.source, Dataset):
+        return max(1, len(split) // batch_size)
+    known = length(split.source)
+    return sum(1 for _ in split.batches(batch_size)) if known is None else known
+
+
+def zero_masks(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Weights of the modules with a true attribute `keep_zeros`, each with a mask that is 0 where the weight is."""
+    kept = [module for module in model.modules() if getattr(module, "keep_zeros", False)]
+    weights: list[Any] = [module.weight for module in kept]
+    return [(w, (w.detach() != 0).to(w.dtype)) for w in weights]
+
+
 def fit(
     model: nn.Module,
     task: Task,
@@ -113,13 +130,16 @@ def fit(
     device: str = "cpu",
     loss_fn: LossFunction | None = None,
     penalty: Callable[[], Tensor] | None = None,
+    augment: Augment | None = None,
     progress: Progress = lambda done, total, note: None,
 ) -> TrainResult:
     """Train `model` in place and leave it, in eval mode, with the weights of its best epoch on the validation split.
 
-    `loss_fn(prediction, inputs, target)` replaces the task's loss; `penalty()` is added to it. Raises DivergedError
-    when the loss is not finite. The caller's global random state is untouched. Cost: `epochs` passes forward and
-    backward over the training split plus one forward pass over the validation split per epoch.
+    `loss_fn(prediction, inputs, target)` replaces the task's loss; `penalty()`, a function of the weights alone, is
+    added to it, and finds the loss's gradient in their ``grad``. `augment` acts on training batches after the task's
+    own. Zeros in the weights of modules with a true attribute `keep_zeros` stay zero. Raises DivergedError when the
+    loss is not finite. The caller's global random state is untouched. Cost: `epochs` passes forward and backward over
+    the training split plus one forward pass over the validation split per epoch.
     """
     started = time.perf_counter()
     precision = choose_precision(model, device)
@@ -131,13 +151,15 @@ def fit(
     score = task.score(*predict(model, task.val, device=device)).mean
     before, best, best_epoch = score, -math.inf if task.maximize else math.inf, 0
     best_state = model.state_dict()
-    steps_per_epoch = sum(1 for _ in task.train.batches(config.batch_size, seed=0, drop_last=True))
-    total = steps_per_epoch * config.epochs
-    optimizer = _optimizer(model, config)
-    with torch.random.fork_rng(devices=[]):
+    total = steps_per_epoch(task.train, config.batch_size) * config.epochs
+    run = _Run(
+        model, task, config, base, penalty, augment, _optimizer(model, config), zero_masks(model), precision, seed,
+        device, total, progress,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         for epoch in range(config.epochs):
-            _epoch(model, task, config, base, penalty, optimizer, precision, seed, device, epoch, total, progress)
+            _epoch(run, epoch)
             score = task.score(*predict(model, task.val, device=device)).mean
             if not math.isfinite(score):
                 raise DivergedError(f"the validation {task.metric} is {score} after epoch {epoch + 1}")
@@ -149,45 +171,60 @@ def fit(
     return TrainResult(config.epochs, total, best_epoch, before, best, precision.name, seconds)
 
 
-def _epoch(
-    model: nn.Module,
-    task: Task,
-    config: TrainConfig,
-    loss_fn: LossFunction,
-    penalty: Callable[[], Tensor] | None,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    seed: int,
-    device: str,
-    epoch: int,
-    total: int,
-    progress: Progress,
-) -> None:
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same from epoch to epoch."""
+
+    model: nn.Module
+    task: Task
+    config: TrainConfig
+    loss_fn: LossFunction
+    penalty: Callable[[], Tensor] | None
+    augment: Augment | None
+    optimizer: torch.optim.Optimizer
+    masks: list[tuple[Tensor, Tensor]]
+    precision: Precision
+    seed: int
+    device: str
+    total: int
+    progress: Progress
+
+
+def _epoch(run: _Run, epoch: int) -> None:
+    model, config = run.model, run.config
     model.train()
-    shuffle = derive_seed(seed, "shuffle", epoch)
-    augment = torch.Generator().manual_seed(derive_seed(seed, "augment", epoch))
-    step = epoch * (total // config.epochs)
-    for inputs, target in task.train.batches(config.batch_size, seed=shuffle, drop_last=True):
-        factor = learning_rate_factor(step, total, schedule=config.schedule, warmup=config.warmup)
-        for group in optimizer.param_groups:
+    shuffle = derive_seed(run.seed, "shuffle", epoch)
+    random = torch.Generator().manual_seed(derive_seed(run.seed, "augment", epoch))
+    step = epoch * (run.total // config.epochs)
+    for inputs, target in run.task.train.batches(config.batch_size, seed=shuffle, drop_last=True):
+        factor = learning_rate_factor(step, run.total, schedule=config.schedule, warmup=config.warmup)
+        for group in run.optimizer.param_groups:
             group["lr"] = config.lr * factor
-        if task.augment is not None:
-            inputs = task.augment(inputs, augment)
-        inputs = map_inputs(inputs, lambda t: precision.arrange(t.to(device)))
-        with precision.autocast():
+        for augment in (run.task.augment, run.augment):
+            inputs = augment(inputs, random) if augment else inputs
+        inputs = map_inputs(inputs, lambda t: run.precision.arrange(t.to(run.device)))
+        with run.precision.autocast():
             pred = prediction(call(model, inputs)).float()
-        loss = loss_fn(pred, inputs, target.to(device))
-        if penalty is not None:
-            loss = loss + penalty()
+        run.optimizer.zero_grad(set_to_none=True)
+        loss = _backward(run.loss_fn(pred, inputs, target.to(run.device)))
+        if run.penalty is not None:
+            loss = loss + _backward(run.penalty())
         if not torch.isfinite(loss):
             raise DivergedError(
-                f"the training loss is {loss.item()} at step {step + 1} of {total}",
+                f"the training loss is {loss.item()} at step {step + 1} of {run.total}",
                 hint=f"learning rate {config.lr:g} with {config.optimizer} is too high for this model",
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm > 0:
             nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
+        run.optimizer.step()
+        with torch.no_grad():
+            for weight, mask in run.masks:
+                weight.mul_(mask)
         step += 1
-        progress(step, total, f"epoch {epoch + 1}/{config.epochs}")
+        run.progress(step, run.total, f"epoch {epoch + 1}/{config.epochs}")
+
+
+def _backward(loss: Tensor) -> Tensor:
+    """Add the gradient of `loss` to that of the weights; its value."""
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()

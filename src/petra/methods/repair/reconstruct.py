@@ -16,7 +16,7 @@ from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.model.surgery import evaluating, shared_weights
 from petra.space.domains import Choice, Integer, Real
-from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import CUT_CHANNELS, DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
 
 BATCH = 64
@@ -78,7 +78,9 @@ class Reconstruct(Stage):
     """
 
     name: ClassVar[str] = "repair.reconstruct"
-    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE, CUT_CHANNELS], removes=[CUT_CHANNELS])
+    effects: ClassVar[Effects] = Effects.of(
+        needs=[FLOAT_WEIGHTS, TRAINABLE, DENSE_WEIGHTS, CUT_CHANNELS], removes=[CUT_CHANNELS]
+    )
 
     samples: int = parameter(512, Choice((256, 512)), "training items fitted to", limits=Integer(16, 10**6))
     damping: float = parameter(

@@ -1,0 +1,144 @@
+"""Penalties on weights: what a training stage may add to the task's loss to shape weights while it trains.
+
+The mathematics is one function per penalty, of one layer: of its filters W (C, k), one row per output channel, or of
+the gains of a batch normalisation. `make_penalty` sums one of them over layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+PENALTIES = ("orthogonality", "hoyer", "norm", "adaptive", "bn_l1", "group_lasso", "growing")
+OVER_CHANNELS = frozenset({"hoyer", "group_lasso", "growing"})  # those that prepare channels for being cut
+
+
+def filters(layer: nn.Module) -> Tensor:
+    """(C, k) weight of a linear or convolutional layer, one row per output channel. Gradients pass through."""
+    module: Any = layer
+    weight: Tensor = module.weight
+    if getattr(layer, "transposed", False):  # (in, out / groups, ...), and groups are counted along the inputs
+        grouped = weight.reshape(module.groups, -1, *weight.shape[1:])
+        return grouped.transpose(1, 2).reshape(module.out_channels, -1)
+    return weight.flatten(1)
+
+
+def lengths(W: Tensor) -> Tensor:
+    """(C,) ||w_c||_2."""
+    norms: Tensor = torch.linalg.vector_norm(W, dim=1)
+    return norms
+
+
+def orthogonality(W: Tensor) -> Tensor:
+    """||W W^T - I||_F^2 / C, with W^T W and its identity in their place where that is smaller: the two differ by the
+    constant (C - k) / C, so they train alike. Bansal et al. 2018, soft orthogonality."""
+    gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
+    return (gram - torch.eye(len(gram), dtype=W.dtype, device=W.device)).square().sum() / W.shape[0]
+
+
+def hoyer(W: Tensor) -> Tensor:
+    """||n||_1 / ||n||_2 of the filters' norms n_c = ||w_c||_2: from 1 (one filter left) to sqrt(C) (all alike).
+
+    Does not depend on the scale of W, so it spreads norms without shrinking them (Hoyer 2004; Yang et al. 2020).
+    """
+    norms = lengths(W)
+    return norms.sum() / norms.square().sum().clamp_min(1e-24).sqrt()
+
+
+def norm(W: Tensor) -> Tensor:
+    """sum_c (1 - ||w_c||_2)^2: every output neuron is pulled to unit length (Georgiou et al. 2021)."""
+    return (1 - lengths(W)).square().sum()
+
+
+def adaptive(W: Tensor, gradient: Tensor) -> Tensor:
+    """sum exp(-|dL/dw|) w^2, with the gradient taken as a constant: weights the loss hardly depends on decay most."""
+    return (torch.exp(-gradient.detach().abs()) * W.square()).sum()
+
+
+def bn_l1(gamma: Tensor) -> Tensor:
+    """sum |gamma| of a batch normalisation's gains (Liu et al. 2017, Network Slimming)."""
+    return gamma.abs().sum()
+
+
+def group_lasso(W: Tensor) -> Tensor:
+    """sum_c ||w_c||_2: filters go to zero as a whole (Wen et al. 2016)."""
+    return lengths(W).sum()
+
+
+def growth(scores: Tensor) -> Tensor:
+    """(C,) (max s - s_c) / (max s - min s): 1 for the least important channel, 0 for the most; zeros if all equal."""
+    low, high = scores.min(), scores.max()
+    return (high - scores) / (high - low) if float(high) > float(low) else torch.zeros_like(scores)
+
+
+def growing(W: Tensor, coefficients: Tensor) -> Tensor:
+    """sum_c lambda_c ||w_c||_2^2, an L2 penalty with a coefficient per channel (C,).
+
+    Wang et al. 2021, "Neural Pruning via Growing Regularization", raise lambda step by step on the channels that are
+    to go; grading it by importance instead of choosing a share beforehand follows Torch-Pruning (Fang et al. 2023).
+    """
+    return (coefficients * W.square().sum(1)).sum()
+
+
+class Growing:
+    """`weight` times the sum over layers of `growing`. Each call is a training step, the `steps`-th has full force:
+    lambda_c = step / steps * growth(||w_c||_2 at the start)."""
+
+    def __init__(self, layers: Sequence[nn.Module], *, weight: float, steps: int) -> None:
+        self._layers = layers
+        self._rates = [growth(lengths(filters(m).detach())) for m in layers]
+        self._weight, self._steps, self._step = weight, steps, 0
+
+    def __call__(self) -> Tensor:
+        self._step += 1
+        force = self._weight * min(1.0, self._step / self._steps)
+        terms = [growing(filters(m), r) for m, r in zip(self._layers, self._rates, strict=True)]
+        return force * torch.stack(terms).sum()
+
+
+def _adaptive(layer: nn.Module) -> Tensor:
+    weight: Any = layer.weight
+    return adaptive(weight, torch.zeros_like(weight) if weight.grad is None else weight.grad)
+
+
+_OF_LAYER: Mapping[str, Callable[[nn.Module], Tensor]] = {
+    "orthogonality": lambda m: orthogonality(filters(m)),
+    "hoyer": lambda m: hoyer(filters(m)),
+    "norm": lambda m: norm(filters(m)),
+    "adaptive": _adaptive,
+    "bn_l1": lambda m: bn_l1(m.weight),  # type: ignore[arg-type]
+    "group_lasso": lambda m: group_lasso(filters(m)),
+}
+
+
+def penalised_layers(kind: str, model: nn.Module, *, outputs: frozenset[str] = frozenset()) -> dict[str, nn.Module]:
+    """The layers, by path, that the penalty `kind` acts on: batch normalisations with gains for bn_l1, linear and
+    convolutional layers for the others; those that prepare for cutting leave out the model's `outputs`, whose channels
+    cannot go. A weight that several layers share is taken once."""
+    found: dict[str, nn.Module] = {}
+    weights: set[int] = set()
+    for path, module in model.named_modules():
+        kinds = (nn.modules.batchnorm._BatchNorm,) if kind == "bn_l1" else WEIGHTED
+        weight = module._parameters.get("weight")
+        if not isinstance(module, kinds) or weight is None or id(weight) in weights:
+            continue
+        if kind not in OVER_CHANNELS or path not in outputs:
+            found[path] = module
+            weights.add(id(weight))
+    return found
+
+
+def make_penalty(kind: str, layers: Sequence[nn.Module], *, weight: float, steps: int) -> Callable[[], Tensor]:
+    """`weight` times the sum over `layers` (at least one) of the penalty `kind`, as `fit` takes it.
+
+    To be called once per training step, of `steps` in all, when the gradient of the task's loss lies in the weights'
+    ``grad``: that is where `adaptive` reads it, so that it costs no second backward pass.
+    """
+    if kind == "growing":
+        return Growing(layers, weight=weight, steps=steps)
+    of_layer = _OF_LAYER[kind]
+    return lambda: weight * torch.stack([of_layer(m) for m in layers]).sum()
