@@ -18,8 +18,10 @@ from petra.methods.prune import importance
 from petra.methods.prune.allocate import MIN_SHARE, Candidate, keep_global, keep_per_layer, lowest
 from petra.methods.prune.cut import cut
 from petra.methods.prune.graph import ChannelGraph
-from petra.methods.prune.groups import find_groups, score
-from petra.methods.prune.structured import TAYLOR_BATCHES, StructuredPrune, taylor_scores
+from petra.methods.prune.groups import find_groups
+from petra.methods.prune.scores import Ranking, score
+from petra.methods.prune.statistics import BATCH_SIZE, TAYLOR_BATCHES, gather, mean_absolute_gradients
+from petra.methods.prune.structured import StructuredPrune
 from petra.model.surgery import count_parameters, differentiable, output_layers
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -69,6 +71,8 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor], set[str]]
     "padded": (zoo.Padded, zoo.images, {"a", "inner"}),
     "attention": (zoo.Attention, lambda n: zoo.rows(n, 5, 6), {"up"}),
     "many outputs": (zoo.ManyOutputs, lambda n: zoo.rows(n, 6), {"z_first"}),
+    "group norm": (zoo.GroupNormed, zoo.images, {"a", "c"}),
+    "volumes": (zoo.Volumes, lambda n: zoo.rows(n, 2, 4, 4, 4), {"a", "up", "b"}),
 }
 zoo_model = pytest.mark.parametrize("name", list(ZOO))
 
@@ -114,11 +118,11 @@ def test_coupled_scores_are_means_of_relative_scores() -> None:
     assert importance.relative(torch.zeros(3)).tolist() == [0, 0, 0]
 
 
-def test_taylor_scores_average_over_batches_and_count_them(digits_problem: tuple[nn.Module, Task]) -> None:
+def test_taylor_averages_over_batches_and_counts_items(digits_problem: tuple[nn.Module, Task]) -> None:
     model, task = digits_problem
     model = copy.deepcopy(model)
-    scores, count = taylor_scores(model, task, batches=2, seed=3)
-    assert count == 2
+    found, items = mean_absolute_gradients(model, task, batches=2, seed=3)
+    assert items == 128
     layer = model.get_submodule("body.0.0")
     expected = torch.zeros(len(layer.weight))
     model.eval()
@@ -126,7 +130,7 @@ def test_taylor_scores_average_over_batches_and_count_them(digits_problem: tuple
         loss = nn.functional.cross_entropy(model(x), y, label_smoothing=0.1)
         (gradient,) = torch.autograd.grad(loss, [layer.weight])
         expected += (layer.weight * gradient).abs().flatten(1).sum(1).detach() / 2
-    torch.testing.assert_close(scores["body.0.0"], expected)
+    torch.testing.assert_close(importance.taylor(layer.weight.detach(), found["body.0.0.weight"]), expected)
 
 
 # --- allocation ------------------------------------------------------------------------------------------------------
@@ -218,6 +222,35 @@ def test_only_what_can_be_cut_is_found_and_everything_else_has_a_reason(name: st
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
 
+def test_a_signal_that_fades_does_not_hide_channels() -> None:
+    """Untrained: tiny weights, batch norms that have seen nothing, and a branch scaled by next to nothing."""
+
+    class Faint(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(i, 8, 3, bias=False), nn.BatchNorm2d(8, eps=1e-3), nn.SiLU())
+                for i in (3, 8, 8, 8, 8, 8)
+            )
+            self.up, self.down, self.scale = nn.Linear(8, 16), nn.Linear(16, 8), nn.Parameter(1e-6 * torch.ones(8))
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            x = x.mean((2, 3))
+            return self.head(x + self.scale * self.down(torch.relu(self.up(x))))
+
+    torch.manual_seed(0)
+    model = Faint().eval()
+    for p in model.parameters():
+        if p.ndim > 1:
+            nn.init.normal_(p, std=0.005)
+    groups, reasons = find_groups(model, zoo.images(2, 16), generator=torch.Generator().manual_seed(0))
+    assert {path for g in groups for path in g.layers} == {"up", "down", *(f"blocks.{i}.0" for i in range(6))}
+    assert set(reasons) == {"head"}
+
+
 def test_reasons_name_the_cause() -> None:
     causes = {
         "tied": ("a", "shares a weight with 'b'"),
@@ -257,10 +290,15 @@ def test_output_layers_are_those_that_produce_the_outputs(
 
 def test_a_wrong_cut_with_the_right_shapes_is_caught() -> None:
     model, inputs, _ = build("padded")
+    state = copy.deepcopy(model.state_dict())
     with differentiable(model):
         graph = ChannelGraph(model, inputs(2))
         wrong = cut(graph, "b", [0, 5], inputs(2))
     assert "does not keep its channels in place" in wrong
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()), "a wrong cut is undone"
+    with differentiable(model):
+        graph = ChannelGraph(model, inputs(2))
+        graph.remove(graph.group("b", [0, 5]))
     assert model(inputs(2)).shape == (2, 3)  # the shapes alone would not have told
 
 
@@ -311,6 +349,8 @@ SILENCED = {
     "chunked": {"a": "a", "b": "b"},
     "grouped": {"a": "a", "g": "bn", "p": "p"},
     "upsampling": {"a": "a", "t": "t"},
+    "group norm": {"a": "gn", "c": "c"},
+    "volumes": {"up": "up", "b": "b"},
 }
 
 
@@ -335,7 +375,59 @@ def test_cut_networks_compute_what_silenced_channels_leave(name: str) -> None:
     torch.testing.assert_close(pruned(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["magnitude", "bn_scale", "taylor"])
+@zoo_model
+def test_a_trial_leaves_no_trace(name: str) -> None:
+    model, inputs, _ = build(name)
+    plain = (bool, int, str, tuple, type(None))
+    with differentiable(model):
+        graph = ChannelGraph(model, inputs(2))
+        before = {path: {k: v for k, v in vars(m).items() if isinstance(v, plain)} for path, m in model.named_modules()}
+        parameters = dict(model.named_parameters())
+        for root, full, _ in list(graph.roots()):
+            items = [(graph.paths.get(d.target.module), d.handler, sorted(i)) for d, i in full]
+            outcomes = [cut(graph, root, range(graph.width(root) // 2), inputs(2), trial=True) for _ in range(2)]
+            assert outcomes[0] == outcomes[1]
+            again = [
+                (graph.paths.get(d.target.module), d.handler, sorted(i))
+                for d, i in graph.group(root, range(graph.width(root)))
+            ]
+            assert again == items
+        after = {path: {k: v for k, v in vars(m).items() if isinstance(v, plain)} for path, m in model.named_modules()}
+        assert after == before
+        assert all(p is parameters[n] for n, p in model.named_parameters())
+
+
+def test_group_norm_loses_whole_groups() -> None:
+    model, inputs, _ = build("group norm")
+    stage = StructuredPrune(ratio=0.5, round_to=8, spread="per_layer")
+    pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task_of(inputs)))
+    assert trace.details["channels"] == {"a": [24, 16], "c": [12, 8]}
+    assert (pruned.gn.num_groups, pruned.gn.num_channels) == (4, 16)
+    kept = {tuple(f.flatten().tolist()) for f in pruned.a.weight}
+    gone = [i for i, f in enumerate(model.a.weight) if tuple(f.flatten().tolist()) not in kept]
+    assert {i // 4 for i in gone} == {gone[0] // 4, gone[-1] // 4}
+
+
+def test_dicts_and_norms_without_a_module() -> None:
+    """Llama's block: the gated widths can go, the stream under the root mean square cannot."""
+    torch.manual_seed(0)
+    model = zoo.GatedMLP().eval()
+
+    def inputs(n: int) -> dict[str, Tensor]:
+        return {"x": zoo.rows(n, 5, 6), "mask": torch.ones(n, 5)}
+
+    task = classification(*((inputs(n), torch.arange(n) % 3) for n in (16, 8, 8)))
+    stage = StructuredPrune(ratio=0.4, round_to=8)
+    pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
+    assert trace.details["channels"] == {"gate": [40, 24], "up": [40, 24]}
+    kept = {tuple(row.tolist()) for row in pruned.gate.weight}
+    gone = [i for i, row in enumerate(model.gate.weight) if tuple(row.tolist()) not in kept]
+    model.down.weight.data[:, gone] = 0
+    for got, expected in zip(pruned(**inputs(3)).values(), model(**inputs(3)).values(), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "bn_scale", "taylor", "hessian", "group_taylor", "group_hessian"])
 def test_low_scores_cost_less_than_high_scores(kind: str, digits_problem: tuple[nn.Module, Task]) -> None:
     """The direction of the ranking, on a trained network: the same number of channels from either end."""
     model, task = digits_problem
@@ -344,10 +436,11 @@ def test_low_scores_cost_less_than_high_scores(kind: str, digits_problem: tuple[
     for sign in (1, -1):
         pruned = copy.deepcopy(model)
         with differentiable(pruned):
-            taylor, _ = taylor_scores(pruned, task, batches=4, seed=0)
+            evidence, _ = gather(kind, pruned, task, seed=0, device="cpu")
             graph = ChannelGraph(pruned, task.example(2))
-            for g in groups:
-                units = lowest(sign * score(graph, g, kind=kind, taylor=taylor), len(g.units) // 3)
+            scores = [sign * score(graph, g, Ranking(kind, evidence=evidence)) for g in groups]
+            for g, ranked in zip(groups, scores, strict=True):
+                units = lowest(ranked, len(g.units) // 3)
                 assert cut(graph, g.root, [i for u in units for i in g.units[u]], task.example(2)) == ""
         accuracy[sign] = task.score(*predict(pruned, task.val)).mean
     assert accuracy[1] > accuracy[-1] + 0.05
@@ -383,8 +476,8 @@ def test_stage_on_a_trained_network(importance_name: str, spread: str, digits_pr
     assert trace.details["achieved_ratio"] == pytest.approx(ratio, abs=1e-4)
     if spread == "global":
         assert abs(trace.details["removed_channels"] - 0.3 * trace.details["prunable_channels"]) <= 2.5
-    batches = [cut.get("taylor_batches") for cut in trace.details["cuts"]]
-    assert batches == [TAYLOR_BATCHES if importance_name == "taylor" else None]
+    items = [cut.get("calibration_items") for cut in trace.details["cuts"]]
+    assert items == [min(TAYLOR_BATCHES * BATCH_SIZE, len(task.train)) if importance_name == "taylor" else None]
 
 
 def test_same_seed_same_cut(digits_problem: tuple[nn.Module, Task]) -> None:
@@ -435,6 +528,20 @@ def test_a_cut_that_breaks_is_refused_with_the_layer(monkeypatch: pytest.MonkeyP
         StructuredPrune(ratio=0.5, round_to=1).apply(model, context_of(model, task_of(inputs, 5)))
     assert refusal.value.layer in {"stem", "conv1", "conv2"}
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_a_group_that_cannot_go_with_the_others_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs, _ = build("residual")
+
+    def faulty(graph: ChannelGraph, root: str, channels: list[int], example: Tensor) -> str:
+        return "a fault" if root == "conv1" else cut(graph, root, channels, example)
+
+    monkeypatch.setattr("petra.methods.prune.structured.cut", faulty)
+    stage = StructuredPrune(ratio=0.5, round_to=1, spread="per_layer")
+    pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task_of(inputs, 5)))
+    assert {**trace.skipped, **trace.details["outputs_kept"]}["conv1"] == "a fault"
+    assert pruned.conv1.out_channels == model.conv1.out_channels
+    assert trace.details["channels"] == {"stem": [16, 8], "conv2": [16, 8]}
 
 
 def test_frozen_parameters_and_modes_survive() -> None:

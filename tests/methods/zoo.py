@@ -171,6 +171,50 @@ class ManyOutputs(nn.Module):
         return {"side": self.side(h), "logits": self.a_classifier(F.relu(features)), "features": features}
 
 
+class GroupNormed(nn.Module):
+    """Group norms: the channels of one of their groups can only go together, those of a single group not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gn = nn.Conv2d(3, 24, 3, padding=1), nn.GroupNorm(6, 24)
+        self.b, self.whole = nn.Conv2d(24, 16, 3), nn.GroupNorm(1, 16)
+        self.c, self.fc = nn.Conv2d(16, 12, 1), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.whole(self.b(F.relu(self.gn(self.a(x))))))
+        return self.fc(F.relu(self.c(x)).mean((2, 3)))
+
+
+class Volumes(nn.Module):
+    """3-D convolutions, a transposed one with one filter per channel (whose weight counts channels in dimension 0)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.bn = nn.Conv3d(2, 12, 3, padding=1), nn.BatchNorm3d(12)
+        self.up, self.b = nn.ConvTranspose3d(12, 12, 2, 2, groups=12), nn.Conv3d(12, 10, 1)
+        self.fc = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.up(F.relu(self.bn(self.a(x)))))
+        return self.fc(F.relu(self.b(x)).mean((2, 3, 4)))
+
+
+class GatedMLP(nn.Module):
+    """Llama's feed-forward with a root mean square norm; a dict in and a dict out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.gain = nn.Linear(6, 16), nn.Parameter(torch.ones(16))
+        self.gate, self.up = nn.Linear(16, 40, bias=False), nn.Linear(16, 40, bias=False)
+        self.down, self.o = nn.Linear(40, 16, bias=False), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        h = self.e(x) * mask[..., None]
+        normed = self.gain * h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6)
+        h = h + self.down(F.silu(self.gate(normed)) * self.up(normed))
+        return {"logits": self.o(h.mean(1)), "hidden": h}
+
+
 def images(n: int, size: int = 9) -> Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(n))
 

@@ -7,6 +7,7 @@ cut: the network without the channels must compute what it computed when the lay
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,12 +22,13 @@ from petra.tasks.inputs import Inputs
 SILENT = "its channels have no effect on the output for the example inputs, so a cut cannot be checked"
 
 
-def cut(graph: ChannelGraph, root: str, channels: Sequence[int], example: Inputs, *, must_show: bool = False) -> str:
+def cut(graph: ChannelGraph, root: str, channels: Sequence[int], example: Inputs, *, trial: bool = False) -> str:
     """Remove output `channels` of layer `root`, and all that depends on them, from the graph's model.
 
     Returns '' when the result computes, on `example`, what the model computes with those channels ignored by their
-    readers; otherwise what is wrong, and then the model is broken. `must_show`: also object when ignoring the
-    channels changes nothing, since then nothing was checked. Cost: three forward passes.
+    readers; otherwise what is wrong, and then the model is as it was. A `trial` leaves the model as it was in any
+    case, and also objects when ignoring the channels changes nothing, since then nothing was checked. Cost: three
+    forward passes.
     """
     with evaluating(graph.model), torch.no_grad():
         try:
@@ -39,17 +41,24 @@ def cut(graph: ChannelGraph, root: str, channels: Sequence[int], example: Inputs
         with _ignored(graph, group):
             expected = outputs_of(graph.model, example)
         try:
-            group.prune(record_history=False)
-            got = outputs_of(graph.model, example)
+            undo = graph.remove(group)
         except BREAKAGE as error:
             return f"without some of its channels the model no longer runs ({first_line(error)})"
-    if [t.shape for t in got] != [t.shape for t in expected]:
-        return "removing its channels changes the shape of the output"
-    return _disagreement(before, expected, got, must_show=must_show)
+        try:
+            wrong = _disagreement(before, expected, outputs_of(graph.model, example), must_show=trial)
+        except BREAKAGE as error:
+            wrong = f"without some of its channels the model no longer runs ({first_line(error)})"
+        if wrong or trial:
+            undo()
+        return wrong
 
 
 def _disagreement(before: list[Tensor], expected: list[Tensor], got: list[Tensor], *, must_show: bool) -> str:
+    if [t.shape for t in got] != [t.shape for t in expected]:
+        return "removing its channels changes the shape of the output"
     scale = max(float(t.abs().max()) for t in before)
+    if not math.isfinite(scale):
+        return "the model's output for the example inputs is not finite, so a cut cannot be checked"
     precision = max(torch.finfo(t.dtype).eps for t in before if t.is_floating_point())
     noise = 1e3 * precision * scale
     effect = max(float((a.double() - b.double()).abs().max()) for a, b in zip(before, expected, strict=True))

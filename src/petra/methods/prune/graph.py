@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch_pruning as tp
@@ -13,8 +16,50 @@ from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, call, named_outputs
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+mappings = tp.dependency.index_mapping
+NUMBERING = {
+    tp.ops.OPTYPE.CONCAT: mappings.update_concat_index_mapping,
+    tp.ops.OPTYPE.SPLIT: mappings.update_split_index_mapping,
+    tp.ops.OPTYPE.RESHAPE: mappings.update_reshape_index_mapping,
+    tp.ops.OPTYPE.UNBIND: mappings.update_unbind_index_mapping,
+    tp.ops.OPTYPE.EXPAND: mappings.update_expand_index_mapping,
+    tp.ops.OPTYPE.SLICE: mappings.update_slice_index_mapping,
+}
 # What a model's code raises when a tensor no longer has the width the code counts on.
 BREAKAGE = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AttributeError, AssertionError, ArithmeticError)
+
+
+def transposed_linears() -> tuple[type[nn.Module], ...]:
+    """Hugging Face's `Conv1D` (GPT-2), a linear layer whose weight is (inputs, outputs), where it can be in use."""
+    library = sys.modules.get("transformers.pytorch_utils")
+    return (library.Conv1D,) if library else ()
+
+
+def is_weighted(module: object) -> bool:
+    """Whether the module is a layer whose output channels can go one by one."""
+    return isinstance(module, (*WEIGHTED, *transposed_linears()))
+
+
+def channel_dim(module: nn.Module) -> int:
+    """Dimension of the weight that counts output channels."""
+    if isinstance(module, transposed_linears()):
+        return 1
+    depthwise = 1 < getattr(module, "groups", 1) == module.out_channels
+    return 1 if getattr(module, "transposed", False) and not depthwise else 0
+
+
+def width_of(module: Any) -> int:
+    """Output channels of a weighted layer."""
+    return _widths(module)[1]
+
+
+def _widths(module: Any) -> tuple[int, int]:
+    """Input and output channels of a weighted layer."""
+    if type(module) in transposed_linears():
+        return module.weight.shape[0], module.weight.shape[1]
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return module.in_channels, module.out_channels
 
 
 class ChannelGraph:
@@ -25,28 +70,143 @@ class ChannelGraph:
         self.model = model
         self.paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
         self.graph = tp.DependencyGraph()
-        with evaluating(model):
+        self._stale = False  # whether channels have gone since the graph last numbered those of slices and concats
+        taught = {kind: _TransposedLinearPruner() for kind in transposed_linears()}
+        with evaluating(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             try:
-                self.graph.build_dependency(model, example, forward_fn=_traced_outputs, verbose=False)
+                self.graph.build_dependency(
+                    model, example, forward_fn=_traced_outputs, customized_pruners=taught, verbose=False
+                )
             except BREAKAGE as error:
-                raise StageRefused(f"cannot trace how channels depend on each other: {first_line(error)}") from error
+                if not hasattr(self.graph, "module2node"):  # the steps after tracing are done again here
+                    raise StageRefused(
+                        f"cannot trace how channels depend on each other: {first_line(error)}"
+                    ) from error
+        # No channel has a higher number anywhere, unless a walk has gone astray (and then it might never end).
+        self._widest = max([max(_widths(m)) for m in model.modules() if is_weighted(m)], default=0)
+        self._number()
 
-    def roots(self) -> list[tuple[str, Any]]:
-        """Root layer and full group of every set of coupled output channels. Raises StageRefused when that fails."""
-        try:
-            groups = list(self.graph.get_all_groups())
-        except BREAKAGE as error:
-            raise StageRefused(f"cannot follow how channels depend on each other: {first_line(error)}") from error
-        return [(self.paths[group[0].dep.target.module], group) for group in groups]
+    def _number(self) -> None:
+        """Number channels through slices, concatenations and the like.
+
+        Where Torch-Pruning cannot, channels are taken to keep their places: a trial cut finds out if they do not.
+        """
+        for node in self.graph.module2node.values():
+            if node.type == tp.ops.OPTYPE.SPLIT:
+                node.enable_index_mapping = True  # Torch-Pruning gives up on all that a position table precedes
+            with contextlib.suppress(*BREAKAGE):
+                NUMBERING.get(node.type, lambda graph, node: None)(self.graph, node)
+        self._stale = False
+
+    def roots(self) -> Iterator[tuple[str, Any, str]]:
+        """Root layer, full group, and '' for every set of coupled output channels; where the couplings of a layer
+        cannot be followed, its path, None and the reason."""
+        visited: set[nn.Module] = set()
+        for module in [m for m in self.graph.module2node if is_weighted(m)]:
+            if module in visited:
+                continue
+            path = self.paths[module]
+            try:
+                group = self.group(path, range(self.width(path)))
+            except BREAKAGE as error:
+                yield path, None, f"its couplings cannot be followed ({first_line(error)})"
+                continue
+            visited.update(dep.target.module for dep, _ in group if self.narrows(dep))
+            yield path, group, ""
 
     def group(self, root: str, channels: Sequence[int]) -> Any:
-        """Everything that goes when `channels` of `root`'s output go."""
+        """Everything that goes when `channels` of `root`'s output go, as a Torch-Pruning group."""
+        group = tp.dependency.Group()
+        group._DG = self.graph
+        for dep, pairs in self._walk(root, channels):
+            owner: dict[int, int] = {}
+            for channel, origin in pairs:
+                owner.setdefault(channel, origin)
+            group.add_dep(dep, list(owner))
+            group[-1].root_idxs = list(owner.values())
+        return group
+
+    def couplings(self, root: str) -> Iterator[tuple[int, int]]:
+        """Pairs of `root`'s output channels of which the second takes the first along."""
+        _, pairs = self._walk(root, range(self.width(root)))[0]
+        yield from pairs
+
+    def _walk(self, root: str, channels: Sequence[int]) -> list[tuple[Any, list[tuple[int, int]]]]:
+        """Operations that removing `channels` of `root` brings about, the removal itself first, each with pairs
+        (channel there, channel of the root that takes it along).
+
+        Torch-Pruning's own walk, except that it forgets which channels were coupled, renumbers the whole graph every
+        time, and compares each step with all before (minutes for a recurrent layer unrolled in time).
+        """
+        if self._stale:
+            self._number()
+        index = tp._helpers._HybridIndex
         module = self.model.get_submodule(root)
-        cut = self.graph.get_pruner_of_module(module).prune_out_channels
-        return self.graph.get_pruning_group(module, cut, list(channels))
+        node = self.graph.module2node[module]
+        remove = self.graph.get_pruner_of_module(module).prune_out_channels
+        first = tp.dependency.Dependency(remove, remove, source=node, target=node)
+        found: dict[Any, tuple[Any, dict[Any, None]]] = {}
+        todo = [(first, [index(idx=c, root_idx=c) for c in channels])]
+        while todo:
+            dep, reached = todo.pop()
+            _, seen = found.setdefault((dep.target, dep.handler), (dep, {}))
+            new = [i for i in reached if i not in seen]
+            seen.update(dict.fromkeys(new))
+            if any(not 0 <= i.idx < self._widest for i in new):
+                raise RuntimeError("a slice or concatenation numbers its channels in an unknown way")
+            for following in dep.target.dependencies if new else ():
+                if following.is_triggered_by(dep.handler):
+                    mapped = new
+                    for mapping in following.index_mapping:
+                        mapped = mapped if mapping is None else mapping(mapped)
+                    if mapped:
+                        todo.append((following, mapped))
+        return [(dep, [(i.idx, i.root_idx) for i in seen]) for dep, seen in found.values()]
+
+    def remove(self, group: Any) -> Callable[[], None]:
+        """Take a group's channels out of the model; returns a function that puts everything back as it was.
+
+        Raises one of BREAKAGE, with the model as it was, when the channels cannot go.
+        """
+        undo = self._restorer(group)
+        norms = [d.target.module for d, _ in group if isinstance(d.target.module, nn.GroupNorm)]
+        sizes = [norm.num_channels // norm.num_groups for norm in norms]
+        try:
+            group.prune(record_history=False)
+            for norm, size in zip(norms, sizes, strict=True):
+                norm.num_groups, rest = divmod(norm.num_channels, size)
+                if rest:
+                    raise ValueError(f"GroupNorm {self.paths[norm]!r} would lose part of a group")
+        except BREAKAGE:
+            undo()
+            raise
+        self._stale = True
+        return undo
+
+    def _restorer(self, group: Any) -> Callable[[], None]:
+        # Removal assigns new tensors and numbers to modules and to the graph's nodes; nothing is edited in place but
+        # the lists of sizes of its concatenations and splits.
+        modules = {d.target.module for d, _ in group if not isinstance(d.target.module, nn.Parameter)}
+        states = [(m, {k: v.copy() if isinstance(v, dict | list) else v for k, v in vars(m).items()}) for m in modules]
+        nodes = [(d.target, d.target.module) for d, _ in group if isinstance(d.target.module, nn.Parameter)]
+        names, lookup, stale = self.graph._param_to_name, self.graph.module2node, self._stale
+        self.graph._param_to_name, self.graph.module2node = dict(names), dict(lookup)
+
+        def undo() -> None:
+            for module, state in states:
+                vars(module).clear()
+                vars(module).update(state)
+            for node, parameter in nodes:
+                owner, _, name = names[parameter].rpartition(".")
+                setattr(self.model.get_submodule(owner), name, parameter)
+                node.module = parameter
+            self.graph._param_to_name, self.graph.module2node, self._stale = names, lookup, stale
+
+        return undo
 
     def width(self, root: str) -> int:
-        return int(self.graph.get_out_channels(self.model.get_submodule(root)))
+        return width_of(self.model.get_submodule(root))
 
     def narrows(self, dep: Any) -> bool:
         """Whether the operation removes output channels (norms and depthwise layers: inputs and outputs alike)."""
@@ -54,11 +214,41 @@ class ChannelGraph:
 
     def reads(self, dep: Any) -> bool:
         """Whether the operation only removes inputs that a weighted layer mixes."""
-        return isinstance(dep.target.module, WEIGHTED) and not self.narrows(dep)
+        return is_weighted(dep.target.module) and not self.narrows(dep)
 
     def narrowed_layers(self, group: Any) -> tuple[str, ...]:
-        modules = [d.target.module for d, _ in group if isinstance(d.target.module, WEIGHTED) and self.narrows(d)]
+        modules = [d.target.module for d, _ in group if is_weighted(d.target.module) and self.narrows(d)]
         return tuple(dict.fromkeys(self.paths[m] for m in modules))
+
+
+class _TransposedLinearPruner:
+    """Teaches Torch-Pruning to cut Hugging Face's `Conv1D`, whose weight is (inputs, outputs)."""
+
+    pruning_dim = -1  # set by Torch-Pruning, without meaning here
+
+    def prune_out_channels(self, layer: Any, channels: Sequence[int]) -> Any:
+        keep = _others(channels, self.get_out_channels(layer))
+        layer.weight = nn.Parameter(layer.weight.detach()[:, keep])
+        layer.bias = nn.Parameter(layer.bias.detach()[keep])
+        layer.nf = len(keep)
+        return layer
+
+    def prune_in_channels(self, layer: Any, channels: Sequence[int]) -> Any:
+        keep = _others(channels, self.get_in_channels(layer))
+        layer.weight = nn.Parameter(layer.weight.detach()[keep])
+        layer.nx = len(keep)
+        return layer
+
+    def get_out_channels(self, layer: Any) -> int:
+        return int(layer.weight.shape[1])
+
+    def get_in_channels(self, layer: Any) -> int:
+        return int(layer.weight.shape[0])
+
+
+def _others(channels: Sequence[int], width: int) -> list[int]:
+    gone = set(channels)
+    return [c for c in range(width) if c not in gone]
 
 
 def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
@@ -67,11 +257,6 @@ def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
 
 def _traced_outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     return [t for t in outputs_of(model, inputs) if t.grad_fn is not None]
-
-
-def channel_dim(module: nn.Module) -> int:
-    """Dimension of the weight that counts output channels."""
-    return 1 if getattr(module, "transposed", False) else 0
 
 
 def first_line(error: BaseException) -> str:

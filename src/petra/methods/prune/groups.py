@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +13,14 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from petra.methods.prune import importance
 from petra.methods.prune.cut import SILENT, cut
-from petra.methods.prune.graph import BREAKAGE, WEIGHTED, ChannelGraph, channel_dim, first_line, outputs_of
-from petra.model.surgery import has_derived_weight, output_layers, shared_weights
-from petra.tasks.inputs import Inputs
+from petra.methods.prune.graph import BREAKAGE, ChannelGraph, first_line, is_weighted, outputs_of
+from petra.model.surgery import evaluating, has_derived_weight, output_layers, shared_weights
+from petra.tasks.inputs import Inputs, call
 
-PER_CHANNEL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU)
+PER_CHANNEL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.PReLU)
 RETRIES = 3
+SWITCHED_OFF = 1e-2  # a weight without a larger entry is one that keeps a branch quiet at first, such as a layer scale
 
 
 @dataclass(frozen=True)
@@ -38,31 +40,31 @@ class ChannelGroup:
 def find_groups(
     model: nn.Module, example: Inputs, *, generator: torch.Generator
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
-    """Groups that are proved safe to cut, and why the output channels of every other weighted layer must stay.
+    """Groups that are proved safe to cut, each alone, and why the output channels of every other weighted layer stay.
 
-    Leaves `model` untouched. Cost: a copy of the model and a trace, once more for every group that fails its trial,
-    and three forward passes per group.
+    Leaves `model` untouched. Cost: a copy of the model, a trace, and three forward passes per group.
     """
-    scout = _scout(model, example, generator)
+    copied = copy.deepcopy(model)
+    _shake(copied, generator)
+    _amplify(copied, example)
+    scout = ChannelGraph(copied, example)
     candidates, refused = _candidates(scout, output_layers(model, lambda m: outputs_of(m, example)))
     groups: list[ChannelGroup] = []
-    fresh = True  # whether the scout is still uncut
     for group in candidates:
         reason = _trial(scout, group, example, generator)
         for _ in range(RETRIES):
-            if not reason or (fresh and reason != SILENT):
-                break  # proved right, or wrong for sure: only silence and the scars of earlier cuts deserve a retry
-            scout, fresh = _scout(model, example, generator), True
+            if reason != SILENT:
+                break
+            _shake(copied, generator)
+            _amplify(copied, example)
             reason = _trial(scout, group, example, generator)
-        fresh = False
         if reason:
             refused.update(dict.fromkeys(group.layers, reason))
-            scout, fresh = _scout(model, example, generator), True
         else:
             groups.append(group)
     cuttable = {path for g in groups for path in g.layers}
     unreached = "the example inputs do not reach it"
-    weighted = [path for path, module in model.named_modules() if isinstance(module, WEIGHTED)]
+    weighted = [path for path, module in model.named_modules() if is_weighted(module)]
     return groups, {path: refused.get(path, unreached) for path in weighted if path not in cuttable}
 
 
@@ -71,9 +73,9 @@ def _candidates(graph: ChannelGraph, outputs: frozenset[str]) -> tuple[list[Chan
     shared = shared_weights(graph.model)
     candidates: list[ChannelGroup] = []
     refused: dict[str, str] = {}
-    for root, full in graph.roots():
-        layers = graph.narrowed_layers(full)
-        reason = _objection(graph, full, outputs, shared)
+    for root, full, reason in graph.roots():
+        layers = graph.narrowed_layers(full) if full else (root,)
+        reason = reason or _objection(graph, full, outputs, shared)
         units: tuple[tuple[int, ...], ...] = ()
         if not reason:
             try:
@@ -92,15 +94,48 @@ def _candidates(graph: ChannelGraph, outputs: frozenset[str]) -> tuple[list[Chan
     return sorted(candidates, key=lambda g: position[g.root]), refused
 
 
-def _scout(model: nn.Module, example: Inputs, generator: torch.Generator) -> ChannelGraph:
-    """A copy to cut, its weights shaken so that no channel is silent by chance (zero-initialised gains, for one)."""
-    scout = copy.deepcopy(model)
-    for p in scout.parameters():
+def _shake(model: nn.Module, generator: torch.Generator) -> None:
+    """Change all weights a little, so that no channel is silent by chance (gains of zero or next to it, for one)."""
+    for p in model.parameters():
         if p.is_floating_point():
             noise = torch.randn(p.shape, generator=generator).to(p)
-            p.data = torch.where(p.data == 0, 0.1 * noise, p.data * (1 + 0.1 * noise))
+            off = torch.logical_or(p.data == 0, p.data.abs().amax() < SWITCHED_OFF)
+            p.data = torch.where(off, 0.1 * noise, p.data * (1 + 0.1 * noise))
             p.requires_grad_(True)
-    return ChannelGraph(scout, example)
+
+
+def _amplify(model: nn.Module, example: Inputs) -> None:
+    """Scale every weighted layer so that its outputs on the example spread by one, and give batch norms the statistics
+    of what they then see, in one pass from input to output.
+
+    In a deep network with small initial weights the signal fades on its way, and no channel would show; and attention
+    that is nearly uniform would not show that channels have moved to another head.
+    """
+
+    def scale(layer: Any, inputs: object, output: Tensor) -> Tensor:
+        spread = output.std()
+        if not 0 < float(spread) < math.inf:
+            return output
+        for name in {"weight", "bias"} & set(layer._parameters):
+            if layer._parameters[name] is not None:
+                layer._parameters[name].data /= spread
+        return output / spread
+
+    layers = [m for m in model.modules() if is_weighted(m) and not has_derived_weight(m)]
+    hooks = [layer.register_forward_hook(scale) for layer in layers]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    with evaluating(model), torch.no_grad():
+        for norm in norms:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = None  # the average over all batches, here one
+        with contextlib.suppress(*BREAKAGE):  # a batch norm needs more than one value
+            call(model, example)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for hook in hooks:
+        hook.remove()
 
 
 def _objection(graph: ChannelGraph, group: Any, outputs: frozenset[str], shared: Mapping[str, tuple[str, ...]]) -> str:
@@ -121,9 +156,9 @@ def _objection(graph: ChannelGraph, group: Any, outputs: frozenset[str], shared:
             return f"coupled with {path!r}, which shares a weight with {', '.join(map(repr, shared[path]))}"
         if has_derived_weight(module):
             return f"coupled with {path!r}, whose weight is computed from other parameters"
-        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+        if isinstance(module, nn.LayerNorm) or (isinstance(module, nn.GroupNorm) and module.num_groups == 1):
             return f"{type(module).__name__} {path!r} normalises across its channels"
-        if not isinstance(module, (*WEIGHTED, *PER_CHANNEL)):
+        if not is_weighted(module) and not isinstance(module, PER_CHANNEL):
             return f"coupled with {path!r}, a {type(module).__name__}, which cannot be cut"
     return ""
 
@@ -131,10 +166,9 @@ def _objection(graph: ChannelGraph, group: Any, outputs: frozenset[str], shared:
 def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], ...]:
     """The smallest sets of channels that can go together, as a partition of the root's channels.
 
-    Grouped convolutions must lose the same channels in every group. Other couplings (halves of a chunk that are
-    multiplied, say) show when a single channel drags others along; asking for each channel would cost a graph walk
-    per channel, so four are asked first and all only if one of them is coupled. What that could miss, the trial
-    cut finds.
+    Grouped convolutions must lose the same channels in every group, group norms whole groups (the statistics of the
+    others then stay what they were); other couplings, halves of a chunk that are multiplied, say, are in the graph.
+    What all this could miss, the trial cut finds.
     """
     width = graph.width(root)
     parent = list(range(width))
@@ -152,16 +186,19 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
 
     for item in full:
         module = item.dep.target.module
-        groups = getattr(module, "groups", 1) if isinstance(module, nn.modules.conv._ConvNd) else 1
-        if 1 < groups < module.out_channels and len(item.idxs) % groups == 0:
-            per_group = len(item.idxs) // groups
-            for start in range(per_group):
-                join(item.root_idxs[start::per_group])
-    dragged = {i: graph.group(root, [i])[0].idxs for i in {0, 1 % width, width // 2, width - 1}}
-    if any(len(channels) > 1 for channels in dragged.values()):
-        dragged = {i: graph.group(root, [i])[0].idxs for i in range(width)}
-    for channels in dragged.values():
-        join(channels)
+        together: dict[int, list[int]] = {}
+        if isinstance(module, nn.GroupNorm):
+            size = module.num_channels // module.num_groups
+            for channel, origin in zip(item.idxs, item.root_idxs, strict=True):
+                together.setdefault(channel // size, []).append(origin)
+        elif isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups < module.out_channels:
+            channels = module.out_channels if graph.narrows(item.dep) else module.in_channels
+            for channel, origin in zip(item.idxs, item.root_idxs, strict=True):
+                together.setdefault(channel % (channels // module.groups), []).append(origin)
+        for origins in together.values():
+            join(origins)
+    for taken, origin in graph.couplings(root):
+        join((origin, taken))
     sets: dict[int, list[int]] = {}
     for i in range(width):
         sets.setdefault(find(i), []).append(i)
@@ -180,29 +217,4 @@ def regroup(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> list[Channel
 def _trial(scout: ChannelGraph, group: ChannelGroup, example: Inputs, generator: torch.Generator) -> str:
     """Cut a random half of the units out of the scout; why that is wrong, '' when it is right."""
     picked = torch.randperm(len(group.units), generator=generator)[: len(group.units) // 2].tolist()
-    return cut(scout, group.root, [i for u in picked for i in group.units[u]], example, must_show=True)
-
-
-def score(graph: ChannelGraph, group: ChannelGroup, *, kind: str, taylor: Mapping[str, Tensor]) -> Tensor:
-    """(number of units,) importance of the group's units, relative to their mean; empty when nothing measures it.
-
-    `kind` is magnitude, bn_scale or taylor; for the last, `taylor` holds the scores (C,) of every weighted layer.
-    """
-    members: list[tuple[Tensor, Sequence[int]]] = []
-    width = graph.width(group.root)
-    for item in graph.group(group.root, range(width)):
-        module = item.dep.target.module
-        if kind == "bn_scale":
-            measured = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
-            values = importance.bn_scale(module.weight) if measured else None
-        elif isinstance(module, WEIGHTED) and graph.narrows(item.dep):
-            dim = channel_dim(module)
-            values = taylor[graph.paths[module]] if kind == "taylor" else importance.magnitude(module.weight, dim=dim)
-        else:
-            values = None
-        if values is not None:
-            members.append((values.detach().cpu()[torch.tensor(item.idxs)], item.root_idxs))
-    if not members:
-        return torch.empty(0)
-    scores = importance.coupled(members, width)
-    return torch.stack([scores[list(unit)].mean() for unit in group.units])
+    return cut(scout, group.root, [i for u in picked for i in group.units[u]], example, trial=True)

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.prune import importance as measures
-from petra.methods.prune.allocate import Candidate, keep_global, keep_per_layer, lowest
+from petra.methods.prune.allocate import Candidate, block_of, keep_global, keep_per_block, keep_per_layer, lowest
 from petra.methods.prune.cut import cut
-from petra.methods.prune.graph import BREAKAGE, WEIGHTED, ChannelGraph, channel_dim
-from petra.methods.prune.groups import ChannelGroup, find_groups, regroup, score
+from petra.methods.prune.graph import BREAKAGE, ChannelGraph, width_of
+from petra.methods.prune.groups import ChannelGroup, find_groups, regroup
+from petra.methods.prune.importance import NORMALISATIONS, REDUCTIONS
+from petra.methods.prune.scores import IMPORTANCES, Ranking, score
+from petra.methods.prune.statistics import gather
 from petra.methods.training import LR, OPTIMIZER, run_fit
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.tasks.base import Task
-from petra.tasks.inputs import Inputs, call, map_inputs, named_outputs, prediction
+from petra.tasks.inputs import Inputs, call, map_inputs, named_outputs
 from petra.training.loop import TrainConfig
 
-TAYLOR_BATCHES = 16
-TAYLOR_BATCH_SIZE = 64
-TAYLOR_SMOOTHING = 0.1  # items learnt by heart have no gradient otherwise, and the few that are not decide alone
 ITERATIVE = {"schedule": ("iterative",)}
+MEASURED = tuple(kind for kind in IMPORTANCES if kind != "random")
 
 
 @dataclass(frozen=True)
@@ -41,19 +39,39 @@ class StructuredPrune(Stage):
     trial cut first; what cannot be cut without changing the function of the other channels is skipped with the reason
     (residual streams with zero-padded shortcuts, hard-coded views, LayerNorm widths, attention heads). Output layers
     and the model's inputs keep their widths. Importance: filter norm (Li et al. 2017), BatchNorm gain (Liu et al.
-    2017) or first-order Taylor (Molchanov et al. 2019). Global spread compares scores relative to their layer's mean.
+    2017), first-order Taylor (Molchanov et al. 2019), second-order with the empirical Fisher as curvature (LeCun et al.
+    1990), LAMP (Lee et al. 2021; comparable between layers with normalisation none), distance to the geometric median
+    (He et al. 2019), entropy of what a channel says (Luo & Wu 2017), random; the group kinds also count the weights
+    that read a channel and its norms (Fang et al. 2023).
 
     When it helps: latency and size on any runtime, no special kernels needed; follow it with tuning or distillation.
-    Taylor is the one that needs data, and depends on which; its ranking is noisy on a training split learnt by heart.
-    When it does not: on thin layers (16 channels hold little to spare), and with odd widths (`round_to` 1), which
-    many kernels pad back up. Costs: seconds, plus `epochs_between` per cut but the last when iterative.
+    Taylor, Hessian and entropy need data, and depend on which; a training split learnt by heart makes the gradients
+    noisy. When it does not: on thin layers (16 channels hold little to spare), and with odd widths (`round_to` 1),
+    which many kernels pad back up. Costs: seconds, with gradients those of 16 training batches (32 small ones for the
+    Hessian) per cut, plus `epochs_between` per cut but the last when iterative.
     """
 
     name: ClassVar[str] = "prune.structured"
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE], gives=[CUT_CHANNELS])
 
-    importance: str = parameter("magnitude", Choice(("magnitude", "bn_scale", "taylor")), "what ranks channels")
-    spread: str = parameter("global", Choice(("global", "per_layer")), "rank in the whole model or in each layer")
+    importance: str = parameter("magnitude", Choice(IMPORTANCES), "what ranks channels")
+    p: int = parameter(
+        2, Choice((0, 1, 2)), "norm of the weights", when={"importance": ("magnitude", "group_magnitude")}
+    )
+    reduction: str = parameter(
+        "mean", Choice(REDUCTIONS), "how scores of coupled layers become one", when={"importance": MEASURED}
+    )
+    spread: str = parameter(
+        "global",
+        Choice(("global", "per_block", "per_layer")),
+        "rank in the whole model, in each block (outermost repeated module: a stage, a transformer layer) or layer",
+    )
+    normalisation: str = parameter(
+        "mean",
+        Choice(NORMALISATIONS),
+        "what scores are made relative to before layers are compared",
+        when={"importance": MEASURED, "spread": ("global", "per_block")},
+    )
     ratio: float = parameter(0.3, Real(0.05, 0.8), "share of the prunable channels that goes", limits=Real(0.001, 0.95))
     round_to: int = parameter(8, Choice((1, 4, 8, 16)), "widths that are cut become multiples of this")
     schedule: str = parameter("one_shot", Choice(("one_shot", "iterative")), "one cut, or several with tuning between")
@@ -77,16 +95,22 @@ class StructuredPrune(Stage):
         pruned = copy.deepcopy(model)
         cuts = self.steps if self.schedule == "iterative" else 1
         original = {g.root: len(g.units) for g in groups}
+        failed: dict[str, str] = {}
         history: list[dict[str, object]] = []
         for step in range(cuts):
-            record = self._cut(pruned, groups, original, self.ratio * (step + 1) / cuts, example, context)
+            active = [g for g in groups if g.root not in failed]
+            record, wrong = self._cut(pruned, active, original, self.ratio * (step + 1) / cuts, example, context)
+            failed.update(wrong)
             if step + 1 < cuts and self.epochs_between and record["removed_channels"]:
                 config = TrainConfig(epochs=self.epochs_between, lr=self.lr, optimizer=self.optimizer)
                 pruned, tuned = run_fit(f"{self.name} after cut {step + 1}", pruned, config, context)
                 record["tuning"] = tuned.details
             history.append(record)
         _check_outputs(model, pruned, example, groups)
-        trace = self._trace(model, pruned, groups, kept, history)
+        trace = self._trace(model, pruned, groups, kept, failed, history)
+        if not trace.touched and failed:
+            layer, reason = next(iter(failed.items()))
+            raise StageRefused(f"cannot remove channels: {reason}", layer=layer)
         if not trace.touched:
             raise StageRefused(
                 f"a ratio of {self.ratio:g} rounds to no channel at all at round_to {self.round_to}",
@@ -103,7 +127,7 @@ class StructuredPrune(Stage):
             return groups, {}
         with differentiable(model):
             graph = ChannelGraph(model, example)
-            measured = [g for g in groups if len(score(graph, g, kind=self.importance, taylor={}))]
+            measured = [g for g in groups if len(score(graph, g, Ranking(self.importance)))]
         reason = "no BatchNorm with a gain to rank its channels by"
         return measured, {path: reason for g in groups if g not in measured for path in g.layers}
 
@@ -115,35 +139,52 @@ class StructuredPrune(Stage):
         ratio: float,
         example: Inputs,
         context: Context,
-    ) -> dict[str, object]:
-        """Bring the share of removed channels up to `ratio`, in place. Raises StageRefused when a cut goes wrong."""
-        record: dict[str, object] = {"ratio": round(ratio, 4)}
+    ) -> tuple[dict[str, object], dict[str, str]]:
+        """Bring the share of removed channels up to `ratio`, in place; a record, and reasons by root.
+
+        A group that cannot be cut together with those before it stays as it is, and the reason says why.
+        """
         removed = 0
         with differentiable(model):
-            taylor: Mapping[str, Tensor] = {}
-            if self.importance == "taylor":
-                seed = context.seed_for(self.name, "taylor")
-                taylor, record["taylor_batches"] = taylor_scores(
-                    model, context.task, batches=TAYLOR_BATCHES, seed=seed, device=context.device
-                )
+            ranking, items = self._ranking(model, ratio, context)
             graph = ChannelGraph(model, example)
-            groups = regroup(graph, groups)
-            candidates = [
-                Candidate(score(graph, g, kind=self.importance, taylor=taylor), original[g.root], g.unit_size)
-                for g in groups
-            ]
-            keep = keep_global if self.spread == "global" else keep_per_layer
-            widths = keep(candidates, ratio=ratio, round_to=self.round_to)
+            scores = {g: score(graph, g, ranking) for g in regroup(graph, groups)}
+            unmeasured = f"nothing in it that {self.importance} could measure"
+            failed = {g.root: unmeasured for g in scores if not len(scores[g])}
+            groups = [g for g in scores if g.root not in failed]
+            candidates = [Candidate(scores[g], original[g.root], g.unit_size) for g in groups]
+            widths = self._widths(model, groups, candidates, ratio)
             for group, candidate, width in zip(groups, candidates, widths, strict=True):
                 units = lowest(candidate.scores, candidate.remaining - width)
-                if not units:
-                    continue
                 channels = [i for u in units for i in group.units[u]]
+                if not channels:
+                    continue
                 if wrong := cut(graph, group.root, channels, example):
-                    raise StageRefused(f"cannot remove {len(channels)} channels: {wrong}", layer=group.root)
-                removed += len(channels)
-        record["removed_channels"] = removed
-        return record
+                    failed[group.root] = wrong
+                else:
+                    removed += len(channels)
+        record: dict[str, object] = {"ratio": round(ratio, 4), "removed_channels": removed}
+        return record | ({"calibration_items": items} if items else {}), failed
+
+    def _ranking(self, model: nn.Module, ratio: float, context: Context) -> tuple[Ranking, int]:
+        """How channels are ranked for one cut, and the number of training items that it rests on."""
+        seed = context.seed_for(self.name, self.importance)
+        evidence, items = gather(self.importance, model, context.task, seed=seed, device=context.device)
+        generator = torch.Generator().manual_seed(context.seed_for(self.name, "random", f"{ratio:g}"))
+        p = float(self.p)
+        return Ranking(self.importance, p, self.reduction, self.normalisation, evidence, generator), items
+
+    def _widths(
+        self, model: nn.Module, groups: Sequence[ChannelGroup], candidates: Sequence[Candidate], ratio: float
+    ) -> list[int]:
+        """Units that each group keeps."""
+        if self.spread == "per_layer":
+            return keep_per_layer(candidates, ratio=ratio, round_to=self.round_to)
+        if self.spread == "per_block":
+            modules = dict(model.named_modules())
+            blocks = [block_of(g.root, modules) for g in groups]
+            return keep_per_block(candidates, blocks, ratio=ratio, round_to=self.round_to)
+        return keep_global(candidates, ratio=ratio, round_to=self.round_to)
 
     def _trace(
         self,
@@ -151,14 +192,17 @@ class StructuredPrune(Stage):
         after: nn.Module,
         groups: Sequence[ChannelGroup],
         kept: Mapping[str, str],
+        failed: Mapping[str, str],
         history: Sequence[Mapping[str, object]],
     ) -> StageTrace:
         """What differs between the two models, read off the models themselves."""
         old = {path: _shapes(m) for path, m in before.named_modules()}
         touched = tuple(path for path, m in after.named_modules() if _shapes(m) != old[path])
         widths = {path: (_width(before, path), _width(after, path)) for g in groups for path in g.layers}
-        unchosen = {path: "none of its channels was chosen" for path, (a, b) in widths.items() if a == b}
-        reasons = {**kept, **unchosen}
+        reasons = dict(kept)
+        for group in groups:
+            reason = failed.get(group.root, "none of its channels was chosen")
+            reasons.update({path: reason for path in group.layers if widths[path][0] == widths[path][1]})
         total = sum(_width(before, g.root) for g in groups)
         removed = total - sum(_width(after, g.root) for g in groups)
         details: dict[str, object] = {
@@ -173,39 +217,13 @@ class StructuredPrune(Stage):
         return StageTrace(self.name, touched=touched, skipped=skipped, details=details)
 
 
-def taylor_scores(
-    model: nn.Module, task: Task, *, batches: int, seed: int, device: str = "cpu"
-) -> tuple[dict[str, Tensor], int]:
-    """(C,) Taylor importance of every weighted layer's channels by path, and the number of batches it is a mean over.
-
-    Scores are averaged over batches of the training split, not gradients: near a minimum gradients cancel and would
-    hide every channel. Evaluation mode, so no statistics move. Cost: one forward and backward pass per batch.
-    """
-    layers = {path: m for path, m in model.named_modules() if isinstance(m, WEIGHTED) and "weight" in m._parameters}
-    weights = [m.weight for m in layers.values()]
-    scores = {path: torch.zeros(m.weight.shape[channel_dim(m)]) for path, m in layers.items()}
-    count = 0
-    with evaluating(model):
-        for inputs, target in itertools.islice(task.train.batches(TAYLOR_BATCH_SIZE, seed=seed), batches):
-            output = prediction(call(model, map_inputs(inputs, lambda t: t.to(device))))
-            loss = task.loss(task.losses()[0], output, target.to(device), label_smoothing=TAYLOR_SMOOTHING)
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-            for (path, module), gradient in zip(layers.items(), gradients, strict=True):
-                if gradient is not None:
-                    value = measures.taylor(module.weight.detach(), gradient, dim=channel_dim(module))
-                    scores[path] += value.float().cpu()
-            count += 1
-    return {path: total / count for path, total in scores.items()}, count
-
-
 def _shapes(module: nn.Module) -> list[torch.Size]:
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     return [t.shape for t in own]
 
 
 def _width(model: nn.Module, path: str) -> int:
-    layer = model.get_submodule(path)
-    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
+    return width_of(model.get_submodule(path))
 
 
 def _check_outputs(before: nn.Module, after: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]) -> None:
