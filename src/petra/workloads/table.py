@@ -17,5 +17,7 @@ WORKLOADS: Registry[Callable[..., tuple[nn.Module, Task]]] = Registry(
     {
         "digits": "petra.workloads.digits:digits",
         "cifar10": "petra.workloads.cifar10:cifar10",
+        "glue": "petra.workloads.glue:glue",
+        "sst2": "petra.workloads.glue:sst2",
     },
 )

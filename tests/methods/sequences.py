@@ -1,0 +1,37 @@
+"""A small transformer of torch's own layers over a sequence of feature vectors, and a task for it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from petra.tasks.base import Task
+from petra.tasks.classification import classification
+
+
+class Encoder(nn.Module):
+    """(n, 6, 8) features -> (n, 4) logits through two encoder layers of four heads."""
+
+    def __init__(self, *, norm_first: bool = True) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 32)
+        layer = nn.TransformerEncoderLayer(32, 4, 48, batch_first=True, norm_first=norm_first)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.encoder(self.project(x)).mean(1))
+        return logits
+
+
+def sequence_problem() -> tuple[nn.Module, Task]:
+    """The network with random weights, its layers different, and sequences whose label is their largest mean."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(192, 6, 8, generator=generator)
+    y = x.mean(1)[:, :4].argmax(1)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = Encoder().eval()
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model, classification((x[:128], y[:128]), (x[128:160], y[128:160]), (x[160:], y[160:]))
