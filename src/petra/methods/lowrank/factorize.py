@@ -1,12 +1,10 @@
-"""Low-rank factors of a weight: W = U diag(s) V^T, unfoldings of convolutions, rank rules, and what factors cost.
+"""Low-rank factors of a matrix or a convolution: singular values, columns and rows, Tucker.
 
-All on tensors and shapes; nothing here knows a module.
+All on tensors; nothing here knows a module. Everything is computed in double precision and returned in the type given.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,118 +27,91 @@ class Factors:
         """The first `k` triplets: the best rank-k approximation when the factors come from `svd`."""
         return Factors(self.U[:, :k], self.s[:k], self.V[:, :k])
 
-    def split(self) -> tuple[Tensor, Tensor]:
+    def split(self, layers: int = 2) -> tuple[Tensor, ...]:
         """A (m, r) and B (r, n) with W = A B, the singular values shared out evenly (as square roots), so that neither
-        factor is much larger than the other."""
+        factor is much larger than the other; with three `layers` U, diag(s) and V^T."""
+        if layers == 3:
+            return self.U, torch.diag(self.s), self.V.T
         root = self.s.clamp(min=0).sqrt()
         return self.U * root, root[:, None] * self.V.T
 
 
 def svd(W: Tensor) -> Factors:
-    """Thin singular value decomposition, r = min(m, n), s descending. Computed in double precision."""
+    """Thin singular value decomposition, r = min(m, n), s descending."""
     U, s, Vh = torch.linalg.svd(W.double(), full_matrices=False)
     return Factors(U.to(W.dtype), s.to(W.dtype), Vh.T.to(W.dtype))
 
 
-def unfold(weight: Tensor, how: str) -> Tensor:
-    """The matrix whose rank is cut.
+def randomized_svd(W: Tensor, k: int, *, seed: int, oversampling: int = 10, iterations: int = 2) -> Factors:
+    """The first `k` triplets, nearly: the SVD of W's projection onto the range of W Omega, Omega Gaussian with
+    k + oversampling columns, after power iterations (Halko, Martinsson & Tropp 2011).
 
-    Linear weights (out, in) are their own matrix. For convolutions (out, in, *kernel):
-    channel: (out, in * kernel), which splits into a convolution to r channels and a 1x1 convolution
-    (Denton et al. 2014, Zhang et al. 2016).
-    spatial: (out * kh, in * kw), which splits into a (1, kw) and a (kh, 1) convolution (Jaderberg et al. 2014,
-    Tai et al. 2016). One-dimensional kernels count as (k, 1): a pointwise convolution, then one of length k.
+    The caller's random state is untouched. Cost: a few products with W instead of its full decomposition.
     """
-    if weight.ndim == 2 or how == "channel":
-        return weight.reshape(len(weight), -1)
-    out, inside, kh, kw = _as_2d(weight).shape
-    return _as_2d(weight).permute(0, 2, 1, 3).reshape(out * kh, inside * kw)
+    with torch.random.fork_rng([W.device] if W.is_cuda else []):
+        torch.manual_seed(seed)
+        U, s, V = torch.svd_lowrank(W.double(), q=min(k + oversampling, *W.shape), niter=iterations)
+    return Factors(U.to(W.dtype), s.to(W.dtype), V.to(W.dtype)).truncate(k)
 
 
-def fold(W: Tensor, shape: torch.Size, how: str) -> Tensor:
-    """Inverse of `unfold`: the weight of `shape` that unfolds to W."""
-    if len(shape) == 2 or how == "channel":
-        return W.reshape(shape)
-    out, inside, kh, kw = (*shape, 1) if len(shape) == 3 else shape
-    return W.reshape(out, kh, inside, kw).permute(0, 2, 1, 3).reshape(shape)
+def projected(W: Tensor, basis: Tensor) -> Factors:
+    """Factors of P P^T W for `basis` P (m, k) with orthonormal columns.
 
-
-def fold_factors(A: Tensor, B: Tensor, shape: torch.Size, how: str) -> tuple[Tensor, Tensor]:
-    """Weights of the two layers that replace one: the first (in -> r) from B, the second (r -> out) from A.
-
-    `A @ B` is the unfolding of a weight of `shape`; the layers, one after the other, compute the same function.
+    With the leading eigenvectors of Y Y^T, Y = W X, as basis this is the matrix W_k of rank k with the least
+    ||(W - W_k) X||_F for the inputs X. It equals U_k diag(s_k) V_k^T C^(-1/2) from the SVD of the whitened weight
+    W C^(1/2), C = X X^T (SVD-LLM, Wang et al. 2024; ASVD, Yuan et al. 2023, scales by diag(C) instead), and needs
+    neither C nor its inverse. (As principal components of responses: Zhang et al. 2016.)
     """
-    r = len(B)
-    if len(shape) == 2:
-        return B, A
-    out, inside, *kernel = shape
-    if how == "channel":
-        return B.reshape(r, inside, *kernel), A.reshape(out, r, *([1] * len(kernel)))
-    if len(kernel) == 1:
-        return B.reshape(r, inside, 1), A.reshape(out, kernel[0], r).permute(0, 2, 1)
-    kh, kw = kernel
-    return B.reshape(r, inside, 1, kw), A.reshape(out, kh, r).permute(0, 2, 1).unsqueeze(3)
+    f = svd(basis.double().T @ W.double())
+    return Factors((basis.double() @ f.U).to(W.dtype), f.s.to(W.dtype), f.V.to(W.dtype))
 
 
-def _as_2d(weight: Tensor) -> Tensor:
-    return weight.unsqueeze(3) if weight.ndim == 3 else weight
+def leverage(V: Tensor, k: int) -> Tensor:
+    """Leverage scores (n,) of what V's rows (n, r) stand for: pi_j = (1/k) sum_{i<=k} V_ji^2, which sum to one."""
+    return V[:, :k].square().sum(1) / k
 
 
-def rank_by_ratio(s: Tensor, ratio: float) -> int:
-    """The share `ratio` of the singular values, rounded, at least one."""
-    return min(len(s), max(1, math.floor(ratio * len(s) + 0.5)))
+def cur(W: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """C (m, k) and R (k, n), columns and rows of W, and U (k, k) = C^+ W R^+, so that C U R is near W.
 
-
-def rank_by_energy(s: Tensor, tau: float) -> int:
-    """The smallest k with sum_{i<=k} s_i^2 >= tau * sum_i s_i^2, s descending; at least one."""
-    energy = s.double().square().cumsum(0)
-    reached = energy >= tau * energy[-1] * (1 - 1e-12)  # rounding must not keep tau = 1 from being reached
-    return int(reached.to(torch.int8).argmax()) + 1
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Weights (biases are the same on both sides and left out) and multiply-accumulates for one item."""
-
-    params: int
-    macs: int
-
-
-def dense_cost(shape: torch.Size, calls: Sequence[tuple[torch.Size, torch.Size]]) -> Cost:
-    """Cost of a layer with a weight of `shape`; `calls` are its (input, output) shapes, batch first."""
-    weights = math.prod(shape)
-    return Cost(weights, sum(weights * _positions(output, len(shape)) for _, output in calls))
-
-
-def factored_cost(shape: torch.Size, k: int, how: str, calls: Sequence[tuple[torch.Size, torch.Size]]) -> Cost:
-    """Cost of the two layers that replace it at rank `k`.
-
-    The first layer of a spatial split runs before the vertical stride, on all rows of the input.
+    Taken are the columns and rows with the largest leverage scores (Mahoney & Drineas 2009, without their sampling:
+    Papailiopoulos, Kyrillidis & Boutsidis 2014). U is the best for C and R in the Frobenius norm. The error is never
+    below that of the truncated SVD; what is kept are weights of the model itself. Returned as C, U, R.
     """
-    m, n = unfolded_shape(shape, how)
-    macs = 0
-    for inputs, output in calls:
-        after = before = _positions(output, len(shape))
-        if len(shape) > 2 and how == "spatial":
-            before = after // output[2] * inputs[2] if len(shape) == 4 else inputs[2]
-        macs += k * n * before + k * m * after
-    return Cost(k * (m + n), macs)
+    f = svd(W.double())
+    columns = leverage(f.V, k).topk(k).indices.sort().values
+    rows = leverage(f.U, k).topk(k).indices.sort().values
+    C, R = W.double()[:, columns], W.double()[rows]
+    U = torch.linalg.pinv(C) @ W.double() @ torch.linalg.pinv(R)
+    return C.to(W.dtype), U.to(W.dtype), R.to(W.dtype)
 
 
-def unfolded_shape(shape: torch.Size, how: str) -> tuple[int, int]:
-    """(m, n) of `unfold`."""
-    if len(shape) == 2 or how == "channel":
-        return shape[0], math.prod(shape[1:])
-    return shape[0] * shape[2], shape[1] * (shape[3] if len(shape) == 4 else 1)
+def mode(W: Tensor, dim: int) -> Tensor:
+    """The unfolding of a tensor along `dim` as a matrix (W.shape[dim], rest)."""
+    return W.movedim(dim, 0).flatten(1)
 
 
-def saves(shape: torch.Size, k: int, how: str, calls: Sequence[tuple[torch.Size, torch.Size]]) -> bool:
-    """Whether rank `k` is cheaper than the dense layer both in weights and in multiply-accumulates."""
-    dense, factored = dense_cost(shape, calls), factored_cost(shape, k, how, calls)
-    return factored.params < dense.params and factored.macs < dense.macs
+def tucker2(W: Tensor, r_out: int, r_in: int, *, sweeps: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """U (out, r_out), core G (r_out, r_in, *kernel), V (in, r_in): W ~ G x_0 U x_1 V for W (out, in, *kernel).
+
+    Tucker-2: the leading singular vectors of both channel modes (HOSVD), refined by alternating between them (HOOI, De
+    Lathauwer et al. 2000), as Kim et al. (2016) compress convolutions. Ranks that the other mode cannot support
+    (r_out > r_in * kernel, or the reverse) raise ValueError.
+    """
+    kernel = W[0, 0].numel()
+    if r_out > r_in * kernel or r_in > r_out * kernel:
+        raise ValueError(f"ranks {r_out} and {r_in} with {kernel} kernel elements: one exceeds what the other supports")
+    W64 = W.double()
+    U = _leading(mode(W64, 0), r_out)
+    V = _leading(mode(W64, 1), r_in)
+    for _ in range(sweeps):
+        U = _leading(mode(torch.einsum("oi...,is->os...", W64, V), 0), r_out)
+        V = _leading(mode(torch.einsum("oi...,or->ri...", W64, U), 1), r_in)
+    G = torch.einsum("oi...,or,is->rs...", W64, U, V)
+    return U.to(W.dtype), G.to(W.dtype), V.to(W.dtype)
 
 
-def _positions(output: torch.Size, ndim: int) -> int:
-    """How often the weight is applied to compute one item's output: pixels of a convolution, rows of a linear layer."""
-    inner = output[1:-1] if ndim == 2 else output[2:]
-    return math.prod(inner)
+def _leading(M: Tensor, k: int) -> Tensor:
+    """The `k` leading left singular vectors, by the eigenvectors of M M^T: cheaper for the wide matrices met here."""
+    vectors: Tensor = torch.linalg.eigh(M @ M.T).eigenvectors
+    return vectors.flip(1)[:, :k]

@@ -1,0 +1,311 @@
+"""What the low-rank stages share: which layers, which ranks, and putting the factors in place."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from petra.core.errors import StageRefused
+from petra.core.trial import StageTrace
+from petra.methods.base import Context, Stage, parameter
+from petra.methods.lowrank.decomposition import Decomposition, Ranks
+from petra.methods.lowrank.modules import how_to_unfold
+from petra.methods.lowrank.rank import (
+    allocate,
+    rank_by_absolute_sum,
+    rank_by_energy,
+    rank_by_explained_variance,
+    ranks_by_quantile,
+)
+from petra.methods.lowrank.sensitivity import prediction_distances
+from petra.methods.lowrank.unfold import Calls
+from petra.model.surgery import (
+    MIXING_LAYERS,
+    evaluating,
+    has_derived_weight,
+    layer_shapes,
+    replace_module,
+    shared_weights,
+)
+from petra.space.domains import BOOLEAN, Choice, Real
+from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, PLAIN_LAYERS, TRAINABLE, Effects
+from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
+
+RULES = ("ratio", "energy", "explained_variance", "quantile", "absolute_sum", "budget")
+LEVELS = (1.0, 0.75, 0.5, 0.3, 0.15)  # of the largest saving rank: where sensitivity is measured
+SENSITIVITY_ITEMS = 128
+BATCH = 64
+SHARE = Real(0.001, 1.0)
+
+Decide = Callable[[Mapping[str, Decomposition]], dict[str, Ranks]]
+"""Ranks for layers given their decompositions; a layer that is left out stays dense."""
+
+
+@dataclass
+class Work:
+    """What a stage works on: `layers` maps the path of every layer to decompose to how it is unfolded."""
+
+    model: nn.Module
+    context: Context
+    example: Inputs
+    calls: Mapping[str, Calls]
+    layers: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def give_up(self, reasons: Mapping[str, str]) -> None:
+        """Leave layers as they are, for reasons."""
+        self.skipped.update(reasons)
+        for path in reasons:
+            self.layers.pop(path, None)
+
+    def batches(self, items: int) -> Iterator[Inputs]:
+        """Inputs of `items` training items, on the stage's device."""
+        seed = self.context.seed_for("samples")
+        for inputs, _ in self.context.task.train.batches(BATCH, seed=seed):
+            taken = min(items, batch_size(inputs))
+            if taken == 0:
+                return
+            yield map_inputs(inputs, lambda t, k=taken: t[:k].to(self.context.device))  # type: ignore[misc]
+            items -= taken
+
+
+@dataclass(frozen=True)
+class Decompose(Stage):
+    """A stage that replaces layers by thinner ones. Subclasses say how one layer is decomposed."""
+
+    effects: ClassVar[Effects] = Effects.of(
+        needs=[FLOAT_WEIGHTS, TRAINABLE, PLAIN_LAYERS, DENSE_WEIGHTS], removes=[PLAIN_LAYERS]
+    )
+
+    rule: str = parameter("ratio", Choice(RULES), "what decides a layer's rank")
+    ratio: float = parameter(
+        0.4, Real(0.1, 0.8), "share of each layer's singular values kept", limits=SHARE, when={"rule": ("ratio",)}
+    )
+    energy: float = parameter(
+        0.95, Real(0.7, 0.999), "share of squared singular values kept", limits=SHARE, when={"rule": ("energy",)}
+    )
+    explained_variance: float = parameter(
+        0.95, Real(0.7, 0.999), "share of the variance around the mean kept", limits=SHARE,
+        when={"rule": ("explained_variance",)},
+    )  # fmt: skip
+    quantile: float = parameter(
+        0.6, Real(0.2, 0.9), "quantile of all layers' relative singular values, below which they go",
+        limits=Real(0.0, 1.0), when={"rule": ("quantile",)},
+    )  # fmt: skip
+    absolute_sum: float = parameter(
+        0.7, Real(0.4, 0.95), "share of the sum of singular values kept", limits=SHARE,
+        when={"rule": ("absolute_sum",)},
+    )  # fmt: skip
+    budget: float = parameter(
+        0.6, Real(0.2, 0.9), "share of these layers' cost kept, spread by measured sensitivity", limits=SHARE,
+        when={"rule": ("budget",)},
+    )  # fmt: skip
+    budget_of: str = parameter("params", Choice(("params", "macs")), "the cost meant", when={"rule": ("budget",)})
+    embeddings: bool = parameter(True, BOOLEAN, "decompose embeddings too")
+
+    @property
+    @abstractmethod
+    def _convolutions(self) -> str:
+        """How convolutions are unfolded."""
+
+    @abstractmethod
+    def _decomposition(self, layer: nn.Module, path: str, how: str, calls: Calls, context: Context) -> Decomposition:
+        """Lazy: costs can be asked for before anything is computed."""
+
+    def _objection(self, how: str) -> str:
+        """Why this stage does not decompose layers unfolded so; '' if it does."""
+        return ""
+
+    def _train(self, work: Work, decide: Decide) -> Mapping[str, object]:
+        """Prepare the weights for truncation; details for the trace."""
+        return {}
+
+    def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
+        model.to(context.device)
+        example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
+        calls = layer_shapes(model, lambda m: call(m, example))
+        items = batch_size(example)
+        work = Work(model, context, example, _per_item(model, calls, items))
+        self._choose_layers(work)
+        decide = self._decider(work)
+        details = dict(self._train(work, decide))
+        parts = self._decompositions(work)
+        ranks = decide(parts)
+        replacements: dict[str, nn.Module] = {}
+        record: dict[str, dict[str, object]] = {}
+        for path, part in parts.items():
+            if path not in ranks:
+                work.skipped[path] = "left dense by the budget"
+            elif not part.saves(ranks[path]):
+                work.skipped[path] = f"rank {_plain(ranks[path])} of {_plain(part.full)} saves too little: left dense"
+            else:
+                dense, cost = part.dense, part.cost(ranks[path])
+                record[path] = {
+                    "rank": [_plain(part.full), _plain(ranks[path])],
+                    "params": [dense.params, cost.params],
+                    "macs": [dense.macs, cost.macs],
+                }
+                replacements[path] = part.module(ranks[path])
+        work.give_up(swap(model, replacements, example))
+        record = {path: r for path, r in record.items() if path not in work.skipped}
+        if not record:
+            raise StageRefused(
+                f"no layer becomes cheaper by its decomposition under the {self.rule} rule",
+                hint="; ".join(f"{path}: {why}" for path, why in list(work.skipped.items())[:5]),
+            )
+        details["layers"] = record
+        return model, StageTrace(self.name, touched=tuple(record), skipped=work.skipped, details=details)
+
+    def _choose_layers(self, work: Work) -> None:
+        """Fill `work.layers`, and `work.skipped` with why other weighted layers are left alone."""
+        shared = shared_weights(work.model)
+        for path, layer in work.model.named_modules():
+            how = how_to_unfold(layer, self._convolutions)
+            if not how and not isinstance(layer, MIXING_LAYERS):
+                continue
+            reason = self._layer_objection(work, path, layer, how, shared)
+            if reason:
+                work.skipped[path] = reason
+            else:
+                work.layers[path] = how
+
+    def _layer_objection(
+        self, work: Work, path: str, layer: nn.Module, how: str, shared: Mapping[str, tuple[str, ...]]
+    ) -> str:
+        if not path:
+            return "the model is this single layer"
+        if has_derived_weight(layer):
+            return "its weight is computed from other parameters"
+        if not how:
+            return f"{type(layer).__name__} layers are not decomposed"
+        if reason := self._objection(how):
+            return reason
+        if how == "lookup" and not self.embeddings:
+            return "embeddings are left as they are here"
+        if getattr(layer, "max_norm", None) is not None:
+            return "renormalises its rows (max_norm)"
+        if getattr(layer, "groups", 1) != 1:
+            return "grouped convolutions are not decomposed"
+        if path in shared:
+            return f"shares a weight with {', '.join(map(repr, shared[path]))}"
+        if path not in work.calls:
+            return "never called: the example inputs do not reach it, or its weight is read directly"
+        part = self._decomposition(layer, path, how, work.calls[path], work.context)
+        least = part.at(self.ratio if self.rule == "ratio" else 0.0)
+        return "" if part.saves(least) else f"rank {_plain(least)} of {_plain(part.full)} saves too little"
+
+    def _decompositions(self, work: Work) -> dict[str, Decomposition]:
+        return {
+            path: self._decomposition(work.model.get_submodule(path), path, how, work.calls[path], work.context)
+            for path, how in work.layers.items()
+        }
+
+    def _decider(self, work: Work) -> Decide:
+        """The rule. A budget is spread once, over the model as it is now."""
+        if self.rule != "budget":
+            return self._by_rule
+        allotted = self._spread_budget(work)
+        return lambda parts: {path: ranks for path, ranks in allotted.items() if path in parts}
+
+    def _by_rule(self, parts: Mapping[str, Decomposition]) -> dict[str, Ranks]:
+        if self.rule == "ratio" or not parts:
+            return {path: part.at(self.ratio) for path, part in parts.items()}
+        spectra = {path: part.spectra() for path, part in parts.items()}
+        if self.rule == "quantile":
+            pooled = iter(ranks_by_quantile([x.s for each in spectra.values() for x in each], self.quantile))
+            return {path: tuple(next(pooled) for _ in each) for path, each in spectra.items()}
+        if self.rule == "energy":
+            return {p: tuple(rank_by_energy(x.s, self.energy) for x in each) for p, each in spectra.items()}
+        if self.rule == "absolute_sum":
+            return {p: tuple(rank_by_absolute_sum(x.s, self.absolute_sum) for x in each) for p, each in spectra.items()}
+        tau = self.explained_variance
+        return {p: tuple(rank_by_explained_variance(x.s, tau, x.variance) for x in each) for p, each in spectra.items()}
+
+    def _spread_budget(self, work: Work) -> dict[str, Ranks]:
+        """Measure what truncating each layer alone does to the predictions, then find the ranks that cost no more than
+        the budget with the least sum of these distances. (Small ones add up well; where a harsh budget makes all of
+        them large, the sum says little.)"""
+        parts = self._decompositions(work)
+        options: dict[str, list[Ranks]] = {}
+        for path, part in parts.items():
+            top = next(part.shares(), None)
+            if top is not None and getattr(part.dense, self.budget_of):
+                levels = (part.at(top * level) for level in LEVELS)
+                options[path] = [ranks for ranks in dict.fromkeys(levels) if part.saves(ranks)]
+        distances = prediction_distances(
+            work.model,
+            list(work.batches(SENSITIVITY_ITEMS)),
+            {p: [lambda p=p, r=r: parts[p].approximation(r) for r in ranks] for p, ranks in options.items()},  # type: ignore[misc]
+            work.context.progress,
+        )
+        dense: dict[str, int] = {path: getattr(parts[path].dense, self.budget_of) for path in options}
+        costs = [
+            [dense[p], *(getattr(parts[p].cost(r), self.budget_of) for r in ranks)] for p, ranks in options.items()
+        ]
+        picks = allocate(costs, [[0.0, *distances[p]] for p in options], self.budget * sum(dense.values()))
+        if picks is None:
+            least = sum(map(min, costs)) / sum(dense.values())
+            raise StageRefused(
+                f"a budget of {self.budget:g} of the {self.budget_of} is out of reach",
+                hint=f"the {len(options)} layers that can be decomposed need at least {least:.2f}",
+            )
+        chosen = zip(options.items(), picks, strict=True)
+        return {path: ranks[pick - 1] for (path, ranks), pick in chosen if pick > 0}
+
+
+def swap(model: nn.Module, replacements: Mapping[str, nn.Module], example: Inputs) -> dict[str, str]:
+    """Put modules at paths; those with which the model does not run are taken back. Returns these with the reason.
+
+    Some models reach into a layer for what a replacement does not have. Cost: one forward pass if all is well, one
+    for each replacement otherwise.
+    """
+    before = {path: model.get_submodule(path) for path in replacements}
+    for path, module in replacements.items():
+        replace_module(model, path, module)
+    if not _complaint(model, example):
+        return {}
+    for path, module in before.items():
+        replace_module(model, path, module)
+    reasons = {}
+    for path, module in replacements.items():
+        replace_module(model, path, module)
+        if complaint := _complaint(model, example):
+            replace_module(model, path, before[path])
+            reasons[path] = f"the model uses it other than by calling it ({complaint})"
+    return reasons
+
+
+def _complaint(model: nn.Module, example: Inputs) -> str:
+    """What goes wrong when the model runs, in one line; '' if nothing does."""
+    try:
+        with evaluating(model), torch.no_grad():
+            call(model, example)
+    except (AttributeError, TypeError, RuntimeError, ValueError, LookupError, AssertionError) as error:
+        return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+    return ""
+
+
+def _per_item(model: nn.Module, calls: Mapping[str, Calls], items: int) -> dict[str, Calls]:
+    """Calls with the batch of `items` in front where a linear layer saw it folded into other dimensions (windows)."""
+
+    def unfolded(shape: torch.Size) -> torch.Size:
+        if len(shape) < 2 or shape[0] == items or shape[0] % items:
+            return shape
+        return torch.Size((items, shape[0] // items, *shape[1:]))
+
+    return {
+        path: seen
+        if isinstance(model.get_submodule(path), nn.modules.conv._ConvNd)
+        else tuple((unfolded(inputs), unfolded(output)) for inputs, output in seen)
+        for path, seen in calls.items()
+    }
+
+
+def _plain(ranks: Ranks) -> object:
+    """A single rank as a number."""
+    return ranks[0] if len(ranks) == 1 else list(ranks)
