@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petra.core.errors import DataError, StageRefused
+from petra.methods.base import Context
 from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.ptq import QuantizationResult, quantize_static, simplify
+from petra.methods.quantize.static import StaticQuantize
 from petra.runtimes.onnx_export import export_onnx
+from petra.tasks.classification import classification
 
 MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Slice", "Pad", "Concat", "Clip", "MaxPool", "NhwcMaxPool"}
 INTEGER = {"QLinearConv", "QLinearAdd", "QLinearMul", "QGemm", "QLinearGlobalAveragePool", "QLinearAveragePool"} | MOVES
@@ -276,14 +280,16 @@ class Gelu(nn.Module):
 
 
 class MutatesView(nn.Module):
+    """Half of a convolution's channels are clipped in place before the next one reads all of them."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
+        self.conv, self.after, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.Conv2d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
         y[:, :4].relu_()
-        return y
+        return self.last(self.after(y))
 
 
 class NeedsThisBatch(nn.Module):
@@ -296,7 +302,7 @@ class NeedsThisBatch(nn.Module):
 
 
 def test_refusals_name_the_reason() -> None:
-    x, images = torch.randn(4, 8), torch.randn(4, 3, 8, 8)
+    x = torch.randn(4, 8)
     linear = nn.Sequential(nn.Linear(8, 2))
     with pytest.raises(StageRefused, match="no parameterised layer"):
         quantize_static(Gelu(), x, [x], observer="minmax", exclude=NOTHING)
@@ -306,12 +312,22 @@ def test_refusals_name_the_reason() -> None:
         quantize_static(linear, x, [x], observer="minmax", exclude=frozenset({"heads"}))
     with pytest.raises(StageRefused, match="calibration"):
         quantize_static(linear, x, [], observer="minmax", exclude=NOTHING)
-    with pytest.raises(StageRefused, match="writes into a view"):
-        quantize_static(MutatesView(), images, [images], observer="minmax", exclude=NOTHING)
     with pytest.raises(StageRefused, match="free batch size"):
         quantize_static(NeedsThisBatch(), x, [x], observer="minmax", exclude=NOTHING)
     with pytest.raises(ValueError, match="allowed: minmax, histogram"):
         DeploymentQuantizer(observer="entropy", exclude=NOTHING)
+
+
+def test_a_value_changed_in_place_is_not_copied_into_codes(tmp_path: Path) -> None:
+    model, x = MutatesView(), torch.randn(8, 3, 8, 8)
+    result = quantize_static(model, x, [x], observer="minmax", exclude=NOTHING)
+    assert result.layers_quantized == ("conv", "last")
+    assert "in place" in result.layers_skipped["after"]
+    with torch.no_grad():
+        expected, floating = result.model(x).numpy(), model(x).numpy()
+    outputs, _ = run_onnx(export_onnx(result.model, x, tmp_path / "m.onnx"), x)
+    assert np.abs(expected - floating).max() < 0.1 * float(np.ptp(floating))
+    assert np.abs(outputs - expected).max() < 0.02 * float(np.ptp(floating))
 
 
 def test_layers_without_an_integer_kernel_are_reported() -> None:
@@ -354,3 +370,33 @@ def test_resnet20_loses_less_than_half_a_point(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = result.model(x[:256]).numpy()
     assert np.abs(outputs[:256] - expected).mean() < 0.002 * float(np.ptp(expected))
+
+
+def test_embedding_tables_may_be_int8_too(tmp_path: Path) -> None:
+    class Text(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.up, self.head = nn.Embedding(400, 16), nn.Linear(16, 32), nn.Linear(32, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(functional.gelu(self.up(self.embedding(ids))).mean(1))
+
+    ids, targets = torch.randint(0, 400, (64, 12)), torch.randint(0, 3, (64,))
+    task, model = classification((ids, targets), (ids, targets), (ids, targets)), Text().eval()
+    traces = {}
+    for kind in ("float", "int8"):
+        stage = StaticQuantize(observer="mse", samples=64, embeddings=kind)
+        result, traces[kind] = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
+        path = export_onnx(result, ids[:2], tmp_path / f"{kind}.onnx")
+        outputs, _ = run_onnx(path, ids)
+        with torch.no_grad():
+            expected = result(ids)
+            assert float((expected - model(ids)).abs().max()) < 0.05 * float(np.ptp(expected.numpy()))
+        assert np.abs(outputs - expected.numpy()).max() < 0.02 * float(np.ptp(expected.numpy()))
+    assert traces["float"].skipped == {"embedding": "aten.embedding.default has no static integer kernel"}
+    assert traces["int8"].touched == ("embedding", "up", "head")
+    assert traces["int8"].skipped == {}
+    bytes_share = [traces[kind].details["share_of_bytes_int8"] for kind in ("float", "int8")]
+    assert bytes_share[0] < 0.1
+    assert bytes_share[1] > 0.7
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "float.onnx").stat().st_size

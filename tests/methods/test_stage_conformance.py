@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
+from sequences import sequence_problem
+from torch import nn
+
 from petra.core.pipeline import StageSpec
 from petra.methods.distill.distill import Distill
+from petra.methods.lowrank.cur import CURDecompose
 from petra.methods.lowrank.svd import SVDDecompose
+from petra.methods.lowrank.tucker import TuckerDecompose
 from petra.methods.prune.depth import DepthPrune
+from petra.methods.prune.heads import HeadPrune
 from petra.methods.prune.structured import StructuredPrune
+from petra.methods.prune.unstructured import UnstructuredPrune
+from petra.methods.quantize.dynamic import DynamicQuantize
+from petra.methods.quantize.qat import QuantizationAwareTrain
 from petra.methods.quantize.static import StaticQuantize
+from petra.methods.quantize.weights import WeightQuantize
+from petra.methods.repair.batchnorm import EstimateBatchNorm
 from petra.methods.repair.reconstruct import Reconstruct
 from petra.methods.table import STAGES
 from petra.methods.tune.tune import Tune
+from petra.tasks.base import Task
 from petra.testing.stage_suite import StageSuite
 
 
@@ -29,13 +42,35 @@ class TestStructuredPrune(StageSuite):
     fast = {"ratio": 0.4}
 
 
+class TestUnstructuredPrune(StageSuite):
+    stage = UnstructuredPrune
+
+
 class TestDepthPrune(StageSuite):
     stage = DepthPrune
+
+
+class TestHeadPrune(StageSuite):
+    stage = HeadPrune
+
+    @pytest.fixture
+    def problem(self) -> tuple[nn.Module, Task]:
+        return sequence_problem()
 
 
 class TestSVDDecompose(StageSuite):
     stage = SVDDecompose
     fast = {"rule": "ratio", "ratio": 0.2}
+
+
+class TestCURDecompose(StageSuite):
+    stage = CURDecompose
+    fast = {"ratio": 0.2, "unfold": "spatial", "layers": 3}
+
+
+class TestTuckerDecompose(StageSuite):
+    stage = TuckerDecompose
+    fast = {"rule": "budget", "budget": 0.5, "budget_of": "macs"}
 
 
 class TestReconstruct(StageSuite):
@@ -47,6 +82,23 @@ class TestReconstruct(StageSuite):
 class TestStaticQuantize(StageSuite):
     stage = StaticQuantize
     fast = {"samples": 64, "observer": "minmax"}
+
+
+class TestQuantizationAwareTrain(StageSuite):
+    stage = QuantizationAwareTrain
+    fast = {"epochs": 1}
+
+
+class TestEstimateBatchNorm(StageSuite):
+    stage = EstimateBatchNorm
+
+
+class TestDynamicQuantize(StageSuite):
+    stage = DynamicQuantize
+
+
+class TestWeightQuantize(StageSuite):
+    stage = WeightQuantize
 
 
 def test_no_stage_is_left_out() -> None:

@@ -22,17 +22,19 @@ from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
+from petra.measure.bench_main import PREDICTION_BATCH
 from petra.measure.structure import count_macs
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.surgery import count_parameters
 from petra.runtimes.base import Runtime, Target
 from petra.runtimes.table import RUNTIMES
+from petra.space.effects import FLOAT_WEIGHTS
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, named, prediction, unnamed
 
 Note = Callable[[object], None]
-PARITY_ITEMS = 512
+PARITY_ITEMS = 2 * PREDICTION_BATCH
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,12 @@ def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
                 registry.register(name, item)
 
 
-def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artifact_dir: Path) -> Built:
-    """Run the pipeline, export to `artifact_dir`/model.*, and save the PyTorch model's own predictions beside it.
+def compressed(payload: BuildPayload, note: Note, pipeline: Pipeline) -> tuple[nn.Module, tuple[StageTrace, ...]]:
+    """The model that `pipeline` makes of the payload's, on the CPU, and a trace of every stage.
 
-    Notes are ("stage", index, name) when a stage begins and ("progress", done, total, text) during it; index is one
-    past the last stage for the export.
+    Notes are as in `build_candidate`.
     """
     register_plugins(payload.plugins)
-    started = time.perf_counter()
     cache = None
     if payload.cache_bytes:
         cache = PrefixCache(payload.directory / "cache" / payload.fingerprint, payload.cache_bytes)
@@ -101,15 +101,25 @@ def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artif
 
     payload.model.eval()
     model, trace = apply_pipeline(payload.model, pipeline, make_context, cache=cache, on_stage=on_stage)
+    return model.to("cpu"), trace
+
+
+def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artifact_dir: Path) -> Built:
+    """Run the pipeline, export to `artifact_dir`/model.*, and save the PyTorch model's own predictions beside it.
+
+    Notes are ("stage", index, name) when a stage begins and ("progress", done, total, text) during it; index is one
+    past the last stage for the export.
+    """
+    started = time.perf_counter()
+    model, trace = compressed(payload, note, pipeline)
     note(("stage", len(pipeline), "export"))
-    model.to("cpu")
     runtime: Runtime = RUNTIMES.get(payload.target.runtime)()
     example = payload.task.example(2)
     artifact_dir.mkdir(parents=True, exist_ok=True)
     files = runtime.export(model, example, artifact_dir / f"model{runtime.suffix}")
     if not files:
         raise ExportError(f"runtime {runtime.name} wrote no file")
-    quantized = isinstance(model, torch.fx.GraphModule)
+    quantized = any(FLOAT_WEIGHTS in STAGES.get(stage.kind).effects.removes for stage in pipeline)
     save_reference(model, payload.directory / "data" / "val", example, artifact_dir / "reference.npy")
     return Built(
         files=tuple(str(f) for f in files),
@@ -125,12 +135,15 @@ def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artif
 
 @torch.no_grad()
 def save_reference(model: nn.Module, data: Path, example: Inputs, path: Path, *, items: int = PARITY_ITEMS) -> None:
-    """Predictions of the PyTorch model on the first `items` validation items, for the parity check."""
+    """Predictions of the PyTorch model on the first `items` validation items, for the parity check.
+
+    In the batches in which the artifact predicts them: dynamically quantized layers have a range for each batch.
+    """
     arrays = {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(data.glob("*.npy"))}
     count = min(items, len(next(iter(arrays.values()))))
     parts = []
-    for start in range(0, count, 128):
-        stop = min(start + 128, count)
+    for start in range(0, count, PREDICTION_BATCH):
+        stop = min(start + PREDICTION_BATCH, count)
         tensors = {k: torch.from_numpy(np.array(v[start:stop])) for k, v in arrays.items()}
         parts.append(prediction(call(model, unnamed(tensors, like=example))).float().numpy())
     reference = np.concatenate(parts)

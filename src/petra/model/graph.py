@@ -8,6 +8,8 @@ covered operator is said with it.
 from __future__ import annotations
 
 import math
+import operator
+from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
@@ -74,8 +76,24 @@ def shape_of(node: Node) -> tuple[int | torch.SymInt, ...]:
 
 
 def sizes(node: Node) -> list[int]:
-    """Shape of the tensor a node makes, with the batch size of the traced example for the free dimension."""
-    return [int(size) if isinstance(size, int) else int(size.node.hint) for size in shape_of(node)]
+    """Shape of the tensor a node makes, with the batch size of the traced example for the free dimension.
+
+    A size that depends on the values of the data, not only on their shape, counts as 1.
+    """
+    return [
+        int(size) if isinstance(size, int) else int(size.node.hint) if size.node.has_hint() else 1
+        for size in shape_of(node)
+    ]
+
+
+def tensor_inputs(node: Node) -> list[Node]:
+    """The nodes whose tensors a call reads; sizes computed from shapes are left out."""
+    return [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), torch.Tensor)]
+
+
+def readers(node: Node) -> list[Node]:
+    """The users of a node that read its values, not only its shape."""
+    return [user for user in node.users if user.target is not aten.sym_size.int]
 
 
 def multiply_accumulates(node: Node) -> int:
@@ -160,12 +178,39 @@ def functionalise(graph: Graph) -> None:
 
 def in_place_calls(graph: Graph) -> list[Node]:
     """The calls that still write into one of their inputs."""
-    found = []
-    for node in graph.nodes:
-        schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
-        if schema is not None and schema.is_mutable:
-            found.append(node)
+    return [node for node in graph.nodes if _is_in_place(node)]
+
+
+def _is_in_place(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None) if node.op == "call_function" else None
+    return schema is not None and bool(schema.is_mutable)
+
+
+def written(graph: Graph) -> set[Node]:
+    """Values whose memory an in-place call changes: what it writes to, and all views of the same memory.
+
+    They must not be copied, as quantize and dequantize do, because the copy would not change with them.
+    """
+    found: set[Node] = set()
+    for call in in_place_calls(graph):
+        schema: Any = getattr(call.target, "_schema")  # noqa: B009
+        arguments = zip(schema.arguments, call.args, strict=False)
+        todo = [value for declared, value in arguments if declared.alias_info and isinstance(value, Node)]
+        while todo:
+            node = todo.pop()
+            if node not in found:
+                found.add(node)
+                if _shares_memory(node) and isinstance(node.args[0], Node):
+                    todo.append(node.args[0])
+                todo.extend(user for user in node.users if _shares_memory(user) and user.args[0] is node)
     return found
+
+
+def _shares_memory(node: Node) -> bool:
+    """Whether the result may be the memory of the first argument."""
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
+        return False
+    return node.target in _VIEWS or node.target is operator.getitem or _is_in_place(node)
 
 
 def global_average_as_mean(graph: Graph) -> None:
@@ -196,7 +241,7 @@ def clip_before_moving(gm: GraphModule) -> None:
             if node.op != "call_function" or node.target not in ACTIVATIONS or len(node.all_input_nodes) != 1:
                 continue
             mover = node.all_input_nodes[0]
-            if mover.target not in _ORDER_KEEPING or len(mover.users) != 1:
+            if mover.target not in _ORDER_KEEPING or len(readers(mover)) != 1:
                 continue
             clipped: dict[Node, Node] = {}
             for part in mover.all_input_nodes:
@@ -217,11 +262,11 @@ def split_batch_norm_over_concat(gm: GraphModule) -> None:
     Applies when the concatenation is over channels, nothing else reads it, and every part can absorb its share.
     """
     for node in list(gm.graph.nodes):
-        cat = node.args[0] if _is_inference_batch_norm(node) else None
-        if not isinstance(cat, Node) or cat.target is not aten.cat.default or len(cat.users) != 1:
+        cat = node.args[0] if is_inference_batch_norm(node) else None
+        if not isinstance(cat, Node) or cat.target is not aten.cat.default or len(readers(cat)) != 1:
             continue
         parts = list(cat.args[0]) if isinstance(cat.args[0], (list, tuple)) else []
-        if argument(cat, 1, "dim", 0) != 1 or not all(_absorbs_batch_norm(p) for p in parts):
+        if argument(cat, 1, "dim", 0) != 1 or not all(absorbs_batch_norm(p) for p in parts):
             continue
         statistics = [constant(gm, a) if isinstance(a, Node) else None for a in node.args[1:5]]
         start, normalised = 0, []
@@ -246,45 +291,63 @@ def split_batch_norm_over_concat(gm: GraphModule) -> None:
 def batch_norm_as_depthwise_conv(gm: GraphModule) -> None:
     """Write a batch normalisation that no layer absorbed as the 1x1 depthwise convolution it is in evaluation.
 
-    y = a x + b per channel, a = weight / sqrt(var + eps), b = bias - a mean. Per-channel 8-bit weights hold a single
-    number per channel exactly, so quantization adds no error of its own here. Inputs are `(n, c, ...)` with 1 to 3
-    spatial dimensions; a BN over `(n, c)` features is left in float.
+    Per-channel 8-bit weights hold a single number per channel exactly, so quantization adds no error of its own here.
+    Inputs are `(n, c, ...)` with 1 to 3 spatial dimensions; a BN over `(n, c)` features is left in float.
     """
     for node in list(gm.graph.nodes):
-        if not _is_inference_batch_norm(node):
+        if not is_inference_batch_norm(node):
             continue
         source = node.args[0]
         spatial = len(shape_of(source)) - 2
-        if spatial not in _CONV_BY_SPATIAL_DIMS or _absorbs_batch_norm(source):
+        affine = batch_norm_affine(gm, node)
+        if spatial not in _CONV_BY_SPATIAL_DIMS or absorbs_batch_norm(source) or affine is None:
             continue
-        weight, bias, mean, var = (constant(gm, a) if isinstance(a, Node) else None for a in node.args[1:5])
-        if mean is None or var is None:
-            continue
-        scale = torch.rsqrt(var + node.args[7])
-        scale = scale if weight is None else scale * weight
-        shift = -mean * scale if bias is None else bias - mean * scale
+        scale, shift = affine
         channels = int(shape_of(source)[1])
         with gm.graph.inserting_before(node):
-            kernel = _buffer(gm, f"_{node.name}_scale", scale.detach().reshape(channels, 1, *[1] * spatial).clone())
-            offset = _buffer(gm, f"_{node.name}_shift", shift.detach().clone())
+            kernel = _buffer(gm, f"_{node.name}_scale", scale.reshape(channels, 1, *[1] * spatial).clone())
+            offset = _buffer(gm, f"_{node.name}_shift", shift.clone())
         ones, zeros = [1] * spatial, [0] * spatial
         node.target = _CONV_BY_SPATIAL_DIMS[spatial]
         node.args = (source, kernel, offset, ones, zeros, ones, channels)
     gm.recompile()
 
 
-def _is_inference_batch_norm(node: Node) -> bool:
+def batch_norm_affine(gm: GraphModule, node: Node) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """a and c, each (channels,), of a batch norm in evaluation, y = a x + c; None without stored statistics.
+
+    a = weight / sqrt(var + eps), c = bias - a mean.
+    """
+    weight, bias, mean, var = (constant(gm, a) if isinstance(a, Node) else None for a in node.args[1:5])
+    if mean is None or var is None:
+        return None
+    eps: Any = node.args[7]
+    scale = torch.rsqrt(var + eps)
+    scale = scale if weight is None else scale * weight
+    return scale, -mean * scale if bias is None else bias - mean * scale
+
+
+def is_inference_batch_norm(node: Node) -> bool:
+    """Whether a node is a batch norm with stored statistics."""
     return node.op == "call_function" and node.target is aten.batch_norm.default and not node.args[5]
 
 
-def _absorbs_batch_norm(node: object) -> bool:
+def is_transposed(node: Node) -> bool:
+    """Whether a node is a transposed convolution, whose weight counts outputs in dimension 1."""
+    return str(node.target).startswith("aten.conv_transpose")
+
+
+def absorbs_batch_norm(node: object) -> bool:
     """Whether the node is a convolution, or a linear layer on `(n, c)`, whose result and weights nothing else reads."""
-    if not isinstance(node, Node) or node.op != "call_function" or len(node.users) != 1:
+    if not isinstance(node, Node) or node.op != "call_function" or len(readers(node)) != 1:
         return False
-    if not is_weighted(node) or (node.target is aten.linear.default and len(shape_of(node)) != 2):
+    if is_transposed(node):
+        if argument(node, 6, "groups", 1) != 1:
+            return False
+    elif not is_weighted(node) or (node.target is aten.linear.default and len(shape_of(node)) != 2):
         return False
     weight = node.args[1]
-    return isinstance(weight, Node) and len(weight.users) == 1
+    return isinstance(weight, Node) and weight.op == "get_attr" and len(weight.users) == 1
 
 
 def constant(gm: GraphModule, node: Node) -> torch.Tensor | None:
@@ -311,6 +374,14 @@ def replace_constant(gm: GraphModule, node: Node, value: torch.Tensor) -> None:
 def _buffer(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
     """Register a constant and return the node that reads it, made at the graph's current insertion point."""
     gm.register_buffer(name, value)
+    node = gm.graph.get_attr(name)
+    node.meta["val"] = value
+    return node
+
+
+def new_parameter(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
+    """Like a new constant at the graph's insertion point, but a parameter, which training changes."""
+    gm.register_parameter(name, torch.nn.Parameter(value.detach().clone(), requires_grad=False))
     node = gm.graph.get_attr(name)
     node.meta["val"] = value
     return node

@@ -199,9 +199,11 @@ def quantize_gemm_biases(graph: GraphProto) -> None:
         if node.op_type != "Gemm" or len(node.input) != 3 or node.input[2] not in constants:
             continue
         data, weight = producer.get(node.input[0]), producer.get(node.input[1])
-        if data is None or weight is None or data.input[1] not in constants or weight.input[1] not in constants:
+        if any(source is None or source.op_type != "DequantizeLinear" for source in (data, weight)):
             continue
-        if data.op_type != "DequantizeLinear" or weight.op_type != "DequantizeLinear":
+        assert data is not None
+        assert weight is not None
+        if data.input[1] not in constants or weight.input[1] not in constants:
             continue
         bias = constants[node.input[2]]
         scale = (constants[data.input[1]] * constants[weight.input[1]]).astype(np.float32).reshape(-1)

@@ -31,18 +31,21 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
 
     example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch first, any batch
     size. Outputs are named 'output', 'output_0', ..., or by their keys. The first dimension of every input is free.
-    Works for float modules and for graphs quantized by `petra.methods.quantize`, whose file is in QDQ form.
+    Works for float modules, for graphs quantized by `petra.methods.quantize`, whose file is in QDQ form, and for
+    modules with the layers of `petra.model.quantized`.
 
     Raises `ExportError`, with the operator where it is known, when the model cannot be expressed in ONNX.
     """
     import onnx
 
     from petra.runtimes.onnx_lean import make_lean
+    from petra.runtimes.onnx_quantized import lower
     from petra.tasks.inputs import named
 
     program, output_names = _trace(model, example)
     proto = _translate(program, opset)
     _name_interface(proto.graph, list(named(example)), output_names)
+    lower(proto)
     make_lean(proto)
     if proto.ByteSize() > _LARGEST_FILE:
         raise ExportError(
@@ -59,6 +62,7 @@ def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProg
     """Export in evaluation mode, in the precision it has; the program returns the named outputs as a flat tuple."""
     import torch
     from torch._dynamo.exc import TorchDynamoException
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from petra.model.graph import global_average_as_mean
     from petra.tasks.inputs import batch_size, call, map_inputs, named_outputs
@@ -79,7 +83,8 @@ def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProg
             return tuple(outputs.values())
 
     shapes = torch.utils._pytree.tree_map(lambda _: {0: torch.export.Dim.DYNAMIC}, example)
-    with _quiet(), _evaluating(model), torch.no_grad():
+    # The exporter writes attention out in its plain form, whose result has another memory layout than fused kernels'.
+    with _quiet(), _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         try:
             program = torch.export.export(Named(), (example,), dynamic_shapes=(shapes,))
         except (TorchDynamoException, RuntimeError, ValueError) as error:
@@ -94,11 +99,21 @@ def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProg
 
 def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelProto:
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.onnx import OnnxExporterError
 
-    with _quiet():
+    from petra.runtimes.onnx_quantized import translations
+
+    with _quiet(), sdpa_kernel(SDPBackend.MATH):
         try:
-            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, external_data=False, verbose=False)
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                external_data=False,
+                verbose=False,
+                custom_translation_table=translations(),
+            )
         except OnnxExporterError as error:
             operator = _operator(error)
             raise ExportError(

@@ -3,8 +3,7 @@
 A runtime replaces float operators by integer kernels only where quantize-dequantize pairs surround a whole unit it
 has a kernel for. Three kinds of operators follow from that:
 
-- *weighted layers*, convolution or linear with a following batch norm (QAT) and activation: quantized inputs, weights
-  and output;
+- *weighted layers*, convolution or linear with a following activation: quantized inputs, weights and output;
 - *arithmetic*, which makes new values: add and mul with a following activation, average pooling. Quantized inputs
   and a quantized output with a range of its own;
 - *pass-through* operators, which only select, move or clip values (max pooling, reshaping, slicing, padding with zero,
@@ -19,13 +18,19 @@ Sources: Jacob et al. 2018 (arXiv:1712.05877) for the scheme; ONNX Runtime's QDQ
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.observer import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
+from torchao.quantization.pt2e.fake_quantize import FakeQuantize
+from torchao.quantization.pt2e.observer import (
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+    PerChannelMinMaxObserver,
+)
 from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
     QuantizationSpec,
@@ -34,6 +39,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from petra.methods.quantize.observers import OBSERVERS
 from petra.model.graph import (
     ACTIVATIONS,
     CONVOLUTIONS,
@@ -42,13 +48,12 @@ from petra.model.graph import (
     is_float32,
     is_weighted,
     multiply_accumulates,
+    readers,
     shape_of,
     sizes,
+    tensor_inputs,
+    written,
 )
-
-OBSERVERS = {"minmax": MinMaxObserver, "histogram": HistogramObserver}
-"""Activation observers. `minmax` keeps the whole calibration range; `histogram` clips outliers to minimise the squared
-error, which is better for long-tailed activations and takes about ten times as long to calibrate."""
 
 WEIGHT_MAX = 64
 """Default for the largest weight code. x86 CPUs without VNNI add two u8 x s8 products in 16 bits, which saturates from
@@ -87,6 +92,7 @@ _OTHER_WEIGHTED = (
     "aten.embedding",
     "aten.batch_norm",
     "aten.layer_norm",
+    "aten.rms_norm",
     "aten.group_norm",
     "aten.instance_norm",
     "aten.prelu",
@@ -109,9 +115,9 @@ class LayerCall:
 
 
 def module_path(node: Node) -> str:
-    """Path of the module a node was traced in, '' for the model itself."""
+    """Path of the module a node was traced in, '' for the model itself; the same for every call of a module."""
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
-    return next(reversed(stack.values()))[0] if stack else ""
+    return re.sub(r"@\d+", "", next(reversed(stack.values()))[0]) if stack else ""
 
 
 def is_under(path: str, names: frozenset[str]) -> bool:
@@ -122,8 +128,9 @@ def is_under(path: str, names: frozenset[str]) -> bool:
 class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
     """Annotates an exported ATen graph for ONNX Runtime and OpenVINO.
 
-    observer: 'minmax' or 'histogram' (see `OBSERVERS`). exclude: module paths whose layers, with all inside them, stay
-    float. weight_max: largest weight code, 1 to 127 (see `WEIGHT_MAX`).
+    observer: a name in `OBSERVERS`. exclude: module paths whose layers, with all inside them, stay float. weight_max:
+    largest weight code, 1 to 127 (see `WEIGHT_MAX`). training: put in fake quantizers, which round in the forward pass
+    and let gradients through; their ranges follow moving averages of the extremes, whatever `observer` says.
 
     After `annotate`: `quantized` lists the paths of the quantized layers, one entry per call; `skipped` maps the
     path of every other parameterised layer to the reason; `layers` has the record of both.
@@ -132,7 +139,14 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
     normalisations, embeddings and recurrent cells, which stay float.
     """
 
-    def __init__(self, *, observer: str, exclude: frozenset[str], weight_max: int = WEIGHT_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        observer: str = "minmax",
+        exclude: frozenset[str] = frozenset(),
+        weight_max: int = WEIGHT_MAX,
+        training: bool = False,
+    ) -> None:
         if observer not in OBSERVERS:
             raise ValueError(f"observer {observer!r} is unknown, allowed: {', '.join(OBSERVERS)}")
         if not 1 <= weight_max <= 127:
@@ -141,17 +155,19 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         self.quantized: list[str] = []
         self.skipped: dict[str, str] = {}
         self.layers: list[LayerCall] = []
-        self._activation = QuantizationSpec(
-            torch.uint8, OBSERVERS[observer].with_args(eps=_ACTIVATION_EPS), 0, 255, torch.per_tensor_affine
-        )
-        self._weight = QuantizationSpec(
-            torch.int8,
-            PerChannelMinMaxObserver.with_args(eps=_WEIGHT_EPS),
-            -weight_max,
-            weight_max,
-            torch.per_channel_symmetric,
-            ch_axis=0,
-        )
+        self._written: set[Node] = set()
+        if training:
+            # Weight ranges are those of the present weights: an average of 1.0 remembers nothing.
+            activation = FakeQuantize.with_args(observer=MovingAverageMinMaxObserver, eps=_ACTIVATION_EPS)
+            weight = FakeQuantize.with_args(
+                observer=MovingAveragePerChannelMinMaxObserver, averaging_constant=1.0, eps=_WEIGHT_EPS
+            )
+        else:
+            activation = OBSERVERS[observer].with_args(eps=_ACTIVATION_EPS)
+            weight = PerChannelMinMaxObserver.with_args(eps=_WEIGHT_EPS)
+        self._activation = QuantizationSpec(torch.uint8, activation, 0, 255, torch.per_tensor_affine)
+        symmetric = torch.per_channel_symmetric
+        self._weight = QuantizationSpec(torch.int8, weight, -weight_max, weight_max, symmetric, ch_axis=0)
 
     @property
     def counts(self) -> Counter[str]:
@@ -160,15 +176,19 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Annotate the nodes of `model` in place."""
+        self._written = written(model.graph)
         weighted = self._select_layers(model)
-        wanted = self._wanted(model, weighted)
-        integer = self._integer_values(model, weighted, wanted)
+        wanted, moved = self._wanted(model, weighted)
+        ends = {node: last for node in weighted if (last := self._integer_end(node, wanted, moved)) is not None}
+        integer = self._integer_values(model, weighted, wanted, ends)
         for node in model.graph.nodes:
             if node in weighted:
-                self._annotate_weighted(node, wanted)
-            elif node in integer and _is_arithmetic(node):
+                self._annotate_weighted(node, ends.get(node))
+            elif not self._allowed(node):
+                continue
+            elif _is_integer_arithmetic(node, integer):
                 self._annotate_arithmetic(node)
-            elif node in integer and _is_pass_through(node) and not _is_fused_activation(node, weighted, integer):
+            elif _moves_integers(node, integer) and not _is_fused_activation(node, weighted, integer):
                 self._annotate_pass_through(node)
         return model
 
@@ -179,9 +199,10 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         """The weighted layers to quantize; fills the record of quantized and skipped layers."""
         self.quantized, self.skipped, self.layers = [], {}, []
         chosen = set()
+        coded = {module_path(node) for node in model.graph.nodes if _reads_codes(node)}
         for node in model.graph.nodes:
             kind = str(node.target) if node.op == "call_function" else ""
-            if not (kind.startswith(_OTHER_WEIGHTED) or is_weighted(node)):
+            if not (kind.startswith(_OTHER_WEIGHTED) or is_weighted(node)) or module_path(node) in coded:
                 continue
             reason = self._reason_to_skip(node)
             path = module_path(node)
@@ -191,6 +212,8 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             else:
                 chosen.add(node)
                 self.quantized.append(path)
+        for path in self.quantized:
+            self.skipped.pop(path, None)
         return chosen
 
     def _reason_to_skip(self, node: Node) -> str:
@@ -203,55 +226,74 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             return "its weight is computed, not a constant"
         if not is_float32(node.args[0]):
             return "its input is not float32"
+        if node.args[0] in self._written:
+            return "its input is changed in place, through a view of it"
         return ""
 
-    def _wanted(self, model: GraphModule, weighted: set[Node]) -> set[Node]:
-        """Values some integer kernel will read: inputs of weighted layers, and of what leads only to them."""
+    def _wanted(self, model: GraphModule, weighted: set[Node]) -> tuple[set[Node], set[Node]]:
+        """Values some integer kernel will read: inputs of weighted layers, and of what leads only to them.
+
+        The second set are those of them that reach a layer as they are, at most moved or clipped.
+        """
         wanted: set[Node] = set()
+        moved: set[Node] = set()
         for node in reversed(model.graph.nodes):
             if node in weighted:
                 wanted.add(node.args[0])
-            elif node in wanted and (_is_arithmetic(node) or _is_pass_through(node)) and self._allowed(node):
-                wanted.update(node.all_input_nodes)
-        return wanted
+                moved.add(node.args[0])
+            elif node in wanted and (_is_arithmetic(node) or is_pass_through(node)) and self._allowed(node):
+                wanted.update(tensor_inputs(node))
+                if node in moved and is_pass_through(node):
+                    moved.update(tensor_inputs(node))
+        return wanted, moved
 
-    def _integer_values(self, model: GraphModule, weighted: set[Node], wanted: set[Node]) -> set[Node]:
+    def _integer_values(
+        self, model: GraphModule, weighted: set[Node], wanted: set[Node], ends: dict[Node, Node]
+    ) -> set[Node]:
         """Values that exist as 8-bit codes: inputs and outputs of weighted layers, and what is made of them alone."""
         integer = {source for node in weighted if isinstance(source := node.args[0], Node)}
         for node in model.graph.nodes:
             if node in weighted:
-                last = _end_of_unit(node)
-                if _is_convolution(node) or last in wanted:
-                    integer.add(last)
+                integer.update([ends[node]] if node in ends else [])
             elif node not in wanted or not self._allowed(node):
                 continue
             elif _is_arithmetic(node):
-                if any(source in integer for source in node.all_input_nodes):
+                if any(source in integer for source in tensor_inputs(node)):
                     integer.update((node, _end_of_unit(node)))
-            elif _is_pass_through(node) and any(source in integer for source in node.all_input_nodes):
+            elif is_pass_through(node) and any(source in integer for source in tensor_inputs(node)):
                 integer.add(node)
         return integer
 
     def _allowed(self, node: Node) -> bool:
         path = module_path(node)
-        return not (path and is_under(path, self.exclude))
+        touched = {node, *tensor_inputs(node)}
+        return not (path and is_under(path, self.exclude)) and touched.isdisjoint(self._written)
 
-    def _annotate_weighted(self, node: Node, wanted: set[Node]) -> None:
+    def _integer_end(self, node: Node, wanted: set[Node], moved: set[Node]) -> Node | None:
+        """Last node of a layer's unit when it puts out codes.
+
+        Convolutions always do. Linear layers do where an integer kernel reads on; those over sequences, where that is
+        another layer: the sums and gates of a transformer are a small part of its time and lose more than they gain.
+        """
         last = _end_of_unit(node)
-        output = self._activation if _is_convolution(node) or last in wanted else None
-        _annotate(node, {node.args[0]: self._activation, node.args[1]: self._weight}, output if last is node else None)
-        if last is not node and output is not None:
-            _annotate(last, {}, output)
+        reads_on = wanted if len(shape_of(node)) < 3 else moved
+        return last if (_is_convolution(node) or last in reads_on) and last not in self._written else None
+
+    def _annotate_weighted(self, node: Node, last: Node | None) -> None:
+        inputs = {node.args[0]: self._activation, node.args[1]: self._weight}
+        _annotate(node, inputs, self._activation if last is node else None)
+        if last is not node and last is not None:
+            _annotate(last, {}, self._activation)
 
     def _annotate_arithmetic(self, node: Node) -> None:
         last = _end_of_unit(node)
-        inputs: dict[Node, QuantizationSpecBase] = dict.fromkeys(node.all_input_nodes, self._activation)
+        inputs: dict[Node, QuantizationSpecBase] = dict.fromkeys(tensor_inputs(node), self._activation)
         _annotate(node, inputs, self._activation if last is node else None)
         if last is not node:
             _annotate(last, {}, self._activation)
 
     def _annotate_pass_through(self, node: Node) -> None:
-        first, *others = node.all_input_nodes
+        first, *others = tensor_inputs(node)
         shared = SharedQuantizationSpec((first, node))
         inputs: dict[Node, QuantizationSpecBase] = dict.fromkeys(others, shared)
         _annotate(node, {first: self._activation, **inputs}, shared)
@@ -269,6 +311,12 @@ def _layer_call(node: Node, path: str, *, quantized: bool) -> LayerCall:
     return LayerCall(path, quantized, multiply_accumulates(node), str(weight.target), math.prod(sizes(weight)))
 
 
+def _reads_codes(node: Node) -> bool:
+    """Whether a layer looks up an int8 weight, as a quantized embedding does."""
+    table = node.args[0] if node.target is aten.embedding.default else None
+    return isinstance(table, Node) and table.meta["val"].dtype == torch.int8
+
+
 def _is_convolution(node: Node) -> bool:
     return str(node.target).startswith(CONVOLUTIONS)
 
@@ -278,8 +326,10 @@ def _is_arithmetic(node: Node) -> bool:
     if node.op != "call_function" or node.target not in _ARITHMETIC or not is_float32(node):
         return False
     if node.target in (aten.add.Tensor, aten.mul.Tensor):
-        both = all(isinstance(operand, Node) and is_float32(operand) for operand in node.args[:2])
-        return both and argument(node, 2, "alpha", 1) == 1
+        operands = [operand for operand in node.args[:2] if isinstance(operand, Node) and is_float32(operand)]
+        if node.target is aten.mul.Tensor and any(operand.op == "get_attr" for operand in operands):
+            return False  # a scale per channel, which one scale per tensor would blur
+        return len(operands) == 2 and argument(node, 2, "alpha", 1) == 1
     if node.target is aten.mean.dim:
         rank, dims = len(shape_of(node.all_input_nodes[0])), argument(node, 1, "dim")
         spatial = sorted(int(d) % rank for d in dims) if isinstance(dims, (list, tuple)) else []
@@ -287,7 +337,17 @@ def _is_arithmetic(node: Node) -> bool:
     return True
 
 
-def _is_pass_through(node: Node) -> bool:
+def _is_integer_arithmetic(node: Node, integer: set[Node]) -> bool:
+    """Whether the node computes codes from codes; one whose inputs are all float is left to float kernels."""
+    return node in integer and _is_arithmetic(node) and any(source in integer for source in tensor_inputs(node))
+
+
+def _moves_integers(node: Node, integer: set[Node]) -> bool:
+    """Whether the node moves codes that exist; one that moves float values is followed by the rounding instead."""
+    return node in integer and is_pass_through(node) and any(source in integer for source in tensor_inputs(node))
+
+
+def is_pass_through(node: Node) -> bool:
     """An operator whose results are codes of its inputs, possibly clipped."""
     if node.op != "call_function" or node.target not in _PASS_THROUGH or not is_float32(node):
         return False
@@ -297,17 +357,14 @@ def _is_pass_through(node: Node) -> bool:
         return not argument(node, 2, "value", 0)
     if node.target is aten.pad.default:
         return argument(node, 2, "mode", "constant") == "constant" and not argument(node, 3, "value")
-    return all(is_float32(source) for source in node.all_input_nodes)
+    return all(is_float32(source) for source in tensor_inputs(node))
 
 
 def _end_of_unit(node: Node) -> Node:
-    """Last node of the unit a layer or an arithmetic operator starts: itself, its batch norm, or its activation."""
-    last = node
-    for followers in ({aten.batch_norm.default}, ACTIVATIONS):
-        users = list(last.users)
-        if len(users) == 1 and users[0].target in followers and len(users[0].args) > 0 and users[0].args[0] is last:
-            last = users[0]
-    return last
+    """Last node of the unit a layer or an arithmetic operator starts: itself, or the activation that alone reads it."""
+    users = readers(node)
+    fused = len(users) == 1 and users[0].target in ACTIVATIONS and users[0].args[0] is node
+    return users[0] if fused else node
 
 
 def _is_fused_activation(node: Node, weighted: set[Node], integer: set[Node]) -> bool:
@@ -315,6 +372,5 @@ def _is_fused_activation(node: Node, weighted: set[Node], integer: set[Node]) ->
     if node.target not in ACTIVATIONS:
         return False
     source = node.all_input_nodes[0]
-    source = source.all_input_nodes[0] if source.target is aten.batch_norm.default else source
-    starts_unit = source in weighted or (source in integer and _is_arithmetic(source))
+    starts_unit = source in weighted or _is_integer_arithmetic(source, integer)
     return starts_unit and _end_of_unit(source) is node

@@ -6,23 +6,44 @@ executable graph with explicit quantize and dequantize operators, which `petra.r
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 from torch.fx import GraphModule, Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer, is_under, module_path
+from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer, is_under
+from petra.methods.quantize.calibration import first_items, observe
+from petra.methods.quantize.corrections import correct_biases
+from petra.methods.quantize.equalize import equalize_layers
+from petra.methods.quantize.sensitivity import sensitivities
+from petra.methods.quantize.smooth import smooth_layers
+from petra.model import folding
 from petra.model import graph as rewrite
-from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
+from petra.tasks.inputs import Inputs, batch_size, map_inputs
+
+MEASURED_ITEMS = 128
+"""Calibration items that sensitivities and bias corrections are measured on."""
 
 _DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 _DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
+# What torch.export raises on a model that it cannot capture.
+_UNTRACEABLE = (
+    TorchDynamoException,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    LookupError,
+)
 
 
 @dataclass(frozen=True)
@@ -30,16 +51,30 @@ class QuantizationResult:
     """A quantized graph and what is really int8 in it.
 
     model: runs in PyTorch with quantize-dequantize arithmetic, at any batch size. samples: calibration samples used.
-    layers_quantized: module paths. layers_skipped: path -> reason. macs_share: part of the multiply-accumulates of
-    one forward pass done by int8 layers. weights_share: part of the parameter elements stored as int8.
+    layers_quantized: module paths. layers_skipped: path -> reason. layers_share: part of the calls of parameterised
+    layers. macs_share: part of the multiply-accumulates of one forward pass done by int8 layers. weights_share: part of
+    the parameter elements stored as int8. bytes_share: part of the parameter bytes that are stored, float ones
+    included, taken by int8. notes: what else was done, as JSON data.
     """
 
     model: GraphModule
     samples: int
     layers_quantized: tuple[str, ...]
     layers_skipped: dict[str, str]
+    layers_share: float
     macs_share: float
     weights_share: float
+    bytes_share: float
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def shares(self) -> dict[str, object]:
+        """For a stage's trace."""
+        return {
+            "share_of_layers_int8": round(self.layers_share, 4),
+            "share_of_macs_int8": round(self.macs_share, 4),
+            "share_of_weights_int8": round(self.weights_share, 4),
+            "share_of_bytes_int8": round(self.bytes_share, 4),
+        }
 
 
 def quantize_static(
@@ -50,61 +85,118 @@ def quantize_static(
     observer: str,
     exclude: frozenset[str],
     weight_max: int = WEIGHT_MAX,
+    equalize: str = "none",
+    alpha: float = 0.5,
+    correct_bias: bool = False,
+    keep_float: int = 0,
 ) -> QuantizationResult:
     """Quantize `model` for deployment; it is left as it was, apart from being put in evaluation mode while traced.
 
     example: inputs of any batch size, for tracing. calibration: batches of inputs, a few hundred samples in all.
-    observer, exclude, weight_max: see `DeploymentQuantizer`.
+    observer, exclude, weight_max: see `DeploymentQuantizer`. equalize: "none", "cross_layer" (`equalize_layers`) or
+    "smooth" with `alpha` (`smooth_layers`). correct_bias: see `correct_biases`. keep_float: so many of the layers with
+    the largest `sensitivities` stay float.
 
     Helps convolutional networks and multilayer perceptrons: 2 to 4 times faster where the CPU has int8 instructions, a
-    quarter of the size. Does not help models whose activations have a few huge channels (most transformers), nor models
-    that spend their time outside convolutions and linear layers. Costs one forward pass over the calibration data.
+    quarter of the size. Does not help models whose activations have a few huge channels (most transformers, unless
+    smoothed), nor models that spend their time outside convolutions and linear layers. Costs one forward pass over the
+    calibration data; "smooth" another; `keep_float` one more, and one over `MEASURED_ITEMS` for every layer.
 
     Raises `StageRefused` when nothing can be quantized, when `exclude` names no module, when the batch size cannot
     vary, or when the model cannot be traced.
     """
-    _check_excluded(model, exclude)
-    traced = _trace(model, example)
+    check_excluded(model, exclude)
+    calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
+    traced = trace(model, example)
     simplify(traced)
-    quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, weight_max=weight_max)
+    notes: dict[str, object] = {}
+    if equalize == "cross_layer":
+        pairs, _ = equalize_layers(traced)
+        notes["equalized_pairs"] = [list(pair.paths) for pair in pairs]
+    elif equalize == "smooth":
+        smoothing = smooth_layers(traced, calibration, alpha)
+        notes["smoothed"] = {"folded": smoothing.folded, "multiplied": smoothing.multiplied}
+        notes["not_smoothed"] = smoothing.skipped
+    kept: list[str] = []
+    if keep_float:
+        quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, weight_max=weight_max)
+        prepared = _prepared(copy.deepcopy(traced), quantizer)
+        observe(prepared, calibration)
+        ranking = sensitivities(prepared, first_items(calibration, MEASURED_ITEMS))
+        kept = list(ranking)[:keep_float]
+        notes["sensitivity"] = {path: float(f"{distance:.4g}") for path, distance in ranking.items()}
+    quantizer = DeploymentQuantizer(observer=observer, exclude=exclude | frozenset(kept), weight_max=weight_max)
     total_macs = sum(rewrite.multiply_accumulates(node) for node in traced.graph.nodes)
+    prepared = _prepared(traced, quantizer)
+    for rank, path in enumerate(kept, start=1):
+        if path in quantizer.skipped:
+            quantizer.skipped[path] = f"kept in float, number {rank} in sensitivity"
+    samples = observe(prepared, calibration)
+    if correct_bias:
+        items = first_items(calibration, MEASURED_ITEMS)
+        correction = correct_biases(prepared, _joined(items))
+        notes["biases_corrected"] = list(correction.corrected)
+        notes["biases_left"] = correction.skipped
+    return converted(prepared, quantizer, samples=samples, total_macs=total_macs, notes=notes)
+
+
+def _prepared(traced: GraphModule, quantizer: DeploymentQuantizer) -> GraphModule:
     prepared = prepare_pt2e(traced, quantizer)
+    check_something_is_quantized(quantizer)
+    assert isinstance(prepared, GraphModule)
+    return prepared
+
+
+def check_something_is_quantized(quantizer: DeploymentQuantizer) -> None:
+    """Raise StageRefused with all reasons when no layer was annotated."""
     if not quantizer.quantized:
         reasons = "; ".join(f"{path or 'the model'}: {reason}" for path, reason in quantizer.skipped.items())
         raise StageRefused(
             f"nothing can be quantized ({reasons or 'the model has no parameterised layer'})",
-            hint="int8 covers convolutions and linear layers; shorten `exclude` or drop the stage",
+            hint="int8 covers convolutions and linear layers; keep fewer in float or drop the stage",
         )
-    samples = _calibrate(prepared, calibration)
-    total_elements = _parameter_elements(prepared)
-    converted = convert_pt2e(prepared)
-    round_biases(converted)
+
+
+def converted(
+    prepared: GraphModule,
+    quantizer: DeploymentQuantizer,
+    *,
+    samples: int,
+    total_macs: int,
+    notes: dict[str, object],
+) -> QuantizationResult:
+    """The quantized graph of an observed one, which is used up, and the account of it."""
+    float_elements, code_elements = _parameter_elements(prepared)
+    result = convert_pt2e(prepared)
+    round_biases(result)
     int8_layers = [layer for layer in quantizer.layers if layer.quantized]
     int8_elements = {layer.weight: layer.weight_elements for layer in int8_layers}
+    total_elements = float_elements + code_elements
+    codes = min(total_elements, sum(int8_elements.values()) + code_elements)
     return QuantizationResult(
-        model=converted,
+        model=result,
         samples=samples,
         layers_quantized=tuple(dict.fromkeys(quantizer.quantized)),
         layers_skipped=dict(quantizer.skipped),
+        layers_share=len(int8_layers) / max(1, len(quantizer.layers)),
         macs_share=min(1.0, sum(layer.macs for layer in int8_layers) / max(1, total_macs)),
-        weights_share=min(1.0, sum(int8_elements.values()) / max(1, total_elements)),
+        weights_share=codes / max(1, total_elements),
+        bytes_share=codes / max(1, codes + 4 * (total_elements - codes)),
+        notes=notes,
     )
 
 
 def simplify(traced: GraphModule) -> None:
-    """All exact rewrites of `petra.model.graph`, in order; in place."""
+    """All exact rewrites of `petra.model.graph` and `petra.model.folding`, in order; in place."""
     rewrite.functionalise(traced.graph)
     rewrite.drop_identities(traced.graph)
     rewrite.global_average_as_mean(traced.graph)
+    folding.fold_computed_weights(traced)
+    folding.matrix_products_as_linear(traced)
     rewrite.split_batch_norm_over_concat(traced)
+    folding.fold_batch_norm(traced)
     rewrite.batch_norm_as_depthwise_conv(traced)
     rewrite.clip_before_moving(traced)
-    for node in rewrite.in_place_calls(traced.graph):
-        raise StageRefused(
-            f"{node.target} writes into a view of another tensor, which a quantized graph cannot express",
-            layer=module_path(node) or None,
-            hint="write it without the in-place operation",
-        )
 
 
 def round_biases(converted: GraphModule) -> None:
@@ -126,8 +218,8 @@ def round_biases(converted: GraphModule) -> None:
         rewrite.replace_constant(converted, bias, ((value.double() / step).round() * step).to(value.dtype))
 
 
-def _trace(model: nn.Module, example: Inputs) -> GraphModule:
-    """Export in evaluation mode with a dynamic batch dimension."""
+def trace(model: nn.Module, example: Inputs) -> GraphModule:
+    """Export in evaluation mode with a dynamic batch dimension. Raises StageRefused when that is impossible."""
     if batch_size(example) == 1:  # tracing would fix a dimension of one
         example = map_inputs(example, lambda tensor: torch.cat([tensor, tensor]))
     kwargs = example if isinstance(example, dict) else {}
@@ -137,8 +229,10 @@ def _trace(model: nn.Module, example: Inputs) -> GraphModule:
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
-    except (TorchDynamoException, RuntimeError, ValueError) as error:
+        # Fused attention returns another memory layout than the plain form exporters write; torch remembers the first.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+    except _UNTRACEABLE as error:
         raise StageRefused(
             f"the model cannot be traced with a free batch size: {_first_line(error)}",
             hint="the forward pass must not depend on the batch size or on the values of its inputs",
@@ -146,7 +240,7 @@ def _trace(model: nn.Module, example: Inputs) -> GraphModule:
     finally:
         for module in training:
             module.training = True
-    module = exported.module()
+    module = exported.module(check_guards=False)
     assert isinstance(module, GraphModule)
     return module
 
@@ -155,29 +249,30 @@ def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _calibrate(prepared: GraphModule, calibration: Iterable[Inputs]) -> int:
-    samples = 0
-    with torch.no_grad():
-        for inputs in calibration:
-            call(prepared, inputs)
-            samples += batch_size(inputs)
-    if not samples:
-        raise StageRefused("there is no calibration data", hint="pass at least one batch of inputs")
-    return samples
-
-
-def _check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
+def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
+    """Raise StageRefused unless every name in `exclude` is a module or the beginning of a path."""
     paths = {name for name, _ in model.named_modules()}
     for name in sorted(exclude):
         if not any(is_under(path, frozenset({name})) for path in paths):
             raise StageRefused("is to be excluded, but the model has no such module", layer=name)
 
 
-def _parameter_elements(prepared: GraphModule) -> int:
-    """Elements of the float tensors the graph reads, each counted once."""
-    shapes = {
-        node.target: rewrite.sizes(node)
-        for node in prepared.graph.nodes
-        if node.op == "get_attr" and rewrite.is_float32(node) and node.users
-    }
-    return sum(math.prod(shape) for shape in shapes.values())
+def _joined(batches: list[Inputs]) -> Inputs:
+    """One batch of all items."""
+    first = batches[0]
+    if isinstance(first, dict):
+        return {key: torch.cat([batch[key] for batch in batches]) for key in first}  # type: ignore[call-overload, index]
+    if isinstance(first, tuple):
+        return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+    return torch.cat(batches)  # type: ignore[arg-type]
+
+
+def _parameter_elements(prepared: GraphModule) -> tuple[int, int]:
+    """Elements of the float32 and of the int8 tensors the graph reads, each tensor counted once."""
+    read = {n.target: n for n in prepared.graph.nodes if n.op == "get_attr" and n.users}
+    of_type = dict.fromkeys((torch.float32, torch.int8), 0)
+    for node in read.values():
+        value = rewrite.constant(prepared, node)
+        if value is not None and value.dtype in of_type:
+            of_type[value.dtype] += math.prod(value.shape)
+    return of_type[torch.float32], of_type[torch.int8]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
-from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.ptq import quantize_static
-from petra.space.domains import Choice, Integer, Text
+from petra.methods.quantize.annotate import WEIGHT_MAX
+from petra.methods.quantize.calibration import Calibration
+from petra.methods.quantize.ptq import check_excluded, quantize_static
+from petra.methods.quantize.stored import replace_embeddings
+from petra.space.domains import BOOLEAN, Choice, Integer, Real, Text
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, batch_size, map_inputs
 
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+EXCLUDE = Choice(("none", "first", "last", "ends"))
+EXCLUDE_LIMITS = Text("none", "none, first, last, ends, or module paths separated by commas")
+CODES = Choice((WEIGHT_MAX,))
+CODES_DOC = "largest weight code: 64 is right on every CPU, 127 on those with VNNI or dot products, 7 is 4 bits"
 
 
 def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
@@ -34,53 +38,66 @@ class StaticQuantize(Stage):
     """Int8 weights and activations with ranges fixed by calibration (Jacob et al. 2018), no training.
 
     Unsigned affine activations per tensor, signed symmetric weights per output channel; convolution or linear with its
-    batch norm and ReLU, and residual additions, become single integer operators in ONNX Runtime.
+    batch norm and ReLU, and residual additions, become single integer operators in ONNX Runtime. In transformers the
+    linear layers are quantized; attention products, softmax and norms stay float.
 
     When it helps: convolutional networks on CPUs, a quarter of the bytes and two to three times the speed for a few
-    tenths of a point. When it does not: activations with a few huge channels (most transformers), and regression with
-    fine outputs: exclude the last layer, or do without. Costs one forward pass over the calibration samples.
+    tenths of a point; transformers with `equalize: smooth`. When it does not: regression with fine outputs: exclude
+    the last layer, keep the most sensitive ones, or do without. Costs one forward pass over the calibration samples;
+    `keep_float` two, and one over 128 of them for every layer.
     """
 
     name: ClassVar[str] = "quantize.static"
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE])
 
-    observer: str = parameter("histogram", Choice(("minmax", "histogram")), "how activation ranges are chosen")
+    observer: str = parameter(
+        "histogram", Choice(("minmax", "histogram", "percentile", "mse")), "how activation ranges are chosen"
+    )
     samples: int = parameter(
         512, Choice((128, 256, 512, 1024)), "calibration items from the training split", limits=Integer(1, 10**6)
     )
-    exclude: str = parameter(
-        "none",
-        Choice(("none", "first", "last", "ends")),
-        "layers kept in float",
-        limits=Text("none", "none, first, last, ends, or module paths separated by commas"),
+    exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
+    keep_float: int = parameter(
+        0, Choice((0, 1, 2, 4)), "layers that cost most when quantized, kept in float", limits=Integer(0, 10_000)
     )
+    equalize: str = parameter(
+        "none",
+        Choice(("none", "cross_layer", "smooth")),
+        "scales moved beforehand between channels of layers (cross_layer), or from activations to weights (smooth)",
+    )
+    alpha: float = parameter(
+        0.5,
+        Choice((0.4, 0.5, 0.6, 0.75)),
+        "share of the difficulty that goes to the weights",
+        limits=Real(0.0, 1.0),
+        when={"equalize": ("smooth",)},
+    )
+    correct_bias: bool = parameter(False, BOOLEAN, "correct the shift of each layer's mean output")
+    embeddings: str = parameter("float", Choice(("float", "int8")), "how embedding tables are stored")
+    weight_max: int = parameter(WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127))
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
+        exclude = excluded_layers(model, self.exclude)
+        check_excluded(model, exclude)
+        embedded, tables = replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
         result = quantize_static(
             model,
             context.task.example(2),
-            self._calibration(context),
+            Calibration(context, self.samples),
             observer=self.observer,
-            exclude=excluded_layers(model, self.exclude),
+            exclude=exclude,
+            weight_max=self.weight_max,
+            equalize=self.equalize,
+            alpha=self.alpha,
+            correct_bias=self.correct_bias,
+            keep_float=self.keep_float,
         )
         details = {
             "calibration_samples": result.samples,
             "calibration_samples_asked": self.samples,
-            "share_of_macs_int8": round(result.macs_share, 4),
-            "share_of_weights_int8": round(result.weights_share, 4),
+            **result.shares(),
+            **result.notes,
         }
-        return result.model, StageTrace(self.name, result.layers_quantized, result.layers_skipped, details=details)
-
-    def _calibration(self, context: Context) -> Iterator[Inputs]:
-        """Exactly `samples` items of the shuffled training split, without augmentation; fewer only if it is smaller."""
-        left = self.samples
-        for inputs, _ in context.task.train.batches(64, seed=context.seed_for("calibration")):
-            taken = min(left, batch_size(inputs))
-            if taken == 0:
-                return
-            context.progress(self.samples - left, self.samples, "calibration")
-            yield map_inputs(inputs, lambda t, k=taken: t[:k])  # type: ignore[misc]
-            left -= taken
-        if left == self.samples:
-            raise StageRefused("the training split yields no calibration samples")
+        skipped = {path: reason for path, reason in result.layers_skipped.items() if path not in embedded} | tables
+        return result.model, StageTrace(self.name, (*embedded, *result.layers_quantized), skipped, details=details)

@@ -1,0 +1,117 @@
+"""Calibration data, and what a calibrated graph would compute with its values rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.fx._pytree import tree_flatten_spec
+from torchao.quantization.pt2e.observer import ObserverBase
+
+from petra.core.errors import StageRefused
+from petra.methods.base import Context
+from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Exactly `samples` items of the shuffled training split, without augmentation; fewer only if it is smaller.
+
+    Every iteration yields the same batches of inputs.
+    """
+
+    context: Context
+    samples: int
+
+    def __iter__(self) -> Iterator[Inputs]:
+        left = self.samples
+        for inputs, _ in self.context.task.train.batches(BATCH, seed=self.context.seed_for("calibration")):
+            taken = min(left, batch_size(inputs))
+            if taken == 0:
+                return
+            self.context.progress(self.samples - left, self.samples, "calibration")
+            yield map_inputs(inputs, lambda t, k=taken: t[:k])  # type: ignore[misc]
+            left -= taken
+        if left == self.samples:
+            raise StageRefused("the training split yields no calibration samples")
+
+
+def first_items(batches: Iterable[Inputs], items: int) -> list[Inputs]:
+    """Batches with at most `items` items in all."""
+    found: list[Inputs] = []
+    for inputs in batches:
+        taken = min(items, batch_size(inputs))
+        if taken == 0:
+            break
+        found.append(map_inputs(inputs, lambda t, k=taken: t[:k]))  # type: ignore[misc]
+        items -= taken
+    return found
+
+
+def observe(prepared: nn.Module, calibration: Iterable[Inputs]) -> int:
+    """Show all batches to the observers; the number of items. Raises StageRefused when there are none."""
+    samples = 0
+    with torch.no_grad():
+        for inputs in calibration:
+            _run(prepared, inputs)
+            samples += batch_size(inputs)
+    if not samples:
+        raise StageRefused("there is no calibration data", hint="pass at least one batch of inputs")
+    return samples
+
+
+def _run(graph: nn.Module, inputs: Inputs) -> None:
+    try:
+        call(graph, inputs)
+    except RuntimeError as error:
+        raise StageRefused(
+            f"what the model does depends on the values it is given: {str(error).splitlines()[0]}",
+            hint="a quantized graph is traced once, from the first validation items",
+        ) from error
+
+
+def in_order(graph: GraphModule, inputs: Inputs) -> list[Tensor]:
+    """The tensors of a batch in the order of the graph's placeholders, for `torch.fx.Interpreter`."""
+    args = inputs if isinstance(inputs, tuple) else () if isinstance(inputs, dict) else (inputs,)
+    return tree_flatten_spec((args, inputs if isinstance(inputs, dict) else {}), graph._in_spec)
+
+
+class Rounding(nn.Module):
+    """Quantize and dequantize with the parameters an observer chose; the identity while `on` is False."""
+
+    def __init__(self, observer: ObserverBase) -> None:
+        super().__init__()
+        self.scale, zero_point = observer.calculate_qparams()
+        self.zero_point = zero_point.int()
+        self.range = (observer.quant_min, observer.quant_max)
+        self.axis: int | None = getattr(observer, "ch_axis", None)
+        self.on = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.on:
+            return x
+        if self.axis is None:
+            return torch.fake_quantize_per_tensor_affine(x, float(self.scale), int(self.zero_point), *self.range)
+        return torch.fake_quantize_per_channel_affine(x, self.scale, self.zero_point, self.axis, *self.range)
+
+
+@contextmanager
+def rounding(prepared: GraphModule) -> Iterator[dict[str, Rounding]]:
+    """Inside, the observers of a calibrated graph round what passes through them; afterwards they observe again.
+
+    Yields the roundings by the name of their submodule; several names may mean one.
+    """
+    observers = {name: m for name, m in prepared._modules.items() if isinstance(m, ObserverBase)}
+    made = {id(observer): Rounding(observer) for observer in observers.values()}
+    roundings = {name: made[id(observer)] for name, observer in observers.items()}
+    prepared._modules.update(roundings)
+    try:
+        yield roundings
+    finally:
+        prepared._modules.update(observers)

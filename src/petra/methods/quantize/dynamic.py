@@ -1,0 +1,65 @@
+"""Dynamic quantization (PDQ): integer linear layers that find the range of their input while they run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from petra.core.trial import StageTrace
+from petra.methods.base import Context, Stage, parameter
+from petra.methods.quantize.annotate import is_under
+from petra.methods.quantize.static import excluded_layers
+from petra.methods.quantize.stored import store_weights
+from petra.model.headwise import separate_attention
+from petra.space.domains import Choice, Text
+from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+
+
+@dataclass(frozen=True)
+class DynamicQuantize(Stage):
+    """Int8 linear layers whose activations are quantized on the spot, no calibration (PETRA's PDQ).
+
+    Weights are int8 with a scale per output channel, activations u8 with one range for the whole tensor. Embeddings,
+    convolutions and recurrent layers can store int8 weights too, for size: they compute in float. The projections of
+    torch's attention become linear layers of their own.
+
+    When it helps: transformers, whose activations have ranges that no calibration settles: half the latency at small
+    batches, a quarter of the bytes. When it does not: convolutional networks (use quantize.static), and layers of a few
+    dozen channels, where finding the range costs more than is saved. Costs two forward passes of two items.
+    """
+
+    name: ClassVar[str] = "quantize.dynamic"
+    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE])
+
+    embeddings: str = parameter("int8", Choice(("float", "int8")), "how weights of embeddings are stored")
+    convolutions: str = parameter("int8", Choice(("float", "int8")), "how weights of convolutions are stored")
+    exclude: str = parameter(
+        "none",
+        Choice(("none", "first", "last", "ends")),
+        "layers kept in float",
+        limits=Text("none", "none, first, last, ends, or module paths separated by commas"),
+    )
+
+    def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
+        model = model.to("cpu").eval()
+        exclude = excluded_layers(model, self.exclude)
+        kinds = {"linear": "dynamic", "embedding": self.embeddings, "convolution": self.convolutions}
+        rest = dict.fromkeys(("recurrent", "attention", "other"), "int8")
+        attention = [path for path, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
+        separate_attention(model, only=[path for path in attention if not is_under(path, exclude)])
+        avoid_fused_layers(model)
+        result = store_weights(model, context.task.example(2), kinds | rest, exclude=exclude)
+        return result.model, StageTrace(self.name, tuple(result.formats), result.skipped, details=result.details)
+
+
+def avoid_fused_layers(model: nn.Module) -> None:
+    """Make torch's transformer layers call their linear layers.
+
+    In evaluation they hand all weights to one fused float operator instead, unless their activation is one it does
+    not know: a model would then compute something else when it runs than when it is exported.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0

@@ -1,0 +1,159 @@
+"""The stage of quantization-aware training: the weights learn to be right after rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torchao.quantization.pt2e.fake_quantize import FakeQuantize
+from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
+
+from petra.core.trial import StageTrace
+from petra.methods.base import Context, Stage, parameter
+from petra.methods.distill.distill import mixed_loss
+from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
+from petra.methods.quantize.calibration import Calibration, observe
+from petra.methods.quantize.ptq import check_excluded, check_something_is_quantized, converted, simplify, trace
+from petra.methods.quantize.static import CODES, CODES_DOC, EXCLUDE, EXCLUDE_LIMITS, excluded_layers
+from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
+from petra.model import graph as rewrite
+from petra.space.domains import Choice, Integer, Real
+from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.tasks.inputs import Inputs, call, prediction
+from petra.training.loop import LossFunction, TrainConfig, fit
+
+TEMPERATURE = 4.0
+"""Softening of both distributions where the teacher's outputs are matched."""
+
+
+class SimulatedQuantization(nn.Module):
+    """A graph with fake quantizers, with the training mode that exported graphs lack.
+
+    While training, ranges of activations follow the data; in evaluation they stand still. Always in float32, because
+    rounding to bf16 first would be another rounding than the deployed one.
+    """
+
+    def __init__(self, graph: GraphModule) -> None:
+        super().__init__()
+        self.graph = graph
+        for value in graph.parameters():
+            value.requires_grad_(value.is_floating_point())
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> object:
+        device = next(iter((*args, *kwargs.values()))).device.type
+        with torch.autocast(device, enabled=False):
+            return self.graph(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> SimulatedQuantization:
+        self.training = mode
+        for quantizer in self.quantizers():
+            quantizer.enable_observer(mode or quantizer.is_per_channel)  # weight ranges are those of the weights
+        return self
+
+    def quantizers(self) -> list[FakeQuantize]:
+        return [module for module in self.graph.modules() if isinstance(module, FakeQuantize)]
+
+    def round(self, on: bool) -> None:
+        """Whether values are rounded; ranges are followed either way."""
+        for quantizer in self.quantizers():
+            quantizer.enable_fake_quant(on)
+
+    def move(self, device: str) -> SimulatedQuantization:
+        """To another device, with the tensors the graph itself makes."""
+        for node in self.graph.graph.nodes:
+            if "device" in node.kwargs:
+                node.kwargs = {**node.kwargs, "device": torch.device(device)}
+        self.graph.recompile()
+        return self.to(device)
+
+
+@dataclass(frozen=True)
+class QuantizationAwareTrain(Stage):
+    """Train with int8 rounding in the forward pass, gradients passing straight through it (Jacob et al. 2018).
+
+    The graph trained is the one that ships: batch norms are folded into their layers beforehand, with the statistics
+    they have (static folding, Nagel et al. 2021, section 5.2), and dropout is left out. The loss is the task's, mixed
+    with a distance to the untouched model's outputs.
+
+    When it helps: where static quantization loses points, as with few weight codes, depthwise convolutions or tiny
+    models. When it does not: where static quantization loses nothing, which is usual for 8 bits. Costs: epochs of about
+    three times the price of float ones, and one teacher forward pass per step when `alpha` is not 0.
+    """
+
+    name: ClassVar[str] = "quantize.qat"
+    effects: ClassVar[Effects] = Effects.of(
+        needs=[FLOAT_WEIGHTS, TRAINABLE, DENSE_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+    )
+
+    epochs: int = parameter(2, Integer(1, 6, log=True), "passes over the training split", limits=EPOCHS)
+    alpha: float = parameter(
+        0.5, Choice((0.0, 0.5, 0.9)), "weight of matching the untouched model", limits=Real(0.0, 1.0)
+    )
+    optimizer: str = parameter("sgd", OPTIMIZER, "optimizer", scope="optimizer")
+    lr: float = parameter(0.002, Real(1e-5, 0.02, log=True), "peak learning rate", limits=LR)
+    schedule: str = parameter("cosine", SCHEDULE, "learning-rate schedule after the warm-up")
+    batch_size: int = parameter(128, Choice((64, 128)), "items per step", limits=BATCH_SIZE)
+    weight_decay: float = parameter(1e-5, Real(1e-6, 1e-3, log=True), "decay of weight matrices", limits=WEIGHT_DECAY)
+    loss: str = parameter("default", LOSS, "the task's loss, the hard part", scope="loss")
+    samples: int = parameter(
+        256, Choice((256,)), "training items that the first ranges come from", limits=Integer(1, 10**6)
+    )
+    exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
+    weight_max: int = parameter(WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127))
+
+    def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
+        model = model.to("cpu").eval()
+        exclude = excluded_layers(model, self.exclude)
+        check_excluded(model, exclude)
+        traced = trace(model, context.task.example(2))
+        simplify(traced)
+        quantizer = DeploymentQuantizer(exclude=exclude, weight_max=self.weight_max, training=True)
+        macs = sum(rewrite.multiply_accumulates(node) for node in traced.graph.nodes)
+        student = SimulatedQuantization(prepare_qat_pt2e(traced, quantizer))
+        check_something_is_quantized(quantizer)
+        student.round(False)
+        samples = observe(student.train(), Calibration(context, self.samples))
+        student.round(True)
+        fitted = fit(
+            student.move(context.device),
+            context.task,
+            self._config(),
+            seed=context.seed_for(self.name),
+            device=context.device,
+            loss_fn=self._loss(context) if self.alpha else None,
+            progress=context.progress,
+        )
+        student.move("cpu").eval()
+        for value in student.parameters():
+            value.requires_grad_(False)
+        with torch.no_grad():
+            call(student, context.task.example(2))  # weight ranges of the weights that were kept
+        notes = fitted.as_details() | {"precision": "fp32"}
+        result = converted(student.graph, quantizer, samples=samples, total_macs=macs, notes=notes)
+        details = {"calibration_samples": result.samples, **result.shares(), **result.notes}
+        return result.model, StageTrace(self.name, result.layers_quantized, result.layers_skipped, details=details)
+
+    def _config(self) -> TrainConfig:
+        return TrainConfig(
+            epochs=self.epochs,
+            lr=self.lr,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            batch_size=self.batch_size,
+            weight_decay=self.weight_decay,
+            loss=self.loss,
+        )
+
+    def _loss(self, context: Context) -> LossFunction:
+        task, teacher = context.task, context.teacher.to(context.device).eval()
+
+        def loss(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
+            with torch.no_grad():
+                reference = prediction(call(teacher, inputs)).float()
+            soft = task.distillation(student, reference, temperature=TEMPERATURE)
+            return mixed_loss(task.loss(self.loss, student, target), soft, self.alpha)
+
+        return loss

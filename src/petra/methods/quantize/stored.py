@@ -1,0 +1,245 @@
+"""Replacing a model's layers by layers that hold codes, one kind of layer at a time, the model staying what it is.
+
+A table says in which format the weights of each kind of layer are to be stored. What is found in the model, what can be
+treated and what the result is worth is found out here; `petra.model.quantized` has the layers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from petra.core.errors import StageRefused
+from petra.methods.quantize.annotate import WEIGHT_MAX
+from petra.methods.quantize.rounding import pack, per_channel, per_group
+from petra.methods.quantize.selection import (
+    KINDS,
+    Selection,
+    check_excluded,
+    choose,
+    is_linear,
+    is_plain,
+    is_transposed_linear,
+    kind_of,
+    largest_block,
+    output_axis,
+)
+from petra.model.flops import macs_by_module
+from petra.model.quantized import (
+    Codes,
+    DynamicQuantizedLinear,
+    Int4Linear,
+    QuantizedEmbedding,
+    WeightOnly,
+    WeightOnlyRecurrent,
+)
+from petra.model.surgery import evaluating, replace_module
+from petra.tasks.inputs import Inputs, call, prediction
+
+Made = dict[tuple[object, ...], Codes]
+"""Codes that weights have already, by weight and form."""
+
+
+@dataclass
+class StoredLayers:
+    """What became of a model. `formats` maps the replaced layers to the format their weights have now."""
+
+    model: nn.Module
+    formats: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
+
+
+def store_weights(
+    model: nn.Module, example: Inputs, formats: Mapping[str, str], *, exclude: frozenset[str], block: int = 32
+) -> StoredLayers:
+    """Replace the layers of `model`, which is modified, by layers that hold codes.
+
+    formats: one of `FORMATS` for each of `KINDS`. exclude: module paths that stay float, with all inside them. block:
+    weights that share a scale at 4 bits; halved for layers whose inputs it does not divide.
+
+    Layers that share a weight keep sharing its codes; if one of them cannot be treated, none is. Costs two forward
+    passes of the example and, at 4 bits, 16 passes over the weights. Raises StageRefused when no layer can be treated.
+    """
+    check_excluded(model, exclude)
+    choice = choose(model, formats, exclude, block)
+    result = StoredLayers(model, skipped=choice.skipped)
+    before, reference = _bytes(model), _predict(model, example)
+    with evaluating(model):
+        macs = macs_by_module(model, lambda m: call(m, example))
+    total = {id(p): p.numel() for p in model.parameters()}
+    sizes = {path: {id(p): p.numel() for p in choice.stored(path).values()} for path in choice.formats}
+    aliases = _aliases(model)
+    made: Made = {}
+    swaps = [
+        _Swap.of(path, aliases[path], choice, made) for path in reversed(choice.formats)
+    ]  # children before parents
+    result.model = _apply(model, swaps, example, result)
+    if not result.formats:
+        reasons = [f"{path or 'the model'}: {reason}" for path, reason in result.skipped.items()]
+        raise StageRefused("no layer's weights can be stored as codes", hint="; ".join(reasons[:5]) or "it has none")
+    weights = {key: n for path in result.formats for key, n in sizes[path].items()}
+    after = _predict(result.model, example)
+    shares = {path: sum(macs.get(alias, 0) for alias in aliases[path]) for path in result.formats}
+    all_macs = max(1, macs[""])
+    result.details = {
+        "formats": dict(Counter(result.formats.values())),
+        "share_of_layers": round(len(result.formats) / (len(result.formats) + len(result.skipped)), 4),
+        "share_of_macs": round(sum(shares.values()) / all_macs, 4),
+        "share_of_macs_int8": round(
+            sum(n for path, n in shares.items() if result.formats[path] == "dynamic") / all_macs, 4
+        ),
+        "share_of_weights": round(sum(weights.values()) / max(1, sum(total.values())), 4),
+        "weight_bytes": [before, _bytes(result.model)],
+        "output_change": round(float((after - reference).square().mean().sqrt() / reference.std().clamp(min=1e-12)), 6),
+    }
+    return result
+
+
+def replace_embeddings(
+    model: nn.Module, exclude: frozenset[str] = frozenset()
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Give the plain embeddings of `model` int8 rows, in place; paths of those, and why others are left.
+
+    Embeddings that share a weight keep sharing its codes; what they share with layers of other kinds, which keep it in
+    float, they lose. An embedding that is the whole model is left.
+    """
+    formats = dict.fromkeys(KINDS, "float") | {"embedding": "int8"}
+    choice = choose(model, formats, exclude, block=0, ties=False)
+    skipped = {path: why for path, why in choice.skipped.items() if kind_of(choice.layers[path]) == "embedding"}
+    made: Made = {}
+    done, aliases = [], _aliases(model)
+    for path in choice.formats:
+        if not path or not is_plain(choice.layers[path]):
+            skipped[path] = "it does more than look rows up" if path else "it is the whole model"
+            continue
+        _Swap.of(path, aliases[path], choice, made).do(model)
+        done.append(path)
+    return tuple(done), skipped
+
+
+# -- replacing ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Swap:
+    """A layer found under `paths`, the one to put in its place, and the parameters it then loses."""
+
+    path: str
+    paths: list[str]
+    format: str
+    before: nn.Module
+    after: nn.Module
+    lost: dict[str, nn.Parameter]
+
+    @classmethod
+    def of(cls, path: str, paths: list[str], choice: Selection, made: Made) -> _Swap:
+        module = choice.layers[path]
+        stored = choice.stored(path)
+        codes = {name: _encode(choice, path, weight, made) for name, weight in stored.items()}
+        return cls(path, paths, choice.formats[path], module, _replacement(module, choice.formats[path], codes), stored)
+
+    def do(self, model: nn.Module) -> nn.Module:
+        if isinstance(self.after, WeightOnly):
+            for name in self.lost:
+                self.before._parameters[name] = None
+        return _put(model, self.paths, self.after)
+
+    def undo(self, model: nn.Module) -> nn.Module:
+        self.before._parameters.update(self.lost)
+        return _put(model, self.paths, self.before)
+
+
+def _put(model: nn.Module, paths: Iterable[str], module: nn.Module) -> nn.Module:
+    for path in paths:
+        if path:
+            replace_module(model, path, module)
+        else:
+            model = module
+    return model
+
+
+def _encode(choice: Selection, path: str, weight: nn.Parameter, made: Made) -> Codes:
+    """The codes of a weight; those it has already when another layer shares it in the same form."""
+    module, name = choice.layers[path], choice.formats[path]
+    largest = WEIGHT_MAX if id(weight) in choice.integer else 127
+    rows = is_transposed_linear(module) and name in ("dynamic", "int4")  # our own layers hold rows of (out, in)
+    key = (id(weight), name == "int4", name == "float16", rows, output_axis(module))
+    if key not in made:
+        W = weight.detach().T.contiguous() if rows else weight.detach()
+        codes, scale = _codes(W, name, 0 if rows else output_axis(module), largest, choice.block)
+        made[key] = Codes(nn.Parameter(codes.contiguous(), requires_grad=False), scale)
+    return made[key]
+
+
+def _codes(W: Tensor, name: str, axis: int, largest: int, block: int) -> tuple[Tensor, Tensor | None]:
+    if name == "float16":
+        return W.half(), None
+    if name == "int4":
+        q, s = per_group(W, largest_block(W.shape[1], block))
+        return pack(q), s
+    return per_channel(W, largest, axis)
+
+
+def _replacement(module: nn.Module, name: str, codes: Mapping[str, Codes]) -> nn.Module:
+    if is_linear(module) and name in ("dynamic", "int4"):
+        layer = DynamicQuantizedLinear if name == "dynamic" else Int4Linear
+        return layer(codes["weight"], module._parameters.get("bias")).train(module.training)
+    if isinstance(module, nn.Embedding) and is_plain(module):
+        return QuantizedEmbedding(codes["weight"], module.padding_idx).train(module.training)
+    if isinstance(module, nn.RNNBase):
+        return WeightOnlyRecurrent(module, codes)
+    return WeightOnly(module, codes)
+
+
+def _apply(model: nn.Module, swaps: list[_Swap], example: Inputs, result: StoredLayers) -> nn.Module:
+    """Make the swaps that leave a model that runs; one that reaches into a layer in an odd way keeps that layer."""
+    for swap in swaps:
+        model = swap.do(model)
+    if _error(model, example):
+        for swap in reversed(swaps):
+            model = swap.undo(model)
+        kept = []
+        for swap in swaps:
+            model = swap.do(model)
+            if error := _error(model, example):
+                model = swap.undo(model)
+                result.skipped[swap.path] = f"the model uses it other than by calling it ({error})"
+            else:
+                kept.append(swap)
+        swaps = kept
+    result.formats = {swap.path: swap.format for swap in reversed(swaps)}
+    return model
+
+
+def _error(model: nn.Module, example: Inputs) -> str:
+    try:
+        finite = bool(torch.isfinite(_predict(model, example)).all())
+    except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
+        return str(error).strip().split("\n")[0]
+    return "" if finite else "its outputs are not finite"
+
+
+# -- counting ----------------------------------------------------------------------------------------------------------
+
+
+def _predict(model: nn.Module, example: Inputs) -> Tensor:
+    with evaluating(model), torch.no_grad():
+        return prediction(call(model, example)).float()
+
+
+def _bytes(model: nn.Module) -> int:
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def _aliases(model: nn.Module) -> dict[str, list[str]]:
+    """All paths of each module, by the first."""
+    paths: dict[int, list[str]] = defaultdict(list)
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths[id(module)].append(path)
+    return {found[0]: found for found in paths.values()}

@@ -1,0 +1,58 @@
+"""Counting multiply-accumulates by operator, also by those only CPUs have, which torch's counter passes over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
+
+import petra.model.quantized  # noqa: F401  (has formulas of its own)
+
+aten = torch.ops.aten
+
+
+def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Two products of every query with every key. Shapes (batch, heads, length, width) come in place of tensors."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def recurrent(x: Sequence[int], w_input: Sequence[int], w_hidden: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Both weights once for every step of every item. x: (length, batch, in)."""
+    return 2 * math.prod(x[:2]) * (math.prod(w_input) + math.prod(w_hidden))
+
+
+for operator, formula in (
+    (aten._scaled_dot_product_flash_attention_for_cpu, attention),
+    (aten.mkldnn_rnn_layer, recurrent),
+):
+    if operator not in flop_registry:
+        register_flop_formula(operator)(formula)
+
+
+def macs_by_module(model: nn.Module, forward: Callable[[nn.Module], object]) -> dict[str, int]:
+    """Multiply-accumulates of `forward(model)`, half of torch's FLOPs, by module path; '' has all of them.
+
+    Convolutions, matrix products, attention and recurrences count. Paths without any may be missing. Cost: one pass.
+    """
+    with torch.no_grad(), _unfused(), FlopCounterMode(display=False) as counter:
+        forward(model)
+    root = f"{type(model).__name__}."
+    counts = {name: int(sum(flops.values())) // 2 for name, flops in counter.get_flop_counts().items()}
+    inside = {name.removeprefix(root): macs for name, macs in counts.items() if name.startswith(root)}
+    return inside | {"": counts.get("Global", 0)}
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Keep torch's transformer layers from calling one operator for everything, which cannot be counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

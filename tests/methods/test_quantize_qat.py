@@ -1,0 +1,161 @@
+"""Quantization-aware training: what is trained is what ships, and it is worth the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional
+from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
+
+from petra.core.errors import StageRefused
+from petra.methods.base import Context
+from petra.methods.quantize.annotate import DeploymentQuantizer
+from petra.methods.quantize.ptq import converted, simplify, trace
+from petra.methods.quantize.qat import QuantizationAwareTrain, SimulatedQuantization
+from petra.methods.quantize.static import StaticQuantize
+from petra.runtimes.onnx_export import export_onnx
+from petra.tasks.base import Task
+from petra.tasks.classification import classification
+from petra.training.loop import TrainConfig, fit, predict
+
+
+def digits_model() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10),
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Task]:
+    data = load_digits()
+    x = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
+    y = torch.tensor(data.target)
+    task = classification((x[:1000], y[:1000]), (x[1000:1400], y[1000:1400]), (x[1400:], y[1400:]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = digits_model()
+    fit(model, task, TrainConfig(epochs=6, lr=0.2, batch_size=50), seed=0)
+    return model, task
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    twin = digits_model()
+    twin.load_state_dict(model.state_dict())
+    return twin.eval()
+
+
+def accuracy(model: nn.Module, task: Task) -> float:
+    outputs, targets = predict(model, task.val)
+    return float((outputs.argmax(1) == targets).float().mean())
+
+
+def test_training_regains_what_few_codes_lose(trained: tuple[nn.Module, Task], tmp_path: Path) -> None:
+    """Weights of 4 bits: static quantization loses ten points, training brings them back, in the file too."""
+    model, task = trained
+    context = Context(task=task, teacher=model, seed=1)
+    static, _ = StaticQuantize(observer="minmax", weight_max=7).apply(copy_of(model), context)
+    stage = QuantizationAwareTrain(weight_max=7, epochs=2, lr=0.02, batch_size=50)
+    aware, trace_ = stage.apply(copy_of(model), context)
+    before, ptq, qat = accuracy(model, task), accuracy(static, task), accuracy(aware, task)
+    assert before > 0.88
+    assert ptq < before - 0.05
+    assert qat > before - 0.02
+    assert trace_.touched == ("0", "4", "7", "12")
+    assert trace_.details["share_of_layers_int8"] == 1.0
+
+    x = task.example(64)
+    assert isinstance(x, Tensor)
+    session = onnxruntime.InferenceSession(str(export_onnx(aware, x, tmp_path / "m.onnx")))
+    (outputs,) = session.run(None, {"input": x.numpy()})
+    with torch.no_grad():
+        expected = aware(x).numpy()
+    assert np.abs(outputs - expected).max() < 0.02 * float(np.ptp(expected))
+
+
+def prepared(model: nn.Module, weight_max: int = 7) -> tuple[SimulatedQuantization, DeploymentQuantizer]:
+    traced = trace(model, torch.rand(2, 1, 8, 8))
+    simplify(traced)
+    quantizer = DeploymentQuantizer(weight_max=weight_max, training=True)
+    return SimulatedQuantization(prepare_qat_pt2e(traced, quantizer)), quantizer
+
+
+def test_what_is_trained_is_what_is_converted(trained: tuple[nn.Module, Task]) -> None:
+    """The simulated network and the converted one round to the same codes, at any number of codes."""
+    model, task = trained
+    x = task.example(64)
+    student, quantizer = prepared(copy_of(model))
+    student.train()
+    student(x)
+    student.eval()
+    with torch.no_grad():
+        expected = student(x)
+        result = converted(student.graph, quantizer, samples=64, total_macs=1, notes={})
+        got = result.model(x)
+    assert isinstance(expected, Tensor)
+    assert float((got - expected).square().mean().sqrt()) < 0.01 * float(expected.std())  # biases are rounded as well
+
+
+def test_evaluation_teaches_ranges_nothing(trained: tuple[nn.Module, Task]) -> None:
+    model, task = trained
+    student, _ = prepared(copy_of(model))
+    x = task.example(8)
+    student.train()
+    student(x)
+    kept = {k: v.clone() for k, v in student.state_dict().items()}
+    student.eval()
+    student(10 * x)
+    names = [k for k in kept if "observer_enabled" not in k]
+    assert all(torch.equal(student.state_dict()[k], kept[k]) for k in names)
+    student.train()
+    student(10 * x)
+    assert not all(torch.equal(student.state_dict()[k], kept[k]) for k in names)
+
+
+def test_gradients_pass_through_the_rounding() -> None:
+    student, _ = prepared(digits_model().eval())
+    student.train()
+    output = student(torch.rand(16, 1, 8, 8))
+    assert isinstance(output, Tensor)
+    functional.cross_entropy(output, torch.arange(16) % 10).backward()
+    gradients = {name: p.grad for name, p in student.named_parameters() if p.requires_grad}
+    assert len(gradients) == 8  # four layers with the biases their batch norms became
+    assert all(g is not None and bool(g.abs().sum() > 0) for g in gradients.values())
+
+
+def test_the_teacher_counts_by_alpha(trained: tuple[nn.Module, Task]) -> None:
+    model, task = trained
+    context = Context(task=task, teacher=model, seed=1)
+    x = task.example(32)
+    outputs = []
+    for alpha in (0.0, 1.0):
+        stage = QuantizationAwareTrain(epochs=1, alpha=alpha, batch_size=50)
+        result, _ = stage.apply(copy_of(model), context)
+        with torch.no_grad():
+            outputs.append(result(x))
+    assert not torch.equal(*outputs)
+
+
+def test_nothing_to_quantize_is_refused_before_any_training(trained: tuple[nn.Module, Task]) -> None:
+    model, task = trained
+    with pytest.raises(StageRefused, match="excluded"):
+        QuantizationAwareTrain(exclude="0,4,7,12").apply(copy_of(model), Context(task=task, teacher=model, seed=1))
+    with pytest.raises(StageRefused, match="no such module"):
+        QuantizationAwareTrain(exclude="stem").apply(copy_of(model), Context(task=task, teacher=model, seed=1))
