@@ -59,6 +59,12 @@ class RuntimeSuite:
     """Conformance tests of one runtime."""
 
     runtime: ClassVar[type[Runtime]]
+    needs_torch: ClassVar[bool] = False  # whether the measuring process has to import it
+
+    @pytest.fixture(autouse=True)
+    def _runs_here(self) -> None:
+        if missing := self.runtime().lacks():
+            pytest.skip(f"{self.runtime.name}: {missing}")
 
     def exported(self, case: str, tmp_path: Path) -> tuple[nn.Module, Inputs, Path]:
         torch.manual_seed(0)
@@ -95,12 +101,14 @@ class RuntimeSuite:
             "runtime = getattr(importlib.import_module(module), name)()\n"
             f"session = runtime.load(pathlib.Path({str(path)!r}), threads=1)\n"
             f"out = session.run({{'input': np.load({str(tmp_path / 'x.npy')!r})}})\n"
-            "print(json.dumps(next(iter(out.values())).tolist()))"
+            "print(json.dumps([next(iter(out.values())).tolist(), 'torch' in sys.modules]))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         with torch.no_grad():
             expected = model(example).numpy()
-        np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), expected, atol=1e-5)
+        got, torch_loaded = json.loads(done.stdout.splitlines()[-1])
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+        assert torch_loaded == self.needs_torch
 
     def test_exporting_leaves_the_model_as_it_was(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
@@ -130,6 +138,11 @@ class RuntimeSuite:
         _, _, path = self.exported("perceptron", tmp_path)
         with pytest.raises(ArtifactError, match="input"):
             self.runtime().load(path, threads=1).run({"other": np.zeros((1, 5), np.float32)})
+
+    def test_inputs_that_do_not_fit_are_artifact_errors(self, tmp_path: Path) -> None:
+        _, _, path = self.exported("perceptron", tmp_path)
+        with pytest.raises(ArtifactError, match=r"\(2, 7\)"):
+            self.runtime().load(path, threads=1).run({"input": np.zeros((2, 7), np.float32)})
 
     def test_it_knows_its_version(self) -> None:
         assert self.runtime().version()

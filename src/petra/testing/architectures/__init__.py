@@ -1,0 +1,34 @@
+"""A zoo of small architectures with random weights, to try methods on.
+
+``ARCHITECTURES.get(name)()`` is a model in evaluation mode and a task of random data for it, the same every time. Those
+of the module `hugging_face` are classes of transformers and need the extra ``text``. A new architecture is
+one function and one name here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from petra.core.registry import Registry
+from petra.testing.architectures.base import Problem
+
+_BUILDERS = {
+    "images": ("cifar_resnet", "se_resnet", "resnext", "separable", "group_norm", "densenet", "unet", "cnn_3d"),
+    "series": ("cnn_1d", "inception_time", "tcn", "gru", "lstm", "conv_gru"),
+    "tokens": ("mlp", "fused_qkv", "torch_transformer", "multi_output", "shared_weights"),
+    "hugging_face": (
+        *("resnet", "regnet", "convnext", "mobilenet_v2", "efficientnet", "poolformer"),
+        *("vit", "beit", "swin", "mobilevit", "segformer", "cvt"),
+        *("bert", "roberta", "distilbert", "albert", "deberta_v2", "squeezebert", "gpt2", "llama", "qwen2"),
+        *("t5", "bart", "whisper", "wav2vec2", "patchtst"),
+    ),
+}
+
+ARCHITECTURES: Registry[Callable[[], Problem]] = Registry(
+    "architecture",
+    {
+        name.replace("_", "-"): f"petra.testing.architectures.{module}:{name}"
+        for module, names in _BUILDERS.items()
+        for name in names
+    },
+)
