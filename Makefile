@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint types layers check clean
+.PHONY: demo test test-slow lint types layers check gpu-check clean
 
 # torch first and pinned: any other version pulls gigabytes of CUDA packages.
 $(STAMP): pyproject.toml constraints.txt
@@ -34,6 +34,11 @@ layers: $(STAMP)
 	$(BIN)/lint-imports
 
 check: lint types layers  ## every gate but the tests
+
+# It needs a PyTorch built with CUDA; where the one installed here is not, GPU_PYTHON names an interpreter that has one.
+GPU_PYTHON ?= $(BIN)/python
+gpu-check: $(STAMP)       ## everything that needs CUDA, under 8 minutes; skipped where there is no GPU
+	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu_check.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

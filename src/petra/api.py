@@ -89,6 +89,18 @@ def resume_study(directory: str | Path, *, budget: Mapping[str, Any] | None = No
     return create_or_continue(config.model_copy(update={"workdir": str(directory)}), model, task)
 
 
+def live_study(directory: str | Path) -> Study:
+    """A study with its model and data built anew from its configuration; nothing of it is changed or locked."""
+    study = load_study(directory)
+    if not study.config.has_source:
+        raise ConfigError(
+            f"{directory}: this study was started from live Python objects",
+            hint="use the Study that petra.compress returns for the same model and task",
+        )
+    model, task = resolve_source(study.config)
+    return Study(study.directory, study.config, model=model, task=task)
+
+
 def study_from_file(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Study:
     """A study ready to run from a YAML file; `overrides` replace top-level keys."""
     config = load_config(Path(path))

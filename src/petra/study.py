@@ -6,7 +6,7 @@ exactly what it would have proposed without the interruption.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from petra.core.errors import ConfigError, PetraError, StoreError
 from petra.core.objective import Constraint, named_objectives, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Origin, Proposal, Trial, TrialStatus
+from petra.execute.across import OnRuntime, compare_runtimes
 from petra.execute.base import Executor
 from petra.execute.build import BuildPayload
 from petra.execute.evaluate import Limits
@@ -92,40 +93,83 @@ class Study:
         """Check model and data, and that they are those the study was started with; the problem and their mark."""
         model, task = self._live()
         problem = self.problem()
-        RUNTIMES.get(self.config.target.runtime)
+        RUNTIMES.get(self.config.target.runtime)().require()
         check_problem(model, task)
         mark = fingerprint(model, task)
+        self._check_mark(store, mark)
+        store.set_note("fingerprint", mark)
+        store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
+        return problem, mark
+
+    def compare_runtimes(
+        self,
+        runtimes: Sequence[str],
+        *,
+        pick: str | int = "knee",
+        target: Target | None = None,
+        note: Callable[[object], None] = lambda note: None,
+    ) -> list[OnRuntime]:
+        """Build a member of the front again and measure it on each of `runtimes`; ratios are over the first that works.
+
+        The exported files stay in ``runtimes/<trial>/<runtime>/`` of the study's directory. `target` says threads and
+        batch sizes, by default the study's; `note` receives what the worker is doing. Stages whose results are in the
+        cache do not run again. Raises StoreError when model or data are not those of the study.
+        """
+        model, task = self._live()
+        member, mark = self.front.pick(pick), fingerprint(model, task)
+        with Store.open(self.directory, write=False) as store:
+            self._check_mark(store, mark)
+        payload = self._payload(mark)
+        return compare_runtimes(
+            replace(payload, target=target or payload.target),
+            member.trial.pipeline,
+            tuple(dict.fromkeys(runtimes)),
+            self.directory / "runtimes" / f"{member.number:05d}",
+            limits=self._limits(),
+            threads=self._build_threads(),
+            host=str(describe_host()["id"]),
+            note=note,
+        )
+
+    def _check_mark(self, store: Store, mark: str) -> None:
         if store.note("fingerprint") not in (None, mark):
             raise StoreError(
                 f"{self.directory}: this study was started with another model or other data",
                 hint="give the same model and data, or another workdir",
             )
-        store.set_note("fingerprint", mark)
-        store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
-        return problem, mark
 
     def _local_executor(self, problem: Problem, mark: str) -> Executor:
+        return LocalExecutor(
+            self._payload(mark),
+            limits=self._limits(),
+            constraints=problem.constraints,
+            host=str(describe_host()["id"]),
+            workers=self.config.limits.workers,
+            threads=self._build_threads(),
+        )
+
+    def _payload(self, mark: str) -> BuildPayload:
+        """What a worker needs to build candidates; `mark` is the fingerprint of model and data."""
         model, task = self._live()
-        target, limits = self.config.target, self.config.limits
-        payload = BuildPayload(
+        target = self.config.target
+        return BuildPayload(
             model=model,
             task=task,
             target=Target(target.runtime, target.threads, target.batch, target.throughput_batch),
             seed=self.config.seed,
             directory=self.directory.resolve(),
-            cache_bytes=limits.cache,
+            cache_bytes=self.config.limits.cache,
             fingerprint=mark[:16],
             device=self.config.device,
             plugins={"stages": STAGES.added(), "runtimes": RUNTIMES.added()},
         )
-        return LocalExecutor(
-            payload,
-            limits=Limits(limits.trial_time, limits.trial_memory / 2**20),
-            constraints=problem.constraints,
-            host=str(describe_host()["id"]),
-            workers=limits.workers,
-            threads=limits.build_threads or max(1, cores() // limits.workers),
-        )
+
+    def _limits(self) -> Limits:
+        return Limits(self.config.limits.trial_time, self.config.limits.trial_memory / 2**20)
+
+    def _build_threads(self) -> int:
+        limits = self.config.limits
+        return limits.build_threads or max(1, cores() // limits.workers)
 
     def _live(self) -> tuple[nn.Module, Task]:
         if self._model is None or self._task is None:
@@ -159,7 +203,7 @@ def build_space(config: StudyConfig, task: Task) -> Space:
             stage = STAGES.get(name)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
-        card = fix_for_task(stage.card(), losses=task.losses(), ignores=task.ignores)
+        card = fix_for_task(stage.card(), losses=task.losses(), ignores=task.ignored())
         cards[name] = narrow(card, ranges, where=where)
     return Space(cards, max_length=config.space.max_length)
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from petra.runtimes.onnxruntime import OnnxRuntime
-from petra.runtimes.table import RUNTIMES
-from petra.runtimes.torch_eager import TorchEager
+from petra.runtimes.openvino import OpenVino
+from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
+from petra.runtimes.torch_compile import TorchCompile, TorchCompileCuda
+from petra.runtimes.torch_eager import TorchCuda, TorchEager
 from petra.testing.runtime_suite import RuntimeSuite
 
 
@@ -12,9 +18,36 @@ class TestOnnxRuntime(RuntimeSuite):
     runtime = OnnxRuntime
 
 
+class TestOpenVino(RuntimeSuite):
+    runtime = OpenVino
+
+
 class TestTorchEager(RuntimeSuite):
     runtime = TorchEager
+    needs_torch = True
+
+
+@pytest.mark.slow  # two compilations for every model
+class TestTorchCompile(RuntimeSuite):
+    runtime = TorchCompile
+    needs_torch = True
+
+
+class TestTorchCuda(RuntimeSuite):
+    runtime = TorchCuda
+    needs_torch = True
+
+
+@pytest.mark.slow
+class TestTorchCompileCuda(RuntimeSuite):
+    runtime = TorchCompileCuda
+    needs_torch = True
 
 
 def test_no_runtime_is_left_out() -> None:
     assert {suite.runtime.name for suite in RuntimeSuite.__subclasses__()} == set(RUNTIMES.names())
+
+
+def test_a_file_stands_for_the_plainest_runtime_that_loads_it() -> None:
+    assert runtimes_by_suffix() == {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
+    assert all(Path(f"model{RUNTIMES.get(name).suffix}").suffix in runtimes_by_suffix() for name in RUNTIMES)

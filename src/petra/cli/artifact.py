@@ -1,24 +1,17 @@
-"""petra verify, bench: judge a model file by itself, whoever made it."""
+"""petra verify, package: judge a model file by itself, whoever made it; compile one's own ahead of time."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 
-from petra.cli.output import JsonFlag, say, say_json
+from petra.cli.output import JsonFlag, note, say, say_json
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from petra.core.measurement import Measurement
-    from petra.measure.bench_main import Request
 
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 Runtime = Annotated[str | None, typer.Option(help="Runtime, instead of the one the file's suffix stands for.")]
@@ -40,15 +33,15 @@ def verify(
     - `petra verify petra-demo/export/knee/model.onnx --json`
     """
     checked = {"file": str(file), "bytes": _size(file), **_check_bundle(file)}
-    found = _inspect(file, runtime, threads)
+    found = inspect_file(file, runtime, threads)
     if as_json:
         say_json(checked | found)
         return
     say(f"{file}: {_bytes(checked['bytes'])}, {checked['bundle']}")
     for spec in found["inputs"]:
-        say(f"input   {spec['name']}: {spec['dtype']} {_shape(spec['shape'])}")
+        say(f"input   {spec['name']}: {spec['dtype']} {shape_text(spec['shape'])}")
     for run in found["runs"]:
-        shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in run["outputs"].items())
+        shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in run["outputs"].items())
         say(f"batch {run['batch']}: finite outputs {shapes}")
     if found["batch_difference"] > 0.01:
         say(f"note: an item's outputs depend on its batch, by {found['batch_difference']:.1%} of their spread")
@@ -57,49 +50,37 @@ def verify(
     say(f"ok, in a fresh process {'with' if found['torch_loaded'] else 'without'} torch")
 
 
-def bench(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Model files.")],
-    against: Annotated[Path | None, typer.Option(help="The file they are compared with, timed in turns.")] = None,
+def package(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt2", help="A program exported for a PyTorch runtime.")],
+    to: Annotated[Path | None, typer.Option(help="The package. Default: FILE.aot.pt2 beside it.")] = None,
     threads: Threads = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Items per call for latency.")] = 1,
-    throughput_batch: Annotated[int, typer.Option(min=1, help="Items per call for throughput.")] = 64,
-    runtime: Runtime = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure latency, throughput and memory of model files on random inputs of the shapes they declare.
+    """Compile a PyTorch program to native code for this machine's CPU, so that running it needs no compiler.
 
-    With --against, both files are timed in alternating blocks in one process: the ratio is what to trust on a machine
-    that is not idle.
+    The package is compared with the program once, here, where it was made. It contains a compiled library: load it
+    with torch._inductor.aoti_load_package, and only from people you trust. petra itself opens no such file; its
+    figures are those of the program it is made from, under the runtime torch.compile.
 
     For example:
 
-    - `petra bench model.onnx`
-    - `petra bench small.onnx tiny.onnx --against model.onnx --threads 2`
+    - `petra package model.pt2`
+    - `petra package model.pt2 --to fast.pt2 --threads 4`
     """
-    from petra.measure.bench_main import Request
-    from petra.measure.host import describe_host
+    from petra.measure.random_inputs import random_inputs
+    from petra.runtimes.base import InputSpec
+    from petra.runtimes.torch_ahead import compile_ahead
 
-    request = Request(
-        runtime="",
-        artifact="",
-        answer="",
-        data="",
-        threads=threads,
-        batch=batch,
-        throughput_batch=throughput_batch,
-        confirm=True,
-        host=str(describe_host()["id"]),
-    )
-    found = {str(file): _bench(file, against, runtime, request) for file in files}
+    target = to or file.with_suffix(".aot.pt2")
+    specs = [InputSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in inspect_file(file, "torch")["inputs"]]
+    note(f"compiling {file}")
+    difference = compile_ahead(file, target, random_inputs(specs, 5), threads=threads)
     if as_json:
-        plain = {name: {k: m.as_dict() for k, m in metrics.items()} for name, metrics in found.items()}
-        say_json({"against": str(against) if against else None, "threads": threads, "batch": batch, "files": plain})
+        say_json({"package": str(target), "bytes": _size(target), "relative_error": difference, "threads": threads})
         return
-    say(_bench_table(found, paired=against is not None))
-    say(f"{threads} thread(s); latency at batch {batch}, throughput at batch {throughput_batch}; random inputs")
-
-
-# ---- verify ----------------------------------------------------------------------------------------------------------
+    say(f"{target}: {_bytes(_size(target))}, for {threads} thread(s) of this machine's CPU")
+    say(f"agrees with {file}: root mean square difference over the outputs' spread at most {difference:.1e}")
+    say("it contains compiled code: petra does not load it, and nobody should from people they do not trust")
 
 
 def _size(file: Path) -> int:
@@ -108,13 +89,14 @@ def _size(file: Path) -> int:
     return file.stat().st_size
 
 
-def _runtime_of(file: Path, given: str | None) -> str:
-    from petra.runtimes.table import RUNTIMES
+def runtime_of(file: Path, given: str | None) -> str:
+    """The runtime `given`, or the one that the file's suffix stands for."""
+    from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
 
     if given is not None:
         RUNTIMES.get(given)
         return given
-    by_suffix = {RUNTIMES.get(name).suffix: name for name in RUNTIMES.names()}
+    by_suffix = runtimes_by_suffix()
     if file.suffix not in by_suffix:
         raise ConfigError(
             f"{file}: no runtime is known for {file.suffix or 'a name without suffix'}",
@@ -123,12 +105,13 @@ def _runtime_of(file: Path, given: str | None) -> str:
     return by_suffix[file.suffix]
 
 
-def _inspect(file: Path, runtime: str | None, threads: int) -> dict[str, Any]:
+def inspect_file(file: Path, runtime: str | None, threads: int = 1) -> dict[str, Any]:
+    """What `petra.measure.inspect_main` says of a file, tried in a fresh process."""
     from petra.measure.client import ask
     from petra.measure.inspect_main import InspectRequest
 
     _size(file)
-    request = InspectRequest(_runtime_of(file, runtime), str(file), threads=threads)
+    request = InspectRequest(runtime_of(file, runtime), str(file), threads=threads)
     return ask("petra.measure.inspect_main", asdict(request))
 
 
@@ -167,7 +150,8 @@ def _say_operators(operators: Mapping[str, Any]) -> None:
         )
 
 
-def _shape(sizes: list[int | None]) -> str:
+def shape_text(sizes: list[int | None]) -> str:
+    """'(batch, 3, 32, 32)', with ? for a size that is free."""
     names = ["?" if size is None else str(size) for size in sizes]
     return f"({', '.join(['batch', *names[1:]] if sizes and sizes[0] is None else names)})"
 
@@ -176,64 +160,3 @@ def _bytes(size: Any) -> str:
     from petra.report.units import si
 
     return si(float(size), "B")
-
-
-# ---- bench -----------------------------------------------------------------------------------------------------------
-
-
-def _bench(file: Path, against: Path | None, runtime: str | None, request: Request) -> dict[str, Measurement]:
-    """All measurements of one file; the ratios mean something only with `against`."""
-    import numpy as np
-
-    from petra.core.measurement import Measurement
-    from petra.measure.client import run_bench
-    from petra.measure.random_inputs import random_inputs
-    from petra.runtimes.base import InputSpec
-
-    inputs = _inspect(file, runtime, request.threads)["inputs"]
-    other = against or file
-    if against is not None and (wanted := _inspect(against, runtime, request.threads)["inputs"]) != inputs:
-        raise ConfigError(
-            f"{file} and {against} take different inputs: {_inputs(inputs)} and {_inputs(wanted)}",
-            hint="only models of one interface can be compared",
-        )
-    specs = [InputSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in inputs]
-    with tempfile.TemporaryDirectory(prefix="petra-inputs-") as data:
-        for name, array in random_inputs(specs, max(request.batch, request.throughput_batch)).items():
-            np.save(Path(data) / f"{name}.npy", array, allow_pickle=False)
-        ready = replace(
-            request,
-            runtime=_runtime_of(file, runtime),
-            artifact=str(file),
-            data=data,
-            baseline=str(other),
-            baseline_runtime=_runtime_of(other, runtime),
-        )
-        found = run_bench(ready)
-    if against is None:
-        found = {name: m for name, m in found.items() if not name.endswith("_ratio")}
-    return found | {"size_bytes": Measurement(float(file.stat().st_size), unit="B")}
-
-
-def _inputs(specs: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{s['name']} {s['dtype']} {_shape(s['shape'])}" for s in specs)
-
-
-def _bench_table(found: Mapping[str, Mapping[str, Measurement]], *, paired: bool) -> Table:
-    from petra.report.units import interval, value
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("file", overflow="fold")
-    titles = ["latency", "95th pct.", *(["latency ratio"] if paired else []), "throughput", "memory", "size"]
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
-    for name, metrics in found.items():
-        ratio = metrics.get("latency_ratio")
-        within = f" ({interval(ratio)})" if ratio and ratio.stderr else ""
-        table.add_row(
-            name,
-            *(value(m, metrics[m].mean) for m in ("latency_ms", "latency_p95_ms")),
-            *([f"{ratio.mean:.2f}x{within}"] if ratio else []),
-            *(value(m, metrics[m].mean) for m in ("throughput", "memory_mb", "size_bytes")),
-        )
-    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,8 +31,9 @@ def doctor(as_json: JsonFlag = False) -> None:
         f"torch    {found['versions'].get('torch', '')}, "
         f"bf16 {'in hardware' if found['fast_bf16'] else 'emulated: not used'}"
     )
+    say(f"compiler {found['compiler'] or 'none for C++'}")
     for name, version in found["runtimes"].items():
-        say(f"runtime  {name} {version or 'is not installed'}")
+        say(f"runtime  {name} {version or 'not here: ' + found['missing'][name]}")
     others = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v and k != "torch")
     say(f"versions Python {found['python']}, {others}")
     for warning in found["warnings"]:
@@ -53,9 +55,24 @@ def examine() -> dict[str, Any]:
     found["memory_free_gb"] = round(psutil.virtual_memory().available / 2**30, 1)
     found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     found["fast_bf16"] = has_fast_bf16("cuda" if found["gpus"] else "cpu")
-    found["runtimes"] = {name: RUNTIMES.get(name)().version() for name in RUNTIMES.names()}
+    runtimes = {name: RUNTIMES.get(name)() for name in RUNTIMES.names()}
+    lacking = {name: runtime.lacks() for name, runtime in runtimes.items()}
+    found["runtimes"] = {name: "" if lacking[name] else runtime.version() for name, runtime in runtimes.items()}
+    found["missing"] = {name: lacks for name, lacks in lacking.items() if lacks}
+    found["compiler"] = compiler()
     found["warnings"] = warnings(found)
     return found
+
+
+def compiler() -> str:
+    """The C++ compiler that torch.compile would use, as it names itself; '' when there is none."""
+    from petra.runtimes.torch_compile import cpp_compiler
+
+    path = cpp_compiler()
+    if not path:
+        return ""
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    return next(iter(said.splitlines()), path)
 
 
 def warnings(found: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from petra import __version__
-from petra.cli import artifact, doctor, methods, results, search
+from petra.cli import artifact, bench, doctor, methods, results, search
 from petra.cli.output import PetraGroup
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def _root(
 _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Search": (search.demo, search.run, search.resume),
     "Results": (results.show, results.report, results.export),
-    "Model files": (artifact.verify, artifact.bench),
+    "Model files": (artifact.verify, bench.bench, artifact.package),
     "About petra and this machine": (methods.methods, doctor.doctor),
 }
 for _panel, _commands in _PANELS.items():

@@ -143,8 +143,7 @@ def resume(
         note(f"search on with: petra resume {directory} --time '+10 min'")
         _conclude(directory, as_json=as_json)
         return
-    source = _source_of(directory)
-    _find_modules(*([Path(source)] if source else []))
+    find_study_modules(directory)
 
     from petra.api import resume_study
 
@@ -261,6 +260,12 @@ def _find_modules(*places: Path) -> None:
     for place in (Path.cwd(), *places):
         if str(place) not in sys.path:
             sys.path.insert(0, str(place))
+
+
+def find_study_modules(directory: Path) -> None:
+    """Make what the file of the study in `directory` names importable, wherever this runs."""
+    source = _source_of(directory)
+    _find_modules(*([Path(source)] if source else []))
 
 
 def _remember_source(study: Study, place: Path) -> None:

@@ -20,6 +20,9 @@ from petra.measure import protocol as timing
 from petra.runtimes.base import Arrays, Session
 from petra.runtimes.table import RUNTIMES
 
+PREDICTION_BATCH = 256
+"""Items predicted at once. Parity compares predictions made in the same batches."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -49,10 +52,13 @@ def load_inputs(directory: Path) -> Arrays:
 
 
 def take(inputs: Mapping[str, np.ndarray], start: int, count: int) -> Arrays:
-    """`count` items from `start`, wrapping around at the end so that any batch size can be timed."""
+    """`count` items from `start`, wrapping around at the end so that any batch size can be timed.
+
+    Copies, because some runtimes copy what is read-only, as memory-mapped arrays are, in every call.
+    """
     n = len(next(iter(inputs.values())))
     if start + count <= n:
-        return {k: np.ascontiguousarray(v[start : start + count]) for k, v in inputs.items()}
+        return {k: np.array(v[start : start + count], order="C") for k, v in inputs.items()}
     index = np.arange(start, start + count) % n
     return {k: np.ascontiguousarray(v[index]) for k, v in inputs.items()}
 
@@ -62,7 +68,7 @@ def pick(outputs: Arrays) -> np.ndarray:
     return outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))
 
 
-def predict(session: Session, inputs: Mapping[str, np.ndarray], batch: int = 250) -> np.ndarray:
+def predict(session: Session, inputs: Mapping[str, np.ndarray], batch: int = PREDICTION_BATCH) -> np.ndarray:
     """All predictions of a split, (n, ...)."""
     n = len(next(iter(inputs.values())))
     parts = [pick(session.run(take(inputs, i, min(batch, n - i)))) for i in range(0, n, batch)]

@@ -42,23 +42,35 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def gpus() -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs the driver knows, without loading CUDA."""
+    found = []
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in file.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "Model":
+                found.append(value.strip())
+    return tuple(found)
+
+
 def describe_host() -> dict[str, object]:
-    """CPU model, cores, memory, instruction sets, versions; `id` is a short hash of what decides speed."""
+    """CPU model, cores, memory, GPUs, instruction sets, versions; `id` is a short hash of what decides speed."""
     import psutil
 
     model, flags = _cpuinfo()
     sets = {name: flag in flags for name, flag in INSTRUCTION_SETS.items()}
     present = [name for name, has in sets.items() if has]
-    identity = f"{model}|{cores()}|{present}|{platform.machine()}"
+    identity = "|".join([model, str(cores()), str(present), platform.machine(), *gpus()])
     return {
         "id": hashlib.sha256(identity.encode()).hexdigest()[:8],
         "cpu": model,
         "cores": cores(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": list(gpus()),
         "instruction_sets": sets,
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("torch", "torchao", "onnxruntime", "onnx", "petra")},
+        "versions": {name: _version(name) for name in ("torch", "torchao", "onnxruntime", "openvino", "onnx", "petra")},
     }
 
 

@@ -52,7 +52,7 @@ def inspect(request: InspectRequest) -> dict[str, object]:
         "runs": runs,
         "batch_difference": difference,
     }
-    if Path(request.artifact).suffix == ".onnx":
+    if request.runtime == "onnxruntime":
         from petra.runtimes.onnx_inspect import count_operators
 
         answer["operators"] = asdict(count_operators(Path(request.artifact)))

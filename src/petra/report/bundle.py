@@ -19,7 +19,7 @@ from petra.core.objective import Metrics
 from petra.report.card import model_card
 from petra.report.record import StudyRecord
 from petra.runtimes.base import InputSpec
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
 
 if TYPE_CHECKING:
     from petra.report.front import Member
@@ -72,8 +72,9 @@ def shipped_files(member: Member) -> list[Path]:
 
 
 def _formats() -> dict[str, str]:
-    """File kind -> the runtime that writes it."""
-    return {RUNTIMES.get(name).suffix.removeprefix("."): name for name in RUNTIMES.names()}
+    """File kind -> the runtime that writes it, the plainest of several."""
+    found = runtimes_by_suffix().items()
+    return {suffix.removeprefix("."): name for suffix, name in found if RUNTIMES.get(name).suffix == suffix}
 
 
 def _place(member: Member, path: str | Path, format: str | None) -> Path:

@@ -47,7 +47,7 @@ def model_card(
         "## Measured on",
         _host(record),
         "## How to run it",
-        f"```python\n{snippet(file, inputs)}\n```",
+        f"```python\n{snippet(file, inputs, record.config.target.runtime)}\n```",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -61,9 +61,20 @@ def subject(record: StudyRecord) -> str:
     return record.directory.resolve().name
 
 
-def snippet(file: str, inputs: tuple[InputSpec, ...]) -> str:
-    """A few lines of Python that run the file on zeros."""
+def snippet(file: str, inputs: tuple[InputSpec, ...], runtime: str) -> str:
+    """A few lines of Python that run the file on zeros, with the library it was measured with."""
     arrays = [f'    "{i.name}": np.zeros({_shape(i)}, np.{i.dtype}),' for i in inputs]
+    if runtime == "openvino":
+        return "\n".join(
+            [
+                "import numpy as np",
+                "import openvino",
+                f'model = openvino.Core().compile_model("{file}", "CPU", {{"PERFORMANCE_HINT": "LATENCY"}})',
+                "outputs = model({",
+                *arrays,
+                "})  # the first dimension is the batch, of any size",
+            ]
+        )
     if Path(file).suffix == ".onnx":
         return "\n".join(
             [

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from petra.core.errors import ArtifactError, PetraError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -43,6 +45,10 @@ class InputSpec:
     shape: tuple[int | None, ...]
 
 
+class RuntimeUnavailable(PetraError):
+    """This machine lacks something a runtime needs: a library, a compiler, a GPU."""
+
+
 class Session(ABC):
     """A loaded artifact."""
 
@@ -57,14 +63,32 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Outputs by name, batch first. Raises ArtifactError when the inputs do not fit."""
+        """Outputs by name, batch first. Raises ArtifactError when the inputs do not fit.
+
+        Arrays go in and come out in the host's memory, and the outputs are complete when it returns: on a GPU, the
+        transfers are part of a run.
+        """
+
+    def in_order(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The arrays in the order of `input_names`. Raises ArtifactError when one is missing."""
+        try:
+            return [inputs[name] for name in self.input_names]
+        except KeyError:
+            raise ArtifactError(
+                f"the artifact wants inputs {sorted(self.input_names)}, got {sorted(inputs)}",
+                hint="was it exported from a model with other inputs?",
+            ) from None
 
 
 class Runtime(ABC):
-    """One way to ship a model. `suffix` is the file name extension of the artifact's main file."""
+    """One way to ship a model.
+
+    `suffix` is the file name extension of the artifact's main file, `reads` are further ones that `load` accepts.
+    """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
@@ -75,8 +99,39 @@ class Runtime(ABC):
 
     @abstractmethod
     def load(self, path: Path, *, threads: int) -> Session:
-        """Open an artifact. Runs no code from it. Raises ArtifactError when it is missing or corrupt."""
+        """Open an artifact. Runs no code from it. Raises ArtifactError when it is missing or corrupt, and
+        RuntimeUnavailable or MissingExtra when this machine cannot run it."""
 
     @abstractmethod
     def version(self) -> str:
         """The runtime library's version, '' when it is not installed."""
+
+    def lacks(self) -> str:
+        """What this machine lacks to run artifacts, in a few words; '' when nothing."""
+        return "" if self.version() else "not installed"
+
+    def require(self) -> None:
+        """Raise RuntimeUnavailable when this machine lacks something."""
+        if missing := self.lacks():
+            raise RuntimeUnavailable(f"the runtime {self.name} cannot run here: {missing}", hint="see `petra doctor`")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something, at most 300 characters; its type when none does."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:300]
+
+
+def must_exist(path: Path, suffix: str) -> None:
+    """Raise ArtifactError unless `path` is a file."""
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file", hint=f"give the path of an exported {suffix} file")
+
+
+def does_not_run(runtime: str, names: tuple[str, ...], arrays: list[np.ndarray], error: BaseException) -> ArtifactError:
+    """The error of a session that cannot run on these inputs."""
+    shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
+    return ArtifactError(
+        f"{runtime} cannot run the model on inputs of shapes {shapes}: {first_line(error)}",
+        hint="do the inputs have the shapes and types the file declares?",
+    )

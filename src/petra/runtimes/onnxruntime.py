@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from petra.core.errors import ArtifactError
-from petra.runtimes.base import Arrays, InputSpec, Runtime, Session
+from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, first_line, must_exist
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,13 +32,12 @@ class OnnxSession(Session):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        if not path.is_file():
-            raise ArtifactError(f"{path}: no such file", hint="give the path of an exported .onnx file")
+        must_exist(path, OnnxRuntime.suffix)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except _load_errors() as error:
             raise ArtifactError(
-                f"{path}: ONNX Runtime cannot load this file: {_first_line(error)}",
+                f"{path}: ONNX Runtime cannot load this file: {first_line(error)}",
                 hint="the file is corrupt or not an ONNX model; export it again",
             ) from error
         self._inputs = {i.name: i for i in self._session.get_inputs()}
@@ -58,20 +57,11 @@ class OnnxSession(Session):
         return tuple(specs)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        missing = set(self._inputs) - set(inputs)
-        if missing:
-            raise ArtifactError(
-                f"the artifact wants inputs {sorted(self._inputs)}, got {sorted(inputs)}",
-                hint="was it exported from a model with other inputs?",
-            )
+        arrays = self.in_order(inputs)
         try:
-            values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
+            values = self._session.run(self._outputs, dict(zip(self._inputs, arrays, strict=True)))
         except _run_errors() as error:
-            shapes = {name: inputs[name].shape for name in self._inputs}
-            raise ArtifactError(
-                f"ONNX Runtime cannot run the model on inputs of shapes {shapes}: {_first_line(error)}",
-                hint="do the inputs have the shapes and types the file declares?",
-            ) from error
+            raise does_not_run("ONNX Runtime", self.input_names, arrays, error) from error
         return dict(zip(self._outputs, values, strict=True))
 
 
@@ -88,10 +78,6 @@ def _run_errors() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (state.Fail, state.InvalidArgument, state.RuntimeException)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
 
 
 class OnnxRuntime(Runtime):

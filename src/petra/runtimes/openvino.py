@@ -1,0 +1,109 @@
+"""OpenVINO on the CPU: the same lean ``.onnx`` file that ONNX Runtime runs, read by OpenVINO itself.
+
+OpenVINO's own format is not what ships: for a small int8 network its ``.xml`` alone is larger than the whole ONNX file.
+Models in it (``.xml`` with a ``.bin`` beside it) that come from elsewhere can be loaded and measured, though.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from petra.core.errors import ArtifactError, MissingExtra
+from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, first_line, must_exist
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from petra.tasks.inputs import Inputs
+
+
+class OpenVinoSession(Session):
+    """A model compiled for the CPU: one stream, a fixed number of threads, float arithmetic in fp32.
+
+    Without the precision hint, OpenVINO computes float models in bf16 on CPUs that have it, and results would differ
+    from machine to machine. Threads are not bound to cores, as in the other runtimes.
+    """
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise MissingExtra("openvino", extra="openvino") from None
+        must_exist(path, OpenVino.suffix)
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,
+        }
+        core = openvino.Core()
+        try:
+            compiled = core.compile_model(core.read_model(path), "CPU", settings)
+            self._inputs = tuple(_spec(port) for port in compiled.inputs)
+            self._outputs = tuple(port.get_any_name() for port in compiled.outputs)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{path}: OpenVINO cannot load this file: {_reason(error)}",
+                hint="the file is corrupt or no model that OpenVINO reads; export it again",
+            ) from error
+        self._names = tuple(spec.name for spec in self._inputs)
+        self._request = compiled.create_infer_request()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return self._names
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        return self._inputs
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        arrays = self.in_order(inputs)
+        try:
+            outputs = self._request.infer(dict(enumerate(arrays)), share_inputs=True)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise does_not_run("OpenVINO", self._names, arrays, error) from error
+        return {name: outputs[i] for i, name in enumerate(self._outputs)}
+
+
+def _spec(port: Any) -> InputSpec:
+    shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
+    return InputSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, shape)
+
+
+def _reason(error: RuntimeError) -> str:
+    """OpenVINO's messages begin with where in its sources they were raised; the reason comes after that."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Exception from", "Check ", "src/"))]
+    return (said or lines or [first_line(error)])[0][:300]
+
+
+class OpenVino(Runtime):
+    """Intel's runtime. Static int8 models run in integer kernels; strong at large batches."""
+
+    name: ClassVar[str] = "openvino"
+    suffix: ClassVar[str] = ".onnx"
+    reads: ClassVar[tuple[str, ...]] = (".xml",)
+
+    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
+        from petra.runtimes.onnx_export import export_onnx
+
+        return [export_onnx(model, example, path)]
+
+    def load(self, path: Path, *, threads: int) -> Session:
+        return OpenVinoSession(path, threads=threads)
+
+    def version(self) -> str:
+        try:
+            return metadata.version("openvino")
+        except metadata.PackageNotFoundError:
+            return ""
+
+    def lacks(self) -> str:
+        return "" if self.version() else "not installed: pip install 'petra[openvino]'"

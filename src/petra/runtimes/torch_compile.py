@@ -1,0 +1,79 @@
+"""`torch.compile`: the same safe ``.pt2`` program as eager PyTorch's, compiled to native code where it is loaded.
+
+What ships is the program, not what was compiled from it: a compiled library is code, and opening one that somebody else
+made would run theirs. `petra.runtimes.torch_ahead` makes such a library of one's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from petra.runtimes.base import Session
+from petra.runtimes.torch_eager import TorchEager
+from petra.runtimes.torch_program import ProgramSession
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class TorchCompile(TorchEager):
+    """TorchInductor on the CPU, weights as constants. Needs a C++ compiler where the model runs.
+
+    Static int8 models run in oneDNN's integer kernels here. It compiles on the first run with a batch of one, and again
+    for larger ones, for seconds to minutes: timing leaves that out, peak memory does not.
+    """
+
+    name: ClassVar[str] = "torch.compile"
+
+    def load(self, path: Path, *, threads: int) -> Session:
+        self.require()
+        return ProgramSession(path, threads=threads, device=self.device, prepare=self._compiled)
+
+    def _compiled(self, module: nn.Module) -> Callable[..., object]:
+        import torch
+        from torch._inductor import config
+
+        on_cpu = self.device == "cpu"
+        # Threads to compile with are enough: worker processes would still be starting while something is timed.
+        settings = {"freezing": True, "compile_threads": 1} if on_cpu else {}
+        # On a GPU, CUDA graphs: one per batch size, so that small batches do not wait for kernels to be launched.
+        compiled = torch.compile(module, mode=None if on_cpu else "reduce-overhead")
+        known: set[int] = set()
+
+        def call(*args: Tensor, **kwargs: Tensor) -> object:
+            batch = next(iter((*args, *kwargs.values()))).shape[0]
+            if batch in known:
+                return compiled(*args, **kwargs)
+            with config.patch(settings), warnings.catch_warnings():  # it may compile; options= would not reach Dynamo
+                warnings.simplefilter("ignore")
+                result = compiled(*args, **kwargs)
+            known.add(batch)
+            return result
+
+        return call
+
+    def lacks(self) -> str:
+        return super().lacks() or ("" if cpp_compiler() else f"no C++ compiler ({_wanted()}), which CXX may name")
+
+
+class TorchCompileCuda(TorchCompile):
+    """TorchInductor on an NVIDIA GPU: Triton kernels, replayed as CUDA graphs."""
+
+    name: ClassVar[str] = "torch.compile.cuda"
+    device: ClassVar[str] = "cuda"
+
+
+def _wanted() -> str:
+    """The compiler that PyTorch looks for."""
+    return os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+
+
+def cpp_compiler() -> str:
+    """Path of the C++ compiler that PyTorch would use, '' when there is none."""
+    return shutil.which(_wanted()) or ""

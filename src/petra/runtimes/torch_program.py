@@ -1,0 +1,207 @@
+"""What the PyTorch runtimes share: a ``torch.export`` program in a ``.pt2`` file, and a session that runs it.
+
+The file is reloaded without the model's Python class, after `refuse_code` has looked at it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from petra.core.errors import ArtifactError, ExportError
+from petra.runtimes.base import Arrays, InputSpec, Session, does_not_run, first_line, must_exist
+from petra.runtimes.torch_archive import refuse_code
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from petra.tasks.inputs import Inputs
+
+SUFFIX = ".pt2"
+
+# Where a graph's nodes came from: source paths and lines, which nobody who runs the file needs.
+_ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom", "from_node")
+
+
+def export_program(model: nn.Module, example: Inputs, path: Path) -> Path:
+    """Write `model` to `path` with a free batch size, to be called as the model is: ``model(x)``, ``model(**inputs)``.
+
+    Outputs other than tensors, tuples, lists and dicts (Hugging Face's, say) become dicts. The file holds operators
+    and weights, no sample data and no source locations. Raises ExportError when the model cannot be captured.
+    """
+    import torch
+    from torch._dynamo.exc import TorchDynamoException
+
+    from petra.tasks.inputs import batch_size, map_inputs, named
+
+    if batch_size(example) == 1:  # tracing would fix a dimension of one
+        example = map_inputs(example, lambda tensor: torch.cat([tensor, tensor]))
+    tensors = named(example)
+    args, kwargs = ((), tensors) if isinstance(example, dict) else (tuple(tensors.values()), {})
+    free = {name: {0: torch.export.Dim.DYNAMIC} for name in tensors}
+    try:
+        shapes = free if kwargs else tuple(free.values())
+        program = torch.export.export(_plain(model, example), args, kwargs, dynamic_shapes=shapes)
+    except (TorchDynamoException, RuntimeError, ValueError, TypeError) as error:
+        raise ExportError(
+            f"torch.export cannot capture this model: {type(error).__name__}: {first_line(error)}",
+            hint="the forward pass must not depend on the batch size or on the values of its inputs",
+        ) from error
+    _strip(program)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.export.save(program, str(path))
+    return path
+
+
+def _plain(model: nn.Module, example: Inputs) -> nn.Module:
+    """The model itself where its outputs are built-in containers, else a module of the same signature whose are.
+
+    A traced graph comes back without the weights that it no longer reads, such as those a quantizer replaced by codes.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from petra.tasks.inputs import call, map_inputs, named_outputs
+
+    if isinstance(model, torch.fx.GraphModule):
+        traced = torch.fx.GraphModule(model, copy.deepcopy(model.graph))
+        traced.graph.eliminate_dead_code()
+        return torch.fx.GraphModule(traced, traced.graph)
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:  # shapes and types, no arithmetic
+        kind = type(call(model, map_inputs(example, fake.from_tensor)))
+    if kind in (tuple, list, dict) or issubclass(kind, torch.Tensor):
+        return model
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.training = False
+            self.model = model
+
+        def forward(self, *args: Tensor, **kwargs: Tensor) -> dict[str, Tensor]:
+            return named_outputs(self.model(*args, **kwargs))
+
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    Plain.forward.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
+    return Plain()
+
+
+def _strip(program: torch.export.ExportedProgram) -> None:
+    """Take out sample inputs, guards and source locations."""
+    import torch
+
+    program.example_inputs = None
+    program._guards_code = []
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                for key in _ORIGINS:
+                    node.meta.pop(key, None)
+
+
+def load_program(path: Path) -> torch.export.ExportedProgram:
+    """Open an archive that petra exported. Raises ArtifactError when it is missing, corrupt or could run code."""
+    import torch
+
+    must_exist(path, SUFFIX)
+    refuse_code(path)
+    _register_operators()
+    try:
+        return torch.export.load(str(path))
+    except (RuntimeError, ValueError, KeyError, AssertionError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path}: torch cannot load this program: {first_line(error)}", hint="export the model again"
+        ) from error
+
+
+def _register_operators() -> None:
+    """Importing these makes the operators of quantized programs known to torch."""
+    import torchao.quantization.pt2e  # noqa: F401
+
+    import petra.model.quantized  # noqa: F401
+
+
+class ProgramSession(Session):
+    """A program run by PyTorch on `device`, as it is or as what `prepare` makes of its module."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int,
+        device: str = "cpu",
+        prepare: Callable[[nn.Module], Callable[..., object]] | None = None,
+    ) -> None:
+        import torch
+        from torch.export.passes import move_to_device_pass
+
+        torch.set_num_threads(threads)
+        program = load_program(path)
+        if device != "cpu":
+            program = move_to_device_pass(program, device)
+        module = program.module(check_guards=False)
+        self._call: Callable[..., object] = prepare(module) if prepare else module
+        self._device = device
+        self.keyed = bool(program.call_spec.in_spec.child(1).num_children)
+        self._names = _argument_names(program)
+        self._specs = _argument_specs(program, self._names)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return self._names
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        return self._specs
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        import torch
+
+        from petra.tasks.inputs import named_outputs
+
+        arrays = self.in_order(inputs)
+        tensors = [torch.from_numpy(array).to(self._device) for array in arrays]
+        try:
+            with torch.inference_mode():
+                if self.keyed:
+                    value = self._call(**dict(zip(self._names, tensors, strict=True)))
+                else:
+                    value = self._call(*tensors)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise does_not_run("PyTorch", self._names, arrays, error) from error
+        return {name: _array(tensor) for name, tensor in named_outputs(value).items()}
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """On the host, which waits for the device; what NumPy has no type for becomes float32."""
+    import torch
+
+    array: np.ndarray = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
+    return array
+
+
+def _argument_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """Input names as `petra.tasks.inputs.named` gives them, from the program's calling convention."""
+    spec = program.call_spec.in_spec
+    args, kwargs = spec.child(0), spec.child(1)
+    if kwargs.num_children:
+        return tuple(kwargs.context)
+    n = args.num_children
+    return ("input",) if n == 1 else tuple(f"input_{i}" for i in range(n))
+
+
+def _argument_specs(program: torch.export.ExportedProgram, names: tuple[str, ...]) -> tuple[InputSpec, ...]:
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    specs = []
+    for name, wanted in zip(names, program.graph_signature.user_inputs, strict=True):
+        value = nodes[str(wanted)].meta["val"]
+        shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+        specs.append(InputSpec(name, str(value.dtype).removeprefix("torch."), shape))
+    return tuple(specs)
