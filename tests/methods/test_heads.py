@@ -276,11 +276,24 @@ def test_what_has_no_heads_is_refused() -> None:
         HeadPrune().apply(model, context(model, task))
 
 
-def test_heads_counted_on_by_the_models_code_are_refused_with_the_reason() -> None:
-    """A fused projection whose output is reshaped to the stream's width: without a head it does not fit."""
-    from petra.testing.architectures.tokens import fused_qkv
+class CountedOn(nn.Module):
+    """Attention whose heads are put together by the width of the stream: with one head less they do not fill it."""
 
-    model, task = fused_qkv()
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.width = 4, 4, 16
+        self.qkv, self.out, self.head = nn.Linear(16, 48), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.head((x + self.out(attended.reshape(n, t, self.width))).mean(1))
+
+
+def test_heads_counted_on_by_the_models_code_are_refused_with_the_reason() -> None:
+    model, x, y = nn.Sequential(CountedOn()).eval(), zoo.rows(32, 5, 16), torch.arange(32) % 3
+    task = classification((x, y), (x, y), (x, y))
     before = fingerprint(model)
     with pytest.raises(StageRefused, match="no longer runs"):
         HeadPrune().apply(model, context(model, task))
