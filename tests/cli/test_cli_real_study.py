@@ -109,5 +109,6 @@ def test_a_real_export_verifies(resumed: tuple[Path, dict[str, object]], tmp_pat
     assert found["bundle"] == "the file that model.metrics.json describes"
     member = Front.load(directory).pick("smallest")
     assert found["bytes"] == member.trial.metrics["size_bytes"].mean
-    if any(stage.kind == "quantize.static" for stage in member.trial.pipeline):
-        assert found["operators"]["integer"] == found["operators"]["compute"] == 3
+    if member.trial.pipeline.stages[-1].kind == "quantize.static":
+        assert found["operators"]["compute"] == 3
+        assert found["operators"]["integer"] == len(member.trial.trace[-1].touched)

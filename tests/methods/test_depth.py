@@ -32,19 +32,25 @@ def test_the_blocks_of_a_resnet_that_keep_their_shape() -> None:
     assert set(found) == expected
 
 
-def test_the_least_missed_block_goes_by_brute_force() -> None:
+@pytest.mark.parametrize("per", ["block", "weight"])
+def test_the_least_missed_block_goes_by_brute_force(per: str) -> None:
     """Against leaving every block out by hand and comparing predictions on the very same items."""
-    pruned, trace = DepthPrune(blocks=1, per="block").apply(copy.deepcopy(MODEL), CONTEXT)
-    inputs, _ = next(TASK.train.batches(256, seed=CONTEXT.seed_for("probe")))
-    distances = {}
+    model: Any = copy.deepcopy(MODEL)
+    torch.manual_seed(0)
+    model.block2.conv1, model.block2.bn1 = nn.Conv2d(16, 2, 3, padding=1), nn.BatchNorm2d(2).eval()
+    model.block2.conv2 = nn.Conv2d(2, 16, 3, padding=1)
+    context = Context(task=TASK, teacher=copy.deepcopy(model), seed=1)
+    pruned, trace = DepthPrune(blocks=1, per=per).apply(copy.deepcopy(model), context)
+    inputs, _ = next(TASK.train.batches(256, seed=context.seed_for("probe")))
+    costs = {}
     with torch.no_grad():
         for name in ("block1", "block2", "block3"):
-            without = copy.deepcopy(MODEL)
+            without = copy.deepcopy(model)
             setattr(without, name, nn.Identity())
-            distances[name] = float(
-                TASK.distillation(without(inputs), MODEL(inputs), temperature=TEMPERATURE)  # type: ignore[arg-type]
-            )
-    assert trace.touched == (min(distances, key=distances.__getitem__),)
+            distance = float(TASK.distillation(without(inputs), model(inputs), temperature=TEMPERATURE))
+            weights = sum(p.numel() for p in getattr(model, name).parameters())
+            costs[name] = distance / (weights if per == "weight" else 1)
+    assert trace.touched == (min(costs, key=costs.__getitem__),)
     assert isinstance(pruned.get_submodule(trace.touched[0]), nn.Identity)
 
 

@@ -15,7 +15,7 @@ from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.prune.graph import BREAKAGE, first_line
 from petra.model.attention import mixes, upstream
-from petra.model.surgery import differentiable, evaluating, layer_shapes, replace_module, tensors_in
+from petra.model.surgery import count_parameters, differentiable, evaluating, layer_shapes, replace_module, tensors_in
 from petra.space.domains import Choice, Integer
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
@@ -197,7 +197,8 @@ class DepthPrune(Stage):
 
     Greedy: every remaining block is left out in turn, the distance of the model's predictions to those with it is
     measured on training items (softened KL divergence, or squared distance for regression), and the block with the
-    smallest distance, or the smallest per activation saved, goes (compare Chen & Zhao 2018, Shortened LLaMA 2024).
+    smallest distance, or the smallest per activation or weight saved, goes (compare Chen & Zhao 2018, Shortened LLaMA
+    2024).
 
     When it helps: latency, more than the same share of channels does, because every kernel of the block disappears;
     deep residual networks and transformers; follow it with distillation. When it does not: shallow or plain networks,
@@ -210,7 +211,9 @@ class DepthPrune(Stage):
 
     blocks: int = parameter(1, Integer(1, 4), "how many blocks go", limits=Integer(1, 1000))
     per: str = parameter(
-        "activation", Choice(("block", "activation")), "distance counted per block or per activation element saved"
+        "activation",
+        Choice(("block", "activation", "weight")),
+        "distance counted per block, per activation element saved (latency), or per weight saved (size)",
     )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
@@ -227,7 +230,11 @@ class DepthPrune(Stage):
                 + (", ".join(candidates) or "there is none")
                 + "".join(f"; {path} is {why}" for path, why in list(skipped.items())[:3]),
             )
-        saved = _activations(model, inputs, candidates) if self.per == "activation" else dict.fromkeys(candidates, 1)
+        saved = dict.fromkeys(candidates, 1)
+        if self.per == "activation":
+            saved = _activations(model, inputs, candidates)
+        elif self.per == "weight":
+            saved = {path: count_parameters(model.get_submodule(path)) for path in candidates}
         removed: dict[str, float] = {}
         for step in range(self.blocks):
             context.progress(step, self.blocks, "choosing blocks")
