@@ -242,6 +242,44 @@ def test_a_relu_before_a_quantize_goes_or_becomes_a_clip_of_codes(zero_point: in
     np.testing.assert_array_equal(got, expected)
 
 
+def padded_convolution(amounts: list[int], value: int, *, twice: bool = False) -> onnx.ModelProto:
+    """x -> codes -> Pad -> dequantize -> 2x2 convolution of stride 2 with one pixel of padding of its own."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("Pad", ["q", "p", "v"], ["m"]),
+        helper.make_node("DequantizeLinear", ["m", "s", "z"], ["d"]),
+        helper.make_node("Conv", ["d", "w"], ["c"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Conv", ["d", "w"], ["e"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Add", ["c", "e"] if twice else ["c", "c"], ["y"]),
+    ]
+    channels = 3 + amounts[1] + amounts[5]
+    weight = np.random.default_rng(1).normal(size=(2, channels, 2, 2)).astype(np.float32)
+    constants = {**SCALE, "p": np.array(amounts), "v": np.uint8(value), "w": weight}
+    return graph_of(nodes[:4] + (nodes[4:5] if twice else []) + nodes[5:], constants)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "value", "twice", "pads"),
+    [
+        ([0, 0, 0, 0, 0, 0, 1, 1], 100, False, 0),  # zeros around the image: the convolution's own
+        ([0, 0, 2, 0, 0, 0, 0, 3], 100, False, 0),
+        ([0, 0, 0, 0, 0, 0, 1, 1], 90, False, 1),  # not zeros
+        ([0, 1, 0, 0, 0, 1, 1, 1], 100, False, 1),  # channels too
+        ([0, 0, -1, 0, 0, 0, 1, 1], 100, False, 1),  # a crop
+        ([0, 0, 0, 0, 0, 0, 1, 1], 100, True, 1),  # another reader
+    ],
+)
+def test_convolutions_pad_themselves(amounts: list[int], value: int, twice: bool, pads: int) -> None:
+    model = padded_convolution(amounts, value, twice=twice)
+    x = np.random.default_rng(0).normal(0, 3, (2, 3, 4, 4)).astype(np.float32)
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    onnx_codes.pad_in_convolutions(model.graph)
+    onnx.checker.check_model(model)
+    assert Counter(node.op_type for node in model.graph.node)["Pad"] == pads
+    (got,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_equal_constants_are_stored_once() -> None:
     nodes = [helper.make_node("Add", ["x", "a"], ["t"]), helper.make_node("Mul", ["t", "b"], ["y"])]
     model = graph_of(nodes, {"a": np.ones(4, np.float32), "b": np.ones(4, np.float32)})

@@ -136,6 +136,44 @@ def _on_codes(graph: GraphProto, node: NodeProto, scale: float, zero_point: Arra
     return True
 
 
+def pad_in_convolutions(graph: GraphProto) -> None:
+    """Pad -> Conv, or Pad -> dequantize -> Conv, where zeros are padded around the image: the convolution pads itself.
+
+    Networks from TensorFlow need it: their 'same' padding of strided convolutions is not symmetric.
+    """
+    constants = constants_of(graph)
+    for node in list(graph.node):
+        if node.op_type != "Conv" or attribute_of(node, "auto_pad", b"NOTSET") != b"NOTSET":
+            continue
+        producer, readers = producers(graph), consumers(graph)
+        chain = [producer.get(node.input[0])]
+        if chain[0] is not None and chain[0].op_type == "DequantizeLinear":
+            chain.append(producer.get(chain[0].input[0]))
+        pad, reader = chain[-1], chain[0] if len(chain) == 2 else node
+        if pad is None or pad.op_type != "Pad" or attribute_of(pad, "mode", b"constant") != b"constant":
+            continue
+        if any(link is None or len(readers[link.output[0]]) != 1 for link in chain) or any(pad.input[3:]):
+            continue
+        zero = constants.get(reader.input[2]) if reader is not node else None
+        value = constants.get(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.zeros(())
+        amounts = constants.get(pad.input[1])
+        if amounts is None or value is None or (reader is not node and zero is None):
+            continue
+        if float(value.item()) != (0.0 if zero is None else float(zero.item())):
+            continue
+        before, after = amounts[: len(amounts) // 2], amounts[len(amounts) // 2 :]
+        around = [*map(int, before[2:]), *map(int, after[2:])]
+        if before[:2].any() or after[:2].any() or min(around) < 0:
+            continue
+        own = list(attribute_of(node, "pads", [0] * len(around)))
+        kept = [attribute for attribute in node.attribute if attribute.name != "pads"]
+        pads = onnx.helper.make_attribute("pads", [a + b for a, b in zip(own, around, strict=True)])
+        del node.attribute[:]
+        node.attribute.extend([*kept, pads])
+        reader.input[0] = pad.input[0]
+        graph.node.remove(pad)
+
+
 def drop_saturated_clips(graph: GraphProto) -> bool:
     """Remove a Relu or Clip before a quantize, whose codes saturate there anyway; else clip the codes instead."""
     producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)

@@ -35,6 +35,7 @@ def make_lean(model: ModelProto) -> None:
     for rewrite in (onnx_codes.drop_saturated_clips, onnx_codes.work_on_codes):
         while rewrite(graph):
             pass
+    onnx_codes.pad_in_convolutions(graph)
     drop_unused(model)
     merge_slices(graph)
     onnx_codes.quantize_gemm_biases(graph)
