@@ -19,7 +19,17 @@ SOURCE_NOTE = "source_path"  # where the study file lay, so that `resume` finds 
 DEMO_TIME = "150 s"
 DEMO_CONSTRAINT = "quality >= baseline - 0.03"
 # An epoch of a thousand digits is a fraction of a second and a dozen steps: the usual few repair nothing.
-DEMO_RANGES: dict[str, dict[str, Any]] = {name: {"epochs": [5, 20], "batch_size": 64} for name in ("tune", "distill")}
+DEMO_TRAINING: dict[str, Any] = {"epochs": [5, 20], "batch_size": 64, "penalty": "none", "mixup": 0.0}
+# What a small convolutional network has use for.
+DEMO_STAGES: dict[str, dict[str, Any]] = {
+    "tune": DEMO_TRAINING,
+    "distill": DEMO_TRAINING,
+    "prune.structured": {"importance": ["magnitude", "taylor", "fpgm", "lamp"], "schedule": "one_shot"},
+    "prune.depth": {},
+    "lowrank.svd": {"epochs": 0},
+    "repair.reconstruct": {},
+    "quantize.static": {"equalize": "none", "embeddings": "float"},
+}
 # Where the search starts: quantization alone, and the usual recipe.
 DEMO_INITIAL: list[list[Any]] = [
     ["quantize.static"],
@@ -50,14 +60,13 @@ def demo(
     - `petra demo --workdir /tmp/try --time "5 min"`
     """
     from petra.config import parse_config
-    from petra.methods.table import STAGES
     from petra.store.store import Store
 
     data = {
         "workload": "digits",
         "constraints": (DEMO_CONSTRAINT,),
         "budget": {"time": time},
-        "space": {"stages": {name: {} for name in STAGES.names()} | DEMO_RANGES, "initial": DEMO_INITIAL},
+        "space": {"stages": DEMO_STAGES, "initial": DEMO_INITIAL},
         "workdir": str(workdir),
     }
     config = parse_config(data, where="demo")
