@@ -146,32 +146,38 @@ def pad_in_convolutions(graph: GraphProto) -> None:
         if node.op_type != "Conv" or attribute_of(node, "auto_pad", b"NOTSET") != b"NOTSET":
             continue
         producer, readers = producers(graph), consumers(graph)
-        chain = [producer.get(node.input[0])]
-        if chain[0] is not None and chain[0].op_type == "DequantizeLinear":
-            chain.append(producer.get(chain[0].input[0]))
-        pad, reader = chain[-1], chain[0] if len(chain) == 2 else node
-        if pad is None or pad.op_type != "Pad" or attribute_of(pad, "mode", b"constant") != b"constant":
+        reader, zero = node, np.zeros(())
+        dequantize = producer.get(node.input[0])
+        if dequantize is not None and dequantize.op_type == "DequantizeLinear" and len(dequantize.input) > 2:
+            if len(readers[dequantize.output[0]]) != 1 or dequantize.input[2] not in constants:
+                continue
+            reader, zero = dequantize, constants[dequantize.input[2]]
+        pad = producer.get(reader.input[0])
+        if pad is None or len(readers[pad.output[0]]) != 1:
             continue
-        if any(link is None or len(readers[link.output[0]]) != 1 for link in chain) or any(pad.input[3:]):
+        around = _padding(pad, zero, constants)
+        if around is None:
             continue
-        zero = constants.get(reader.input[2]) if reader is not node else None
-        value = constants.get(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.zeros(())
-        amounts = constants.get(pad.input[1])
-        if amounts is None or value is None or (reader is not node and zero is None):
-            continue
-        if float(value.item()) != (0.0 if zero is None else float(zero.item())):
-            continue
-        before, after = amounts[: len(amounts) // 2], amounts[len(amounts) // 2 :]
-        around = [*map(int, before[2:]), *map(int, after[2:])]
-        if before[:2].any() or after[:2].any() or min(around) < 0:
-            continue
-        own = list(attribute_of(node, "pads", [0] * len(around)))
+        own = attribute_of(node, "pads", [0] * len(around))
         kept = [attribute for attribute in node.attribute if attribute.name != "pads"]
         pads = onnx.helper.make_attribute("pads", [a + b for a, b in zip(own, around, strict=True)])
         del node.attribute[:]
         node.attribute.extend([*kept, pads])
         reader.input[0] = pad.input[0]
         graph.node.remove(pad)
+
+
+def _padding(node: NodeProto, zero: Array, constants: dict[str, Array]) -> list[int] | None:
+    """What a Pad puts before and after every spatial dimension, if it pads nothing else and with nothing but `zero`."""
+    if node.op_type != "Pad" or attribute_of(node, "mode", b"constant") != b"constant" or any(node.input[3:]):
+        return None
+    given = len(node.input) > 2 and node.input[2]
+    value, amounts = constants.get(node.input[2]) if given else np.zeros(()), constants.get(node.input[1])
+    if value is None or amounts is None or zero.size != 1 or float(value.item()) != float(zero.item()):
+        return None
+    before, after = amounts.reshape(2, -1)
+    around = [*map(int, before[2:]), *map(int, after[2:])]
+    return None if before[:2].any() or after[:2].any() or min(around) < 0 else around
 
 
 def drop_saturated_clips(graph: GraphProto) -> bool:
