@@ -10,10 +10,10 @@ from torch import nn
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.quantize.annotate import is_under
-from petra.methods.quantize.static import excluded_layers
+from petra.methods.quantize.static import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.stored import store_weights
 from petra.model.headwise import separate_attention
-from petra.space.domains import Choice, Text
+from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 
 
@@ -35,12 +35,7 @@ class DynamicQuantize(Stage):
 
     embeddings: str = parameter("int8", Choice(("float", "int8")), "how weights of embeddings are stored")
     convolutions: str = parameter("int8", Choice(("float", "int8")), "how weights of convolutions are stored")
-    exclude: str = parameter(
-        "none",
-        Choice(("none", "first", "last", "ends")),
-        "layers kept in float",
-        limits=Text("none", "none, first, last, ends, or module paths separated by commas"),
-    )
+    exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

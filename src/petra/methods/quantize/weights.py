@@ -10,9 +10,9 @@ from torch import nn
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.quantize.selection import KINDS
-from petra.methods.quantize.static import excluded_layers
+from petra.methods.quantize.static import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.stored import store_weights
-from petra.space.domains import Choice, Text
+from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 
 _FORMATS = {16: "float16", 8: "int8", 4: "int4"}
@@ -34,12 +34,7 @@ class WeightQuantize(Stage):
 
     bits: int = parameter(8, Choice((16, 8, 4)), "bits a weight is stored in")
     block: int = parameter(32, Choice((32, 64, 128)), "weights that share a scale at 4 bits", when={"bits": (4,)})
-    exclude: str = parameter(
-        "none",
-        Choice(("none", "first", "last", "ends")),
-        "layers kept in float",
-        limits=Text("none", "none, first, last, ends, or module paths separated by commas"),
-    )
+    exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
