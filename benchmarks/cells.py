@@ -18,7 +18,7 @@ from pathlib import Path
 from petra.core.pipeline import Pipeline
 from petra.execute.isolate import Worker, WorkerError
 from petra.measure.host import describe_host
-from petra.testing.coverage import ACTS, FAILS, OUTCOMES, Cell, attempt_in_worker
+from petra.testing.coverage import FAILS, OUTCOMES, Cell, attempt_in_worker
 
 RESULTS = Path(__file__).parent / "results"
 Job = tuple[str, Pipeline]
@@ -112,10 +112,10 @@ def header(title: str, cells: Iterable[Cell]) -> list[str]:
 
 
 def reasons(cells: Iterable[Cell], label: Callable[[Cell], str]) -> list[str]:
-    """A list of why cells did not act, the most frequent first, with where. Equal ones are one."""
+    """A list of why cells did not act, or what is to be said of those that did, with where. Equal ones are one."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for cell in cells:
-        if cell.outcome != ACTS:
+        if cell.reason:
             found[cell.outcome, cell.reason.replace("|", "\\|")].append(label(cell))
     order = sorted(found, key=lambda key: (OUTCOMES.index(key[0]), -len(found[key]), key[1]))
     return [f"- *{outcome}*, {', '.join(found[outcome, why])}: {why}" for outcome, why in order]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petra.core.errors import DivergedError, MissingExtra, ParityError, StageRefused
 from petra.core.pipeline import Pipeline, StageSpec, Value
@@ -30,7 +30,7 @@ from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
 from petra.space.narrow import fix_for_task, narrow
 from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
-from petra.tasks.inputs import call, map_inputs, named, named_outputs
+from petra.tasks.inputs import Inputs, call, map_inputs, named, named_outputs
 from petra.testing.architectures import ARCHITECTURES
 from petra.testing.architectures.base import VAL, Problem
 
@@ -102,7 +102,8 @@ def _attempt(architecture: str, pipeline: Pipeline) -> tuple[str, str, float | N
 
         result, _ = apply_pipeline(model, pipeline, context, cache=None, on_stage=on_stage)
         where = "export"
-        return ACTS, "", _relative_error(result, task, quantized=FLOAT_WEIGHTS not in _facts(pipeline))
+        error, note = _relative_error(result, task, quantized=FLOAT_WEIGHTS not in _facts(pipeline))
+        return ACTS, note, error
     except (StageRefused, DivergedError) as error:
         return REFUSES, f"{where}: {error.message}" + (f" ({error.hint[:300]})" if error.hint else ""), None
     except MissingExtra as error:
@@ -124,11 +125,13 @@ def _facts(pipeline: Pipeline) -> frozenset[str]:
     return facts
 
 
-def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> float:
+def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[float, str]:
     """Export, reload, and compare every output over the validation split, its first item on its own.
 
     The model runs on the same batches, because what is quantized dynamically depends on them. Raises what goes wrong.
-    The tolerance is that of a study, without that of the metric: labels are random and logits close together.
+    The tolerance is that of a study, without that of the metric: labels are random and logits close together. Where a
+    quantized model misses it, it may do so by no more than twice what noise in the last bits of its inputs moves the
+    PyTorch model itself; the note then says so. In deep random networks one code that flips changes many others.
     """
     model.to("cpu")
     inputs = task.example(VAL)
@@ -139,15 +142,40 @@ def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> float:
         batches = [map_inputs(inputs, lambda t: t[:1]), map_inputs(inputs, lambda t: t[1:])]
         expected = [named_outputs(call(model, batch)) for batch in batches]
         got = [session.run({name: t.numpy() for name, t in named(batch).items()}) for batch in batches]
-    worst = 0.0
+    worst, note = 0.0, ""
     for name in expected[0]:
         if name not in got[0]:
             raise ParityError(f"the artifact has no output {name!r}, only {sorted(got[0])}")
         reference = torch.cat([outputs[name] for outputs in expected]).float().numpy()
         array = np.concatenate([arrays[name] for arrays in got])
-        parity = compare(array, reference, quantized=quantized, score=lambda predictions: 0.0)
-        worst = max(worst, parity["relative_error"])
-    return float(f"{worst:.2g}")
+        try:
+            error = compare(array, reference, quantized=quantized, score=lambda predictions: 0.0)["relative_error"]
+        except ParityError:
+            own = _unrest(model, inputs, name) if quantized else 0.0
+            error = _distance(array, reference)
+            if not error <= 2 * own:
+                raise
+            note = f"the file is {error:.1%} off, and input noise of 1e-6 moves the PyTorch model by {own:.1%}"
+        worst = max(worst, error)
+    return float(f"{worst:.2g}"), note
+
+
+def _distance(array: np.ndarray, reference: np.ndarray) -> float:
+    """Root mean square difference over the spread of the reference, as in `petra.runtimes.verify`."""
+    return float(np.sqrt(np.mean((array.astype(np.float64) - reference) ** 2)) / (np.std(reference) or 1.0))
+
+
+@torch.no_grad()
+def _unrest(model: nn.Module, inputs: Inputs, name: str, *, draws: int = 8) -> float:
+    """The largest distance, of a few, that relative noise of 1e-6 in floating-point inputs moves an output by."""
+    random = torch.Generator().manual_seed(0)
+
+    def noisy(t: Tensor) -> Tensor:
+        return t * (1 + 1e-6 * torch.randn(t.shape, generator=random)) if t.is_floating_point() else t
+
+    before = named_outputs(call(model, inputs))[name].float().numpy()
+    after = (named_outputs(call(model, map_inputs(inputs, noisy)))[name].float().numpy() for _ in range(draws))
+    return max(_distance(array, before) for array in after)
 
 
 # -- what to try -------------------------------------------------------------------------------------------------------
