@@ -188,7 +188,7 @@ def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:
         card = STAGES.get(kind).card()
         ranges = {p.name: [v for v in CHEAP.get(p.name, ()) if p.limits.contains(v)] for p in card.parameters}
         card = narrow(card, {name: values for name, values in ranges.items() if values}, where=kind)
-        cards[kind] = fix_for_task(card, losses=task.losses(), ignores=task.ignores) if task else card
+        cards[kind] = fix_for_task(card, losses=task.losses(), ignores=task.ignored()) if task else card
     return cards
 
 
