@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petra.core.errors import ExportError
+from petra.methods.quantize.ptq import quantize_static
 from petra.runtimes import onnx_codes, onnx_lean
 from petra.runtimes.onnx_export import export_onnx
 
@@ -278,6 +279,25 @@ def test_convolutions_pad_themselves(amounts: list[int], value: int, twice: bool
     assert Counter(node.op_type for node in model.graph.node)["Pad"] == pads
     (got,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [nn.Identity, nn.ReLU])
+def test_layers_kept_in_float_stay_float_in_the_runtime(activation: type[nn.Module], tmp_path: Path) -> None:
+    """ONNX Runtime would quantize the weights of a float layer between two integer ones."""
+    layers = [nn.Conv2d(8, 8, 3, padding=1), activation(), nn.Conv2d(8, 8, 3, padding=1), activation()]
+    model = nn.Sequential(*layers, nn.Conv2d(8, 8, 3, padding=1)).eval()
+    x = torch.randn(64, 8, 6, 6)
+    result = quantize_static(model, x[:2], [x], observer="minmax", exclude=frozenset({"2"}))
+    path = export_onnx(result.model, x[:2], tmp_path / "mixed.onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    (got,) = onnxruntime.InferenceSession(str(path), options).run(None, {"input": x.numpy()})
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert kinds["QLinearConv"] == 2
+    with torch.no_grad():
+        expected = result.model(x).numpy()
+    assert np.sqrt(np.mean((got - expected) ** 2)) < 0.005 * expected.std()
 
 
 def test_equal_constants_are_stored_once() -> None:

@@ -233,6 +233,30 @@ def _clip_codes(
     return lowest, highest
 
 
+def keep_float_layers(graph: GraphProto) -> None:
+    """Part a float layer from the dequantize before it where its result is quantized again.
+
+    ONNX Runtime (its WeightBiasQuantization) would quantize the float weights of such a layer while it loads the file,
+    which undoes mixed precision in silence. A Clip that clips nothing stops it and costs one pass over the input.
+    """
+    producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)
+    for node in list(graph.node):
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.input[1] not in constants:
+            continue
+        source, after = producer.get(node.input[0]), readers[node.output[0]]
+        while len(after) == 1 and after[0].op_type in ("Relu", "Clip", "Add"):
+            after = readers[after[0].output[0]]
+        if source is None or source.op_type != "DequantizeLinear":
+            continue
+        if all(reader.op_type != "QuantizeLinear" for reader in after):
+            continue
+        name = f"{node.output[0]}_apart"
+        lowest = add_constant(graph, f"{name}_low", np.asarray(np.finfo(np.float32).min, dtype=np.float32))
+        clip = onnx.helper.make_node("Clip", [node.input[0], lowest], [name])
+        graph.node.insert(list(graph.node).index(node), clip)
+        node.input[0] = name
+
+
 def quantize_gemm_biases(graph: GraphProto) -> None:
     """Store the bias of an all-integer Gemm as int32 codes of scale (input scale x weight scale).
 

@@ -39,6 +39,7 @@ def make_lean(model: ModelProto) -> None:
     drop_unused(model)
     merge_slices(graph)
     onnx_codes.quantize_gemm_biases(graph)
+    onnx_codes.keep_float_layers(graph)
     strip(model)
     share_constants(graph)
     drop_unused(model)
