@@ -91,6 +91,7 @@ def snippet(file: str, inputs: tuple[InputSpec, ...], runtime: str) -> str:
         [
             "import numpy as np",
             "import torch",
+            "import torchao.quantization.pt2e, petra.model.quantized  # operators of quantized models",
             f'model = torch.export.load("{file}").module()',
             "inputs = {",
             *arrays,
