@@ -63,10 +63,19 @@ def digits_task(*, seed: int = 0) -> Task:
 
 
 def digits(*, width: int = 32, epochs: int = 15, seed: int = 0) -> tuple[nn.Module, Task]:
-    """A `DigitsNet` trained on the spot (about 5 s on 2 cores) and its task."""
+    """A `DigitsNet` trained on the spot and its task.
+
+    On one thread, a few seconds: images this small gain nothing from a second one, and where another process keeps a
+    core busy, two threads wait for each other: 100 s instead of 3.5, once, on 2 cores.
+    """
     task = digits_task(seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DigitsNet(width)
-    fit(model, task, TrainConfig(epochs=epochs, lr=0.1, batch_size=64), seed=seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        fit(model, task, TrainConfig(epochs=epochs, lr=0.1, batch_size=64), seed=seed)
+    finally:
+        torch.set_num_threads(threads)
     return model, task
