@@ -16,7 +16,7 @@ from petra.workloads.digits import DigitsNet, digits_task
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Two threads wait for each other where another process keeps a core busy: a hundred seconds instead of four."""
+    """Where another process keeps a core busy, two threads spend their time waiting for each other."""
     torch.set_num_threads(1)
 
 

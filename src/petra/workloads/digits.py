@@ -66,7 +66,7 @@ def digits(*, width: int = 32, epochs: int = 15, seed: int = 0) -> tuple[nn.Modu
     """A `DigitsNet` trained on the spot and its task.
 
     On one thread, a few seconds: images this small gain nothing from a second one, and where another process keeps a
-    core busy, two threads wait for each other: 100 s instead of 3.5, once, on 2 cores.
+    core busy, two threads spend their time waiting for each other.
     """
     task = digits_task(seed=seed)
     with torch.random.fork_rng(devices=[]):

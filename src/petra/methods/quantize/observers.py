@@ -11,6 +11,7 @@ mse         the range with the smallest squared error of rounding and clipping t
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -101,9 +102,9 @@ class _CountingObserver(UniformQuantizationObserverBase):  # type: ignore[misc] 
         scale, zero_point = self._calculate_qparams(torch.tensor(low), torch.tensor(high))
         return scale, zero_point
 
+    @abstractmethod
     def choose(self, edges: Tensor) -> tuple[float, float]:
         """Lower and upper end of the range, from `counts` between `edges` (BINS + 1,)."""
-        raise NotImplementedError
 
 
 class PercentileObserver(_CountingObserver):
