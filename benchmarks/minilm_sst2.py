@@ -38,17 +38,22 @@ THROUGHPUT_BATCH = 8
 SEED = 0
 
 STATIC = {"equalize": "smooth", "alpha": 0.5, "embeddings": "int8", "observer": "minmax", "samples": 512}
+DYNAMIC: dict[str, object] = {"stage": "quantize.dynamic", "params": {"embeddings": "int8"}}
+SMOOTHED: dict[str, object] = {"stage": "quantize.static", "params": STATIC}
+# Scales, biases and norms keep pure int8 just above a quarter of the bytes; slightly narrower MLPs make up for them.
+NARROWER: list[dict[str, object]] = [
+    {"stage": "prune.structured", "params": {"importance": "taylor", "normalisation": "none", "ratio": 0.08}},
+    {"stage": "repair.reconstruct", "params": {"samples": 512}},
+]
 PIPELINES: Mapping[str, list[dict[str, object]]] = {
     "fp32": [],
-    "dynamic int8": [{"stage": "quantize.dynamic", "params": {"embeddings": "int8"}}],
-    # Scales, biases and norms keep pure int8 just above a quarter of the bytes; six of 72 heads make up for them.
-    "6 heads less, dynamic int8": [
-        {"stage": "prune.heads", "params": {"ratio": 0.08}},
-        {"stage": "quantize.dynamic", "params": {"embeddings": "int8"}},
-    ],
-    "static int8, smoothed": [{"stage": "quantize.static", "params": STATIC}],
-    "static int8, smoothed, 2 layers float": [{"stage": "quantize.static", "params": STATIC | {"keep_float": 2}}],
+    "dynamic int8": [DYNAMIC],
+    "static int8, smoothed": [SMOOTHED],
     "static int8": [{"stage": "quantize.static", "params": STATIC | {"equalize": "none"}}],
+    "static int8, smoothed, 2 layers float": [{"stage": "quantize.static", "params": STATIC | {"keep_float": 2}}],
+    "6 heads less, dynamic int8": [{"stage": "prune.heads", "params": {"ratio": 0.08}}, DYNAMIC],
+    "MLPs 8% narrower, dynamic int8": [*NARROWER, DYNAMIC],
+    "MLPs 8% narrower, static int8, smoothed": [*NARROWER, SMOOTHED],
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -19,6 +20,7 @@ from petra.space.domains import Choice, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
 from petra.training.loop import LossFunction
+from petra.training.precision import choose_precision
 
 MATCHED = {"features": Real(1e-9, 1e3)}
 
@@ -57,7 +59,7 @@ class Distill(TrainingStage):
     alpha: float = parameter(0.9, Real(0.3, 1.0), "weight of the soft loss", limits=Real(0.0, 1.0))
     features: float = parameter(
         0.0,
-        Choice((0.0, 0.3, 1.0, 3.0)),
+        Choice((0.0, 1.0, 3.0, 10.0, 30.0)),
         "weight of matching the teacher's blocks, 0: logits only",
         limits=Real(0.0, 1e3),
     )
@@ -67,7 +69,8 @@ class Distill(TrainingStage):
     match: str = parameter("name", Choice(("name", "shape")), "which blocks are compared", when=MATCHED)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
-        teacher = context.teacher.to(context.device).eval()
+        # A copy, since the loop's precision lays weights out anew and the next stage gets the teacher as it was.
+        teacher = copy.deepcopy(context.teacher).to(context.device).eval()
         model.to(context.device)
         explicit = self.features > 0 and self.features_kind == "attention"
         with attention_shown(model, teacher) if explicit else nullcontext():
@@ -89,8 +92,11 @@ class Distill(TrainingStage):
         return pairs
 
     def _loss(self, hard: HardLoss, context: Context, teacher: nn.Module, own: Tap, theirs: Tap) -> LossFunction:
+        precision = choose_precision(teacher, context.device)
+        precision.prepare(teacher)
+
         def loss(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
-            with torch.no_grad():
+            with torch.no_grad(), precision.autocast():
                 reference = prediction(call(teacher, inputs)).float()
             soft = context.task.distillation(student, reference, temperature=self.temperature)
             total = mixed_loss(hard(student, target), soft, self.alpha)
