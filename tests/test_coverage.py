@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -81,6 +82,21 @@ def test_an_architecture_is_small_settled_and_always_the_same(name: str) -> None
 def test_the_untouched_model_ships(name: str) -> None:
     cell = attempt(name, Pipeline())
     assert (cell.outcome, cell.reason) == (ACTS, "")
+
+
+@pytest.mark.parametrize("kind", ["prune.depth", "prune.heads", "repair.batchnorm"])
+@pytest.mark.parametrize("name", ZOO)
+def test_a_stage_objects_to_the_models_it_refuses_and_to_no_other(name: str, kind: str) -> None:
+    model, task = ARCHITECTURES.get(name)()
+    before, stage = fingerprint(model), STAGES.get(kind)
+    objection = stage.objection(model, task)
+    assert fingerprint(model) == before
+    try:
+        stage().apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
+    except StageRefused:
+        assert objection
+    else:
+        assert not objection
 
 
 # -- what a cell says --------------------------------------------------------------------------------------------------

@@ -84,6 +84,20 @@ def test_pipelines_given_by_the_user_come_first(tmp_path: Path, search: dict[str
     assert len({t.pipeline.key for t in done.trials}) == 10
 
 
+def test_a_search_over_all_stages_leaves_out_those_that_object(tmp_path: Path) -> None:
+    done = study(tmp_path / "all").run(executor=RecordedExecutor)
+    assert set(done.left_out) == {"prune.depth", "prune.heads", "repair.batchnorm"}
+    assert all(done.left_out.values())
+    assert not set(done.left_out) & {s.kind for t in done.trials for s in t.pipeline}
+
+
+@pytest.mark.parametrize("space", [{"stages": {"tune": {}, "prune.depth": {}}}, {"initial": [["tune", "prune.depth"]]}])
+def test_a_stage_that_somebody_asked_for_stays(tmp_path: Path, space: dict[str, Any]) -> None:
+    asked = study(tmp_path, space=space)
+    assert "prune.depth" not in asked.left_out
+    assert "prune.depth" in asked.problem().space.cards
+
+
 def test_only_the_front_sees_the_test_split_and_only_once(tmp_path: Path) -> None:
     done = study(tmp_path, budget={"trials": 12}).run(executor=RecordedExecutor)
     tested = {t.number for t in done.trials if t.test}

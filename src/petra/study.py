@@ -6,9 +6,10 @@ exactly what it would have proposed without the interruption.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import nn
 from petra.checks import check_problem, fingerprint
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, PetraError, StoreError
-from petra.core.objective import Constraint, named_objectives, violation
+from petra.core.objective import Constraint, Objective, named_objectives, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Origin, Proposal, Trial, TrialStatus
 from petra.execute.across import OnRuntime, compare_runtimes
@@ -85,16 +86,19 @@ class Study:
         """
         with Store.open(self.directory, write=True) as store:
             problem, mark = self._prepare(store)
+            listener = listener or Silent()
+            for name, reason in self.left_out.items():
+                listener.message(f"searching without {name}: {reason}")
             make_executor = executor or partial(self._local_executor, problem, mark)
-            _Session(self, store, problem, make_executor, listener or Silent()).search()
+            _Session(self, store, problem, make_executor, listener).search()
         return self
 
     def _prepare(self, store: Store) -> tuple[Problem, str]:
         """Check model and data, and that they are those the study was started with; the problem and their mark."""
         model, task = self._live()
-        problem = self.problem()
         RUNTIMES.get(self.config.target.runtime)().require()
         check_problem(model, task)
+        problem = self.problem()
         mark = fingerprint(model, task)
         self._check_mark(store, mark)
         store.set_note("fingerprint", mark)
@@ -179,22 +183,42 @@ class Study:
             )
         return self._model, self._task
 
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        _, task = self._live()
+        return named_objectives(self.config.objectives, maximize_quality=task.maximize)
+
+    @cached_property
+    def left_out(self) -> Mapping[str, str]:
+        """Stages that the search does without, because none of their settings can treat this model, and why.
+
+        Only of stages that nobody asked for: those named under ``space.stages`` or in an initial pipeline stay.
+        """
+        if self.config.space.stages is not None:
+            return {}
+        model, task = self._live()
+        asked = {stage.kind for given in self.config.space.initial for stage in Pipeline.from_list(list(given))}
+        model = copy.deepcopy(model).cpu().eval()
+        reasons = {name: STAGES.get(name).objection(model, task) for name in STAGES.names() if name not in asked}
+        return {name: reason for name, reason in reasons.items() if reason}
+
     def problem(self) -> Problem:
         """What the searcher is given: space, objectives, constraints, seed."""
         _, task = self._live()
-        space = build_space(self.config, task)
+        space = build_space(self.config, task, without=self.left_out)
         return Problem(
             space=space,
-            objectives=named_objectives(self.config.objectives, maximize_quality=task.maximize),
+            objectives=self.objectives,
             constraints=self.config.parsed_constraints(),
             seed=self.config.seed,
             initial=initial_pipelines(self.config, space),
         )
 
 
-def build_space(config: StudyConfig, task: Task) -> Space:
-    """The legal pipelines of a study: the user's stages and ranges, the task's losses."""
-    every: Mapping[str, Mapping[str, Any]] = {name: {} for name in STAGES.names()}
+def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = ()) -> Space:
+    """The legal pipelines of a study: the user's stages and ranges, or all stages but those in `without`; the task's
+    losses."""
+    every: Mapping[str, Mapping[str, Any]] = {name: {} for name in STAGES.names() if name not in without}
     chosen = every if config.space.stages is None else config.space.stages
     cards = {}
     for name, ranges in chosen.items():

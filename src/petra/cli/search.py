@@ -172,7 +172,7 @@ def _conduct(study: Study, *, quiet: bool) -> None:
         if quiet:
             study.run(Silent())
         else:
-            with watching(console(stderr=True), study.problem().objectives) as listener:
+            with watching(console(stderr=True), study.objectives) as listener:
                 study.run(listener)
     except KeyboardInterrupt:
         finished = sum(t.number > 0 for t in study.trials)

@@ -85,6 +85,15 @@ class Stage(ABC):
         """
 
     @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        """Why no setting of this stage can treat the untouched `model`, read off its structure; "" where one may.
+
+        A search over all stages leaves those out that object. The model is in eval mode on the CPU; it may be run, and
+        ends as it began. Costs a few forward passes at most.
+        """
+        return ""
+
+    @classmethod
     def card(cls) -> StageCard:
         """The declaration the search, the CLI and the docs read."""
         parameters = []

@@ -129,6 +129,12 @@ class StageSuite:
         assert fingerprint(result) != before
         assert trace.touched
 
+    def test_it_has_no_objection_to_a_model_it_treats(self, problem: tuple[nn.Module, Task]) -> None:
+        model, task = problem
+        before = fingerprint(model)
+        assert self.stage.objection(model, task) == ""
+        assert fingerprint(model) == before
+
     def test_its_trace_names_real_layers(self, problem: tuple[nn.Module, Task]) -> None:
         model, task = problem
         _, trace = self.run(model, task)

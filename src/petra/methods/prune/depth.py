@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from petra.model.attention import mixes, upstream
 from petra.model.surgery import count_parameters, differentiable, evaluating, layer_shapes, replace_module, tensors_in
 from petra.space.domains import Choice, Integer
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
 
 PROBE_ITEMS = 256
@@ -216,6 +217,11 @@ class DepthPrune(Stage):
         "distance counted per block, per activation element saved (latency), or per weight saved (size)",
     )
 
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        candidates, skipped = stand_ins(model, task.example(2))
+        return "" if len(candidates) > 1 else _one_must_stay(candidates, skipped)
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device).eval()
         inputs = map_inputs(
@@ -226,9 +232,7 @@ class DepthPrune(Stage):
         if len(candidates) <= self.blocks:
             raise StageRefused(
                 f"the model has {len(candidates)} blocks that keep their input's shape, {self.blocks} are to go",
-                hint="at least one such block must stay: "
-                + (", ".join(candidates) or "there is none")
-                + "".join(f"; {path} is {why}" for path, why in list(skipped.items())[:3]),
+                hint=_one_must_stay(candidates, skipped),
             )
         saved = dict.fromkeys(candidates, 1)
         if self.per == "activation":
@@ -273,6 +277,12 @@ class DepthPrune(Stage):
             distance = float(context.task.distillation(without, reference, temperature=TEMPERATURE))
             found[path] = distance if math.isfinite(distance) else math.inf
         return found, broken
+
+
+def _one_must_stay(candidates: Iterable[str], skipped: Mapping[str, str]) -> str:
+    found = ", ".join(candidates) or "there is none"
+    others = "".join(f"; {path} is {why}" for path, why in list(skipped.items())[:3])
+    return f"at least one block that keeps its input's shape must stay: {found}{others}"
 
 
 def _activations(model: nn.Module, inputs: Inputs, candidates: Mapping[str, nn.Module]) -> dict[str, int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,22 @@ from petra.tasks.inputs import Inputs, batch_size, call, map_inputs, prediction
 PROBE_ITEMS = 64
 TEMPERATURE = 2.0
 SMOOTHING = 0.1  # items learnt by heart have no gradient otherwise, and the few that are not decide alone
+
+
+NO_HEADS = "no attention layer has heads that can be removed"
+
+
+@contextmanager
+def removable(
+    model: nn.Module, example: Inputs, generator: torch.Generator
+) -> Iterator[tuple[list[Bundle], dict[str, str]]]:
+    """Layers whose heads can be removed, all heads within reach meanwhile, and why the others must keep theirs."""
+    put_back, skipped = separated(model, example)
+    try:
+        bundles, refused = find_bundles(model, example, generator=generator)
+        yield bundles, skipped | refused
+    finally:
+        put_back()
 
 
 @dataclass(frozen=True)
@@ -52,19 +69,22 @@ class HeadPrune(Stage):
     importance: str = parameter("gradient", Choice(("output", "gradient", "magnitude")), "what ranks heads")
     spread: str = parameter("global", Choice(("global", "per_layer")), "rank in the whole model or in each layer")
 
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        try:
+            with removable(model, task.example(2), torch.Generator().manual_seed(0)) as (bundles, _):
+                return "" if bundles else NO_HEADS
+        except StageRefused as refusal:
+            return refusal.message
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device).eval()
         example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
         generator = torch.Generator().manual_seed(context.seed_for("trial"))
-        put_back, skipped = separated(model, example)
-        try:
-            bundles, refused = find_bundles(model, example, generator=generator)
-            skipped |= refused
+        with removable(model, example, generator) as (bundles, skipped):
             if not bundles:
-                raise StageRefused("no attention layer has heads that can be removed", hint=_summary(skipped))
+                raise StageRefused(NO_HEADS, hint=_summary(skipped))
             scores = self._scores(model, bundles, context)
-        finally:
-            put_back()
         sizes = [len(bundle) for bundle in bundles]
         chosen = choose(scores, sizes, ratio=self.ratio, spread=self.spread)
         if not any(chosen):

@@ -16,9 +16,15 @@ from petra.methods.base import Context, Stage, parameter
 from petra.model.surgery import evaluating
 from petra.space.domains import Choice, Integer
 from petra.space.effects import FLOAT_WEIGHTS, Effects
+from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, batch_size, call
 
 BATCH = 64
+NO_NORM = "the model has no batch norm with statistics"
+
+
+def norms_with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
+    return {path: m for path, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
 
 
 def estimate_statistics(model: nn.Module, batches: Iterable[Inputs]) -> dict[str, str]:
@@ -27,7 +33,7 @@ def estimate_statistics(model: nn.Module, batches: Iterable[Inputs]) -> dict[str
     Every norm normalises with the statistics of the batch meanwhile, as in training, so that those behind it see what
     they will see afterwards. Returns path -> reason for the norms left as they were. Costs one forward pass.
     """
-    norms = {path: m for path, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
+    norms = norms_with_statistics(model)
     before = {path: {k: v.clone() for k, v in norm.named_buffers()} for path, norm in norms.items()}
     momenta = {path: norm.momentum for path, norm in norms.items()}
     skipped: dict[str, str] = {}
@@ -64,11 +70,15 @@ class EstimateBatchNorm(Stage):
         1024, Choice((512, 1024, 4096)), "items of the training split seen", limits=Integer(16, 10**7)
     )
 
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        return "" if norms_with_statistics(model) else NO_NORM
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu")
-        norms = [p for p, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        norms = [*norms_with_statistics(model)]
         if not norms:
-            raise StageRefused("the model has no batch norm with statistics")
+            raise StageRefused(NO_NORM)
         batches: list[Inputs] = []
         items = 0
         for inputs, _ in context.task.train.batches(BATCH, seed=context.seed_for("samples"), drop_last=True):
