@@ -11,11 +11,12 @@ from torch import nn
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
 from petra.measure.host import describe_host
+from petra.problem import build_space, check_searcher, initial_pipelines
 from petra.progress import Listener
 from petra.runtimes.base import Target
 from petra.sources import resolve_source
 from petra.store.store import Store
-from petra.study import Study, build_space, check_searcher, initial_pipelines
+from petra.study import Study
 from petra.tasks.base import Task
 
 

@@ -6,12 +6,10 @@ exactly what it would have proposed without the interruption.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -28,15 +26,13 @@ from petra.execute.evaluate import Limits
 from petra.execute.local import LocalExecutor
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
+from petra.problem import build_space, initial_pipelines, objections, search_options
 from petra.progress import Clock, Listener, Silent
 from petra.report.front import Front
 from petra.runtimes.base import Target
 from petra.runtimes.table import RUNTIMES
 from petra.search.base import Problem, Searcher
-from petra.search.options import read_options
-from petra.search.table import SEARCHERS, make_searcher
-from petra.space.narrow import fix_for_task, narrow
-from petra.space.space import Space
+from petra.search.table import make_searcher
 from petra.store.store import Store
 from petra.tasks.base import Task
 
@@ -190,17 +186,8 @@ class Study:
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
-        """Stages that the search does without, because none of their settings can treat this model, and why.
-
-        Only of stages that nobody asked for: those named under ``space.stages`` or in an initial pipeline stay.
-        """
-        if self.config.space.stages is not None:
-            return {}
-        model, task = self._live()
-        asked = {stage.kind for given in self.config.space.initial for stage in Pipeline.from_list(list(given))}
-        model = copy.deepcopy(model).cpu().eval()
-        reasons = {name: STAGES.get(name).objection(model, task) for name in STAGES.names() if name not in asked}
-        return {name: reason for name, reason in reasons.items() if reason}
+        """Stages that the search does without, because none of their settings can treat this model, and why."""
+        return objections(self.config, *self._live())
 
     def problem(self) -> Problem:
         """What the searcher is given: space, objectives, constraints, seed."""
@@ -213,44 +200,6 @@ class Study:
             seed=self.config.seed,
             initial=initial_pipelines(self.config, space),
         )
-
-
-def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = ()) -> Space:
-    """The legal pipelines of a study: the user's stages and ranges, or all stages but those in `without`; the task's
-    losses."""
-    every: Mapping[str, Mapping[str, Any]] = {name: {} for name in STAGES.names() if name not in without}
-    chosen = every if config.space.stages is None else config.space.stages
-    cards = {}
-    for name, ranges in chosen.items():
-        where = f"space.stages.{name}"
-        try:
-            stage = STAGES.get(name)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
-        card = fix_for_task(stage.card(), losses=task.losses(), ignores=task.ignored())
-        cards[name] = narrow(card, ranges, where=where)
-    return Space(cards, max_length=config.space.max_length)
-
-
-def initial_pipelines(config: StudyConfig, space: Space) -> tuple[Pipeline, ...]:
-    """The pipelines the user wants tried first, checked and without repetitions."""
-    given = [
-        space.normalize(Pipeline.from_list(list(stages)), where=f"space.initial[{i}]")
-        for i, stages in enumerate(config.space.initial)
-    ]
-    return tuple(dict.fromkeys(p for p in given if p.stages))
-
-
-def search_options(config: StudyConfig) -> tuple[str, dict[str, object]]:
-    """The searcher's name and its options, not yet checked."""
-    options = dict(config.search)
-    return str(options.pop("name", "evolution")), options
-
-
-def check_searcher(config: StudyConfig) -> None:
-    """Raise ConfigError, with the path, unless the searcher exists and takes its options."""
-    name, options = search_options(config)
-    read_options(SEARCHERS.get(name).Options, options, where="search")
 
 
 class _Session:
