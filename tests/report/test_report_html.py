@@ -15,7 +15,7 @@ from petra.core.errors import ConfigError, StoreError
 from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Origin, Trial, TrialStatus
-from petra.report import plots
+from petra.report import history, plots
 from petra.report.front import Front
 from petra.report.html import render, write_report
 from petra.report.record import StudyRecord
@@ -164,7 +164,7 @@ def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
     front = Front.load(study)
     assert front.baseline is not None
     scaling = scale(front.objectives, front.constraints, front.baseline)
-    reached = plots.progress(front)
+    reached = history.progress(front)
     volumes = [volume for _, volume in reached]
     assert volumes == sorted(volumes)
     for count in (1, 7, len(reached)):
@@ -174,9 +174,9 @@ def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
 def test_moves_count_every_trial_once_per_move_and_successes_by_hypervolume(study: Path) -> None:
     front = Front.load(study)
     expected = Counter(move for t in front.trials if t.number for move in t.origin.move.split("+"))
-    counts = plots.move_counts(front)
+    counts = history.move_counts(front)
     assert {move: proposed for move, proposed, _ in counts} == expected
-    volumes = [v for _, v in plots.progress(front)]
+    volumes = [v for _, v in history.progress(front)]
     rises = int((np.diff(volumes) > 0).sum())
     single = sum(succeeded for move, _, succeeded in counts)
     assert rises <= single <= sum(expected.values())
@@ -211,7 +211,7 @@ def test_failures_are_counted_by_stage_and_reason() -> None:
         for n, (stage, kind) in enumerate([("prune", "A"), ("prune", "B"), ("prune", "A"), ("export", "A")], 1)
     ]
     objectives = named_objectives(("quality",), maximize_quality=True)
-    figure = plots.failures_figure(Front.of(trials, objectives, (), Path("nowhere")))
+    figure = history.failures_figure(Front.of(trials, objectives, (), Path("nowhere")))
     assert {t.name: dict(zip(t.y, t.x, strict=True)) for t in figure.data} == {
         "A": {"prune": 2, "export": 1},
         "B": {"prune": 1, "export": 0},

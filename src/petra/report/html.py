@@ -11,7 +11,7 @@ import yaml
 from petra.core.errors import ConfigError
 from petra.core.objective import METRICS, Metrics
 from petra.core.trial import Trial
-from petra.report import page, plots
+from petra.report import history, page, plots
 from petra.report.card import subject
 from petra.report.front import Front, confirmed
 from petra.report.page import esc
@@ -251,12 +251,12 @@ def _figures(front: Front) -> str:
         objectives.append((plots.single_figure(front), "Every measured trial, and the best so far."))
     volume = "Hypervolume dominated by the feasible trials, objectives in units of the untouched model,"
     progress = [
-        (plots.hypervolume_figure(front, over="seconds"), f"{volume} against time."),
-        (plots.hypervolume_figure(front, over="trials"), f"{volume} against finished trials."),
+        (history.hypervolume_figure(front, over="seconds"), f"{volume} against time."),
+        (history.hypervolume_figure(front, over="trials"), f"{volume} against finished trials."),
     ]
     if len(front.trials) > 1:
         caption = "Moves of the search: the trials each took part in, and those that extended the hypervolume."
-        progress.append((plots.moves_figure(front), caption))
+        progress.append((history.moves_figure(front), caption))
     return f"<h2>Objectives</h2>{_plots(objectives, 'objectives')}<h2>Progress</h2>{_plots(progress, 'progress')}"
 
 
@@ -282,7 +282,7 @@ def _failures(front: Front) -> str:
     table = page.table(head, rows, caption=caption, classes=("name", "name", "", "text", "text"))
     if len(counts) == 1:
         return f"<h2>Failures</h2>{table}"
-    drawn = page.figure("failures", plots.failures_figure(front).to_json(), caption="Failures by stage and reason")
+    drawn = page.figure("failures", history.failures_figure(front).to_json(), caption="Failures by stage and reason")
     return f"<h2>Failures</h2>{table}{drawn}"
 
 

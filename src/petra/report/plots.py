@@ -1,9 +1,8 @@
-"""Plotly figures of a study. Backgrounds are transparent and no colour says what a shape does not say too."""
+"""Plotly figures of a front. Backgrounds are transparent and no colour says what a shape does not say too."""
 
 from __future__ import annotations
 
 import html
-from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -15,10 +14,8 @@ from petra.core.objective import METRICS, Constraint, Objective
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import front_mask
 from petra.report.front import Front
-from petra.report.tables import failure_counts
 from petra.report.units import value
 from petra.report.words import pipeline_in_words
-from petra.search.scaling import Scaling, scale
 
 FRONT, OTHER, INFEASIBLE, BASELINE, BOUND = "#d9622b", "#7d8aa0", "#b0578d", "#2f7ed8", "#c0392b"
 _TITLES = {
@@ -54,17 +51,18 @@ def front_figure(front: Front) -> go.Figure:
     figure = make_subplots(rows=1, cols=len(pairs), horizontal_spacing=0.09)
     for col, (x, y) in enumerate(pairs, 1):
         _draw_pair(figure, front, x, y, col)
-    return _finished(figure)
+    return finished(figure)
 
 
 def pair_figure(front: Front, x: Objective, y: Objective) -> go.Figure:
     """One pair of objectives."""
     figure = make_subplots(rows=1, cols=1)
     _draw_pair(figure, front, x, y, 1)
-    return _finished(figure)
+    return finished(figure)
 
 
-def _finished(figure: go.Figure) -> go.Figure:
+def finished(figure: go.Figure) -> go.Figure:
+    """The common layout."""
     return figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
@@ -261,103 +259,4 @@ def single_figure(front: Front) -> go.Figure:
     figure.update_xaxes(title_text="trial", zeroline=False, gridcolor="rgba(128,128,128,0.25)")
     title = html.escape(title_of(objective.metric, front.metric))
     figure.update_yaxes(title_text=title, automargin=True, **_axis_style(objective.metric))
-    return _finished(figure)
-
-
-def progress(front: Front) -> list[tuple[Trial, float]]:
-    """Hypervolume of the feasible trials after each measured one, in order of finishing; the untouched model first."""
-    if front.baseline is None:
-        return []
-    scaling: Scaling = scale(front.objectives, front.constraints, front.baseline)
-    kept: list[Trial] = []
-    reached: list[tuple[Trial, float]] = []
-    volume = 0.0
-    for trial in sorted(front.trials, key=lambda t: (t.finished_at, t.number)):
-        if scaling.usable(trial) and scaling.violation(trial) == 0:
-            kept.append(trial)
-            costs = np.array([scaling.costs(t) for t in kept])
-            kept = [t for t, on in zip(kept, front_mask(costs), strict=True) if on]
-            volume = max(volume, scaling.hypervolume(kept))
-        reached.append((trial, volume))
-    return reached
-
-
-def hypervolume_figure(front: Front, *, over: str) -> go.Figure:
-    """Hypervolume against 'seconds' of search or the number of finished 'trials'."""
-    reached = progress(front)
-    x = [t.finished_at for t, _ in reached] if over == "seconds" else list(range(len(reached)))
-    figure = go.Figure(
-        go.Scatter(
-            x=x,
-            y=[volume for _, volume in reached],
-            mode="lines+markers" if len(reached) < 150 else "lines",
-            line={"color": FRONT, "shape": "hv", "width": 2},
-            marker={"size": 5},
-            hovertext=[f"trial {t.number}: {volume:.4f}" for t, volume in reached],
-            hoverinfo="text",
-            name="hypervolume",
-        )
-    )
-    title = "seconds of search" if over == "seconds" else "finished trials"
-    figure.update_xaxes(title_text=title, zeroline=False, gridcolor="rgba(128,128,128,0.25)")
-    figure.update_yaxes(title_text="hypervolume", rangemode="tozero", gridcolor="rgba(128,128,128,0.25)")
-    return _finished(figure).update_layout(showlegend=False)
-
-
-def move_counts(front: Front) -> list[tuple[str, int, int]]:
-    """(move, trials it took part in, how many of these extended the hypervolume), most used first.
-
-    A trial made by two moves ("perturb+add") counts for both.
-    """
-    proposed: Counter[str] = Counter()
-    succeeded: Counter[str] = Counter()
-    before = 0.0
-    for trial, volume in progress(front):
-        for move in trial.origin.move.split("+") if trial.number else ():
-            proposed[move] += 1
-            succeeded[move] += volume > before
-        before = volume
-    return [(move, count, succeeded[move]) for move, count in proposed.most_common()]
-
-
-def moves_figure(front: Front) -> go.Figure:
-    """How often each move was tried, and how often its trial extended the hypervolume."""
-    counts = move_counts(front)
-    names = [html.escape(name) for name, _, _ in counts]
-    figure = go.Figure(
-        [
-            go.Bar(x=names, y=[n for _, n, _ in counts], name="proposed", marker={"color": OTHER}),
-            go.Bar(x=names, y=[n for _, _, n in counts], name="extended the hypervolume", marker={"color": FRONT}),
-        ]
-    )
-    figure.update_yaxes(title_text="trials", gridcolor="rgba(128,128,128,0.25)")
-    return _finished(figure).update_layout(barmode="group")
-
-
-def failures_figure(front: Front) -> go.Figure:
-    """Failures by the stage they happened in, one colour for each kind of error."""
-    counts = failure_counts(front.trials)
-    stages = list(dict.fromkeys(stage for (stage, _), _, _ in counts))
-    kinds = list(dict.fromkeys(kind for (_, kind), _, _ in counts))
-    number = {key: count for key, count, _ in counts}
-    figure = go.Figure(
-        [
-            go.Bar(
-                y=[html.escape(s) for s in stages],
-                x=[number.get((s, kind), 0) for s in stages],
-                name=html.escape(kind),
-                orientation="h",
-            )
-            for kind in kinds
-        ]
-    )
-    figure.update_xaxes(
-        title_text="trials", gridcolor="rgba(128,128,128,0.25)", dtick=_whole(max(number.values(), default=1))
-    )
-    figure.update_yaxes(automargin=True, autorange="reversed")
-    return _finished(figure).update_layout(barmode="stack", showlegend=True, height=130 + 45 * len(stages))
-
-
-def _whole(highest: int) -> int | None:
-    """Tick distance that keeps the ticks of small counts at whole numbers."""
-    return 1 if highest < 10 else None
+    return finished(figure)

@@ -1,0 +1,70 @@
+"""From a configuration to what a searcher is given: legal pipelines, those to begin with, and its options."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import nn
+
+from petra.config import StudyConfig
+from petra.core.errors import ConfigError
+from petra.core.pipeline import Pipeline
+from petra.methods.table import STAGES
+from petra.search.options import read_options
+from petra.search.table import SEARCHERS
+from petra.space.narrow import fix_for_task, narrow
+from petra.space.space import Space
+from petra.tasks.base import Task
+
+
+def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = ()) -> Space:
+    """The legal pipelines of a study: the user's stages and ranges, or all stages but those in `without`; the task's
+    losses."""
+    every: Mapping[str, Mapping[str, Any]] = {name: {} for name in STAGES.names() if name not in without}
+    chosen = every if config.space.stages is None else config.space.stages
+    cards = {}
+    for name, ranges in chosen.items():
+        where = f"space.stages.{name}"
+        try:
+            stage = STAGES.get(name)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
+        card = fix_for_task(stage.card(), losses=task.losses(), ignores=task.ignored())
+        cards[name] = narrow(card, ranges, where=where)
+    return Space(cards, max_length=config.space.max_length)
+
+
+def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str, str]:
+    """Stages that object to the untouched `model`, and why; of those only that nobody asked for.
+
+    Those named under ``space.stages`` or in an initial pipeline were asked for. Costs a few forward passes.
+    """
+    if config.space.stages is not None:
+        return {}
+    asked = {stage.kind for given in config.space.initial for stage in Pipeline.from_list(list(given))}
+    model = copy.deepcopy(model).cpu().eval()
+    reasons = {name: STAGES.get(name).objection(model, task) for name in STAGES.names() if name not in asked}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def initial_pipelines(config: StudyConfig, space: Space) -> tuple[Pipeline, ...]:
+    """The pipelines the user wants tried first, checked and without repetitions."""
+    given = [
+        space.normalize(Pipeline.from_list(list(stages)), where=f"space.initial[{i}]")
+        for i, stages in enumerate(config.space.initial)
+    ]
+    return tuple(dict.fromkeys(p for p in given if p.stages))
+
+
+def search_options(config: StudyConfig) -> tuple[str, dict[str, object]]:
+    """The searcher's name and its options, not yet checked."""
+    options = dict(config.search)
+    return str(options.pop("name", "evolution")), options
+
+
+def check_searcher(config: StudyConfig) -> None:
+    """Raise ConfigError, with the path, unless the searcher exists and takes its options."""
+    name, options = search_options(config)
+    read_options(SEARCHERS.get(name).Options, options, where="search")
