@@ -64,7 +64,7 @@ def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProg
     from torch._dynamo.exc import TorchDynamoException
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from petra.model.graph import global_average_as_mean
+    from petra.model.rewrites import global_average_as_mean
     from petra.tasks.inputs import batch_size, call, map_inputs, named_outputs
 
     if batch_size(example) == 1:  # tracing would fix a dimension of one

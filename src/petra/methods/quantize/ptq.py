@@ -25,8 +25,8 @@ from petra.methods.quantize.corrections import correct_biases
 from petra.methods.quantize.equalize import equalize_layers
 from petra.methods.quantize.sensitivity import sensitivities
 from petra.methods.quantize.smooth import smooth_layers
-from petra.model import folding
-from petra.model import graph as rewrite
+from petra.model import folding, rewrites
+from petra.model.graph import constant, is_weighted, multiply_accumulates, replace_constant
 from petra.tasks.inputs import Inputs, batch_size, map_inputs
 
 MEASURED_ITEMS = 128
@@ -126,7 +126,7 @@ def quantize_static(
         kept = list(ranking)[:keep_float]
         notes["sensitivity"] = {path: float(f"{distance:.4g}") for path, distance in ranking.items()}
     quantizer = DeploymentQuantizer(observer=observer, exclude=exclude | frozenset(kept), weight_max=weight_max)
-    total_macs = sum(rewrite.multiply_accumulates(node) for node in traced.graph.nodes)
+    total_macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
     prepared = _prepared(traced, quantizer)
     for rank, path in enumerate(kept, start=1):
         if path in quantizer.skipped:
@@ -187,16 +187,16 @@ def converted(
 
 
 def simplify(traced: GraphModule) -> None:
-    """All exact rewrites of `petra.model.graph` and `petra.model.folding`, in order; in place."""
-    rewrite.functionalise(traced.graph)
-    rewrite.drop_identities(traced.graph)
-    rewrite.global_average_as_mean(traced.graph)
+    """All exact rewrites of `petra.model.rewrites` and `petra.model.folding`, in order; in place."""
+    rewrites.functionalise(traced.graph)
+    rewrites.drop_identities(traced.graph)
+    rewrites.global_average_as_mean(traced.graph)
     folding.fold_computed_weights(traced)
     folding.matrix_products_as_linear(traced)
-    rewrite.split_batch_norm_over_concat(traced)
+    rewrites.split_batch_norm_over_concat(traced)
     folding.fold_batch_norm(traced)
-    rewrite.batch_norm_as_depthwise_conv(traced)
-    rewrite.clip_before_moving(traced)
+    rewrites.batch_norm_as_depthwise_conv(traced)
+    rewrites.clip_before_moving(traced)
 
 
 def round_biases(converted: GraphModule) -> None:
@@ -206,16 +206,16 @@ def round_biases(converted: GraphModule) -> None:
     PyTorch and the runtime compute from the same numbers.
     """
     for node in converted.graph.nodes:
-        if node.op != "call_function" or not rewrite.is_weighted(node) or len(node.args) < 3:
+        if node.op != "call_function" or not is_weighted(node) or len(node.args) < 3:
             continue
         data, weight, bias = node.args[:3]
         if not isinstance(bias, Node) or {data.target, weight.target} != {_DEQUANTIZE, _DEQUANTIZE_CHANNELS}:
             continue
-        value, weight_scale = rewrite.constant(converted, bias), rewrite.constant(converted, weight.args[1])
+        value, weight_scale = constant(converted, bias), constant(converted, weight.args[1])
         if value is None or weight_scale is None or len(bias.users) != 1:
             continue
         step = weight_scale.double() * data.args[1]
-        rewrite.replace_constant(converted, bias, ((value.double() / step).round() * step).to(value.dtype))
+        replace_constant(converted, bias, ((value.double() / step).round() * step).to(value.dtype))
 
 
 def trace(model: nn.Module, example: Inputs) -> GraphModule:
@@ -272,7 +272,7 @@ def _parameter_elements(prepared: GraphModule) -> tuple[int, int]:
     read = {n.target: n for n in prepared.graph.nodes if n.op == "get_attr" and n.users}
     of_type = dict.fromkeys((torch.float32, torch.int8), 0)
     for node in read.values():
-        value = rewrite.constant(prepared, node)
+        value = constant(prepared, node)
         if value is not None and value.dtype in of_type:
             of_type[value.dtype] += math.prod(value.shape)
     return of_type[torch.float32], of_type[torch.int8]

@@ -19,7 +19,7 @@ from petra.methods.quantize.calibration import Calibration, observe
 from petra.methods.quantize.ptq import check_excluded, check_something_is_quantized, converted, simplify, trace
 from petra.methods.quantize.static import CODES, CODES_DOC, EXCLUDE, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
-from petra.model import graph as rewrite
+from petra.model.graph import multiply_accumulates
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, prediction
@@ -111,7 +111,7 @@ class QuantizationAwareTrain(Stage):
         traced = trace(model, context.task.example(2))
         simplify(traced)
         quantizer = DeploymentQuantizer(exclude=exclude, weight_max=self.weight_max, training=True)
-        macs = sum(rewrite.multiply_accumulates(node) for node in traced.graph.nodes)
+        macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
         student = SimulatedQuantization(prepare_qat_pt2e(traced, quantizer))
         check_something_is_quantized(quantizer)
         student.round(False)
