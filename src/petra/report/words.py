@@ -9,14 +9,14 @@ from petra.core.trial import StageTrace, Trial
 
 # Parameter names that say most about what a stage does, in the order in which they are shown. A stage that has none of
 # them shows its first parameters, so a plugin's stage reads well enough without being listed anywhere.
-_TELLING = ("ratio", "rank", "energy", "bits", "epochs", "importance", "rule", "observer", "temperature", "lr")
+_TELLING = ("ratio", "rank", "energy", "bits", "epochs", "importance", "rule", "observer", "features", "lr")
 _SHOWN = 2
 UNTOUCHED = "untouched model"
 
 
 def _said(name: str, value: Value) -> str:
     if isinstance(value, bool):
-        return name if value else f"no {name}"
+        return name
     if isinstance(value, str):
         return value if name in _TELLING else f"{name} {value}"
     return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
@@ -25,7 +25,7 @@ def _said(name: str, value: Value) -> str:
 def stage_in_words(stage: StageSpec) -> str:
     """'prune.structured (ratio 0.4, taylor)'."""
     names = [name for name in _TELLING if name in stage.params]
-    names += [name for name in stage.params if name not in names]
+    names = names or [name for name, value in stage.params.items() if value is not False and value != "none"]
     shown = ", ".join(_said(name, stage.params[name]) for name in names[:_SHOWN])
     return f"{stage.kind} ({shown})" if shown else stage.kind
 
