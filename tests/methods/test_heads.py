@@ -18,8 +18,9 @@ from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.prune.head_cut import closed_gate, find_bundles
 from petra.methods.prune.heads import SMOOTHING, TEMPERATURE, HeadPrune, choose, gate_gradients, magnitude
-from petra.model.attention import find_heads, gated, take_out
+from petra.model.attention import find_heads
 from petra.model.fingerprint import fingerprint
+from petra.model.heads import gated, take_out
 from petra.model.headwise import HeadwiseAttention, separate_attention
 from petra.model.structure import describe, rebuild, weights
 from petra.runtimes.onnxruntime import OnnxRuntime

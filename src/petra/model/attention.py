@@ -1,4 +1,4 @@
-"""Attention layers of any make: where their heads are, and how to silence or remove some of them.
+"""Attention layers of any make: where their heads are.
 
 Nobody agrees on how to write attention: projections are apart or fused, heads are counted in attributes of many names,
 position biases have a column per head. So the layer that reads the heads is found by following autograd's graph, the
@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from petra.model.heads import Heads, Part, is_transposed, mixes, weight_dim, weight_width, within
 from petra.model.surgery import (
-    MIXING_LAYERS,
     differentiable,
     evaluating,
     has_derived_weight,
@@ -36,61 +33,7 @@ EITHER_WIDTHS = ("embed_dim", "hidden_size", "d_model", "dim")
 
 _ATTENDS = re.compile("softmax|scaleddotproduct", re.IGNORECASE)  # in the names of autograd nodes
 
-Undo = Callable[[], None]
 Forward = Callable[[nn.Module], Iterable[Tensor]]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A tensor with entries of every head: its dimension `dim` is one run of `units * block` entries per block."""
-
-    layer: str
-    name: str
-    dim: int
-    blocks: tuple[int, ...]
-
-    def entries(self, units: int, chosen: Collection[int]) -> list[int]:
-        """Positions along `dim` of the `chosen` of all `units`."""
-        found = []
-        start = 0
-        for block in self.blocks:
-            found += [start + unit * block + i for unit in chosen for i in range(block)]
-            start += units * block
-        return found
-
-
-@dataclass(frozen=True)
-class Heads:
-    """One reading of an attention layer.
-
-    `units` counts what can be removed: heads, or a key/value head with the `shared` query heads that use it. `size` is
-    the channels of one head. `reader` is the path of the layer that mixes the heads' outputs. `parts` are all tensors
-    with entries per head, `counts` the attributes (module path, name, value per unit) that follow from their number.
-    """
-
-    path: str
-    units: int
-    shared: int
-    size: int
-    reader: str
-    parts: tuple[Part, ...]
-    counts: tuple[tuple[str, str, int], ...]
-
-
-class Edits:
-    """Entries of dictionaries that were replaced, and what was there before."""
-
-    def __init__(self) -> None:
-        self._done: list[tuple[dict[str, Any], str, Any]] = []
-
-    def put(self, held: dict[str, Any], name: str, value: object) -> None:
-        self._done.append((held, name, held[name]))
-        held[name] = value
-
-    def undo(self) -> None:
-        while self._done:
-            held, name, value = self._done.pop()
-            held[name] = value
 
 
 def upstream(start: Iterable[Any], stops: Mapping[Any, str]) -> tuple[set[str], set[Any]]:
@@ -108,12 +51,6 @@ def upstream(start: Iterable[Any], stops: Mapping[Any, str]) -> tuple[set[str], 
                 seen.add(before)
                 stack.append(before)
     return found, seen
-
-
-def mixes(module: nn.Module) -> bool:
-    """Whether a layer's outputs are mixtures of its inputs made by a weight, unlike an embedding's."""
-    embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
-    return (isinstance(module, MIXING_LAYERS) and not embeds) or _is_transposed(module)
 
 
 def find_heads(model: nn.Module, forward: Forward) -> tuple[dict[str, tuple[Heads, ...]], dict[str, str]]:
@@ -143,49 +80,6 @@ def find_heads(model: nn.Module, forward: Forward) -> tuple[dict[str, tuple[Head
         except _NoReading as reason:
             refused[path] = str(reason)
     return found, refused
-
-
-def take_out(model: nn.Module, heads: Heads, units: Collection[int]) -> Undo:
-    """Remove `units` from the layer, in place; calling the result puts everything back."""
-    keep = [u for u in range(heads.units) if u not in units]
-    edits = Edits()
-    for part in heads.parts:
-        module = model.get_submodule(part.layer)
-        held: Any = module._parameters if part.name in module._parameters else module._buffers
-        old = held[part.name]
-        index = torch.tensor(part.entries(heads.units, keep), device=old.device)
-        new = old.detach().index_select(part.dim, index)
-        parameter = isinstance(old, nn.Parameter)
-        edits.put(held, part.name, nn.Parameter(new, requires_grad=old.requires_grad) if parameter else new)
-        for name, value in _declared_sizes(module):
-            edits.put(vars(module), name, value)
-    for path, name, per_unit in heads.counts:
-        edits.put(vars(model.get_submodule(path)), name, per_unit * len(keep))
-    return edits.undo
-
-
-@contextmanager
-def gated(model: nn.Module, heads: Heads, gate: Tensor) -> Iterator[None]:
-    """Inside, the outputs of every unit are multiplied by its entry of `gate`, (units,), before they are mixed.
-
-    Zero is what removing the unit must amount to; the gradient with respect to the gate is its first-order effect.
-    """
-
-    def multiply(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        x = inputs[0]
-        factor = gate.to(x).repeat_interleave(heads.shared * heads.size)
-        if isinstance(module, nn.modules.conv._ConvNd):
-            factor = factor.view(-1, *[1] * len(module.kernel_size))
-        return (x * factor, *inputs[1:])
-
-    handle = model.get_submodule(heads.reader).register_forward_pre_hook(multiply)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-# -- reading a layer ---------------------------------------------------------------------------------------------------
 
 
 class _NoReading(Exception):
@@ -231,14 +125,14 @@ def _readings(
     producers = made[reader]
     for p in (*producers, reader):
         _check_layer(p, model.get_submodule(p), shared)
-    width = _width(model.get_submodule(reader), inputs=True)
+    width = weight_width(model.get_submodule(reader), inputs=True)
     count, size = _first(module, HEAD_COUNTS), _first(module, HEAD_SIZES)
     if size is None:
         size = max(1, width // (count or 1))
     if width % size:
         raise _NoReading(f"the {width} channels that {reader!r} reads are no multiple of a head's {size}")
     heads = width // size
-    widths = {p: _width(model.get_submodule(p), inputs=False) for p in producers}
+    widths = {p: weight_width(model.get_submodule(p), inputs=False) for p in producers}
     keys = _key_heads(heads, size, list(widths.values()))
     if keys < 2:
         raise _NoReading("it has a single head" if keys == heads else "all its heads share one key and value")
@@ -319,49 +213,17 @@ def _check_layer(path: str, layer: nn.Module, shared: Mapping[str, tuple[str, ..
         raise _NoReading(f"its layer {path!r} shares a weight with {', '.join(map(repr, shared[path]))}")
     if has_derived_weight(layer):
         raise _NoReading(f"the weight of its layer {path!r} is computed from other parameters")
-    plain = isinstance(layer, nn.Linear) or _is_transposed(layer)
+    plain = isinstance(layer, nn.Linear) or is_transposed(layer)
     conv = isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == 1 and not layer.transposed
     if not (plain or conv):
         kind = f"{type(layer).__name__} with groups" if getattr(layer, "groups", 1) > 1 else type(layer).__name__
         raise _NoReading(f"its layer {path!r} is a {kind}, which cannot be cut")
 
 
-def _is_transposed(module: nn.Module) -> bool:
-    """Hugging Face's Conv1D: a linear layer that keeps its weight (inputs, outputs)."""
-    weight = module._parameters.get("weight")
-    return not module._modules and weight is not None and weight.ndim == 2 and {"nf", "nx"} <= vars(module).keys()
-
-
-def _dim(layer: nn.Module, *, inputs: bool) -> int:
-    return int(inputs != _is_transposed(layer))
-
-
-def _width(layer: nn.Module, *, inputs: bool) -> int:
-    weight: Any = layer.weight
-    return int(weight.shape[_dim(layer, inputs=inputs)])
-
-
 def _part(path: str, layer: nn.Module, name: str, blocks: tuple[int, ...], *, inputs: bool) -> Part:
-    return Part(path, name, _dim(layer, inputs=inputs), blocks)
-
-
-def _declared_sizes(layer: nn.Module) -> list[tuple[str, int]]:
-    """The sizes a layer keeps beside its weight, by attribute."""
-    names = {nn.Linear: ("out_features", "in_features"), nn.modules.conv._ConvNd: ("out_channels", "in_channels")}
-    for kind, (outputs, inputs) in names.items():
-        if isinstance(layer, kind):
-            return [(outputs, _width(layer, inputs=False)), (inputs, _width(layer, inputs=True))]
-    if _is_transposed(layer):
-        return [("nf", _width(layer, inputs=False)), ("nx", _width(layer, inputs=True))]
-    if isinstance(layer, nn.Embedding):
-        return [("embedding_dim", layer.weight.shape[1]), ("num_embeddings", layer.weight.shape[0])]
-    return []
+    return Part(path, name, weight_dim(layer, inputs=inputs), blocks)
 
 
 def _first(module: nn.Module, names: tuple[str, ...]) -> int | None:
     """The first of these attributes that is a positive integer."""
     return next((v for n in names if type(v := vars(module).get(n)) is int and v > 0), None)
-
-
-def within(path: str, outer: str) -> bool:
-    return not outer or path == outer or path.startswith(f"{outer}.")

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from petra.model.attention import Edits, Undo, within
+from petra.model.heads import Edits, Undo, within
 from petra.model.surgery import has_derived_weight, shared_weights
 
 

@@ -14,7 +14,8 @@ from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.prune.graph import BREAKAGE, first_line
-from petra.model.attention import mixes, upstream
+from petra.model.attention import upstream
+from petra.model.heads import mixes
 from petra.model.surgery import count_parameters, differentiable, evaluating, layer_shapes, replace_module, tensors_in
 from petra.space.domains import Choice, Integer
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects

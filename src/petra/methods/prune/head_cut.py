@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.methods.prune.graph import BREAKAGE, first_line, outputs_of
-from petra.model.attention import Heads, Undo, find_heads, gated, take_out
+from petra.model.attention import find_heads
+from petra.model.heads import Heads, Undo, gated, take_out
 from petra.model.headwise import separate_attention
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs

@@ -16,7 +16,7 @@ from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.prune.head_cut import Bundle, all_gated, closed_gate, cut_heads, find_bundles, separated
-from petra.model.attention import Heads
+from petra.model.heads import Heads
 from petra.model.headwise import separate_attention
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Real
