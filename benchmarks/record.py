@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("name")
     parser.add_argument("--command", required=True)
+    parser.add_argument("--conditions", default="", help="what a reader must know: what else ran meanwhile, say")
     options = parser.parse_args()
     with Store.open(options.study, write=False) as store:
         trials, host, config = store.trials(), store.host, store.config
@@ -70,6 +71,7 @@ def main() -> None:
         f"- search: {len(trials) - 1} trials ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}) in "
         f"{facts['seconds'] / 60:.1f} minutes, confirmation included; stopped: {facts['stop_reason']}",
         f"- failures: {', '.join(f'{n} x {k}' for k, n in failures.items()) or 'none'}",
+        *([f"- conditions: {options.conditions}"] if options.conditions else []),
         f"- untouched model in eager PyTorch: {facts['eager_latency_ms']:.3f} ms",
         "",
         "Quality in percent (validation; test ± one standard error; difference to the untouched model on the test",
