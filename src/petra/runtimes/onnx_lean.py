@@ -24,6 +24,10 @@ from petra.runtimes.onnx_graph import Array, add_constant, constants_of, consume
 
 _FOLDABLE = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Concat", "Cast", "Gather", "Identity"}
 
+# Defaults that the standard states in words only, because how many values they have depends on the input.
+_WINDOWS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool"}
+_UNSAID = {"strides": 1, "dilations": 1, "pads": 0}
+
 
 def make_lean(model: ModelProto) -> None:
     """All passes in order; graph inputs and outputs keep their names and types."""
@@ -68,6 +72,8 @@ def strip(model: ModelProto) -> None:
 def _is_default(node: NodeProto, attribute: onnx.AttributeProto) -> bool:
     if node.domain not in ("", "ai.onnx"):
         return False
+    if node.op_type in _WINDOWS and attribute.name in _UNSAID:
+        return set(attribute.ints) == {_UNSAID[attribute.name]}
     declared = onnx.defs.get_schema(node.op_type).attributes.get(attribute.name)
     if declared is None or declared.required or declared.default_value.type == onnx.AttributeProto.UNDEFINED:
         return False
