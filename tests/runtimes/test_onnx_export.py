@@ -125,6 +125,30 @@ def test_the_file_is_lean(tmp_path: Path) -> None:
     assert all(tensor.name in read for tensor in graph.initializer)
 
 
+WINDOWS = nn.Sequential(
+    nn.Conv2d(3, 4, 3),
+    nn.Conv2d(4, 4, 3, stride=(2, 1), padding=1),
+    nn.Conv2d(4, 4, 3, dilation=2, groups=2, padding=(0, 2)),
+    nn.MaxPool2d(2, stride=1),
+    nn.AvgPool2d(2, padding=1),
+    nn.ConvTranspose2d(4, 2, 2, stride=2),
+)
+
+
+def test_windows_state_what_is_not_a_default_and_nothing_else(tmp_path: Path) -> None:
+    model, x = WINDOWS.eval(), torch.randn(2, 3, 20, 20)
+    path = export_onnx(model, x, tmp_path / "m.onnx")
+    said = [{a.name: list(a.ints) or a.i for a in node.attribute} for node in onnx.load(path).graph.node]
+    assert {"kernel_shape": [3, 3]} in said
+    assert {"kernel_shape": [3, 3], "strides": [2, 1], "pads": [1, 1, 1, 1]} in said
+    assert {"kernel_shape": [3, 3], "dilations": [2, 2], "group": 2, "pads": [0, 2, 0, 2]} in said
+    assert {"kernel_shape": [2, 2]} in said
+    assert {"kernel_shape": [2, 2], "strides": [2, 2]} in said
+    (got,) = session(path).run(None, {"input": x.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(got, model(x).numpy(), atol=1e-4)
+
+
 def test_training_mode_survives_and_does_not_leak(tmp_path: Path) -> None:
     model, x = Pooled().train(), torch.randn(2, 3, 16, 16)
     loaded = session(export_onnx(model, x, tmp_path / "m.onnx"))

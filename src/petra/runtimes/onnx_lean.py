@@ -26,7 +26,7 @@ _FOLDABLE = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Concat", 
 
 # Defaults that the standard states in words only, because how many values they have depends on the input.
 _WINDOWS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool"}
-_UNSAID = {"strides": 1, "dilations": 1, "pads": 0}
+_UNSAID = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
 
 
 def make_lean(model: ModelProto) -> None:
