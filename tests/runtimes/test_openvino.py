@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from petra.core.errors import ArtifactError, MissingExtra
 from petra.runtimes.onnxruntime import OnnxRuntime
@@ -83,6 +84,14 @@ def test_extreme_codes_do_not_saturate(tmp_path: Path) -> None:
     for runtime in (OpenVino(), OnnxRuntime()):
         got = runtime.load(path, threads=1).run(x)["output"]
         np.testing.assert_allclose(got, exact, atol=5.001)  # half a step of the output
+
+
+def test_an_operator_that_openvino_cannot_convert_is_named(tmp_path: Path) -> None:
+    """A window larger than the data, which PyTorch and ONNX Runtime clip."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(8, ceil_mode=True)).eval()
+    (path,) = OpenVino().export(model, torch.randn(2, 3, 4, 4), tmp_path / "m.onnx")
+    with pytest.raises(ArtifactError, match=r"it cannot convert AveragePool: Kernel .* larger than the data"):
+        OpenVino().load(path, threads=1)
 
 
 def test_outputs_survive_the_next_run(tmp_path: Path) -> None:

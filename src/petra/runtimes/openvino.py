@@ -6,6 +6,7 @@ Models in it (``.xml`` with a ``.bin`` beside it) that come from elsewhere can b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -50,7 +51,7 @@ class OpenVinoSession(Session):
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path}: OpenVINO cannot load this file: {_reason(error)}",
-                hint="the file is corrupt or no model that OpenVINO reads; export it again",
+                hint="export it again if it is corrupt, or for another runtime if OpenVINO lacks an operator",
             ) from error
         self._names = tuple(spec.name for spec in self._inputs)
         self._request = compiled.create_infer_request()
@@ -77,10 +78,17 @@ def _spec(port: Any) -> InputSpec:
     return InputSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, shape)
 
 
+_UNCONVERTED = re.compile(r"-- (\w+)-\d+ with a message:")
+
+
 def _reason(error: RuntimeError) -> str:
     """OpenVINO's messages begin with where in its sources they were raised; the reason comes after that."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(("Exception from", "Check ", "src/"))]
+    said = [line for line in lines if not line.startswith(("Exception from", "Check ", "src/", "While validating"))]
+    for where, line in enumerate(said):
+        if found := _UNCONVERTED.match(line):
+            why = said[where + 1 : where + 2]
+            return f"it cannot convert {found[1]}: {' '.join(why)}"[:300]
     return (said or lines or [first_line(error)])[0][:300]
 
 
