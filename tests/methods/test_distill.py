@@ -16,6 +16,7 @@ from petra.methods.distill.features import Pair, Spot, matched, relative_distanc
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.testing.stage_suite import small_problem
+from petra.training import precision
 from petra.workloads.digits import DigitsNet
 
 MODEL, TASK = small_problem()
@@ -301,3 +302,34 @@ def test_layers_that_are_dropped_at_random_are_left_out() -> None:
     stage = Distill(epochs=2, batch_size=32, features=1.0)
     _, trace = stage.apply(copy.deepcopy(teacher), Context(task=WORDS, teacher=teacher, seed=1))
     assert "encoder.layers.0" in trace.details["blocks_matched"]
+
+
+class Watched(nn.Module):
+    """A network that notes in what type it computed."""
+
+    def __init__(self, seen: set[torch.dtype]) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        self.seen = seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        self.seen.add(y.dtype)
+        return y.mean((2, 3))
+
+    def __deepcopy__(self, memo: object) -> Watched:
+        twin = Watched(self.seen)
+        twin.load_state_dict(self.state_dict())
+        return twin
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_the_teacher_computes_like_the_student_and_stays_as_it_was(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: bf16)
+    theirs: set[torch.dtype] = set()
+    teacher = Watched(theirs).eval()
+    before = teacher.layer.weight.detach().clone()
+    Distill(epochs=1).apply(Watched(set()), Context(task=TASK, teacher=teacher, seed=1))
+    assert theirs == {torch.bfloat16 if bf16 else torch.float32}
+    assert torch.equal(teacher.layer.weight, before)
+    assert teacher.layer.weight.stride() == before.stride()
