@@ -1,7 +1,7 @@
 """MiniLM-L6 on SST-2: dynamic int8, and static int8 with smoothing, against fp32 on two CPU runtimes.
 
-``python benchmarks/minilm_sst2.py`` fine-tunes once (10 minutes on 2 quiet cores; kept, see `petra.workloads.minilm`)
-and writes ``results/minilm-sst2.md``: accuracy on the official development set, bytes of the
+``python benchmarks/minilm_sst2.py`` fine-tunes once (8 minutes on a core with AVX-512 BF16; kept, see
+`petra.workloads.minilm`) and writes ``results/minilm-sst2.md``: accuracy on the official development set, bytes of the
 one file that serves both runtimes, and latency of one sentence of 64 tokens in turns with the fp32 file. ``--only``
 picks rows.
 """
