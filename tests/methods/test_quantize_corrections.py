@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.annotate import DeploymentQuantizer, module_path
+from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import observe, rounding
 from petra.methods.quantize.corrections import bias_shift, correct_biases
 from petra.methods.quantize.equalize import (
@@ -30,6 +30,7 @@ from petra.methods.quantize.ptq import quantize_static, simplify, trace
 from petra.methods.quantize.sensitivity import relative_distance, sensitivities
 from petra.methods.quantize.smooth import smooth_layers, smoothing_scale
 from petra.model import folding
+from petra.model.graph import module_path
 from petra.runtimes.onnx_export import export_onnx
 
 NOTHING: frozenset[str] = frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from typing import Any
 
 import torch
@@ -32,6 +33,12 @@ VIEWS = {
     aten.split.Tensor,
 }
 CONVOLUTIONS = ("aten.conv1d.", "aten.conv2d.", "aten.conv3d.")
+
+
+def module_path(node: Node) -> str:
+    """Path of the module a node was traced in, '' for the model itself; the same for every call of a module."""
+    stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
+    return re.sub(r"@\d+", "", next(reversed(stack.values()))[0]) if stack else ""
 
 
 def argument(node: Node, position: int, name: str, default: object = None) -> object:

@@ -175,3 +175,8 @@ def layer_shapes(
         for handle in hooks:
             handle.remove()
     return {path: tuple(shapes) for path, shapes in calls.items()}
+
+
+def is_under(path: str, names: frozenset[str]) -> bool:
+    """Whether a module path is one of `names` or lies inside one of them."""
+    return any(path == name or path.startswith(f"{name}.") for name in names)

@@ -18,7 +18,6 @@ Sources: Jacob et al. 2018 (arXiv:1712.05877) for the scheme; ONNX Runtime's QDQ
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -40,20 +39,27 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from petra.methods.quantize.observers import OBSERVERS
+from petra.methods.quantize.units import (
+    end_of_unit,
+    is_arithmetic,
+    is_convolution,
+    is_fused_activation,
+    is_integer_arithmetic,
+    is_pass_through,
+    moves_integers,
+)
 from petra.model.graph import (
-    ACTIVATIONS,
-    CONVOLUTIONS,
-    argument,
     aten,
     is_float32,
     is_weighted,
+    module_path,
     multiply_accumulates,
-    readers,
     shape_of,
     sizes,
     tensor_inputs,
     written,
 )
+from petra.model.surgery import is_under
 
 WEIGHT_MAX = 64
 """Default for the largest weight code. x86 CPUs without VNNI add two u8 x s8 products in 16 bits, which saturates from
@@ -65,27 +71,6 @@ to 92.1%, 127 falls to 90.8 to 91.0%, at the same speed."""
 # behind a dead channel.
 _ACTIVATION_EPS, _WEIGHT_EPS = 2.0**-14, 2.0**-16
 
-_ARITHMETIC = {aten.add.Tensor, aten.mul.Tensor, aten.mean.dim, aten.avg_pool1d.default, aten.avg_pool2d.default}
-_PASS_THROUGH = {
-    aten.max_pool1d.default,
-    aten.max_pool2d.default,
-    aten.flatten.using_ints,
-    aten.view.default,
-    aten.reshape.default,
-    aten.unflatten.int,
-    aten.permute.default,
-    aten.transpose.int,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
-    aten.slice.Tensor,
-    aten.select.int,
-    aten.pad.default,
-    aten.constant_pad_nd.default,
-    aten.cat.default,
-    *ACTIVATIONS,
-}
 # Operators that hold parameters and have no static integer kernel: named among the skipped layers.
 _OTHER_WEIGHTED = (
     "aten.conv_transpose",
@@ -112,17 +97,6 @@ class LayerCall:
     macs: int
     weight: str
     weight_elements: int
-
-
-def module_path(node: Node) -> str:
-    """Path of the module a node was traced in, '' for the model itself; the same for every call of a module."""
-    stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
-    return re.sub(r"@\d+", "", next(reversed(stack.values()))[0]) if stack else ""
-
-
-def is_under(path: str, names: frozenset[str]) -> bool:
-    """Whether a module path is one of `names` or lies inside one of them."""
-    return any(path == name or path.startswith(f"{name}.") for name in names)
 
 
 class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
@@ -186,9 +160,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
                 self._annotate_weighted(node, ends.get(node))
             elif not self._allowed(node):
                 continue
-            elif _is_integer_arithmetic(node, integer):
+            elif is_integer_arithmetic(node, integer):
                 self._annotate_arithmetic(node)
-            elif _moves_integers(node, integer) and not _is_fused_activation(node, weighted, integer):
+            elif moves_integers(node, integer) and not is_fused_activation(node, weighted, integer):
                 self._annotate_pass_through(node)
         return model
 
@@ -241,7 +215,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             if node in weighted:
                 wanted.add(node.args[0])
                 moved.add(node.args[0])
-            elif node in wanted and (_is_arithmetic(node) or is_pass_through(node)) and self._allowed(node):
+            elif node in wanted and (is_arithmetic(node) or is_pass_through(node)) and self._allowed(node):
                 wanted.update(tensor_inputs(node))
                 if node in moved and is_pass_through(node):
                     moved.update(tensor_inputs(node))
@@ -257,9 +231,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
                 integer.update([ends[node]] if node in ends else [])
             elif node not in wanted or not self._allowed(node):
                 continue
-            elif _is_arithmetic(node):
+            elif is_arithmetic(node):
                 if any(source in integer for source in tensor_inputs(node)):
-                    integer.update((node, _end_of_unit(node)))
+                    integer.update((node, end_of_unit(node)))
             elif is_pass_through(node) and any(source in integer for source in tensor_inputs(node)):
                 integer.add(node)
         return integer
@@ -275,9 +249,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         Convolutions always do. Linear layers do where an integer kernel reads on; those over sequences, where that is
         another layer: the sums and gates of a transformer are a small part of its time and lose more than they gain.
         """
-        last = _end_of_unit(node)
+        last = end_of_unit(node)
         reads_on = wanted if len(shape_of(node)) < 3 else moved
-        return last if (_is_convolution(node) or last in reads_on) and last not in self._written else None
+        return last if (is_convolution(node) or last in reads_on) and last not in self._written else None
 
     def _annotate_weighted(self, node: Node, last: Node | None) -> None:
         inputs = {node.args[0]: self._activation, node.args[1]: self._weight}
@@ -286,7 +260,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             _annotate(last, {}, self._activation)
 
     def _annotate_arithmetic(self, node: Node) -> None:
-        last = _end_of_unit(node)
+        last = end_of_unit(node)
         inputs: dict[Node, QuantizationSpecBase] = dict.fromkeys(tensor_inputs(node), self._activation)
         _annotate(node, inputs, self._activation if last is node else None)
         if last is not node:
@@ -315,62 +289,3 @@ def _reads_codes(node: Node) -> bool:
     """Whether a layer looks up an int8 weight, as a quantized embedding does."""
     table = node.args[0] if node.target is aten.embedding.default else None
     return isinstance(table, Node) and table.meta["val"].dtype == torch.int8
-
-
-def _is_convolution(node: Node) -> bool:
-    return str(node.target).startswith(CONVOLUTIONS)
-
-
-def _is_arithmetic(node: Node) -> bool:
-    """An operator with an integer kernel that computes new values from float32 tensors."""
-    if node.op != "call_function" or node.target not in _ARITHMETIC or not is_float32(node):
-        return False
-    if node.target in (aten.add.Tensor, aten.mul.Tensor):
-        operands = [operand for operand in node.args[:2] if isinstance(operand, Node) and is_float32(operand)]
-        if node.target is aten.mul.Tensor and any(operand.op == "get_attr" for operand in operands):
-            return False  # a scale per channel, which one scale per tensor would blur
-        return len(operands) == 2 and argument(node, 2, "alpha", 1) == 1
-    if node.target is aten.mean.dim:
-        rank, dims = len(shape_of(node.all_input_nodes[0])), argument(node, 1, "dim")
-        spatial = sorted(int(d) % rank for d in dims) if isinstance(dims, (list, tuple)) else []
-        return rank >= 3 and spatial == list(range(2, rank))
-    return True
-
-
-def _is_integer_arithmetic(node: Node, integer: set[Node]) -> bool:
-    """Whether the node computes codes from codes; one whose inputs are all float is left to float kernels."""
-    return node in integer and _is_arithmetic(node) and any(source in integer for source in tensor_inputs(node))
-
-
-def _moves_integers(node: Node, integer: set[Node]) -> bool:
-    """Whether the node moves codes that exist; one that moves float values is followed by the rounding instead."""
-    return node in integer and is_pass_through(node) and any(source in integer for source in tensor_inputs(node))
-
-
-def is_pass_through(node: Node) -> bool:
-    """An operator whose results are codes of its inputs, possibly clipped."""
-    if node.op != "call_function" or node.target not in _PASS_THROUGH or not is_float32(node):
-        return False
-    if node.target in ACTIVATIONS:
-        return len(node.all_input_nodes) == 1
-    if node.target is aten.constant_pad_nd.default:
-        return not argument(node, 2, "value", 0)
-    if node.target is aten.pad.default:
-        return argument(node, 2, "mode", "constant") == "constant" and not argument(node, 3, "value")
-    return all(is_float32(source) for source in tensor_inputs(node))
-
-
-def _end_of_unit(node: Node) -> Node:
-    """Last node of the unit a layer or an arithmetic operator starts: itself, or the activation that alone reads it."""
-    users = readers(node)
-    fused = len(users) == 1 and users[0].target in ACTIVATIONS and users[0].args[0] is node
-    return users[0] if fused else node
-
-
-def _is_fused_activation(node: Node, weighted: set[Node], integer: set[Node]) -> bool:
-    """Whether the activation is the last node of a unit, which has annotated it already."""
-    if node.target not in ACTIVATIONS:
-        return False
-    source = node.all_input_nodes[0]
-    starts_unit = source in weighted or _is_integer_arithmetic(source, integer)
-    return starts_unit and _end_of_unit(source) is node

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_aggregate
 
-from petra.methods.quantize.annotate import module_path
 from petra.methods.quantize.calibration import Rounding, in_order, rounding
-from petra.model.graph import aten, constant, is_weighted, replace_constant
+from petra.model.graph import aten, constant, is_weighted, module_path, replace_constant
 from petra.tasks.inputs import Inputs
 
 

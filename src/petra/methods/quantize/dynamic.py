@@ -9,10 +9,10 @@ from torch import nn
 
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.annotate import is_under
 from petra.methods.quantize.static import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.stored import store_weights
 from petra.model.headwise import separate_attention
+from petra.model.surgery import is_under
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from petra.methods.quantize.annotate import module_path
-from petra.model.graph import argument, aten, constant, is_weighted, readers, replace_constant
+from petra.model.graph import argument, aten, constant, is_weighted, module_path, readers, replace_constant
 
 _HOMOGENEOUS = {
     aten.relu.default,

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer, is_under
+from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
 from petra.methods.quantize.corrections import correct_biases
 from petra.methods.quantize.equalize import equalize_layers
@@ -27,6 +27,7 @@ from petra.methods.quantize.sensitivity import sensitivities
 from petra.methods.quantize.smooth import smooth_layers
 from petra.model import folding, rewrites
 from petra.model.graph import constant, is_weighted, multiply_accumulates, replace_constant
+from petra.model.surgery import is_under
 from petra.tasks.inputs import Inputs, batch_size, map_inputs
 
 MEASURED_ITEMS = 128

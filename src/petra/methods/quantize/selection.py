@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.annotate import is_under
-from petra.model.surgery import has_derived_weight
+from petra.model.surgery import has_derived_weight, is_under
 
 KINDS = ("linear", "convolution", "embedding", "recurrent", "attention", "other")
 FORMATS = ("float", "dynamic", "int8", "int4", "float16")

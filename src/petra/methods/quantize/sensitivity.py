@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from petra.methods.quantize.annotate import module_path
 from petra.methods.quantize.calibration import Rounding, rounding
-from petra.model.graph import ACTIVATIONS, is_weighted
+from petra.model.graph import ACTIVATIONS, is_weighted, module_path
 from petra.tasks.inputs import Inputs, call, prediction
 
 

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from petra.methods.quantize.annotate import is_pass_through, module_path
 from petra.methods.quantize.calibration import in_order
+from petra.methods.quantize.units import is_pass_through
 from petra.model.graph import (
     argument,
     aten,
     constant,
     is_float32,
     is_weighted,
+    module_path,
     new_parameter,
     readers,
     replace_constant,
