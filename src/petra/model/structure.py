@@ -9,24 +9,21 @@ attributes set, so the classes need no agreed signature. What cannot be said thi
 from __future__ import annotations
 
 import copy
-import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from petra.core.errors import ArtifactError
+from petra.model.classes import blank, class_name, find_class, known_classes
+from petra.model.places import SLOTS, distinct_tensors, laid_out, places, tensor_facts
 from petra.model.values import Comparison, NotDescribable, decode, encode
 
 __all__ = ["NotDescribable", "describe", "rebuild", "weights"]
 
 _TREE = frozenset({"_parameters", "_buffers", "_modules"})
-_SLOTS = ("_parameters", "_buffers")
-# Classes that may be made anew beside those of the original itself. Reading a description imports from here only.
-_TRUSTED = ("torch.nn.modules.", "petra.")
 # Recurrent layers keep lists of their own weights, which follow assignments to the weights.
 _DERIVED = frozenset({"_flat_weights", "_flat_weight_refs"})
 
@@ -39,22 +36,22 @@ def describe(model: nn.Module, original: nn.Module) -> dict[str, Any]:
     modules, classes that are neither in the original nor torch's nor petra's, attributes that differ and are not plain
     values, new hooks, tensor subclasses, and different tensors that overlap in memory.
     """
-    pairing = _Pairing(_classes(original))
+    pairing = _Pairing(known_classes(original))
     pairing.visit("", model, original)
     comparison = Comparison(pairing.same_objects())
     changes = [_change(p, comparison) for p in pairing.pairs]
-    tensors, aliases = _tensors(model)
+    tensors, aliases = distinct_tensors(model)
     return {
         "modules": [c for c in changes if len(c) > 1],
         "module_aliases": pairing.aliases,
-        "tensors": {key: _tensor_facts(key, tensor) for key, tensor in tensors.items()},
+        "tensors": {key: tensor_facts(key, tensor) for key, tensor in tensors.items()},
         "tensor_aliases": aliases,
     }
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers, contiguous on the CPU, each shared one once; non-persistent buffers included."""
-    return {key: tensor.detach().cpu().contiguous() for key, tensor in _tensors(model)[0].items()}
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in distinct_tensors(model)[0].items()}
 
 
 def rebuild(original: nn.Module, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
@@ -63,11 +60,11 @@ def rebuild(original: nn.Module, description: Mapping[str, Any], state: Mapping[
     Raises ArtifactError when the tensors are not those of the description, NotDescribable when a class is unknown.
     """
     model = copy.deepcopy(original)
-    known = _classes(original)
+    known = known_classes(original)
     for change in description["modules"]:
         path = change["path"]
         if "class" in change:
-            module = _blank(_class(change["class"], known, path))
+            module = blank(find_class(change["class"], known, path))
             if path:
                 _parent(model, path)._modules[path.rpartition(".")[2]] = module
             else:
@@ -115,10 +112,10 @@ class _Pairing:
         self._seen[id(module)] = (path, kept)
         self._used.add(id(kept))
         if kept is None:
-            cls = _class(_name(type(module)), self.known, path)
+            cls = find_class(class_name(type(module)), self.known, path)
             if cls is not type(module) or issubclass(cls, nn.RNNBase):
                 raise NotDescribable(f"layer {path!r}: a new {type(module).__name__} cannot be described")
-        reference = kept if kept is not None else _blank(type(module))
+        reference = kept if kept is not None else blank(type(module))
         self.pairs.append(_Pair(path, module, reference, new=kept is None))
         for name, child in module._modules.items():
             if child is not None:
@@ -132,7 +129,7 @@ class _Pairing:
             if pair.new:
                 continue
             same[id(pair.module)] = id(pair.reference)
-            for slot in _SLOTS:
+            for slot in SLOTS:
                 old: dict[str, Tensor | None] = getattr(pair.reference, slot)
                 for name, tensor in getattr(pair.module, slot).items():
                     counterpart = old.get(name)
@@ -147,7 +144,7 @@ def _change(pair: _Pair, comparison: Comparison) -> dict[str, Any]:
     """What distinguishes a module from its reference; only its path when nothing does."""
     change: dict[str, Any] = {"path": pair.path}
     if pair.new:
-        change["class"] = _name(type(pair.module))
+        change["class"] = class_name(type(pair.module))
     skipped = _TREE | (_DERIVED if isinstance(pair.module, nn.RNNBase) else frozenset())
     now = {k: v for k, v in vars(pair.module).items() if k not in skipped}
     before = {k: v for k, v in vars(pair.reference).items() if k not in skipped}
@@ -163,77 +160,11 @@ def _change(pair: _Pair, comparison: Comparison) -> dict[str, Any]:
         change["set"] = changed
     if deleted := [name for name in before if name not in now]:
         change["deleted"] = deleted
-    for slot in (*_SLOTS, "_modules"):
+    for slot in (*SLOTS, "_modules"):
         present = [[name, value is not None] for name, value in getattr(pair.module, slot).items()]
         if present != [[name, value is not None] for name, value in getattr(pair.reference, slot).items()]:
             change[slot] = present
     return change
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a parameter or buffer is held: ``held[name]`` is the dict of its module and its name there."""
-
-    key: str
-    held: dict[str, Tensor | None]
-    name: str
-    tensor: Tensor
-    is_parameter: bool
-
-
-def _places(model: nn.Module) -> Iterator[_Place]:
-    for path, module in model.named_modules():
-        for slot in _SLOTS:
-            held: dict[str, Tensor | None] = getattr(module, slot)
-            for name, tensor in held.items():
-                if tensor is not None:
-                    yield _Place(f"{path}.{name}" if path else name, held, name, tensor, slot == "_parameters")
-
-
-def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Distinct tensors by their first key, and the first key of every other key. Raises NotDescribable on overlaps."""
-    tensors: dict[str, Tensor] = {}
-    first: dict[int, str] = {}
-    aliases: dict[str, str] = {}
-    for place in _places(model):
-        key, tensor = place.key, place.tensor
-        if id(tensor) in first:
-            aliases[key] = first[id(tensor)]
-            continue
-        if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided or tensor.is_meta:
-            raise NotDescribable(f"{key!r}: a {type(tensor).__name__} of layout {tensor.layout} on {tensor.device}")
-        first[id(tensor)] = key
-        tensors[key] = tensor
-    _refuse_overlaps(tensors)
-    return tensors, aliases
-
-
-def _refuse_overlaps(tensors: Mapping[str, Tensor]) -> None:
-    spans = sorted((str(t.device), t.data_ptr(), t.data_ptr() + _extent(t) * t.element_size(), key)
-                   for key, t in tensors.items() if t.numel())  # fmt: skip
-    for (device, _, end, key), (next_device, start, _, next_key) in pairwise(spans):
-        if device == next_device and start < end:
-            raise NotDescribable(f"{key!r} and {next_key!r} are different tensors on the same memory")
-
-
-def _extent(tensor: Tensor) -> int:
-    """Elements from the first to the last in memory."""
-    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-
-
-def _tensor_facts(key: str, tensor: Tensor) -> dict[str, Any]:
-    """What a parameter or buffer is besides its numbers; results in a few bits depend on its layout."""
-    if tensor.grad_fn is not None or (tensor.requires_grad and not isinstance(tensor, nn.Parameter)):
-        raise NotDescribable(f"{key!r}: a buffer that takes part in differentiation")
-    facts: dict[str, Any] = {}
-    if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
-        facts["frozen"] = True
-    dense = _extent(tensor) == tensor.numel()  # expanded and sliced tensors come back contiguous
-    if dense and tensor.stride() != torch.empty(tensor.shape, device="meta").stride():
-        facts["stride"] = list(tensor.stride())
-    if tensor.device.type != "cpu":
-        facts["device"] = str(tensor.device)
-    return facts
 
 
 # -- rebuilding --------------------------------------------------------------------------------------------------------
@@ -245,7 +176,7 @@ def _apply(change: Mapping[str, Any], module: nn.Module) -> None:
         module.__dict__[name] = decode(value)
     for name in change.get("deleted", ()):
         del module.__dict__[name]
-    for slot in (*_SLOTS, "_modules"):
+    for slot in (*SLOTS, "_modules"):
         if slot not in change:
             continue
         old = dict(getattr(module, slot))
@@ -261,17 +192,17 @@ def _apply(change: Mapping[str, Any], module: nn.Module) -> None:
 def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     """Put the stored tensors in their places. A tensor that exists keeps its identity, for others that refer to it."""
     facts, aliases = description["tensors"], description["tensor_aliases"]
-    places = list(_places(model))
-    keys = {place.key for place in places} - set(aliases)
+    held = list(places(model))
+    keys = {place.key for place in held} - set(aliases)
     if not keys == set(facts) == set(state):
         odd = sorted((keys ^ set(state)) | (keys ^ set(facts)))
         raise ArtifactError(f"stored tensors do not fit the model: {', '.join(odd[:3])}", hint="the entry is damaged")
     filled: dict[str, Tensor] = {}
     used: set[int] = set()
-    for place in places:
+    for place in held:
         if place.key in aliases:
             continue
-        value = _laid_out(state[place.key], facts[place.key])
+        value = laid_out(state[place.key], facts[place.key])
         tensor = place.tensor
         if tensor.is_meta or id(tensor) in used:  # a new place, or one that no longer shares
             tensor = nn.Parameter(value, requires_grad=False) if place.is_parameter else value
@@ -281,57 +212,12 @@ def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, 
         if place.is_parameter:
             tensor.requires_grad_("frozen" not in facts[place.key])
         filled[place.key] = place.held[place.name] = tensor
-    for place in places:
+    for place in held:
         if place.key in aliases:
             place.held[place.name] = filled[aliases[place.key]]
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module._init_flat_weights()
-
-
-def _laid_out(value: Tensor, facts: Mapping[str, Any]) -> Tensor:
-    """A fresh copy in the recorded memory layout, on the recorded device."""
-    stride = facts.get("stride") or torch.empty(value.shape, device="meta").stride()
-    return torch.empty_strided(value.shape, stride, dtype=value.dtype, device=facts.get("device", "cpu")).copy_(value)
-
-
-# -- classes -----------------------------------------------------------------------------------------------------------
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def _classes(original: nn.Module) -> dict[str, type[nn.Module] | None]:
-    """The original's own classes by name; None for a name that two of them have."""
-    known: dict[str, type[nn.Module] | None] = {}
-    for cls in {type(m) for m in original.modules()}:
-        known[_name(cls)] = None if _name(cls) in known else cls
-    return known
-
-
-def _class(name: str, known: Mapping[str, type[nn.Module] | None], path: str) -> type[nn.Module]:
-    found: object = known.get(name)
-    module, _, qualified = name.partition(":")
-    if name not in known and f"{module}.".startswith(_TRUSTED):
-        try:
-            found = importlib.import_module(module)
-            for part in qualified.split("."):
-                found = getattr(found, part)
-        except (ImportError, AttributeError):
-            found = None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise NotDescribable(
-            f"layer {path!r}: the class {name} is neither in the original model nor one of torch's or petra's"
-        )
-    return found
-
-
-def _blank(cls: type[nn.Module]) -> nn.Module:
-    """An instance as `nn.Module.__init__` leaves it: no attributes, no children, no tensors of its own."""
-    module = cls.__new__(cls)
-    nn.Module.__init__(module)
-    return module
 
 
 def _parent(model: nn.Module, path: str) -> nn.Module:
