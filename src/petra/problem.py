@@ -12,40 +12,73 @@ from petra.config import StudyConfig
 from petra.core.errors import ConfigError
 from petra.core.pipeline import Pipeline
 from petra.methods.table import STAGES
+from petra.runtimes.table import RUNTIMES
 from petra.search.options import read_options
 from petra.search.table import SEARCHERS
-from petra.space.narrow import fix_for_task, narrow
-from petra.space.space import Space
+from petra.space.narrow import fix_for_runtime, fix_for_task, narrow
+from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
 
 
 def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = ()) -> Space:
-    """The legal pipelines of a study: the user's stages and ranges, or all stages but those in `without`; the task's
-    losses."""
-    every: Mapping[str, Mapping[str, Any]] = {name: {} for name in STAGES.names() if name not in without}
+    """The legal pipelines of a study: the user's stages and ranges, or all stages but those in `without` and those of
+    no use on the target's runtime; the task's losses."""
+    useless = _useless(config)
+    every: Mapping[str, Mapping[str, Any]] = {
+        name: {} for name in STAGES.names() if name not in without and name not in useless
+    }
     chosen = every if config.space.stages is None else config.space.stages
     cards = {}
     for name, ranges in chosen.items():
         where = f"space.stages.{name}"
         try:
-            stage = STAGES.get(name)
+            card = _card(name, config)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
-        card = fix_for_task(stage.card(), losses=task.losses(), ignores=task.ignored())
+        card = fix_for_task(card, losses=task.losses(), ignores=task.ignored())
         cards[name] = narrow(card, ranges, where=where)
     return Space(cards, max_length=config.space.max_length)
 
 
+def _card(name: str, config: StudyConfig) -> StageCard:
+    """The declaration of a stage for the study's target. Raises ConfigError when there is no such stage, or none for
+    this runtime."""
+    runtime = RUNTIMES.get(config.target.runtime)
+    return fix_for_runtime(STAGES.get(name).card(), runtime=runtime.name, precisions=runtime.precisions)
+
+
+def _asked(config: StudyConfig) -> set[str]:
+    """Kinds of stages that the user names in an initial pipeline."""
+    return {stage.kind for given in config.space.initial for stage in Pipeline.from_list(list(given))}
+
+
+def _useless(config: StudyConfig) -> dict[str, str]:
+    """Stages that the target's runtime has no kernels for, and which it lacks; of those only that nobody asked for."""
+    reasons = {}
+    for name in STAGES.names():
+        if name not in _asked(config):
+            try:
+                _card(name, config)
+            except ConfigError as error:
+                reasons[name] = error.message.removeprefix(f"{name}: ")
+    return reasons
+
+
 def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str, str]:
-    """Stages that object to the untouched `model`, and why; of those only that nobody asked for.
+    """Stages that object to the untouched `model` or are of no use on the target's runtime, and why; of those only that
+    nobody asked for.
 
     Those named under ``space.stages`` or in an initial pipeline were asked for. Costs a few forward passes.
     """
     if config.space.stages is not None:
         return {}
-    asked = {stage.kind for given in config.space.initial for stage in Pipeline.from_list(list(given))}
+    asked, useless = _asked(config), _useless(config)
     model = copy.deepcopy(model).cpu().eval()
-    reasons = {name: STAGES.get(name).objection(model, task) for name in STAGES.names() if name not in asked}
+    reasons = {
+        name: useless.get(name) or STAGES.get(name).objection(model, task)
+        for name in STAGES.names()
+        if name not in asked
+    }
     return {name: reason for name, reason in reasons.items() if reason}
 
 

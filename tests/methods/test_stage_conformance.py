@@ -16,6 +16,7 @@ from petra.methods.prune.heads import HeadPrune
 from petra.methods.prune.structured import StructuredPrune
 from petra.methods.prune.unstructured import UnstructuredPrune
 from petra.methods.quantize.dynamic import DynamicQuantize
+from petra.methods.quantize.half import HalfPrecision
 from petra.methods.quantize.qat import QuantizationAwareTrain
 from petra.methods.quantize.static import StaticQuantize
 from petra.methods.quantize.weights import WeightQuantize
@@ -23,6 +24,7 @@ from petra.methods.repair.batchnorm import EstimateBatchNorm
 from petra.methods.repair.reconstruct import Reconstruct
 from petra.methods.table import STAGES
 from petra.methods.tune.tune import Tune
+from petra.runtimes.torch_eager import TorchEager
 from petra.tasks.base import Task
 from petra.testing.stage_suite import StageSuite
 
@@ -95,6 +97,11 @@ class TestEstimateBatchNorm(StageSuite):
 
 class TestDynamicQuantize(StageSuite):
     stage = DynamicQuantize
+
+
+class TestHalfPrecision(StageSuite):
+    stage = HalfPrecision
+    runtime = TorchEager
 
 
 class TestWeightQuantize(StageSuite):

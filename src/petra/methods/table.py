@@ -22,6 +22,7 @@ STAGES: Registry[type[Stage]] = Registry(
         "quantize.static": "petra.methods.quantize.static:StaticQuantize",
         "quantize.qat": "petra.methods.quantize.qat:QuantizationAwareTrain",
         "quantize.dynamic": "petra.methods.quantize.dynamic:DynamicQuantize",
+        "quantize.half": "petra.methods.quantize.half:HalfPrecision",
         "quantize.weights": "petra.methods.quantize.weights:WeightQuantize",
     },
 )

@@ -36,6 +36,12 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers, shared ones once."""
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
 def leaf_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Paths and modules that contain no other module."""
     for path, module in model.named_modules():

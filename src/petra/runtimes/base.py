@@ -89,6 +89,9 @@ class Runtime(ABC):
     name: ClassVar[str]
     suffix: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
+    precisions: ClassVar[tuple[str, ...]] = ()
+    """What it has kernels for besides float32 and the integers of quantized graphs: bf16, fp16, and for linear layers
+    int8 or float8. Parameters of scope "precision" are drawn from these."""
 
     @abstractmethod
     def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:

@@ -32,21 +32,27 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
     example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch first, any batch
     size. Outputs are named 'output', 'output_0', ..., or by their keys. The first dimension of every input is free.
     Works for float modules, for graphs quantized by `petra.methods.quantize`, whose file is in QDQ form, and for
-    modules with the layers of `petra.model.quantized`.
+    modules with the layers of `petra.model.quantized`. Models in half precision (`petra.model.half`) are written with
+    weights of 16 bits and arithmetic in float32, which a runtime may do in bf16.
 
     Raises `ExportError`, with the operator where it is known, when the model cannot be expressed in ONNX.
     """
     import onnx
 
+    from petra.model.half import half_dtype, widened
+    from petra.runtimes.onnx_half import store_half
     from petra.runtimes.onnx_lean import make_lean
     from petra.runtimes.onnx_quantized import lower
     from petra.tasks.inputs import named
 
-    program, output_names = _trace(model, example)
+    half = half_dtype(model)
+    program, output_names = _trace(model if half is None else widened(model), example)
     proto = _translate(program, opset)
     _name_interface(proto.graph, list(named(example)), output_names)
     lower(proto)
     make_lean(proto)
+    if half is not None:
+        store_half(proto, half)
     if proto.ByteSize() > _LARGEST_FILE:
         raise ExportError(
             f"the model takes {proto.ByteSize() / 2**30:.1f} GiB, a single ONNX file holds at most 2 GiB",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from petra.runtimes.base import Session
-from petra.runtimes.torch_eager import TorchEager
+from petra.runtimes.torch_eager import ON_GPU, TorchEager
 from petra.runtimes.torch_program import ProgramSession
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class TorchCompileCuda(TorchCompile):
 
     name: ClassVar[str] = "torch.compile.cuda"
     device: ClassVar[str] = "cuda"
+    precisions: ClassVar[tuple[str, ...]] = ON_GPU
 
 
 def _wanted() -> str:

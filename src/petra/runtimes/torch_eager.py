@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from petra.tasks.inputs import Inputs
 
 
+ON_GPU = ("bf16", "fp16", "int8", "float8")
+
+
 class TorchEager(Runtime):
     """PyTorch itself as the deployment runtime. Int8 graphs run here too, but simulated: slower, not faster."""
 
     name: ClassVar[str] = "torch"
     suffix: ClassVar[str] = SUFFIX
     device: ClassVar[str] = "cpu"
+    precisions: ClassVar[tuple[str, ...]] = ("bf16", "int8")
 
     def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
         return [export_program(model, example, path)]
@@ -37,10 +41,15 @@ class TorchEager(Runtime):
 
 
 class TorchCuda(TorchEager):
-    """The same file on an NVIDIA GPU. It is written on the CPU, so any machine can make it."""
+    """The same file on an NVIDIA GPU. It is written on the CPU, so any machine can make it.
+
+    Linear layers of 8-bit rows run in torchao's kernels, those in 16 bits with 2:4 zeros in sparse ones
+    (`petra.runtimes.torch_kernels`).
+    """
 
     name: ClassVar[str] = "torch.cuda"
     device: ClassVar[str] = "cuda"
+    precisions: ClassVar[tuple[str, ...]] = ON_GPU
 
 
 def lacks_cuda() -> str:

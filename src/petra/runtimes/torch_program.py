@@ -125,7 +125,8 @@ def _register_operators() -> None:
     """Importing these makes the operators of quantized programs known to torch."""
     import torchao.quantization.pt2e  # noqa: F401
 
-    import petra.model.quantized  # noqa: F401
+    import petra.model.quantized
+    import petra.model.rowwise  # noqa: F401
 
 
 class ProgramSession(Session):
@@ -142,11 +143,16 @@ class ProgramSession(Session):
         import torch
         from torch.export.passes import move_to_device_pass
 
+        from petra.runtimes.torch_kernels import use_kernels
+
         torch.set_num_threads(threads)
         program = load_program(path)
         if device != "cpu":
             program = move_to_device_pass(program, device)
+            # float32 means float32: cuDNN would round the inputs of convolutions to TF32, 10 bits.
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         module = program.module(check_guards=False)
+        use_kernels(module, device)
         self._call: Callable[..., object] = prepare(module) if prepare else module
         self._device = device
         self.keyed = bool(program.call_spec.in_spec.child(1).num_children)

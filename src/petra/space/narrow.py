@@ -66,3 +66,23 @@ def fix_for_task(card: StageCard, *, losses: tuple[str, ...], ignores: frozenset
             p = replace(p, domain=Choice((p.default,)))
         parameters.append(p)
     return replace(card, parameters=tuple(parameters))
+
+
+def fix_for_runtime(card: StageCard, *, runtime: str, precisions: tuple[str, ...]) -> StageCard:
+    """Leave parameters of scope "precision" the arithmetic the runtime has kernels for, and "half" where it is one.
+
+    Raises ConfigError when one is left with nothing, so that the stage is of no use there.
+    """
+    parameters = []
+    for p in card.parameters:
+        if p.scope == "precision" and isinstance(p.domain, Choice):
+            values = tuple(v for v in p.domain.values if v in ("half", *precisions))
+            if not values:
+                raise ConfigError(
+                    f"{card.name}: the runtime {runtime} computes in none of {p.domain}",
+                    hint="leave the stage out, or choose another target.runtime",
+                )
+            kept = Choice(values)
+            p = replace(p, domain=kept, limits=kept, default=_default(p.default, kept, list(values)))
+        parameters.append(p)
+    return replace(card, parameters=tuple(parameters))

@@ -1,7 +1,8 @@
 """What a pipeline does to an architecture of the zoo: it acts, it refuses with a reason, or it fails.
 
-Acting means all of it: every stage changed the model, the result was exported to ONNX Runtime's file, the file loads,
-and computes at other batch sizes what the PyTorch model computes.
+Acting means all of it: every stage changed the model, the result was exported to ONNX Runtime's file (half precision,
+which has no kernels there, to PyTorch's), the file loads, and computes at other batch sizes what the PyTorch model
+computes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from petra.core.rng import derive_seed, generator
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context
 from petra.methods.table import STAGES
+from petra.model.half import half_dtype
 from petra.runtimes.onnxruntime import OnnxRuntime
+from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.verify import compare
 from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
 from petra.space.narrow import fix_for_task, narrow
@@ -135,7 +138,7 @@ def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[f
     """
     model.to("cpu")
     inputs = task.example(VAL)
-    runtime = OnnxRuntime()
+    runtime = OnnxRuntime() if half_dtype(model) is None else TorchEager()
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         path = runtime.export(model, task.example(2), Path(scratch) / f"model{runtime.suffix}")[0]
         session = runtime.load(path, threads=1)

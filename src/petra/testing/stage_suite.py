@@ -24,6 +24,7 @@ from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
 from petra.model.fingerprint import fingerprint
+from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
 from petra.tasks.base import Task
@@ -76,12 +77,14 @@ def small_problem() -> tuple[nn.Module, Task]:
 class StageSuite:
     """Conformance tests of one stage.
 
-    `fast` are parameter values that keep it to seconds; `before` are stages without which it has nothing to do.
+    `fast` are parameter values that keep it to seconds; `before` are stages without which it has nothing to do;
+    `runtime` is one that has kernels for the result.
     """
 
     stage: ClassVar[type[Stage]]
     fast: ClassVar[Mapping[str, Value]] = {}
     before: ClassVar[tuple[StageSpec, ...]] = ()
+    runtime: ClassVar[type[Runtime]] = OnnxRuntime
 
     @pytest.fixture
     def problem(self) -> tuple[nn.Module, Task]:
@@ -168,8 +171,9 @@ class StageSuite:
         model, task = problem
         result, _ = self.run(model, task)
         x: Any = task.example(32)
-        (path,) = OnnxRuntime().export(result, task.example(2), tmp_path / "model.onnx")
-        (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
+        runtime = self.runtime()
+        (path,) = runtime.export(result, task.example(2), tmp_path / f"model{runtime.suffix}")
+        (got,) = runtime.load(path, threads=1).run({"input": x.numpy()}).values()
         with torch.no_grad():
             expected = result(x).numpy()
         tolerance = 1e-4 if FLOAT_WEIGHTS not in self.stage.effects.removes else 0.1

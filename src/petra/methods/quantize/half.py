@@ -1,0 +1,115 @@
+"""Half precision: arithmetic in 16 bits, and that of linear layers in 8, where the runtime has kernels for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from petra.core.errors import StageRefused
+from petra.core.trial import StageTrace
+from petra.methods.base import Context, Stage, parameter
+from petra.methods.quantize.static import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
+from petra.model.flops import macs_by_module
+from petra.model.half import DTYPES, halve
+from petra.model.rowwise import FORMATS, RowwiseLinear
+from petra.model.surgery import evaluating, is_under, replace_module, shared_weights, weight_bytes
+from petra.space.domains import Choice
+from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.tasks.inputs import Inputs, call, prediction
+
+MULTIPLE = 16
+"""Both sizes of a linear layer that 8-bit kernels take are multiples of this (cuBLASLt's float8 and int8 products)."""
+
+
+@dataclass(frozen=True)
+class HalfPrecision(Stage):
+    """Weights, activations and arithmetic in bf16 or fp16; linear layers, if wanted, in int8 or float8 through torchao.
+
+    bf16 keeps float32's range and needs no care; fp16 is more precise and overflows beyond 65,504. `linear: int8` and
+    `float8` quantize the weights per output channel and the activations per row on the spot, without calibration.
+
+    When it helps: GPUs; CPUs with bf16 in hardware (AVX-512 BF16, AMX), in OpenVINO and PyTorch; half the bytes with
+    next to no loss. When it does not: ONNX Runtime's CPU kernels, which have no 16-bit arithmetic; CPUs without bf16,
+    where it is slower than float32. Costs seconds.
+    """
+
+    name: ClassVar[str] = "quantize.half"
+    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE])
+
+    dtype: str = parameter("bf16", Choice(tuple(DTYPES)), "arithmetic of the network", scope="precision")
+    linear: str = parameter(
+        "half",
+        Choice(("half", *FORMATS), usual="half"),
+        "arithmetic of linear layers (torchao's float8 products give bf16)",
+        when={"dtype": ("bf16",)},
+        scope="precision",
+    )
+    exclude: str = parameter(
+        "none", EXCLUDE, "layers that `linear` leaves alone", limits=EXCLUDE_LIMITS, when={"linear": tuple(FORMATS)}
+    )
+
+    def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
+        model = model.to("cpu").eval()
+        example = context.task.example(2)
+        if not any(p.is_floating_point() for p in model.parameters()):
+            raise StageRefused("the model has no weights", hint="there is nothing to narrow")
+        before, reference = weight_bytes(model), _predict(model, example)
+        macs = macs_by_module(model, lambda m: call(m, example))
+        layers: dict[str, nn.Linear] = {}
+        skipped: dict[str, str] = {}
+        if self.linear in FORMATS:
+            layers, skipped = _linear_layers(model, excluded_layers(model, self.exclude))
+        weights = {path: layer.weight.detach().clone() for path, layer in layers.items()}
+        halve(model, DTYPES[self.dtype])
+        for path, weight in weights.items():
+            replace_module(model, path, RowwiseLinear(weight, layers[path].bias, FORMATS[self.linear]))
+        try:
+            after = _predict(model, example)
+        except RuntimeError as error:
+            raise StageRefused(
+                f"the model does not run in {self.dtype}: {str(error).strip().splitlines()[0]}",
+                hint="it makes tensors of a fixed precision while it runs",
+            ) from error
+        if not torch.isfinite(after).all():
+            raise StageRefused(f"the outputs are not finite in {self.dtype}", hint="bf16 has float32's range")
+        changed = {path for path, module in model.named_modules() if list(module.parameters(recurse=False))}
+        details = {
+            "dtype": self.dtype,
+            "linear": self.linear,
+            "share_of_macs_8_bit": round(sum(macs.get(path, 0) for path in layers) / max(1, macs[""]), 4),
+            "weight_bytes": [before, weight_bytes(model)],
+            "output_change": round(float((after - reference).square().mean().sqrt() / reference.std()), 6),
+        }
+        return model, StageTrace(self.name, tuple(sorted(changed - skipped.keys())), skipped, details=details)
+
+
+def _linear_layers(model: nn.Module, excluded: frozenset[str]) -> tuple[dict[str, nn.Linear], dict[str, str]]:
+    """The linear layers that 8-bit kernels take, and why they do not take the others. Refuses where there is none."""
+    shared = shared_weights(model)
+    layers: dict[str, nn.Linear] = {}
+    skipped: dict[str, str] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        if type(module) is not nn.Linear:
+            skipped[path] = f"a {type(module).__name__} may do more than multiply"
+        elif is_under(path, excluded):
+            skipped[path] = "excluded"
+        elif path in shared:
+            skipped[path] = f"it shares parameters with {', '.join(shared[path])}"
+        elif module.in_features % MULTIPLE or module.out_features % MULTIPLE:
+            skipped[path] = f"{module.out_features} x {module.in_features}: 8-bit kernels take multiples of {MULTIPLE}"
+        else:
+            layers[path] = module
+    if not layers:
+        reasons = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:3])
+        raise StageRefused("no linear layer fits 8-bit kernels", hint=reasons or "the model has none")
+    return layers, skipped
+
+
+def _predict(model: nn.Module, example: Inputs) -> Tensor:
+    with evaluating(model), torch.no_grad():
+        return prediction(call(model, example)).float()
