@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check.py"
+LATER = time.perf_counter() + 1e6
 
 
 @pytest.fixture(scope="module")
@@ -33,46 +36,31 @@ def build() -> nn.Module:
 X = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(
-    ("what", "share", "error"),
-    [
-        ("fp32", (1.0, 1.0), 0.0),
-        ("bf16", (0.5, 0.5), 2e-2),
-        ("int8 weights and activations", (0.25, 0.35), 5e-2),
-    ],
-)
-def test_a_row_has_latency_size_and_error(
-    script: ModuleType, what: str, share: tuple[float, float], error: float
-) -> None:
-    torch.manual_seed(0)
+def test_every_pipeline_ships_and_agrees(script: ModuleType) -> None:
+    network = script.Network(build, X, tuple(script.PIPELINES))
+    rows = {row.what: row for row in script.check({"tiny": network}, ("torch",), 3, LATER)}
+    assert list(rows) == list(script.PIPELINES)
+    assert not [row.failure for row in rows.values() if row.failure]
+    assert all(row.latency_ms > 0 for row in rows.values())
+    assert rows["fp32"].error < 1e-5
+    assert rows["bf16"].size_mb < rows["fp32"].size_mb
+    assert {what: row.kernels for what, row in rows.items() if row.kernels} == {"int8 rows": 2}  # float8 needs a GPU
+    assert all(row.text(1.0).count("|") == 10 for row in rows.values())
+
+
+def test_a_file_that_disagrees_fails(script: ModuleType, tmp_path: Path) -> None:
     model = build().eval()
-    row = script.on_device("tiny", what, script.CHANGES[what], model, X, "eager", 3)
-    assert not row.failure
-    assert row.latency_ms > 0
-    assert share[0] <= row.size_mb / script.size_mb(model) <= share[1]
-    assert row.error <= error
-    assert (row.error > 0) == (what != "fp32")
+    path = tmp_path / "model.pt2"
+    script.RUNTIMES.get("torch")().export(model, X[:2], path)
+    with torch.no_grad():
+        expected = model(X).numpy()
+    assert not script.measure("tiny", "fp32", "torch", path, X, expected, 2).failure
+    off = expected + 0.01 * expected.std()
+    assert "disagrees" in script.measure("tiny", "fp32", "torch", path, X, off, 2).failure
+    assert not script.measure("tiny", "bf16", "torch", path, X, off, 2).failure
 
 
-def test_a_runtime_s_row_goes_through_the_file(script: ModuleType) -> None:
-    model = build().eval()
-    row = script.through_runtime("tiny", "bf16", script.CHANGES["bf16"], model, X, "torch", 3)
-    assert 0 < row.error < 2e-2
-    assert row.size_mb > script.size_mb(model) / 2
-
-
-def test_half_of_every_four_weights_goes_the_smaller_half(script: ModuleType) -> None:
-    model = nn.Sequential(nn.Linear(32, 32), nn.Linear(10, 10))
-    before = [layer.weight.detach().clone() for layer in (model[0], model[1])]
-    script.keep_two_of_four(model)
-    groups, old = model[0].weight.view(-1, 4), before[0].view(-1, 4)
-    assert (groups != 0).sum(1).eq(2).all()
-    for kept, was in zip(groups, old, strict=True):
-        assert was[kept == 0].abs().max() <= was[kept != 0].abs().min()
-    assert torch.equal(model[1].weight, before[1])  # too small for the kernels
-
-
-def test_what_fails_is_a_row_with_its_reason(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_is_a_row_with_its_reason(script: ModuleType) -> None:
     def broken() -> nn.Module:
         raise ImportError("no module named transformers")
 
@@ -80,31 +68,34 @@ def test_what_fails_is_a_row_with_its_reason(script: ModuleType, monkeypatch: py
         def forward(self, x: Tensor) -> Tensor:
             raise RuntimeError("no kernel | image")
 
-    monkeypatch.setattr(
-        script, "plan", lambda network, device: [(network, "fp32", "eager"), (network, "bf16", "eager")]
-    )
-    networks = {"absent": (broken, X), "tiny": (build, X), "failing": (Fails, X)}
-    rows = list(script.check(networks, "cpu", 2))
-    failures = {(row.network, row.what): row.failure for row in rows}
-    assert "transformers" in failures.pop(("absent", "all"))
-    assert failures == {
-        ("tiny", "fp32"): "",
-        ("tiny", "bf16"): "",
-        ("failing", "fp32"): "RuntimeError: no kernel | image",
-        ("failing", "bf16"): "RuntimeError: no kernel | image",
+    chosen = {
+        "absent": script.Network(broken, X, ("fp32",)),
+        "failing": script.Network(Fails, X, ("fp32",)),
+        "tiny": script.Network(build, X, ("fp32", "bf16")),
     }
-    assert all(row.text(1.0).count("|") == 9 for row in rows)
-    monkeypatch.setattr(script, "BUDGET_S", -1.0)
-    late = list(script.check({"tiny": (build, X)}, "cpu", 2))
+    rows = list(script.check(chosen, ("torch",), 2, LATER))
+    failures: dict[Any, str] = {(row.network, row.what): row.failure for row in rows}
+    assert "transformers" in failures.pop(("absent", "all"))
+    assert "no kernel | image" in failures.pop(("failing", "fp32"))
+    assert failures == {("tiny", "fp32"): "", ("tiny", "bf16"): ""}
+    assert all(row.text(1.0).count("|") == 10 for row in rows)
+    late = list(script.check({"tiny": chosen["tiny"]}, ("torch",), 2, 0.0))
     assert {row.failure for row in late} == {"not run: out of time"}
 
 
-def test_every_change_and_both_runtimes_are_in_the_plan(script: ModuleType) -> None:
-    rows = script.plan("BERT-base", "cuda")
-    assert {what for _, what, _ in rows} == set(script.CHANGES)
-    assert {how for *_, how in rows} >= {
-        "CUDA graph", "torch.compile", "runtime torch.cuda", "runtime torch.compile.cuda"
-    }  # fmt: skip
+def test_the_plan_has_every_precision_and_both_networks(script: ModuleType) -> None:
+    networks = script.networks()
+    assert set(networks["BERT-base"].pipelines) == set(script.PIPELINES)
+    assert set(networks["ResNet-50"].pipelines) >= {"fp32", "fp16", "bf16"}
+    assert set(script.ON_GPU) == {"torch.cuda", "torch.compile.cuda"}
+
+
+def test_every_stage_is_tried_on_the_device(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "ZOO", ("mlp",))
+    found = {kind: (outcome, why) for kind, _, outcome, why in script.stages_on("cpu", LATER)}
+    assert set(found) == set(script.STAGES.names())
+    assert "fails" not in {outcome for outcome, _ in found.values()}, found
+    assert {outcome for _, _, outcome, _ in script.stages_on("cpu", 0.0)} == {"fails"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

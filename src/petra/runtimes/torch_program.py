@@ -152,7 +152,7 @@ class ProgramSession(Session):
             # float32 means float32: cuDNN would round the inputs of convolutions to TF32, 10 bits.
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         module = program.module(check_guards=False)
-        use_kernels(module, device)
+        self.kernels = use_kernels(module, device)
         self._call: Callable[..., object] = prepare(module) if prepare else module
         self._device = device
         self.keyed = bool(program.call_spec.in_spec.child(1).num_children)

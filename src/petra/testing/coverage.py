@@ -78,10 +78,10 @@ class Cell:
         return Cell(**{**data, "pipeline": Pipeline.from_list(data["pipeline"])})
 
 
-def attempt(architecture: str, pipeline: Pipeline) -> Cell:
-    """Try `pipeline` on `architecture`; whatever is raised on the way is in the cell."""
+def attempt(architecture: str, pipeline: Pipeline, *, device: str = "cpu") -> Cell:
+    """Try `pipeline` on `architecture`, its stages working on `device`; whatever is raised on the way is in the cell."""
     started = time.perf_counter()
-    outcome, reason, error = _attempt(architecture, pipeline)
+    outcome, reason, error = _attempt(architecture, pipeline, device)
     return Cell(architecture, pipeline, outcome, reason, error, round(time.perf_counter() - started, 2))
 
 
@@ -90,7 +90,7 @@ def attempt_in_worker(payload: object, note: object, architecture: str, pipeline
     return attempt(architecture, pipeline)
 
 
-def _attempt(architecture: str, pipeline: Pipeline) -> tuple[str, str, float | None]:
+def _attempt(architecture: str, pipeline: Pipeline, device: str) -> tuple[str, str, float | None]:
     where = "building the model"
 
     def on_stage(index: int, spec: StageSpec) -> None:
@@ -101,7 +101,7 @@ def _attempt(architecture: str, pipeline: Pipeline) -> tuple[str, str, float | N
         model, task = _problem(architecture)
 
         def context(prefix: Pipeline) -> Context:
-            return Context(task=task, teacher=model, seed=derive_seed(0, "stage", prefix.key))
+            return Context(task=task, teacher=model, seed=derive_seed(0, "stage", prefix.key), device=device)
 
         result, _ = apply_pipeline(model, pipeline, context, cache=None, on_stage=on_stage)
         where = "export"
