@@ -175,7 +175,8 @@ class ProgramSession(Session):
         arrays = self.in_order(inputs)
         tensors = [torch.from_numpy(array).to(self._device) for array in arrays]
         try:
-            with torch.inference_mode():
+            # Views of weights that are tensor subclasses fail in inference mode (pytorch issue 170419).
+            with torch.no_grad() if self.kernels else torch.inference_mode():
                 if self.keyed:
                     value = self._call(**dict(zip(self._names, tensors, strict=True)))
                 else:

@@ -79,7 +79,7 @@ class Cell:
 
 
 def attempt(architecture: str, pipeline: Pipeline, *, device: str = "cpu") -> Cell:
-    """Try `pipeline` on `architecture`, its stages working on `device`; whatever is raised on the way is in the cell."""
+    """Try `pipeline` on `architecture`, with stages that work on `device`; whatever is raised is in the cell."""
     started = time.perf_counter()
     outcome, reason, error = _attempt(architecture, pipeline, device)
     return Cell(architecture, pipeline, outcome, reason, error, round(time.perf_counter() - started, 2))
