@@ -12,7 +12,6 @@ import argparse
 import datetime
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from petra.measure.host import describe_host
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.runtimes.onnxruntime import OnnxRuntime
+from petra.runtimes.table import RUNTIMES
 from petra.tasks.base import Task
 from petra.workloads.glue import glue
 
@@ -74,7 +74,7 @@ def made(model: nn.Module, task: Task, stages: list[dict[str, object]]) -> nn.Mo
 
 def rows(runtime: str, files: Mapping[str, Path], task: Task, data: Path) -> Iterator[str]:
     """The table of one runtime; fp32 is the first file."""
-    yield f"## {runtime} {metadata.version(runtime)}"
+    yield f"## {runtime} {RUNTIMES.get(runtime)().version()}"
     yield ""
     yield "| model | bytes | of fp32 | dev accuracy | latency ratio (95%) | ms | throughput ratio at 8 |"
     yield "|---|---|---|---|---|---|---|"
