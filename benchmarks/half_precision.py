@@ -1,7 +1,7 @@
-"""Half precision against fp32 where a CPU runtime gains from it: ``python benchmarks/half_precision.py``, some minutes.
+"""Half precision against fp32 where a CPU runtime gains from it: ``python benchmarks/half_precision.py``.
 
-ResNet-56 on CIFAR-10's 4,000 test images and MiniLM-L6 on SST-2's development set, in bf16, and MiniLM with int8 rows as
-well, on every CPU runtime that has kernels for it. Writes ``results/half-precision.md``.
+ResNet-56 on CIFAR-10's 4,000 test images and MiniLM-L6 on SST-2's development set, in bf16, and MiniLM with int8 rows
+as well, on every CPU runtime that has kernels for it. Takes minutes; writes ``results/half-precision.md``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
         "",
         f"- date: {datetime.date.today().isoformat()}; command: `python benchmarks/half_precision.py`",
         f"- host: {host['cpu']}, {host['cores']} cores, {sets}",
-        "- batch 1, 1 thread, timed in turns with the fp32 file of the same runtime; accuracy by the file on the test split",
+        "- batch 1, 1 thread, timed in turns with the fp32 file on the same runtime; accuracy of the file on the test split",
         "",
     ]
     with tempfile.TemporaryDirectory() as scratch:
