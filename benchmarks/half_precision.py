@@ -54,7 +54,7 @@ def main() -> None:
         "",
         f"- date: {datetime.date.today().isoformat()}; command: `python benchmarks/half_precision.py`",
         f"- host: {host['cpu']}, {host['cores']} cores, {sets}",
-        "- batch 1, 1 thread, timed in turns with the fp32 file on the same runtime; accuracy of the file on the test split",
+        "- batch 1, 1 thread, timed in turns with the fp32 file; accuracy of the file on the test split",
         "",
     ]
     with tempfile.TemporaryDirectory() as scratch:
