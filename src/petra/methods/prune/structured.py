@@ -20,6 +20,7 @@ from petra.methods.prune.groups import ChannelGroup, find_groups, regroup
 from petra.methods.prune.importance import NORMALISATIONS, REDUCTIONS
 from petra.methods.prune.scores import IMPORTANCES, Ranking, score
 from petra.methods.prune.statistics import gather
+from petra.methods.prune.unstructured import restore_two_of_four
 from petra.methods.training import LR, OPTIMIZER, run_fit
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Integer, Real
@@ -164,6 +165,8 @@ class StructuredPrune(Stage):
                 else:
                     removed += len(channels)
         record: dict[str, object] = {"ratio": round(ratio, 4), "removed_channels": removed}
+        if again := restore_two_of_four(model):
+            record["two_of_four_again"] = again
         return record | ({"calibration_items": items} if items else {}), failed
 
     def _ranking(self, model: nn.Module, ratio: float, context: Context) -> tuple[Ranking, int]:
