@@ -17,7 +17,8 @@ MIN_SHARE = 0.1  # no layer is cut below this share of its original width: an em
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layer that may be cut: the scores of its remaining units, the units it had to begin with, channels a unit."""
+    """A layer that may be cut (or a segment of a group of coupled layers): the scores of its remaining units, the units
+    it had to begin with, channels a unit."""
 
     scores: Tensor
     original: int

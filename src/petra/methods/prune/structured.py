@@ -95,7 +95,7 @@ class StructuredPrune(Stage):
 
         pruned = copy.deepcopy(model)
         cuts = self.steps if self.schedule == "iterative" else 1
-        original = {g.root: len(g.units) for g in groups}
+        original = {g.root: [len(s) for s in g.segments] for g in groups}
         failed: dict[str, str] = {}
         history: list[dict[str, object]] = []
         for step in range(cuts):
@@ -116,7 +116,7 @@ class StructuredPrune(Stage):
             raise StageRefused(
                 f"a ratio of {self.ratio:g} rounds to no channel at all at round_to {self.round_to}",
                 hint="raise the ratio or lower round_to; prunable widths: "
-                + ", ".join(f"{g.root} {original[g.root] * g.unit_size}" for g in groups[:8]),
+                + ", ".join(f"{g.root} {len(g.units) * g.unit_size}" for g in groups[:8]),
             )
         return pruned, trace
 
@@ -136,14 +136,15 @@ class StructuredPrune(Stage):
         self,
         model: nn.Module,
         groups: Sequence[ChannelGroup],
-        original: Mapping[str, int],
+        original: Mapping[str, Sequence[int]],
         ratio: float,
         example: Inputs,
         context: Context,
     ) -> tuple[dict[str, object], dict[str, str]]:
         """Bring the share of removed channels up to `ratio`, in place; a record, and reasons by root.
 
-        A group that cannot be cut together with those before it stays as it is, and the reason says why.
+        `original` are the units that each group's segments had to begin with. A group that cannot be cut together with
+        those before it stays as it is, and the reason says why.
         """
         removed = 0
         with differentiable(model):
@@ -153,11 +154,14 @@ class StructuredPrune(Stage):
             unmeasured = f"nothing in it that {self.importance} could measure"
             failed = {g.root: unmeasured for g in scores if not len(scores[g])}
             groups = [g for g in scores if g.root not in failed]
-            candidates = [Candidate(scores[g], original[g.root], g.unit_size) for g in groups]
-            widths = self._widths(model, groups, candidates, ratio)
-            for group, candidate, width in zip(groups, candidates, widths, strict=True):
-                units = lowest(candidate.scores, candidate.remaining - width)
-                channels = [i for u in units for i in group.units[u]]
+            segments = [(g, part, n) for g in groups for part, n in zip(g.segments, original[g.root], strict=True)]
+            candidates = [Candidate(scores[g][list(part)], n, g.unit_size) for g, part, n in segments]
+            widths = self._widths(model, [g.root for g, _, _ in segments], candidates, ratio)
+            chosen: dict[ChannelGroup, list[int]] = {g: [] for g in groups}
+            for (group, part, _), candidate, width in zip(segments, candidates, widths, strict=True):
+                units = [part[u] for u in lowest(candidate.scores, candidate.remaining - width)]
+                chosen[group] += [channel for u in units for channel in group.units[u]]
+            for group, channels in chosen.items():
                 if not channels:
                     continue
                 if wrong := cut(graph, group.root, channels, example):
@@ -178,14 +182,14 @@ class StructuredPrune(Stage):
         return Ranking(self.importance, p, self.reduction, self.normalisation, evidence, generator), items
 
     def _widths(
-        self, model: nn.Module, groups: Sequence[ChannelGroup], candidates: Sequence[Candidate], ratio: float
+        self, model: nn.Module, roots: Sequence[str], candidates: Sequence[Candidate], ratio: float
     ) -> list[int]:
-        """Units that each group keeps."""
+        """Units that each candidate keeps; `roots` are the layers that number their channels."""
         if self.spread == "per_layer":
             return keep_per_layer(candidates, ratio=ratio, round_to=self.round_to)
         if self.spread == "per_block":
             modules = dict(model.named_modules())
-            blocks = [block_of(g.root, modules) for g in groups]
+            blocks = [block_of(root, modules) for root in roots]
             return keep_per_block(candidates, blocks, ratio=ratio, round_to=self.round_to)
         return keep_global(candidates, ratio=ratio, round_to=self.round_to)
 

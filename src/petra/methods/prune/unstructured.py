@@ -69,8 +69,8 @@ class UnstructuredPrune(Stage):
     Anywhere, by rank in the whole model or in each layer (Han et al. 2015), or two in every four along the inputs
     (2:4, Mishra et al. 2021), which sparse tensor cores of NVIDIA GPUs can run faster. Importance: magnitude,
     first-order Taylor |w dL/dw| (Molchanov et al. 2017), or |w| times the norm of its input (Wanda, Sun et al. 2024).
-    Layers remember it (`keep_zeros`): later training leaves their zeros alone, and their channels may still be cut; what
-    is left of a 2:4 layer is then made 2:4 again, which costs more weights than cutting channels first.
+    Layers remember it (`keep_zeros`): later training leaves their zeros alone, and their channels may still be cut.
+    What is left of a 2:4 layer is then made 2:4 again, which costs more weights than cutting channels first.
 
     When it helps: where files are compressed on their way (zeros zip well; the trace says to what), as a regulariser,
     and with 2:4 on GPUs that have kernels for it. When it does not: speed on CPUs, whose runtimes multiply zeros like
