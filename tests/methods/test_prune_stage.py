@@ -184,3 +184,17 @@ def test_lamp_scores_of_coupled_layers_against_the_formula() -> None:
             got = score(graph, group, Ranking("lamp", normalisation="none"))
             oracle = {"kind": "lamp", "p": 2, "reduction": "mean", "normalisation": "none"}
             assert got.tolist() == pytest.approx(group_scores(model, group.root, **oracle)), group.root  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spread", ["global", "per_block"])
+def test_lamp_is_ranked_as_it_is(spread: str) -> None:
+    """Whatever the normalisation, which a pipeline with LAMP does not even name."""
+    model, task = stream()
+    expected = chosen(model, kind="lamp", normalisation="none", spread=spread)
+    assert any(chosen(model, kind="lamp", normalisation=n, spread=spread) != expected for n in NORMALISATIONS)
+    for normalisation in NORMALISATIONS:
+        got = cut_by_the_stage(model, task, importance="lamp", spread=spread, normalisation=normalisation)
+        assert got == expected
+    card = StructuredPrune.card()
+    assert card.normalize({"importance": "lamp"}) == card.normalize({"importance": "lamp", "normalisation": "max"})
+    assert "reduction" in card.normalize({"importance": "lamp"}).params

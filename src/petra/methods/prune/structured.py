@@ -30,6 +30,7 @@ from petra.training.loop import TrainConfig
 
 ITERATIVE = {"schedule": ("iterative",)}
 MEASURED = tuple(kind for kind in IMPORTANCES if kind != "random")
+SCALED = tuple(kind for kind in MEASURED if kind != "lamp")  # LAMP compares layers as it is, and only as it is
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class StructuredPrune(Stage):
     (residual streams with zero-padded shortcuts, hard-coded views, LayerNorm widths, attention heads). Output layers
     and the model's inputs keep their widths. Importance: filter norm (Li et al. 2017), BatchNorm gain (Liu et al.
     2017), first-order Taylor (Molchanov et al. 2019), second-order with the empirical Fisher as curvature (LeCun et al.
-    1990), LAMP (Lee et al. 2021; comparable between layers with normalisation none), distance to the geometric median
+    1990), LAMP (Lee et al. 2021; comparable between layers, so never normalised), distance to the geometric median
     (He et al. 2019), entropy of what a channel says (Luo & Wu 2017), random; the group kinds also count the weights
     that read a channel and its norms (Fang et al. 2023).
 
@@ -71,7 +72,7 @@ class StructuredPrune(Stage):
         "mean",
         Choice(NORMALISATIONS),
         "what scores are made relative to before layers are compared",
-        when={"importance": MEASURED, "spread": ("global", "per_block")},
+        when={"importance": SCALED, "spread": ("global", "per_block")},
     )
     ratio: float = parameter(0.3, Real(0.05, 0.8), "share of the prunable channels that goes", limits=Real(0.001, 0.95))
     round_to: int = parameter(8, Choice((1, 4, 8, 16)), "widths that are cut become multiples of this")
@@ -179,7 +180,8 @@ class StructuredPrune(Stage):
         evidence, items = gather(self.importance, model, context.task, seed=seed, device=context.device)
         generator = torch.Generator().manual_seed(context.seed_for(self.name, "random", f"{ratio:g}"))
         p = float(self.p)
-        return Ranking(self.importance, p, self.reduction, self.normalisation, evidence, generator), items
+        normalisation = "none" if self.importance == "lamp" else self.normalisation
+        return Ranking(self.importance, p, self.reduction, normalisation, evidence, generator), items
 
     def _widths(
         self, model: nn.Module, roots: Sequence[str], candidates: Sequence[Candidate], ratio: float
