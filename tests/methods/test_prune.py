@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,6 +160,19 @@ def test_per_layer_counts_are_the_nearest_multiple(seed: int) -> None:
     for c, k in zip(candidates, keep_per_layer(candidates, ratio=0.4, round_to=4), strict=True):
         best = min(range(4, c.original + 1, 4), key=lambda m: (abs(m - 0.6 * c.original), -m))
         assert k == max(best, c.floor(4))
+
+
+def test_the_highest_ratio_of_the_search_is_within_reach_of_every_layer() -> None:
+    ratio = StructuredPrune.card().parameter("ratio")
+    assert ratio is not None
+    assert (ratio.domain.low, ratio.domain.high) == (0.05, 0.95)
+    widths = range(2, 600)
+    candidates = [Candidate(torch.rand(n), n) for n in widths]
+    for n, kept in zip(widths, keep_per_layer(candidates, ratio=0.95, round_to=1), strict=True):
+        assert kept == max(1, math.floor(0.05 * n + 0.5))
+    wide = candidates[40:]
+    total = sum(c.original for c in wide)
+    assert abs(total - sum(keep_global(wide, ratio=0.95, round_to=1)) - 0.95 * total) <= 0.5
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -74,7 +74,9 @@ class StructuredPrune(Stage):
         "what scores are made relative to before layers are compared",
         when={"importance": SCALED, "spread": ("global", "per_block")},
     )
-    ratio: float = parameter(0.3, Real(0.05, 0.8), "share of the prunable channels that goes", limits=Real(0.001, 0.95))
+    ratio: float = parameter(
+        0.3, Real(0.05, 0.95), "share of the prunable channels that goes", limits=Real(0.001, 0.95)
+    )
     round_to: int = parameter(8, Choice((1, 4, 8, 16)), "widths that are cut become multiples of this")
     schedule: str = parameter("one_shot", Choice(("one_shot", "iterative")), "one cut, or several with tuning between")
     steps: int = parameter(3, Integer(2, 5), "cuts", limits=Integer(2, 50), when=ITERATIVE)
