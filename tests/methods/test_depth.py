@@ -14,6 +14,8 @@ from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
+from petra.methods.lowrank.modules import factored
+from petra.methods.lowrank.svd import SVDDecompose
 from petra.methods.prune.depth import TEMPERATURE, DepthPrune, droppable_blocks, stand_ins
 from petra.model.fingerprint import fingerprint
 from petra.model.structure import describe, rebuild, weights
@@ -216,6 +218,23 @@ LAYERS = {
 def test_whole_transformer_layers_can_go(name: str) -> None:
     model, task = architecture(name)
     assert set(droppable_blocks(model, task.example(2))) == LAYERS[name]
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_factors_are_no_block(name: str) -> None:
+    """Bert's pooler keeps its input's shape, but is one layer, also when it has become two."""
+    model, task = architecture(name)
+    before = set(droppable_blocks(model, task.example(2)))
+    context = Context(task=task, teacher=copy.deepcopy(model), seed=1)
+    lower, trace = SVDDecompose(rule="ratio", ratio=0.3).apply(model, context)
+    assert len(trace.touched) > 3
+    assert set(droppable_blocks(lower, task.example(2))) == before
+
+
+def test_a_block_whose_layer_became_factors_is_the_block_still() -> None:
+    block = nn.Sequential(factored(nn.Linear(8, 8), [torch.randn(8, 2), torch.randn(2, 8)], "channel"), nn.ReLU())
+    model = nn.Sequential(nn.Linear(4, 8), block, nn.Linear(8, 3)).eval()
+    assert droppable_blocks(model, torch.randn(2, 4)) == ("1",)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "deberta_v2", "bart"])
