@@ -170,7 +170,7 @@ def restore_two_of_four(model: nn.Module) -> dict[str, int]:
             raise StageRefused(
                 f"its weights are pruned 2:4, and {inputs} inputs would stay, which is no multiple of 4",
                 layer=path,
-                hint="cut widths to multiples of 4, or cut before the weights are pruned",
+                hint="cut to other widths (a larger round_to), or cut before the weights are pruned",
             )
         if zeros := _zero(layer, _two_of_four(layer, layer.weight.detach().abs())):
             again[path] = zeros
