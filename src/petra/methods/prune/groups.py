@@ -210,7 +210,7 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
 
 
 def _segments(graph: ChannelGraph, units: Sequence[tuple[int, ...]], full: Any) -> tuple[tuple[int, ...], ...]:
-    """Indices of units that narrow the same layers, in the order of the root's channels.
+    """Indices of units that narrow the same layers, in the order of those layers' names, which no cut changes.
 
     Where a concatenation is added to another layer's output, each branch makes some of that layer's channels only.
     """
@@ -222,7 +222,7 @@ def _segments(graph: ChannelGraph, units: Sequence[tuple[int, ...]], full: Any) 
     parts: dict[frozenset[str], list[int]] = {}
     for index, unit in enumerate(units):
         parts.setdefault(frozenset().union(*(made_by[channel] for channel in unit)), []).append(index)
-    return tuple(tuple(part) for part in parts.values())
+    return tuple(tuple(parts[layers]) for layers in sorted(parts, key=sorted))
 
 
 def regroup(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
