@@ -283,6 +283,7 @@ def test_a_stored_model_still_keeps_its_zeros() -> None:
     pruned, _ = run(PRUNE)
     again = rebuild(MODEL, describe(pruned, MODEL), weights(pruned))
     assert [p for p, m in again.named_modules() if getattr(m, "keep_zeros", False)] == list(zeros(pruned))[1:]
+    assert again.get_submodule("block1.conv1").keep_zeros == "two_of_four"  # the pattern that a later cut restores
 
 
 def test_channels_can_still_be_cut() -> None:
