@@ -14,11 +14,14 @@ from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
+from petra.methods.lowrank.modules import factored
+from petra.methods.lowrank.svd import SVDDecompose
 from petra.methods.prune.depth import TEMPERATURE, DepthPrune, droppable_blocks, stand_ins
 from petra.model.fingerprint import fingerprint
 from petra.model.structure import describe, rebuild, weights
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.tasks.base import Task
+from petra.tasks.classification import classification
 from petra.tasks.inputs import call, named, prediction
 from petra.testing.stage_suite import small_problem
 from petra.workloads.resnet import CifarResNet
@@ -55,6 +58,47 @@ def test_the_least_missed_block_goes_by_brute_force(per: str) -> None:
     assert isinstance(pruned.get_submodule(trace.touched[0]), nn.Identity)
 
 
+class Branch(nn.Module):
+    """A residual branch of `middle` channels through convolutions of `kernel` x `kernel`, scaled by `gain`."""
+
+    def __init__(self, middle: int, kernel: int, gain: float) -> None:
+        super().__init__()
+        self.up = nn.Conv2d(8, middle, kernel, padding=kernel // 2, bias=False)
+        self.down = nn.Conv2d(middle, 8, kernel, padding=kernel // 2, bias=False)
+        self.down.weight.data *= gain
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = x + self.down(torch.relu(self.up(x)))
+        return y
+
+
+def test_distance_is_counted_per_what_is_saved() -> None:
+    """Three blocks of which each is the cheapest by one of the three counts: the least missed; one of many activations
+    and few weights; one of many weights and few activations."""
+    torch.manual_seed(0)
+    blocks = {"1": Branch(2, 1, 2.0), "2": Branch(64, 1, 1.5), "3": Branch(16, 5, 2.0)}
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), *blocks.values(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    ).eval()
+    context = Context(task=TASK, teacher=copy.deepcopy(model), seed=1)
+    inputs, _ = next(TASK.train.batches(256, seed=context.seed_for("probe")))
+    costs: dict[str, dict[str, float]] = {"block": {}, "activation": {}, "weight": {}}
+    with torch.no_grad():
+        for name, block in blocks.items():
+            without = copy.deepcopy(model)
+            setattr(without, name, nn.Identity())
+            distance = float(TASK.distillation(without(inputs), model(inputs), temperature=TEMPERATURE))
+            middle, kernel = block.up.out_channels, block.up.kernel_size[0]
+            costs["block"][name] = distance
+            costs["activation"][name] = distance / (len(inputs) * (middle + 8) * 8 * 8)
+            costs["weight"][name] = distance / (2 * 8 * middle * kernel**2)
+    cheapest = {per: min(cost, key=cost.__getitem__) for per, cost in costs.items()}
+    assert cheapest == {"block": "1", "activation": "2", "weight": "3"}
+    for per, name in cheapest.items():
+        _, trace = DepthPrune(blocks=1, per=per).apply(copy.deepcopy(model), context)
+        assert trace.touched == (name,), per
+
+
 def test_a_block_that_does_nothing_goes_first() -> None:
     model = copy.deepcopy(MODEL)
     nn.init.zeros_(model.block2.bn2.weight)  # type: ignore[union-attr, arg-type]
@@ -65,6 +109,53 @@ def test_a_block_that_does_nothing_goes_first() -> None:
     pruned, trace = DepthPrune(blocks=1).apply(copy.deepcopy(model), context)
     assert trace.touched == ("block2",)
     assert torch.allclose(pruned(x), before, atol=1e-6)
+
+
+class Shift(nn.Module):
+    """A block that adds `amount` to one feature, whatever the input."""
+
+    def __init__(self, feature: int, amount: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        with torch.no_grad():
+            self.layer.weight.zero_()
+            self.layer.bias.copy_(amount * torch.eye(4)[feature])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = x + self.layer(x)
+        return y
+
+
+def test_what_is_left_is_measured_again_after_every_removal() -> None:
+    """Blocks `1` and `2` do the same and either suffices, since their sum is squashed: alone they are the two least
+    missed, but without the one the other is missed the most."""
+    torch.manual_seed(0)
+    head = nn.Linear(4, 4)
+    with torch.no_grad():
+        head.weight.copy_(3 * torch.eye(4))
+    model = nn.Sequential(nn.Linear(6, 4), Shift(0, 4.0), Shift(0, 4.2), Shift(1, 1.0), nn.Tanh(), head).eval()
+    with torch.no_grad():
+        model[0].weight *= 0.1
+    x, y = torch.randn(64, 6), torch.arange(64) % 4
+    context = Context(task=classification((x, y), (x, y), (x, y)), teacher=copy.deepcopy(model), seed=1)
+
+    def missed(*gone: str) -> float:
+        without = copy.deepcopy(model)
+        for name in gone:
+            setattr(without, name, nn.Identity())
+        with torch.no_grad():
+            return float(context.task.distillation(without(x), model(x), temperature=TEMPERATURE))
+
+    alone = {name: missed(name) for name in "123"}
+    first, second, last = sorted(alone, key=alone.__getitem__)
+    assert {first, second} == {"1", "2"}
+    assert missed(first, last) < missed(first, second)
+    _, trace = DepthPrune(blocks=2, per="block").apply(copy.deepcopy(model), context)
+    assert trace.touched == (first, last)
+    assert trace.details["distance"] == {
+        name: pytest.approx(distance, rel=1e-3, abs=1e-6)
+        for name, distance in ((first, alone[first]), (last, missed(first, last)))
+    }
 
 
 def test_as_many_go_as_asked_and_the_rest_have_a_reason() -> None:
@@ -127,6 +218,23 @@ LAYERS = {
 def test_whole_transformer_layers_can_go(name: str) -> None:
     model, task = architecture(name)
     assert set(droppable_blocks(model, task.example(2))) == LAYERS[name]
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_factors_are_no_block(name: str) -> None:
+    """Bert's pooler keeps its input's shape, but is one layer, also when it has become two."""
+    model, task = architecture(name)
+    before = set(droppable_blocks(model, task.example(2)))
+    context = Context(task=task, teacher=copy.deepcopy(model), seed=1)
+    lower, trace = SVDDecompose(rule="ratio", ratio=0.3).apply(model, context)
+    assert len(trace.touched) > 3
+    assert set(droppable_blocks(lower, task.example(2))) == before
+
+
+def test_a_block_whose_layer_became_factors_is_the_block_still() -> None:
+    block = nn.Sequential(factored(nn.Linear(8, 8), [torch.randn(8, 2), torch.randn(2, 8)], "channel"), nn.ReLU())
+    model = nn.Sequential(nn.Linear(4, 8), block, nn.Linear(8, 3)).eval()
+    assert droppable_blocks(model, torch.randn(2, 4)) == ("1",)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "deberta_v2", "bart"])

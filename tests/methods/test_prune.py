@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor], set[str]]
     "attention": (zoo.Attention, lambda n: zoo.rows(n, 5, 6), {"up"}),
     "many outputs": (zoo.ManyOutputs, lambda n: zoo.rows(n, 6), {"z_first"}),
     "group norm": (zoo.GroupNormed, zoo.images, {"a", "c"}),
+    "branches": (zoo.Inception, lambda n: zoo.rows(n, 2, 20), {"a", "b", "c", "shortcut"}),
     "volumes": (zoo.Volumes, lambda n: zoo.rows(n, 2, 4, 4, 4), {"a", "up", "b"}),
 }
 zoo_model = pytest.mark.parametrize("name", list(ZOO))
@@ -160,6 +162,19 @@ def test_per_layer_counts_are_the_nearest_multiple(seed: int) -> None:
         assert k == max(best, c.floor(4))
 
 
+def test_the_highest_ratio_of_the_search_is_within_reach_of_every_layer() -> None:
+    ratio = StructuredPrune.card().parameter("ratio")
+    assert ratio is not None
+    assert (ratio.domain.low, ratio.domain.high) == (0.05, 0.95)
+    widths = range(2, 600)
+    candidates = [Candidate(torch.rand(n), n) for n in widths]
+    for n, kept in zip(widths, keep_per_layer(candidates, ratio=0.95, round_to=1), strict=True):
+        assert kept == max(1, math.floor(0.05 * n + 0.5))
+    wide = candidates[40:]
+    total = sum(c.original for c in wide)
+    assert abs(total - sum(keep_global(wide, ratio=0.95, round_to=1)) - 0.95 * total) <= 0.5
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_global_ranking_removes_exactly_the_lowest_scores(seed: int) -> None:
     candidates = [Candidate(c.scores + 0.01, c.original) for c in random_candidates(seed, multiple=10)]
@@ -220,6 +235,51 @@ def test_only_what_can_be_cut_is_found_and_everything_else_has_a_reason(name: st
     assert set(reasons) == weighted - cuttable
     assert all(reasons.values())
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def inception(*, weak: str) -> tuple[nn.Module, Task]:
+    """With one branch, and what is added to it, next to nothing."""
+    model, inputs, _ = build("branches")
+    start, stop = {"a": (0, 8), "b": (8, 20), "c": (20, 40)}[weak]
+    with torch.no_grad():
+        model.get_submodule(weak).weight *= 1e-4
+        model.shortcut.weight[start:stop] *= 1e-4
+    return model, task_of(inputs)
+
+
+def test_segments_are_the_channels_that_a_branch_makes() -> None:
+    model, inputs, _ = build("branches")
+    (group,), _ = find_groups(model, inputs(2), generator=torch.Generator().manual_seed(0))
+    assert group.segments == (tuple(range(8)), tuple(range(8, 20)), tuple(range(20, 40)))
+    for name in set(ZOO) - {"branches"}:
+        model, inputs, _ = build(name)
+        groups, _ = find_groups(model, inputs(2), generator=torch.Generator().manual_seed(0))
+        assert all(group.segments == (tuple(range(len(group.units))),) for group in groups), name
+
+
+@pytest.mark.parametrize("weak", ["a", "b", "c"])
+@pytest.mark.parametrize("round_to", [1, 4])
+@pytest.mark.parametrize("spread", ["global", "per_layer"])
+@pytest.mark.parametrize("schedule", ["one_shot", "iterative"])
+def test_every_branch_of_a_sum_keeps_its_floor_and_its_multiple(
+    weak: str, round_to: int, spread: str, schedule: str
+) -> None:
+    """A ranking of the sum's channels would take all that the weak branch has."""
+    model, task = inception(weak=weak)
+    stage = StructuredPrune(
+        ratio=0.5, round_to=round_to, spread=spread, normalisation="none", schedule=schedule, steps=2, epochs_between=0
+    )
+    pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
+    widths = {path: pruned.get_submodule(path).out_channels for path in ("a", "b", "c")}
+    for path, width in widths.items():
+        original = model.get_submodule(path).out_channels
+        assert width == original or (width % round_to == 0 and width >= max(1, MIN_SHARE * original))
+    assert sum(widths.values()) == pruned.shortcut.out_channels == pruned.fc.in_features
+    assert trace.details["removed_channels"] == 40 - sum(widths.values())
+    if spread == "global":
+        assert abs(sum(widths.values()) - 20) <= 2
+        assert widths[weak] <= 0.5 * model.get_submodule(weak).out_channels, "it is the weakest"
+    assert pruned(zoo.rows(3, 2, 20)).shape == (3, 3)
 
 
 def test_a_signal_that_fades_does_not_hide_channels() -> None:

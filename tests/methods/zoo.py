@@ -39,6 +39,19 @@ class Dense(nn.Module):
         return self.fc(self.d(c).mean((2, 3)))
 
 
+class Inception(nn.Module):
+    """Branches of unequal widths, concatenated and added to a shortcut: each makes some of the shortcut's channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv1d(2, 8, 5, padding=2), nn.Conv1d(2, 12, 3, padding=1), nn.Conv1d(2, 20, 1)
+        self.bn, self.shortcut, self.fc = nn.BatchNorm1d(40), nn.Conv1d(2, 40, 1), nn.Linear(40, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = self.bn(torch.cat([self.a(x), self.b(x), self.c(x)], 1))
+        return self.fc(F.relu(branches + self.shortcut(x)).mean(2))
+
+
 class Gated(nn.Module):
     """Halves of one layer multiplied: by chunk (the halves may shrink) or at a fixed index (they may not)."""
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from petra.training import penalties
-from petra.training.penalties import PENALTIES, filters, make_penalty, penalised_layers
+from petra.training.penalties import (
+    OVER_CHANNELS,
+    PENALTIES,
+    filters,
+    make_channel_penalty,
+    make_penalty,
+    penalised_layers,
+)
 
 G = torch.Generator().manual_seed(0)
 WIDE, TALL = torch.randn(3, 5, generator=G), torch.randn(6, 2, generator=G)
@@ -118,21 +127,27 @@ def network() -> nn.Module:
 def test_which_layers_are_penalised() -> None:
     model = network()
     assert list(penalised_layers("bn_l1", model)) == ["1"]
-    assert list(penalised_layers("norm", model, outputs=frozenset({"6"}))) == ["0", "4", "6"]
-    assert list(penalised_layers("group_lasso", model, outputs=frozenset({"6"}))) == ["0", "4"]
+    assert list(penalised_layers("norm", model)) == ["0", "4", "6"]
     assert penalised_layers("bn_l1", nn.Linear(2, 2)) == {}
 
 
-@pytest.mark.parametrize("kind", [k for k in PENALTIES if k != "growing"])
+def penalty_of(kind: str, layers: Sequence[nn.Module], *, weight: float, steps: int = 1) -> Callable[[], Tensor]:
+    """The penalty with each layer's filters as a group of channels where it takes groups."""
+    if kind in OVER_CHANNELS:
+        return make_channel_penalty(kind, [partial(filters, m) for m in layers], weight=weight, steps=steps)
+    return make_penalty(kind, layers, weight=weight)
+
+
+@pytest.mark.parametrize("kind", PENALTIES)
 def test_the_sum_over_layers_has_its_factor(kind: str) -> None:
     layers = list(penalised_layers(kind, network()).values())
-    once = [make_penalty(kind, [m], weight=1.0, steps=1)().item() for m in layers]
-    assert make_penalty(kind, layers, weight=0.25, steps=1)().item() == pytest.approx(0.25 * sum(once), rel=1e-5)
+    once = [penalty_of(kind, [m], weight=1.0)().item() for m in layers]
+    assert penalty_of(kind, layers, weight=0.25)().item() == pytest.approx(0.25 * sum(once), rel=1e-5)
 
 
 def test_the_adaptive_penalty_reads_the_gradient_in_place() -> None:
     layer = nn.Linear(4, 3)
-    penalty = make_penalty("adaptive", [layer], weight=1.0, steps=1)
+    penalty = make_penalty("adaptive", [layer], weight=1.0)
     assert penalty().item() == pytest.approx(layer.weight.square().sum().item(), rel=1e-5)  # no gradient yet: zero
     layer.weight.grad = torch.randn(3, 4, generator=G)
     expected = penalties.adaptive(layer.weight, layer.weight.grad)
@@ -143,7 +158,7 @@ def test_growing_rises_to_full_force_and_goes_by_the_norms_at_the_start() -> Non
     layer = nn.Linear(2, 3, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0], [2.0, 0.0]]))  # norms 5, 1, 2
-    penalty = make_penalty("growing", [layer], weight=0.5, steps=4)
+    penalty = penalty_of("growing", [layer], weight=0.5, steps=4)
     full = 0.5 * (1.0 * 1 + 0.75 * 4)
     assert [float(penalty()) for _ in range(5)] == pytest.approx([full * s for s in (0.25, 0.5, 0.75, 1.0, 1.0)])
 
@@ -152,7 +167,7 @@ def descended(kind: str, W: Tensor, *, steps: int = 300) -> Tensor:
     """Weights after gradient descent on the penalty alone."""
     layer = nn.Linear(W.shape[1], W.shape[0], bias=False)
     layer.weight.data.copy_(W)
-    penalty = make_penalty(kind, [layer], weight=1.0, steps=steps)
+    penalty = penalty_of(kind, [layer], weight=1.0, steps=steps)
     for _ in range(steps):
         (gradient,) = torch.autograd.grad(penalty(), layer.weight)
         layer.weight.data -= 0.02 * gradient

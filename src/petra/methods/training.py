@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.model.surgery import output_layers
+from petra.methods.prune.channels import channel_weights
 from petra.space.domains import Choice, Integer, Real, Text
 from petra.tasks.base import Augment
-from petra.tasks.inputs import call, map_inputs, named, named_outputs
+from petra.tasks.inputs import map_inputs, named
 from petra.training.loop import LossFunction, TrainConfig, fit, steps_per_epoch
 from petra.training.mixup import Mixup
-from petra.training.penalties import OVER_CHANNELS, PENALTIES, make_penalty, penalised_layers
+from petra.training.penalties import (
+    OVER_CHANNELS,
+    PENALTIES,
+    make_channel_penalty,
+    make_penalty,
+    penalised_layers,
+)
 
 EPOCHS = Integer(1, 1000)
 LR = Real(1e-6, 10.0, log=True)
@@ -78,7 +85,9 @@ class TrainingStage(Stage):
     batch_size: int = parameter(128, Choice((64, 128)), "items per step", limits=BATCH_SIZE)
     weight_decay: float = parameter(5e-4, Real(1e-6, 1e-2, log=True), "decay of weight matrices", limits=WEIGHT_DECAY)
     loss: str = parameter("default", LOSS, "the task's loss", scope="loss")
-    penalty: str = parameter("none", PENALTY, "what is added to the loss to shape the weights, summed over layers")
+    penalty: str = parameter(
+        "none", PENALTY, "what is added to the loss to shape the weights, summed over layers or groups of coupled ones"
+    )
     penalty_weight: float = parameter(
         1e-3, Real(1e-5, 1e-2, log=True), "factor of the penalty", limits=Real(1e-9, 1e4), when={"penalty": PENALTIES}
     )
@@ -112,31 +121,33 @@ class TrainingStage(Stage):
             return mixup.loss(against, target) if mixup else against(target)
 
         model.to(context.device)
-        layers = self._penalised(model, context)
-        penalty = None
-        if layers:
-            steps = config.epochs * steps_per_epoch(task.train, config.batch_size)
-            penalty = make_penalty(self.penalty, list(layers.values()), weight=self.penalty_weight, steps=steps)
+        penalty, layers = self._penalty(model, context)
         loss_fn = loss(hard)
         model, trace = run_fit(self.name, model, config, context, loss_fn=loss_fn, penalty=penalty, augment=mixup)
-        details = {"penalised": list(layers)} if layers else {}
+        details = {"penalised": layers} if layers else {}
         return model, replace(trace, details={**trace.details, **details})
 
-    def _penalised(self, model: nn.Module, context: Context) -> dict[str, nn.Module]:
+    def _penalty(self, model: nn.Module, context: Context) -> tuple[Callable[[], Tensor] | None, list[str]]:
+        """What is added to the loss, and the layers that it acts on: for penalties that prepare channels for being cut,
+        those that would narrow."""
         if self.penalty == "none":
-            return {}
-        outputs: frozenset[str] = frozenset()
+            return None, []
         if self.penalty in OVER_CHANNELS:
             example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
-            outputs = output_layers(model, lambda m: named_outputs(call(m, example)).values())
-        layers = penalised_layers(self.penalty, model, outputs=outputs)
-        if not layers:
-            wanted = "batch normalisation with gains" if self.penalty == "bn_l1" else "linear or convolutional layer"
-            before = " before the output" if outputs else ""
-            raise StageRefused(
-                f"the penalty {self.penalty} finds no {wanted}{before} to act on", hint="set penalty to none"
-            )
-        return layers
+            generator = torch.Generator().manual_seed(context.seed_for("channels"))
+            groups = channel_weights(model, example, generator=generator)
+            self._require(groups, "layer before the output with channels that can be cut")
+            steps = self.epochs * steps_per_epoch(context.task.train, self.batch_size)
+            penalty = make_channel_penalty(self.penalty, groups, weight=self.penalty_weight, steps=steps)
+            return penalty, [path for group in groups for path in group.layers]
+        layers = penalised_layers(self.penalty, model)
+        norms = self.penalty == "bn_l1"
+        self._require(layers, "batch normalisation with gains" if norms else "linear or convolutional layer")
+        return make_penalty(self.penalty, list(layers.values()), weight=self.penalty_weight), list(layers)
+
+    def _require(self, found: Collection[object], wanted: str) -> None:
+        if not found:
+            raise StageRefused(f"the penalty {self.penalty} finds no {wanted} to act on", hint="set penalty to none")
 
 
 def _mixup(alpha: float, context: Context) -> Mixup:

@@ -1,7 +1,9 @@
 """Penalties on weights: what a training stage may add to the task's loss to shape weights while it trains.
 
-The mathematics is one function per penalty, of one layer: of its filters W (C, k), one row per output channel, or of
-the gains of a batch normalisation. `make_penalty` sums one of them over layers.
+The mathematics is one function per penalty: of a matrix W (C, k) with one row per channel, or of the gains of a batch
+normalisation. The rows are one layer's filters (`make_penalty`) or, for penalties that prepare channels for being cut,
+all weights that would go with a channel (`make_channel_penalty`): behind a batch normalisation a filter's length alone
+means nothing, and coupled layers must agree on their weak channels (Fang et al. 2023, "DepGraph").
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from torch import Tensor, nn
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 PENALTIES = ("orthogonality", "hoyer", "norm", "adaptive", "bn_l1", "group_lasso", "growing")
 OVER_CHANNELS = frozenset({"hoyer", "group_lasso", "growing"})  # those that prepare channels for being cut
+
+Channels = Callable[[], Tensor]
+"""Gives W (C, k): all weights that go with each of C channels, one row per channel. Gradients pass through."""
 
 
 def filters(layer: nn.Module) -> Tensor:
@@ -41,7 +46,7 @@ def orthogonality(W: Tensor) -> Tensor:
 
 
 def hoyer(W: Tensor) -> Tensor:
-    """||n||_1 / ||n||_2 of the filters' norms n_c = ||w_c||_2: from 1 (one filter left) to sqrt(C) (all alike).
+    """||n||_1 / ||n||_2 of the channels' norms n_c = ||w_c||_2: from 1 (one channel left) to sqrt(C) (all alike).
 
     Does not depend on the scale of W, so it spreads norms without shrinking them (Hoyer 2004; Yang et al. 2020).
     """
@@ -65,7 +70,7 @@ def bn_l1(gamma: Tensor) -> Tensor:
 
 
 def group_lasso(W: Tensor) -> Tensor:
-    """sum_c ||w_c||_2: filters go to zero as a whole (Wen et al. 2016)."""
+    """sum_c ||w_c||_2: channels go to zero as a whole (Wen et al. 2016)."""
     return lengths(W).sum()
 
 
@@ -85,18 +90,18 @@ def growing(W: Tensor, coefficients: Tensor) -> Tensor:
 
 
 class Growing:
-    """`weight` times the sum over layers of `growing`. Each call is a training step, the `steps`-th has full force:
+    """`weight` times the sum over groups of `growing`. Each call is a training step, the `steps`-th has full force:
     lambda_c = step / steps * growth(||w_c||_2 at the start)."""
 
-    def __init__(self, layers: Sequence[nn.Module], *, weight: float, steps: int) -> None:
-        self._layers = layers
-        self._rates = [growth(lengths(filters(m).detach())) for m in layers]
+    def __init__(self, groups: Sequence[Channels], *, weight: float, steps: int) -> None:
+        self._groups = groups
+        self._rates = [growth(lengths(W().detach())) for W in groups]
         self._weight, self._steps, self._step = weight, steps, 0
 
     def __call__(self) -> Tensor:
         self._step += 1
         force = self._weight * min(1.0, self._step / self._steps)
-        terms = [growing(filters(m), r) for m, r in zip(self._layers, self._rates, strict=True)]
+        terms = [growing(W(), rates) for W, rates in zip(self._groups, self._rates, strict=True)]
         return force * torch.stack(terms).sum()
 
 
@@ -107,38 +112,40 @@ def _adaptive(layer: nn.Module) -> Tensor:
 
 _OF_LAYER: Mapping[str, Callable[[nn.Module], Tensor]] = {
     "orthogonality": lambda m: orthogonality(filters(m)),
-    "hoyer": lambda m: hoyer(filters(m)),
     "norm": lambda m: norm(filters(m)),
     "adaptive": _adaptive,
     "bn_l1": lambda m: bn_l1(m.weight),  # type: ignore[arg-type]
-    "group_lasso": lambda m: group_lasso(filters(m)),
 }
 
 
-def penalised_layers(kind: str, model: nn.Module, *, outputs: frozenset[str] = frozenset()) -> dict[str, nn.Module]:
-    """The layers, by path, that the penalty `kind` acts on: batch normalisations with gains for bn_l1, linear and
-    convolutional layers for the others; those that prepare for cutting leave out the model's `outputs`, whose channels
-    cannot go. A weight that several layers share is taken once."""
+def penalised_layers(kind: str, model: nn.Module) -> dict[str, nn.Module]:
+    """The layers, by path, that a penalty of layers acts on: batch normalisations with gains for bn_l1, linear and
+    convolutional layers for the others. A weight that several layers share is taken once."""
     found: dict[str, nn.Module] = {}
     weights: set[int] = set()
     for path, module in model.named_modules():
         kinds = (nn.modules.batchnorm._BatchNorm,) if kind == "bn_l1" else WEIGHTED
         weight = module._parameters.get("weight")
-        if not isinstance(module, kinds) or weight is None or id(weight) in weights:
-            continue
-        if kind not in OVER_CHANNELS or path not in outputs:
+        if isinstance(module, kinds) and weight is not None and id(weight) not in weights:
             found[path] = module
             weights.add(id(weight))
     return found
 
 
-def make_penalty(kind: str, layers: Sequence[nn.Module], *, weight: float, steps: int) -> Callable[[], Tensor]:
+def make_penalty(kind: str, layers: Sequence[nn.Module], *, weight: float) -> Callable[[], Tensor]:
     """`weight` times the sum over `layers` (at least one) of the penalty `kind`, as `fit` takes it.
 
-    To be called once per training step, of `steps` in all, when the gradient of the task's loss lies in the weights'
-    ``grad``: that is where `adaptive` reads it, so that it costs no second backward pass.
+    To be called when the gradient of the task's loss lies in the weights' ``grad``: that is where `adaptive` reads it,
+    so that it costs no second backward pass.
     """
-    if kind == "growing":
-        return Growing(layers, weight=weight, steps=steps)
     of_layer = _OF_LAYER[kind]
     return lambda: weight * torch.stack([of_layer(m) for m in layers]).sum()
+
+
+def make_channel_penalty(kind: str, groups: Sequence[Channels], *, weight: float, steps: int) -> Callable[[], Tensor]:
+    """`weight` times the sum over `groups` (at least one) of the penalty `kind`, one of OVER_CHANNELS, as `fit` takes
+    it. To be called once per training step, of `steps` in all."""
+    if kind == "growing":
+        return Growing(groups, weight=weight, steps=steps)
+    of_channels = {"hoyer": hoyer, "group_lasso": group_lasso}[kind]
+    return lambda: weight * torch.stack([of_channels(W()) for W in groups]).sum()

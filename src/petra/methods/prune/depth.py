@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.lowrank.modules import Factored
 from petra.methods.prune.graph import BREAKAGE, first_line
 from petra.model.attention import upstream
 from petra.model.heads import mixes
@@ -64,9 +65,10 @@ def stand_ins(model: nn.Module, example: Inputs) -> tuple[dict[str, nn.Module], 
     A block runs once, has weights inside, and gives back its first input's shape: a residual block or transformer
     layer, recognised by a way around its weights, or the innermost module that maps one tensor to one of its shape.
     Of nested residual blocks the outermost counts that is not a stack of several of a kind, so that a transformer
-    layer goes as a whole. Other results of a block must be None or handed through. Cost: one forward pass.
+    layer goes as a whole. Other results of a block must be None or handed through. Factors are the one layer that they
+    were made of, not a block. Cost: one forward pass.
     """
-    composite = {path: m for path, m in model.named_modules() if path and m._modules}
+    composite = {p: m for p, m in model.named_modules() if p and m._modules and not isinstance(m, Factored)}
     seen = _observe(model, composite, example)
     weighty = {p: c for p, c in seen.items() if any(mixes(m) for m in composite[p].modules()) and c.stand_in}
     fits = {p: c for p, c in weighty.items() if c.times == 1}

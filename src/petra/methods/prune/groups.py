@@ -26,11 +26,13 @@ SWITCHED_OFF = 1e-2  # a weight without a larger entry is one that keeps a branc
 @dataclass(frozen=True)
 class ChannelGroup:
     """Channels that can be removed. `root` names the layer whose output channels number them; `units` are the smallest
-    sets of them that can go, all of one size; `layers` are the layers whose outputs narrow."""
+    sets of them that can go, all of one size; `layers` are the layers whose outputs narrow. `segments` parts the units,
+    by index, into those that are made by the same layers: the branches of a concatenation, otherwise all in one."""
 
     root: str
     units: tuple[tuple[int, ...], ...]
     layers: tuple[str, ...]
+    segments: tuple[tuple[int, ...], ...]
 
     @property
     def unit_size(self) -> int:
@@ -77,19 +79,21 @@ def _candidates(graph: ChannelGraph, outputs: frozenset[str]) -> tuple[list[Chan
         layers = graph.narrowed_layers(full) if full else (root,)
         reason = reason or _objection(graph, full, outputs, shared)
         units: tuple[tuple[int, ...], ...] = ()
+        segments: tuple[tuple[int, ...], ...] = ()
         if not reason:
             try:
                 units = _units(graph, root, full)
+                segments = _segments(graph, units, full)
             except BREAKAGE as error:
                 reason = f"its couplings cannot be followed ({first_line(error)})"
         if not reason and len({len(u) for u in units}) != 1:
             reason = "its channels are coupled among themselves in sets of different sizes"
-        if not reason and len(units) < 2:
+        if not reason and all(len(s) < 2 for s in segments):
             reason = "it has a single channel (or set of coupled channels)"
         if reason:
             refused.update(dict.fromkeys(layers, reason))
         else:
-            candidates.append(ChannelGroup(root, units, layers))
+            candidates.append(ChannelGroup(root, units, layers, segments))
     position = {path: i for i, (path, _) in enumerate(graph.model.named_modules())}
     return sorted(candidates, key=lambda g: position[g.root]), refused
 
@@ -205,16 +209,34 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
     return tuple(tuple(channels) for channels in sets.values())
 
 
+def _segments(graph: ChannelGraph, units: Sequence[tuple[int, ...]], full: Any) -> tuple[tuple[int, ...], ...]:
+    """Indices of units that narrow the same layers, in the order of those layers' names, which no cut changes.
+
+    Where a concatenation is added to another layer's output, each branch makes some of that layer's channels only.
+    """
+    made_by: dict[int, set[str]] = {}
+    for item in full:
+        if is_weighted(item.dep.target.module) and graph.narrows(item.dep):
+            for origin in item.root_idxs:
+                made_by.setdefault(origin, set()).add(graph.paths[item.dep.target.module])
+    parts: dict[frozenset[str], list[int]] = {}
+    for index, unit in enumerate(units):
+        parts.setdefault(frozenset().union(*(made_by[channel] for channel in unit)), []).append(index)
+    return tuple(tuple(parts[layers]) for layers in sorted(parts, key=sorted))
+
+
 def regroup(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
     """The same groups in a model that has been cut since they were found."""
     found = []
     for g in groups:
         full = graph.group(g.root, range(graph.width(g.root)))
-        found.append(ChannelGroup(g.root, _units(graph, g.root, full), g.layers))
+        units = _units(graph, g.root, full)
+        found.append(ChannelGroup(g.root, units, g.layers, _segments(graph, units, full)))
     return found
 
 
 def _trial(scout: ChannelGraph, group: ChannelGroup, example: Inputs, generator: torch.Generator) -> str:
-    """Cut a random half of the units out of the scout; why that is wrong, '' when it is right."""
-    picked = torch.randperm(len(group.units), generator=generator)[: len(group.units) // 2].tolist()
+    """Cut a random half of every segment's units out of the scout; why that is wrong, '' when it is right."""
+    halves = [torch.randperm(len(s), generator=generator)[: len(s) // 2].tolist() for s in group.segments]
+    picked = [s[i] for s, half in zip(group.segments, halves, strict=True) for i in half]
     return cut(scout, group.root, [i for u in picked for i in group.units[u]], example, trial=True)

@@ -16,6 +16,7 @@ from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.prune.head_cut import Bundle, all_gated, closed_gate, cut_heads, find_bundles, separated
+from petra.methods.prune.unstructured import restore_two_of_four
 from petra.model.heads import Heads
 from petra.model.headwise import separate_attention
 from petra.model.surgery import differentiable, evaluating
@@ -97,7 +98,8 @@ class HeadPrune(Stage):
         wrong, _ = cut_heads(model, cuts, example)
         if wrong:
             raise StageRefused(f"the heads cannot be removed together: {wrong}")
-        return model, self._trace(bundles, cuts, skipped)
+        again = restore_two_of_four(model)
+        return model, self._trace(bundles, cuts, skipped, again)
 
     def _scores(self, model: nn.Module, bundles: Sequence[Bundle], context: Context) -> list[Tensor]:
         """(units,) importance of every bundle's units, per layer of the bundle."""
@@ -111,7 +113,11 @@ class HeadPrune(Stage):
         return [relative(scores) for scores in found]
 
     def _trace(
-        self, bundles: Sequence[Bundle], cuts: Sequence[tuple[Heads, list[int]]], skipped: Mapping[str, str]
+        self,
+        bundles: Sequence[Bundle],
+        cuts: Sequence[tuple[Heads, list[int]]],
+        skipped: Mapping[str, str],
+        again: Mapping[str, int],
     ) -> StageTrace:
         layers = [heads for bundle in bundles for heads in bundle]
         removed = {heads.path: units for heads, units in cuts}
@@ -124,6 +130,8 @@ class HeadPrune(Stage):
             "removed_heads": gone,
             "achieved_ratio": round(gone / total, 4),
         }
+        if again:
+            details["two_of_four_again"] = dict(again)
         unchosen = {h.path: "none of its heads was chosen" for h in layers if h.path not in removed}
         return StageTrace(self.name, touched=tuple(removed), skipped={**skipped, **unchosen}, details=details)
 

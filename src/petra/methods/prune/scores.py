@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,15 +94,19 @@ def _members(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Iter
         yield _score(kind, filters, data, ranking.p), channels
 
 
+def has_weights(module: object) -> bool:
+    """Whether weights of the module go with a channel: a weighted layer, or a norm with gains."""
+    return is_weighted(module) or (isinstance(module, NORMS) and module.weight is not None)
+
+
 def _measured(graph: ChannelGraph, dep: Any, ranking: Ranking) -> bool:
     module = dep.target.module
     if ranking.importance == "activation_entropy":
         return graph.reads(dep) and graph.paths[module] in ranking.evidence
-    gain = isinstance(module, NORMS) and module.weight is not None
     if ranking.importance == "bn_scale":
-        return gain and isinstance(module, nn.modules.batchnorm._BatchNorm)
+        return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None
     if ranking.importance in GROUP_IMPORTANCES:
-        return gain or is_weighted(module)
+        return has_weights(module)
     return is_weighted(module) and graph.narrows(dep)
 
 
@@ -144,12 +149,20 @@ def by_owner(parts: Tensor, owners: Sequence[int]) -> tuple[list[int], Tensor]:
     """
     channels = sorted(set(owners))
     row = {owner: i for i, owner in enumerate(channels)}
-    copies = [0] * len(channels)
-    place = []
+    return channels, table_of(parts, *places([row[owner] for owner in owners]), len(channels))
+
+
+def places(owners: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(k,) the owners, and (k,) how many parts of its owner come before each part."""
+    seen: Counter[int] = Counter()
+    before = []
     for owner in owners:
-        place.append((row[owner], copies[row[owner]]))
-        copies[row[owner]] += 1
-    table = parts.new_zeros(len(channels), max(copies), *parts.shape[1:])
-    index = torch.tensor(place).T
-    table[index[0], index[1]] = parts
-    return channels, table.flatten(1)
+        before.append(seen[owner])
+        seen[owner] += 1
+    return torch.tensor(owners), torch.tensor(before)
+
+
+def table_of(parts: Tensor, owners: Tensor, before: Tensor, width: int) -> Tensor:
+    """(width, ...) for each owner a row of all its parts (k, m), in the places that `places` gave them, and zeros."""
+    table = parts.new_zeros(width, int(before.max()) + 1, parts.shape[1])
+    return table.index_put((owners.to(parts.device), before.to(parts.device)), parts).flatten(1)

@@ -20,6 +20,7 @@ from petra.methods.prune.groups import ChannelGroup, find_groups, regroup
 from petra.methods.prune.importance import NORMALISATIONS, REDUCTIONS
 from petra.methods.prune.scores import IMPORTANCES, Ranking, score
 from petra.methods.prune.statistics import gather
+from petra.methods.prune.unstructured import restore_two_of_four
 from petra.methods.training import LR, OPTIMIZER, run_fit
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Integer, Real
@@ -29,6 +30,7 @@ from petra.training.loop import TrainConfig
 
 ITERATIVE = {"schedule": ("iterative",)}
 MEASURED = tuple(kind for kind in IMPORTANCES if kind != "random")
+SCALED = tuple(kind for kind in MEASURED if kind != "lamp")  # LAMP compares layers as it is, and only as it is
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class StructuredPrune(Stage):
     (residual streams with zero-padded shortcuts, hard-coded views, LayerNorm widths, attention heads). Output layers
     and the model's inputs keep their widths. Importance: filter norm (Li et al. 2017), BatchNorm gain (Liu et al.
     2017), first-order Taylor (Molchanov et al. 2019), second-order with the empirical Fisher as curvature (LeCun et al.
-    1990), LAMP (Lee et al. 2021; comparable between layers with normalisation none), distance to the geometric median
+    1990), LAMP (Lee et al. 2021; comparable between layers, so never normalised), distance to the geometric median
     (He et al. 2019), entropy of what a channel says (Luo & Wu 2017), random; the group kinds also count the weights
     that read a channel and its norms (Fang et al. 2023).
 
@@ -70,9 +72,11 @@ class StructuredPrune(Stage):
         "mean",
         Choice(NORMALISATIONS),
         "what scores are made relative to before layers are compared",
-        when={"importance": MEASURED, "spread": ("global", "per_block")},
+        when={"importance": SCALED, "spread": ("global", "per_block")},
     )
-    ratio: float = parameter(0.3, Real(0.05, 0.8), "share of the prunable channels that goes", limits=Real(0.001, 0.95))
+    ratio: float = parameter(
+        0.3, Real(0.05, 0.95), "share of the prunable channels that goes", limits=Real(0.001, 0.95)
+    )
     round_to: int = parameter(8, Choice((1, 4, 8, 16)), "widths that are cut become multiples of this")
     schedule: str = parameter("one_shot", Choice(("one_shot", "iterative")), "one cut, or several with tuning between")
     steps: int = parameter(3, Integer(2, 5), "cuts", limits=Integer(2, 50), when=ITERATIVE)
@@ -94,7 +98,7 @@ class StructuredPrune(Stage):
 
         pruned = copy.deepcopy(model)
         cuts = self.steps if self.schedule == "iterative" else 1
-        original = {g.root: len(g.units) for g in groups}
+        original = {g.root: [len(s) for s in g.segments] for g in groups}
         failed: dict[str, str] = {}
         history: list[dict[str, object]] = []
         for step in range(cuts):
@@ -115,7 +119,7 @@ class StructuredPrune(Stage):
             raise StageRefused(
                 f"a ratio of {self.ratio:g} rounds to no channel at all at round_to {self.round_to}",
                 hint="raise the ratio or lower round_to; prunable widths: "
-                + ", ".join(f"{g.root} {original[g.root] * g.unit_size}" for g in groups[:8]),
+                + ", ".join(f"{g.root} {len(g.units) * g.unit_size}" for g in groups[:8]),
             )
         return pruned, trace
 
@@ -135,14 +139,15 @@ class StructuredPrune(Stage):
         self,
         model: nn.Module,
         groups: Sequence[ChannelGroup],
-        original: Mapping[str, int],
+        original: Mapping[str, Sequence[int]],
         ratio: float,
         example: Inputs,
         context: Context,
     ) -> tuple[dict[str, object], dict[str, str]]:
         """Bring the share of removed channels up to `ratio`, in place; a record, and reasons by root.
 
-        A group that cannot be cut together with those before it stays as it is, and the reason says why.
+        `original` are the units that each group's segments had to begin with. A group that cannot be cut together with
+        those before it stays as it is, and the reason says why.
         """
         removed = 0
         with differentiable(model):
@@ -152,11 +157,14 @@ class StructuredPrune(Stage):
             unmeasured = f"nothing in it that {self.importance} could measure"
             failed = {g.root: unmeasured for g in scores if not len(scores[g])}
             groups = [g for g in scores if g.root not in failed]
-            candidates = [Candidate(scores[g], original[g.root], g.unit_size) for g in groups]
-            widths = self._widths(model, groups, candidates, ratio)
-            for group, candidate, width in zip(groups, candidates, widths, strict=True):
-                units = lowest(candidate.scores, candidate.remaining - width)
-                channels = [i for u in units for i in group.units[u]]
+            segments = [(g, part, n) for g in groups for part, n in zip(g.segments, original[g.root], strict=True)]
+            candidates = [Candidate(scores[g][list(part)], n, g.unit_size) for g, part, n in segments]
+            widths = self._widths(model, [g.root for g, _, _ in segments], candidates, ratio)
+            chosen: dict[ChannelGroup, list[int]] = {g: [] for g in groups}
+            for (group, part, _), candidate, width in zip(segments, candidates, widths, strict=True):
+                units = [part[u] for u in lowest(candidate.scores, candidate.remaining - width)]
+                chosen[group] += [channel for u in units for channel in group.units[u]]
+            for group, channels in chosen.items():
                 if not channels:
                     continue
                 if wrong := cut(graph, group.root, channels, example):
@@ -164,6 +172,8 @@ class StructuredPrune(Stage):
                 else:
                     removed += len(channels)
         record: dict[str, object] = {"ratio": round(ratio, 4), "removed_channels": removed}
+        if again := restore_two_of_four(model):
+            record["two_of_four_again"] = again
         return record | ({"calibration_items": items} if items else {}), failed
 
     def _ranking(self, model: nn.Module, ratio: float, context: Context) -> tuple[Ranking, int]:
@@ -172,17 +182,18 @@ class StructuredPrune(Stage):
         evidence, items = gather(self.importance, model, context.task, seed=seed, device=context.device)
         generator = torch.Generator().manual_seed(context.seed_for(self.name, "random", f"{ratio:g}"))
         p = float(self.p)
-        return Ranking(self.importance, p, self.reduction, self.normalisation, evidence, generator), items
+        normalisation = "none" if self.importance == "lamp" else self.normalisation
+        return Ranking(self.importance, p, self.reduction, normalisation, evidence, generator), items
 
     def _widths(
-        self, model: nn.Module, groups: Sequence[ChannelGroup], candidates: Sequence[Candidate], ratio: float
+        self, model: nn.Module, roots: Sequence[str], candidates: Sequence[Candidate], ratio: float
     ) -> list[int]:
-        """Units that each group keeps."""
+        """Units that each candidate keeps; `roots` are the layers that number their channels."""
         if self.spread == "per_layer":
             return keep_per_layer(candidates, ratio=ratio, round_to=self.round_to)
         if self.spread == "per_block":
             modules = dict(model.named_modules())
-            blocks = [block_of(g.root, modules) for g in groups]
+            blocks = [block_of(root, modules) for root in roots]
             return keep_per_block(candidates, blocks, ratio=ratio, round_to=self.round_to)
         return keep_global(candidates, ratio=ratio, round_to=self.round_to)
 

@@ -70,6 +70,7 @@ class UnstructuredPrune(Stage):
     (2:4, Mishra et al. 2021), which sparse tensor cores of NVIDIA GPUs can run faster. Importance: magnitude,
     first-order Taylor |w dL/dw| (Molchanov et al. 2017), or |w| times the norm of its input (Wanda, Sun et al. 2024).
     Layers remember it (`keep_zeros`): later training leaves their zeros alone, and their channels may still be cut.
+    What is left of a 2:4 layer is then made 2:4 again, which costs more weights than cutting channels first.
 
     When it helps: where files are compressed on their way (zeros zip well; the trace says to what), as a regulariser,
     and with 2:4 on GPUs that have kernels for it. When it does not: speed on CPUs, whose runtimes multiply zeros like
@@ -100,6 +101,8 @@ class UnstructuredPrune(Stage):
             raise StageRefused("no linear or convolutional layer has weights that can become zero", hint=reasons)
         before = _zipped(layers[path].weight for path in scores)
         new = {path: _zero(layers[path], mask) for path, mask in self._masks(layers, scores).items()}
+        for path in new:
+            layers[path].keep_zeros = self.pattern
         touched = tuple(path for path, zeros in new.items() if zeros)
         if not touched:
             raise StageRefused(
@@ -147,13 +150,31 @@ class UnstructuredPrune(Stage):
 
     def _masks(self, layers: Mapping[str, nn.Module], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.pattern == "two_of_four":
-            dims = {path: 0 if getattr(layers[path], "transposed", False) else 1 for path in scores}
-            return {
-                path: keep_two_of_four(s.movedim(dims[path], -1)).movedim(-1, dims[path]) for path, s in scores.items()
-            }
+            return {path: _two_of_four(layers[path], s) for path, s in scores.items()}
         if self.scope == "global":
             return keep_globally(scores, self.sparsity)
         return {path: keep_highest(s, min(_most(s), round(self.sparsity * s.numel()))) for path, s in scores.items()}
+
+
+def restore_two_of_four(model: nn.Module) -> dict[str, int]:
+    """Make the layers that were pruned to 2:4 so again, in place, after some of their inputs have gone and the others
+    have closed up to new fours; how many more weights, the smallest of their four, became zero, by layer.
+
+    Raises StageRefused where the number of inputs left is no multiple of four.
+    """
+    again = {}
+    for path, layer in model.named_modules():
+        if getattr(layer, "keep_zeros", "") != "two_of_four":
+            continue
+        if (inputs := _inputs_per_group(layer)) % 4:
+            raise StageRefused(
+                f"its weights are pruned 2:4, and {inputs} inputs would stay, which is no multiple of 4",
+                layer=path,
+                hint="cut to other widths (a larger round_to), or cut before the weights are pruned",
+            )
+        if zeros := _zero(layer, _two_of_four(layer, layer.weight.detach().abs())):
+            again[path] = zeros
+    return again
 
 
 def taylor_scores(model: nn.Module, layers: Mapping[str, Any], context: Context) -> dict[str, Tensor]:
@@ -207,6 +228,12 @@ def _batches(context: Context) -> Iterable[tuple[Any, Tensor]]:
     return itertools.islice(context.task.train.batches(BATCH_SIZE, seed=context.seed_for("importance")), BATCHES)
 
 
+def _two_of_four(layer: nn.Module, scores: Tensor) -> Tensor:
+    """Mask in the shape of the layer's weight, two in every four along its inputs."""
+    dim = 0 if getattr(layer, "transposed", False) else 1
+    return keep_two_of_four(scores.movedim(dim, -1)).movedim(-1, dim)
+
+
 def _like_weight(layer: Any, norms: Tensor) -> Tensor:
     """Norms (inputs,) of a layer's inputs, in a shape that broadcasts to its weight's."""
     places = [1] * (layer.weight.ndim - 2)
@@ -234,10 +261,9 @@ def _zeros(weight: Tensor) -> int:
 
 @torch.no_grad()
 def _zero(layer: Any, mask: Tensor) -> int:
-    """Zero what the mask leaves out, for good; how many weights became zero."""
+    """Zero what the mask leaves out; how many weights became zero."""
     before = _zeros(layer.weight)
     layer.weight.mul_(mask)
-    layer.keep_zeros = True
     return _zeros(layer.weight) - before
 
 
