@@ -89,7 +89,7 @@ class TrainingStage(Stage):
         "none", PENALTY, "what is added to the loss to shape the weights, summed over layers or groups of coupled ones"
     )
     penalty_weight: float = parameter(
-        1e-3, Real(1e-5, 1e-2, log=True), "factor of the penalty", limits=Real(1e-9, 1e4), when={"penalty": PENALTIES}
+        1e-3, Real(1e-5, 1.0, log=True), "factor of the penalty", limits=Real(1e-9, 1e4), when={"penalty": PENALTIES}
     )
     mixup: float = parameter(
         0.0,
