@@ -141,16 +141,30 @@ def test_gradients_pass_through_the_rounding() -> None:
 
 
 def test_the_teacher_counts_by_alpha(trained: tuple[nn.Module, Task]) -> None:
+    """A teacher that takes every digit for the next one draws the student to it where `alpha` says so."""
     model, task = trained
-    context = Context(task=task, teacher=model, seed=1)
-    x = task.example(32)
-    outputs = []
+    teacher = copy_of(model)
+    head = teacher.get_submodule("12")
+    with torch.no_grad():
+        for value in head.parameters():
+            value.copy_(value.roll(1, 0))
+    x = task.example(200)
+    with torch.no_grad():
+        wanted = teacher(x)
+
+    def distance(student: nn.Module) -> float:
+        with torch.no_grad():
+            return float(task.distillation(student(x), wanted, temperature=4.0))
+
+    context = Context(task=task, teacher=teacher, seed=1)
+    found = {}
     for alpha in (0.0, 1.0):
         stage = QuantizationAwareTrain(epochs=1, alpha=alpha, batch_size=50)
         result, _ = stage.apply(copy_of(model), context)
-        with torch.no_grad():
-            outputs.append(result(x))
-    assert not torch.equal(*outputs)
+        found[alpha] = distance(result)
+    before = distance(model)
+    assert found[1.0] < 0.8 * before
+    assert 0.9 * before < found[0.0]
 
 
 def test_nothing_to_quantize_is_refused_before_any_training(trained: tuple[nn.Module, Task]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -148,7 +149,7 @@ class QuantizationAwareTrain(Stage):
         )
 
     def _loss(self, context: Context) -> LossFunction:
-        task, teacher = context.task, context.teacher.to(context.device).eval()
+        task, teacher = context.task, copy.deepcopy(context.teacher).to(context.device).eval()
 
         def loss(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
             with torch.no_grad():
