@@ -341,7 +341,7 @@ def test_the_most_sensitive_layers_stay_float() -> None:
     assert ranking[worst] == max(ranking.values())
     assert result.layers_skipped == {worst: "kept in float, number 1 in sensitivity"}
     assert set(result.layers_quantized) == {"a", "b", "c"} - {worst}
-    assert result.layers_share == pytest.approx(2 / 3)
+    assert result.shares.layers == pytest.approx(2 / 3)
     errors = []
     for path in ("a", "b", "c"):
         kept = quantize_static(model, x, [x], observer="minmax", exclude=frozenset({path}))

@@ -79,7 +79,7 @@ def test_training_regains_what_few_codes_lose(trained: tuple[nn.Module, Task], t
     assert ptq < before - 0.05
     assert qat > before - 0.02
     assert trace_.touched == ("0", "4", "7", "12")
-    assert trace_.details["share_of_layers_int8"] == 1.0
+    assert trace_.details["share_of_layers"] == 1.0
 
     x = task.example(64)
     assert isinstance(x, Tensor)

@@ -28,7 +28,7 @@ class DynamicQuantize(Stage):
     When it helps: transformers, whose activations have ranges that no calibration settles: half the latency at small
     batches, a quarter of the bytes. When it does not: convolutional networks, and OpenVINO, which runs these operators
     one by one and slower than float (quantize.static serves both); layers of a few dozen channels, where finding the
-    range costs more than is saved. Costs two forward passes of two items.
+    range costs more than is saved. Costs a few forward passes of two items.
     """
 
     name: ClassVar[str] = "quantize.dynamic"

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import StageRefused
+from petra.methods.quantize.account import Shares, account
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
 from petra.methods.quantize.corrections import correct_biases
@@ -52,30 +53,15 @@ class QuantizationResult:
     """A quantized graph and what is really int8 in it.
 
     model: runs in PyTorch with quantize-dequantize arithmetic, at any batch size. samples: calibration samples used.
-    layers_quantized: module paths. layers_skipped: path -> reason. layers_share: part of the calls of parameterised
-    layers. macs_share: part of the multiply-accumulates of one forward pass done by int8 layers. weights_share: part of
-    the parameter elements stored as int8. bytes_share: part of the parameter bytes that are stored, float ones
-    included, taken by int8. notes: what else was done, as JSON data.
+    layers_quantized: module paths. layers_skipped: path -> reason. notes: what else was done, as JSON data.
     """
 
     model: GraphModule
     samples: int
     layers_quantized: tuple[str, ...]
     layers_skipped: dict[str, str]
-    layers_share: float
-    macs_share: float
-    weights_share: float
-    bytes_share: float
+    shares: Shares
     notes: dict[str, object] = field(default_factory=dict)
-
-    def shares(self) -> dict[str, object]:
-        """For a stage's trace."""
-        return {
-            "share_of_layers_int8": round(self.layers_share, 4),
-            "share_of_macs_int8": round(self.macs_share, 4),
-            "share_of_weights_int8": round(self.weights_share, 4),
-            "share_of_bytes_int8": round(self.bytes_share, 4),
-        }
 
 
 def quantize_static(
@@ -167,22 +153,19 @@ def converted(
     notes: dict[str, object],
 ) -> QuantizationResult:
     """The quantized graph of an observed one, which is used up, and the account of it."""
-    float_elements, code_elements = _parameter_elements(prepared)
+    elements = sum(_parameter_elements(prepared))
     result = convert_pt2e(prepared)
     round_biases(result)
-    int8_layers = [layer for layer in quantizer.layers if layer.quantized]
-    int8_elements = {layer.weight: layer.weight_elements for layer in int8_layers}
-    total_elements = float_elements + code_elements
-    codes = min(total_elements, sum(int8_elements.values()) + code_elements)
+    floats, codes = _parameter_elements(result)
+    shares = account(
+        quantizer.calls, macs=total_macs, elements=elements, code_bytes=codes, all_bytes=codes + 4 * floats
+    )
     return QuantizationResult(
         model=result,
         samples=samples,
         layers_quantized=tuple(dict.fromkeys(quantizer.quantized)),
         layers_skipped=dict(quantizer.skipped),
-        layers_share=len(int8_layers) / max(1, len(quantizer.layers)),
-        macs_share=min(1.0, sum(layer.macs for layer in int8_layers) / max(1, total_macs)),
-        weights_share=codes / max(1, total_elements),
-        bytes_share=codes / max(1, codes + 4 * (total_elements - codes)),
+        shares=shares,
         notes=notes,
     )
 

@@ -134,7 +134,7 @@ class QuantizationAwareTrain(Stage):
             call(student, context.task.example(2))  # weight ranges of the weights that were kept
         notes = fitted.as_details() | {"precision": "fp32"}
         result = converted(student.graph, quantizer, samples=samples, total_macs=macs, notes=notes)
-        details = {"calibration_samples": result.samples, **result.shares(), **result.notes}
+        details = {"calibration_samples": result.samples, **result.shares.as_details(), **result.notes}
         return result.model, StageTrace(self.name, result.layers_quantized, result.layers_skipped, details=details)
 
     def _config(self) -> TrainConfig:

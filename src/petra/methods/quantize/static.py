@@ -96,7 +96,7 @@ class StaticQuantize(Stage):
         details = {
             "calibration_samples": result.samples,
             "calibration_samples_asked": self.samples,
-            **result.shares(),
+            **result.shares.as_details(),
             **result.notes,
         }
         skipped = {path: reason for path, reason in result.layers_skipped.items() if path not in embedded} | tables
