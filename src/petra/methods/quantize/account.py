@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 PRODUCTS = "products of two activations, as in attention: there is no weight to quantize"
@@ -20,7 +20,7 @@ class LayerCall:
 
     path: str
     macs: int
-    weights: Mapping[Hashable, int]
+    weights: Mapping[str, int] | Mapping[int, int]
     reason: str = ""
     integer: bool = False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -89,8 +89,8 @@ def quantize_static(
     smoothed), nor models that spend their time outside convolutions and linear layers. Costs one forward pass over the
     calibration data; "smooth" another; `keep_float` one more, and one over `MEASURED_ITEMS` for every layer.
 
-    Raises `StageRefused` when nothing can be quantized, when `exclude` names no module, when the batch size cannot
-    vary, or when the model cannot be traced.
+    Raises `StageRefused` when nothing can be quantized, when nothing can be equalised or smoothed that is to be, when
+    `exclude` names no module, when the batch size cannot vary, or when the model cannot be traced.
     """
     check_excluded(model, exclude)
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
@@ -98,10 +98,17 @@ def quantize_static(
     simplify(traced)
     notes: dict[str, object] = {}
     if equalize == "cross_layer":
-        pairs, _ = equalize_layers(traced)
+        pairs, left = equalize_layers(traced)
+        if not pairs:
+            raise StageRefused("no two layers can be equalised", hint=_few(left))
         notes["equalized_pairs"] = [list(pair.paths) for pair in pairs]
+        notes["not_equalized"] = left
     elif equalize == "smooth":
         smoothing = smooth_layers(traced, calibration, alpha)
+        if not smoothing.folded and not smoothing.multiplied:
+            raise StageRefused(
+                "no layer's inputs can be smoothed", hint=_few(smoothing.skipped) or "it has no linear layer"
+            )
         notes["smoothed"] = {"folded": smoothing.folded, "multiplied": smoothing.multiplied}
         notes["not_smoothed"] = smoothing.skipped
     kept: list[str] = []
@@ -227,6 +234,11 @@ def trace(model: nn.Module, example: Inputs) -> GraphModule:
     module = exported.module(check_guards=False)
     assert isinstance(module, GraphModule)
     return module
+
+
+def _few(reasons: Mapping[str, str]) -> str:
+    """The first five reasons."""
+    return "; ".join(f"{path or 'the model'}: {reason}" for path, reason in list(reasons.items())[:5])
 
 
 def _first_line(error: BaseException) -> str:
