@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn import functional
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
@@ -20,6 +22,7 @@ from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.ptq import converted, simplify, trace
 from petra.methods.quantize.qat import QuantizationAwareTrain, SimulatedQuantization
 from petra.methods.quantize.static import StaticQuantize
+from petra.model.graph import constant
 from petra.runtimes.onnx_export import export_onnx
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -165,6 +168,48 @@ def test_the_teacher_counts_by_alpha(trained: tuple[nn.Module, Task]) -> None:
     before = distance(model)
     assert found[1.0] < 0.8 * before
     assert 0.9 * before < found[0.0]
+
+
+def test_the_most_sensitive_layers_stay_float(trained: tuple[nn.Module, Task]) -> None:
+    """Those that static quantization keeps."""
+    model, task = trained
+    context = Context(task=task, teacher=model, seed=1)
+    _, static = StaticQuantize(observer="minmax", samples=256, keep_float=2, weight_max=7).apply(
+        copy_of(model), context
+    )
+    stage = QuantizationAwareTrain(epochs=1, batch_size=50, keep_float=2, weight_max=7)
+    result, trace_ = stage.apply(copy_of(model), context)
+    assert trace_.skipped == static.skipped
+    assert sorted(trace_.skipped.values()) == [f"kept in float, number {n} in sensitivity" for n in (1, 2)]
+    assert trace_.details["sensitivity"] == static.details["sensitivity"]
+    assert set(trace_.touched) == {"0", "4", "7", "12"} - set(static.skipped)
+    assert isinstance(result, GraphModule)
+    read = [constant(result, n) for n in result.graph.nodes if n.op == "get_attr"]
+    kinds = [str(value.dtype) for value in read if value is not None and value.ndim > 1]
+    assert sorted(kinds) == ["torch.float32"] * 2 + ["torch.int8"] * 2
+
+
+def test_embedding_tables_may_be_int8_too() -> None:
+    class Text(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.up, self.head = nn.Embedding(400, 16), nn.Linear(16, 32), nn.Linear(32, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(functional.gelu(self.up(self.embedding(ids))).mean(1))
+
+    torch.manual_seed(0)
+    ids, targets = torch.randint(0, 400, (64, 12)), torch.randint(0, 3, (64,))
+    task, model = classification((ids, targets), (ids, targets), (ids, targets)), Text().eval()
+    stage = QuantizationAwareTrain(epochs=1, batch_size=32, embeddings="int8", alpha=1.0)
+    result, trace_ = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
+    assert trace_.touched == ("embedding", "up", "head")
+    assert trace_.skipped == {}
+    assert trace_.details["share_of_layers"] == 1.0
+    (table,) = (v for v in result.state_dict().values() if v.shape == (400, 16))
+    assert table.dtype == torch.int8
+    with torch.no_grad():
+        assert float((result(ids) - model(ids)).abs().max()) < 0.1 * float(np.ptp(model(ids).numpy()))
 
 
 def test_nothing_to_quantize_is_refused_before_any_training(trained: tuple[nn.Module, Task]) -> None:

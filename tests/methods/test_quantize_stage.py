@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+import zoo
 from torch import Tensor, nn
 from torch.nn import functional
 
+from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
-from petra.methods.base import Context
+from petra.methods.base import Context, Stage
 from petra.methods.quantize.annotate import WEIGHT_MAX
 from petra.methods.quantize.calibration import Calibration
+from petra.methods.quantize.dynamic import DynamicQuantize
 from petra.methods.quantize.observers import mse_range
 from petra.methods.quantize.ptq import quantize_static
+from petra.methods.quantize.qat import QuantizationAwareTrain
 from petra.methods.quantize.static import StaticQuantize
+from petra.methods.quantize.weights import WeightQuantize
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 
@@ -52,7 +57,7 @@ def model() -> nn.Module:
 
 
 def task_of(x: Tensor) -> Task:
-    split = (x, torch.arange(len(x)) % 4)
+    split = (x, torch.arange(len(x)) % 3)
     return classification(split, split, split)
 
 
@@ -146,3 +151,18 @@ def test_calibration_sees_exactly_the_samples_asked_for(model: nn.Module) -> Non
     _, trace = applied(model, task, samples=1000)
     assert trace.details["calibration_samples"] == 300
     assert trace.details["calibration_samples_asked"] == 1000
+
+
+@pytest.mark.parametrize(
+    "stage", [StaticQuantize, QuantizationAwareTrain, WeightQuantize, DynamicQuantize], ids=lambda stage: stage.name
+)
+def test_convolutions_may_stay_float(stage: type[Stage], model: nn.Module) -> None:
+    convolutional = zoo.Temporal().eval()
+    task = task_of(zoo.rows(32, 2, 20))
+    fast = {"epochs": 1, "batch_size": 16} if stage is QuantizationAwareTrain else {}
+    context = Context(task=task, teacher=convolutional, seed=0)
+    _, trace = stage(exclude="convolutions", **fast).apply(copy.deepcopy(convolutional), context)
+    assert trace.touched == ("fc",)
+    assert trace.skipped == {"a": "excluded", "b": "excluded"}
+    with pytest.raises(StageRefused, match="the model has none"):
+        stage(exclude="convolutions", **fast).apply(model, Context(task=task, teacher=model, seed=0))

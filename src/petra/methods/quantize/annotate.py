@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -91,9 +92,10 @@ _OTHER_WEIGHTED = (
 class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
     """Annotates an exported ATen graph for ONNX Runtime and OpenVINO.
 
-    observer: a name in `OBSERVERS`. exclude: module paths whose layers, with all inside them, stay float. weight_max:
-    largest weight code, 1 to 127 (see `WEIGHT_MAX`). training: put in fake quantizers, which round in the forward pass
-    and let gradients through; their ranges follow moving averages of the extremes, whatever `observer` says.
+    observer: a name in `OBSERVERS`. exclude: module paths whose layers, with all inside them, stay float. keep: more of
+    them, the most sensitive first. weight_max: largest weight code, 1 to 127 (see `WEIGHT_MAX`). training: put in fake
+    quantizers, which round in the forward pass and let gradients through; their ranges follow moving averages of the
+    extremes, whatever `observer` says.
 
     After `annotate`: `quantized` lists the paths of the quantized layers, one entry per call; `skipped` maps the
     path of every other parameterised layer to the reason; `calls` has the record of those with a weight matrix (norms
@@ -108,6 +110,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         *,
         observer: str = "minmax",
         exclude: frozenset[str] = frozenset(),
+        keep: Sequence[str] = (),
         weight_max: int = WEIGHT_MAX,
         training: bool = False,
     ) -> None:
@@ -115,7 +118,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             raise ValueError(f"observer {observer!r} is unknown, allowed: {', '.join(OBSERVERS)}")
         if not 1 <= weight_max <= 127:
             raise ValueError(f"weight_max {weight_max} is out of range, allowed: 1 to 127")
-        self.exclude = exclude
+        self.keep, self.exclude = keep, exclude.union(keep)
         self.quantized: list[str] = []
         self.skipped: dict[str, str] = {}
         self.calls: list[LayerCall] = []
@@ -185,7 +188,10 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         return chosen
 
     def _reason_to_skip(self, node: Node) -> str:
-        if is_under(module_path(node), self.exclude):
+        path = module_path(node)
+        if path in self.keep:
+            return f"kept in float, number {self.keep.index(path) + 1} in sensitivity"
+        if is_under(path, self.exclude):
             return "excluded"
         if not is_weighted(node):
             return f"{node.target} has no static integer kernel"

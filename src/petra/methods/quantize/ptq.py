@@ -96,6 +96,26 @@ def quantize_static(
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     traced = trace(model, example)
     simplify(traced)
+    notes = _equalized(traced, calibration, equalize, alpha)
+    ranking: dict[str, float] = {}
+    if keep_float:
+        quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, weight_max=weight_max)
+        notes["sensitivity"] = ranking = rank_layers(traced, calibration, quantizer)
+    keep = list(ranking)[:keep_float]
+    quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, keep=keep, weight_max=weight_max)
+    total_macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
+    prepared = _prepared(traced, quantizer)
+    samples = observe(prepared, calibration)
+    if correct_bias:
+        items = first_items(calibration, MEASURED_ITEMS)
+        correction = correct_biases(prepared, _joined(items))
+        notes["biases_corrected"] = list(correction.corrected)
+        notes["biases_left"] = correction.skipped
+    return converted(prepared, quantizer, samples=samples, total_macs=total_macs, notes=notes)
+
+
+def _equalized(traced: GraphModule, calibration: Iterable[Inputs], equalize: str, alpha: float) -> dict[str, object]:
+    """Equalise or smooth in place; notes of where. Raises StageRefused when there is nowhere to."""
     notes: dict[str, object] = {}
     if equalize == "cross_layer":
         pairs, left = equalize_layers(traced)
@@ -111,27 +131,18 @@ def quantize_static(
             )
         notes["smoothed"] = {"folded": smoothing.folded, "multiplied": smoothing.multiplied}
         notes["not_smoothed"] = smoothing.skipped
-    kept: list[str] = []
-    if keep_float:
-        quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, weight_max=weight_max)
-        prepared = _prepared(copy.deepcopy(traced), quantizer)
-        observe(prepared, calibration)
-        ranking = sensitivities(prepared, first_items(calibration, MEASURED_ITEMS))
-        kept = list(ranking)[:keep_float]
-        notes["sensitivity"] = {path: float(f"{distance:.4g}") for path, distance in ranking.items()}
-    quantizer = DeploymentQuantizer(observer=observer, exclude=exclude | frozenset(kept), weight_max=weight_max)
-    total_macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
-    prepared = _prepared(traced, quantizer)
-    for rank, path in enumerate(kept, start=1):
-        if path in quantizer.skipped:
-            quantizer.skipped[path] = f"kept in float, number {rank} in sensitivity"
-    samples = observe(prepared, calibration)
-    if correct_bias:
-        items = first_items(calibration, MEASURED_ITEMS)
-        correction = correct_biases(prepared, _joined(items))
-        notes["biases_corrected"] = list(correction.corrected)
-        notes["biases_left"] = correction.skipped
-    return converted(prepared, quantizer, samples=samples, total_macs=total_macs, notes=notes)
+    return notes
+
+
+def rank_layers(traced: GraphModule, calibration: Iterable[Inputs], quantizer: DeploymentQuantizer) -> dict[str, float]:
+    """`sensitivities`, the largest first, of the layers that `quantizer` would treat; `traced` is left as it was.
+
+    Costs a forward pass over `calibration`, and one over `MEASURED_ITEMS` for every layer.
+    """
+    prepared = _prepared(copy.deepcopy(traced), quantizer)
+    observe(prepared, calibration)
+    found = sensitivities(prepared, first_items(calibration, MEASURED_ITEMS))
+    return {path: float(f"{distance:.4g}") for path, distance in found.items()}
 
 
 def _prepared(traced: GraphModule, quantizer: DeploymentQuantizer) -> GraphModule:
