@@ -42,7 +42,7 @@ from petra.methods.quantize.stored import replace_embeddings
 from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
 from petra.model.graph import multiply_accumulates
 from petra.space.domains import Choice, Integer, Real
-from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, prediction
 from petra.training.loop import LossFunction, TrainConfig, fit
 
@@ -91,6 +91,17 @@ class SimulatedQuantization(nn.Module):
         return self.to(device)
 
 
+def keep_zeros(model: nn.Module, graph: GraphModule) -> None:
+    """Let training leave the zeros in the weights of `graph` alone that it would leave in those of `model`.
+
+    They are the same: a folded batch norm scales rows, and symmetric codes have zero at zero.
+    """
+    held = dict(graph.named_parameters())
+    for path, layer in model.named_modules():
+        if getattr(layer, "keep_zeros", False) and f"{path}.weight".lstrip(".") in held:
+            graph.get_submodule(path).keep_zeros = True  # type: ignore[assignment]
+
+
 @dataclass(frozen=True)
 class QuantizationAwareTrain(Stage):
     """Train with int8 rounding in the forward pass, gradients passing straight through it (Jacob et al. 2018).
@@ -106,9 +117,7 @@ class QuantizationAwareTrain(Stage):
     """
 
     name: ClassVar[str] = "quantize.qat"
-    effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS, TRAINABLE, DENSE_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
-    )
+    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE], removes=[FLOAT_WEIGHTS, TRAINABLE])
 
     epochs: int = parameter(2, Integer(1, 6, log=True), "passes over the training split", limits=EPOCHS)
     alpha: float = parameter(
@@ -145,6 +154,7 @@ class QuantizationAwareTrain(Stage):
         macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
         student = SimulatedQuantization(prepare_qat_pt2e(traced, quantizer))
         check_something_is_quantized(quantizer)
+        keep_zeros(model, student.graph)
         student.round(False)
         samples = observe(student.train(), calibration)
         student.round(True)
