@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional
+from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
 from petra.core.errors import StageRefused
@@ -130,6 +131,31 @@ def test_evaluation_teaches_ranges_nothing(trained: tuple[nn.Module, Task]) -> N
     student.train()
     student(10 * x)
     assert not all(torch.equal(student.state_dict()[k], kept[k]) for k in names)
+
+
+def test_the_simulation_moves_to_another_device() -> None:
+    """`meta` is a device every machine has: what stayed behind on the CPU would fail to mix with it."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.plain = nn.Linear(4, 3), torch.full((3,), 2.0)
+            self.register_buffer("shift", torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            made = torch.zeros(x.shape[0], 3, device=x.device) + torch.arange(3, device=x.device)
+            lifted = torch.tensor([1.0, 2.0, 3.0]).to(torch.device("cpu"), torch.float32)
+            return self.linear(x) * self.plain.to(x.device) * lifted + self.shift + made
+
+    x = torch.rand(6, 4)
+    student = SimulatedQuantization(prepare_qat_pt2e(trace(Model().eval(), x), DeploymentQuantizer(training=True)))
+    there = copy.deepcopy(student).move("meta")
+    assert {t.device.type for t in (*there.parameters(), *there.buffers())} == {"meta"}
+    for name, module in there.graph.named_children():
+        if isinstance(module, FakeQuantize):  # reads a value, which nothing on meta has
+            setattr(there.graph, name, nn.Identity())
+    output = there.graph(torch.empty(5, 4, device="meta"))
+    assert (output.device.type, output.shape) == ("meta", (5, 3))
 
 
 def test_gradients_pass_through_the_rounding() -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.fx.node import map_aggregate
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
@@ -83,11 +84,14 @@ class SimulatedQuantization(nn.Module):
             quantizer.enable_fake_quant(on)
 
     def move(self, device: str) -> SimulatedQuantization:
-        """To another device, with the tensors the graph itself makes."""
-        for node in self.graph.graph.nodes:
-            if "device" in node.kwargs:
-                node.kwargs = {**node.kwargs, "device": torch.device(device)}
-        self.graph.recompile()
+        """To another device, with the tensors the graph itself makes or moves."""
+        new = torch.device(device)
+        for graph in (module for module in self.graph.modules() if isinstance(module, GraphModule)):
+            for node in graph.graph.nodes:
+                node.args, node.kwargs = map_aggregate(
+                    (node.args, node.kwargs), lambda value: new if isinstance(value, torch.device) else value
+                )
+            graph.recompile()
         return self.to(device)
 
 
