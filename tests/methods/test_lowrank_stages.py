@@ -282,6 +282,9 @@ def test_three_dimensional_and_transposed_convolutions(tmp_path: Path) -> None:
     (path,) = OnnxRuntime().export(result, task.example(2), tmp_path / "model.onnx")
     (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
     np.testing.assert_allclose(got, result(x).detach().numpy(), rtol=1e-3, atol=1e-4)
+    for how in ({"unfold": "spatial"}, {"decomposer": "whitened", "samples": 32}):
+        by_channel, _ = run(SVDDecompose(ratio=0.2, **how), model, task)
+        assert [m.kernel_size for m in by_channel.a] == [(3, 3, 3), (1, 1, 1)]
     _, whitened = run(SVDDecompose(decomposer="whitened", samples=32, ratio=0.2), model, task)
     assert "overlap" in whitened.skipped["up"]
     _, tucker = run(TuckerDecompose(ratio=0.2), model, task)
@@ -486,6 +489,24 @@ def test_truncation_keeps_the_largest_values() -> None:
     model = nn.Sequential(trained["wide"]).eval()
     _Truncation({"0": trained["wide"]}, {"0": calls["wide"]}, 2, lambda parts: {"0": (1,)}).preview(model, ())
     torch.testing.assert_close(trained["wide"].preview, expected.truncate(1).compose(), rtol=1e-4, atol=1e-5)
+
+
+def test_epochs_that_train_nothing_are_said_to() -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.e = nn.Embedding(60, 24)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.e(ids).mean(1)
+
+    model, task = Bag().eval(), task_of(tokens, 24)
+    _, trace = run(SVDDecompose(ratio=0.2, epochs=2), model, task)
+    assert trace.touched == ("e",)
+    assert "for 2 epochs: embeddings do not" in trace.details["not_trained"]
+    assert "training" not in trace.details
+    _, untrained = run(SVDDecompose(ratio=0.2), model, task)
+    assert "not_trained" not in untrained.details
 
 
 def test_training_is_reproducible(digits_problem: tuple[nn.Module, Task]) -> None:
