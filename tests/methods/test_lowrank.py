@@ -336,7 +336,7 @@ def test_tucker_finds_exact_ranks_and_with_one_mode_full_is_the_svd_of_the_other
 @conv_case
 def test_tucker_layers_compute_what_the_composed_weight_does(case: str) -> None:
     layer, x = build(case)
-    part = Tucker2(layer, "channel", calls_of(layer, x))
+    part = Tucker2(layer, "channel", calls_of(layer, x), 3)
     torch.testing.assert_close(part.module(part.full)(x), layer(x), rtol=1e-4, atol=1e-5)
     dense = copy.deepcopy(layer)
     dense.weight = nn.Parameter(part.approximation((3, 2)))
@@ -463,7 +463,7 @@ def test_costs_against_the_modules_and_a_count_of_products(case: str, how: str, 
 @conv_case
 def test_costs_of_tucker_against_its_modules(case: str) -> None:
     layer, x = build(case)
-    part = Tucker2(layer, "channel", calls_of(layer, x))
+    part = Tucker2(layer, "channel", calls_of(layer, x), 3)
     module = part.module((3, 2))
     assert part.cost((3, 2)) == Cost(sum(m.weight.numel() for m in module), real_macs(list(module), x))
 

@@ -282,6 +282,9 @@ def test_three_dimensional_and_transposed_convolutions(tmp_path: Path) -> None:
     (path,) = OnnxRuntime().export(result, task.example(2), tmp_path / "model.onnx")
     (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
     np.testing.assert_allclose(got, result(x).detach().numpy(), rtol=1e-3, atol=1e-4)
+    for how in ({"unfold": "spatial"}, {"decomposer": "whitened", "samples": 32}):
+        by_channel, _ = run(SVDDecompose(ratio=0.2, **how), model, task)
+        assert [m.kernel_size for m in by_channel.a] == [(3, 3, 3), (1, 1, 1)]
     _, whitened = run(SVDDecompose(decomposer="whitened", samples=32, ratio=0.2), model, task)
     assert "overlap" in whitened.skipped["up"]
     _, tucker = run(TuckerDecompose(ratio=0.2), model, task)
@@ -310,14 +313,32 @@ def test_refuses_when_nothing_saves() -> None:
         assert "saves too little" in refusal.value.hint
 
 
-def test_one_layer_lowers_the_rank_where_two_would_save() -> None:
-    model = zoo.mlp().eval()
-    one, trace = run(SVDDecompose(ratio=0.3, layers=1), model, task_of(features, 3))
-    two, other = run(SVDDecompose(ratio=0.3, layers=2), model, task_of(features, 3))
+@pytest.mark.parametrize("kind", ["svd", "randomized", "whitened", "cur", "tucker"])
+def test_one_layer_lowers_the_ranks_where_several_would_save(kind: str) -> None:
+    """It computes what they compute, and the trace claims none of their savings."""
+    torch.manual_seed(0)
+    model, task = zoo.Residual().eval(), task_of(images, 5)
+    several = 3 if kind == "tucker" else 2
+    one, trace = run(STAGES[kind](ratio=0.3, layers=1), model, task)
+    thin, other = run(STAGES[kind](ratio=0.3, layers=several), model, task)
     assert trace.touched == other.touched
-    assert count_parameters(one) == count_parameters(model)
-    assert all(type(one.get_submodule(p)) is nn.Linear for p in trace.touched)
-    torch.testing.assert_close(one(features(4)), two(features(4)), rtol=1e-4, atol=1e-5)
+    assert ranks_of(trace) == ranks_of(other)
+    assert count_parameters(one) == count_parameters(model) > count_parameters(thin)
+    assert all(type(one.get_submodule(p)) is type(model.get_submodule(p)) for p in trace.touched)
+    torch.testing.assert_close(one(images(4)), thin(images(4)), rtol=1e-4, atol=1e-5)
+    for path, record in trace.details["layers"].items():
+        dense = model.get_submodule(path).weight.numel()
+        assert record["params"] == [dense, dense] != other.details["layers"][path]["params"]
+        assert record["macs"] == [other.details["layers"][path]["macs"][0]] * 2
+
+
+@pytest.mark.parametrize("stage", [SVDDecompose, CURDecompose, TuckerDecompose])
+def test_one_layer_may_be_drawn_and_keeps_no_budget(stage: type[Decompose]) -> None:
+    generator = np.random.default_rng(0)
+    drawn = {stage.card().sample(generator).params["layers"] for _ in range(50)}
+    assert drawn == ({1, 3} if stage is TuckerDecompose else {1, 2, 3})
+    with pytest.raises(StageRefused, match="no budget is kept"):
+        run(stage(rule="budget", layers=1), zoo.mlp(), task_of(features, 3))
 
 
 # --- what a budget and activations are worth -------------------------------------------------------------------------
@@ -468,6 +489,24 @@ def test_truncation_keeps_the_largest_values() -> None:
     model = nn.Sequential(trained["wide"]).eval()
     _Truncation({"0": trained["wide"]}, {"0": calls["wide"]}, 2, lambda parts: {"0": (1,)}).preview(model, ())
     torch.testing.assert_close(trained["wide"].preview, expected.truncate(1).compose(), rtol=1e-4, atol=1e-5)
+
+
+def test_epochs_that_train_nothing_are_said_to() -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.e = nn.Embedding(60, 24)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.e(ids).mean(1)
+
+    model, task = Bag().eval(), task_of(tokens, 24)
+    _, trace = run(SVDDecompose(ratio=0.2, epochs=2), model, task)
+    assert trace.touched == ("e",)
+    assert "for 2 epochs: embeddings do not" in trace.details["not_trained"]
+    assert "training" not in trace.details
+    _, untrained = run(SVDDecompose(ratio=0.2), model, task)
+    assert "not_trained" not in untrained.details
 
 
 def test_training_is_reproducible(digits_problem: tuple[nn.Module, Task]) -> None:

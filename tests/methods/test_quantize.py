@@ -186,8 +186,8 @@ def test_the_result_says_what_was_done(digits_int8: QuantizationResult) -> None:
     assert digits_int8.samples == 200
     assert digits_int8.layers_quantized == ("features.0", "features.4", "head")
     assert digits_int8.layers_skipped == {}
-    assert digits_int8.macs_share == 1.0
-    assert 0.95 < digits_int8.weights_share < 1.0  # biases are not int8
+    assert digits_int8.shares.macs_int8 == 1.0
+    assert 0.95 < digits_int8.shares.weights < 1.0  # biases are not int8
 
 
 def test_the_model_is_left_as_it_was(digits: tuple[nn.Module, Tensor, Tensor, Tensor]) -> None:
@@ -243,7 +243,7 @@ def test_excluded_layers_stay_float(
     result = quantize_static(model, train[:2], [train[:32]], observer="minmax", exclude=frozenset(exclude))
     assert result.layers_skipped == dict.fromkeys(left, "excluded")
     assert left.isdisjoint(result.layers_quantized)
-    assert result.macs_share < 1
+    assert result.shares.macs_int8 < 1
     path = export_onnx(result.model, x[:1], tmp_path / "m.onnx")
     weights = [t for t in onnx.load(path).graph.initializer if len(t.dims) > 1]
     assert sum(t.data_type == onnx.TensorProto.FLOAT for t in weights) == len(left)
@@ -261,7 +261,7 @@ def test_a_layer_called_twice_counts_twice() -> None:
     quantizer.annotate(torch.export.export(model.eval(), (x,)).module())
     assert sum(quantizer.counts.values()) == 2
     result = quantize_static(model, x, [x], observer="minmax", exclude=NOTHING)
-    assert result.weights_share < 1
+    assert result.shares.weights < 1
 
 
 @pytest.mark.parametrize("weight_max", [64, 127])
@@ -343,7 +343,7 @@ def test_layers_without_an_integer_kernel_are_reported() -> None:
     result = quantize_static(Text(), inputs, [inputs], observer="minmax", exclude=NOTHING)
     assert result.layers_quantized == ("head",)
     assert set(result.layers_skipped) == {"embedding", "norm"}
-    assert result.weights_share == pytest.approx(48 / (48 + 3 + 800 + 32))
+    assert result.shares.weights == pytest.approx(48 / (48 + 3 + 800 + 32))
 
 
 def test_resnet20_loses_less_than_half_a_point(tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ def test_embedding_tables_may_be_int8_too(tmp_path: Path) -> None:
     assert traces["float"].skipped == {"embedding": "aten.embedding.default has no static integer kernel"}
     assert traces["int8"].touched == ("embedding", "up", "head")
     assert traces["int8"].skipped == {}
-    bytes_share = [traces[kind].details["share_of_bytes_int8"] for kind in ("float", "int8")]
+    bytes_share = [traces[kind].details["share_of_bytes"] for kind in ("float", "int8")]
     assert bytes_share[0] < 0.1
     assert bytes_share[1] > 0.7
     assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "float.onnx").stat().st_size

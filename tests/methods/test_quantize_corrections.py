@@ -237,6 +237,31 @@ def test_smoothing_rescues_outlier_channels(tmp_path: Path) -> None:
     assert errors["smooth"] < 0.3 * errors["none"]
 
 
+@pytest.mark.parametrize(
+    ("equalize", "phrase", "why"),
+    [
+        ("cross_layer", "no two layers can be equalised", "0: aten.hardtanh.default does not scale"),
+        ("smooth", "no layer's inputs can be smoothed", "3: nothing before it can absorb the scale"),
+    ],
+)
+def test_scales_that_move_nowhere_are_refused(equalize: str, phrase: str, why: str) -> None:
+    """It would be the model that no equalisation gives, under another name."""
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(288, 4)).eval(), images(8)
+    with pytest.raises(StageRefused, match=phrase) as refusal:
+        quantize_static(model, x, [x], observer="minmax", exclude=NOTHING, equalize=equalize)
+    assert why in str(refusal.value.hint)
+
+
+def test_the_notes_say_what_was_not_equalised() -> None:
+    model, x = Unequal(), images(8)
+    notes = quantize_static(model, x, [x], observer="minmax", exclude=NOTHING, equalize="cross_layer").notes
+    assert notes["equalized_pairs"] == [["stem", "depthwise"], ["depthwise", "grouped"], ["up", "down"]]
+    left = notes["not_equalized"]
+    assert isinstance(left, dict)
+    assert set(left) == {"grouped", "down", "head"}
+    assert left["down"] == "aten.gelu.default does not scale with its input"
+
+
 # -- bias correction ---------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +366,7 @@ def test_the_most_sensitive_layers_stay_float() -> None:
     assert ranking[worst] == max(ranking.values())
     assert result.layers_skipped == {worst: "kept in float, number 1 in sensitivity"}
     assert set(result.layers_quantized) == {"a", "b", "c"} - {worst}
-    assert result.layers_share == pytest.approx(2 / 3)
+    assert result.shares.layers == pytest.approx(2 / 3)
     errors = []
     for path in ("a", "b", "c"):
         kept = quantize_static(model, x, [x], observer="minmax", exclude=frozenset({path}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn import functional
+from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
 from petra.core.errors import StageRefused
@@ -20,6 +23,7 @@ from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.ptq import converted, simplify, trace
 from petra.methods.quantize.qat import QuantizationAwareTrain, SimulatedQuantization
 from petra.methods.quantize.static import StaticQuantize
+from petra.model.graph import constant
 from petra.runtimes.onnx_export import export_onnx
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -79,7 +83,7 @@ def test_training_regains_what_few_codes_lose(trained: tuple[nn.Module, Task], t
     assert ptq < before - 0.05
     assert qat > before - 0.02
     assert trace_.touched == ("0", "4", "7", "12")
-    assert trace_.details["share_of_layers_int8"] == 1.0
+    assert trace_.details["share_of_layers"] == 1.0
 
     x = task.example(64)
     assert isinstance(x, Tensor)
@@ -129,6 +133,31 @@ def test_evaluation_teaches_ranges_nothing(trained: tuple[nn.Module, Task]) -> N
     assert not all(torch.equal(student.state_dict()[k], kept[k]) for k in names)
 
 
+def test_the_simulation_moves_to_another_device() -> None:
+    """`meta` is a device every machine has: what stayed behind on the CPU would fail to mix with it."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.plain = nn.Linear(4, 3), torch.full((3,), 2.0)
+            self.register_buffer("shift", torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            made = torch.zeros(x.shape[0], 3, device=x.device) + torch.arange(3, device=x.device)
+            lifted = torch.tensor([1.0, 2.0, 3.0]).to(torch.device("cpu"), torch.float32)
+            return self.linear(x) * self.plain.to(x.device) * lifted + self.shift + made
+
+    x = torch.rand(6, 4)
+    student = SimulatedQuantization(prepare_qat_pt2e(trace(Model().eval(), x), DeploymentQuantizer(training=True)))
+    there = copy.deepcopy(student).move("meta")
+    assert {t.device.type for t in (*there.parameters(), *there.buffers())} == {"meta"}
+    for name, module in there.graph.named_children():
+        if isinstance(module, FakeQuantize):  # reads a value, which nothing on meta has
+            setattr(there.graph, name, nn.Identity())
+    output = there.graph(torch.empty(5, 4, device="meta"))
+    assert (output.device.type, output.shape) == ("meta", (5, 3))
+
+
 def test_gradients_pass_through_the_rounding() -> None:
     student, _ = prepared(digits_model().eval())
     student.train()
@@ -141,16 +170,72 @@ def test_gradients_pass_through_the_rounding() -> None:
 
 
 def test_the_teacher_counts_by_alpha(trained: tuple[nn.Module, Task]) -> None:
+    """A teacher that takes every digit for the next one draws the student to it where `alpha` says so."""
     model, task = trained
-    context = Context(task=task, teacher=model, seed=1)
-    x = task.example(32)
-    outputs = []
+    teacher = copy_of(model)
+    head = teacher.get_submodule("12")
+    with torch.no_grad():
+        for value in head.parameters():
+            value.copy_(value.roll(1, 0))
+    x = task.example(200)
+    with torch.no_grad():
+        wanted = teacher(x)
+
+    def distance(student: nn.Module) -> float:
+        with torch.no_grad():
+            return float(task.distillation(student(x), wanted, temperature=4.0))
+
+    context = Context(task=task, teacher=teacher, seed=1)
+    found = {}
     for alpha in (0.0, 1.0):
         stage = QuantizationAwareTrain(epochs=1, alpha=alpha, batch_size=50)
         result, _ = stage.apply(copy_of(model), context)
-        with torch.no_grad():
-            outputs.append(result(x))
-    assert not torch.equal(*outputs)
+        found[alpha] = distance(result)
+    before = distance(model)
+    assert found[1.0] < 0.8 * before
+    assert 0.9 * before < found[0.0]
+
+
+def test_the_most_sensitive_layers_stay_float(trained: tuple[nn.Module, Task]) -> None:
+    """Those that static quantization keeps."""
+    model, task = trained
+    context = Context(task=task, teacher=model, seed=1)
+    _, static = StaticQuantize(observer="minmax", samples=256, keep_float=2, weight_max=7).apply(
+        copy_of(model), context
+    )
+    stage = QuantizationAwareTrain(epochs=1, batch_size=50, keep_float=2, weight_max=7)
+    result, trace_ = stage.apply(copy_of(model), context)
+    assert trace_.skipped == static.skipped
+    assert sorted(trace_.skipped.values()) == [f"kept in float, number {n} in sensitivity" for n in (1, 2)]
+    assert trace_.details["sensitivity"] == static.details["sensitivity"]
+    assert set(trace_.touched) == {"0", "4", "7", "12"} - set(static.skipped)
+    assert isinstance(result, GraphModule)
+    read = [constant(result, n) for n in result.graph.nodes if n.op == "get_attr"]
+    kinds = [str(value.dtype) for value in read if value is not None and value.ndim > 1]
+    assert sorted(kinds) == ["torch.float32"] * 2 + ["torch.int8"] * 2
+
+
+def test_embedding_tables_may_be_int8_too() -> None:
+    class Text(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.up, self.head = nn.Embedding(400, 16), nn.Linear(16, 32), nn.Linear(32, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(functional.gelu(self.up(self.embedding(ids))).mean(1))
+
+    torch.manual_seed(0)
+    ids, targets = torch.randint(0, 400, (64, 12)), torch.randint(0, 3, (64,))
+    task, model = classification((ids, targets), (ids, targets), (ids, targets)), Text().eval()
+    stage = QuantizationAwareTrain(epochs=1, batch_size=32, embeddings="int8", alpha=1.0)
+    result, trace_ = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
+    assert trace_.touched == ("embedding", "up", "head")
+    assert trace_.skipped == {}
+    assert trace_.details["share_of_layers"] == 1.0
+    (table,) = (v for v in result.state_dict().values() if v.shape == (400, 16))
+    assert table.dtype == torch.int8
+    with torch.no_grad():
+        assert float((result(ids) - model(ids)).abs().max()) < 0.1 * float(np.ptp(model(ids).numpy()))
 
 
 def test_nothing_to_quantize_is_refused_before_any_training(trained: tuple[nn.Module, Task]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from petra.core.errors import StageRefused
 from petra.core.pipeline import Pipeline, StageSpec
@@ -30,6 +31,7 @@ from petra.methods.prune.unstructured import (
     wanda,
 )
 from petra.methods.table import STAGES
+from petra.model.graph import constant, is_weighted, module_path
 from petra.model.structure import describe, rebuild, weights
 from petra.space.effects import INITIAL_FACTS
 from petra.tasks.base import Task
@@ -279,6 +281,32 @@ def test_training_keeps_the_zeros_and_moves_the_rest(after: StageSpec) -> None:
         assert not torch.equal(layer.weight, before.weight)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("weight_max", [64, 7])
+def test_training_for_quantization_keeps_the_zeros(weight_max: int) -> None:
+    """Down to the codes that ship, through folded batch norms, while the other weights move."""
+    aware = {"epochs": 2, "lr": 0.02, "batch_size": 64, "weight_max": weight_max}
+    pruned, _ = run(PRUNE)
+    trained, _ = run(PRUNE, StageSpec("quantize.qat", aware))
+    static, _ = run(PRUNE, StageSpec("quantize.static", {"observer": "minmax", "weight_max": weight_max}))
+    masks = zeros(pruned)
+    codes, untrained = codes_of(trained), codes_of(static)
+    assert set(codes) == set(untrained) >= set(list(masks)[1:])
+    for path, mask in list(masks.items())[1:]:
+        assert mask.float().mean() >= 0.5
+        assert not codes[path][mask].any()
+        assert not torch.equal(codes[path], untrained[path])
+
+
+def codes_of(quantized: nn.Module) -> dict[str, Tensor]:
+    """The int8 weights of a quantized graph by the path of their layer."""
+    assert isinstance(quantized, GraphModule)
+    found = {}
+    for node in quantized.graph.nodes:
+        if is_weighted(node) and (codes := constant(quantized, node.args[1].args[0])) is not None:
+            found[module_path(node)] = codes
+    return found
+
+
 def test_a_stored_model_still_keeps_its_zeros() -> None:
     pruned, _ = run(PRUNE)
     again = rebuild(MODEL, describe(pruned, MODEL), weights(pruned))
@@ -373,7 +401,7 @@ def test_it_is_not_done_twice_and_not_before_decomposition() -> None:
     for name in ("lowrank.svd", "repair.reconstruct"):  # they would fill the zeros in again
         facts = effects.after(INITIAL_FACTS | {"cut channels"})
         assert STAGES.get(name).effects.objection(facts) == "needs dense weights"
-    for name in ("tune", "distill", "prune.structured", "quantize.static"):
+    for name in ("tune", "distill", "prune.structured", "quantize.static", "quantize.qat"):
         assert not STAGES.get(name).effects.objection(effects.after(INITIAL_FACTS)), name
 
 

@@ -34,15 +34,25 @@ for operator, formula in (
         register_flop_formula(operator)(formula)
 
 
-def macs_by_module(model: nn.Module, forward: Callable[[nn.Module], object]) -> dict[str, int]:
+BATCHED_PRODUCTS = ("aten.bmm", "aten.baddbmm", "aten._scaled_dot_product")
+"""Beginnings of the names of operators that multiply batches of matrices, as attention does its activations."""
+
+
+def macs_by_module(
+    model: nn.Module, forward: Callable[[nn.Module], object], *, operators: tuple[str, ...] = ("",)
+) -> dict[str, int]:
     """Multiply-accumulates of `forward(model)`, half of torch's FLOPs, by module path; '' has all of them.
 
-    Convolutions, matrix products, attention and recurrences count. Paths without any may be missing. Cost: one pass.
+    Convolutions, matrix products, attention and recurrences count, as far as their names begin with one of
+    `operators`. Paths without any may be missing. Cost: one pass.
     """
     with torch.no_grad(), _unfused(), FlopCounterMode(display=False) as counter:
         forward(model)
     root = f"{type(model).__name__}."
-    counts = {name: int(sum(flops.values())) // 2 for name, flops in counter.get_flop_counts().items()}
+    counts = {
+        name: int(sum(n for operator, n in flops.items() if str(operator).startswith(operators))) // 2
+        for name, flops in counter.get_flop_counts().items()
+    }
     inside = {name.removeprefix(root): macs for name, macs in counts.items() if name.startswith(root)}
     return inside | {"": counts.get("Global", 0)}
 

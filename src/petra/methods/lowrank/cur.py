@@ -11,7 +11,7 @@ from petra.methods.base import Context, parameter
 from petra.methods.lowrank.decomposition import CUR, Decomposition
 from petra.methods.lowrank.stage import Decompose
 from petra.methods.lowrank.unfold import Calls
-from petra.space.domains import Choice, Integer
+from petra.space.domains import Choice
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class CURDecompose(Decompose):
     name: ClassVar[str] = "lowrank.cur"
 
     unfold: str = parameter("channel", Choice(("channel", "spatial")), "how a convolution's weight becomes a matrix")
-    layers: int = parameter(2, Choice((2, 3)), "layers that one becomes", limits=Integer(1, 3))
 
     @property
     def _convolutions(self) -> str:

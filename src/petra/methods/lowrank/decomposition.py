@@ -39,10 +39,14 @@ class Spectrum:
 
 
 class Decomposition(ABC):
-    """What a stage asks of a layer's decomposition. `weight` is the layer's own, as it stores it."""
+    """What a stage asks of a layer's decomposition. `weight` is the layer's own, as it stores it.
 
-    def __init__(self, layer: nn.Module, how: str, calls: Calls) -> None:
-        self.layer, self.how, self.calls = layer, how, calls
+    `layers` is how many take its place. One is the layer itself with the composed weight: it has the ranks at which
+    several would save, and costs what it did.
+    """
+
+    def __init__(self, layer: nn.Module, how: str, calls: Calls, layers: int) -> None:
+        self.layer, self.how, self.calls, self.layers = layer, how, calls, layers
         weight = layer.weight
         assert isinstance(weight, Tensor)
         self.weight = weight.detach()
@@ -62,22 +66,35 @@ class Decomposition(ABC):
         """One for each rank."""
 
     @abstractmethod
-    def cost(self, ranks: Ranks) -> Cost: ...
+    def split_cost(self, ranks: Ranks) -> Cost:
+        """Cost of the factors as layers of their own."""
 
     @abstractmethod
     def approximation(self, ranks: Ranks) -> Tensor:
         """The dense weight at these ranks, of the layer's shape."""
 
     @abstractmethod
+    def split(self, ranks: Ranks) -> nn.Module:
+        """The factors as layers of their own."""
+
+    def cost(self, ranks: Ranks) -> Cost:
+        """Cost of `module`."""
+        return self.dense if self.layers == 1 else self.split_cost(ranks)
+
     def module(self, ranks: Ranks) -> nn.Module:
-        """The layers that replace this one."""
+        """What takes the layer's place."""
+        if self.layers > 1:
+            return self.split(ranks)
+        self.layer.weight = nn.Parameter(self.approximation(ranks), requires_grad=self._trains)
+        return self.layer
 
     def at(self, share: float) -> Ranks:
         """The ranks that are this share of the full ones."""
         return tuple(rank_by_ratio(n, share) for n in self.full)
 
     def saves(self, ranks: Ranks) -> bool:
-        return self.cost(ranks).saves_over(self.dense)
+        """Whether layers of these ranks would be cheaper."""
+        return self.split_cost(ranks).saves_over(self.dense)
 
     def shares(self) -> Iterator[float]:
         """The shares 0.95, 0.9, ... 0.05 of the full ranks that save something."""
@@ -85,13 +102,14 @@ class Decomposition(ABC):
             if self.saves(self.at(percent / 100)):
                 yield percent / 100
 
+    @property
+    def _trains(self) -> bool:
+        weight = self.layer.weight
+        return isinstance(weight, Tensor) and weight.requires_grad
+
 
 class MatrixDecomposition(Decomposition):
-    """Of the unfolded weight W, into two or three layers. `layers` = 1 costs what two would."""
-
-    def __init__(self, layer: nn.Module, how: str, calls: Calls, layers: int) -> None:
-        super().__init__(layer, how, calls)
-        self.layers = layers
+    """Of the unfolded weight W, into two or three layers; those of one are the ranks of two."""
 
     @property
     def W(self) -> Tensor:
@@ -108,7 +126,7 @@ class MatrixDecomposition(Decomposition):
     def spectra(self) -> tuple[Spectrum, ...]:
         return (Spectrum(torch.linalg.svdvals(self.W.double()), _variance(self.W)),)
 
-    def cost(self, ranks: Ranks) -> Cost:
+    def split_cost(self, ranks: Ranks) -> Cost:
         return factored_cost(self.weight.shape, ranks[0], self.how, self.calls, self.layers)
 
     def approximation(self, ranks: Ranks) -> Tensor:
@@ -117,16 +135,8 @@ class MatrixDecomposition(Decomposition):
             W = W @ matrix
         return fold(W, self.weight.shape, self.how).contiguous()
 
-    def module(self, ranks: Ranks) -> nn.Module:
-        if self.layers > 1:
-            return factored(self.layer, self.matrices(ranks[0]), self.how)
-        self.layer.weight = nn.Parameter(self.approximation(ranks), requires_grad=self._trains)
-        return self.layer
-
-    @property
-    def _trains(self) -> bool:
-        weight = self.layer.weight
-        return isinstance(weight, Tensor) and weight.requires_grad
+    def split(self, ranks: Ranks) -> nn.Module:
+        return factored(self.layer, self.matrices(ranks[0]), self.how)
 
 
 class ExactSVD(MatrixDecomposition):
@@ -191,7 +201,7 @@ class Tucker2(Decomposition):
             found.append(Spectrum(torch.linalg.svdvals(M.double())[:n], _variance(M)))
         return tuple(found)
 
-    def cost(self, ranks: Ranks) -> Cost:
+    def split_cost(self, ranks: Ranks) -> Cost:
         r_out, r_in = self._supported(ranks)
         out, inside = self.weight.shape[:2]
         core = r_in * r_out * self.weight[0, 0].numel()
@@ -206,7 +216,7 @@ class Tucker2(Decomposition):
         ones = [1] * (G.ndim - 2)
         return compose((V.T.reshape(*V.T.shape, *ones), G, U.reshape(*U.shape, *ones)), "tucker")
 
-    def module(self, ranks: Ranks) -> nn.Module:
+    def split(self, ranks: Ranks) -> nn.Module:
         return tucker_factored(self.layer, *tucker2(self.weight, *self._supported(ranks)))
 
     def _supported(self, ranks: Ranks) -> tuple[int, int]:

@@ -107,6 +107,9 @@ class Decompose(Stage):
     )  # fmt: skip
     budget_of: str = parameter("params", Choice(("params", "macs")), "the cost meant", when={"rule": ("budget",)})
     embeddings: bool = parameter(True, BOOLEAN, "decompose embeddings too")
+    layers: int = parameter(
+        2, Choice((1, 2, 3), usual=2), "layers that one becomes; 1: itself, dense, at the rank that two would have"
+    )
 
     @property
     @abstractmethod
@@ -126,6 +129,8 @@ class Decompose(Stage):
         return {}
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
+        if self.layers == 1 and self.rule == "budget":
+            raise StageRefused("layers that stay one cost what they did: no budget is kept", hint="take another rule")
         model.to(context.device)
         example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
         calls = layer_shapes(model, lambda m: call(m, example))

@@ -32,12 +32,13 @@ class SVDDecompose(Decompose):
     """Replace linear, convolutional and embedding layers by thinner ones, from a truncated SVD of the weight.
 
     Convolutions are unfolded by channel (a thin convolution, then 1x1: Denton et al. 2014) or spatially ((1, kw), then
-    (kh, 1): Jaderberg et al. 2014). Decomposers: `svd`, exact; `randomized`, a sketch (Halko et al. 2011), where the
-    exact one takes too long (rules other than ratio still need all singular values); `whitened`, which keeps what
-    matters for the layer's outputs on training items instead of for its weight, at the same cost in the end (after
-    SVD-LLM, Wang et al. 2024). Into two `layers`, or three, of which the middle one holds the singular values as a full
-    core for later training. One composes them back into a dense layer of the rank that two would have: a regulariser
-    that saves nothing by itself.
+    (kh, 1): Jaderberg et al. 2014); three-dimensional ones by channel either way, as are all with `whitened`, whose
+    directions are those of output channels. Decomposers: `svd`, exact; `randomized`, a sketch (Halko et al. 2011),
+    where the exact one takes too long (rules other than ratio still need all singular values); `whitened`, which keeps
+    what matters for the layer's outputs on training items instead of for its weight, at the same cost in the end
+    (after SVD-LLM, Wang et al. 2024). Into two `layers`, or three, of which the middle one holds the singular values as
+    a full core for later training. One composes them back into a dense layer of the rank that two would have: a
+    regulariser that saves nothing by itself, so that no budget goes with it.
 
     With `epochs`, the factors U, s, V are trained first, with penalties that keep U and V orthogonal and the spectrum
     steep (Yang et al. 2020), so that truncation costs less; the epoch kept is the one best after truncation. They train
@@ -62,7 +63,6 @@ class SVDDecompose(Decompose):
         256, Choice((128, 256, 512)), "training items whose activations count", limits=Integer(1, 10**6),
         when={"decomposer": ("whitened",)},
     )  # fmt: skip
-    layers: int = parameter(2, Choice((2, 3)), "layers that one becomes", limits=Integer(1, 3))
     epochs: int = parameter(
         0, Integer(0, 3), "passes over the training split before truncation", limits=Integer(0, MAX_EPOCHS),
         when={"decomposer": ("svd",)},
@@ -119,7 +119,7 @@ class SVDDecompose(Decompose):
         work.give_up(failed)
         trained = {path: module for path, module in trained.items() if path not in failed}
         if not trained:
-            return {}
+            return {"not_trained": f"no layer trains in decomposed form for {self.epochs} epochs: embeddings do not"}
         truncation = _Truncation(trained, work.calls, self.layers, decide)
 
         def penalty() -> Tensor:

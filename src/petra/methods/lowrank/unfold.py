@@ -21,6 +21,7 @@ UNFOLDINGS = ("channel", "spatial", "transposed", "flipped", "lookup")
     to r channels, then a pointwise one (Denton et al. 2014, Zhang et al. 2016).
 spatial: convolution as (out * kh, in * kw): a (1, kw), then a (kh, 1) convolution (Jaderberg et al. 2014, Tai et al.
     2016). One-dimensional kernels count as (k, 1): a pointwise convolution, then one of length k. Linear as above.
+    Three-dimensional kernels have no such split: stages unfold them by channel.
 transposed: transposed convolution (in, out, *kernel) as (out * kernel, in): a pointwise convolution, then a transposed
     one.
 flipped: linear layers that store (in, out).

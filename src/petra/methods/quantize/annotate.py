@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from petra.methods.quantize.account import LayerCall
 from petra.methods.quantize.observers import OBSERVERS
 from petra.methods.quantize.units import (
     end_of_unit,
@@ -88,26 +89,17 @@ _OTHER_WEIGHTED = (
 )
 
 
-@dataclass(frozen=True)
-class LayerCall:
-    """One call of a parameterised layer: multiply-accumulates at the traced batch size, weight name and elements."""
-
-    path: str
-    quantized: bool
-    macs: int
-    weight: str
-    weight_elements: int
-
-
 class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
     """Annotates an exported ATen graph for ONNX Runtime and OpenVINO.
 
-    observer: a name in `OBSERVERS`. exclude: module paths whose layers, with all inside them, stay float. weight_max:
-    largest weight code, 1 to 127 (see `WEIGHT_MAX`). training: put in fake quantizers, which round in the forward pass
-    and let gradients through; their ranges follow moving averages of the extremes, whatever `observer` says.
+    observer: a name in `OBSERVERS`. exclude: module paths whose layers, with all inside them, stay float. keep: more of
+    them, the most sensitive first. weight_max: largest weight code, 1 to 127 (see `WEIGHT_MAX`). training: put in fake
+    quantizers, which round in the forward pass and let gradients through; their ranges follow moving averages of the
+    extremes, whatever `observer` says.
 
     After `annotate`: `quantized` lists the paths of the quantized layers, one entry per call; `skipped` maps the
-    path of every other parameterised layer to the reason; `layers` has the record of both.
+    path of every other parameterised layer to the reason; `calls` has the record of those with a weight matrix (norms
+    have none), tables that hold codes already among them.
 
     Helps where convolutions and linear layers dominate. Does not help, and is not attempted, for attention products,
     normalisations, embeddings and recurrent cells, which stay float.
@@ -118,6 +110,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         *,
         observer: str = "minmax",
         exclude: frozenset[str] = frozenset(),
+        keep: Sequence[str] = (),
         weight_max: int = WEIGHT_MAX,
         training: bool = False,
     ) -> None:
@@ -125,10 +118,10 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             raise ValueError(f"observer {observer!r} is unknown, allowed: {', '.join(OBSERVERS)}")
         if not 1 <= weight_max <= 127:
             raise ValueError(f"weight_max {weight_max} is out of range, allowed: 1 to 127")
-        self.exclude = exclude
+        self.keep, self.exclude = keep, exclude.union(keep)
         self.quantized: list[str] = []
         self.skipped: dict[str, str] = {}
-        self.layers: list[LayerCall] = []
+        self.calls: list[LayerCall] = []
         self._written: set[Node] = set()
         if training:
             # Weight ranges are those of the present weights: an average of 1.0 remembers nothing.
@@ -171,16 +164,20 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
 
     def _select_layers(self, model: GraphModule) -> set[Node]:
         """The weighted layers to quantize; fills the record of quantized and skipped layers."""
-        self.quantized, self.skipped, self.layers = [], {}, []
+        self.quantized, self.skipped, self.calls = [], {}, []
         chosen = set()
         coded = {module_path(node) for node in model.graph.nodes if _reads_codes(node)}
         for node in model.graph.nodes:
             kind = str(node.target) if node.op == "call_function" else ""
-            if not (kind.startswith(_OTHER_WEIGHTED) or is_weighted(node)) or module_path(node) in coded:
+            path = module_path(node)
+            if _reads_codes(node):
+                self.calls.append(_layer_call(node, path, "", integer=False))
+            if not (kind.startswith(_OTHER_WEIGHTED) or is_weighted(node)) or path in coded:
                 continue
             reason = self._reason_to_skip(node)
-            path = module_path(node)
-            self.layers.append(_layer_call(node, path, quantized=not reason))
+            call = _layer_call(node, path, reason, integer=not reason)
+            if call.weights or call.macs:
+                self.calls.append(call)
             if reason:
                 self.skipped[path] = reason
             else:
@@ -191,7 +188,10 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         return chosen
 
     def _reason_to_skip(self, node: Node) -> str:
-        if is_under(module_path(node), self.exclude):
+        path = module_path(node)
+        if path in self.keep:
+            return f"kept in float, number {self.keep.index(path) + 1} in sensitivity"
+        if is_under(path, self.exclude):
             return "excluded"
         if not is_weighted(node):
             return f"{node.target} has no static integer kernel"
@@ -277,12 +277,10 @@ def _annotate(node: Node, inputs: dict[Any, QuantizationSpecBase], output: Quant
     node.meta["quantization_annotation"] = QuantizationAnnotation(inputs, output, _annotated=True)
 
 
-def _layer_call(node: Node, path: str, *, quantized: bool) -> LayerCall:
-    weights = [source for source in node.all_input_nodes if source.op == "get_attr"]
-    weight = node.args[1] if is_weighted(node) else next(iter(weights), None)
-    if not isinstance(weight, Node):
-        return LayerCall(path, quantized, multiply_accumulates(node), "", 0)
-    return LayerCall(path, quantized, multiply_accumulates(node), str(weight.target), math.prod(sizes(weight)))
+def _layer_call(node: Node, path: str, reason: str, *, integer: bool) -> LayerCall:
+    constants = [source for source in node.all_input_nodes if source.op == "get_attr" and len(sizes(source)) > 1]
+    weights = {str(source.target): math.prod(sizes(source)) for source in constants}
+    return LayerCall(path, multiply_accumulates(node), weights, reason, integer)
 
 
 def _reads_codes(node: Node) -> bool:

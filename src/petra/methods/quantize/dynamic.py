@@ -9,7 +9,7 @@ from torch import nn
 
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.static import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
+from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.stored import store_weights
 from petra.model.headwise import separate_attention
 from petra.model.surgery import is_under
@@ -28,7 +28,7 @@ class DynamicQuantize(Stage):
     When it helps: transformers, whose activations have ranges that no calibration settles: half the latency at small
     batches, a quarter of the bytes. When it does not: convolutional networks, and OpenVINO, which runs these operators
     one by one and slower than float (quantize.static serves both); layers of a few dozen channels, where finding the
-    range costs more than is saved. Costs two forward passes of two items.
+    range costs more than is saved. Costs a few forward passes of two items.
     """
 
     name: ClassVar[str] = "quantize.dynamic"
@@ -36,7 +36,7 @@ class DynamicQuantize(Stage):
 
     embeddings: str = parameter("int8", Choice(("float", "int8")), "how weights of embeddings are stored")
     convolutions: str = parameter("int8", Choice(("float", "int8")), "how weights of convolutions are stored")
-    exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
+    exclude: str = parameter("none", EXCLUDE_ENDS, "layers kept in float", limits=EXCLUDE_LIMITS)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import StageRefused
+from petra.methods.quantize.account import Shares, account
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
 from petra.methods.quantize.corrections import correct_biases
@@ -52,30 +53,15 @@ class QuantizationResult:
     """A quantized graph and what is really int8 in it.
 
     model: runs in PyTorch with quantize-dequantize arithmetic, at any batch size. samples: calibration samples used.
-    layers_quantized: module paths. layers_skipped: path -> reason. layers_share: part of the calls of parameterised
-    layers. macs_share: part of the multiply-accumulates of one forward pass done by int8 layers. weights_share: part of
-    the parameter elements stored as int8. bytes_share: part of the parameter bytes that are stored, float ones
-    included, taken by int8. notes: what else was done, as JSON data.
+    layers_quantized: module paths. layers_skipped: path -> reason. notes: what else was done, as JSON data.
     """
 
     model: GraphModule
     samples: int
     layers_quantized: tuple[str, ...]
     layers_skipped: dict[str, str]
-    layers_share: float
-    macs_share: float
-    weights_share: float
-    bytes_share: float
+    shares: Shares
     notes: dict[str, object] = field(default_factory=dict)
-
-    def shares(self) -> dict[str, object]:
-        """For a stage's trace."""
-        return {
-            "share_of_layers_int8": round(self.layers_share, 4),
-            "share_of_macs_int8": round(self.macs_share, 4),
-            "share_of_weights_int8": round(self.weights_share, 4),
-            "share_of_bytes_int8": round(self.bytes_share, 4),
-        }
 
 
 def quantize_static(
@@ -103,35 +89,22 @@ def quantize_static(
     smoothed), nor models that spend their time outside convolutions and linear layers. Costs one forward pass over the
     calibration data; "smooth" another; `keep_float` one more, and one over `MEASURED_ITEMS` for every layer.
 
-    Raises `StageRefused` when nothing can be quantized, when `exclude` names no module, when the batch size cannot
-    vary, or when the model cannot be traced.
+    Raises `StageRefused` when nothing can be quantized, when nothing can be equalised or smoothed that is to be, when
+    `exclude` names no module, when the batch size cannot vary, or when the model cannot be traced.
     """
     check_excluded(model, exclude)
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     traced = trace(model, example)
     simplify(traced)
-    notes: dict[str, object] = {}
-    if equalize == "cross_layer":
-        pairs, _ = equalize_layers(traced)
-        notes["equalized_pairs"] = [list(pair.paths) for pair in pairs]
-    elif equalize == "smooth":
-        smoothing = smooth_layers(traced, calibration, alpha)
-        notes["smoothed"] = {"folded": smoothing.folded, "multiplied": smoothing.multiplied}
-        notes["not_smoothed"] = smoothing.skipped
-    kept: list[str] = []
+    notes = _equalized(traced, calibration, equalize, alpha)
+    ranking: dict[str, float] = {}
     if keep_float:
         quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, weight_max=weight_max)
-        prepared = _prepared(copy.deepcopy(traced), quantizer)
-        observe(prepared, calibration)
-        ranking = sensitivities(prepared, first_items(calibration, MEASURED_ITEMS))
-        kept = list(ranking)[:keep_float]
-        notes["sensitivity"] = {path: float(f"{distance:.4g}") for path, distance in ranking.items()}
-    quantizer = DeploymentQuantizer(observer=observer, exclude=exclude | frozenset(kept), weight_max=weight_max)
+        notes["sensitivity"] = ranking = rank_layers(traced, calibration, quantizer)
+    keep = list(ranking)[:keep_float]
+    quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, keep=keep, weight_max=weight_max)
     total_macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
     prepared = _prepared(traced, quantizer)
-    for rank, path in enumerate(kept, start=1):
-        if path in quantizer.skipped:
-            quantizer.skipped[path] = f"kept in float, number {rank} in sensitivity"
     samples = observe(prepared, calibration)
     if correct_bias:
         items = first_items(calibration, MEASURED_ITEMS)
@@ -139,6 +112,37 @@ def quantize_static(
         notes["biases_corrected"] = list(correction.corrected)
         notes["biases_left"] = correction.skipped
     return converted(prepared, quantizer, samples=samples, total_macs=total_macs, notes=notes)
+
+
+def _equalized(traced: GraphModule, calibration: Iterable[Inputs], equalize: str, alpha: float) -> dict[str, object]:
+    """Equalise or smooth in place; notes of where. Raises StageRefused when there is nowhere to."""
+    notes: dict[str, object] = {}
+    if equalize == "cross_layer":
+        pairs, left = equalize_layers(traced)
+        if not pairs:
+            raise StageRefused("no two layers can be equalised", hint=_few(left))
+        notes["equalized_pairs"] = [list(pair.paths) for pair in pairs]
+        notes["not_equalized"] = left
+    elif equalize == "smooth":
+        smoothing = smooth_layers(traced, calibration, alpha)
+        if not smoothing.folded and not smoothing.multiplied:
+            raise StageRefused(
+                "no layer's inputs can be smoothed", hint=_few(smoothing.skipped) or "it has no linear layer"
+            )
+        notes["smoothed"] = {"folded": smoothing.folded, "multiplied": smoothing.multiplied}
+        notes["not_smoothed"] = smoothing.skipped
+    return notes
+
+
+def rank_layers(traced: GraphModule, calibration: Iterable[Inputs], quantizer: DeploymentQuantizer) -> dict[str, float]:
+    """`sensitivities`, the largest first, of the layers that `quantizer` would treat; `traced` is left as it was.
+
+    Costs a forward pass over `calibration`, and one over `MEASURED_ITEMS` for every layer.
+    """
+    prepared = _prepared(copy.deepcopy(traced), quantizer)
+    observe(prepared, calibration)
+    found = sensitivities(prepared, first_items(calibration, MEASURED_ITEMS))
+    return {path: float(f"{distance:.4g}") for path, distance in found.items()}
 
 
 def _prepared(traced: GraphModule, quantizer: DeploymentQuantizer) -> GraphModule:
@@ -167,22 +171,19 @@ def converted(
     notes: dict[str, object],
 ) -> QuantizationResult:
     """The quantized graph of an observed one, which is used up, and the account of it."""
-    float_elements, code_elements = _parameter_elements(prepared)
+    elements = sum(_parameter_elements(prepared))
     result = convert_pt2e(prepared)
     round_biases(result)
-    int8_layers = [layer for layer in quantizer.layers if layer.quantized]
-    int8_elements = {layer.weight: layer.weight_elements for layer in int8_layers}
-    total_elements = float_elements + code_elements
-    codes = min(total_elements, sum(int8_elements.values()) + code_elements)
+    floats, codes = _parameter_elements(result)
+    shares = account(
+        quantizer.calls, macs=total_macs, elements=elements, code_bytes=codes, all_bytes=codes + 4 * floats
+    )
     return QuantizationResult(
         model=result,
         samples=samples,
         layers_quantized=tuple(dict.fromkeys(quantizer.quantized)),
         layers_skipped=dict(quantizer.skipped),
-        layers_share=len(int8_layers) / max(1, len(quantizer.layers)),
-        macs_share=min(1.0, sum(layer.macs for layer in int8_layers) / max(1, total_macs)),
-        weights_share=codes / max(1, total_elements),
-        bytes_share=codes / max(1, codes + 4 * (total_elements - codes)),
+        shares=shares,
         notes=notes,
     )
 
@@ -244,6 +245,11 @@ def trace(model: nn.Module, example: Inputs) -> GraphModule:
     module = exported.module(check_guards=False)
     assert isinstance(module, GraphModule)
     return module
+
+
+def _few(reasons: Mapping[str, str]) -> str:
+    """The first five reasons."""
+    return "; ".join(f"{path or 'the model'}: {reason}" for path, reason in list(reasons.items())[:5])
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.fx.node import map_aggregate
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
@@ -16,12 +18,32 @@ from petra.methods.base import Context, Stage, parameter
 from petra.methods.distill.distill import mixed_loss
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import Calibration, observe
-from petra.methods.quantize.ptq import check_excluded, check_something_is_quantized, converted, simplify, trace
-from petra.methods.quantize.static import CODES, CODES_DOC, EXCLUDE, EXCLUDE_LIMITS, excluded_layers
+from petra.methods.quantize.ptq import (
+    check_excluded,
+    check_something_is_quantized,
+    converted,
+    rank_layers,
+    simplify,
+    trace,
+)
+from petra.methods.quantize.static import (
+    CODES,
+    CODES_DOC,
+    EMBEDDINGS,
+    EMBEDDINGS_DOC,
+    EXCLUDE,
+    EXCLUDE_LIMITS,
+    KEEP_DOC,
+    KEEP_FLOAT,
+    KEEP_LIMITS,
+    excluded_layers,
+    traced_quantization,
+)
+from petra.methods.quantize.stored import replace_embeddings
 from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
 from petra.model.graph import multiply_accumulates
 from petra.space.domains import Choice, Integer, Real
-from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, prediction
 from petra.training.loop import LossFunction, TrainConfig, fit
 
@@ -62,12 +84,26 @@ class SimulatedQuantization(nn.Module):
             quantizer.enable_fake_quant(on)
 
     def move(self, device: str) -> SimulatedQuantization:
-        """To another device, with the tensors the graph itself makes."""
-        for node in self.graph.graph.nodes:
-            if "device" in node.kwargs:
-                node.kwargs = {**node.kwargs, "device": torch.device(device)}
-        self.graph.recompile()
+        """To another device, with the tensors the graph itself makes or moves."""
+        new = torch.device(device)
+        for graph in (module for module in self.graph.modules() if isinstance(module, GraphModule)):
+            for node in graph.graph.nodes:
+                node.args, node.kwargs = map_aggregate(
+                    (node.args, node.kwargs), lambda value: new if isinstance(value, torch.device) else value
+                )
+            graph.recompile()
         return self.to(device)
+
+
+def keep_zeros(model: nn.Module, graph: GraphModule) -> None:
+    """Let training leave the zeros in the weights of `graph` alone that it would leave in those of `model`.
+
+    They are the same: a folded batch norm scales rows, and symmetric codes have zero at zero.
+    """
+    held = dict(graph.named_parameters())
+    for path, layer in model.named_modules():
+        if getattr(layer, "keep_zeros", False) and f"{path}.weight".lstrip(".") in held:
+            graph.get_submodule(path).keep_zeros = True  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -76,7 +112,8 @@ class QuantizationAwareTrain(Stage):
 
     The graph trained is the one that ships: batch norms are folded into their layers beforehand, with the statistics
     they have (static folding, Nagel et al. 2021, section 5.2), and dropout is left out. The loss is the task's, mixed
-    with a distance to the untouched model's outputs.
+    with a distance to the untouched model's outputs. Sensitive layers are found before training, as in quantize.static;
+    int8 embeddings are rounded before it and stay as they are.
 
     When it helps: where static quantization loses points, as with few weight codes, depthwise convolutions or tiny
     models. When it does not: where static quantization loses nothing, which is usual for 8 bits. Costs: epochs of about
@@ -84,9 +121,7 @@ class QuantizationAwareTrain(Stage):
     """
 
     name: ClassVar[str] = "quantize.qat"
-    effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS, TRAINABLE, DENSE_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
-    )
+    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE], removes=[FLOAT_WEIGHTS, TRAINABLE])
 
     epochs: int = parameter(2, Integer(1, 6, log=True), "passes over the training split", limits=EPOCHS)
     alpha: float = parameter(
@@ -102,20 +137,30 @@ class QuantizationAwareTrain(Stage):
         256, Choice((256,)), "training items that the first ranges come from", limits=Integer(1, 10**6)
     )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
+    keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
+    embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC)
     weight_max: int = parameter(WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127))
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)
         check_excluded(model, exclude)
+        embedded, tables = replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
         traced = trace(model, context.task.example(2))
         simplify(traced)
-        quantizer = DeploymentQuantizer(exclude=exclude, weight_max=self.weight_max, training=True)
+        calibration = Calibration(context, self.samples)
+        ranking: dict[str, float] = {}
+        if self.keep_float:
+            untrained = DeploymentQuantizer(exclude=exclude, weight_max=self.weight_max)
+            ranking = rank_layers(traced, calibration, untrained)
+        keep = list(ranking)[: self.keep_float]
+        quantizer = DeploymentQuantizer(exclude=exclude, keep=keep, weight_max=self.weight_max, training=True)
         macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
         student = SimulatedQuantization(prepare_qat_pt2e(traced, quantizer))
         check_something_is_quantized(quantizer)
+        keep_zeros(model, student.graph)
         student.round(False)
-        samples = observe(student.train(), Calibration(context, self.samples))
+        samples = observe(student.train(), calibration)
         student.round(True)
         fitted = fit(
             student.move(context.device),
@@ -131,10 +176,9 @@ class QuantizationAwareTrain(Stage):
             value.requires_grad_(False)
         with torch.no_grad():
             call(student, context.task.example(2))  # weight ranges of the weights that were kept
-        notes = fitted.as_details() | {"precision": "fp32"}
+        notes = fitted.as_details() | {"precision": "fp32"} | ({"sensitivity": ranking} if ranking else {})
         result = converted(student.graph, quantizer, samples=samples, total_macs=macs, notes=notes)
-        details = {"calibration_samples": result.samples, **result.shares(), **result.notes}
-        return result.model, StageTrace(self.name, result.layers_quantized, result.layers_skipped, details=details)
+        return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)
 
     def _config(self) -> TrainConfig:
         return TrainConfig(
@@ -148,7 +192,7 @@ class QuantizationAwareTrain(Stage):
         )
 
     def _loss(self, context: Context) -> LossFunction:
-        task, teacher = context.task, context.teacher.to(context.device).eval()
+        task, teacher = context.task, copy.deepcopy(context.teacher).to(context.device).eval()
 
         def loss(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
             with torch.no_grad():

@@ -7,29 +7,44 @@ from typing import ClassVar
 
 from torch import nn
 
+from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.quantize.annotate import WEIGHT_MAX
 from petra.methods.quantize.calibration import Calibration
-from petra.methods.quantize.ptq import check_excluded, quantize_static
+from petra.methods.quantize.ptq import QuantizationResult, check_excluded, quantize_static
 from petra.methods.quantize.stored import replace_embeddings
 from petra.space.domains import BOOLEAN, Choice, Integer, Real, Text
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-EXCLUDE = Choice(("none", "first", "last", "ends"))
-EXCLUDE_LIMITS = Text("none", "none, first, last, ends, or module paths separated by commas")
+EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
+EXCLUDE = Choice((*EXCLUDE_ENDS.values, "convolutions"))
+EXCLUDE_LIMITS = Text("none", "none, first, last, ends, convolutions, or module paths separated by commas")
+KEEP_FLOAT, KEEP_LIMITS = Choice((0, 1, 2, 4)), Integer(0, 10_000)
+KEEP_DOC = "layers that cost most when quantized, kept in float"
+EMBEDDINGS, EMBEDDINGS_DOC = Choice(("float", "int8")), "how embedding tables are stored"
 CODES = Choice((WEIGHT_MAX,))
 CODES_DOC = "largest weight code: 64 is right on every CPU, 127 on those with VNNI or dot products, 7 is 4 bits"
 
 
 def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
-    """Module paths meant by `exclude`: "none", "first", "last", "ends" (both), or paths separated by commas.
+    """Module paths meant by `exclude`: "none", "first", "last", "ends" (both), "convolutions" (all of them), or paths
+    separated by commas.
 
-    First and last are in order of definition among convolution and linear layers.
+    First and last are in order of definition among convolution and linear layers. Raises StageRefused where there is no
+    convolution to exclude.
     """
     layers = [name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)]
-    named = {"none": [], "first": layers[:1], "last": layers[-1:], "ends": [*layers[:1], *layers[-1:]]}
+    named = {
+        "none": [],
+        "first": layers[:1],
+        "last": layers[-1:],
+        "ends": [*layers[:1], *layers[-1:]],
+        "convolutions": [name for name, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)],
+    }
+    if exclude == "convolutions" and not named[exclude]:
+        raise StageRefused("convolutions are to be excluded, but the model has none")
     return frozenset(named[exclude] if exclude in named else (part.strip() for part in exclude.split(",")))
 
 
@@ -57,9 +72,7 @@ class StaticQuantize(Stage):
         512, Choice((128, 256, 512, 1024)), "calibration items from the training split", limits=Integer(1, 10**6)
     )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
-    keep_float: int = parameter(
-        0, Choice((0, 1, 2, 4)), "layers that cost most when quantized, kept in float", limits=Integer(0, 10_000)
-    )
+    keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
     equalize: str = parameter(
         "none",
         Choice(("none", "cross_layer", "smooth")),
@@ -73,7 +86,7 @@ class StaticQuantize(Stage):
         when={"equalize": ("smooth",)},
     )
     correct_bias: bool = parameter(False, BOOLEAN, "correct the shift of each layer's mean output")
-    embeddings: str = parameter("float", Choice(("float", "int8")), "how embedding tables are stored")
+    embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC)
     weight_max: int = parameter(WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127))
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
@@ -93,11 +106,18 @@ class StaticQuantize(Stage):
             correct_bias=self.correct_bias,
             keep_float=self.keep_float,
         )
-        details = {
-            "calibration_samples": result.samples,
-            "calibration_samples_asked": self.samples,
-            **result.shares(),
-            **result.notes,
-        }
-        skipped = {path: reason for path, reason in result.layers_skipped.items() if path not in embedded} | tables
-        return result.model, StageTrace(self.name, (*embedded, *result.layers_quantized), skipped, details=details)
+        return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)
+
+
+def traced_quantization(
+    name: str, result: QuantizationResult, samples: int, embedded: tuple[str, ...], tables: dict[str, str]
+) -> StageTrace:
+    """The trace of a stage that asked for so many `samples` and had `replace_embeddings` return the last two."""
+    details = {
+        "calibration_samples": result.samples,
+        "calibration_samples_asked": samples,
+        **result.shares.as_details(),
+        **result.notes,
+    }
+    skipped = {path: reason for path, reason in result.layers_skipped.items() if path not in embedded} | tables
+    return StageTrace(name, (*embedded, *result.layers_quantized), skipped, details=details)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.methods.quantize.account import LayerCall, account
 from petra.methods.quantize.annotate import WEIGHT_MAX
 from petra.methods.quantize.rounding import pack, per_channel, per_group
 from petra.methods.quantize.selection import (
@@ -28,7 +29,7 @@ from petra.methods.quantize.selection import (
     largest_block,
     output_axis,
 )
-from petra.model.flops import macs_by_module
+from petra.model.flops import BATCHED_PRODUCTS, macs_by_module
 from petra.model.quantized import (
     Codes,
     DynamicQuantizedLinear,
@@ -62,18 +63,17 @@ def store_weights(
     formats: one of `FORMATS` for each of `KINDS`. exclude: module paths that stay float, with all inside them. block:
     weights that share a scale at 4 bits; halved for layers whose inputs it does not divide.
 
-    Layers that share a weight keep sharing its codes; if one of them cannot be treated, none is. Costs two forward
+    Layers that share a weight keep sharing its codes; if one of them cannot be treated, none is. Costs four forward
     passes of the example and, at 4 bits, 16 passes over the weights. Raises StageRefused when no layer can be treated.
     """
     check_excluded(model, exclude)
     choice = choose(model, formats, exclude, block)
     result = StoredLayers(model, skipped=choice.skipped)
     before, reference = _bytes(model), _predict(model, example)
-    with evaluating(model):
-        macs = macs_by_module(model, lambda m: call(m, example))
+    aliases = _aliases(model)
+    macs, all_macs = _macs(model, example, choice, aliases)
     total = {id(p): p.numel() for p in model.parameters()}
     sizes = {path: {id(p): p.numel() for p in choice.stored(path).values()} for path in choice.formats}
-    aliases = _aliases(model)
     made: Made = {}
     swaps = [
         _Swap.of(path, aliases[path], choice, made) for path in reversed(choice.formats)
@@ -82,19 +82,19 @@ def store_weights(
     if not result.formats:
         reasons = [f"{path or 'the model'}: {reason}" for path, reason in result.skipped.items()]
         raise StageRefused("no layer's weights can be stored as codes", hint="; ".join(reasons[:5]) or "it has none")
-    weights = {key: n for path in result.formats for key, n in sizes[path].items()}
-    after = _predict(result.model, example)
-    shares = {path: sum(macs.get(alias, 0) for alias in aliases[path]) for path in result.formats}
-    all_macs = max(1, macs[""])
+    calls = [
+        LayerCall(path, macs[path], sizes[path], integer=result.formats[path] == "dynamic")
+        if path in result.formats
+        else LayerCall(path, macs[path], {}, result.skipped[path])
+        for path in choice.layers
+    ]
+    after, stored = _predict(result.model, example), _bytes(result.model)
+    codes = sum(p.numel() * p.element_size() for p in result.model.parameters() if id(p) not in total)
+    shares = account(calls, macs=all_macs, elements=sum(total.values()), code_bytes=codes, all_bytes=stored)
     result.details = {
         "formats": dict(Counter(result.formats.values())),
-        "share_of_layers": round(len(result.formats) / (len(result.formats) + len(result.skipped)), 4),
-        "share_of_macs": round(sum(shares.values()) / all_macs, 4),
-        "share_of_macs_int8": round(
-            sum(n for path, n in shares.items() if result.formats[path] == "dynamic") / all_macs, 4
-        ),
-        "share_of_weights": round(sum(weights.values()) / max(1, sum(total.values())), 4),
-        "weight_bytes": [before, _bytes(result.model)],
+        **shares.as_details(),
+        "weight_bytes": [before, stored],
         "output_change": round(float((after - reference).square().mean().sqrt() / reference.std().clamp(min=1e-12)), 6),
     }
     return result
@@ -235,6 +235,28 @@ def _predict(model: nn.Module, example: Inputs) -> Tensor:
 def _bytes(model: nn.Module) -> int:
     tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
     return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def _macs(
+    model: nn.Module, example: Inputs, choice: Selection, aliases: Mapping[str, list[str]]
+) -> tuple[dict[str, int], int]:
+    """Multiply-accumulates that each layer does itself, in all places where it is, and those of the whole model.
+
+    Not counted as the layer's own are those of layers inside it, nor what attention does besides multiplying weights.
+    """
+    with evaluating(model):
+        macs = macs_by_module(model, lambda m: call(m, example))
+        products = macs_by_module(model, lambda m: call(m, example), operators=BATCHED_PRODUCTS)
+    owner = {alias: path for path in choice.layers for alias in aliases[path]}
+    own = dict.fromkeys(choice.layers, 0)
+    for alias, path in owner.items():
+        attends = kind_of(choice.layers[path]) == "attention"
+        own[path] += macs.get(alias, 0) - (products.get(alias, 0) if attends else 0)
+        parents = (alias.rsplit(".", n)[0] for n in range(1, alias.count(".") + 1))
+        above = next((parent for parent in (*parents, "") if parent in owner and parent != alias), None)
+        if above is not None:
+            own[owner[above]] -= macs.get(alias, 0)
+    return own, macs[""]
 
 
 def _aliases(model: nn.Module) -> dict[str, list[str]]:

@@ -1,0 +1,71 @@
+"""The account of a quantization: how much of a model is really quantized, and why the rest is not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+PRODUCTS = "products of two activations, as in attention: there is no weight to quantize"
+DECODED = "weights are codes, decoded for float arithmetic"
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer with weights.
+
+    macs: its multiply-accumulates. weights: elements of its weights by a key that layers which share one have in
+    common. reason: why they are in float; "" when they are codes. integer: whether it computes with codes, too.
+    """
+
+    path: str
+    macs: int
+    weights: Mapping[str, int] | Mapping[int, int]
+    reason: str = ""
+    integer: bool = False
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How much of a model is quantized; everything lies between 0 and 1.
+
+    layers: those whose weights are codes. macs: multiply-accumulates of a forward pass that they do. macs_int8: those
+    done in integers. weights: parameter elements that are codes. bytes: those of the stored parameters that codes take.
+    float_macs: multiply-accumulates done in float, by reason; with `macs_int8` they make up 1.
+    """
+
+    layers: float
+    macs: float
+    macs_int8: float
+    weights: float
+    bytes: float
+    float_macs: dict[str, float]
+
+    def as_details(self) -> dict[str, object]:
+        """For a stage's trace: the same keys whichever stage it is."""
+        shares = {f"share_of_{key}": round(value, 4) for key, value in vars(self).items() if key != "float_macs"}
+        return shares | {"float_macs": {reason: round(share, 4) for reason, share in self.float_macs.items()}}
+
+
+def account(calls: Sequence[LayerCall], *, macs: int, elements: int, code_bytes: int, all_bytes: int) -> Shares:
+    """`calls` are those of all layers with weights; `macs` and `elements` what the whole model does and holds.
+
+    code_bytes, all_bytes: what the codes and what all parameters take in store. Multiply-accumulates that belong to no
+    layer are those of products of activations.
+    """
+    layers = {(call.path, *call.weights) for call in calls}
+    quantized = {(call.path, *call.weights) for call in calls if not call.reason}
+    codes = {key: n for call in calls if not call.reason for key, n in call.weights.items()}
+    floats: Counter[str] = Counter()
+    for call in calls:
+        if not call.integer:
+            floats[call.reason or DECODED] += call.macs
+    floats[PRODUCTS] += max(0, macs - sum(call.macs for call in calls))
+    return Shares(
+        layers=len(quantized) / max(1, len(layers)),
+        macs=sum(call.macs for call in calls if not call.reason) / max(1, macs),
+        macs_int8=sum(call.macs for call in calls if call.integer) / max(1, macs),
+        weights=sum(codes.values()) / max(1, elements),
+        bytes=code_bytes / max(1, all_bytes),
+        float_macs={reason: n / max(1, macs) for reason, n in floats.items() if n},
+    )

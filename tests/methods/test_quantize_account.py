@@ -1,0 +1,149 @@
+"""What a trace says is quantized, and why the rest is not, against counts made by hand."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from petra.core.trial import StageTrace
+from petra.methods.base import Context, Stage
+from petra.methods.quantize.account import DECODED, PRODUCTS
+from petra.methods.quantize.dynamic import DynamicQuantize
+from petra.methods.quantize.qat import QuantizationAwareTrain
+from petra.methods.quantize.static import StaticQuantize
+from petra.methods.quantize.weights import WeightQuantize
+from petra.tasks.classification import classification
+
+EMBEDDING, UP, DECONV, HEAD = 1600, 768, 128, 32
+"""Elements of the weights of `Mixed`."""
+ON_UP, ON_PRODUCTS, ON_DECONV, ON_HEAD = 5 * UP, 2 * 5 * 5 * 16, 5 * DECONV, HEAD
+"""Multiply-accumulates for one item of five tokens."""
+ALL = ON_UP + ON_PRODUCTS + ON_DECONV + ON_HEAD
+NO_KERNEL, TOO_SMALL = "has no static integer kernel", "its weights are too small to gain anything"
+
+
+class Mixed(nn.Module):
+    """A table, a projection, attention of one head without more weights, a transposed convolution, a norm, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.up = nn.Embedding(100, 16), nn.Linear(16, 48, bias=False)
+        self.deconv = nn.ConvTranspose1d(16, 8, 1, bias=False)
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        q, k, v = self.up(self.embedding(ids)).unsqueeze(1).chunk(3, -1)
+        h = functional.scaled_dot_product_attention(q, k, v).squeeze(1)
+        return self.head(self.norm(self.deconv(h.transpose(1, 2)).transpose(1, 2)).mean(1))
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x)[0].mean(1)
+
+
+def applied(stage: Stage, model: nn.Module, x: Tensor) -> StageTrace:
+    task = classification(*[(x, torch.arange(len(x)) % 4)] * 3)
+    return stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))[1]
+
+
+def check(trace: StageTrace, **expected: object) -> None:
+    got = {key.removeprefix("share_of_"): trace.details[key] for key in trace.details if key.startswith("share_of_")}
+    got["float_macs"] = trace.details["float_macs"]
+    assert set(got) == {"layers", "macs", "macs_int8", "weights", "bytes", "float_macs"}
+    floats = expected.pop("float_macs")
+    assert isinstance(floats, dict)
+    assert got.pop("float_macs") == {reason: pytest.approx(n / ALL, abs=1e-4) for reason, n in floats.items()}
+    assert got == {key: pytest.approx(value, abs=1e-4) for key, value in expected.items()}
+
+
+@pytest.fixture
+def mixed() -> nn.Module:
+    torch.manual_seed(0)
+    return Mixed().eval()
+
+
+def ids(n: int = 64) -> Tensor:
+    return torch.randint(0, 100, (n, 5), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("embeddings", ["float", "int8"])
+def test_static(mixed: nn.Module, embeddings: str) -> None:
+    trace = applied(StaticQuantize(embeddings=embeddings, samples=64), mixed, ids())
+    table = embeddings == "int8"
+    codes = UP + HEAD + EMBEDDING * table
+    floats = DECONV + 16 + 4 + (100 if table else EMBEDDING)  # norm, bias, a scale for each row of the table
+    check(
+        trace,
+        layers=(2 + table) / 4,
+        macs=(ON_UP + ON_HEAD) / ALL,
+        macs_int8=(ON_UP + ON_HEAD) / ALL,
+        weights=codes / (codes + floats),
+        bytes=codes / (codes + 4 * (floats + 48 + 4)),  # and one for each row of the two layers
+        float_macs={f"aten.conv_transpose1d.default {NO_KERNEL}": ON_DECONV, PRODUCTS: ON_PRODUCTS},
+    )
+    assert set(trace.touched) == {"up", "head"} | ({"embedding"} if table else set())
+
+
+def test_quantization_aware_training(mixed: nn.Module) -> None:
+    trace = applied(QuantizationAwareTrain(epochs=1, exclude="up", batch_size=32), mixed, ids())
+    floats = EMBEDDING + UP + DECONV + 16 + 4
+    check(
+        trace,
+        layers=1 / 4,
+        macs=ON_HEAD / ALL,
+        macs_int8=ON_HEAD / ALL,
+        weights=HEAD / (HEAD + floats),
+        bytes=HEAD / (HEAD + 4 * (floats + 4)),
+        float_macs={
+            "excluded": ON_UP,
+            f"aten.conv_transpose1d.default {NO_KERNEL}": ON_DECONV,
+            PRODUCTS: ON_PRODUCTS,
+        },
+    )
+
+
+@pytest.mark.parametrize("stage", [DynamicQuantize(), WeightQuantize()])
+def test_stored_codes(mixed: nn.Module, stage: Stage) -> None:
+    trace = applied(stage, mixed, ids())
+    dynamic = isinstance(stage, DynamicQuantize)
+    codes, floats = EMBEDDING + UP + DECONV, 16 + HEAD + 4
+    check(
+        trace,
+        layers=3 / 4,
+        macs=(ON_UP + ON_DECONV) / ALL,
+        macs_int8=ON_UP / ALL if dynamic else 0.0,
+        weights=codes / (codes + floats),
+        bytes=codes / (codes + 4 * (floats + 100 + 48 + 8)),
+        float_macs={
+            DECODED: ON_DECONV + (0 if dynamic else ON_UP),
+            TOO_SMALL: ON_HEAD,
+            PRODUCTS: ON_PRODUCTS,
+        },
+    )
+    assert trace.skipped == {"head": TOO_SMALL}
+
+
+def test_four_bits_take_half_a_byte(mixed: nn.Module) -> None:
+    details = applied(WeightQuantize(bits=4, block=16), mixed, ids()).details
+    codes = (EMBEDDING + UP) / 2 + DECONV
+    scales = (EMBEDDING + UP) / 16 + 8
+    assert details["share_of_bytes"] == pytest.approx(codes / (codes + 4 * (scales + 16 + HEAD + 4)), abs=1e-4)
+
+
+def test_products_inside_an_attention_layer_are_not_its_weights() -> None:
+    torch.manual_seed(0)
+    details = applied(WeightQuantize(), Attending().eval(), torch.randn(8, 5, 16)).details
+    projections, products = 5 * (16 * 48 + 16 * 16), ON_PRODUCTS
+    assert details["share_of_macs"] == pytest.approx(projections / (projections + products), abs=1e-4)
+    assert details["float_macs"] == {
+        DECODED: details["share_of_macs"], PRODUCTS: pytest.approx(1 - float(str(details["share_of_macs"])), abs=1e-4)
+    }  # fmt: skip
