@@ -55,7 +55,9 @@ class Distill(TrainingStage):
 
     lr: float = parameter(0.02, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR)
     loss: str = parameter("default", LOSS, "the task's loss, the hard part", scope="loss")
-    temperature: float = parameter(4.0, Real(1.0, 8.0), "softening of both distributions", limits=Real(0.1, 100.0))
+    temperature: float = parameter(
+        4.0, Real(1.0, 8.0), "softening of both distributions", limits=Real(0.1, 100.0), when={"alpha": Real(1e-9, 1.0)}
+    )
     alpha: float = parameter(0.9, Real(0.3, 1.0), "weight of the soft loss", limits=Real(0.0, 1.0))
     features: float = parameter(
         0.0,
