@@ -21,7 +21,6 @@ from petra.cli.main import app
 from petra.core.errors import ArtifactError, ConfigError
 from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
-from petra.core.trial import StageTrace
 from petra.execute.build import BuildPayload, build_candidate
 from petra.measure.client import write_split
 from petra.methods.quantize.ptq import quantize_static
@@ -97,7 +96,6 @@ def test_a_candidate_is_as_large_as_both_files(low: None, tmp_path: Path) -> Non
     built = build_candidate(payload, lambda note: None, Pipeline(), tmp_path / "artifacts")
     assert len(built.files) == 2
     assert built.size_bytes == sum(Path(f).stat().st_size for f in built.files)
-    assert built.trace == tuple[StageTrace, ...]()
 
 
 def parted(path: Path) -> tuple[Path, Path]:
