@@ -217,6 +217,7 @@ def test_chains_are_legal_long_enough_and_seeded() -> None:
     [
         ("separable", "prune.structured"),
         ("conv-gru", "prune.structured"),
+        ("functional-calls", "prune.structured"),
         ("tcn", "lowrank.svd"),
         ("torch-transformer", "lowrank.svd"),
         ("inception-time", "quantize.static"),

@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 import petra
+from petra import checks
 from petra.api import create_or_continue
+from petra.checks import check_device
 from petra.config import parse_config
 from petra.core.errors import ConfigError, DataError, PetraError, StoreError
 from petra.core.trial import Trial
@@ -193,6 +195,7 @@ def test_a_study_of_live_objects_says_how_to_continue(tmp_path: Path) -> None:
         ({"space": {"stages": {"tune": {"lr": 500.0}}}}, r"space\.stages\.tune\.lr"),
         ({"space": {"stages": {"tune": {"epoch": 5}}}}, "did you mean 'epochs'"),
         ({"target": {"runtime": "onnx"}}, "onnxruntime"),
+        ({"device": "gpu"}, r"device: cannot train on 'gpu'\n.*allowed here: cpu"),
         ({"space": {"initial": [["tunee"]]}}, r"space\.initial\[0\]\[0\]\.stage.*\n.*did you mean 'tune'"),
         ({"space": {"initial": [["quantize.static", "tune"]]}}, r"space\.initial\[0\]: stage 2: tune needs"),
     ],
@@ -203,6 +206,22 @@ def test_bad_settings_are_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=words):
         study(tmp_path / "new", **settings).run(executor=RecordedExecutor)
     assert not Store.exists(tmp_path / "new") or "runtime" in str(settings)
+
+
+@pytest.mark.parametrize("missing", ["no CUDA GPU", ""])
+def test_stages_train_on_devices_of_this_machine_only(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setattr(checks, "lacks_cuda", lambda: missing)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_device("cpu")
+    for device in ("cuda", "cuda:1"):
+        if missing:
+            with pytest.raises(ConfigError, match=f"cannot train on '{device}': no CUDA GPU\n.*allowed here: cpu$"):
+                check_device(device)
+        else:
+            check_device(device)
+    for device in ("cuda:2", "CUDA", "cuda:", "cuda:-1", ""):
+        with pytest.raises(ConfigError, match="allowed here: cpu"):
+            check_device(device)
 
 
 X, Y = torch.randn(12, 6), torch.randint(0, 3, (12,))

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from petra.checks import check_device
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
 from petra.measure.host import describe_host
@@ -123,6 +124,7 @@ def create_or_continue(config: StudyConfig, model: nn.Module, task: Task) -> Stu
     """The study in `config.workdir`, created if there is none; refused if there is a different one."""
     directory = Path(config.workdir)
     check_searcher(config)
+    check_device(config.device)
     initial_pipelines(config, build_space(config, task))  # refuse a bad space before anything is written
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):

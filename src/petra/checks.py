@@ -8,11 +8,22 @@ from itertools import islice
 import torch
 from torch import nn
 
-from petra.core.errors import DataError
+from petra.core.errors import ConfigError, DataError
+from petra.runtimes.torch_eager import lacks_cuda
 from petra.tasks.base import Task
 from petra.tasks.inputs import call, named, prediction
 
 CHECKED_BATCHES = 16  # of every split; labels of in-memory splits are checked in full
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError unless stages can train on `device` here."""
+    allowed, missing = ["cpu"], lacks_cuda()
+    if not missing:
+        allowed += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if device not in allowed:
+        reason = f": {missing}" if missing and device.startswith("cuda") else ""
+        raise ConfigError(f"device: cannot train on {device!r}{reason}", hint=f"allowed here: {', '.join(allowed)}")
 
 
 @torch.no_grad()

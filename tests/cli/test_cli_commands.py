@@ -59,7 +59,7 @@ def test_reading_a_study_does_not_import_torch(study: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "run", "resume", "show", "report", "export", "verify", "bench", "methods", "doctor"]
+    "command", ["demo", "run", "resume", "show", "report", "export", "verify", "bench", "package", "methods", "doctor"]
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = petra(command, "--help")

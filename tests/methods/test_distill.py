@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
-from petra.methods.distill.attention import are_probabilities, attention_shown, spatial_attention
+from petra.methods.distill import distill
+from petra.methods.distill.attention import are_probabilities, attention_shown, spatial_attention, without_dropout
 from petra.methods.distill.distill import Distill, mixed_loss
 from petra.methods.distill.features import Pair, Spot, matched, relative_distance, tapped
 from petra.tasks.base import Task
@@ -261,6 +263,81 @@ def test_attention_maps_are_learnt_from_the_teacher(make: type[nn.Module]) -> No
                 result(IDS), teacher(IDS)
                 distances.append(float(relative_distance(own.outputs(), theirs.outputs())))
     assert distances[1] < 0.7 * distances[0]
+
+
+def torch_dropping() -> nn.Module:
+    torch.manual_seed(0)
+    model = Encoder()
+    for layer in model.encoder.layers:
+        layer.self_attn.dropout = 0.5  # type: ignore[union-attr]
+    return model
+
+
+def bert_dropping() -> nn.Module:
+    model = bert()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for layer in model.bert.encoder.layer:  # type: ignore[union-attr]
+        layer.attention.self.dropout.p = 0.5  # type: ignore[union-attr]
+    return model
+
+
+class OwnAttention(nn.Module):
+    """As many write it: a module for the dropout of the maps, another for that of the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.drop_maps, self.drop_result = nn.Dropout(0.5), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = (layer(x).unflatten(-1, (2, 4)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        maps = self.drop_maps(torch.softmax(q @ k.transpose(-1, -2), -1))
+        return self.drop_result((maps @ v).transpose(1, 2).flatten(2)), maps
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.attention, self.classifier = nn.Embedding(12, 8), OwnAttention(), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.attention(self.table(x))[0].mean(1))
+        return logits
+
+
+@pytest.mark.parametrize("make", [torch_dropping, bert_dropping, Own])
+def test_maps_are_compared_as_they_are_before_dropout(
+    make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal models are at no distance though the student drops half of its maps when it trains; afterwards it does."""
+    seen: list[float] = []
+
+    def watched(own: Iterable[Tensor], theirs: Iterable[Tensor]) -> Tensor:
+        distance = relative_distance(own, theirs)
+        seen.append(float(distance.detach()))
+        return distance
+
+    monkeypatch.setattr(distill, "relative_distance", watched)
+    teacher = make().eval()
+    stage = Distill(epochs=1, lr=1e-6, batch_size=32, weight_decay=0.0, features=1.0, features_kind="attention")
+    student, _ = stage.apply(copy.deepcopy(teacher), Context(task=WORDS, teacher=teacher, seed=1))
+    assert len(seen) == 3
+    assert max(seen) < 1e-6
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in student.modules())
+    assert not torch.equal(student.train()(IDS[:4])[0], student(IDS[:4])[0])
+
+
+def test_only_the_dropout_of_maps_rests() -> None:
+    torch.manual_seed(0)
+    model = Own().train()
+    x = model.table(IDS[:4])
+    with without_dropout([model.attention]):
+        results, maps = zip(*(model.attention(x) for _ in range(2)), strict=True)
+    assert torch.equal(*maps)
+    assert not torch.equal(*results)
+    assert all(m.training for m in model.modules())
 
 
 def test_fewer_layers_learn_from_the_teachers_last() -> None:

@@ -43,6 +43,23 @@ def test_smoothing_reaches_the_loop_too() -> None:
     assert Tune(label_smoothing=0.2).config().label_smoothing == 0.2
 
 
+def test_smoothing_is_kept_exactly_with_the_losses_it_changes() -> None:
+    """Else two pipelines would do the same."""
+    y = torch.tensor([0, 2, 1])
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    task = classification((logits, y), (logits, y), (logits, y))
+    for name in ("default", *task.losses()):
+        plain, smooth = (float(task.loss(name, logits, y, label_smoothing=share)) for share in (0.0, 0.1))
+        kept = Tune.card().normalize({"loss": name, "label_smoothing": 0.1})
+        assert ("label_smoothing" in kept.params) == (plain != smooth), name
+
+
+def test_the_temperature_is_kept_only_where_the_soft_loss_counts() -> None:
+    card = Distill.card()
+    assert "temperature" in card.normalize({}).params
+    assert card.normalize({"alpha": 0.0}) == card.normalize({"alpha": 0.0, "temperature": 2.0})
+
+
 def test_the_penalty_has_a_weight_only_where_there_is_one() -> None:
     card = Tune.card()
     assert "penalty_weight" not in card.normalize({}).params

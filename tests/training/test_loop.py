@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from petra.tasks.classification import classification
 from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs
 from petra.training.loop import TrainConfig, fit, learning_rate_factor, predict, steps_per_epoch
+from petra.training.precision import has_fast_bf16
 from petra.workloads.digits import DigitsNet, digits_task
 
 
@@ -208,3 +210,14 @@ def test_it_learns_from_named_integers() -> None:
     task = classification(data, data, data)
     result = fit(Words(), task, TrainConfig(epochs=10, lr=0.05, optimizer="adamw", batch_size=32), seed=0)
     assert result.score_best > 0.95
+
+
+@pytest.mark.parametrize(("capability", "fast"), [(7, False), (8, True)])
+def test_bf16_is_fast_on_gpus_that_need_not_emulate_it(
+    monkeypatch: pytest.MonkeyPatch, capability: int, fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=capability))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    assert has_fast_bf16("cuda") == fast

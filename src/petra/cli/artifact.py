@@ -84,9 +84,12 @@ def package(
 
 
 def _size(file: Path) -> int:
+    """Bytes of all that ships, refusing what is no file."""
+    from petra.runtimes.base import files_of
+
     if not file.is_file():
         raise ArtifactError(f"{file}: no such file", hint="give the path of a model file")
-    return file.stat().st_size
+    return sum(f.stat().st_size for f in files_of(file))
 
 
 def runtime_of(file: Path, given: str | None) -> str:

@@ -111,7 +111,7 @@ def _measure(file: Path, name: str | None, against: Path | None, names: Sequence
     from petra.core.measurement import Measurement
     from petra.measure.client import run_bench
     from petra.measure.random_inputs import random_inputs
-    from petra.runtimes.base import InputSpec
+    from petra.runtimes.base import InputSpec, files_of
 
     inputs = _inputs_of(file, name)
     other = against or file
@@ -135,7 +135,7 @@ def _measure(file: Path, name: str | None, against: Path | None, names: Sequence
         found = run_bench(ready)
     if against is None and len(names) < 2:
         found = {key: m for key, m in found.items() if not key.endswith("_ratio")}
-    size = _shipped_bytes(file)
+    size = sum(f.stat().st_size for f in files_of(file))
     return _Row(file, ready.runtime, found | {"size_bytes": Measurement(float(size), unit="B")})
 
 
@@ -145,12 +145,6 @@ def _inputs_of(file: Path, name: str | None) -> list[dict[str, Any]]:
 
     specs: list[dict[str, Any]] = inspect_file(file, runtimes_by_suffix().get(file.suffix, name))["inputs"]
     return specs
-
-
-def _shipped_bytes(file: Path) -> int:
-    """Of the file, and of the weights beside it where the format keeps them in a file of their own."""
-    weights = [file.with_suffix(".bin")] if file.suffix == ".xml" else []
-    return sum(f.stat().st_size for f in (file, *weights) if f.is_file())
 
 
 def _interface(specs: list[dict[str, Any]]) -> str:

@@ -34,6 +34,7 @@ SCHEDULE = Choice(("cosine", "one_cycle"))
 BATCH_SIZE = Integer(1, 65536)
 WEIGHT_DECAY = Real(0.0, 1.0)
 LOSS = Text("default", "default or the name of one of the task's losses")
+SMOOTHED = ("default", "cross_entropy")  # losses that spread labels; focal takes them as they are
 PENALTY = Choice(("none", *PENALTIES), usual="none")
 
 HardLoss = Callable[[Tensor, Tensor], Tensor]

@@ -18,7 +18,7 @@ from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 from petra.core.objective import Metrics
 from petra.report.card import model_card
 from petra.report.record import StudyRecord
-from petra.runtimes.base import InputSpec
+from petra.runtimes.base import InputSpec, data_beside, files_of
 from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
 
 if TYPE_CHECKING:
@@ -32,10 +32,18 @@ def export_member(member: Member, path: str | Path, format: str | None) -> Path:
     place = _place(member, path, format)
     record = StudyRecord.load(member.front.directory)
     sources = shipped_files(member)
+    if place.name != member.artifact.name and data_beside(member.artifact) in sources:
+        raise ConfigError(
+            f"export: trial {member.number} cannot be renamed: its weights are in a file that it finds by name",
+            hint="export to a directory: end its name with '/'",
+        )
     inputs = _inputs(member)
     with _explained(place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
-        shipped = [_copy(source, place.with_suffix(source.suffix)) for source in sources]
+        stem = member.artifact.stem
+        shipped = [_copy(source, place.with_name(place.stem + source.name.removeprefix(stem))) for source in sources]
+        for left_over in {*files_of(place)} - {*shipped}:
+            left_over.unlink()
         prefix = "" if _is_bundle(place, path) else f"{place.stem}."
         for name, text in _companions(member, record, place, shipped, inputs).items():
             _write(place.parent / f"{prefix}{name}", text)

@@ -119,6 +119,17 @@ class Runtime(ABC):
             raise RuntimeUnavailable(f"the runtime {self.name} cannot run here: {missing}", hint="see `petra doctor`")
 
 
+def data_beside(path: Path) -> Path:
+    """Where the weights of an ONNX model are that are too large for its own file. The model finds them by this name."""
+    return path.with_name(f"{path.name}.data")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of the artifact `path`: itself, and the one beside it with its weights where there is one."""
+    weights = path.with_suffix(".bin") if path.suffix == ".xml" else data_beside(path)
+    return [path, weights] if weights.is_file() else [path]
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text that says something, at most 300 characters; its type when none does."""
     lines = (line.strip() for line in str(error).splitlines())

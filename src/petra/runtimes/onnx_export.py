@@ -1,4 +1,7 @@
-"""PyTorch -> one lean ONNX file with a dynamic batch dimension and meaningful input and output names."""
+"""PyTorch -> one lean ONNX file with a dynamic batch dimension and meaningful input and output names.
+
+Past 2 GB, which is more than one protobuf message can hold, the weights are in a second file beside it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petra.core.errors import ExportError
+from petra.runtimes.base import data_beside
 
 if TYPE_CHECKING:
     import onnx
@@ -22,12 +26,14 @@ if TYPE_CHECKING:
 OPSET = 20
 """Newest opset that ONNX Runtime and OpenVINO fuse quantized operators for without exception."""
 
-_LARGEST_FILE = 2**31 - 1
+LARGEST = 2 * 10**9
+"""Bytes of weights in one file; protobuf's limit of 2**31 - 1 is for the graph too."""
+
 _OPERATOR = re.compile(r"op='([\w:.]+)'|\b((?:aten|prims|torchvision|quantized_decomposed)[.:]+\w+(?:\.\w+)?)")
 
 
 def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = OPSET) -> Path:
-    """Write `model` to `path` and return `path`.
+    """Write `model` to `path`, and its weights to ``path.data`` where they exceed `LARGEST`. Returns `path`.
 
     example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch first, any batch
     size. Outputs are named 'output', 'output_0', ..., or by their keys. The first dimension of every input is free.
@@ -53,14 +59,15 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
     make_lean(proto)
     if half is not None:
         store_half(proto, half)
-    if proto.ByteSize() > _LARGEST_FILE:
-        raise ExportError(
-            f"the model takes {proto.ByteSize() / 2**30:.1f} GiB, a single ONNX file holds at most 2 GiB",
-            hint="compress it further",
-        )
-    onnx.checker.check_model(proto)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(proto.SerializeToString())
+    weights = data_beside(path)
+    weights.unlink(missing_ok=True)
+    if sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > LARGEST:
+        onnx.save_model(proto, path, save_as_external_data=True, location=weights.name)
+        onnx.checker.check_model(path)
+    else:
+        onnx.checker.check_model(proto)
+        path.write_bytes(proto.SerializeToString())
     return path
 
 

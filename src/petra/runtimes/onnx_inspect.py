@@ -42,6 +42,7 @@ def count_operators(path: Path) -> Operators:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.optimized_model_filepath = str(optimised)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         running = _count(onnx.load(str(optimised), load_external_data=False).graph.node)
     integer = sum(n for name, n in running.items() if name in _INTEGER_COMPUTE)

@@ -9,9 +9,10 @@ Every function takes an `onnx.ModelProto` or `GraphProto` and changes it in plac
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,12 @@ def strip(model: ModelProto) -> None:
     graph = model.graph
     graph.doc_string, graph.name = "", "g"
     del graph.metadata_props[:], graph.value_info[:], graph.quantization_annotation[:]
-    for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+    for item in (*graph.node, *graph.input, *graph.output):
         item.doc_string = ""
         del item.metadata_props[:]
+    for tensor in graph.initializer:
+        tensor.ClearField("doc_string")
+        tensor.ClearField("metadata_props")
     for node in graph.node:
         node.name = ""
         for attribute in node.attribute:
@@ -85,18 +89,16 @@ def share_constants(graph: GraphProto) -> None:
     """Keep one of every set of equal initialisers."""
     first: dict[tuple[object, ...], str] = {}
     renamed: dict[str, str] = {}
-    kept = []
     outputs = {output.name for output in graph.output}
     for tensor in graph.initializer:
-        value = numpy_helper.to_array(tensor)
-        key = (tensor.data_type, tuple(tensor.dims), value.tobytes())
+        if not tensor.HasField("raw_data"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(tensor.raw_data).digest())
         if key in first and tensor.name not in outputs:
             renamed[tensor.name] = first[key]
         else:
             first.setdefault(key, tensor.name)
-            kept.append(numpy_helper.from_array(value, tensor.name))
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    _drop_initializers(graph, lambda name: name in renamed)
     rename_inputs(graph, renamed)
 
 
@@ -110,9 +112,7 @@ def drop_unused(model: ModelProto) -> None:
             graph.node.remove(node)
         if not dead:
             break
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    _drop_initializers(graph, lambda name: name not in read)
     domains = {node.domain for node in graph.node} | {node.domain for f in model.functions for node in f.node} | {""}
     functions = [f for f in model.functions if f.domain in domains]
     del model.functions[:]
@@ -120,6 +120,13 @@ def drop_unused(model: ModelProto) -> None:
     opsets = [opset for opset in model.opset_import if opset.domain in domains]
     del model.opset_import[:]
     model.opset_import.extend(opsets)
+
+
+def _drop_initializers(graph: GraphProto, unwanted: Callable[[str], bool]) -> None:
+    """In place: moving tensors to a new list would serialise each, which protobuf refuses past 2 GiB."""
+    for index in reversed(range(len(graph.initializer))):
+        if unwanted(graph.initializer[index].name):
+            del graph.initializer[index]
 
 
 def shorten_names(graph: GraphProto) -> None:

@@ -1,4 +1,8 @@
-"""ONNX Runtime on the CPU: one self-contained ``.onnx`` file with a dynamic batch dimension."""
+"""ONNX Runtime on the CPU: one self-contained ``.onnx`` file with a dynamic batch dimension.
+
+Past 2 GB its weights are in a second file. ONNX Runtime and OpenVINO refuse a model whose weights lie outside its
+directory, by themselves.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from petra.core.errors import ArtifactError
-from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, first_line, must_exist
+from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, files_of, first_line, must_exist
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +93,7 @@ class OnnxRuntime(Runtime):
     def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
         from petra.runtimes.onnx_export import export_onnx
 
-        return [export_onnx(model, example, path)]
+        return files_of(export_onnx(model, example, path))
 
     def load(self, path: Path, *, threads: int) -> Session:
         return OnnxSession(path, threads=threads)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from petra.core.errors import ArtifactError, MissingExtra
-from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, first_line, must_exist
+from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, files_of, first_line, must_exist
 
 if TYPE_CHECKING:
     from torch import nn
@@ -112,7 +112,7 @@ class OpenVino(Runtime):
     def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
         from petra.runtimes.onnx_export import export_onnx
 
-        return [export_onnx(model, example, path)]
+        return files_of(export_onnx(model, example, path))
 
     def load(self, path: Path, *, threads: int) -> Session:
         return OpenVinoSession(path, threads=threads)

@@ -57,13 +57,15 @@ def _default(default: Value, domain: Domain, values: list[Value]) -> Value:
 
 
 def fix_for_task(card: StageCard, *, losses: tuple[str, ...], ignores: frozenset[str]) -> StageCard:
-    """Give parameters of scope "loss" the task's losses to choose from, and pin what means nothing to the task."""
+    """Give parameters of scope "loss" the task's losses to choose from, and pin what means nothing to the task, which
+    then nobody may set: pipelines that differ in nothing else would do the same."""
     parameters = []
     for p in card.parameters:
         if p.scope == "loss":
             p = replace(p, domain=Choice((p.default, *losses[1:])))
         elif p.name in ignores:
-            p = replace(p, domain=Choice((p.default,)))
+            only = Choice((p.default,))
+            p = replace(p, domain=only, limits=only)
         parameters.append(p)
     return replace(card, parameters=tuple(parameters))
 

@@ -43,7 +43,7 @@ class Precision:
 def has_fast_bf16(device: str) -> bool:
     """Whether matrix products in bf16 run in hardware."""
     if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +50,36 @@ def attention_shown(*models: nn.Module) -> Iterator[None]:
     finally:
         for config, implementation in before:
             config._attn_implementation_internal = implementation
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def without_dropout(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, layers that put out their probabilities drop none of them, whatever mode they are in.
+
+    What is put out are the weights after dropout. A student a that trains, compared with a teacher t that does not,
+    would be drawn to flat maps: with a share of p dropped, E ||drop(a) - t||^2 = ||a - t||^2 + p / (1 - p) ||a||^2.
+    Dropout of anything else stays.
+    """
+    functional = set(layers)  # they read their own mode where they call dropout as a function
+    parts = {part for layer in functional for part in layer.children() if isinstance(part, nn.Dropout)}
+    before: list[bool] = []
+
+    def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+        before.append(module.training)
+        module.training = module.training and module in parts and args[0].ndim != 4
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        module.training = before.pop()
+
+    handles = []
+    try:
+        for module in functional | parts:
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+        yield
+    finally:
         for handle in handles:
             handle.remove()
 

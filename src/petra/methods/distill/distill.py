@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, parameter
-from petra.methods.distill.attention import attention_shown
-from petra.methods.distill.features import Pair, Tap, matched, relative_distance, tapped
+from petra.methods.distill.attention import attention_shown, without_dropout
+from petra.methods.distill.features import Pair, Tap, matched, relative_distance, tapped, whole
 from petra.methods.training import LOSS, LR, HardLoss, TrainingStage
 from petra.space.domains import Choice, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -41,8 +41,8 @@ class Distill(TrainingStage):
     With `features`, blocks are matched too: those of one name, or, for models that are built differently, those of one
     output shape in the order they run. What is compared is their output (Romero et al. 2015) or their attention: the
     probabilities where a block computes any (Jiao et al. 2020; Hugging Face models and nn.MultiheadAttention, which
-    meanwhile compute them explicitly), and for convolutional blocks the energy of every position, summed over
-    channels, so that widths may differ (Zagoruyko & Komodakis 2017).
+    meanwhile compute them explicitly and drop none at random), and for convolutional blocks the energy of every
+    position, summed over channels, so that widths may differ (Zagoruyko & Komodakis 2017).
 
     When it helps: recovering a cut model, most of all when the teacher has already learnt the training data by heart,
     so that labels carry little; with `features` where training data is scarce, because every block then has a target
@@ -55,7 +55,9 @@ class Distill(TrainingStage):
 
     lr: float = parameter(0.02, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR)
     loss: str = parameter("default", LOSS, "the task's loss, the hard part", scope="loss")
-    temperature: float = parameter(4.0, Real(1.0, 8.0), "softening of both distributions", limits=Real(0.1, 100.0))
+    temperature: float = parameter(
+        4.0, Real(1.0, 8.0), "softening of both distributions", limits=Real(0.1, 100.0), when={"alpha": Real(1e-9, 1.0)}
+    )
     alpha: float = parameter(0.9, Real(0.3, 1.0), "weight of the soft loss", limits=Real(0.0, 1.0))
     features: float = parameter(
         0.0,
@@ -75,7 +77,8 @@ class Distill(TrainingStage):
         explicit = self.features > 0 and self.features_kind == "attention"
         with attention_shown(model, teacher) if explicit else nullcontext():
             pairs = self._pairs(model, teacher, context) if self.features else ()
-            with tapped(model, teacher, pairs) as taps:
+            shown = [model.get_submodule(p.student.path) for p in pairs if explicit and p.student.view is whole]
+            with without_dropout(shown), tapped(model, teacher, pairs) as taps:
                 model, trace = self.train(model, context, lambda hard: self._loss(hard, context, teacher, *taps))
         return model, replace(trace, details={**trace.details, "blocks_matched": [str(pair) for pair in pairs]})
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, parameter
-from petra.methods.training import TrainingStage
+from petra.methods.training import SMOOTHED, TrainingStage
 from petra.space.domains import Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 
@@ -37,7 +37,9 @@ class Tune(TrainingStage):
     name: ClassVar[str] = "tune"
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE])
 
-    label_smoothing: float = parameter(0.0, Real(0.0, 0.15), "share of a label spread over all", limits=Real(0.0, 0.9))
+    label_smoothing: float = parameter(
+        0.0, Real(0.0, 0.15), "share of a label spread over all", limits=Real(0.0, 0.9), when={"loss": SMOOTHED}
+    )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         return self.train(model, context, lambda hard: lambda prediction, inputs, target: hard(prediction, target))

@@ -13,7 +13,10 @@ from petra.core.registry import Registry
 from petra.testing.architectures.base import Problem
 
 _BUILDERS = {
-    "images": ("cifar_resnet", "se_resnet", "resnext", "separable", "group_norm", "densenet", "unet", "cnn_3d"),
+    "images": (
+        *("cifar_resnet", "se_resnet", "resnext", "separable", "group_norm", "densenet", "unet", "cnn_3d"),
+        "functional_calls",
+    ),
     "series": ("cnn_1d", "inception_time", "tcn", "gru", "lstm", "conv_gru"),
     "tokens": ("mlp", "fused_qkv", "torch_transformer", "multi_output", "shared_weights"),
     "hugging_face": (

@@ -187,6 +187,31 @@ def unet() -> Problem:
     return regressor(UNet, IMAGE, 2, 16, 16)
 
 
+class Functional(nn.Module):
+    """Modules, functions of bare parameters, and a function of a module's parameters, in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = conv_bn(3, 16), nn.BatchNorm2d(24)
+        self.convs = nn.Sequential(conv_bn(24, 32), nn.ReLU(), conv_bn(32, 32))
+        self.kernel = nn.Parameter(torch.randn(24, 16, 3, 3) / (3 * 16 * 9) ** 0.5)
+        self.weight, self.bias = nn.Parameter(torch.randn(40, 32) / (3 * 32) ** 0.5), nn.Parameter(torch.zeros(40))
+        self.read, self.fc = nn.Linear(40, 32), nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.stem(x))
+        x = functional.relu(self.norm(functional.conv2d(x, self.kernel, padding=1)))
+        x = functional.relu(self.convs(functional.max_pool2d(x, 2))).mean((2, 3))
+        x = functional.relu(functional.linear(x, self.weight, self.bias))
+        logits: Tensor = self.fc(functional.relu(functional.linear(x, self.read.weight, self.read.bias)))
+        return logits
+
+
+def functional_calls() -> Problem:
+    """Layers that are no modules, between modules."""
+    return classifier(Functional, IMAGE)
+
+
 class VideoNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
