@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.static import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
+from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.model.flops import macs_by_module
 from petra.model.half import DTYPES, halve
 from petra.model.rowwise import FORMATS, RowwiseLinear
@@ -48,7 +48,11 @@ class HalfPrecision(Stage):
         scope="precision",
     )
     exclude: str = parameter(
-        "none", EXCLUDE, "layers that `linear` leaves alone", limits=EXCLUDE_LIMITS, when={"linear": tuple(FORMATS)}
+        "none",
+        EXCLUDE_ENDS,
+        "layers that `linear` leaves alone",
+        limits=EXCLUDE_LIMITS,
+        when={"linear": tuple(FORMATS)},
     )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:

@@ -38,7 +38,7 @@ from petra.model.quantized import (
     WeightOnly,
     WeightOnlyRecurrent,
 )
-from petra.model.surgery import evaluating, replace_module
+from petra.model.surgery import evaluating, replace_module, weight_bytes
 from petra.tasks.inputs import Inputs, call, prediction
 
 Made = dict[tuple[object, ...], Codes]
@@ -69,7 +69,7 @@ def store_weights(
     check_excluded(model, exclude)
     choice = choose(model, formats, exclude, block)
     result = StoredLayers(model, skipped=choice.skipped)
-    before, reference = _bytes(model), _predict(model, example)
+    before, reference = weight_bytes(model), _predict(model, example)
     aliases = _aliases(model)
     macs, all_macs = _macs(model, example, choice, aliases)
     total = {id(p): p.numel() for p in model.parameters()}
@@ -88,7 +88,7 @@ def store_weights(
         else LayerCall(path, macs[path], {}, result.skipped[path])
         for path in choice.layers
     ]
-    after, stored = _predict(result.model, example), _bytes(result.model)
+    after, stored = _predict(result.model, example), weight_bytes(result.model)
     codes = sum(p.numel() * p.element_size() for p in result.model.parameters() if id(p) not in total)
     shares = account(calls, macs=all_macs, elements=sum(total.values()), code_bytes=codes, all_bytes=stored)
     result.details = {
@@ -230,11 +230,6 @@ def _error(model: nn.Module, example: Inputs) -> str:
 def _predict(model: nn.Module, example: Inputs) -> Tensor:
     with evaluating(model), torch.no_grad():
         return prediction(call(model, example)).float()
-
-
-def _bytes(model: nn.Module) -> int:
-    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
 def _macs(
