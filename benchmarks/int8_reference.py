@@ -31,6 +31,7 @@ from petra.methods.quantize.calibration import Calibration
 from petra.methods.quantize.static import StaticQuantize
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.tasks.base import Task
+from petra.tasks.inputs import call, prediction
 from petra.workloads.cifar10 import MODELS, cifar10
 
 RESULTS = Path(__file__).parent / "results"
@@ -111,6 +112,18 @@ def rivals(model: nn.Module, task: Task, place: Path) -> list[Rival]:
     return found
 
 
+@torch.no_grad()
+def in_pytorch(model: nn.Module, task: Task) -> str:
+    """Accuracy on both splits that are official test images: validation, which nothing here chooses by, and test."""
+    predictions, targets = [], []
+    for split in (task.val, task.test):
+        for inputs, target in split.batches(250):
+            predictions.append(prediction(call(model, inputs)))
+            targets.append(target)
+    score = task.score(torch.cat(predictions), torch.cat(targets))
+    return f"{100 * score.mean:.2f} ± {100 * score.stderr:.2f} on {len(torch.cat(targets)):,} images"
+
+
 def measure(runtime: str, file: Rival, against: Rival, data: Path) -> tuple[np.ndarray, dict[str, Measurement]]:
     """Predictions on the test split, and speed paired with another file in the same runtime."""
     answer = data.parent / "predictions.npy"
@@ -166,6 +179,8 @@ def main() -> None:
         f"- host: {host['cpu']}, {host['cores']} cores, {sets}",
         f"- {SAMPLES} calibration images, the same for all; batch 1, 1 thread, timed in turns with the fp32 file",
         f"- NNCF {metadata.version('nncf')}, torch {torch.__version__}",
+        f"- fp32 in PyTorch on all official test images that we have, the validation split included: "
+        f"{in_pytorch(model, task)}",
         "",
     ]
     with tempfile.TemporaryDirectory() as scratch:
