@@ -147,3 +147,51 @@ def test_products_inside_an_attention_layer_are_not_its_weights() -> None:
     assert details["float_macs"] == {
         DECODED: details["share_of_macs"], PRODUCTS: pytest.approx(1 - float(str(details["share_of_macs"])), abs=1e-4)
     }  # fmt: skip
+
+
+class Products(nn.Module):
+    """Products of activations, however they are written, beside one layer."""
+
+    def __init__(self, write: str) -> None:
+        super().__init__()
+        self.write, self.up = write, nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x)
+        if self.write == "attention":
+            return functional.scaled_dot_product_attention(h, h, h).mean(1)
+        if self.write == "matmul":
+            return (h @ h.transpose(1, 2) @ h).mean(1)
+        if self.write == "baddbmm":
+            return torch.bmm(torch.baddbmm(torch.ones(1, 5, 5), h, h.transpose(1, 2)), h).mean(1)
+        if self.write == "einsum":
+            return torch.einsum("bqk,bkd->bqd", torch.einsum("bqd,bkd->bqk", h, h), h).mean(1)
+        scores = torch.einsum("...qd,...kd->...qk", h, h)
+        return torch.einsum("...qk,...kd->...qd", scores, h).mean(1)
+
+
+@pytest.mark.parametrize("write", ["attention", "matmul", "baddbmm", "einsum", "einsum with dots"])
+def test_products_of_activations_count_however_they_are_written(write: str) -> None:
+    torch.manual_seed(0)
+    details = applied(StaticQuantize(samples=32), Products(write).eval(), torch.randn(32, 5, 16)).details
+    layer, products = 5 * 16 * 16, 2 * 5 * 5 * 16
+    assert details["share_of_macs_int8"] == pytest.approx(layer / (layer + products), abs=1e-4)
+    assert details["float_macs"] == {PRODUCTS: pytest.approx(products / (layer + products), abs=1e-4)}
+
+
+def test_recurrent_layers_count_by_their_weights() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(16, 8, batch_first=True), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.lstm(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    trace = applied(StaticQuantize(samples=32), Recurrent().eval(), torch.randn(32, 5, 16))
+    layer, recurrent = 8 * 4, 5 * 4 * 8 * (16 + 8)
+    floats = trace.details["float_macs"]
+    assert isinstance(floats, dict)
+    assert list(floats.values()) == [pytest.approx(recurrent / (layer + recurrent), abs=1e-4)]
+    assert floats.keys() == {trace.skipped["lstm"]}
