@@ -60,6 +60,12 @@ def test_the_temperature_is_kept_only_where_the_soft_loss_counts() -> None:
     assert card.normalize({"alpha": 0.0}) == card.normalize({"alpha": 0.0, "temperature": 2.0})
 
 
+def test_the_hard_loss_is_kept_only_where_it_counts() -> None:
+    card = Distill.card()
+    assert card.normalize({"alpha": 0.999999, "loss": "focal"}).params["loss"] == "focal"
+    assert card.normalize({"alpha": 1.0, "loss": "focal"}) == card.normalize({"alpha": 1.0})
+
+
 def test_the_penalty_has_a_weight_only_where_there_is_one() -> None:
     card = Tune.card()
     assert "penalty_weight" not in card.normalize({}).params

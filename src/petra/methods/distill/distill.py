@@ -54,7 +54,9 @@ class Distill(TrainingStage):
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE])
 
     lr: float = parameter(0.02, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR)
-    loss: str = parameter("default", LOSS, "the task's loss, the hard part", scope="loss")
+    loss: str = parameter(
+        "default", LOSS, "the task's loss, the hard part", scope="loss", when={"alpha": Real(0.0, 1 - 1e-6)}
+    )
     temperature: float = parameter(
         4.0, Real(1.0, 8.0), "softening of both distributions", limits=Real(0.1, 100.0), when={"alpha": Real(1e-9, 1.0)}
     )
