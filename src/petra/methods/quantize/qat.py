@@ -132,7 +132,9 @@ class QuantizationAwareTrain(Stage):
     schedule: str = parameter("cosine", SCHEDULE, "learning-rate schedule after the warm-up")
     batch_size: int = parameter(128, Choice((64, 128)), "items per step", limits=BATCH_SIZE)
     weight_decay: float = parameter(1e-5, Real(1e-6, 1e-3, log=True), "decay of weight matrices", limits=WEIGHT_DECAY)
-    loss: str = parameter("default", LOSS, "the task's loss, the hard part", scope="loss")
+    loss: str = parameter(
+        "default", LOSS, "the task's loss, the hard part", scope="loss", when={"alpha": Real(0.0, 1 - 1e-6)}
+    )
     samples: int = parameter(
         256, Choice((256,)), "training items that the first ranges come from", limits=Integer(1, 10**6)
     )
