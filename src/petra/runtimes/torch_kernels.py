@@ -32,8 +32,9 @@ def use_kernels(program: nn.Module, device: str) -> tuple[str, ...]:
     changed = [*_rowwise(program, device)]
     if device.startswith("cuda"):
         changed += _sparse(program)
-    program.graph.lint()
-    program.recompile()
+    if changed:
+        program.graph.lint()
+        program.recompile()
     return tuple(changed)
 
 
