@@ -45,7 +45,11 @@ METRICS: Mapping[str, Metric] = {
         Metric("params", "", False, "number of parameters"),
         Metric("macs", "", False, "multiply-accumulates for one item"),
         Metric(
-            "memory_mb", "MB", False, "peak memory of loading and running the artifact in a fresh process", timed=True
+            "memory_mb",
+            "MB",
+            False,
+            "peak host memory of loading and running the artifact in a fresh process, a GPU's not included",
+            timed=True,
         ),
         Metric(
             "train_s",
