@@ -32,6 +32,8 @@ PIPELINES: Mapping[str, Stages] = {
 
 def tables(name: str, model: nn.Module, task: Task, chosen: Mapping[str, Stages], scratch: Path) -> Iterator[str]:
     """One table for every runtime, of the pipelines it has kernels for."""
+    yield f"# {name}"
+    yield ""
     results = {label: made(model, task, stages) for label, stages in chosen.items()}
     for target in TARGETS:
         runtime = RUNTIMES.get(target)()
@@ -40,8 +42,6 @@ def tables(name: str, model: nn.Module, task: Task, chosen: Mapping[str, Stages]
             if "int8" not in label or "int8" in runtime.precisions:
                 path = scratch / f"{name}-{target}-{number}{runtime.suffix}"
                 (files[label],) = runtime.export(result, task.example(2), path)
-        yield f"# {name}"
-        yield ""
         yield from rows(target, files, task, scratch / name / "test")
 
 

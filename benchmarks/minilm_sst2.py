@@ -76,7 +76,7 @@ def rows(runtime: str, files: Mapping[str, Path], task: Task, data: Path) -> Ite
     """The table of one runtime; fp32 is the first file."""
     yield f"## {runtime} {RUNTIMES.get(runtime)().version()}"
     yield ""
-    yield "| model | bytes | of fp32 | dev accuracy | latency ratio (95%) | ms | throughput ratio at 8 |"
+    yield "| model | bytes | of fp32 | accuracy | latency ratio (95%) | ms | throughput ratio at 8 |"
     yield "|---|---|---|---|---|---|---|"
     targets = torch.from_numpy(write_split(task.test, data))
     fp32 = next(iter(files.values()))
