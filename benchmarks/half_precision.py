@@ -7,15 +7,14 @@ as well, on every CPU runtime that has kernels for it. Takes minutes; writes ``r
 from __future__ import annotations
 
 import argparse
-import datetime
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from host import heading
 from minilm_sst2 import LENGTH, RESULTS, made, rows
 from torch import nn
 
-from petra.measure.host import describe_host
 from petra.runtimes.table import RUNTIMES
 from petra.tasks.base import Task
 from petra.workloads.cifar10 import cifar10
@@ -47,13 +46,8 @@ def tables(name: str, model: nn.Module, task: Task, chosen: Mapping[str, Stages]
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    host = describe_host()
-    sets = ", ".join(k for k, has in dict(host["instruction_sets"]).items() if has)  # type: ignore[call-overload]
     lines = [
-        "# Half precision on CPUs",
-        "",
-        f"- date: {datetime.date.today().isoformat()}; command: `python benchmarks/half_precision.py`",
-        f"- host: {host['cpu']}, {host['cores']} cores, {sets}",
+        *heading("Half precision on CPUs", "python benchmarks/half_precision.py"),
         "- batch 1, 1 thread, timed in turns with the fp32 file; accuracy of the file on the test split",
         "",
     ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import datetime
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from host import heading
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
@@ -25,7 +25,6 @@ from torch import nn
 from petra.core.measurement import Measurement
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
-from petra.measure.host import describe_host
 from petra.methods.base import Context
 from petra.methods.quantize.calibration import Calibration
 from petra.methods.quantize.static import StaticQuantize
@@ -170,13 +169,8 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="resnet20", choices=sorted(MODELS))
     name = parser.parse_args().model
     model, task = cifar10(model=name)
-    host = describe_host()
-    sets = ", ".join(k for k, has in dict(host["instruction_sets"]).items() if has)  # type: ignore[call-overload]
     lines = [
-        f"# Static int8 of {name}",
-        "",
-        f"- date: {datetime.date.today().isoformat()}; command: `python benchmarks/int8_reference.py {name}`",
-        f"- host: {host['cpu']}, {host['cores']} cores, {sets}",
+        *heading(f"Static int8 of {name}", f"python benchmarks/int8_reference.py {name}"),
         f"- {SAMPLES} calibration images, the same for all; batch 1, 1 thread, timed in turns with the fp32 file",
         f"- NNCF {metadata.version('nncf')}, torch {torch.__version__}",
         f"- fp32 in PyTorch on all official test images that we have, the validation split included: "

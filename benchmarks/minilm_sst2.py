@@ -9,13 +9,13 @@ picks rows.
 from __future__ import annotations
 
 import argparse
-import datetime
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from host import heading
 from torch import nn
 
 from petra.core.pipeline import Pipeline
@@ -23,7 +23,6 @@ from petra.core.rng import derive_seed
 from petra.execute.apply import apply_pipeline
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
-from petra.measure.host import describe_host
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.runtimes.onnxruntime import OnnxRuntime
@@ -106,13 +105,8 @@ def main() -> None:
     given = parser.parse_args()
     chosen = {k: v for k, v in PIPELINES.items() if given.only is None or k in given.only or not v}
     model, task = glue("sst2", length=LENGTH, train_items=given.train_items, epochs=given.epochs)
-    host = describe_host()
-    sets = ", ".join(k for k, has in dict(host["instruction_sets"]).items() if has)  # type: ignore[call-overload]
     lines = [
-        "# MiniLM-L6 on SST-2",
-        "",
-        f"- date: {datetime.date.today().isoformat()}; command: `python benchmarks/minilm_sst2.py`",
-        f"- host: {host['cpu']}, {host['cores']} cores, {sets}",
+        *heading("MiniLM-L6 on SST-2", "python benchmarks/minilm_sst2.py"),
         f"- fine-tuned on {given.train_items:,} sentences, {given.epochs} epochs; {LENGTH} tokens",
         "- batch 1, 1 thread, timed in turns with the fp32 file; accuracy on the 872 sentences of the development set",
         "",

@@ -1,9 +1,10 @@
-"""A small transformer of torch's own layers over a sequence of feature vectors, and a task for it."""
+"""Small networks over sequences, of feature vectors and of words, and tasks for them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -35,3 +36,22 @@ def sequence_problem() -> tuple[nn.Module, Task]:
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
     return model, classification((x[:128], y[:128]), (x[128:160], y[128:160]), (x[160:], y[160:]))
+
+
+class Text(nn.Module):
+    """(n, 12) words of 400 -> (n, 3) logits: an embedding and two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.up, self.head = nn.Embedding(400, 16), nn.Linear(16, 32), nn.Linear(32, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(functional.gelu(self.up(self.embedding(ids))).mean(1))
+        return logits
+
+
+def text_problem() -> tuple[nn.Module, Task, Tensor]:
+    """The network with random weights, a task of random words and labels, and the words."""
+    torch.manual_seed(0)
+    ids, targets = torch.randint(0, 400, (64, 12)), torch.randint(0, 3, (64,))
+    return Text().eval(), classification(*[(ids, targets)] * 3), ids

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from sequences import text_problem
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +23,6 @@ from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.ptq import QuantizationResult, quantize_static, simplify
 from petra.methods.quantize.static import StaticQuantize
 from petra.runtimes.onnx_export import export_onnx
-from petra.tasks.classification import classification
 
 MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Slice", "Pad", "Concat", "Clip", "MaxPool", "NhwcMaxPool"}
 INTEGER = {"QLinearConv", "QLinearAdd", "QLinearMul", "QGemm", "QLinearGlobalAveragePool", "QLinearAveragePool"} | MOVES
@@ -373,16 +373,7 @@ def test_resnet20_loses_less_than_half_a_point(tmp_path: Path) -> None:
 
 
 def test_embedding_tables_may_be_int8_too(tmp_path: Path) -> None:
-    class Text(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding, self.up, self.head = nn.Embedding(400, 16), nn.Linear(16, 32), nn.Linear(32, 3)
-
-        def forward(self, ids: Tensor) -> Tensor:
-            return self.head(functional.gelu(self.up(self.embedding(ids))).mean(1))
-
-    ids, targets = torch.randint(0, 400, (64, 12)), torch.randint(0, 3, (64,))
-    task, model = classification((ids, targets), (ids, targets), (ids, targets)), Text().eval()
+    model, task, ids = text_problem()
     traces = {}
     for kind in ("float", "int8"):
         stage = StaticQuantize(observer="mse", samples=64, embeddings=kind)

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from sequences import text_problem
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.fx import GraphModule
@@ -216,17 +217,7 @@ def test_the_most_sensitive_layers_stay_float(trained: tuple[nn.Module, Task]) -
 
 
 def test_embedding_tables_may_be_int8_too() -> None:
-    class Text(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding, self.up, self.head = nn.Embedding(400, 16), nn.Linear(16, 32), nn.Linear(32, 3)
-
-        def forward(self, ids: Tensor) -> Tensor:
-            return self.head(functional.gelu(self.up(self.embedding(ids))).mean(1))
-
-    torch.manual_seed(0)
-    ids, targets = torch.randint(0, 400, (64, 12)), torch.randint(0, 3, (64,))
-    task, model = classification((ids, targets), (ids, targets), (ids, targets)), Text().eval()
+    model, task, ids = text_problem()
     stage = QuantizationAwareTrain(epochs=1, batch_size=32, embeddings="int8", alpha=1.0)
     result, trace_ = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
     assert trace_.touched == ("embedding", "up", "head")

@@ -7,6 +7,7 @@ from torch.fx import Node
 from petra.model.graph import (
     ACTIVATIONS,
     CONVOLUTIONS,
+    VIEWS,
     argument,
     aten,
     is_float32,
@@ -16,21 +17,10 @@ from petra.model.graph import (
 )
 
 _ARITHMETIC = {aten.add.Tensor, aten.mul.Tensor, aten.mean.dim, aten.avg_pool1d.default, aten.avg_pool2d.default}
-_PASS_THROUGH = {
+# Their results are codes of their inputs, at most fewer or clipped.
+_PASS_THROUGH = (VIEWS - {aten.expand.default, aten.chunk.default, aten.split.Tensor}) | {
     aten.max_pool1d.default,
     aten.max_pool2d.default,
-    aten.flatten.using_ints,
-    aten.view.default,
-    aten.reshape.default,
-    aten.unflatten.int,
-    aten.permute.default,
-    aten.transpose.int,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
-    aten.slice.Tensor,
-    aten.select.int,
     aten.pad.default,
     aten.constant_pad_nd.default,
     aten.cat.default,
