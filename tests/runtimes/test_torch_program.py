@@ -19,6 +19,7 @@ from petra.runtimes.torch_compile import TorchCompile, TorchCompileCuda
 from petra.runtimes.torch_eager import TorchCuda, TorchEager
 from petra.runtimes.torch_program import ProgramSession
 from petra.tasks.inputs import Inputs, call, named, named_outputs, unnamed
+from petra.workloads.digits import DigitsNet
 
 
 class TwoInputs(nn.Module):
@@ -201,3 +202,17 @@ def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RuntimeUnavailable, match=r"no C\+\+ compiler \(no-such-compiler\)"):
         TorchCompile().load(path, threads=1)
+
+
+def test_a_compiled_program_is_right_at_every_batch_size(tmp_path: Path) -> None:
+    """Weights that training has left channels-last are not what TorchInductor reckons with once the batch is free."""
+    torch.manual_seed(0)
+    model = DigitsNet().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(5, 1, 8, 8)
+    runtime = TorchCompile()
+    (path,) = runtime.export(model, images[:2], tmp_path / "model.pt2")
+    session = runtime.load(path, threads=1)
+    with torch.no_grad():
+        expected = model(images).numpy()
+    for n in (1, 5, 3, 1):
+        np.testing.assert_allclose(session.run({"input": images[:n].numpy()})["output"], expected[:n], atol=1e-4)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+BATCH_SIZES = 32
+"""Programs that PyTorch may compile of one model, one for every batch size at worst; later ones would run eagerly."""
+
+
 class TorchCompile(TorchEager):
     """TorchInductor on the CPU, weights as constants. Needs a C++ compiler where the model runs.
 
@@ -42,17 +46,27 @@ class TorchCompile(TorchEager):
         on_cpu = self.device == "cpu"
         # Threads to compile with are enough: worker processes would still be starting while something is timed.
         settings = {"freezing": True, "compile_threads": 1} if on_cpu else {}
+        torch._dynamo.config.recompile_limit = BATCH_SIZES
         # On a GPU, CUDA graphs: one per batch size, so that small batches do not wait for kernels to be launched.
-        compiled = torch.compile(module, mode=None if on_cpu else "reduce-overhead")
+        mode = None if on_cpu else "reduce-overhead"
+        compiled = torch.compile(module, mode=mode)
         known: set[int] = set()
 
         def call(*args: Tensor, **kwargs: Tensor) -> object:
+            nonlocal compiled
             batch = next(iter((*args, *kwargs.values()))).shape[0]
             if batch in known:
                 return compiled(*args, **kwargs)
             with config.patch(settings), warnings.catch_warnings():  # it may compile; options= would not reach Dynamo
                 warnings.simplefilter("ignore")
-                result = compiled(*args, **kwargs)
+                try:
+                    result = compiled(*args, **kwargs)
+                except AssertionError:
+                    # With a free batch size, TorchInductor may lay tensors out otherwise than it reckons with, and its
+                    # own checks notice. Then there is one program for every batch size.
+                    compiled = torch.compile(module, mode=mode, dynamic=False)
+                    known.clear()
+                    result = compiled(*args, **kwargs)
             known.add(batch)
             return result
 
