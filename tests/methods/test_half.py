@@ -86,6 +86,19 @@ def test_weights_and_arithmetic_are_in_16_bits_and_the_border_is_as_before(name:
     assert half_dtype(model) is None
 
 
+def test_a_model_s_own_hooks_stay_when_it_is_widened() -> None:
+    model, task = towers()
+    seen: list[list[str]] = []
+    model.register_forward_pre_hook(lambda m, args, kwargs: seen.append(sorted(kwargs)), with_kwargs=True)
+    wide = widened(halved(model, task)[0])
+    seen.clear()
+    with torch.no_grad():
+        call(wide, task.example(2))
+    assert seen == [["codes", "values"]]
+    assert half_dtype(wide) is None
+    assert {p.dtype for p in wide.parameters()} == {torch.float32}
+
+
 def test_what_overflows_is_refused() -> None:
     model, task = small_problem()
     with torch.no_grad():

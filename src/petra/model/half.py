@@ -52,5 +52,5 @@ def widened(model: nn.Module) -> nn.Module:
     for hooks in (wide._forward_pre_hooks, wide._forward_hooks):
         for key in [key for key, hook in hooks.items() if isinstance(hook, _Narrow) or hook is _widen]:
             del hooks[key]
-    wide._forward_pre_hooks_with_kwargs.clear()
+            wide._forward_pre_hooks_with_kwargs.pop(key, None)
     return wide
