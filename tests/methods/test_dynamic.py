@@ -151,7 +151,7 @@ def test_all_of_a_transformer_is_treated_and_ships(tmp_path: Path) -> None:
     assert set(trace.touched) == {"embedding", "positions", "qkv", "out", "up", "down", "head"}
     assert not trace.skipped
     assert trace.details["share_of_layers"] == 1.0
-    assert 0.8 < float(str(trace.details["share_of_macs_int8"])) < 1.0, "attention products are float"
+    assert 0.8 < float(str(trace.details["share_of_macs_8_bit"])) < 1.0, "attention products are float"
     assert count_macs(result, x) == macs
     with torch.no_grad():
         expected = result(x)

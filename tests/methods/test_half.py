@@ -132,9 +132,18 @@ def test_linear_layers_that_fit_get_8_bit_rows_and_the_others_say_why_not(name: 
     assert replaced == {"body.0", "body.2"}
     assert "multiples of 16" in trace.skipped["head"]
     assert "twins.1" in trace.skipped["twins.0"]
-    macs = {"body.0": 32 * 64, "body.2": 64 * 32, "twins": 2 * 32 * 32, "head": 32 * 3}
-    share = (macs["body.0"] + macs["body.2"]) / sum(macs.values())
-    assert trace.details["share_of_macs_8_bit"] == pytest.approx(share, abs=1e-4)
+    rows, twins, head, table = 2 * 32 * 64, 32 * 32, 32 * 3, 10 * 32
+    biases, scales, all_macs = 64 + 32 + 32 + 32 + 3, 64 + 32, rows + 2 * twins + head
+    expected = {
+        "share_of_layers": 2 / 6,
+        "share_of_macs": rows / all_macs,
+        "share_of_macs_8_bit": rows / all_macs,
+        "share_of_weights": rows / (rows + twins + head + table + biases),
+        "share_of_bytes": rows / (rows + 2 * (twins + head + table + biases) + 4 * scales),
+    }
+    assert {key: trace.details[key] for key in expected} == pytest.approx(expected, abs=1e-4)
+    floats = {trace.skipped[path]: n for path, n in (("twins.0", twins), ("twins.1", twins), ("head", head))}
+    assert trace.details["float_macs"] == pytest.approx({why: n / all_macs for why, n in floats.items()}, abs=1e-4)
     _, trace = halved(model, task, linear=name, exclude="body.0")
     assert trace.skipped["body.0"] == "excluded"
 

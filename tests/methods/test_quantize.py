@@ -186,7 +186,7 @@ def test_the_result_says_what_was_done(digits_int8: QuantizationResult) -> None:
     assert digits_int8.samples == 200
     assert digits_int8.layers_quantized == ("features.0", "features.4", "head")
     assert digits_int8.layers_skipped == {}
-    assert digits_int8.shares.macs_int8 == 1.0
+    assert digits_int8.shares.macs_8_bit == 1.0
     assert 0.95 < digits_int8.shares.weights < 1.0  # biases are not int8
 
 
@@ -243,7 +243,7 @@ def test_excluded_layers_stay_float(
     result = quantize_static(model, train[:2], [train[:32]], observer="minmax", exclude=frozenset(exclude))
     assert result.layers_skipped == dict.fromkeys(left, "excluded")
     assert left.isdisjoint(result.layers_quantized)
-    assert result.shares.macs_int8 < 1
+    assert result.shares.macs_8_bit < 1
     path = export_onnx(result.model, x[:1], tmp_path / "m.onnx")
     weights = [t for t in onnx.load(path).graph.initializer if len(t.dims) > 1]
     assert sum(t.data_type == onnx.TensorProto.FLOAT for t in weights) == len(left)

@@ -58,7 +58,7 @@ def applied(stage: Stage, model: nn.Module, x: Tensor) -> StageTrace:
 def check(trace: StageTrace, **expected: object) -> None:
     got = {key.removeprefix("share_of_"): trace.details[key] for key in trace.details if key.startswith("share_of_")}
     got["float_macs"] = trace.details["float_macs"]
-    assert set(got) == {"layers", "macs", "macs_int8", "weights", "bytes", "float_macs"}
+    assert set(got) == {"layers", "macs", "macs_8_bit", "weights", "bytes", "float_macs"}
     floats = expected.pop("float_macs")
     assert isinstance(floats, dict)
     assert got.pop("float_macs") == {reason: pytest.approx(n / ALL, abs=1e-4) for reason, n in floats.items()}
@@ -85,7 +85,7 @@ def test_static(mixed: nn.Module, embeddings: str) -> None:
         trace,
         layers=(2 + table) / 4,
         macs=(ON_UP + ON_HEAD) / ALL,
-        macs_int8=(ON_UP + ON_HEAD) / ALL,
+        macs_8_bit=(ON_UP + ON_HEAD) / ALL,
         weights=codes / (codes + floats),
         bytes=codes / (codes + 4 * (floats + 48 + 4)),  # and one for each row of the two layers
         float_macs={f"aten.conv_transpose1d.default {NO_KERNEL}": ON_DECONV, PRODUCTS: ON_PRODUCTS},
@@ -100,7 +100,7 @@ def test_quantization_aware_training(mixed: nn.Module) -> None:
         trace,
         layers=1 / 4,
         macs=ON_HEAD / ALL,
-        macs_int8=ON_HEAD / ALL,
+        macs_8_bit=ON_HEAD / ALL,
         weights=HEAD / (HEAD + floats),
         bytes=HEAD / (HEAD + 4 * (floats + 4)),
         float_macs={
@@ -120,7 +120,7 @@ def test_stored_codes(mixed: nn.Module, stage: Stage) -> None:
         trace,
         layers=3 / 4,
         macs=(ON_UP + ON_DECONV) / ALL,
-        macs_int8=ON_UP / ALL if dynamic else 0.0,
+        macs_8_bit=ON_UP / ALL if dynamic else 0.0,
         weights=codes / (codes + floats),
         bytes=codes / (codes + 4 * (floats + 100 + 48 + 8)),
         float_macs={
@@ -175,7 +175,7 @@ def test_products_of_activations_count_however_they_are_written(write: str) -> N
     torch.manual_seed(0)
     details = applied(StaticQuantize(samples=32), Products(write).eval(), torch.randn(32, 5, 16)).details
     layer, products = 5 * 16 * 16, 2 * 5 * 5 * 16
-    assert details["share_of_macs_int8"] == pytest.approx(layer / (layer + products), abs=1e-4)
+    assert details["share_of_macs_8_bit"] == pytest.approx(layer / (layer + products), abs=1e-4)
     assert details["float_macs"] == {PRODUCTS: pytest.approx(products / (layer + products), abs=1e-4)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 import petra.model.quantized  # noqa: F401  (has formulas of its own)
+from petra.model.surgery import aliases_of, evaluating
 
 aten = torch.ops.aten
 
@@ -55,6 +56,30 @@ def macs_by_module(
     }
     inside = {name.removeprefix(root): macs for name, macs in counts.items() if name.startswith(root)}
     return inside | {"": counts.get("Global", 0)}
+
+
+def own_macs(
+    model: nn.Module, forward: Callable[[nn.Module], object], layers: Mapping[str, nn.Module]
+) -> tuple[dict[str, int], int]:
+    """Multiply-accumulates that each of `layers` does itself, in all places where it is, and those of the whole model.
+
+    Not counted as the layer's own are those of layers inside it, nor what attention does besides multiplying weights.
+    Cost: two passes.
+    """
+    with evaluating(model):
+        macs = macs_by_module(model, forward)
+        products = macs_by_module(model, forward, operators=BATCHED_PRODUCTS)
+    aliases = aliases_of(model)
+    owner = {alias: path for path in layers for alias in aliases[path]}
+    own = dict.fromkeys(layers, 0)
+    for alias, path in owner.items():
+        attends = isinstance(layers[path], nn.MultiheadAttention)
+        own[path] += macs.get(alias, 0) - (products.get(alias, 0) if attends else 0)
+        parents = (alias.rsplit(".", n)[0] for n in range(1, alias.count(".") + 1))
+        above = next((parent for parent in (*parents, "") if parent in owner and parent != alias), None)
+        if above is not None:
+            own[owner[above]] -= macs.get(alias, 0)
+    return own, macs[""]
 
 
 @contextmanager

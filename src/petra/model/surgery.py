@@ -49,6 +49,14 @@ def leaf_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
+def aliases_of(model: nn.Module) -> dict[str, list[str]]:
+    """All paths of each module, by the first."""
+    paths: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(id(module), []).append(path)
+    return {found[0]: found for found in paths.values()}
+
+
 def shared_weights(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
     """Paths of modules that own a parameter also found under another path -> those other paths.
 

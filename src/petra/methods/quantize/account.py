@@ -15,28 +15,28 @@ class LayerCall:
     """One call of a layer with weights.
 
     macs: its multiply-accumulates. weights: elements of its weights by a key that layers which share one have in
-    common. reason: why they are in float; "" when they are codes. integer: whether it computes with codes, too.
+    common. reason: why they are in float; "" when they are codes. in_8_bits: whether it computes with codes, too.
     """
 
     path: str
     macs: int
     weights: Mapping[str, int] | Mapping[int, int]
     reason: str = ""
-    integer: bool = False
+    in_8_bits: bool = False
 
 
 @dataclass(frozen=True)
 class Shares:
     """How much of a model is quantized; everything lies between 0 and 1.
 
-    layers: those whose weights are codes. macs: multiply-accumulates of a forward pass that they do. macs_int8: those
-    done in integers. weights: parameter elements that are codes. bytes: those of the stored parameters that codes take.
-    float_macs: multiply-accumulates done in float, by reason; with `macs_int8` they make up 1.
+    layers: those whose weights are codes. macs: multiply-accumulates of a forward pass that they do. macs_8_bit: those
+    done with 8-bit codes. weights: parameter elements that are codes. bytes: those of the stored parameters that codes
+    take. float_macs: multiply-accumulates done in float, by reason; with `macs_8_bit` they make up 1.
     """
 
     layers: float
     macs: float
-    macs_int8: float
+    macs_8_bit: float
     weights: float
     bytes: float
     float_macs: dict[str, float]
@@ -58,13 +58,13 @@ def account(calls: Sequence[LayerCall], *, macs: int, elements: int, code_bytes:
     codes = {key: n for call in calls if not call.reason for key, n in call.weights.items()}
     floats: Counter[str] = Counter()
     for call in calls:
-        if not call.integer:
+        if not call.in_8_bits:
             floats[call.reason or DECODED] += call.macs
     floats[PRODUCTS] += max(0, macs - sum(call.macs for call in calls))
     return Shares(
         layers=len(quantized) / max(1, len(layers)),
         macs=sum(call.macs for call in calls if not call.reason) / max(1, macs),
-        macs_int8=sum(call.macs for call in calls if call.integer) / max(1, macs),
+        macs_8_bit=sum(call.macs for call in calls if call.in_8_bits) / max(1, macs),
         weights=sum(codes.values()) / max(1, elements),
         bytes=code_bytes / max(1, all_bytes),
         float_macs={reason: n / max(1, macs) for reason, n in floats.items() if n},

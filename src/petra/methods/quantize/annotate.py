@@ -171,11 +171,11 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             kind = str(node.target) if node.op == "call_function" else ""
             path = module_path(node)
             if _reads_codes(node):
-                self.calls.append(_layer_call(node, path, "", integer=False))
+                self.calls.append(_layer_call(node, path, "", in_8_bits=False))
             if not (kind.startswith(_OTHER_WEIGHTED) or is_weighted(node)) or path in coded:
                 continue
             reason = self._reason_to_skip(node)
-            call = _layer_call(node, path, reason, integer=not reason)
+            call = _layer_call(node, path, reason, in_8_bits=not reason)
             if call.weights or call.macs:
                 self.calls.append(call)
             if reason:
@@ -277,10 +277,10 @@ def _annotate(node: Node, inputs: dict[Any, QuantizationSpecBase], output: Quant
     node.meta["quantization_annotation"] = QuantizationAnnotation(inputs, output, _annotated=True)
 
 
-def _layer_call(node: Node, path: str, reason: str, *, integer: bool) -> LayerCall:
+def _layer_call(node: Node, path: str, reason: str, *, in_8_bits: bool) -> LayerCall:
     constants = [source for source in node.all_input_nodes if source.op == "get_attr" and len(sizes(source)) > 1]
     weights = {str(source.target): math.prod(sizes(source)) for source in constants}
-    return LayerCall(path, multiply_accumulates(node), weights, reason, integer)
+    return LayerCall(path, multiply_accumulates(node), weights, reason, in_8_bits)
 
 
 def _reads_codes(node: Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.quantize.account import LayerCall, account
+from petra.methods.quantize.selection import kind_of, matrices
 from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
-from petra.model.flops import macs_by_module
+from petra.model.flops import own_macs
 from petra.model.half import DTYPES, halve
 from petra.model.rowwise import FORMATS, RowwiseLinear
 from petra.model.surgery import evaluating, is_under, replace_module, shared_weights, weight_bytes
@@ -62,11 +65,12 @@ class HalfPrecision(Stage):
         if not any(p.is_floating_point() for p in model.parameters()):
             raise StageRefused("the model has no weights", hint="there is nothing to narrow")
         before, reference = weight_bytes(model), _predict(model, example)
-        macs = macs_by_module(model, lambda m: call(m, example))
         layers: dict[str, nn.Linear] = {}
         skipped: dict[str, str] = {}
+        calls: list[LayerCall] = []
         if self.linear in FORMATS:
             layers, skipped = _linear_layers(model, excluded_layers(model, self.exclude))
+            calls, macs = _calls(model, example, layers, skipped, self.dtype)
         weights = {path: layer.weight.detach().clone() for path, layer in layers.items()}
         halve(model, DTYPES[self.dtype])
         for path, weight in weights.items():
@@ -81,13 +85,17 @@ class HalfPrecision(Stage):
         if not torch.isfinite(after).all():
             raise StageRefused(f"the outputs are not finite in {self.dtype}", hint="bf16 has float32's range")
         changed = {path for path, module in model.named_modules() if list(module.parameters(recurse=False))}
-        details = {
+        stored = weight_bytes(model)
+        details: dict[str, object] = {
             "dtype": self.dtype,
             "linear": self.linear,
-            "share_of_macs_8_bit": round(sum(macs.get(path, 0) for path in layers) / max(1, macs[""]), 4),
-            "weight_bytes": [before, weight_bytes(model)],
+            "weight_bytes": [before, stored],
             "output_change": round(float((after - reference).square().mean().sqrt() / reference.std()), 6),
         }
+        if calls:
+            codes = sum(weight.numel() for weight in weights.values())
+            elements = sum(p.numel() for p in model.parameters())
+            details |= account(calls, macs=macs, elements=elements, code_bytes=codes, all_bytes=stored).as_details()
         return model, StageTrace(self.name, tuple(sorted(changed - skipped.keys())), skipped, details=details)
 
 
@@ -113,6 +121,23 @@ def _linear_layers(model: nn.Module, excluded: frozenset[str]) -> tuple[dict[str
         reasons = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:3])
         raise StageRefused("no linear layer fits 8-bit kernels", hint=reasons or "the model has none")
     return layers, skipped
+
+
+def _calls(
+    model: nn.Module, example: Inputs, rows: Mapping[str, nn.Linear], skipped: Mapping[str, str], dtype: str
+) -> tuple[list[LayerCall], int]:
+    """Every layer with weights, those of `rows` as 8 bits; multiply-accumulates of the whole model."""
+    layers = {path: module for path, module in model.named_modules() if matrices(module)}
+    macs, all_macs = own_macs(model, lambda m: call(m, example), layers)
+    calls = []
+    for path, module in layers.items():
+        sizes = {id(p): p.numel() for p in matrices(module).values()}
+        if path in rows:
+            calls.append(LayerCall(path, macs[path], sizes, in_8_bits=True))
+        else:
+            reason = skipped.get(path, f"{kind_of(module)} layers are in {dtype}")
+            calls.append(LayerCall(path, macs[path], {}, reason))
+    return calls, all_macs
 
 
 def _predict(model: nn.Module, example: Inputs) -> Tensor:

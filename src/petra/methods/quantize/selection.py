@@ -70,7 +70,7 @@ class Selection:
             scales = weight.numel() / self.block if bits == 4 else weight.shape[output_axis(module)] if bits == 8 else 0
             return (4 - bits / 8) * weight.numel() - 4 * scales
 
-        return {name: weight for name, weight in _matrices(module).items() if saved(weight) > _OVERHEAD}
+        return {name: weight for name, weight in matrices(module).items() if saved(weight) > _OVERHEAD}
 
 
 def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
@@ -85,7 +85,7 @@ def choose(
 ) -> Selection:
     choice = Selection(block=block)
     for path, module in model.named_modules():
-        if not _matrices(module):
+        if not matrices(module):
             continue
         choice.layers[path] = module
         kind = kind_of(module)
@@ -109,7 +109,7 @@ def choose(
     return choice
 
 
-def _matrices(module: nn.Module) -> dict[str, nn.Parameter]:
+def matrices(module: nn.Module) -> dict[str, nn.Parameter]:
     """A module's own weights, by name; biases and what norms hold are not worth storing as codes."""
     if isinstance(module, nn.LayerNorm):
         return {}
@@ -124,7 +124,7 @@ def _objection(path: str, module: nn.Module, wanted: str) -> str:
         return "its weights belong to a module that holds other layers"
     if module._forward_hooks or module._forward_pre_hooks:
         return "it has hooks"
-    for name, weight in _matrices(module).items():
+    for name, weight in matrices(module).items():
         if weight.dtype != torch.float32:
             return f"{name} is {str(weight.dtype).removeprefix('torch.')}, not float32"
         if not torch.isfinite(weight).all():

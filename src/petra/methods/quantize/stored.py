@@ -6,7 +6,7 @@ treated and what the result is worth is found out here; `petra.model.quantized` 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ from petra.methods.quantize.selection import (
     largest_block,
     output_axis,
 )
-from petra.model.flops import BATCHED_PRODUCTS, macs_by_module
+from petra.model.flops import own_macs
 from petra.model.quantized import (
     Codes,
     DynamicQuantizedLinear,
@@ -38,7 +38,7 @@ from petra.model.quantized import (
     WeightOnly,
     WeightOnlyRecurrent,
 )
-from petra.model.surgery import evaluating, replace_module, weight_bytes
+from petra.model.surgery import aliases_of, evaluating, replace_module, weight_bytes
 from petra.tasks.inputs import Inputs, call, prediction
 
 Made = dict[tuple[object, ...], Codes]
@@ -70,8 +70,8 @@ def store_weights(
     choice = choose(model, formats, exclude, block)
     result = StoredLayers(model, skipped=choice.skipped)
     before, reference = weight_bytes(model), _predict(model, example)
-    aliases = _aliases(model)
-    macs, all_macs = _macs(model, example, choice, aliases)
+    aliases = aliases_of(model)
+    macs, all_macs = own_macs(model, lambda m: call(m, example), choice.layers)
     total = {id(p): p.numel() for p in model.parameters()}
     sizes = {path: {id(p): p.numel() for p in choice.stored(path).values()} for path in choice.formats}
     made: Made = {}
@@ -83,7 +83,7 @@ def store_weights(
         reasons = [f"{path or 'the model'}: {reason}" for path, reason in result.skipped.items()]
         raise StageRefused("no layer's weights can be stored as codes", hint="; ".join(reasons[:5]) or "it has none")
     calls = [
-        LayerCall(path, macs[path], sizes[path], integer=result.formats[path] == "dynamic")
+        LayerCall(path, macs[path], sizes[path], in_8_bits=result.formats[path] == "dynamic")
         if path in result.formats
         else LayerCall(path, macs[path], {}, result.skipped[path])
         for path in choice.layers
@@ -112,7 +112,7 @@ def replace_embeddings(
     choice = choose(model, formats, exclude, block=0, ties=False)
     skipped = {path: why for path, why in choice.skipped.items() if kind_of(choice.layers[path]) == "embedding"}
     made: Made = {}
-    done, aliases = [], _aliases(model)
+    done, aliases = [], aliases_of(model)
     for path in choice.formats:
         if not path or not is_plain(choice.layers[path]):
             skipped[path] = "it does more than look rows up" if path else "it is the whole model"
@@ -224,39 +224,6 @@ def _error(model: nn.Module, example: Inputs) -> str:
     return "" if finite else "its outputs are not finite"
 
 
-# -- counting ----------------------------------------------------------------------------------------------------------
-
-
 def _predict(model: nn.Module, example: Inputs) -> Tensor:
     with evaluating(model), torch.no_grad():
         return prediction(call(model, example)).float()
-
-
-def _macs(
-    model: nn.Module, example: Inputs, choice: Selection, aliases: Mapping[str, list[str]]
-) -> tuple[dict[str, int], int]:
-    """Multiply-accumulates that each layer does itself, in all places where it is, and those of the whole model.
-
-    Not counted as the layer's own are those of layers inside it, nor what attention does besides multiplying weights.
-    """
-    with evaluating(model):
-        macs = macs_by_module(model, lambda m: call(m, example))
-        products = macs_by_module(model, lambda m: call(m, example), operators=BATCHED_PRODUCTS)
-    owner = {alias: path for path in choice.layers for alias in aliases[path]}
-    own = dict.fromkeys(choice.layers, 0)
-    for alias, path in owner.items():
-        attends = kind_of(choice.layers[path]) == "attention"
-        own[path] += macs.get(alias, 0) - (products.get(alias, 0) if attends else 0)
-        parents = (alias.rsplit(".", n)[0] for n in range(1, alias.count(".") + 1))
-        above = next((parent for parent in (*parents, "") if parent in owner and parent != alias), None)
-        if above is not None:
-            own[owner[above]] -= macs.get(alias, 0)
-    return own, macs[""]
-
-
-def _aliases(model: nn.Module) -> dict[str, list[str]]:
-    """All paths of each module, by the first."""
-    paths: dict[int, list[str]] = defaultdict(list)
-    for path, module in model.named_modules(remove_duplicate=False):
-        paths[id(module)].append(path)
-    return {found[0]: found for found in paths.values()}
