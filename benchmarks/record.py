@@ -29,6 +29,7 @@ def row(trial: Trial, baseline: Trial) -> str:
     low, high = ratio.interval
     cells = [
         str(trial.number),
+        f"{trial.origin.move} of {trial.origin.parent}" if trial.origin.parent is not None else trial.origin.move,
         str(trial.pipeline),
         f"{100 * val['quality'].mean:.2f}",
         f"{100 * test['quality'].mean:.2f} ± {100 * test['quality'].stderr:.2f}" if trial.test else "",
@@ -76,10 +77,11 @@ def main() -> None:
         "",
         "Quality in percent (validation; test ± one standard error; difference to the untouched model on the test",
         "split), size in kB (1,000 bytes) and relative, latency at the target's batch and threads (ratio to the",
-        "untouched model on the same runtime with its 95% interval), throughput ratio, millions of MACs.",
+        "untouched model on the same runtime with its 95% interval), throughput ratio, millions of MACs. Pipelines are",
+        "given by the study file, drawn, or made by the search by a move from an earlier trial.",
         "",
-        "| # | pipeline | val | test | diff | kB | size | ms | latency ratio | throughput | MMACs |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| # | from | pipeline | val | test | diff | kB | size | ms | latency ratio | throughput | MMACs |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(row(trials_by_number[n], baseline) for n in dict.fromkeys([0, *(m.number for m in front.members)])),
         "",
         "```yaml",
@@ -91,6 +93,7 @@ def main() -> None:
     rows = [
         {
             "number": t.number,
+            "from": [t.origin.move, t.origin.parent],
             "pipeline": t.pipeline.as_list(),
             "status": f"{t.status}: {t.failure.message}" if t.failure else str(t.status),
             "val": {k: [m.mean, m.stderr] for k, m in t.metrics.items()},
