@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage
-from petra.methods.quantize.account import DECODED, PRODUCTS
+from petra.methods.quantize.account import DECODED, PRODUCTS, output_change
 from petra.methods.quantize.dynamic import DynamicQuantize
 from petra.methods.quantize.qat import QuantizationAwareTrain
 from petra.methods.quantize.static import StaticQuantize
@@ -195,3 +195,9 @@ def test_recurrent_layers_count_by_their_weights() -> None:
     assert isinstance(floats, dict)
     assert list(floats.values()) == [pytest.approx(recurrent / (layer + recurrent), abs=1e-4)]
     assert floats.keys() == {trace.skipped["lstm"]}
+
+
+def test_the_change_is_relative_to_the_spread_and_finite_without_one() -> None:
+    before = torch.tensor([0.0, 2.0, 4.0])
+    assert output_change(before, before + 1) == pytest.approx(0.5)
+    assert output_change(torch.ones(4), torch.ones(4)) == 0.0

@@ -1,10 +1,16 @@
-"""The account of a quantization: how much of a model is really quantized, and why the rest is not."""
+"""The account of a quantization: how much of a model is really quantized, why the rest is not, what it changed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from petra.model.surgery import evaluating
+from petra.tasks.inputs import Inputs, call, prediction
 
 PRODUCTS = "products of two activations, as in attention: there is no weight to quantize"
 DECODED = "weights are codes, decoded for float arithmetic"
@@ -53,19 +59,30 @@ def account(calls: Sequence[LayerCall], *, macs: int, elements: int, code_bytes:
     code_bytes, all_bytes: what the codes and what all parameters take in store. Multiply-accumulates that belong to no
     layer are those of products of activations.
     """
-    layers = {(call.path, *call.weights) for call in calls}
-    quantized = {(call.path, *call.weights) for call in calls if not call.reason}
-    codes = {key: n for call in calls if not call.reason for key, n in call.weights.items()}
+    layers = {(one.path, *one.weights) for one in calls}
+    quantized = {(one.path, *one.weights) for one in calls if not one.reason}
+    codes = {key: n for one in calls if not one.reason for key, n in one.weights.items()}
     floats: Counter[str] = Counter()
-    for call in calls:
-        if not call.in_8_bits:
-            floats[call.reason or DECODED] += call.macs
-    floats[PRODUCTS] += max(0, macs - sum(call.macs for call in calls))
+    for one in calls:
+        if not one.in_8_bits:
+            floats[one.reason or DECODED] += one.macs
+    floats[PRODUCTS] += max(0, macs - sum(one.macs for one in calls))
     return Shares(
         layers=len(quantized) / max(1, len(layers)),
-        macs=sum(call.macs for call in calls if not call.reason) / max(1, macs),
-        macs_8_bit=sum(call.macs for call in calls if call.in_8_bits) / max(1, macs),
+        macs=sum(one.macs for one in calls if not one.reason) / max(1, macs),
+        macs_8_bit=sum(one.macs for one in calls if one.in_8_bits) / max(1, macs),
         weights=sum(codes.values()) / max(1, elements),
         bytes=code_bytes / max(1, all_bytes),
         float_macs={reason: n / max(1, macs) for reason, n in floats.items() if n},
     )
+
+
+def predictions(model: nn.Module, example: Inputs) -> Tensor:
+    """What the model says of the example, in float32. Cost: one forward pass."""
+    with evaluating(model), torch.no_grad():
+        return prediction(call(model, example)).float()
+
+
+def output_change(before: Tensor, after: Tensor) -> float:
+    """Root mean square difference of predictions over the spread of those before."""
+    return round(float((after - before).square().mean().sqrt() / before.std().clamp(min=1e-12)), 6)

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.account import LayerCall, account
+from petra.methods.quantize.account import LayerCall, account, output_change, predictions
 from petra.methods.quantize.selection import kind_of, matrices
 from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.model.flops import own_macs
 from petra.model.half import DTYPES, halve
 from petra.model.rowwise import FORMATS, RowwiseLinear
-from petra.model.surgery import evaluating, is_under, replace_module, shared_weights, weight_bytes
+from petra.model.surgery import is_under, replace_module, shared_weights, weight_bytes
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, call, prediction
+from petra.tasks.inputs import Inputs, call
 
 MULTIPLE = 16
 """Both sizes of a linear layer that 8-bit kernels take are multiples of this (cuBLASLt's float8 and int8 products)."""
@@ -64,7 +64,7 @@ class HalfPrecision(Stage):
         example = context.task.example(2)
         if not any(p.is_floating_point() for p in model.parameters()):
             raise StageRefused("the model has no weights", hint="there is nothing to narrow")
-        before, reference = weight_bytes(model), _predict(model, example)
+        before, reference = weight_bytes(model), predictions(model, example)
         layers: dict[str, nn.Linear] = {}
         skipped: dict[str, str] = {}
         calls: list[LayerCall] = []
@@ -76,7 +76,7 @@ class HalfPrecision(Stage):
         for path, weight in weights.items():
             replace_module(model, path, RowwiseLinear(weight, layers[path].bias, FORMATS[self.linear]))
         try:
-            after = _predict(model, example)
+            after = predictions(model, example)
         except RuntimeError as error:
             raise StageRefused(
                 f"the model does not run in {self.dtype}: {str(error).strip().splitlines()[0]}",
@@ -90,7 +90,7 @@ class HalfPrecision(Stage):
             "dtype": self.dtype,
             "linear": self.linear,
             "weight_bytes": [before, stored],
-            "output_change": round(float((after - reference).square().mean().sqrt() / reference.std()), 6),
+            "output_change": output_change(reference, after),
         }
         if calls:
             codes = sum(weight.numel() for weight in weights.values())
@@ -138,8 +138,3 @@ def _calls(
             reason = skipped.get(path, f"{kind_of(module)} layers are in {dtype}")
             calls.append(LayerCall(path, macs[path], {}, reason))
     return calls, all_macs
-
-
-def _predict(model: nn.Module, example: Inputs) -> Tensor:
-    with evaluating(model), torch.no_grad():
-        return prediction(call(model, example)).float()

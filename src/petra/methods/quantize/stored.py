@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.account import LayerCall, account
+from petra.methods.quantize.account import LayerCall, account, output_change, predictions
 from petra.methods.quantize.annotate import WEIGHT_MAX
 from petra.methods.quantize.rounding import pack, per_channel, per_group
 from petra.methods.quantize.selection import (
@@ -38,8 +38,8 @@ from petra.model.quantized import (
     WeightOnly,
     WeightOnlyRecurrent,
 )
-from petra.model.surgery import aliases_of, evaluating, replace_module, weight_bytes
-from petra.tasks.inputs import Inputs, call, prediction
+from petra.model.surgery import aliases_of, replace_module, weight_bytes
+from petra.tasks.inputs import Inputs, call
 
 Made = dict[tuple[object, ...], Codes]
 """Codes that weights have already, by weight and form."""
@@ -69,7 +69,7 @@ def store_weights(
     check_excluded(model, exclude)
     choice = choose(model, formats, exclude, block)
     result = StoredLayers(model, skipped=choice.skipped)
-    before, reference = weight_bytes(model), _predict(model, example)
+    before, reference = weight_bytes(model), predictions(model, example)
     aliases = aliases_of(model)
     macs, all_macs = own_macs(model, lambda m: call(m, example), choice.layers)
     total = {id(p): p.numel() for p in model.parameters()}
@@ -88,14 +88,14 @@ def store_weights(
         else LayerCall(path, macs[path], {}, result.skipped[path])
         for path in choice.layers
     ]
-    after, stored = _predict(result.model, example), weight_bytes(result.model)
+    after, stored = predictions(result.model, example), weight_bytes(result.model)
     codes = sum(p.numel() * p.element_size() for p in result.model.parameters() if id(p) not in total)
     shares = account(calls, macs=all_macs, elements=sum(total.values()), code_bytes=codes, all_bytes=stored)
     result.details = {
         "formats": dict(Counter(result.formats.values())),
         **shares.as_details(),
         "weight_bytes": [before, stored],
-        "output_change": round(float((after - reference).square().mean().sqrt() / reference.std().clamp(min=1e-12)), 6),
+        "output_change": output_change(reference, after),
     }
     return result
 
@@ -218,12 +218,7 @@ def _apply(model: nn.Module, swaps: list[_Swap], example: Inputs, result: Stored
 
 def _error(model: nn.Module, example: Inputs) -> str:
     try:
-        finite = bool(torch.isfinite(_predict(model, example)).all())
+        finite = bool(torch.isfinite(predictions(model, example)).all())
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         return str(error).strip().split("\n")[0]
     return "" if finite else "its outputs are not finite"
-
-
-def _predict(model: nn.Module, example: Inputs) -> Tensor:
-    with evaluating(model), torch.no_grad():
-        return prediction(call(model, example)).float()
