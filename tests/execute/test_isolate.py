@@ -29,6 +29,7 @@ from petra.execute.isolate import (
     WorkerDied,
     WorkerFailure,
 )
+from petra.execute.process import Process
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the worker cannot import test modules
 
@@ -426,6 +427,30 @@ def test_close_from_another_thread(tmp_path: Path) -> None:
     with pytest.raises(WorkerDied):
         worker.call(pid_of)
     worker.close()
+
+
+def test_a_call_while_another_thread_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(tmp_path / "log", threads=1)
+    worker.start(None)
+    disposing, finish = threading.Event(), threading.Event()
+    dispose = Process.dispose
+
+    def slowly(process: Process) -> None:
+        disposing.set()
+        finish.wait(30)
+        dispose(process)
+
+    monkeypatch.setattr(Process, "dispose", slowly)
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    assert disposing.wait(30)
+    try:
+        with pytest.raises(WorkerDied) as caught:
+            worker.call(pid_of)
+        assert "closed" in caught.value.hint
+    finally:
+        finish.set()
+        closing.join()
 
 
 # -- scripts -----------------------------------------------------------------------------------------------------------

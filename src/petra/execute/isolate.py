@@ -145,6 +145,8 @@ class Worker:
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
+            if self._closed:  # it is `close`, in another thread, that is busy
+                raise self._died(-signal.SIGKILL)
             raise RuntimeError("a Worker makes one call at a time")
         try:
             yield
