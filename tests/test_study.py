@@ -22,8 +22,9 @@ from petra.checks import check_device
 from petra.config import parse_config
 from petra.core.errors import ConfigError, DataError, PetraError, StoreError
 from petra.core.trial import Trial
+from petra.session import BaselineError
 from petra.store.store import Store
-from petra.study import BaselineError, Study
+from petra.study import Study
 from petra.tasks.base import Task
 from petra.testing.recorded import RecordedExecutor
 

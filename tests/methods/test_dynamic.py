@@ -26,11 +26,11 @@ from petra.methods.quantize.stored import replace_embeddings
 from petra.model.quantized import (
     DynamicQuantizedLinear,
     QuantizedEmbedding,
-    WeightOnlyRecurrent,
     dynamic_linear,
     quantize_activation,
 )
 from petra.model.structure import describe, rebuild, weights
+from petra.model.weight_only import WeightOnlyRecurrent
 from petra.runtimes.onnx_export import export_onnx
 from petra.tasks.base import Task
 from petra.tasks.classification import classification

@@ -18,8 +18,9 @@ from petra.measure.structure import count_macs
 from petra.methods.base import Context
 from petra.methods.quantize.rounding import pack, per_channel, per_group
 from petra.methods.quantize.weights import WeightQuantize
-from petra.model.quantized import Codes, Int4Linear, QuantizedEmbedding, WeightOnly, decode, unpack
+from petra.model.quantized import Codes, Int4Linear, QuantizedEmbedding, decode, unpack
 from petra.model.structure import describe, rebuild, weights
+from petra.model.weight_only import WeightOnly
 from petra.runtimes.onnx_export import export_onnx
 from petra.tasks.classification import classification
 

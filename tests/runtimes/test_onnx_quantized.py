@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petra.methods.quantize.rounding import pack, per_channel, per_group
-from petra.model.quantized import Codes, DynamicQuantizedLinear, Int4Linear, QuantizedEmbedding, WeightOnly
+from petra.model.quantized import Codes, DynamicQuantizedLinear, Int4Linear, QuantizedEmbedding
+from petra.model.weight_only import WeightOnly
 from petra.runtimes.onnx_export import export_onnx
 from petra.runtimes.onnx_inspect import count_operators
 

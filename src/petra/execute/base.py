@@ -1,4 +1,4 @@
-"""The executor contract: who turns proposals into trials. The loop in `study.py` knows nothing more about it."""
+"""The executor contract: who turns proposals into trials. The loop in `session.py` knows nothing more about it."""
 
 from __future__ import annotations
 

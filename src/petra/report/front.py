@@ -209,32 +209,9 @@ class Front:
 
     def table(self) -> pd.DataFrame:
         """One row per member: quality on both splits, costs, and each cost over the untouched model's."""
-        import pandas as pd
+        from petra.report.frame import front_frame
 
-        return pd.DataFrame([self._row(t) for t in self.members], columns=list(_COLUMNS))
-
-    def _row(self, trial: Trial) -> dict[str, object]:
-        val, test, nan = trial.metrics["quality"], trial.test.get("quality"), float("nan")
-        latency = confirmed(trial, "latency_ratio")
-        row: dict[str, object] = {
-            "number": trial.number,
-            "pipeline": pipeline_in_words(trial.pipeline),
-            "quality_val": val.mean,
-            "quality_val_se": val.stderr,
-            "quality_test": test.mean if test else nan,
-            "quality_test_se": test.stderr if test else nan,
-            "latency_ratio": latency.mean,
-            "latency_ratio_low": latency.interval[0],
-            "latency_ratio_high": latency.interval[1],
-        }
-        for name in ("latency_ms", "throughput", "size_bytes", "params", "macs", "memory_mb"):
-            mine = confirmed(trial, name).mean
-            base = confirmed(self.baseline, name).mean if self.baseline else nan
-            row[name] = mine
-            if name not in ("latency_ms", "throughput"):
-                row[f"{name.removesuffix('_bytes').removesuffix('_mb')}_ratio"] = mine / base if base else nan
-        row["throughput_ratio"] = confirmed(trial, "throughput_ratio").mean
-        return row
+        return front_frame(self)
 
     def plot(self) -> go.Figure:
         """Every pair of objectives: all trials, the front, the untouched model and the constraints."""
@@ -248,33 +225,9 @@ class Front:
         return to_text(front_view(self, width=100), width=100)
 
     def _repr_html_(self) -> str:
-        from petra.report.html import front_table
+        from petra.report.html_front import front_table
 
         return front_table(self)
-
-
-_COLUMNS = (
-    "number",
-    "pipeline",
-    "quality_val",
-    "quality_val_se",
-    "quality_test",
-    "quality_test_se",
-    "latency_ms",
-    "latency_ratio",
-    "latency_ratio_low",
-    "latency_ratio_high",
-    "throughput",
-    "throughput_ratio",
-    "size_bytes",
-    "size_ratio",
-    "params",
-    "params_ratio",
-    "macs",
-    "macs_ratio",
-    "memory_mb",
-    "memory_ratio",
-)
 
 
 def _sorted_by(objectives: Sequence[Objective]) -> Objective:

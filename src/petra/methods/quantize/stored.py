@@ -1,7 +1,7 @@
 """Replacing a model's layers by layers that hold codes, one kind of layer at a time, the model staying what it is.
 
 A table says in which format the weights of each kind of layer are to be stored. What is found in the model, what can be
-treated and what the result is worth is found out here; `petra.model.quantized` has the layers.
+treated and what the result is worth is found out here; `petra.model.quantized` and `weight_only` have the layers.
 """
 
 from __future__ import annotations
@@ -30,15 +30,9 @@ from petra.methods.quantize.selection import (
     output_axis,
 )
 from petra.model.flops import own_macs
-from petra.model.quantized import (
-    Codes,
-    DynamicQuantizedLinear,
-    Int4Linear,
-    QuantizedEmbedding,
-    WeightOnly,
-    WeightOnlyRecurrent,
-)
+from petra.model.quantized import Codes, DynamicQuantizedLinear, Int4Linear, QuantizedEmbedding
 from petra.model.surgery import aliases_of, replace_module, weight_bytes
+from petra.model.weight_only import WeightOnly, WeightOnlyRecurrent
 from petra.tasks.inputs import Inputs, call
 
 Made = dict[tuple[object, ...], Codes]
