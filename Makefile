@@ -17,11 +17,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)            ## search on real data, print the front, write a report and exported files
 	$(BIN)/petra demo
 
+# On all cores, at most four: each process computes on one thread. A file's tests stay together: they share fixtures.
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+
 test: $(STAMP)            ## the fast tests, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(STAMP)       ## the slow tests as well
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(PYTEST) -m 'slow or not slow'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
