@@ -125,7 +125,7 @@ class Worker:
         return self._closed
 
     def close(self) -> None:
-        """End the process for good, at once. A call under way in another thread raises WorkerDied."""
+        """End the process for good, at once. Calls, under way in other threads or later, raise WorkerDied."""
         with self._state:
             self._closed = True
             if self._process:

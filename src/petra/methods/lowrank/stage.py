@@ -25,12 +25,7 @@ from petra.methods.lowrank.rank import (
 from petra.methods.lowrank.sensitivity import prediction_distances
 from petra.methods.lowrank.swap import swap
 from petra.methods.lowrank.unfold import Calls
-from petra.model.surgery import (
-    MIXING_LAYERS,
-    has_derived_weight,
-    layer_shapes,
-    shared_weights,
-)
+from petra.model.surgery import MIXING_LAYERS, has_derived_weight, layer_shapes, shared_weights
 from petra.space.domains import BOOLEAN, Choice, Real
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, PLAIN_LAYERS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
