@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint types layers check gpu-check clean
+.PHONY: demo test test-slow faults lint types layers check gpu-check clean
 
 # torch first and pinned: any other version pulls gigabytes of CUDA packages.
 $(STAMP): pyproject.toml constraints.txt
@@ -25,6 +25,9 @@ test: $(STAMP)            ## the fast tests, under 10 minutes on 2 cores
 
 test-slow: $(STAMP)       ## the slow tests as well
 	$(PYTEST) -m 'slow or not slow'
+
+faults: $(STAMP)          ## attacks of every kind, under 30 minutes; writes benchmarks/results/faults.md
+	$(BIN)/python benchmarks/faults.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
