@@ -1,10 +1,11 @@
-"""A stranger's ``.pt2`` archive, read by petra and written anew for PyTorch, which sees nothing else of it.
+"""A stranger's ``.pt2`` archive, read by petra and written anew for PyTorch, which sees no other.
 
-`torch.export.load` alone is not safe on such a file. It unpickles odd tensors, constants and sample inputs, loads
-libraries, evaluates expressions, imports modules, turns names into Python source, and picks archive members without
-regard to case, the first of two with one name, in several layouts. So no archive is searched for what is bad:
-`rebuilt` takes from it what `petra.runtimes.torch_program.export_program` writes (these members, JSON of this schema,
-raw bytes of tensors), refuses it when there is anything else, and writes from what it read an archive of its own.
+`torch.export.load` alone is not safe on such a file. It unpickles odd tensors, constants and sample
+inputs, loads libraries, evaluates expressions, imports modules, turns names into Python source, and
+picks archive members without regard to case, the first of two with one name, in several layouts. So
+no archive is searched for what is bad: `rebuilt` takes from it what
+`petra.runtimes.torch_program.export_program` writes (these members, JSON of this schema, raw bytes of
+tensors), refuses it when there is anything else, and writes from what it read one of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ _SAMPLES = "data/sample_inputs/model.pt"
 _WEIGHTS = "data/weights/model_weights_config.json"
 _CONSTANTS = "data/constants/model_constants_config.json"
 _TABLES = {_WEIGHTS: ("data/weights/", "weight_"), _CONSTANTS: ("data/constants/", "tensor_")}
-_JSON: Mapping[str, type[Record]] = {_PROGRAM: Program, _WEIGHTS: PayloadConfig, _CONSTANTS: PayloadConfig}
+_JSON: Mapping[str, type[Record]] = {
+    _PROGRAM: Program,
+    _WEIGHTS: PayloadConfig,
+    _CONSTANTS: PayloadConfig,
+}
 # Bytes of what PyTorch writes to say which format it is.
 _MARKS = {
     "archive_format": re.compile(rb"pt2"),
@@ -41,35 +46,66 @@ _REQUIRED = frozenset({*_JSON, *_MARKS, _SAMPLES}) - {".data/serialization_id"}
 _PAYLOAD = re.compile(r"data/weights/weight_\d{1,9}|data/constants/tensor_\d{1,9}")
 
 MAX_JSON = 32 * 2**20
-"""Bytes of one JSON member, which take up to fifty times as many in memory: programs of some ten thousand operators."""
+"""Bytes of one JSON member, which take up to fifty times as many in memory. That is room for some
+ten thousand operators."""
+MAX_DIRECTORY = 16 * 2**20
+"""Bytes of the archive's own table of its members, which takes ten times as many in memory."""
 _ENCRYPTED = 0x1
 _EXPORT_AGAIN = "only archives that petra exported are opened; export the model again"
-_UNREADABLE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, struct.error, OverflowError)
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    struct.error,
+)
 
 
 @contextmanager
-def rebuilt(path: Path) -> Iterator[Path]:
-    """An archive of petra's own with the content of `path`, in a private directory until the block ends.
+def rebuilt(path: Path) -> Iterator[IO[bytes]]:
+    """An archive of petra's own with the content of `path`, in a file without a name.
 
-    Raises ArtifactError when `path` is no archive or has what petra does not export. Cost: reads and writes the file
-    once, and checks its JSON, about a second for 10 MB of it; tensors pass through in pieces.
+    Raises ArtifactError when `path` is no archive or has what petra does not export. Cost: reads and
+    writes the file once, and checks its JSON, about a second for 10 MB of it; tensors pass through in
+    pieces.
     """
-    with tempfile.TemporaryDirectory(prefix="petra-archive-") as directory:
-        clean = Path(directory) / "model.pt2"
+    with tempfile.TemporaryFile(prefix="petra-") as clean:
         try:
+            _check_directory(path)
             with zipfile.ZipFile(path) as source, zipfile.ZipFile(clean, "w") as target:
                 _rebuild(source, target)
         except _Refused as refused:
             raise ArtifactError(f"{path}: {refused}", hint=_EXPORT_AGAIN) from None
         except _UNREADABLE as error:
+            message = f"{path}: not a .pt2 archive ({shown(str(error))[1:-1]})"
+            raise ArtifactError(message, hint="export the model again") from error
+        except OSError as error:
             raise ArtifactError(
-                f"{path}: not a .pt2 archive ({shown(str(error))[1:-1]})", hint="export the model again"
+                f"{path}: cannot be read, or not be copied to {tempfile.gettempdir()}: {error.strerror}",
+                hint="PyTorch is given a checked copy; is there room for it?",
             ) from error
+        clean.seek(0)
         yield clean
 
 
 class _Refused(Exception):
     """What the archive has that petra's do not have; names the member."""
+
+
+def _check_directory(path: Path) -> None:
+    """The archive ends with its directory, of a size that can be read, and nothing after it."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, 2) - 98))
+        end = stream.read().rjust(98, b"\0")
+    if end[76:80] != b"PK\5\6" or end[96:] != b"\0\0":
+        raise _Refused("not a .pt2 archive: it does not end as one")
+    (size,) = struct.unpack_from("<L", end, 76 + 12)
+    if end[56:60] == b"PK\6\7":  # past 4 GB
+        (size,) = struct.unpack_from("<Q", end, 40)
+    if size > MAX_DIRECTORY:
+        raise _Refused(f"has a directory of {size} bytes")
 
 
 def _rebuild(source: zipfile.ZipFile, target: zipfile.ZipFile) -> None:
@@ -112,6 +148,8 @@ def _members(source: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         raise _Refused(f"its members are not in one folder but in {', '.join(shown(r) for r in sorted(roots)[:3])}")
     if missing := _REQUIRED - set(found):
         raise _Refused(f"has no {min(missing)}")
+    if min(info.header_offset for info in found.values()):
+        raise _Refused("there is something else before the archive in the file")
     _check_sizes(source, found)
     return found
 

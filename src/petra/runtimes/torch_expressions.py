@@ -15,8 +15,28 @@ from petra.runtimes.torch_text import shown, symbol
 _SUMS, _PRODUCTS = frozenset({"Add"}), frozenset({"Mul"})
 _POWERS = frozenset({"Pow", "PowByNatural"})
 _FUNCTIONS = frozenset(
-    {"Max", "Min", "Mod", "PythonMod", "FloorDiv", "CeilDiv", "CleanDiv", "ModularIndexing", "Identity", "Where"}
-    | {"IntTrueDiv", "FloatTrueDiv", "ToFloat", "TruncToInt", "TruncToFloat", "FloorToInt", "CeilToInt", "RoundToInt"}
+    {
+        "Max",
+        "Min",
+        "Mod",
+        "PythonMod",
+        "FloorDiv",
+        "CeilDiv",
+        "CleanDiv",
+        "ModularIndexing",
+        "Identity",
+        "Where",
+    }
+    | {
+        "IntTrueDiv",
+        "FloatTrueDiv",
+        "ToFloat",
+        "TruncToInt",
+        "TruncToFloat",
+        "FloorToInt",
+        "CeilToInt",
+        "RoundToInt",
+    }
     | {"And", "Or", "Not", "Eq", "Ne", "Le", "Lt", "Ge", "Gt", "Equality", "Unequality"}
     | {"LessThan", "GreaterThan", "StrictLessThan", "StrictGreaterThan"}
 )

@@ -115,7 +115,7 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
     must_exist(path, SUFFIX)
     _register_operators()
     with rebuilt(path) as clean, _understood(path):
-        return torch.export.load(str(clean))
+        return torch.export.load(clean)
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def _understood(path: Path) -> Iterator[None]:
         yield
     except PetraError:
         raise
-    except Exception as error:  # noqa: BLE001 - what it trips over depends on where: a name, a type, a syntax
+    except Exception as error:  # what it trips over: a name, a type, a syntax
         raise ArtifactError(
             f"{path}: torch cannot load this program: {first_line(error)}", hint="export the model again"
         ) from error
@@ -195,7 +195,7 @@ class ProgramSession(Session):
             return {name: _array(tensor) for name, tensor in named_outputs(value).items()}
         except PetraError:
             raise
-        except Exception as error:  # noqa: BLE001 - a stranger's program raises whatever its operators raise
+        except Exception as error:  # whatever its operators raise
             raise does_not_run("PyTorch", self._names, arrays, error) from error
 
 

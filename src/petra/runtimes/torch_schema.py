@@ -1,8 +1,8 @@
 """The JSON of a ``.pt2`` archive, field by field, as petra writes it: what is not here is refused.
 
-The records follow ``torch/_export/serde/schema.py`` and leave out what no file of petra's has: custom objects, operators
-and nested lists as arguments, metadata, guards, tokens, gradients, devices other than the CPU. `read` returns records,
-and what PyTorch gets is written from them.
+The records follow ``torch/_export/serde/schema.py`` and leave out what no file of petra's has:
+custom objects, operators and nested lists as arguments, metadata, guards, tokens, gradients, devices
+other than the CPU. `read` returns records, and what PyTorch gets is written from them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from petra.runtimes.torch_expressions import MAX_BITS, MAX_POWER, expression
 from petra.runtimes.torch_text import (
@@ -69,10 +70,18 @@ def read(record: type[R], content: bytes) -> R:
         return record.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"][-4:])
-        message = str(first["msg"]).removeprefix("Value error, ")
-        given = "" if first["type"] in ("value_error", "json_invalid", "missing") else f", not {shown(first['input'])}"
-        raise ValueError(f"{shown(place)[1:-1]}: {shown(message)[1:-1]}{given}") from None
+        place = shown(".".join(str(part) for part in first["loc"][-4:]))[1:-1]
+        raise ValueError(f"{place}: {_reason(first)}" if place else _reason(first)) from None
+
+
+def _reason(error: ErrorDetails) -> str:
+    if error["type"] == "value_error":  # one of petra's own
+        return error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("json_invalid", "missing"):
+        return error["msg"]
+    if error["type"] == "extra_forbidden":
+        return f"no exported program has this; it says {shown(error['input'])}"
+    return f"{error['msg'][:200]}, not {shown(error['input'])}"
 
 
 # -- sizes and tensors -------------------------------------------------------------------------------------------------

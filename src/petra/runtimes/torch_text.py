@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-
 # -- names -------------------------------------------------------------------------------------------------------------
 
 # A value of one of these names would hide what the generated source calls.
@@ -82,7 +81,14 @@ _ON_SIZES = frozenset(
 )
 _OF_GRAPHS = frozenset(
     f"torch.ops.higher_order.{name}"
-    for name in ("cond", "scan", "map_impl", "associative_scan", "wrap_with_set_grad_enabled", "wrap_with_autocast")
+    for name in (
+        "cond",
+        "scan",
+        "map_impl",
+        "associative_scan",
+        "wrap_with_set_grad_enabled",
+        "wrap_with_autocast",
+    )
 )
 _DISPATCHED = re.compile(r"torch\.ops\.(aten|quantized_decomposed|torchao|petra)\.(\w+)\.(\w+)")
 # Of aten's many operators with an underscore in front, those that a traced model is made of.
@@ -133,14 +139,17 @@ def _is_plain(type_: str) -> bool:
 
 # -- trees -------------------------------------------------------------------------------------------------------------
 
-_LEAF = {"type": None, "context": None, "children_spec": []}
-_SEQUENCES, _DICTS = ("builtins.tuple", "builtins.list"), ("builtins.dict", "collections.OrderedDict")
+_LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
+_SEQUENCES, _DICTS = (
+    ("builtins.tuple", "builtins.list"),
+    ("builtins.dict", "collections.OrderedDict"),
+)
 MAX_TREE_DEPTH = 20
 
 
 def input_tree(text: str) -> str:
     """How the program is called: tensors by place and tensors by name, written anew."""
-    tree = _tree(text, identifier)
+    tree = _tree(text, _input_key)
     match tree["children_spec"]:
         case [{"type": "builtins.tuple"} as args, {"type": "builtins.dict"} as kwargs] if tree["type"] == _SEQUENCES[0]:
             if all(child == _LEAF for child in (*args["children_spec"], *kwargs["children_spec"])):
@@ -150,7 +159,7 @@ def input_tree(text: str) -> str:
 
 def output_tree(text: str) -> str:
     """What the program returns: tensors in tuples, lists and dicts, written anew."""
-    return json.dumps([1, _tree(text, _key)])
+    return json.dumps([1, _tree(text, _output_key)])
 
 
 def leaves(text: str) -> int:
@@ -162,14 +171,14 @@ def leaves(text: str) -> int:
     return count(json.loads(text)[1])
 
 
-def _tree(text: str, key: Callable[[str], str]) -> dict[str, Any]:
-    protocol, root = parse_json(text)
-    if protocol != 1:
-        raise ValueError(f"a tree of protocol {shown(protocol)}")
-    return _branch(root, key, MAX_TREE_DEPTH)
+def _tree(text: str, key: Callable[[object], str | int]) -> dict[str, Any]:
+    match parse_json(text):
+        case [1, root]:
+            return _branch(root, key, MAX_TREE_DEPTH)
+    raise ValueError("suspicious tree of inputs or outputs")
 
 
-def _branch(branch: Any, key: Callable[[str], str], depth: int) -> dict[str, Any]:
+def _branch(branch: Any, key: Callable[[object], str | int], depth: int) -> dict[str, Any]:
     """A node of a tree: tuples, lists and dicts with plain keys, nothing that would be imported."""
     if not isinstance(branch, dict) or set(branch) != set(_LEAF) or not depth:
         raise ValueError("suspicious tree of inputs or outputs")
@@ -183,17 +192,25 @@ def _branch(branch: Any, key: Callable[[str], str], depth: int) -> dict[str, Any
     if kind in _DICTS:
         if not isinstance(names, list) or len(names) != len(children):
             raise ValueError("suspicious input or output names")
-        names = [name if type(name) is int and abs(name) < 2**31 else key(name) for name in names]
+        names = [key(name) for name in names]
     elif names is not None:
         raise ValueError(f"suspicious input or output names {shown(names)}")
     below = [_branch(child, key, depth - 1) for child in children]
     return {"type": kind, "context": json.dumps(names), "children_spec": below}
 
 
-def _key(text: object) -> str:
-    if not isinstance(text, str) or not _KEY.fullmatch(text):
-        raise ValueError(f"suspicious input or output names {shown(text)}")
-    return text
+def _input_key(name: object) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"suspicious input names {shown(name)}")
+    return identifier(name)
+
+
+def _output_key(name: object) -> str | int:
+    if type(name) is int and abs(name) < 2**31:
+        return name
+    if not isinstance(name, str) or not _KEY.fullmatch(name):
+        raise ValueError(f"suspicious input or output names {shown(name)}")
+    return name
 
 
 def parse_json(text: str | bytes) -> Any:
