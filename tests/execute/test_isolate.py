@@ -19,9 +19,9 @@ import cloudpickle
 import psutil
 import pytest
 
-import petra.execute.isolate
+import petra.workers.isolate
 from petra.core.errors import PetraError, StageRefused
-from petra.execute.isolate import (
+from petra.workers.isolate import (
     MemoryLimitExceeded,
     NotSendable,
     TimeLimitExceeded,
@@ -29,12 +29,12 @@ from petra.execute.isolate import (
     WorkerDied,
     WorkerFailure,
 )
-from petra.execute.process import Process
+from petra.workers.process import Process
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the worker cannot import test modules
 
 Note = Callable[[object], None]
-SOURCE = str(Path(petra.execute.isolate.__file__).parents[2])
+SOURCE = str(Path(petra.workers.isolate.__file__).parents[2])
 
 
 @pytest.fixture(scope="module")
@@ -458,7 +458,7 @@ def test_a_call_while_another_thread_closes(tmp_path: Path, monkeypatch: pytest.
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-from petra.execute.isolate import Worker
+from petra.workers.isolate import Worker
 
 print("top", flush=True)  # must appear once: the worker does not run the script
 

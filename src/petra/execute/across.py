@@ -15,13 +15,13 @@ from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
 from petra.execute.build import BuildPayload, Note, compressed, save_reference
 from petra.execute.evaluate import Limits
-from petra.execute.isolate import Worker
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
 from petra.methods.table import STAGES
 from petra.runtimes.table import RUNTIMES
 from petra.runtimes.verify import compare
 from petra.space.effects import FLOAT_WEIGHTS
+from petra.workers.isolate import Worker
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, violation
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.execute.build import Built, build_candidate
-from petra.execute.isolate import TimeLimitExceeded, Worker, WorkerDied
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
 from petra.runtimes.base import Target
 from petra.runtimes.verify import compare
 from petra.tasks.base import Task
+from petra.workers.isolate import TimeLimitExceeded, Worker, WorkerDied
 
 
 class BudgetExhausted(Exception):

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import psutil
 
-from petra.execute.channel import Frames
-from petra.execute.memory import descendants
+from petra.workers.channel import Frames
+from petra.workers.memory import descendants
 
 TICK_S = 0.1
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # Sets of strings have one order in all workers, so that what they compute does not depend on which one it was. Threads
 # that wait at a barrier sleep: spinning ones make training up to ten times slower as soon as the cores are shared.
 _BEHAVIOUR = {"PYTHONHASHSEED": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from petra.execute.worker_main import main; main()"
+_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from petra.workers.worker_main import main; main()"
 
 
 class Process:

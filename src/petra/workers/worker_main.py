@@ -17,9 +17,9 @@ import traceback
 from pathlib import Path
 
 from petra.core.errors import PetraError
-from petra.execute.channel import ChildEnd, pack, unpack
-from petra.execute.failures import WorkerFailure
-from petra.execute.memory import peak_mb, reset_peak
+from petra.workers.channel import ChildEnd, pack, unpack
+from petra.workers.failures import WorkerFailure
+from petra.workers.memory import peak_mb, reset_peak
 
 _PR_SET_PDEATHSIG = 1
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from petra.core.errors import PetraError
-from petra.execute.channel import pack, unpack
-from petra.execute.failures import (
+from petra.workers.channel import pack, unpack
+from petra.workers.failures import (
     MemoryLimitExceeded,
     NotSendable,
     TimeLimitExceeded,
@@ -21,8 +21,8 @@ from petra.execute.failures import (
     WorkerError,
     WorkerFailure,
 )
-from petra.execute.memory import tree_mb
-from petra.execute.process import TICK_S, Clock, Process
+from petra.workers.memory import tree_mb
+from petra.workers.process import TICK_S, Clock, Process
 
 __all__ = [
     "MemoryLimitExceeded",
