@@ -484,7 +484,13 @@ if sys.argv[2] == "hold the interpreter":
         import ctypes
         note(os.getpid())
         ctypes.PyDLL(None).sleep(1000)
-if sys.argv[2] in ("hang", "hold the interpreter"):
+if sys.argv[2] == "with children":
+    def sleep(model, note):
+        import ctypes, subprocess
+        note(os.getpid())
+        note(subprocess.Popen(["sleep", "1000"]).pid)
+        ctypes.PyDLL(None).sleep(1000)
+if sys.argv[2] in ("hang", "hold the interpreter", "with children"):
     worker.call(sleep, on_note=lambda pid: print(pid, flush=True))
 if sys.argv[2] == "interrupt":
     try:
@@ -518,6 +524,15 @@ def test_the_worker_dies_with_its_parent(tmp_path: Path, mode: str) -> None:
     script.kill()
     script.communicate()
     assert gone(pid)
+
+
+def test_what_the_worker_started_dies_with_the_parent_too(tmp_path: Path) -> None:
+    script = run_script(tmp_path, "with children")
+    assert script.stdout
+    lines = [script.stdout.readline() for _ in range(4)]
+    script.kill()
+    script.communicate()
+    assert all(gone(json.loads(line)) for line in lines[2:])
 
 
 def test_ctrl_c_is_for_the_parent(tmp_path: Path) -> None:

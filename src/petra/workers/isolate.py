@@ -45,13 +45,17 @@ class Worker:
 
     Functions, arguments and payload travel by cloudpickle, so live models and what was defined in a notebook or script
     reach it. Its output goes to `log`; numerical libraries in it use `threads` threads. It dies with this process,
-    however that dies, and leaves Ctrl-C to it. One call at a time; `suspend`, `resume` and `close` may come from any
-    thread.
+    however that dies, with all that it started itself, and leaves Ctrl-C to it. One call at a time;
+    `suspend`, `resume` and `close` may come from any thread.
+
+    It imports from where this process does. One that is `alone` imports what is installed and nothing
+    else, and its threads wait as those of any program do: so are files looked at and timed.
     """
 
-    def __init__(self, log: Path, *, threads: int) -> None:
+    def __init__(self, log: Path, *, threads: int, alone: bool = False) -> None:
         self.log = log
         self.threads = threads
+        self.alone = alone
         self.peak_memory_mb = 0.0  # of the latest call
         self.last_note: object = None  # of the latest call
         self._payload = b""
@@ -169,7 +173,7 @@ class Worker:
         with self._state:
             if self._closed:
                 raise self._died(-signal.SIGKILL)
-            self._process = Process(self.log, self.threads)
+            self._process = Process(self.log, self.threads, alone=self.alone)
             if not self._clock.running:
                 self._process.signal_all(signal.SIGSTOP)
         self._ready = False

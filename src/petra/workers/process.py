@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import select
 import signal
@@ -11,12 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 
 from petra.workers.channel import Frames
+from petra.workers.imports import HOME, settle
 from petra.workers.memory import descendants
 
 TICK_S = 0.1
@@ -24,13 +25,19 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 # Sets of strings have one order in all workers, so that what they compute does not depend on which one it was. Threads
 # that wait at a barrier sleep: spinning ones make training up to ten times slower as soon as the cores are shared.
 _BEHAVIOUR = {"PYTHONHASHSEED": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from petra.workers.worker_main import main; main()"
+# Arguments: two pipes, the parent, where petra is, and where to import from (none:
+# where Python itself would).
+_BOOT = (
+    "import sys; sys.path[:] = sys.argv[5:] or sys.path; "
+    "sys.argv[4] in sys.path or sys.path.insert(0, sys.argv[4]); "
+    "from petra.workers.worker_main import main; main()"
+)
 
 
 class Process:
-    """One launched process and the pipes to it."""
+    """One launched process and the pipes to it. `alone` is explained in `petra.workers.isolate.Worker`."""
 
-    def __init__(self, log: Path, threads: int) -> None:
+    def __init__(self, log: Path, threads: int, *, alone: bool = False) -> None:
         self.frames = Frames()
         child_read, write_fd = os.pipe()
         read_fd, child_write = os.pipe()
@@ -38,14 +45,17 @@ class Process:
         # File objects, so that a forgotten worker is closed with them, reads the end of its input, and exits.
         self._reader = os.fdopen(read_fd, "rb", buffering=0)
         self._writer = os.fdopen(write_fd, "wb", buffering=0)
-        command = [sys.executable, "-u", "-X", "faulthandler", "-c", _BOOT, str(child_read), str(child_write)]
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **_BEHAVIOUR}
+        command = [sys.executable, "-uP", "-X", "faulthandler", "-c", _BOOT, str(child_read), str(child_write)]
+        command += [str(os.getpid()), HOME, *([] if alone else sys.path)]
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+        environment |= {} if alone else _BEHAVIOUR
+        settle(environment)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
 
             def launch() -> subprocess.Popen[bytes]:
                 return subprocess.Popen(
-                    [*command, str(os.getpid()), *sys.path],
+                    command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -55,7 +65,7 @@ class Process:
                 )
 
             try:
-                self._popen = _launcher(os.getpid()).submit(launch).result()
+                self._popen = _launcher().launch(launch)
             finally:
                 os.close(child_read)
                 os.close(child_write)
@@ -125,17 +135,66 @@ class Process:
     def dispose(self) -> None:
         """Reap the process and close the pipes."""
         self.wait()
+        _launcher().guard.forget(self._popen.pid)
         self._reader.close()
         self._writer.close()
 
 
-@functools.cache
-def _launcher(pid: int) -> ThreadPoolExecutor:
-    """The thread that launches all workers of the process `pid`.
+class _Guard:
+    """The process that outlives this one, to kill what it started, however it ends.
 
-    The kernel kills a worker when the *thread* that launched it ends, so that must be one that lives as long as we do.
+    The kernel ends a worker with its parent, but not what the worker started; and not all kernels
+    do even that.
     """
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="petra-launcher")
+
+    def __init__(self) -> None:
+        self._popen = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard_main.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is not for it
+        )
+
+    def watch(self, group: int) -> None:
+        self._tell(f"+{group}")
+
+    def forget(self, group: int) -> None:
+        self._tell(f"-{group}")
+
+    def _tell(self, line: str) -> None:
+        assert self._popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # somebody killed it: it is a second line of defence
+            os.write(self._popen.stdin.fileno(), f"{line}\n".encode())
+
+
+class _Launcher:
+    """The thread that launches all workers of a process, and their guard.
+
+    The kernel kills a worker when the *thread* that launched it ends, so that must be one that
+    lives as long as we do.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="petra-launcher")
+        self.guard = _Guard()
+
+    def launch(self, start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+        popen = self._thread.submit(start).result()
+        self.guard.watch(popen.pid)
+        return popen
+
+
+_launchers: dict[int, _Launcher] = {}
+_launching = threading.Lock()
+
+
+def _launcher() -> _Launcher:
+    """This process's own: a fork inherits no threads."""
+    with _launching:
+        if os.getpid() not in _launchers:
+            _launchers[os.getpid()] = _Launcher()
+        return _launchers[os.getpid()]
 
 
 class Clock:
