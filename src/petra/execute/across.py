@@ -82,7 +82,7 @@ def compare_runtimes(
             row = OnRuntime(name, tuple(Path(file) for file in files))
             first = next((r for r in rows if not r.failure), row)
             try:
-                metrics, parity = _judge(payload, pipeline, row, first, work, targets, host)
+                metrics, parity = _judge(payload, pipeline, row, first, work, targets, host, limits)
                 rows.append(replace(row, metrics=metrics, parity=parity))
             except PetraError as error:
                 rows.append(replace(row, failure=error.message))
@@ -121,12 +121,12 @@ def _judge(
     work: Path,
     targets: np.ndarray,
     host: str,
+    limits: Limits,
 ) -> tuple[dict[str, Measurement], dict[str, float]]:
     """Speed against `first`, quality on the validation split, agreement with the PyTorch model."""
     request = Request(
         runtime=row.runtime,
         artifact=str(row.files[0]),
-        answer="",
         data=str(work / "data"),
         baseline=str(first.files[0]),
         baseline_runtime=first.runtime,
@@ -137,7 +137,7 @@ def _judge(
         confirm=True,
         host=host,
     )
-    metrics = run_bench(request)
+    metrics = run_bench(request, time_limit_s=limits.time_s, memory_limit_mb=limits.memory_mb)
     predictions = np.load(work / "predictions.npy", allow_pickle=False)
     reference = np.load(work / "reference.npy", allow_pickle=False)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from petra.runtimes.base import InputSpec
 
 _FLOAT_COMPUTE = (
     *("Conv", "ConvTranspose", "FusedConv", "NhwcFusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Einsum"),
@@ -48,6 +50,18 @@ def count_operators(path: Path) -> Operators:
     integer = sum(n for name, n in running.items() if name in _INTEGER_COMPUTE)
     compute = integer + sum(n for name, n in running.items() if name in _FLOAT_COMPUTE)
     return Operators(_count(onnx.load(str(path), load_external_data=False).graph.node), running, compute, integer)
+
+
+def with_names(specs: Sequence[InputSpec], path: Path) -> tuple[InputSpec, ...]:
+    """Inputs as a runtime gives them that does not tell what their free sizes are called, with those names."""
+    import onnx
+
+    named: dict[str, tuple[str, ...]] = {}
+    for value in onnx.load(str(path), load_external_data=False).graph.input:
+        sizes = value.type.tensor_type.shape.dim
+        named[value.name] = tuple(size.dim_param for size in sizes)
+    fitting = {spec.name for spec in specs if len(named.get(spec.name, ())) == len(spec.shape)}
+    return tuple(replace(spec, names=named[spec.name]) if spec.name in fitting else spec for spec in specs)
 
 
 def _count(nodes: object) -> dict[str, int]:
