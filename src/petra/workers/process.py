@@ -16,20 +16,20 @@ from pathlib import Path
 
 import psutil
 
-from petra.workers.channel import Frames
+from petra.workers.channel import LONGEST_ANSWER, Frames
 from petra.workers.imports import HOME, settle
 from petra.workers.memory import descendants
+from petra.workers.worker_main import THREAD_VARIABLES
 
 TICK_S = 0.1
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # Sets of strings have one order in all workers, so that what they compute does not depend on which one it was. Threads
 # that wait at a barrier sleep: spinning ones make training up to ten times slower as soon as the cores are shared.
 _BEHAVIOUR = {"PYTHONHASHSEED": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-# Arguments: two pipes, the parent, where petra is, and where to import from (none:
-# where Python itself would).
+# Arguments: two pipes, the parent, the threads of a call, where petra is, and where to import from
+# (none: where Python itself would).
 _BOOT = (
-    "import sys; sys.path[:] = sys.argv[5:] or sys.path; "
-    "sys.argv[4] in sys.path or sys.path.insert(0, sys.argv[4]); "
+    "import sys; sys.path[:] = sys.argv[6:] or sys.path; "
+    "sys.argv[5] in sys.path or sys.path.insert(0, sys.argv[5]); "
     "from petra.workers.worker_main import main; main()"
 )
 
@@ -38,7 +38,7 @@ class Process:
     """One launched process and the pipes to it. `alone` is explained in `petra.workers.isolate.Worker`."""
 
     def __init__(self, log: Path, threads: int, *, alone: bool = False) -> None:
-        self.frames = Frames()
+        self.frames = Frames(LONGEST_ANSWER)
         child_read, write_fd = os.pipe()
         read_fd, child_write = os.pipe()
         os.set_blocking(write_fd, False)
@@ -46,8 +46,8 @@ class Process:
         self._reader = os.fdopen(read_fd, "rb", buffering=0)
         self._writer = os.fdopen(write_fd, "wb", buffering=0)
         command = [sys.executable, "-uP", "-X", "faulthandler", "-c", _BOOT, str(child_read), str(child_write)]
-        command += [str(os.getpid()), HOME, *([] if alone else sys.path)]
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+        command += [str(os.getpid()), str(threads), HOME, *([] if alone else sys.path)]
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         environment |= {} if alone else _BEHAVIOUR
         settle(environment)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,13 @@ class Process:
             finally:
                 os.close(child_read)
                 os.close(child_write)
-        self.watched = psutil.Process(self._popen.pid)
+        self._leader = psutil.Process(self._popen.pid)
+        self.watched = self._leader  # whose memory counts
+
+    def watch(self, pid: int) -> None:
+        """Count the memory of this descendant, which does the call, and of those below it."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.watched = psutil.Process(pid)
 
     def alive(self) -> bool:
         """Whether it has not ended; reaps it when it has.
@@ -79,7 +85,7 @@ class Process:
         if self._popen.poll() is not None:
             return False
         try:
-            return bool(self.watched.status() != psutil.STATUS_ZOMBIE)
+            return bool(self._leader.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 
@@ -123,7 +129,7 @@ class Process:
             self._popen.send_signal(signal.SIGSTOP)
         family: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
-            family = descendants(self.watched)
+            family = descendants(self._leader)
         self._popen.send_signal(number)
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
