@@ -102,9 +102,8 @@ def alone(
         log = Path(scratch) / "log"
         with Worker(log, threads=threads, alone=True) as worker:
             try:
-                worker.start(None)
-                if added:  # the program that registered them knows where they are
-                    worker.call(_import_also_from, [str(Path(entry).absolute()) for entry in sys.path])
+                # The program that registered a runtime knows where its module is.
+                worker.start([str(Path(entry).absolute()) for entry in sys.path if added], _import_also_from)
                 return worker.call(
                     _work, function, args, added, time_limit_s=time_limit_s, memory_limit_mb=memory_limit_mb
                 )
@@ -112,12 +111,12 @@ def alone(
                 raise _about(artifact, error, log) from error
 
 
-def _import_also_from(payload: None, note: object, places: list[str]) -> None:
+def _import_also_from(places: list[str]) -> None:
     sys.path += [place for place in places if place not in sys.path]
 
 
 def _work(
-    payload: None,
+    payload: list[str],
     note: object,
     function: Callable[..., T],
     args: tuple[Any, ...],
