@@ -55,17 +55,23 @@ def verify(
         say_json(checked | found)
         return
     say(f"{file}: {_bytes(checked['bytes'])}, {checked['bundle']}")
+    for line in described(found):
+        say(line)
+    say(f"ok, in a fresh process {'with' if found['torch_loaded'] else 'without'} torch")
+
+
+def described(found: Mapping[str, Any]) -> Iterator[str]:
+    """What `petra.measure.inspect_main` found of a file, in lines for people."""
     for spec in found["inputs"]:
-        say(f"input   {spec['name']}: {spec['dtype']} {shape_text(spec['shape'], spec['names'])}")
+        yield f"input   {spec['name']}: {spec['dtype']} {shape_text(spec['shape'], spec['names'])}"
     for run in found["runs"]:
         shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in run["outputs"].items())
         call = f"batch {run['batch']}" if found["axes"] or found["fixed"] else "one call"
-        say(f"{call}: {'finite ' if run['finite'] else ''}outputs {shapes}")
+        yield f"{call}: {'finite ' if run['finite'] else ''}outputs {shapes}"
     for remark in _remarks(found):
-        say(f"note: {remark}")
+        yield f"note: {remark}"
     if "operators" in found:
-        _say_operators(found["operators"])
-    say(f"ok, in a fresh process {'with' if found['torch_loaded'] else 'without'} torch")
+        yield from _operators(found["operators"])
 
 
 def _remarks(found: Mapping[str, Any]) -> list[str]:
@@ -221,12 +227,12 @@ def _check_bundle(file: Path) -> dict[str, str]:
     return {"sha256": digest, "bundle": f"the file that {beside.name} describes"}
 
 
-def _say_operators(operators: Mapping[str, Any]) -> None:
+def _operators(operators: Mapping[str, Any]) -> Iterator[str]:
     running = ", ".join(f"{count} {name}" for name, count in operators["running"].items())
-    say(f"operators on this machine: {running}")
+    yield f"operators on this machine: {running}"
     compute, integer = operators["compute"], operators["integer"]
     if compute:
-        say(
+        yield (
             f"arithmetic in integers: {integer} of {compute} convolutions and matrix products ({integer / compute:.0%})"
         )
 

@@ -131,7 +131,7 @@ def _work(
 def _about(artifact: str, error: WorkerError, log: Path) -> PetraError:
     """What happened to the process, in words about the artifact."""
     if isinstance(error, WorkerFailure):
-        return BenchDied(f"{artifact}: {error.kind}: {first_line(error)}")
+        return BenchDied(f"{artifact}: {first_line(error)}")
     if isinstance(error, WorkerDied):
         how = f"was ended by {error.signal}" if error.signal else f"exited with code {error.exit_code}"
         said = _last_words(log)

@@ -36,7 +36,7 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     returns what is no number, and ConfigError for given inputs that do not fit.
     """
     session = RUNTIMES.get(request.runtime)().load(Path(request.artifact), threads=request.threads)
-    interface = interface_of(_inputs(session, Path(request.artifact)), session.outputs)
+    interface = interface_of(*_declared(session, Path(request.artifact)))
     few, many = request.batches
     feed = make_feed(interface, many if interface.axes else 1, given=request.inputs, seed=request.seed)
     sizes = sorted({min(few, feed.items), feed.items}) if interface.axes else [interface.fixed or 1]
@@ -67,13 +67,13 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     }
 
 
-def _inputs(session: Session, artifact: Path) -> tuple[InputSpec, ...]:
-    """The inputs, with the names of their free sizes where the file has some and the runtime keeps silent."""
+def _declared(session: Session, artifact: Path) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
+    """Inputs and outputs, with the names of free sizes where the file has some and the runtime keeps silent."""
     if artifact.suffix != ".onnx" or all(spec.names for spec in session.inputs):
-        return session.inputs
+        return session.inputs, session.outputs
     from petra.runtimes.onnx_inspect import with_names
 
-    return with_names(session.inputs, artifact)
+    return with_names(session.inputs, session.outputs, artifact)
 
 
 def _run(session: Session, feed: Feed, start: int, count: int, request: InspectRequest) -> Arrays:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from petra.runtimes.base import InputSpec
 
@@ -52,16 +53,21 @@ def count_operators(path: Path) -> Operators:
     return Operators(_count(onnx.load(str(path), load_external_data=False).graph.node), running, compute, integer)
 
 
-def with_names(specs: Sequence[InputSpec], path: Path) -> tuple[InputSpec, ...]:
-    """Inputs as a runtime gives them that does not tell what their free sizes are called, with those names."""
+Specs = tuple[InputSpec, ...]
+
+
+def with_names(inputs: Specs, outputs: Specs, path: Path) -> tuple[Specs, Specs]:
+    """Inputs and outputs of an ONNX file, with what it calls their free sizes, which a runtime did not tell."""
     import onnx
 
-    named: dict[str, tuple[str, ...]] = {}
-    for value in onnx.load(str(path), load_external_data=False).graph.input:
-        sizes = value.type.tensor_type.shape.dim
-        named[value.name] = tuple(size.dim_param for size in sizes)
-    fitting = {spec.name for spec in specs if len(named.get(spec.name, ())) == len(spec.shape)}
-    return tuple(replace(spec, names=named[spec.name]) if spec.name in fitting else spec for spec in specs)
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return _named(inputs, graph.input), _named(outputs, graph.output)
+
+
+def _named(specs: Specs, values: Iterable[Any]) -> Specs:
+    found = {v.name: tuple(size.dim_param for size in v.type.tensor_type.shape.dim) for v in values}
+    fit = {spec.name for spec in specs if len(found.get(spec.name, ())) == len(spec.shape)}
+    return tuple(replace(spec, names=found[spec.name]) if spec.name in fit else spec for spec in specs)
 
 
 def _count(nodes: object) -> dict[str, int]:

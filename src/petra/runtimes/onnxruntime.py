@@ -28,13 +28,16 @@ _DTYPES = {"float": "float32", "double": "float64"}
 _LOST = ("bfloat16", "float8", "int4", "uint4", "float4", "int2", "uint2")  # come back as no NumPy array
 _REMEDIES = {
     "external data": "its weights are in a second file, which it finds by name: copy that one beside it",
+    "missing opset": "it does not say which operators it means: its opset_import is empty",
     "opset": "it asks for operators of another version: convert it with onnx.version_converter",
     "ir version": "it is newer than this ONNX Runtime: install a newer one, or export it for an older",
     "not implemented": "this operator does not run on a CPU here: try --runtime openvino",
     "not_implemented": "this operator does not run on a CPU here: try --runtime openvino",
     "is not a registered": "it needs operators that come with neither ONNX nor ONNX Runtime",
 }
-_ORIGIN = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S*onnxruntime\S*/\S+:\d+ ")
+_ORIGIN = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .{0,1000}? failed:|/\S*onnxruntime\S*/\S+:\d+ "
+)
 
 
 class OnnxSession(Session):
@@ -63,6 +66,8 @@ class OnnxSession(Session):
         self._names = tuple(spec.name for spec in self._inputs)
         self._wanted = [spec.name for spec in self._outputs]
         self._wide = any(spec.dtype == "bfloat16" for spec in self._inputs)
+        if not self._outputs:
+            raise ArtifactError(f"{path}: it has no outputs", hint="name some when the model is exported")
         for spec in self._outputs:
             if spec.dtype.startswith(_LOST):
                 raise ArtifactError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -161,6 +162,7 @@ class _Guard:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is not for it
         )
+        atexit.register(self._popen.communicate)  # which ends its input, and waits for it
 
     def watch(self, group: int) -> None:
         self._tell(f"+{group}")
