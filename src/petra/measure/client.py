@@ -28,6 +28,7 @@ T = TypeVar("T")
 TIME_LIMIT_S = 600.0
 _NOT_SAID = ("Fatal Python error", "Extension modules:", "Thread 0x", "Current thread")
 _SHARE_OF_MEMORY = 0.8
+_LONGEST = 2_000  # characters of a message
 
 
 class BenchDied(PetraError):
@@ -108,7 +109,7 @@ def alone(
                     _work, function, args, added, time_limit_s=time_limit_s, memory_limit_mb=memory_limit_mb
                 )
             except WorkerError as error:
-                raise _about(artifact, error, log) from error
+                raise _about(artifact, error, log) from None
 
 
 def _import_also_from(places: list[str]) -> None:
@@ -125,7 +126,16 @@ def _work(
     for name, runtime in runtimes.items():
         if name not in RUNTIMES:
             RUNTIMES.register(name, runtime)
-    return function(*args), "torch" in sys.modules
+    try:
+        return function(*args), "torch" in sys.modules
+    except PetraError as error:
+        error.message = _bounded(error.message)
+        raise
+
+
+def _bounded(text: str) -> str:
+    """The beginning and the end of a text that names of a file made long."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 def _about(artifact: str, error: WorkerError, log: Path) -> PetraError:

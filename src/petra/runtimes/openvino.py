@@ -50,6 +50,7 @@ class OpenVinoSession(Session):
             compiled = core.compile_model(model, "CPU", settings)
             self._inputs = tuple(_spec(port) for port in compiled.inputs)
             self._outputs = tuple(_spec(port) for port in compiled.outputs)
+            self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path}: OpenVINO cannot load this file: {_reason(error)}",
@@ -57,7 +58,6 @@ class OpenVinoSession(Session):
             ) from error
         _refuse_text((*self._inputs, *self._outputs), path)
         self._names = tuple(spec.name for spec in self._inputs)
-        self._request = compiled.create_infer_request()
 
     @property
     def input_names(self) -> tuple[str, ...]:
