@@ -551,3 +551,16 @@ def test_ctrl_c_is_for_the_parent(tmp_path: Path) -> None:
     out, _ = script.communicate(timeout=60)
     assert out == "interrupted\n"
     assert gone(pid)
+
+
+def test_the_guard_ends_groups_it_was_not_told_to_forget(tmp_path: Path) -> None:
+    sleepers = [subprocess.Popen(["sleep", "100"], start_new_session=True) for _ in range(2)]
+    guard = [sys.executable, "-I", "-S", str(Path(petra.workers.isolate.__file__).with_name("guard_main.py"))]
+    told = "".join(f"+{sleeper.pid}\n" for sleeper in sleepers) + f"-{sleepers[1].pid}\n"
+    subprocess.run(guard, input=told.encode(), check=True, timeout=30)
+    try:
+        assert sleepers[0].wait(20) == -signal.SIGKILL
+        assert sleepers[1].poll() is None
+    finally:
+        sleepers[1].kill()
+        sleepers[1].wait()

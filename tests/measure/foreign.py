@@ -148,6 +148,19 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         ),
         "no size that it declares is a free batch",
     ),
+    "a size that follows from another": (
+        lambda: model(
+            [h.make_node("Concat", ["past", "new"], ["all"], axis=1), h.make_node("Add", ["all", "mask"], ["y"])],
+            [
+                tensor("past", T.FLOAT, ["batch", "past_length", 4]),
+                tensor("new", T.FLOAT, ["batch", 1, 4]),
+                tensor("mask", T.FLOAT, ["batch", "past_length + 1", 4]),
+            ],
+            [tensor("y", T.FLOAT, ["batch", "past_length + 1", 4])],
+            [],
+        ),
+        "batch 5: finite outputs y (5, 17, 4)",
+    ),
     "batches without a name": (
         lambda: model(
             [h.make_node("Add", ["a", "b"], ["y"])],

@@ -17,7 +17,7 @@ from petra.cli.main import app
 from petra.core.errors import PetraError
 from petra.measure.bench_main import Request, measure_file
 from petra.measure.inspect_main import InspectRequest, inspect
-from petra.measure.interface import Interface, interface_of
+from petra.measure.interface import FREE_SIZE, Interface, interface_of
 from petra.runtimes.base import InputSpec
 from petra.runtimes.openvino import OpenVino
 
@@ -261,3 +261,23 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.model([foreign.product()]))
     with pytest.raises(PetraError, match="holds 'x' twice"):
         inspect(InspectRequest("onnxruntime", str(path), inputs=str(tmp_path / "x.npz")))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("past + 1", FREE_SIZE + 1),
+        ("past+length", 2 * FREE_SIZE),
+        ("2 * n - 1", 2 * FREE_SIZE - 1),
+        ("length", FREE_SIZE),
+        ("", FREE_SIZE),
+        ("n - n", FREE_SIZE),
+        ("*".join(["99999999"] * 20), FREE_SIZE),
+        ("9 ** 9 ** 9", FREE_SIZE),
+        ("-" * 150 + "1", FREE_SIZE),
+        ("__import__('os')", FREE_SIZE),
+        ("unk.1", FREE_SIZE),
+    ],
+)
+def test_sizes_that_follow_from_others_are_reckoned(name: str, size: int) -> None:
+    assert interface_of([spec("batch", name)]).shapes(2) == {"x": (2, size)}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from petra.runtimes.base import InputSpec
 
 FREE_SIZE = 16  # for a free dimension that is not the batch, such as a sequence's length
-
+_LARGEST = 2**20
+_OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+}
 _BATCH = re.compile(r"\w*batch\w*|n|b|bs|(n|num)?_?(samples|examples|items)", re.IGNORECASE)
 
 
@@ -31,10 +39,31 @@ class Interface:
         return {spec.name: self._shape(spec, batch) for spec in self.inputs}
 
     def _shape(self, spec: InputSpec, batch: int) -> tuple[int, ...]:
-        sizes = [FREE_SIZE if size is None else size for size in spec.shape]
+        names = spec.names or ("",) * len(spec.shape)
+        sizes = [_reckoned(name) if size is None else size for size, name in zip(spec.shape, names, strict=True)]
         if spec.name in self.axes:
             sizes[self.axes[spec.name]] = batch
         return tuple(sizes)
+
+
+def _reckoned(name: str) -> int:
+    """What a free size is taken to be: `FREE_SIZE`, or what follows from it for one such as ``past + 1``."""
+    if re.fullmatch(r"[\w \t+*-]{1,200}", name):
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError):
+            size = _value(ast.parse(name.strip(), mode="eval").body)
+            return size if 0 < size <= _LARGEST else FREE_SIZE
+    return FREE_SIZE
+
+
+def _value(node: ast.expr) -> int:
+    """Of sums and products of numbers and names, every name standing for `FREE_SIZE`."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return min(node.value, _LARGEST)
+    if isinstance(node, ast.Name):
+        return FREE_SIZE
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+        return min(_OPERATIONS[type(node.op)](_value(node.left), _value(node.right)), _LARGEST**2)
+    raise ValueError("no sum or product")
 
 
 def interface_of(inputs: Sequence[InputSpec], outputs: Sequence[InputSpec] = ()) -> Interface:

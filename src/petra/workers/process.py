@@ -162,13 +162,20 @@ class _Guard:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is not for it
         )
-        atexit.register(self._popen.communicate)  # which ends its input, and waits for it
+        atexit.register(self._dismiss)
 
     def watch(self, group: int) -> None:
         self._tell(f"+{group}")
 
     def forget(self, group: int) -> None:
         self._tell(f"-{group}")
+
+    def _dismiss(self) -> None:
+        """End its input, and with it the guard, unless forks of this process hold that open."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(1.0)
 
     def _tell(self, line: str) -> None:
         assert self._popen.stdin is not None
