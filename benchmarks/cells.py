@@ -16,9 +16,9 @@ from importlib import metadata
 from pathlib import Path
 
 from petra.core.pipeline import Pipeline
-from petra.execute.isolate import Worker, WorkerError
 from petra.measure.host import describe_host
 from petra.testing.coverage import FAILS, OUTCOMES, Cell, attempt_in_worker
+from petra.workers.isolate import Worker, WorkerError
 
 RESULTS = Path(__file__).parent / "results"
 Job = tuple[str, Pipeline]

@@ -127,7 +127,7 @@ def measure(runtime: str, file: Rival, against: Rival, data: Path) -> tuple[np.n
     """Predictions on the test split, and speed paired with another file in the same runtime."""
     answer = data.parent / "predictions.npy"
     request = Request(
-        runtime, str(file.path), "", str(data), baseline=str(against.path), predictions=str(answer), confirm=True
+        runtime, str(file.path), str(data), baseline=str(against.path), predictions=str(answer), confirm=True
     )
     found = run_bench(request)
     return np.load(answer, allow_pickle=False), found

@@ -81,7 +81,7 @@ def rows(runtime: str, files: Mapping[str, Path], task: Task, data: Path) -> Ite
     fp32 = next(iter(files.values()))
     for label, path in files.items():
         request = Request(
-            runtime, str(path), "", str(data), baseline=str(fp32), confirm=True,
+            runtime, str(path), str(data), baseline=str(fp32), confirm=True,
             predictions=str(data.parent / "predictions.npy"), throughput_batch=THROUGHPUT_BATCH,
         )  # fmt: skip
         found = run_bench(request)

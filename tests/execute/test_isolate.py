@@ -19,9 +19,9 @@ import cloudpickle
 import psutil
 import pytest
 
-import petra.execute.isolate
+import petra.workers.isolate
 from petra.core.errors import PetraError, StageRefused
-from petra.execute.isolate import (
+from petra.workers.isolate import (
     MemoryLimitExceeded,
     NotSendable,
     TimeLimitExceeded,
@@ -29,12 +29,12 @@ from petra.execute.isolate import (
     WorkerDied,
     WorkerFailure,
 )
-from petra.execute.process import Process
+from petra.workers.process import Process
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the worker cannot import test modules
 
 Note = Callable[[object], None]
-SOURCE = str(Path(petra.execute.isolate.__file__).parents[2])
+SOURCE = str(Path(petra.workers.isolate.__file__).parents[2])
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 
 def pid_of(payload: Any, note: Note) -> int:
+    """The warm process, of which every call is a fork."""
+    return os.getppid()
+
+
+def pid_of_call(payload: Any, note: Note) -> int:
     return os.getpid()
 
 
@@ -77,14 +82,15 @@ def test_a_call_sees_payload_arguments_and_streams_notes(shared: Worker) -> None
     assert shared.peak_memory_mb > 5
 
 
-def test_the_process_stays_warm_and_keeps_its_payload(shared: Worker) -> None:
+def test_the_process_stays_warm_and_every_call_finds_the_payload_as_it_was_sent(shared: Worker) -> None:
     def change(payload: Any, note: Note) -> int:
         payload["calls"] = payload.get("calls", 0) + 1
         return payload["calls"]
 
     first = shared.call(pid_of)
     assert shared.call(pid_of) == first != os.getpid()
-    assert (shared.call(change), shared.call(change)) == (1, 2)
+    assert (shared.call(change), shared.call(change)) == (1, 1)
+    assert shared.call(pid_of_call) != shared.call(pid_of_call)
 
 
 def test_megabytes_each_way(shared: Worker) -> None:
@@ -94,9 +100,10 @@ def test_megabytes_each_way(shared: Worker) -> None:
 
 def test_the_environment_of_the_worker(shared: Worker) -> None:
     def look(payload: Any, note: Note) -> Any:
-        return os.environ["OMP_NUM_THREADS"], signal.getsignal(signal.SIGINT), "torch" in sys.modules, sys.argv
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return os.environ["OMP_NUM_THREADS"], ignored, "torch" in sys.modules, sys.argv
 
-    assert shared.call(look) == ("1", signal.SIG_IGN, False, ["-c"])
+    assert shared.call(look) == ("1", True, False, ["-c"])
 
 
 def test_output_goes_to_the_log(shared: Worker) -> None:
@@ -115,7 +122,7 @@ class Special(PetraError):
         self.rank = rank
 
 
-def test_deliberate_errors_arrive_as_themselves_and_keep_the_process(shared: Worker) -> None:
+def test_errors_of_petra_arrive_as_themselves_and_others_as_records(shared: Worker) -> None:
     def refuse(payload: Any, note: Note) -> None:
         note("before")
         raise StageRefused("too small", layer="conv1", hint="leave it out")
@@ -128,31 +135,30 @@ def test_deliberate_errors_arrive_as_themselves_and_keep_the_process(shared: Wor
         shared.call(refuse)
     assert (refused.value.layer, refused.value.hint) == ("conv1", "leave it out")
     assert shared.last_note == "before"
-    with pytest.raises(PetraError, match="fc has rank 3") as caught:
+    with pytest.raises(WorkerFailure, match="fc has rank 3\n  use another") as caught:
         shared.call(special)
-    assert (type(caught.value).__name__, caught.value.rank) == ("Special", 3)  # type: ignore[attr-defined]
+    assert caught.value.kind == "Special"
     assert shared.call(pid_of) == before
 
 
-def test_other_exceptions_are_recorded_and_the_process_replaced(shared: Worker) -> None:
+def test_other_exceptions_are_recorded_with_their_place(shared: Worker) -> None:
     def divide(payload: Any, note: Note, zero: int) -> float:
         note("dividing")
         return 1 / zero
 
-    before = shared.call(pid_of)
     with pytest.raises(WorkerFailure) as caught:
         shared.call(divide, 0)
     error = caught.value
+    line = divide.__code__.co_firstlineno + 2
     assert (error.kind, error.message, error.note) == (
         "ZeroDivisionError",
-        "ZeroDivisionError: division by zero",
+        f"ZeroDivisionError: division by zero (in {divide.__qualname__}, test_isolate.py line {line})",
         "dividing",
     )
     assert "return 1 / zero" in error.traceback or "in divide" in error.traceback
     assert error.peak_memory_mb > 5
     assert str(shared.log) in error.hint
     assert "ZeroDivisionError" in shared.log.read_text()
-    assert shared.call(pid_of) != before
 
 
 def unpicklable(payload: Any, note: Note) -> Any:
@@ -181,7 +187,7 @@ def out_of_memory(payload: Any, note: Note) -> None:
 @pytest.mark.parametrize(
     ("function", "kind", "text"),
     [
-        (unpicklable, "TypeError", "cannot pickle"),
+        (unpicklable, "TypeError", "a _thread.lock is no plain record"),
         (exit_politely, "SystemExit", "enough"),
         (stubborn, "Stubborn", "the message survives"),
         (out_of_memory, "MemoryError", "MemoryError"),
@@ -336,7 +342,7 @@ def test_pages_shared_by_forks_count_once(shared: Worker) -> None:
 def test_suspended_time_does_not_count(shared: Worker) -> None:
     def tick(payload: Any, note: Note) -> str:
         child = subprocess.Popen(["sleep", "100"])
-        note(("child", child.pid))
+        note((os.getpid(), child.pid))
         for i in range(8):
             note(i)
             time.sleep(0.05)
@@ -345,7 +351,6 @@ def test_suspended_time_does_not_count(shared: Worker) -> None:
 
     arrived: list[tuple[float, object]] = []
     states: list[str] = []
-    pid = shared.call(pid_of)
 
     def interrupt() -> None:
         while len(arrived) < 3:
@@ -354,7 +359,7 @@ def test_suspended_time_does_not_count(shared: Worker) -> None:
         shared.suspend()  # harmless
         time.sleep(0.2)
         seen = len(arrived)
-        child = arrived[0][1][1]  # type: ignore[index]
+        pid, child = arrived[0][1]  # type: ignore[misc]
         time.sleep(2.0)
         states.extend([psutil.Process(pid).status(), psutil.Process(child).status(), str(len(arrived) - seen)])
         shared.resume()
@@ -458,7 +463,7 @@ def test_a_call_while_another_thread_closes(tmp_path: Path, monkeypatch: pytest.
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-from petra.execute.isolate import Worker
+from petra.workers.isolate import Worker
 
 print("top", flush=True)  # must appear once: the worker does not run the script
 
@@ -484,7 +489,13 @@ if sys.argv[2] == "hold the interpreter":
         import ctypes
         note(os.getpid())
         ctypes.PyDLL(None).sleep(1000)
-if sys.argv[2] in ("hang", "hold the interpreter"):
+if sys.argv[2] == "with children":
+    def sleep(model, note):
+        import ctypes, subprocess
+        note(os.getpid())
+        note(subprocess.Popen(["sleep", "1000"]).pid)
+        ctypes.PyDLL(None).sleep(1000)
+if sys.argv[2] in ("hang", "hold the interpreter", "with children"):
     worker.call(sleep, on_note=lambda pid: print(pid, flush=True))
 if sys.argv[2] == "interrupt":
     try:
@@ -520,6 +531,15 @@ def test_the_worker_dies_with_its_parent(tmp_path: Path, mode: str) -> None:
     assert gone(pid)
 
 
+def test_what_the_worker_started_dies_with_the_parent_too(tmp_path: Path) -> None:
+    script = run_script(tmp_path, "with children")
+    assert script.stdout
+    lines = [script.stdout.readline() for _ in range(4)]
+    script.kill()
+    script.communicate()
+    assert all(gone(json.loads(line)) for line in lines[2:])
+
+
 def test_ctrl_c_is_for_the_parent(tmp_path: Path) -> None:
     script = run_script(tmp_path, "interrupt")
     assert script.stdout
@@ -531,3 +551,16 @@ def test_ctrl_c_is_for_the_parent(tmp_path: Path) -> None:
     out, _ = script.communicate(timeout=60)
     assert out == "interrupted\n"
     assert gone(pid)
+
+
+def test_the_guard_ends_groups_it_was_not_told_to_forget(tmp_path: Path) -> None:
+    sleepers = [subprocess.Popen(["sleep", "100"], start_new_session=True) for _ in range(2)]
+    guard = [sys.executable, "-I", "-S", str(Path(petra.workers.isolate.__file__).with_name("guard_main.py"))]
+    told = "".join(f"+{sleeper.pid}\n" for sleeper in sleepers) + f"-{sleepers[1].pid}\n"
+    subprocess.run(guard, input=told.encode(), check=True, timeout=30)
+    try:
+        assert sleepers[0].wait(20) == -signal.SIGKILL
+        assert sleepers[1].poll() is None
+    finally:
+        sleepers[1].kill()
+        sleepers[1].wait()

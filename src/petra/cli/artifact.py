@@ -3,51 +3,88 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from petra.cli.output import JsonFlag, note, say, say_json
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 
+if TYPE_CHECKING:
+    from petra.measure.interface import Interface
+
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 Runtime = Annotated[str | None, typer.Option(help="Runtime, instead of the one the file's suffix stands for.")]
+Inputs = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.npz", help="Inputs to run on, an array under each input's name. Default: random ones."),
+]
+TimeLimit = Annotated[
+    str | None, typer.Option(metavar="TIME", help="When to give a file up that does not come to an end.")
+]
+
+VERIFY_LIMIT_S = 120.0
+"""Time for trying a file a dozen times. One that takes longer is slow indeed, or endless."""
 
 
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A model file.")],
     runtime: Runtime = None,
+    inputs: Inputs = None,
     threads: Threads = 1,
+    time_limit: TimeLimit = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check a model file: load it in a fresh process, run it on random inputs, compare it with its bundle.
+    """Check a model file, whoever made it: load it in a fresh process, run it, compare it with its bundle.
 
-    Loading runs no code from the file. Exit code 2 when anything is wrong.
+    It runs on random inputs of the shapes it declares, or on those of an .npz file. Loading runs no code from the
+    file, and nothing is imported from beside it. Exit code 2 when anything is wrong.
 
     For example:
 
     - `petra verify model.onnx`
     - `petra verify petra-demo/export/knee/model.onnx --json`
+    - `petra verify theirs.onnx --inputs a-few-items.npz --time-limit '5 min'`
     """
     checked = {"file": str(file), "bytes": _size(file), **_check_bundle(file)}
-    found = inspect_file(file, runtime, threads)
+    found = inspect_file(file, runtime, threads, inputs=inputs, time_limit_s=seconds(time_limit, VERIFY_LIMIT_S))
     if as_json:
         say_json(checked | found)
         return
     say(f"{file}: {_bytes(checked['bytes'])}, {checked['bundle']}")
+    for line in described(found):
+        say(line)
+    say(f"ok, in a fresh process {'with' if found['torch_loaded'] else 'without'} torch")
+
+
+def described(found: Mapping[str, Any]) -> Iterator[str]:
+    """What `petra.measure.inspect_main` found of a file, in lines for people."""
     for spec in found["inputs"]:
-        say(f"input   {spec['name']}: {spec['dtype']} {shape_text(spec['shape'])}")
+        yield f"input   {spec['name']}: {spec['dtype']} {shape_text(spec['shape'], spec['names'])}"
     for run in found["runs"]:
         shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in run["outputs"].items())
-        say(f"batch {run['batch']}: finite outputs {shapes}")
-    if found["batch_difference"] > 0.01:
-        say(f"note: an item's outputs depend on its batch, by {found['batch_difference']:.1%} of their spread")
+        call = f"batch {run['batch']}" if found["axes"] or found["fixed"] else "one call"
+        yield f"{call}: {'finite ' if run['finite'] else ''}outputs {shapes}"
+    for remark in _remarks(found):
+        yield f"note: {remark}"
     if "operators" in found:
-        _say_operators(found["operators"])
-    say(f"ok, in a fresh process {'with' if found['torch_loaded'] else 'without'} torch")
+        yield from _operators(found["operators"])
+
+
+def _remarks(found: Mapping[str, Any]) -> list[str]:
+    said = list(found["notes"])
+    if found["fixed"]:
+        said.insert(0, f"the file takes {found['fixed']} item(s) in every call, and no other batch")
+    elif not found["inputs"]:
+        said.insert(0, "it takes no inputs: what it returns is constant, or random")
+    elif not found["axes"]:
+        said.insert(0, "no size that it declares is a free batch: it was run on these shapes alone")
+    if found["batch_difference"] > 0.01:
+        said.append(f"an item's outputs depend on its batch, by {found['batch_difference']:.1%} of their spread")
+    return said
 
 
 def package(
@@ -68,13 +105,12 @@ def package(
     - `petra package model.pt2 --to fast.pt2 --threads 4`
     """
     from petra.measure.random_inputs import random_inputs
-    from petra.runtimes.base import InputSpec
     from petra.runtimes.torch_ahead import compile_ahead
 
     target = to or file.with_suffix(".aot.pt2")
-    specs = [InputSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in inspect_file(file, "torch")["inputs"]]
+    interface = interface_in(inspect_file(file, "torch"))
     note(f"compiling {file}")
-    difference = compile_ahead(file, target, random_inputs(specs, 5), threads=threads)
+    difference = compile_ahead(file, target, random_inputs(interface.inputs, 5), threads=threads)
     if as_json:
         say_json({"package": str(target), "bytes": _size(target), "relative_error": difference, "threads": threads})
         return
@@ -108,14 +144,62 @@ def runtime_of(file: Path, given: str | None) -> str:
     return by_suffix[file.suffix]
 
 
-def inspect_file(file: Path, runtime: str | None, threads: int = 1) -> dict[str, Any]:
-    """What `petra.measure.inspect_main` says of a file, tried in a fresh process."""
-    from petra.measure.client import ask
-    from petra.measure.inspect_main import InspectRequest
+def inspect_file(
+    file: Path,
+    runtime: str | None,
+    threads: int = 1,
+    *,
+    inputs: Path | None = None,
+    time_limit_s: float = VERIFY_LIMIT_S,
+) -> dict[str, Any]:
+    """What `petra.measure.inspect_main` says of a file, tried in a fresh process, and whether that loaded torch."""
+    from petra.measure.client import alone
+    from petra.measure.inspect_main import InspectRequest, inspect
 
     _size(file)
-    request = InspectRequest(runtime_of(file, runtime), str(file), threads=threads)
-    return ask("petra.measure.inspect_main", asdict(request))
+    name = runtime_of(file, runtime)
+    request = InspectRequest(name, str(file), inputs=str(inputs or ""), threads=threads)
+    with in_time():
+        found, torch_loaded = alone(
+            inspect, request, artifact=str(file), runtimes=(name,), threads=threads, time_limit_s=time_limit_s
+        )
+    return found | {"torch_loaded": torch_loaded}
+
+
+def interface_in(found: Mapping[str, Any]) -> Interface:
+    """What `inspect_file` says of a file's inputs, as the record it was."""
+    from petra.measure.interface import Interface
+    from petra.runtimes.base import InputSpec
+
+    specs = [InputSpec(s["name"], s["dtype"], tuple(s["shape"]), tuple(s["names"])) for s in found["inputs"]]
+    return Interface(tuple(specs), found["axes"], found["fixed"])
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Say what to do about a file that was given up."""
+    from petra.workers.failures import TimeLimitExceeded
+
+    try:
+        yield
+    except TimeLimitExceeded as error:
+        error.hint = "it is slow, or never ends; --time-limit gives it longer"
+        raise
+
+
+def seconds(given: str | None, default: float) -> float:
+    """The value of --time-limit."""
+    from petra.config import parse_duration
+
+    if given is None:
+        return default
+    try:
+        found = float(str(parse_duration(given)))
+    except ValueError as error:
+        raise ConfigError(f"--time-limit: {error}") from None
+    if not 0 < found < float("inf"):
+        raise ConfigError(f"--time-limit: got {given!r}", hint="for example '5 min'")
+    return found
 
 
 def _check_bundle(file: Path) -> dict[str, str]:
@@ -143,20 +227,24 @@ def _check_bundle(file: Path) -> dict[str, str]:
     return {"sha256": digest, "bundle": f"the file that {beside.name} describes"}
 
 
-def _say_operators(operators: Mapping[str, Any]) -> None:
+def _operators(operators: Mapping[str, Any]) -> Iterator[str]:
     running = ", ".join(f"{count} {name}" for name, count in operators["running"].items())
-    say(f"operators on this machine: {running}")
+    yield f"operators on this machine: {running}"
     compute, integer = operators["compute"], operators["integer"]
     if compute:
-        say(
+        yield (
             f"arithmetic in integers: {integer} of {compute} convolutions and matrix products ({integer / compute:.0%})"
         )
 
 
-def shape_text(sizes: list[int | None]) -> str:
-    """'(batch, 3, 32, 32)', with ? for a size that is free."""
-    names = ["?" if size is None else str(size) for size in sizes]
-    return f"({', '.join(['batch', *names[1:]] if sizes and sizes[0] is None else names)})"
+def shape_text(sizes: Sequence[int | None], names: Sequence[str] = ()) -> str:
+    """'(batch, 3, time, 32)': sizes that are free by name, batch for a first one without, ? for others."""
+    names = names or [""] * len(sizes)
+    words = [
+        str(size) if size is not None else name or ("?" if axis else "batch")
+        for axis, (size, name) in enumerate(zip(sizes, names, strict=True))
+    ]
+    return f"({', '.join(words)})"
 
 
 def _bytes(size: Any) -> str:

@@ -23,10 +23,13 @@ class PetraError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments need help to cross a process boundary.
-        return (_rebuild, (type(self), self.__dict__))
+        return (rebuild_error, (type(self), self.__dict__))
 
 
-def _rebuild(cls: type[PetraError], state: dict[str, object]) -> PetraError:
+def rebuild_error(cls: type[PetraError], state: dict[str, object]) -> PetraError:
+    """The error whose attributes are `state`, without calling its constructor. Needs a text `message` among them."""
+    if not isinstance(state["message"], str):
+        raise TypeError(f"message: got {type(state['message']).__name__}")
     error = cls.__new__(cls)
     Exception.__init__(error, state["message"])
     error.__dict__.update(state)

@@ -15,13 +15,13 @@ from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
 from petra.execute.build import BuildPayload, Note, compressed, save_reference
 from petra.execute.evaluate import Limits
-from petra.execute.isolate import Worker
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
 from petra.methods.table import STAGES
 from petra.runtimes.table import RUNTIMES
 from petra.runtimes.verify import compare
 from petra.space.effects import FLOAT_WEIGHTS
+from petra.workers.isolate import Worker
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def compare_runtimes(
             row = OnRuntime(name, tuple(Path(file) for file in files))
             first = next((r for r in rows if not r.failure), row)
             try:
-                metrics, parity = _judge(payload, pipeline, row, first, work, targets, host)
+                metrics, parity = _judge(payload, pipeline, row, first, work, targets, host, limits)
                 rows.append(replace(row, metrics=metrics, parity=parity))
             except PetraError as error:
                 rows.append(replace(row, failure=error.message))
@@ -121,12 +121,12 @@ def _judge(
     work: Path,
     targets: np.ndarray,
     host: str,
+    limits: Limits,
 ) -> tuple[dict[str, Measurement], dict[str, float]]:
     """Speed against `first`, quality on the validation split, agreement with the PyTorch model."""
     request = Request(
         runtime=row.runtime,
         artifact=str(row.files[0]),
-        answer="",
         data=str(work / "data"),
         baseline=str(first.files[0]),
         baseline_runtime=first.runtime,
@@ -137,7 +137,7 @@ def _judge(
         confirm=True,
         host=host,
     )
-    metrics = run_bench(request)
+    metrics = run_bench(request, time_limit_s=limits.time_s, memory_limit_mb=limits.memory_mb)
     predictions = np.load(work / "predictions.npy", allow_pickle=False)
     reference = np.load(work / "reference.npy", allow_pickle=False)
 

@@ -18,11 +18,11 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
 from petra.execute.cache import PrefixCache
-from petra.execute.memory import peak_mb, reset_peak
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.fingerprint import fingerprint
 from petra.model.surgery import count_parameters
+from petra.workers.memory import peak_mb, reset_peak
 
 
 def apply_pipeline(

@@ -17,12 +17,12 @@ from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, violation
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.execute.build import Built, build_candidate
-from petra.execute.isolate import TimeLimitExceeded, Worker, WorkerDied
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
 from petra.runtimes.base import Target
 from petra.runtimes.verify import compare
 from petra.tasks.base import Task
+from petra.workers.isolate import TimeLimitExceeded, Worker, WorkerDied
 
 
 class BudgetExhausted(Exception):
@@ -125,7 +125,6 @@ class Evaluator:
         request = Request(
             runtime=self.target.runtime,
             artifact=main_file,
-            answer="",
             data=str(self.directory / "data" / "val"),
             baseline=baseline,
             predictions=str(predictions_path),
@@ -134,7 +133,7 @@ class Evaluator:
             throughput_batch=self.target.throughput_batch,
             host=self.host,
         )
-        metrics = run_bench(request)
+        metrics = run_bench(request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb)
         predictions = np.load(predictions_path, allow_pickle=False)
         reference = np.load(place / "reference.npy", allow_pickle=False)
         parity = compare(
@@ -185,7 +184,6 @@ class Evaluator:
         request = Request(
             runtime=self.target.runtime,
             artifact=str(self.directory / trial.artifact),
-            answer="",
             data=str(data),
             baseline=str(self.directory / self._baseline().artifact),
             predictions=str(predictions),
@@ -195,7 +193,7 @@ class Evaluator:
             confirm=True,
             host=self.host,
         )
-        metrics = run_bench(request)
+        metrics = run_bench(request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb)
         quality = self.score(np.load(predictions, allow_pickle=False), targets)
         predictions.unlink()
         metrics["quality"] = Measurement(quality.mean, quality.stderr, quality.n, self.task.metric, self.host)

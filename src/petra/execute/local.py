@@ -16,8 +16,8 @@ from petra.core.trial import Proposal, Trial
 from petra.execute.base import Executor, OnNote, Remaining
 from petra.execute.build import BuildPayload, eager_latency_ms
 from petra.execute.evaluate import BudgetExhausted, Evaluator, Limits
-from petra.execute.isolate import Worker, WorkerDied
 from petra.measure.client import write_split
+from petra.workers.isolate import Worker, WorkerDied
 
 
 class LocalExecutor(Executor):

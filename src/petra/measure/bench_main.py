@@ -1,24 +1,24 @@
-"""The measuring process: loads artifacts in a fresh interpreter, without torch (unless the runtime is torch).
+"""Measuring artifacts, in a fresh process without torch (unless the runtime is torch).
 
-``python -m petra.measure.bench_main`` reads one JSON request from standard input and writes one JSON answer to the file
-the request names. That it works at all is the proof that the file stands alone.
+That it works at all is the proof that the file stands alone.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
 from petra.measure import protocol as timing
+from petra.measure.feed import make_feed
+from petra.measure.interface import Interface
 from petra.runtimes.base import Arrays, Session
 from petra.runtimes.table import RUNTIMES
+from petra.workers.memory import peak_mb
 
 PREDICTION_BATCH = 256
 """Items predicted at once. Parity compares predictions made in the same batches."""
@@ -26,7 +26,7 @@ PREDICTION_BATCH = 256
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure. Paths are strings because the request travels as JSON.
+    """What to measure.
 
     `data` is a directory of one .npy file per input; `predictions` is where the outputs go ("" to skip them);
     `baseline` is the artifact to be paired with ("" to skip timing), on `baseline_runtime` ("" for the same runtime).
@@ -34,8 +34,7 @@ class Request:
 
     runtime: str
     artifact: str
-    answer: str
-    data: str
+    data: str = ""
     baseline: str = ""
     baseline_runtime: str = ""
     predictions: str = ""
@@ -75,28 +74,29 @@ def predict(session: Session, inputs: Mapping[str, np.ndarray], batch: int = PRE
     return np.concatenate(parts)
 
 
-def peak_memory_mb() -> float:
-    """High-water mark of this process's resident memory."""
-    import resource
-
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-def measure(request: Request) -> dict[str, Measurement]:
-    """All about one artifact: memory first, while the process holds nothing else, then predictions, then speed."""
-    runtime = RUNTIMES.get(request.runtime)()
+def measure(request: Request) -> dict[str, dict[str, Any]]:
+    """All about one artifact, on the inputs in `request.data`: its measurements as plain data."""
     inputs = load_inputs(Path(request.data))
-    warm = take(inputs, 0, request.batch)
-    before = peak_memory_mb()
+    return _measure(request, lambda count: take(inputs, 0, count), inputs)
+
+
+def measure_file(request: Request, interface: Interface, given: str) -> dict[str, dict[str, Any]]:
+    """The same for a file that comes alone: on random inputs, or on those in the .npz file `given`."""
+    items = max(request.batch, request.throughput_batch) if interface.axes else 1
+    feed = make_feed(interface, items, given=given)
+    return _measure(request, lambda count: feed.take(0, count), {})
+
+
+def _measure(
+    request: Request, calls: Callable[[int], Arrays], inputs: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Memory first, while the process holds nothing else, then predictions, then speed."""
+    runtime = RUNTIMES.get(request.runtime)()
+    warm = calls(request.batch)
+    before = peak_mb()
     candidate = runtime.load(Path(request.artifact), threads=request.threads)
     candidate.run(warm)
-    found = {"memory_mb": Measurement(max(0.0, peak_memory_mb() - before), 0.0, 1, "MB", request.host)}
+    found = {"memory_mb": Measurement(max(0.0, peak_mb() - before), 0.0, 1, "MB", request.host)}
     if request.predictions:
         np.save(request.predictions, predict(candidate, inputs), allow_pickle=False)
     if request.baseline:
@@ -105,29 +105,7 @@ def measure(request: Request) -> dict[str, Measurement]:
         how = timing.CONFIRM if request.confirm else timing.SEARCH
         paired = timing.time_paired(lambda: baseline.run(warm), lambda: candidate.run(warm), how)
         found |= timing.latency_measurements(paired, host=request.host)
-        many = take(inputs, 0, request.throughput_batch)
+        many = calls(request.throughput_batch)
         paired = timing.time_paired(lambda: baseline.run(many), lambda: candidate.run(many), how)
         found |= timing.throughput_measurements(paired, request.throughput_batch, host=request.host)
-    return found
-
-
-def main() -> None:
-    """Read the request, measure, write the answer: {"metrics": ...}, or what `reply` makes of an error."""
-    request = Request(**json.load(sys.stdin))
-    reply(request.answer, lambda: {"metrics": {k: asdict(v) for k, v in measure(request).items()}})
-
-
-def reply(path: str, work: Callable[[], dict[str, object]]) -> None:
-    """Write what `work` returns, or {"error": ..., "hint": ..., "kind": ...}, as JSON to `path`, all or nothing."""
-    try:
-        answer = work()
-    except PetraError as error:
-        answer = {"error": error.message, "hint": error.hint, "kind": type(error).__name__}
-    answer["torch_loaded"] = "torch" in sys.modules
-    temporary = Path(path).with_suffix(".tmp")
-    temporary.write_text(json.dumps(answer))
-    temporary.replace(path)
-
-
-if __name__ == "__main__":
-    main()
+    return {name: asdict(measurement) for name, measurement in found.items()}

@@ -1,30 +1,38 @@
-"""Asking the measuring process: write the data it needs, start it, read its answer. Only writing splits loads torch."""
+"""Measuring in a process of its own: write the data it needs, start it, hear what it found. Only writing splits loads
+torch."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import psutil
 
-from petra.core.errors import ArtifactError, PetraError
+from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
-from petra.measure.bench_main import Request
+from petra.measure.bench_main import Request, measure
+from petra.runtimes.base import Runtime, first_line
+from petra.runtimes.table import RUNTIMES
+from petra.workers.failures import WorkerDied, WorkerError, WorkerFailure
+from petra.workers.isolate import Worker
 
 if TYPE_CHECKING:
     from petra.tasks.data import Split
 
+T = TypeVar("T")
+
 TIME_LIMIT_S = 600.0
+_NOT_SAID = ("Fatal Python error", "Extension modules:", "Thread 0x", "Current thread")
+_SHARE_OF_MEMORY = 0.8
+_LONGEST = 2_000  # characters of a message
 
 
 class BenchDied(PetraError):
-    """The measuring process crashed or hung on an artifact."""
+    """The measuring process crashed on an artifact, or failed in a way that nobody expected."""
 
 
 def write_split(split: Split, directory: Path, *, limit: int | None = None) -> np.ndarray:
@@ -49,44 +57,104 @@ def write_split(split: Split, directory: Path, *, limit: int | None = None) -> n
     return np.concatenate(targets)[:limit]
 
 
-def run_bench(request: Request, *, time_limit_s: float = TIME_LIMIT_S) -> dict[str, Measurement]:
-    """Measure in a fresh process. Errors as in `ask`."""
-    answer = ask("petra.measure.bench_main", asdict(request), time_limit_s=time_limit_s)
-    return {name: Measurement(**value) for name, value in answer["metrics"].items()}
+def spare_memory_mb() -> float:
+    """What a measurement may use where nobody says: most of what is free on this machine now."""
+    return _SHARE_OF_MEMORY * float(psutil.virtual_memory().available) / 2**20
 
 
-def ask(module: str, request: dict[str, Any], *, time_limit_s: float = TIME_LIMIT_S) -> dict[str, Any]:
-    """Run ``python -m module`` on a JSON request and return its JSON answer.
+def run_bench(
+    request: Request, *, time_limit_s: float = TIME_LIMIT_S, memory_limit_mb: float | None = None
+) -> dict[str, Measurement]:
+    """Measure in a fresh process. Limits and errors as in `alone`."""
+    runtimes = (request.runtime, request.baseline_runtime)
+    found, _ = alone(
+        measure,
+        request,
+        artifact=request.artifact,
+        runtimes=runtimes,
+        threads=request.threads,
+        time_limit_s=time_limit_s,
+        memory_limit_mb=memory_limit_mb,
+    )
+    return {name: Measurement(**value) for name, value in found.items()}
 
-    The request names an `artifact` and a number of `threads`; where the answer goes is filled in here. Raises
-    ArtifactError with the runtime's own reason when the file does not load or run, BenchDied when the process crashed
-    or exceeded the time limit.
+
+def alone(
+    function: Callable[..., T],
+    *args: Any,
+    artifact: str,
+    runtimes: tuple[str, ...],
+    threads: int,
+    time_limit_s: float = TIME_LIMIT_S,
+    memory_limit_mb: float | None = None,
+) -> tuple[T, bool]:
+    """``function(*args)`` in a fresh process for `artifact`, and whether that process has loaded torch.
+
+    The process imports what is installed, nothing from the working directory or from beside the
+    artifact; it dies with this one. Of `runtimes`, those registered at run time are made known there.
+    Memory is limited to `spare_memory_mb` by default.
+
+    A PetraError of the function is raised here. Raises TimeLimitExceeded or MemoryLimitExceeded at the
+    limits, and BenchDied when the process crashed. Cost: half a second for ONNX Runtime.
     """
-    with tempfile.TemporaryDirectory(prefix="petra-bench-") as scratch:
-        answer_path = Path(scratch) / "answer.json"
-        threads = str(request["threads"])
-        environment = os.environ | dict.fromkeys(
-            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads
+    added = {name: item for name, item in RUNTIMES.added().items() if name in runtimes}
+    memory_limit_mb = spare_memory_mb() if memory_limit_mb is None else memory_limit_mb
+    with tempfile.TemporaryDirectory(prefix="petra-measure-") as scratch:
+        log = Path(scratch) / "log"
+        with Worker(log, threads=threads, alone=True) as worker:
+            try:
+                # The program that registered a runtime knows where its module is.
+                worker.start([str(Path(entry).absolute()) for entry in sys.path if added], _import_also_from)
+                return worker.call(
+                    _work, function, args, added, time_limit_s=time_limit_s, memory_limit_mb=memory_limit_mb
+                )
+            except WorkerError as error:
+                raise _about(artifact, error, log) from None
+
+
+def _import_also_from(places: list[str]) -> None:
+    sys.path += [place for place in places if place not in sys.path]
+
+
+def _work(
+    payload: list[str],
+    note: object,
+    function: Callable[..., T],
+    args: tuple[Any, ...],
+    runtimes: Mapping[str, type[Runtime]],
+) -> tuple[T, bool]:
+    for name, runtime in runtimes.items():
+        if name not in RUNTIMES:
+            RUNTIMES.register(name, runtime)
+    try:
+        return function(*args), "torch" in sys.modules
+    except PetraError as error:
+        error.message = _bounded(error.message)
+        raise
+
+
+def _bounded(text: str) -> str:
+    """The beginning and the end of a text that names of a file made long."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+
+
+def _about(artifact: str, error: WorkerError, log: Path) -> PetraError:
+    """What happened to the process, in words about the artifact."""
+    if isinstance(error, WorkerFailure):
+        return BenchDied(f"{artifact}: {first_line(error)}")
+    if isinstance(error, WorkerDied):
+        how = f"was ended by {error.signal}" if error.signal else f"exited with code {error.exit_code}"
+        said = _last_words(log)
+        return BenchDied(
+            f"{artifact}: the process that ran it {how}" + (f": {said}" if said else ""),
+            hint="it ran out of memory, or was killed by hand" if error.signal == "SIGKILL" else "",
         )
-        package_root = str(Path(__file__).parents[2])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, environment.get("PYTHONPATH", "")]))
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", module],
-                input=json.dumps(request | {"answer": str(answer_path)}),
-                capture_output=True,
-                text=True,
-                timeout=time_limit_s,
-                env=environment,
-                check=False,
-                start_new_session=True,  # Ctrl-C is the parent's to handle: a measurement under way finishes
-            )
-        except subprocess.TimeoutExpired:
-            raise BenchDied(f"measuring {request['artifact']} took more than {time_limit_s:.0f} s") from None
-        if not answer_path.is_file():
-            last = done.stderr.strip().splitlines()[-1:] or ["no output"]
-            raise BenchDied(f"the measuring process ended with exit code {done.returncode}: {last[0]}")
-        answer: dict[str, Any] = json.loads(answer_path.read_text())
-    if "error" in answer:
-        raise ArtifactError(answer["error"], hint=answer["hint"])
-    return answer
+    error.message = f"{artifact}: {error.message}"
+    return error
+
+
+def _last_words(log: Path) -> str:
+    """The last line of a log that tells something, '' when there is none. Traces of the stack do not."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    said = [line.strip() for line in lines if line.strip() and not line.startswith((" ", *_NOT_SAID))]
+    return said[-1][:300] if said else ""

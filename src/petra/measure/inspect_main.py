@@ -1,87 +1,112 @@
-"""Trying a shipped file in a fresh interpreter: does it load, which inputs does it want, does it run at any batch size?
-
-``python -m petra.measure.inspect_main`` reads one JSON request from standard input, as `bench_main` does.
-"""
+"""Trying a model file: does it load, which inputs does it want, what does it return for them?"""
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from petra.core.errors import ArtifactError
-from petra.measure.bench_main import reply, take
-from petra.measure.random_inputs import random_inputs
-from petra.runtimes.base import Arrays, Session
+from petra.measure.feed import Feed, make_feed
+from petra.measure.interface import Interface, interface_of
+from petra.measure.outputs import GIVE_INPUTS, batch_axes, batch_difference, infinite, refuse_nan, remark_on_infinities
+from petra.runtimes.base import Arrays, InputSpec, Session
 from petra.runtimes.table import RUNTIMES
 
 
 @dataclass(frozen=True)
 class InspectRequest:
-    """What to try. Runs the artifact on `batches` of random items."""
+    """What to try, on random inputs or on those in the .npz file `inputs`.
+
+    A batch that the file leaves free is tried with `batches` items, or one and all that are given.
+    """
 
     runtime: str
     artifact: str
-    answer: str = ""
-    batches: tuple[int, ...] = (1, 5)
+    inputs: str = ""
+    batches: tuple[int, int] = (1, 5)
     threads: int = 1
     seed: int = 0
 
 
 def inspect(request: InspectRequest) -> dict[str, object]:
-    """Inputs, output shapes by batch size, and how far outputs depend on what else is in the batch.
+    """Inputs, where the batch is, output shapes by batch size, and remarks.
 
-    `batch_difference` is the largest difference between an item's outputs alone and in the largest batch, over the
-    outputs' spread. Raises ArtifactError when the file does not load, does not run, or returns NaN or infinity.
+    `batch_difference` is the largest difference between an item's outputs alone and in the largest
+    batch, over the outputs' spread. Raises ArtifactError when the file does not load, does not run, or
+    returns what is no number, and ConfigError for given inputs that do not fit.
     """
     session = RUNTIMES.get(request.runtime)().load(Path(request.artifact), threads=request.threads)
-    items = random_inputs(session.inputs, max(request.batches), seed=request.seed)
-    runs = [{"batch": n, "outputs": _shapes(_run(session, take(items, 0, n), n))} for n in request.batches]
-    together = _run(session, items, max(request.batches))
-    alone = [_run(session, take(items, i, 1), 1) for i in range(max(request.batches))]
+    interface = interface_of(*_declared(session, Path(request.artifact)))
+    few, many = request.batches
+    feed = make_feed(interface, many if interface.axes else 1, given=request.inputs, seed=request.seed)
+    sizes = sorted({min(few, feed.items), feed.items}) if interface.axes else [interface.fixed or 1]
+    runs = {size: _run(session, feed, 0, size, request) for size in sizes}
+    notes = _on_kinds(session)
+    again = None
+    if not request.inputs:
+        other = make_feed(interface, feed.items, seed=request.seed + 1)
+        again = _run(session, other, 0, sizes[-1], request)
+    notes += remark_on_infinities(runs[sizes[-1]], again, call=_call(interface, sizes[-1], request))
     difference = 0.0
-    for name, whole in together.items():
-        if np.issubdtype(whole.dtype, np.floating):
-            single = np.concatenate([one[name] for one in alone])
-            difference = max(difference, float(np.abs(single - whole).max()) / (float(np.std(whole)) or 1.0))
-    answer: dict[str, object] = {
-        "inputs": [asdict(spec) for spec in session.inputs],
-        "runs": runs,
+    if len(sizes) > 1:
+        axes = batch_axes(runs[sizes[0]], runs[sizes[1]], (sizes[0], sizes[1]))
+        notes += [f"output {n!r} has no part for each item of a batch" for n, axis in axes.items() if axis is None]
+        alone = [_run(session, feed, item, 1, request) for item in range(feed.items)]
+        difference = batch_difference(runs[sizes[1]], alone, axes)
+    return {
+        "inputs": [asdict(spec) for spec in interface.inputs],
+        "axes": dict(interface.axes),
+        "fixed": interface.fixed,
+        "runs": [
+            {"batch": size, "outputs": _shapes(outputs), "finite": not infinite(outputs)}
+            for size, outputs in runs.items()
+        ],
         "batch_difference": difference,
+        "notes": notes,
+        **_operators(request),
     }
-    if request.runtime == "onnxruntime":
-        from petra.runtimes.onnx_inspect import count_operators
-
-        answer["operators"] = asdict(count_operators(Path(request.artifact)))
-    return answer
 
 
-def _run(session: Session, inputs: Arrays, batch: int) -> Arrays:
-    outputs = session.run(inputs)
-    for name, array in outputs.items():
-        if array.ndim == 0 or len(array) != batch:
-            raise ArtifactError(
-                f"output {name!r} has shape {array.shape} for a batch of {batch}",
-                hint="the first dimension of every output must be the batch",
-            )
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise ArtifactError(f"output {name!r} contains NaN or infinity on random inputs at batch {batch}")
+def _declared(session: Session, artifact: Path) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
+    """Inputs and outputs, with the names of free sizes where the file has some and the runtime keeps silent."""
+    if artifact.suffix != ".onnx" or all(spec.names for spec in session.inputs):
+        return session.inputs, session.outputs
+    from petra.runtimes.onnx_inspect import with_names
+
+    return with_names(session.inputs, session.outputs, artifact)
+
+
+def _run(session: Session, feed: Feed, start: int, count: int, request: InspectRequest) -> Arrays:
+    try:
+        outputs = session.run(feed.take(start, count))
+    except ArtifactError as error:
+        if not request.inputs:
+            error.hint = GIVE_INPUTS
+        raise
+    if not outputs:
+        raise ArtifactError(f"{request.artifact}: returns nothing", hint="a model needs an output")
+    refuse_nan(outputs, call=_call(feed.interface, count, request), random=not request.inputs)
     return outputs
+
+
+def _call(interface: Interface, count: int, request: InspectRequest) -> str:
+    kind = "the given inputs" if request.inputs else "random inputs"
+    return f"{kind} at batch {count}" if interface.axes else kind
+
+
+def _on_kinds(session: Session) -> list[str]:
+    """Remarks on outputs that are no tensors."""
+    odd = [spec for spec in session.outputs if "(" in spec.dtype]
+    return [f"output {spec.name!r} is {spec.dtype}: judged by the numbers in it" for spec in odd]
 
 
 def _shapes(outputs: Arrays) -> dict[str, list[int]]:
     return {name: list(array.shape) for name, array in outputs.items()}
 
 
-def main() -> None:
-    """Read the request, try the file, write the answer."""
-    data = json.load(sys.stdin)
-    request = InspectRequest(**data | {"batches": tuple(data["batches"])})
-    reply(request.answer, lambda: inspect(request))
+def _operators(request: InspectRequest) -> dict[str, object]:
+    if request.runtime != "onnxruntime":
+        return {}
+    from petra.runtimes.onnx_inspect import count_operators
 
-
-if __name__ == "__main__":
-    main()
+    return {"operators": asdict(count_operators(Path(request.artifact)))}

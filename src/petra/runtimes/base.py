@@ -35,14 +35,33 @@ class Target:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What an artifact declares of one input: a NumPy dtype name, and the shape with None where a size is free.
+    """What an artifact declares of one input or output: a type, and the shape with None where a size is free.
 
-    The first dimension is the batch.
+    The type is NumPy's name of it, "bfloat16" (which travels as float32), "string", or what the file
+    calls it when NumPy has no such thing. `names` are those that the file gives to the sizes, ''
+    where it gives none; () where the runtime does not tell. In what petra exports, the first
+    dimension is the batch.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    names: tuple[str, ...] = ()
+
+
+_NUMBERS = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
+_ARRAYS = {name: name for name in (*_NUMBERS, "float16", "float32", "float64", "complex64", "complex128")}
+_ARRAYS |= {"bfloat16": "float32", "string": "str"}
+
+
+def numpy_type(spec: InputSpec) -> np.dtype:
+    """The type of the arrays that an input is fed with. Raises ArtifactError when it takes none."""
+    if spec.dtype not in _ARRAYS:
+        raise ArtifactError(
+            f"input {spec.name!r} is of type {spec.dtype}, and petra feeds arrays of NumPy's types",
+            hint="let the model take tensors of a common type, and make the others of them inside it",
+        )
+    return np.dtype(_ARRAYS[spec.dtype])
 
 
 class RuntimeUnavailable(PetraError):
@@ -60,6 +79,11 @@ class Session(ABC):
     @abstractmethod
     def inputs(self) -> tuple[InputSpec, ...]:
         """The declared inputs, in the order of `input_names`."""
+
+    @property
+    def outputs(self) -> tuple[InputSpec, ...]:
+        """The declared outputs, () where the artifact does not declare any."""
+        return ()
 
     @abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
@@ -142,10 +166,12 @@ def must_exist(path: Path, suffix: str) -> None:
         raise ArtifactError(f"{path}: no such file", hint=f"give the path of an exported {suffix} file")
 
 
-def does_not_run(runtime: str, names: tuple[str, ...], arrays: list[np.ndarray], error: BaseException) -> ArtifactError:
-    """The error of a session that cannot run on these inputs."""
+def does_not_run(
+    runtime: str, names: tuple[str, ...], arrays: list[np.ndarray], error: BaseException, *, said: str = ""
+) -> ArtifactError:
+    """The error of a session that cannot run on these inputs. `said`: the reason, for one that is better hidden."""
     shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
     return ArtifactError(
-        f"{runtime} cannot run the model on inputs of shapes {shapes}: {first_line(error)}",
+        f"{runtime} cannot run the model on inputs of shapes {shapes}: {said or first_line(error)}",
         hint="do the inputs have the shapes and types the file declares?",
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from petra.runtimes.base import InputSpec
 
 _FLOAT_COMPUTE = (
     *("Conv", "ConvTranspose", "FusedConv", "NhwcFusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Einsum"),
@@ -48,6 +51,23 @@ def count_operators(path: Path) -> Operators:
     integer = sum(n for name, n in running.items() if name in _INTEGER_COMPUTE)
     compute = integer + sum(n for name, n in running.items() if name in _FLOAT_COMPUTE)
     return Operators(_count(onnx.load(str(path), load_external_data=False).graph.node), running, compute, integer)
+
+
+Specs = tuple[InputSpec, ...]
+
+
+def with_names(inputs: Specs, outputs: Specs, path: Path) -> tuple[Specs, Specs]:
+    """Inputs and outputs of an ONNX file, with what it calls their free sizes, which a runtime did not tell."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return _named(inputs, graph.input), _named(outputs, graph.output)
+
+
+def _named(specs: Specs, values: Iterable[Any]) -> Specs:
+    found = {v.name: tuple(size.dim_param for size in v.type.tensor_type.shape.dim) for v in values}
+    fit = {spec.name for spec in specs if len(found.get(spec.name, ())) == len(spec.shape)}
+    return tuple(replace(spec, names=found[spec.name]) if spec.name in fit else spec for spec in specs)
 
 
 def _count(nodes: object) -> dict[str, int]:

@@ -6,15 +6,16 @@ directory, by themselves.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from petra.core.errors import ArtifactError
-from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, files_of, first_line, must_exist
+from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, files_of, must_exist
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,10 +25,26 @@ if TYPE_CHECKING:
 
 # ONNX Runtime's names of element types, where they are not NumPy's.
 _DTYPES = {"float": "float32", "double": "float64"}
+_LOST = ("bfloat16", "float8", "int4", "uint4", "float4", "int2", "uint2")  # come back as no NumPy array
+_REMEDIES = {
+    "external data": "its weights are in a second file, which it finds by name: copy that one beside it",
+    "missing opset": "it does not say which operators it means: its opset_import is empty",
+    "opset": "it asks for operators of another version: convert it with onnx.version_converter",
+    "ir version": "it is newer than this ONNX Runtime: install a newer one, or export it for an older",
+    "not implemented": "this operator does not run on a CPU here: try --runtime openvino",
+    "not_implemented": "this operator does not run on a CPU here: try --runtime openvino",
+    "is not a registered": "it needs operators that come with neither ONNX nor ONNX Runtime",
+}
+_ORIGIN = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .{0,1000}? failed:|/\S*onnxruntime\S*/\S+:\d+ "
+)
 
 
 class OnnxSession(Session):
-    """An ONNX Runtime session with all graph optimisations and a fixed number of threads."""
+    """An ONNX Runtime session with all graph optimisations and a fixed number of threads.
+
+    Sequences and maps among the outputs become arrays: see `flat`.
+    """
 
     def __init__(self, path: Path, *, threads: int) -> None:
         import onnxruntime
@@ -39,49 +56,139 @@ class OnnxSession(Session):
         must_exist(path, OnnxRuntime.suffix)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except _load_errors() as error:
+        except _errors() as error:
+            said = reason(error)
             raise ArtifactError(
-                f"{path}: ONNX Runtime cannot load this file: {first_line(error)}",
-                hint="the file is corrupt or not an ONNX model; export it again",
+                f"{path}: ONNX Runtime cannot load this file: {said}", hint=_remedy(said, str(error))
             ) from error
-        self._inputs = {i.name: i for i in self._session.get_inputs()}
-        self._outputs = [o.name for o in self._session.get_outputs()]
+        self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self._names = tuple(spec.name for spec in self._inputs)
+        self._wanted = [spec.name for spec in self._outputs]
+        self._wide = any(spec.dtype == "bfloat16" for spec in self._inputs)
+        if not self._outputs:
+            raise ArtifactError(f"{path}: it has no outputs", hint="name some when the model is exported")
+        for spec in self._outputs:
+            if spec.dtype.startswith(_LOST):
+                raise ArtifactError(
+                    f"{path}: output {spec.name!r} is {spec.dtype}, which ONNX Runtime cannot hand to NumPy",
+                    hint="end the model with a cast to float32",
+                )
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        return tuple(self._inputs)
+        return self._names
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
-        specs = []
-        for name, value in self._inputs.items():
-            dtype = value.type.removeprefix("tensor(").removesuffix(")")
-            shape = tuple(size if isinstance(size, int) else None for size in value.shape)
-            specs.append(InputSpec(name, _DTYPES.get(dtype, dtype), shape))
-        return tuple(specs)
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[InputSpec, ...]:
+        return self._outputs
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         arrays = self.in_order(inputs)
+        feed = dict(zip(self._names, arrays, strict=True))
         try:
-            values = self._session.run(self._outputs, dict(zip(self._inputs, arrays, strict=True)))
-        except _run_errors() as error:
-            raise does_not_run("ONNX Runtime", self.input_names, arrays, error) from error
-        return dict(zip(self._outputs, values, strict=True))
+            values = self._run_wide(feed) if self._wide else self._session.run(self._wanted, feed)
+        except _errors() as error:
+            raise does_not_run("ONNX Runtime", self._names, arrays, error, said=reason(error)) from error
+        found = dict(zip(self._wanted, values, strict=True))
+        return found if all(isinstance(v, np.ndarray) for v in values) else flat(found)
+
+    def _run_wide(self, feed: Arrays) -> list[object]:
+        """With inputs of a type that NumPy lacks, and float32 stands for."""
+        import ml_dtypes
+        from onnx import TensorProto
+        from onnxruntime import OrtValue
+
+        values = {name: OrtValue.ortvalue_from_numpy(array) for name, array in feed.items()}
+        for spec in self._inputs:
+            if spec.dtype == "bfloat16":
+                bits = feed[spec.name].astype(ml_dtypes.bfloat16).view(np.uint16)
+                values[spec.name] = OrtValue.ortvalue_from_numpy_with_onnx_type(bits, TensorProto.BFLOAT16)
+        return [value.numpy() for value in self._session.run_with_ort_values(self._wanted, values)]
 
 
-def _load_errors() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return (
-        *(state.Fail, state.InvalidArgument, state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile),
-        *(state.NotImplemented, RuntimeError),
+def _spec(value: Any) -> InputSpec:
+    """What a session says of an input or output. An optional tensor is one that is given."""
+    kind: str = value.type
+    kind = kind.removeprefix("optional(").removesuffix(")") if kind.startswith("optional(tensor(") else kind
+    plain = kind.removeprefix("tensor(").removesuffix(")") if kind.startswith("tensor(") else kind
+    return InputSpec(
+        value.name,
+        _DTYPES.get(plain, plain),
+        tuple(size if isinstance(size, int) else None for size in value.shape),
+        tuple(size if isinstance(size, str) else "" for size in value.shape),
     )
 
 
-def _run_errors() -> tuple[type[Exception], ...]:
+def flat(outputs: Mapping[str, object]) -> Arrays:
+    """Outputs as arrays. What a sequence holds is counted through, ``name[0]``; maps become rows of their values.
+
+    A sequence of maps, one for each item, is what scikit-learn's classifiers return: (n, classes) here. An optional
+    output that is absent is left out.
+    """
+    found: Arrays = {}
+    for name, value in outputs.items():
+        if isinstance(value, np.ndarray):
+            found[name] = value
+        elif isinstance(value, dict):
+            found[name] = np.array(list(value.values()))
+        elif (
+            isinstance(value, list)
+            and value
+            and all(isinstance(v, dict) and v.keys() == value[0].keys() for v in value)
+        ):
+            found[name] = np.array([list(v.values()) for v in value])
+        elif isinstance(value, list):
+            found |= flat({f"{name}[{i}]": v for i, v in enumerate(value)})
+        elif value is not None:
+            found[name] = np.array(value)
+    return found
+
+
+def _alike(values: list[object]) -> bool:
+    """Whether all are maps with the same keys, and there are any."""
+    keys = [value.keys() if isinstance(value, dict) else None for value in values]
+    return bool(keys) and keys[0] is not None and all(k == keys[0] for k in keys)
+
+
+def reason(error: BaseException) -> str:
+    """ONNX Runtime's messages begin with where in its sources they were raised; the reason comes after that."""
+    text = " ".join(str(error).split())
+    said = ""
+    while found := _ORIGIN.search(text):
+        said, text = said + text[: found.start()], text[found.end() :]
+        if found[0].startswith("/"):
+            text = _after_signature(text)
+    return (said + text).strip()[:300] or type(error).__name__
+
+
+def _after_signature(text: str) -> str:
+    """What follows the declaration of a C++ function."""
+    depth = 0
+    for where, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if letter == ")" and depth == 0 and text[where + 1 : where + 2] != ":":
+            return text[where + 1 :].strip().removeprefix("const ").strip()
+    return text
+
+
+def _remedy(said: str, whole: str) -> str:
+    for words, remedy in _REMEDIES.items():
+        if words in f"{said} {whole}".lower():
+            return remedy
+    return "the file is corrupt or not an ONNX model; export it again"
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """All that ONNX Runtime raises for a model or for inputs, in loading and running."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (state.Fail, state.InvalidArgument, state.RuntimeException)
+    own = (item for item in vars(state).values() if isinstance(item, type) and issubclass(item, Exception))
+    return (*own, RuntimeError, ValueError, TypeError, MemoryError)
 
 
 class OnnxRuntime(Runtime):

@@ -7,7 +7,7 @@ Models in it (``.xml`` with a ``.bin`` beside it) that come from elsewhere can b
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -49,14 +49,15 @@ class OpenVinoSession(Session):
             self.precision = settings["INFERENCE_PRECISION_HINT"] = "bf16" if _stores_bf16(model) else "f32"
             compiled = core.compile_model(model, "CPU", settings)
             self._inputs = tuple(_spec(port) for port in compiled.inputs)
-            self._outputs = tuple(port.get_any_name() for port in compiled.outputs)
+            self._outputs = tuple(_spec(port) for port in compiled.outputs)
+            self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path}: OpenVINO cannot load this file: {_reason(error)}",
                 hint="export it again if it is corrupt, or for another runtime if OpenVINO lacks an operator",
             ) from error
+        _refuse_text((*self._inputs, *self._outputs), path)
         self._names = tuple(spec.name for spec in self._inputs)
-        self._request = compiled.create_infer_request()
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -66,13 +67,19 @@ class OpenVinoSession(Session):
     def inputs(self) -> tuple[InputSpec, ...]:
         return self._inputs
 
+    @property
+    def outputs(self) -> tuple[InputSpec, ...]:
+        return self._outputs
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         arrays = self.in_order(inputs)
+        feed = [_narrow(a) if s.dtype == _BF16 else a for s, a in zip(self._inputs, arrays, strict=True)]
         try:
-            outputs = self._request.infer(dict(enumerate(arrays)), share_inputs=True)
+            outputs = self._request.infer(dict(enumerate(feed)), share_inputs=True)
         except (RuntimeError, ValueError, TypeError) as error:
             raise does_not_run("OpenVINO", self._names, arrays, error) from error
-        return {name: outputs[i] for i, name in enumerate(self._outputs)}
+        found = zip(self._outputs, (outputs[i] for i in range(len(self._outputs))), strict=True)
+        return {spec.name: _widen(array) if spec.dtype == _BF16 else array for spec, array in found}
 
 
 def _stores_bf16(model: Any) -> bool:
@@ -81,9 +88,42 @@ def _stores_bf16(model: Any) -> bool:
     return any(node.get_element_type().get_type_name() == "bf16" for node in constants)
 
 
+_BF16 = "bfloat16"
+# OpenVINO's names of element types -> ours.
+_DTYPES = {"boolean": "bool", "bf16": _BF16} | {f"f{bits}": f"float{bits}" for bits in (16, 32, 64)}
+_DTYPES |= {f"{k}{bits}": f"{kind}{bits}" for k, kind in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)}
+
+
 def _spec(port: Any) -> InputSpec:
     shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
-    return InputSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, shape)
+    kind = port.get_element_type().get_type_name()
+    return InputSpec(port.get_any_name(), _DTYPES.get(kind, kind), shape)
+
+
+def _refuse_text(specs: Sequence[InputSpec], path: Path) -> None:
+    for spec in specs:
+        if spec.dtype == "string":
+            raise ArtifactError(
+                f"{path}: {spec.name!r} is text, and OpenVINO damages its own memory when it is handed to Python",
+                hint="use --runtime onnxruntime",
+            )
+
+
+def _narrow(array: np.ndarray) -> Any:
+    """float32 as bfloat16, which NumPy lacks."""
+    import ml_dtypes
+    import openvino
+
+    bits = array.astype(ml_dtypes.bfloat16).view(np.uint16)
+    return openvino.Tensor(bits, array.shape, openvino.Type.bf16)
+
+
+def _widen(array: np.ndarray) -> np.ndarray:
+    """What OpenVINO calls float16 and is bfloat16."""
+    import ml_dtypes
+
+    wide: np.ndarray = array.view(ml_dtypes.bfloat16).astype(np.float32)
+    return wide
 
 
 _UNCONVERTED = re.compile(r"-- (\w+)-\d+ with a message:")

@@ -86,7 +86,7 @@ def attempt(architecture: str, pipeline: Pipeline, *, device: str = "cpu") -> Ce
 
 
 def attempt_in_worker(payload: object, note: object, architecture: str, pipeline: Pipeline) -> Cell:
-    """`attempt` as `petra.execute.isolate.Worker` calls it."""
+    """`attempt` as `petra.workers.isolate.Worker` calls it."""
     return attempt(architecture, pipeline)
 
 

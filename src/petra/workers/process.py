@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import functools
 import os
 import select
 import signal
@@ -11,41 +11,52 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 
-from petra.execute.channel import Frames
-from petra.execute.memory import descendants
+from petra.workers.channel import LONGEST_ANSWER, Frames
+from petra.workers.imports import HOME, settle
+from petra.workers.memory import descendants
+from petra.workers.worker_main import THREAD_VARIABLES
 
 TICK_S = 0.1
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # Sets of strings have one order in all workers, so that what they compute does not depend on which one it was. Threads
 # that wait at a barrier sleep: spinning ones make training up to ten times slower as soon as the cores are shared.
 _BEHAVIOUR = {"PYTHONHASHSEED": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from petra.execute.worker_main import main; main()"
+# Arguments: two pipes, the parent, the threads of a call, where petra is, and where to import from
+# (none: where Python itself would).
+_BOOT = (
+    "import sys; sys.path[:] = sys.argv[6:] or sys.path; "
+    "sys.argv[5] in sys.path or sys.path.insert(0, sys.argv[5]); "
+    "from petra.workers.worker_main import main; main()"
+)
 
 
 class Process:
-    """One launched process and the pipes to it."""
+    """One launched process and the pipes to it. `alone` is explained in `petra.workers.isolate.Worker`."""
 
-    def __init__(self, log: Path, threads: int) -> None:
-        self.frames = Frames()
+    def __init__(self, log: Path, threads: int, *, alone: bool = False) -> None:
+        self.frames = Frames(LONGEST_ANSWER)
         child_read, write_fd = os.pipe()
         read_fd, child_write = os.pipe()
         os.set_blocking(write_fd, False)
         # File objects, so that a forgotten worker is closed with them, reads the end of its input, and exits.
         self._reader = os.fdopen(read_fd, "rb", buffering=0)
         self._writer = os.fdopen(write_fd, "wb", buffering=0)
-        command = [sys.executable, "-u", "-X", "faulthandler", "-c", _BOOT, str(child_read), str(child_write)]
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **_BEHAVIOUR}
+        command = [sys.executable, "-uP", "-X", "faulthandler", "-c", _BOOT, str(child_read), str(child_write)]
+        command += [str(os.getpid()), str(threads), HOME, *([] if alone else sys.path)]
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
+        environment |= {} if alone else _BEHAVIOUR
+        settle(environment)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
 
             def launch() -> subprocess.Popen[bytes]:
                 return subprocess.Popen(
-                    [*command, str(os.getpid()), *sys.path],
+                    command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -55,11 +66,17 @@ class Process:
                 )
 
             try:
-                self._popen = _launcher(os.getpid()).submit(launch).result()
+                self._popen = _launcher().launch(launch)
             finally:
                 os.close(child_read)
                 os.close(child_write)
-        self.watched = psutil.Process(self._popen.pid)
+        self._leader = psutil.Process(self._popen.pid)
+        self.watched = self._leader  # whose memory counts
+
+    def watch(self, pid: int) -> None:
+        """Count the memory of this descendant, which does the call, and of those below it."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.watched = psutil.Process(pid)
 
     def alive(self) -> bool:
         """Whether it has not ended; reaps it when it has.
@@ -69,7 +86,7 @@ class Process:
         if self._popen.poll() is not None:
             return False
         try:
-            return bool(self.watched.status() != psutil.STATUS_ZOMBIE)
+            return bool(self._leader.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 
@@ -113,7 +130,7 @@ class Process:
             self._popen.send_signal(signal.SIGSTOP)
         family: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
-            family = descendants(self.watched)
+            family = descendants(self._leader)
         self._popen.send_signal(number)
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -125,17 +142,74 @@ class Process:
     def dispose(self) -> None:
         """Reap the process and close the pipes."""
         self.wait()
+        _launcher().guard.forget(self._popen.pid)
         self._reader.close()
         self._writer.close()
 
 
-@functools.cache
-def _launcher(pid: int) -> ThreadPoolExecutor:
-    """The thread that launches all workers of the process `pid`.
+class _Guard:
+    """The process that outlives this one, to kill what it started, however it ends.
 
-    The kernel kills a worker when the *thread* that launched it ends, so that must be one that lives as long as we do.
+    The kernel ends a worker with its parent, but not what the worker started; and not all kernels
+    do even that.
     """
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="petra-launcher")
+
+    def __init__(self) -> None:
+        self._popen = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard_main.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is not for it
+        )
+        atexit.register(self._dismiss)
+
+    def watch(self, group: int) -> None:
+        self._tell(f"+{group}")
+
+    def forget(self, group: int) -> None:
+        self._tell(f"-{group}")
+
+    def _dismiss(self) -> None:
+        """End its input, and with it the guard, unless forks of this process hold that open."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(1.0)
+
+    def _tell(self, line: str) -> None:
+        assert self._popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # somebody killed it: it is a second line of defence
+            os.write(self._popen.stdin.fileno(), f"{line}\n".encode())
+
+
+class _Launcher:
+    """The thread that launches all workers of a process, and their guard.
+
+    The kernel kills a worker when the *thread* that launched it ends, so that must be one that
+    lives as long as we do.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="petra-launcher")
+        self.guard = _Guard()
+
+    def launch(self, start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+        popen = self._thread.submit(start).result()
+        self.guard.watch(popen.pid)
+        return popen
+
+
+_launchers: dict[int, _Launcher] = {}
+_launching = threading.Lock()
+
+
+def _launcher() -> _Launcher:
+    """This process's own: a fork inherits no threads."""
+    with _launching:
+        if os.getpid() not in _launchers:
+            _launchers[os.getpid()] = _Launcher()
+        return _launchers[os.getpid()]
 
 
 class Clock:

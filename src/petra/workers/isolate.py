@@ -1,4 +1,4 @@
-"""A process to run dangerous work in: kept warm between calls, watched, killed at its limits, replaced when it dies."""
+"""A process to run dangerous work in: kept warm, forked for every call, watched, killed at its limits, replaced."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from petra.core.errors import PetraError
-from petra.execute.channel import pack, unpack
-from petra.execute.failures import (
+from petra.workers.channel import pack
+from petra.workers.failures import (
     MemoryLimitExceeded,
     NotSendable,
     TimeLimitExceeded,
+    Unreadable,
     WorkerDied,
     WorkerError,
     WorkerFailure,
 )
-from petra.execute.memory import tree_mb
-from petra.execute.process import TICK_S, Clock, Process
+from petra.workers.memory import tree_mb
+from petra.workers.message import decode
+from petra.workers.process import TICK_S, Clock, Process
 
 __all__ = [
     "MemoryLimitExceeded",
     "NotSendable",
     "TimeLimitExceeded",
+    "Unreadable",
     "Worker",
     "WorkerDied",
     "WorkerError",
@@ -43,32 +46,43 @@ START_LIMIT_S = 600.0  # for importing libraries and unpickling the payload
 class Worker:
     """One warm worker process. It needs no ``__main__`` guard: nothing of the caller's script is run again.
 
+    Every call is made in a fork of it, and with the fork ends all that the call did to its process, the processes it
+    left behind included: the next call finds memory as the payload was unpickled. Where forks would share more than
+    memory (a model on a GPU, open files), every call has a process launched for it.
+
     Functions, arguments and payload travel by cloudpickle, so live models and what was defined in a notebook or script
-    reach it. Its output goes to `log`; numerical libraries in it use `threads` threads. It dies with this process,
-    however that dies, and leaves Ctrl-C to it. One call at a time; `suspend`, `resume` and `close` may come from any
-    thread.
+    reach it; notes, results and errors come back as records (see `message.py`). Its output goes to `log`; PyTorch in it
+    uses `threads` threads. It dies with this process, however that dies, with all that it started itself, and leaves
+    Ctrl-C to it. One call at a time; `suspend`, `resume` and `close` may come from any thread.
+
+    It imports from where this process does. One that is `alone` imports what is installed and nothing
+    else, and its threads wait as those of any program do: so are files looked at and timed.
     """
 
-    def __init__(self, log: Path, *, threads: int) -> None:
+    def __init__(self, log: Path, *, threads: int, alone: bool = False) -> None:
         self.log = log
         self.threads = threads
+        self.alone = alone
         self.peak_memory_mb = 0.0  # of the latest call
         self.last_note: object = None  # of the latest call
         self._payload = b""
         self._process: Process | None = None
         self._ready = False
+        self._forks = False
         self._closed = False
         self._busy = threading.Lock()
         self._state = threading.RLock()
         self._clock = Clock()
 
-    def start(self, payload: object) -> None:
+    def start(self, payload: object, prepare: Callable[[Any], None] | None = None) -> None:
         """Pickle the payload, launch the process and send it. Later processes get the same bytes.
 
-        Returns while the process is still unpickling; if that fails, the first `call` raises it. Raises NotSendable.
+        ``prepare(payload)`` is run once there: it loads and warms up what every call would have to. It must not start
+        threads. Returns while the process is still unpickling; if that fails, the first `call` raises it. Raises
+        NotSendable.
         """
         with self._exclusively():
-            self._payload = _packed(payload, "the model, the data or something they hold")
+            self._payload = _packed((payload, prepare), "the model, the data or something they hold")
             self._kill()
             self._launch()
 
@@ -82,10 +96,11 @@ class Worker:
     ) -> R:
         """``function(payload, note, *args)`` in the worker. What it passes to ``note`` goes to `on_note` here, at once.
 
-        A PetraError raised there is raised here. Anything else that can happen is a WorkerError: WorkerFailure (another
-        exception), WorkerDied (segfault, abort, exit, killed), TimeLimitExceeded, MemoryLimitExceeded. Memory is what
-        the process and its descendants have resident, looked at ten times a second. Launching a process, which follows
-        a death, counts against neither limit.
+        One of petra's errors raised there is raised here. Anything else that can happen is a WorkerError: WorkerFailure
+        (another exception), WorkerDied (segfault, abort, exit, killed), TimeLimitExceeded, MemoryLimitExceeded,
+        Unreadable (it returned something else than records). Memory is what the call's process and its descendants have
+        resident, looked at ten times a second. Launching a process, which follows a death, counts against neither
+        limit. A fork costs some 20 ms.
         """
         with self._exclusively():
             if not self._payload:
@@ -98,7 +113,7 @@ class Worker:
                 self._send(message)
                 kind, value, peak = self._answer(time_limit_s, memory_limit_mb, on_note)
                 self.peak_memory_mb = max(self.peak_memory_mb, peak)
-                reusable = not isinstance(value, WorkerFailure)
+                reusable = self._forks
                 if kind == "error":
                     raise self._completed(value)
                 result: R = value
@@ -163,13 +178,13 @@ class Worker:
             answer = self._answer(START_LIMIT_S, None, None)
             if answer[0] == "error":
                 raise self._completed(answer[1])
-            self._ready = True
+            self._ready, self._forks = True, answer[1]
 
     def _launch(self) -> None:
         with self._state:
             if self._closed:
                 raise self._died(-signal.SIGKILL)
-            self._process = Process(self.log, self.threads)
+            self._process = Process(self.log, self.threads, alone=self.alone)
             if not self._clock.running:
                 self._process.signal_all(signal.SIGSTOP)
         self._ready = False
@@ -196,12 +211,15 @@ class Worker:
         while True:
             alive = process.read(TICK_S)
             while (frame := process.frames.take()) is not None:
-                message = unpack(frame)
-                if message[0] != "note":
+                message = decode(frame)
+                if message[0] == "began":
+                    process.watch(message[1])
+                elif message[0] == "note":
+                    self.last_note = message[1]
+                    if on_note:
+                        on_note(message[1])
+                else:
                     return message
-                self.last_note = message[1]
-                if on_note:
-                    on_note(message[1])
             if not alive:
                 raise self._died(process.wait())
             if time_limit_s is not None and self._clock.seconds() - began > time_limit_s:

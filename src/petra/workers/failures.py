@@ -20,8 +20,7 @@ class WorkerError(PetraError):
 class WorkerFailure(WorkerError):
     """The function raised something that is not a PetraError: a bug, or an exception of a library.
 
-    `kind` is the exception's type, `traceback` its text. The worker is replaced before the next call, because nobody
-    knows what such an exception leaves behind.
+    `kind` is the exception's type, `traceback` its text.
     """
 
     def __init__(self, kind: str, text: str, traceback: str) -> None:
@@ -60,6 +59,10 @@ class MemoryLimitExceeded(WorkerError):
             peak_memory_mb=peak_memory_mb,
         )
         self.limit_mb = limit_mb
+
+
+class Unreadable(WorkerError):
+    """The worker sent what is no plain record, or nothing that can be read at all."""
 
 
 class NotSendable(PetraError):

@@ -1,0 +1,268 @@
+"""The measuring process: what it imports, what it may use, and when it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import foreign
+import numpy as np
+import psutil
+import pytest
+
+import petra
+from petra.core.errors import ArtifactError
+from petra.measure.bench_main import Request
+from petra.measure.client import BenchDied, alone, run_bench
+from petra.measure.inspect_main import InspectRequest, inspect
+from petra.runtimes.base import Arrays, Session
+from petra.runtimes.onnxruntime import OnnxRuntime, OnnxSession
+from petra.runtimes.table import RUNTIMES
+from petra.testing.studies import write_onnx
+from petra.workers.failures import MemoryLimitExceeded, TimeLimitExceeded
+
+SOURCE = str(Path(petra.__file__).parents[1])
+CLI = "from petra.cli.main import main; main()"  # what the installed script holds
+
+
+def console(place: Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """The `petra` command as it is installed: a script in a directory of its own, run from `place`."""
+    script = place.parent / "bin" / "petra"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(CLI)
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": SOURCE} | environment,
+    )
+
+
+def run_to_the_end(artifact: Path, **limits: float) -> None:
+    request = InspectRequest("onnxruntime", str(artifact))
+    alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)  # type: ignore[arg-type]
+
+
+# ---- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_endless_file_is_given_up(tmp_path: Path) -> None:
+    path = foreign.write(tmp_path / "endless.onnx", foreign.endless())
+    with pytest.raises(TimeLimitExceeded, match=r"endless\.onnx: not finished after 2 s"):
+        run_to_the_end(path, time_limit_s=2.0)
+
+
+def test_a_file_that_wants_all_memory_is_given_up(tmp_path: Path) -> None:
+    path = foreign.write(tmp_path / "bomb.onnx", foreign.bomb())
+    with pytest.raises(MemoryLimitExceeded, match=r"bomb\.onnx: used \d+ MB of memory, 600 MB allowed"):
+        run_to_the_end(path, memory_limit_mb=600.0, time_limit_s=60.0)
+
+
+def test_limits_hold_for_artifacts_of_a_study_too(tmp_path: Path) -> None:
+    path = foreign.write(tmp_path / "endless.onnx", foreign.endless())
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "x.npy", np.ones((2, 4), np.float32))
+    request = Request("onnxruntime", str(path), str(tmp_path / "data"))
+    with pytest.raises(TimeLimitExceeded):
+        run_bench(request, time_limit_s=1.5, memory_limit_mb=2000.0)
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_the_command_says_that_a_file_was_given_up(tmp_path: Path, command: str) -> None:
+    foreign.write(tmp_path / "endless.onnx", foreign.endless())
+    out, err = console(tmp_path, command, "endless.onnx", "--time-limit", "2 s").communicate(timeout=60)
+    assert out == ""
+    assert (
+        err
+        == "error: endless.onnx: not finished after 2 s\n  it is slow, or never ends; --time-limit gives it longer\n"
+    )
+
+
+# ---- the end ---------------------------------------------------------------------------------------------------------
+
+
+def measuring(parent: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that try the file for `parent`, once one of them is busy."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        family = psutil.Process(parent.pid).children(recursive=True)
+        busy = [p for p in family if p.cpu_times().user > 1.5]
+        if busy:
+            return family
+        time.sleep(0.1)
+    raise AssertionError("nothing was measured")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_measuring_ends_with_the_command(tmp_path: Path, command: str, number: signal.Signals) -> None:
+    foreign.write(tmp_path / "endless.onnx", foreign.endless())
+    running = console(tmp_path, command, "endless.onnx")
+    family = measuring(running)
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode != 0
+    assert "Traceback" not in err
+    _, left = psutil.wait_procs(family, timeout=20)
+    assert not [p for p in left if p.status() != psutil.STATUS_ZOMBIE]
+
+
+class Crash(OnnxRuntime):
+    """A runtime that takes its process with it."""
+
+    name = "test.crash"
+
+    def load(self, path: Path, *, threads: int) -> Session:
+        print("about to fall over", file=sys.stderr, flush=True)
+        os.abort()
+
+
+class Broken(OnnxRuntime):
+    name = "test.broken"
+
+    def load(self, path: Path, *, threads: int) -> Session:
+        raise KeyError("nobody expected this\nat all")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "said"),
+    [
+        (Crash, "was ended by SIGABRT: about to fall over"),
+        (Broken, "KeyError: 'nobody expected"),
+    ],
+)
+def test_what_kills_the_process_is_one_message(tmp_path: Path, runtime: type[OnnxRuntime], said: str) -> None:
+    path = write_onnx(tmp_path / "m.onnx", hidden=4)
+    np.save(tmp_path / "input.npy", np.ones((1, 8), np.float32))
+    RUNTIMES.register(runtime.name, runtime)
+    try:
+        with pytest.raises(BenchDied) as caught:
+            run_bench(Request(runtime.name, str(path), str(tmp_path)))
+    finally:
+        RUNTIMES.forget(runtime.name)
+    assert str(path) in caught.value.message
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+# ---- runtimes of other people's --------------------------------------------------------------------------------------
+
+
+class Doubling(OnnxRuntime):
+    name = "test.doubling"
+
+    def load(self, path: Path, *, threads: int) -> Session:
+        return _Doubled(path, threads=threads)
+
+
+class _Doubled(OnnxSession):
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        return {name: 2 * array for name, array in super().run(inputs).items()}
+
+
+def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", hidden=4)
+    (tmp_path / "data").mkdir()
+    x = np.ones((3, 8), np.float32)
+    np.save(tmp_path / "data" / "input.npy", x)
+    request = Request(Doubling.name, str(path), str(tmp_path / "data"), predictions=str(tmp_path / "p.npy"))
+    RUNTIMES.register(Doubling.name, Doubling)
+    try:
+        assert run_bench(request)["memory_mb"].mean >= 0
+    finally:
+        RUNTIMES.forget(Doubling.name)
+    expected = 2 * OnnxSession(path, threads=1).run({"input": x})["output"]
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, rtol=1e-6)
+
+
+def test_a_refusal_keeps_its_kind(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no such file"):
+        run_to_the_end(tmp_path / "none.onnx")
+
+
+# ---- imports ---------------------------------------------------------------------------------------------------------
+
+HOSTILE = (
+    *("numpy", "json", "onnxruntime", "onnx", "torch", "openvino", "psutil", "cloudpickle", "typer", "yaml", "pandas"),
+    *("sitecustomize", "usercustomize", "site", "ml_dtypes", "logging", "multiprocessing", "ctypes", "petra", "runpy"),
+    *("pydantic", "sqlalchemy", "rich", "zipfile", "selectors", "encodings", "plotly", "safetensors", "sklearn"),
+)
+
+
+def bundle(place: Path) -> Path:
+    """A directory with a model and modules of well-known names, each of which leaves its name behind when it runs."""
+    canary = place / "canary"
+    place.mkdir()
+    for name in HOSTILE:
+        code = f"open({str(canary)!r}, 'a').write(__name__ + chr(10))\nraise SystemExit('ran ' + __name__)\n"
+        (place / f"{name}.py").write_text(code)
+        (place / name).mkdir()
+        (place / name / "__init__.py").write_text(code)
+    (place / "x.pth").write_text(f"import os; os.system('touch {canary}')\n")
+    write_onnx(place / "model.onnx", hidden=4)
+    return canary
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "model.onnx"),
+        ("bench", "model.onnx", "--throughput-batch", "2"),
+        ("verify", "model.onnx", "--runtime", "openvino"),
+        ("doctor",),
+        ("methods",),
+        ("show", "study"),
+        ("report", "study"),
+        ("export", "study"),
+        ("verify", "model.pt2"),
+    ],
+)
+def test_no_command_imports_from_the_working_directory(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    place = tmp_path / "bundle"
+    canary = bundle(place)
+    if "study" in arguments:
+        from petra.testing.studies import toy_study
+
+        toy_study(place / "study", trials=5)
+    if "model.pt2" in arguments:
+        (place / "model.pt2").write_bytes(b"no archive")
+    running = console(place, *arguments)
+    _, err = running.communicate(timeout=200)
+    assert not canary.exists(), canary.read_text()
+    assert running.returncode == (2 if "model.pt2" in arguments else 0), err
+
+
+@pytest.mark.parametrize("path", ["", "{source}::", "{source}:.", "{source}:{place}"])
+def test_a_program_that_stands_there_does_not_measure_from_there(tmp_path: Path, path: str) -> None:
+    """A notebook itself imports from its directory; the process that tries a file does not."""
+    place = tmp_path / "bundle"
+    canary = bundle(place)
+    code = """
+import os, sys
+from pathlib import Path
+import petra.measure.client, petra.measure.inspect_main, petra.report.bundle
+from petra.cli.artifact import inspect_file
+
+place, os.environ["PYTHONPATH"] = sys.argv[1:]
+os.chdir(place)
+sys.path.insert(0, "")
+print(inspect_file(Path("model.onnx"), None)["torch_loaded"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(place), path.format(source=SOURCE, place=place)],
+        env=os.environ | {"PYTHONPATH": SOURCE},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert not canary.exists(), canary.read_text()
+    assert done.stdout == "False\n", done.stderr
