@@ -69,7 +69,7 @@ class Study:
             listener = listener or Silent()
             for name, reason in self.left_out.items():
                 listener.message(f"searching without {name}: {reason}")
-            make_executor = executor or partial(self._local_executor, problem, mark)
+            make_executor = executor or partial(self._local_executor, problem, mark, store)
             Session(self.config, store, problem, make_executor, listener).search()
         return self
 
@@ -122,14 +122,15 @@ class Study:
                 hint="give the same model and data, or another workdir",
             )
 
-    def _local_executor(self, problem: Problem, mark: str) -> Executor:
+    def _local_executor(self, problem: Problem, mark: str, store: Store) -> Executor:
         return LocalExecutor(
-            self._payload(mark),
+            replace(self._payload(mark), stages=tuple(problem.space.cards)),
             limits=self._limits(),
             constraints=problem.constraints,
             host=str(describe_host()["id"]),
             workers=self.config.limits.workers,
             threads=self._build_threads(),
+            held=store.check_held,
         )
 
     def _payload(self, mark: str) -> BuildPayload:
