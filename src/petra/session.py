@@ -17,7 +17,7 @@ from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
 from petra.problem import search_options
-from petra.progress import Clock, Listener, Unfailing
+from petra.progress import Clock, Listener
 from petra.report.front import Front
 from petra.search.base import Problem, Searcher
 from petra.search.table import make_searcher
@@ -51,12 +51,12 @@ class BaselineError(PetraError):
 
 
 class Session:
-    """One run of a study by one process; `store` is open for writing."""
+    """One run of a study by one process; `store` is open for writing, `listener` does not fail."""
 
     def __init__(
         self, config: StudyConfig, store: Store, problem: Problem, executor: Callable[[], Executor], listener: Listener
     ) -> None:
-        self.config, self.store, self.problem, self.listener = config, store, problem, Unfailing(listener)
+        self.config, self.store, self.problem, self.listener = config, store, problem, listener
         self.make_executor = executor
         self.finished = {trial.number: trial for trial in store.trials()}
         self.generation = 0

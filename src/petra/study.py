@@ -22,7 +22,7 @@ from petra.execute.local import LocalExecutor
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
-from petra.progress import Listener, Silent
+from petra.progress import Listener, Silent, Unfailing
 from petra.report.front import Front
 from petra.runtimes.base import Target
 from petra.runtimes.table import RUNTIMES
@@ -66,7 +66,7 @@ class Study:
         """
         with Store.open(self.directory, write=True) as store:
             problem, mark = self._prepare(store)
-            listener = listener or Silent()
+            listener = Unfailing(listener or Silent())
             for name, reason in self.left_out.items():
                 listener.message(f"searching without {name}: {reason}")
             make_executor = executor or partial(self._local_executor, problem, mark, store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import signal
 import threading
 import time
@@ -247,7 +246,7 @@ class Worker:
 def _packed(message: object, what: str) -> bytes:
     try:
         return pack(message)
-    except (pickle.PicklingError, TypeError, AttributeError, RecursionError, RuntimeError, ValueError) as error:
+    except Exception as error:
         raise NotSendable(
             f"{what} cannot be sent to a worker process: {type(error).__name__}: {error}",
             hint="models and data must be picklable: no open files, locks or generators in them",
