@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,3 +73,36 @@ class Silent:
     def finished(self, trial: Trial, clock: Clock) -> None: ...
 
     def message(self, text: str) -> None: ...
+
+
+class Unfailing:
+    """Passes events on to a listener that may be broken: the first thing that goes wrong in it is said, once.
+
+    Ctrl-C still gets through.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._said = threading.Event()
+
+    def started(self, baseline: Trial, clock: Clock) -> None:
+        self._pass_on(lambda: self._listener.started(baseline, clock))
+
+    def stage(self, proposal: Proposal, note: object) -> None:
+        self._pass_on(lambda: self._listener.stage(proposal, note))
+
+    def finished(self, trial: Trial, clock: Clock) -> None:
+        self._pass_on(lambda: self._listener.finished(trial, clock))
+
+    def message(self, text: str) -> None:
+        self._pass_on(lambda: self._listener.message(text))
+
+    def _pass_on(self, event: Callable[[], None]) -> None:
+        try:
+            event()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it only watches: the study does not depend on it
+            if not self._said.is_set():
+                self._said.set()
+                with contextlib.suppress(Exception):  # what its text is, and where it goes, may be as broken
+                    kind = type(self._listener).__name__
+                    sys.stderr.write(f"petra: the listener {kind} failed: {type(error).__name__}: {error}"[:500] + "\n")

@@ -11,31 +11,47 @@ from dataclasses import replace
 
 from petra.config import StudyConfig
 from petra.core.errors import PetraError, StoreError
+from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, violation
 from petra.core.pipeline import Pipeline
-from petra.core.trial import Origin, Proposal, Trial, TrialStatus
+from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
 from petra.problem import search_options
 from petra.progress import Clock, Listener
 from petra.report.front import Front
 from petra.search.base import Problem, Searcher
 from petra.search.table import make_searcher
+from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
+from petra.workers.failures import MemoryLimitExceeded
+
+UNCONFIRMED = "unconfirmed"  # the note with members of the front that could not be measured again, and why
+# What to do when the untouched model fails in a step of its trial; other steps say it themselves.
+_REMEDIES = {
+    "start": "correct what the model or the data do when they are unpickled; the worker's log has all of it",
+    "export": "replace the operator, choose another runtime (target.runtime), or see `petra doctor`",
+    "measure": "choose another runtime (target.runtime), or see `petra doctor`",
+    "compare": "choose another runtime (target.runtime): this one does not compute what PyTorch does",
+    "score": "correct the task's `score`: it must return a finite Measurement for the untouched model",
+    "record": "correct what the task, the runtime or the executor returns",
+}
 
 
 class BaselineError(PetraError):
-    """The untouched model cannot be exported, run or verified on the target, so nothing can be compared with it."""
+    """The untouched model cannot be exported, run, verified or judged on the target: nothing compares with it."""
 
     def __init__(self, trial: Trial) -> None:
-        reason = f"{trial.failure.stage}: {trial.failure.message}" if trial.failure else trial.status
-        super().__init__(
-            f"the untouched model fails on the target: {reason}",
-            hint="replace the operator, choose another runtime (target.runtime), or see `petra doctor`",
-        )
+        failure = trial.failure or Failure("start", "unknown", trial.status)
+        hint = _REMEDIES.get(failure.stage, "")
+        if trial.status is TrialStatus.TIMED_OUT:
+            hint = "allow a trial more time (limits.trial_time)"
+        elif failure.kind == MemoryLimitExceeded.__name__:
+            hint = "allow a trial more memory (limits.trial_memory)"
+        super().__init__(f"the untouched model fails on the target: {failure.stage}: {failure.message}", hint=hint)
 
 
 class Session:
-    """One run of a study by one process; `store` is open for writing."""
+    """One run of a study by one process; `store` is open for writing, `listener` does not fail."""
 
     def __init__(
         self, config: StudyConfig, store: Store, problem: Problem, executor: Callable[[], Executor], listener: Listener
@@ -94,9 +110,9 @@ class Session:
                     break
                 searcher.tell(told)
                 self.generation += 1
-            self.store.set_note("stop_reason", reason)
             self.listener.message(f"stopped: {reason}")
             self._confirm(executor)
+        self.store.set_note("stop_reason", reason)  # last of all: it says that nothing is left to do
 
     def _searcher(self, baseline: Trial) -> Searcher:
         name, options = search_options(self.config)
@@ -108,6 +124,7 @@ class Session:
             self.listener.message("measuring the untouched model")
             proposal = Proposal(0, Pipeline(), Origin("baseline"))
             trial, facts = executor.baseline(proposal, on_note=self.listener.stage)
+            trial = self._storable(trial)
             if not trial.measured:
                 raise BaselineError(trial)
             for name, fact in facts.items():
@@ -128,6 +145,7 @@ class Session:
         if budget is not None:
             missing = [p for p in missing if p.number <= budget]
         for trial in executor.run(missing, remaining=self.remaining, on_note=self.listener.stage):
+            trial = self._storable(trial)
             self._keep(replace(trial, finished_at=self.store.elapsed()))
             self.listener.finished(trial, self.clock())
         return [self.finished[p.number] for p in generation if p.number in self.finished]
@@ -136,8 +154,26 @@ class Session:
         self.store.add(trial)
         self.finished[trial.number] = trial
 
+    def _storable(self, trial: Trial) -> Trial:
+        """The trial, or a failed one that says what about it cannot be kept, or compared with others."""
+        try:
+            trial_row(trial)
+            measurement_rows(trial.number, "val", trial.metrics)
+            wanted = [o.metric for o in self.problem.objectives] + [c.metric for c in self.problem.constraints]
+            missing = [name for name in wanted if trial.measured and name not in trial.metrics]
+            if not missing:
+                return trial
+            text = f"it has no {', '.join(missing)}"
+        except (StoreError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            text = error.message if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+        failure = Failure("record", "StoreError", f"the result cannot be kept: {text}")
+        return Trial(trial.number, trial.pipeline, TrialStatus.FAILED, trial.origin, failure=failure)
+
     def _confirm(self, executor: Executor) -> None:
-        """Read the test split, once, for the members of the final front that have not been confirmed before."""
+        """Read the test split, once, for the members of the final front that have not been confirmed before.
+
+        One that cannot be does not keep the others from it: it is noted with its reason.
+        """
         front = Front.of(
             list(self.finished.values()), self.problem.objectives, self.problem.constraints, self.store.directory
         )
@@ -145,7 +181,29 @@ class Session:
         todo = [trial for trial in members.values() if not trial.test]
         if todo:
             self.listener.message(f"confirming {len(todo)} models on the test split")
+        unconfirmed: dict[str, str] = {}
         for trial in todo:
-            metrics = executor.confirm(trial)
+            metrics, reason = self._confirmation(executor, trial)
+            if reason:
+                unconfirmed[str(trial.number)] = reason
+                self.listener.message(f"trial {trial.number} is not confirmed: {reason}")
+                continue
             self.store.set_test(trial.number, metrics)
             self.finished[trial.number] = replace(trial, test=metrics)
+        if unconfirmed or self.store.note(UNCONFIRMED):
+            self.store.set_note(UNCONFIRMED, unconfirmed)
+
+    def _confirmation(self, executor: Executor, trial: Trial) -> tuple[dict[str, Measurement], str]:
+        """Measurements on the test split, or why there are none."""
+        try:
+            metrics = executor.confirm(trial)
+        except StoreError:
+            raise  # the directory, not the model
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this model's
+            text = error.message if isinstance(error, PetraError) else f"{type(error).__name__}: {error}"
+            return {}, text[:2000]
+        try:
+            measurement_rows(trial.number, "test", metrics)
+        except (StoreError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            return {}, f"the result cannot be kept: {error}"[:2000]
+        return metrics, "" if "quality" in metrics else "it has no quality"

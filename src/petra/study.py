@@ -22,7 +22,7 @@ from petra.execute.local import LocalExecutor
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
-from petra.progress import Listener, Silent
+from petra.progress import Listener, Silent, Unfailing
 from petra.report.front import Front
 from petra.runtimes.base import Target
 from petra.runtimes.table import RUNTIMES
@@ -66,10 +66,10 @@ class Study:
         """
         with Store.open(self.directory, write=True) as store:
             problem, mark = self._prepare(store)
-            listener = listener or Silent()
+            listener = Unfailing(listener or Silent())
             for name, reason in self.left_out.items():
                 listener.message(f"searching without {name}: {reason}")
-            make_executor = executor or partial(self._local_executor, problem, mark)
+            make_executor = executor or partial(self._local_executor, problem, mark, store)
             Session(self.config, store, problem, make_executor, listener).search()
         return self
 
@@ -122,14 +122,15 @@ class Study:
                 hint="give the same model and data, or another workdir",
             )
 
-    def _local_executor(self, problem: Problem, mark: str) -> Executor:
+    def _local_executor(self, problem: Problem, mark: str, store: Store) -> Executor:
         return LocalExecutor(
-            self._payload(mark),
+            replace(self._payload(mark), stages=tuple(problem.space.cards)),
             limits=self._limits(),
             constraints=problem.constraints,
             host=str(describe_host()["id"]),
             workers=self.config.limits.workers,
             threads=self._build_threads(),
+            held=store.check_held,
         )
 
     def _payload(self, mark: str) -> BuildPayload:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import numpy as np
-import torch
+from typing import Any
 
 from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
-from petra.execute.build import BuildPayload, Note, compressed, save_reference
+from petra.execute.build import BuildPayload, Note, compressed, prepare, save_reference
 from petra.execute.evaluate import Limits
+from petra.execute.judge import Judged, judge, targets_file, write_data
 from petra.measure.bench_main import Request
-from petra.measure.client import run_bench, write_split
+from petra.measure.client import run_bench
 from petra.methods.table import STAGES
 from petra.runtimes.table import RUNTIMES
-from petra.runtimes.verify import compare
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.workers.isolate import Worker
 
@@ -60,33 +58,29 @@ def compare_runtimes(
         RUNTIMES.get(name)
     with TemporaryDirectory(prefix="petra-across-") as scratch:
         work = Path(scratch)
-        targets = write_split(payload.task.val, work / "data")
         with Worker(work / "worker.log", threads=threads) as worker:
-            worker.start(payload)
-            exported = worker.call(
-                export_everywhere,
-                pipeline,
-                tuple(runtimes),
-                place,
-                work,
-                time_limit_s=limits.time_s,
-                memory_limit_mb=limits.memory_mb,
-                on_note=note,
-            )
-        rows: list[OnRuntime] = []
-        for name, files in exported.items():
-            note(("stage", len(pipeline) + 1, f"measure on {name}"))
-            if isinstance(files, PetraError):
-                rows.append(OnRuntime(name, failure=files.message))
-                continue
-            row = OnRuntime(name, tuple(Path(file) for file in files))
-            first = next((r for r in rows if not r.failure), row)
-            try:
-                metrics, parity = _judge(payload, pipeline, row, first, work, targets, host, limits)
-                rows.append(replace(row, metrics=metrics, parity=parity))
-            except PetraError as error:
-                rows.append(replace(row, failure=error.message))
-        return rows
+            worker.start(payload, prepare)
+
+            def run(function: Callable[..., Any], *args: object) -> Any:
+                limit_s, limit_mb = limits.time_s, limits.memory_mb
+                return worker.call(function, *args, time_limit_s=limit_s, memory_limit_mb=limit_mb, on_note=note)
+
+            run(write_data, "val", work)
+            exported = run(export_everywhere, pipeline, tuple(runtimes), place, work)
+            rows: list[OnRuntime] = []
+            for name, files in exported.items():
+                note(("stage", len(pipeline) + 1, f"measure on {name}"))
+                if isinstance(files, PetraError):
+                    rows.append(OnRuntime(name, failure=files.message))
+                    continue
+                row = OnRuntime(name, tuple(Path(file) for file in files))
+                first = next((r for r in rows if not r.failure), row)
+                try:
+                    metrics, parity = _judge(payload, pipeline, row, first, work, host, limits, run)
+                    rows.append(replace(row, metrics=metrics, parity=parity))
+                except PetraError as error:
+                    rows.append(replace(row, failure=error.message))
+            return rows
 
 
 def export_everywhere(
@@ -94,11 +88,11 @@ def export_everywhere(
 ) -> dict[str, tuple[str, ...] | PetraError]:
     """In the worker: files by runtime, or the error for which there are none.
 
-    Reads validation inputs from ``work/data`` and leaves the model's own predictions in ``work/reference.npy``.
+    Reads validation inputs from ``work/val`` and leaves the model's own predictions in ``work/reference.npy``.
     """
     model, _ = compressed(payload, note, pipeline)
     example = payload.task.example(2)
-    save_reference(model, work / "data", example, work / "reference.npy")
+    save_reference(model, work / "val", example, work / "reference.npy")
     found: dict[str, tuple[str, ...] | PetraError] = {}
     for name in runtimes:
         note(("stage", len(pipeline), f"export for {name}"))
@@ -119,15 +113,15 @@ def _judge(
     row: OnRuntime,
     first: OnRuntime,
     work: Path,
-    targets: np.ndarray,
     host: str,
     limits: Limits,
-) -> tuple[dict[str, Measurement], dict[str, float]]:
+    run: Callable[..., Any],
+) -> tuple[dict[str, Measurement], Mapping[str, float]]:
     """Speed against `first`, quality on the validation split, agreement with the PyTorch model."""
     request = Request(
         runtime=row.runtime,
         artifact=str(row.files[0]),
-        data=str(work / "data"),
+        data=str(work / "val"),
         baseline=str(first.files[0]),
         baseline_runtime=first.runtime,
         predictions=str(work / "predictions.npy"),
@@ -138,20 +132,10 @@ def _judge(
         host=host,
     )
     metrics = run_bench(request, time_limit_s=limits.time_s, memory_limit_mb=limits.memory_mb)
-    predictions = np.load(work / "predictions.npy", allow_pickle=False)
-    reference = np.load(work / "reference.npy", allow_pickle=False)
-
-    def score(values: np.ndarray) -> Measurement:
-        return payload.task.score(torch.from_numpy(values).float(), torch.from_numpy(targets[: len(values)]))
-
-    parity = compare(
-        predictions[: len(reference)],
-        reference,
-        quantized=any(FLOAT_WEIGHTS in STAGES.get(stage.kind).effects.removes for stage in pipeline),
-        score=lambda values: score(values).mean,
-    )
-    quality = score(predictions)
-    metrics["quality"] = Measurement(quality.mean, quality.stderr, quality.n, payload.task.metric, host)
+    quantized = any(FLOAT_WEIGHTS in STAGES.get(stage.kind).effects.removes for stage in pipeline)
+    files = (work / "predictions.npy", targets_file(work, "val"), work / "reference.npy")
+    judged: Judged = run(judge, *files, quantized, len(pipeline) + 1)
+    metrics["quality"] = replace(judged.quality, host=host)
     size = sum(file.stat().st_size for file in row.files)
     metrics["size_bytes"] = Measurement(float(size), 0.0, 1, "B", host)
-    return metrics, parity
+    return metrics, judged.parity

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from petra.core.errors import StageRefused
+from petra.core.errors import StageRefused, StoreError
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
@@ -22,6 +24,7 @@ from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.fingerprint import fingerprint
 from petra.model.surgery import count_parameters
+from petra.store.records import write_traces
 from petra.workers.memory import peak_mb, reset_peak
 
 
@@ -32,13 +35,15 @@ def apply_pipeline(
     *,
     cache: PrefixCache | None,
     on_stage: Callable[[int, StageSpec], None],
+    after_stage: Callable[[StageSpec], None] = lambda spec: None,
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
     """The model that `pipeline` makes of a copy of `model`, and a trace of every stage. `model` is not changed.
 
     `make_context(prefix)` gives the context of the prefix's last stage; its seed must be a function of the prefix, so
     that a result does not depend on where the work began. `on_stage(index, spec)` is called before each stage that
-    runs; those found in the cache do not run, and their traces say so. With and without a cache, results are equal bit
-    for bit. Raises what the stages raise, and StageRefused for one that changes nothing.
+    runs, `after_stage(spec)` before its result is kept; those found in the cache do not run, and their traces say so.
+    With and without a cache, results are equal bit for bit. Raises what the stages and the two functions raise, and
+    StageRefused for a stage that changes nothing.
     """
     done = 0
     traces: tuple[StageTrace, ...] = ()
@@ -53,6 +58,7 @@ def apply_pipeline(
         prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]
         on_stage(index, spec)
         current, trace = _run(current, spec, make_context(prefix))
+        after_stage(spec)
         before, mark = mark, fingerprint(current)
         if mark == before:
             raise StageRefused(
@@ -71,41 +77,67 @@ def _run(model: nn.Module, spec: StageSpec, context: Context) -> tuple[nn.Module
     reset_peak()
     started = time.perf_counter()
     with _seeded(context):
-        result, trace = stage.apply(model, context)
+        returned: object = stage.apply(model, context)
+    result, trace = _checked(returned, spec)
     seconds = time.perf_counter() - started
     for parameter in result.parameters():
         parameter.grad = None  # a stored model has no gradients, so neither may one that goes straight on
-    return result, replace(
-        trace,
+    kept = StageTrace(
         stage=spec.kind,
+        touched=tuple(map(str, trace.touched)),
+        skipped={str(layer): str(reason) for layer, reason in trace.skipped.items()},
         params_before=params_before,
         params_after=count_parameters(result),
         seconds=seconds,
         peak_memory_mb=peak_mb(),
-        cached=False,
-        touched=tuple(trace.touched),
-        skipped=dict(trace.skipped),
         details={str(k): _plain(v, f"{spec.kind}: trace detail {k!r}") for k, v in trace.details.items()},
     )
+    try:
+        write_traces([kept], where=f"{spec.kind}: the trace")
+    except StoreError as error:
+        raise TypeError(error.message) from error
+    return result, kept
+
+
+def _checked(returned: object, spec: StageSpec) -> tuple[nn.Module, StageTrace]:
+    """What `Stage.apply` returned, if it is what it must return."""
+    if isinstance(returned, tuple) and len(returned) == 2:
+        result, trace = returned
+        if isinstance(result, nn.Module) and isinstance(trace, StageTrace):
+            return result, trace
+    raise TypeError(f"{spec.kind}.apply returned {type(returned).__name__}, not (model, StageTrace)")
 
 
 @contextmanager
 def _seeded(context: Context) -> Iterator[None]:
-    """Give torch's global generator a seed of this stage's own, and put it back afterwards.
+    """Give the global generators a seed of this stage's own, and put them back afterwards.
 
-    Stages draw from generators they derive from the context, but dropout knows only the global one.
+    Stages draw from generators they derive from the context, but dropout knows only torch's global one, and people's
+    augmentation whichever they were used to.
     """
-    with torch.random.fork_rng([context.device] if context.device.startswith("cuda") else []):
-        torch.manual_seed(derive_seed(context.seed, "global"))
-        yield
+    seed = derive_seed(context.seed, "global")
+    before, numpy_before = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([context.device] if context.device.startswith("cuda") else []):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)
 
 
 def _plain(value: object, where: str) -> Any:
     """JSON data equal to what comes back from storing it; numbers that JSON has no word for become words."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(float(value))
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (int, float, str):  # exactly these: of a subclass, only the value is kept
+        if isinstance(value, kind):
+            plain = kind(value)
+            return str(plain) if isinstance(plain, float) and not math.isfinite(plain) else plain
+    if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.ndim == 0):
+        return _plain(value.item(), where)
     if isinstance(value, Mapping):
         return {str(k): _plain(v, where) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

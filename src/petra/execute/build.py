@@ -5,11 +5,13 @@ Runs with torch, never measures speed. The measuring process takes over from the
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
+from petra.execute.pristine import Pristine
 from petra.measure.bench_main import PREDICTION_BATCH
 from petra.measure.structure import count_macs
 from petra.methods.base import Context
@@ -41,7 +44,8 @@ PARITY_ITEMS = 2 * PREDICTION_BATCH
 class BuildPayload:
     """Everything a worker needs, sent once: live objects and where to put things.
 
-    `plugins` are stages and runtimes registered at run time in the parent, by name.
+    `plugins` are stages and runtimes registered at run time in the parent, by name; `stages` are the kinds that may be
+    asked for; `pristine` is what `prepare` adds.
     """
 
     model: nn.Module
@@ -53,6 +57,8 @@ class BuildPayload:
     fingerprint: str
     device: str = "cpu"
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stages: tuple[str, ...] = ()
+    pristine: Pristine | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,37 @@ def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
                 registry.register(name, item)
 
 
+def prepare(payload: BuildPayload) -> BuildPayload:
+    """What every candidate would do first, done once before the worker forks: imports, a first export, checksums.
+
+    Runs nothing of a person's own, and starts no threads.
+    """
+    register_plugins(payload.plugins)
+    for kind in payload.stages:
+        STAGES.get(kind)
+    _warm_up(payload.target.runtime if payload.target.runtime not in payload.plugins.get("runtimes", {}) else "")
+    payload.model.eval()
+    return replace(payload, pristine=Pristine.of(payload.model, payload.task))
+
+
+def _warm_up(runtime: str) -> None:
+    """Export a model of one layer: exporters load and build tables of operators at their first use."""
+    if not runtime:
+        return
+    with contextlib.suppress(ImportError):
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        tqdm.monitor_interval = 0  # exporters show progress, for which tqdm would start a thread
+    with contextlib.suppress(Exception), TemporaryDirectory(prefix="petra-warm-") as place, torch.random.fork_rng([]):
+        plugin = RUNTIMES.get(runtime)()
+        plugin.export(nn.Linear(4, 4).eval(), torch.zeros(2, 4), Path(place) / f"model{plugin.suffix}")
+
+
 def compressed(payload: BuildPayload, note: Note, pipeline: Pipeline) -> tuple[nn.Module, tuple[StageTrace, ...]]:
     """The model that `pipeline` makes of the payload's, on the CPU, and a trace of every stage.
 
-    Notes are as in `build_candidate`.
+    Notes are as in `build_candidate`. `payload` is what `prepare` made.
     """
-    register_plugins(payload.plugins)
     cache = None
     if payload.cache_bytes:
         cache = PrefixCache(payload.directory / "cache" / payload.fingerprint, payload.cache_bytes)
@@ -93,14 +124,20 @@ def compressed(payload: BuildPayload, note: Note, pipeline: Pipeline) -> tuple[n
             teacher=payload.model,
             seed=derive_seed(payload.seed, "stage", prefix.key),
             device=payload.device,
-            progress=lambda done, total, text: note(("progress", done, total, text)),
+            progress=lambda done, total, text: note(("progress", int(done), int(total), str(text))),
         )
 
     def on_stage(index: int, stage: StageSpec) -> None:
+        payload.model.eval()
         note(("stage", index, stage.kind))
 
-    payload.model.eval()
-    model, trace = apply_pipeline(payload.model, pipeline, make_context, cache=cache, on_stage=on_stage)
+    def after_stage(stage: StageSpec) -> None:
+        if payload.pristine:
+            payload.pristine.check(payload.model, payload.task, stage=stage.kind)
+
+    model, trace = apply_pipeline(
+        payload.model, pipeline, make_context, cache=cache, on_stage=on_stage, after_stage=after_stage
+    )
     return model.to("cpu"), trace
 
 

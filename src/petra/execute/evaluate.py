@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-
-from petra.core.errors import PetraError
+from petra.core.errors import StoreError
 from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, violation
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.execute.build import Built, build_candidate
+from petra.execute.judge import Judged, judge, targets_file
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
 from petra.runtimes.base import Target
-from petra.runtimes.verify import compare
-from petra.tasks.base import Task
 from petra.workers.isolate import TimeLimitExceeded, Worker, WorkerDied
 
 
@@ -39,24 +37,21 @@ class Limits:
 
 @dataclass
 class Evaluator:
-    """Judges candidates of one study. `targets` are the validation targets in the order the inputs were written."""
+    """Judges candidates of one study, in `directory`.
+
+    `held` raises StoreError when the directory is no longer this process's to write in.
+    """
 
     directory: Path
-    task: Task
     target: Target
-    targets: np.ndarray
     limits: Limits
     host: str
     constraints: tuple[Constraint, ...] = ()
     baseline: Trial | None = None
+    held: Callable[[], None] = lambda: None
 
     def artifact_dir(self, number: int) -> Path:
         return self.directory / "artifacts" / f"{number:05d}"
-
-    def score(self, predictions: np.ndarray, targets: np.ndarray | None = None) -> Measurement:
-        """The task's metric of predictions on (the first items of) the validation split, or on other targets."""
-        against = self.targets[: len(predictions)] if targets is None else targets
-        return self.task.score(torch.from_numpy(predictions).float(), torch.from_numpy(against))
 
     def evaluate(
         self,
@@ -69,11 +64,12 @@ class Evaluator:
     ) -> Trial:
         """Build, verify and measure, the last inside `alone()`, in which nothing else of ours runs.
 
-        Every failure of the candidate becomes a Trial. Raises BudgetExhausted when `remaining_s` runs out, and
-        WorkerDied when the worker was closed by its owner.
+        Every failure of the candidate becomes a Trial. Raises BudgetExhausted when `remaining_s` runs out, WorkerDied
+        when the worker was closed by its owner, and StoreError when the fault is the directory's.
         """
         started = time.perf_counter()
         place = self.artifact_dir(proposal.number)
+        self.check_place()
         shutil.rmtree(place, ignore_errors=True)  # left over from a session that was killed
         step = _Step()
 
@@ -82,28 +78,92 @@ class Evaluator:
             on_note(note)
 
         limit = self.limits.time_s if remaining_s is None else min(self.limits.time_s, max(remaining_s, 1.0))
+        run = _Call(worker, limit, self.limits.memory_mb, watch)
         try:
-            built = worker.call(
-                build_candidate,
-                proposal.pipeline,
-                place,
-                time_limit_s=limit,
-                memory_limit_mb=self.limits.memory_mb,
-                on_note=watch,
-            )
-            step.name = "measure"
-            on_note(("stage", len(proposal.pipeline) + 1, "measure"))
+            built: Built = run(build_candidate, proposal.pipeline, place)
+            after = len(proposal.pipeline) + 1
+            watch(("stage", after, "measure"))
             with alone():
-                metrics, parity = self._measure(built, place, proposal.number)
+                metrics = self._measure(built, place, proposal.number)
+            predictions, reference = place / "predictions.npy", place / "reference.npy"
+            targets = targets_file(self.directory / "data", "val")
+            judged: Judged = run(judge, predictions, targets, reference, built.quantized, after)
+            predictions.unlink()
+            reference.unlink()
+            seconds = time.perf_counter() - started
+            return self._finished(proposal, built, metrics | self._counted(built, judged), judged, seconds)
         except TimeLimitExceeded as error:
             if limit < self.limits.time_s:
-                shutil.rmtree(place, ignore_errors=True)
+                self._clear(place)
                 raise BudgetExhausted from None
-            return self._failed(proposal, TrialStatus.TIMED_OUT, step.name, error, worker, started, place)
-        except PetraError as error:
+            return self._failed(proposal, TrialStatus.TIMED_OUT, step.name, error, worker, started)
+        except Exception as error:
             if isinstance(error, WorkerDied) and worker.closed:
                 raise
-            return self._failed(proposal, TrialStatus.FAILED, step.name, error, worker, started, place)
+            return self._failed(proposal, TrialStatus.FAILED, step.name, error, worker, started)
+
+    def check_place(self) -> None:
+        """Raise StoreError when the study's directory is not held any more or has lost what all candidates need."""
+        self.held()
+        if self.baseline is None:
+            return
+        file = self.directory / self.baseline.artifact
+        if self.baseline.artifact and not file.exists():
+            raise StoreError(
+                f"{file} is gone: no candidate can be compared with the untouched model",
+                hint="put the file back and continue, or start a new study in another directory",
+            )
+
+    def check_writable(self) -> None:
+        """Raise StoreError when the directory cannot take a megabyte: then the disk failed, not the candidate."""
+        self.check_place()
+        try:
+            with tempfile.TemporaryFile(dir=self.directory / "artifacts") as file:
+                file.write(bytes(1 << 20))
+        except OSError as error:
+            raise StoreError(
+                f"{self.directory / 'artifacts'}: cannot write here: {error.strerror}",
+                hint="free space on the disk or make the directory writable, and continue; finished trials are safe",
+            ) from error
+
+    def _measure(self, built: Built, place: Path, number: int) -> dict[str, Measurement]:
+        main_file = built.files[0]
+        baseline = main_file if number == 0 else str(self.directory / self._baseline().artifact)
+        data = self.directory / "data" / "val"
+        return self._bench(self._request(main_file, baseline, data, place / "predictions.npy"))
+
+    def _bench(self, request: Request) -> dict[str, Measurement]:
+        return run_bench(
+            request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb
+        )
+
+    def _request(
+        self, artifact: str, baseline: str, data: Path, predictions: Path, *, confirm: bool = False
+    ) -> Request:
+        return Request(
+            runtime=self.target.runtime,
+            artifact=artifact,
+            data=str(data),
+            baseline=baseline,
+            predictions=str(predictions),
+            threads=self.target.threads,
+            batch=self.target.batch,
+            throughput_batch=self.target.throughput_batch,
+            confirm=confirm,
+            host=self.host,
+        )
+
+    def _counted(self, built: Built, judged: Judged) -> dict[str, Measurement]:
+        """What is not timed."""
+        counted = {"size_bytes": (built.size_bytes, "B"), "params": (built.params, ""), "macs": (built.macs, "")}
+        metrics = {name: Measurement(float(value), 0.0, 1, unit, self.host) for name, (value, unit) in counted.items()}
+        metrics["quality"] = replace(judged.quality, host=self.host)
+        metrics["train_s"] = Measurement(built.train_s, 0.0, 1, "s", self.host)
+        return metrics
+
+    def _finished(
+        self, proposal: Proposal, built: Built, metrics: dict[str, Measurement], judged: Judged, seconds: float
+    ) -> Trial:
         baseline = self.baseline.metrics if self.baseline else metrics
         feasible = violation(self.constraints, metrics, baseline) == 0 or proposal.number == 0
         return Trial(
@@ -114,90 +174,71 @@ class Evaluator:
             metrics=metrics,
             trace=built.trace,
             artifact=str(Path(built.files[0]).relative_to(self.directory)),
-            parity=parity,
-            seconds=time.perf_counter() - started,
+            parity=judged.parity,
+            seconds=seconds,
         )
-
-    def _measure(self, built: Built, place: Path, number: int) -> tuple[dict[str, Measurement], dict[str, float]]:
-        predictions_path = place / "predictions.npy"
-        main_file = built.files[0]
-        baseline = main_file if number == 0 else str(self.directory / self._baseline().artifact)
-        request = Request(
-            runtime=self.target.runtime,
-            artifact=main_file,
-            data=str(self.directory / "data" / "val"),
-            baseline=baseline,
-            predictions=str(predictions_path),
-            threads=self.target.threads,
-            batch=self.target.batch,
-            throughput_batch=self.target.throughput_batch,
-            host=self.host,
-        )
-        metrics = run_bench(request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb)
-        predictions = np.load(predictions_path, allow_pickle=False)
-        reference = np.load(place / "reference.npy", allow_pickle=False)
-        parity = compare(
-            predictions[: len(reference)],
-            reference,
-            quantized=built.quantized,
-            score=lambda p: self.score(p).mean,
-        )
-        predictions_path.unlink()
-        (place / "reference.npy").unlink()
-        quality = self.score(predictions)
-        counted = {"size_bytes": (built.size_bytes, "B"), "params": (built.params, ""), "macs": (built.macs, "")}
-        metrics |= {name: Measurement(float(value), 0.0, 1, unit, self.host) for name, (value, unit) in counted.items()}
-        metrics["quality"] = Measurement(quality.mean, quality.stderr, quality.n, self.task.metric, self.host)
-        metrics["train_s"] = Measurement(built.train_s, 0.0, 1, "s", self.host)
-        return metrics, parity
 
     def _baseline(self) -> Trial:
         if self.baseline is None:
             raise ValueError("trial 0 must be evaluated before any other")
         return self.baseline
 
-    def _failed(
-        self,
-        proposal: Proposal,
-        status: TrialStatus,
-        stage: str,
-        error: Exception,
-        worker: Worker,
-        started: float,
-        place: Path,
-    ) -> Trial:
+    def _clear(self, place: Path) -> None:
+        """Remove what a candidate left, if this is still our directory."""
+        self.held()
         shutil.rmtree(place, ignore_errors=True)
-        kind = getattr(error, "kind", type(error).__name__)
-        failure = Failure(stage, kind, str(error), getattr(error, "peak_memory_mb", worker.peak_memory_mb))
+
+    def _failed(
+        self, proposal: Proposal, status: TrialStatus, stage: str, error: Exception, worker: Worker, started: float
+    ) -> Trial:
+        """The trial of a candidate that failed. Raises StoreError when the fault is the directory's."""
+        self._clear(self.artifact_dir(proposal.number))
+        self.check_writable()
+        kind = str(getattr(error, "kind", type(error).__name__))
+        peak = getattr(error, "peak_memory_mb", worker.peak_memory_mb)
         return Trial(
             number=proposal.number,
             pipeline=proposal.pipeline,
             status=status,
             origin=proposal.origin,
-            failure=failure,
+            failure=Failure(stage, kind, str(error), peak),
             seconds=time.perf_counter() - started,
         )
 
-    def measure_again(self, trial: Trial, data: Path, targets: np.ndarray) -> dict[str, Measurement]:
-        """Confirm a member of the front: its quality on other data (the test split) and its speed, measured longer."""
+    def measure_again(self, trial: Trial, worker: Worker) -> dict[str, Measurement]:
+        """Confirm a member of the front: its quality on the test split, which has been written, and its speed, measured
+        longer."""
+        self.check_place()
+        data = self.directory / "data" / "test"
         predictions = data.parent / f"predictions-{trial.number}.npy"
-        request = Request(
-            runtime=self.target.runtime,
-            artifact=str(self.directory / trial.artifact),
-            data=str(data),
-            baseline=str(self.directory / self._baseline().artifact),
-            predictions=str(predictions),
-            threads=self.target.threads,
-            batch=self.target.batch,
-            throughput_batch=self.target.throughput_batch,
-            confirm=True,
-            host=self.host,
+        baseline = str(self.directory / self._baseline().artifact)
+        try:
+            request = self._request(str(self.directory / trial.artifact), baseline, data, predictions, confirm=True)
+            metrics = self._bench(request)
+            run = _Call(worker, self.limits.time_s, self.limits.memory_mb, lambda note: None)
+            judged: Judged = run(judge, predictions, targets_file(data.parent, "test"), None, False, 0)
+        finally:
+            predictions.unlink(missing_ok=True)
+        return metrics | {"quality": replace(judged.quality, host=self.host)}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Calls of one candidate's, under its limits."""
+
+    worker: Worker
+    time_limit_s: float
+    memory_limit_mb: float
+    on_note: Callable[[object], None]
+
+    def __call__(self, function: Callable[..., Any], *args: object) -> Any:
+        return self.worker.call(
+            function,
+            *args,
+            time_limit_s=self.time_limit_s,
+            memory_limit_mb=self.memory_limit_mb,
+            on_note=self.on_note,
         )
-        metrics = run_bench(request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb)
-        quality = self.score(np.load(predictions, allow_pickle=False), targets)
-        predictions.unlink()
-        metrics["quality"] = Measurement(quality.mean, quality.stderr, quality.n, self.task.metric, self.host)
-        return metrics
 
 
 class _Step:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from petra.core.errors import DataError, PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import Proposal, Trial
 from petra.execute.base import Executor, OnNote, Remaining
-from petra.execute.build import BuildPayload, eager_latency_ms
+from petra.execute.build import BuildPayload, eager_latency_ms, prepare
 from petra.execute.evaluate import BudgetExhausted, Evaluator, Limits
-from petra.measure.client import write_split
-from petra.workers.isolate import Worker, WorkerDied
+from petra.execute.judge import write_data
+from petra.workers.isolate import Worker, WorkerDied, WorkerError
 
 
 class LocalExecutor(Executor):
@@ -32,27 +33,48 @@ class LocalExecutor(Executor):
         host: str,
         workers: int,
         threads: int,
+        held: Callable[[], None] = lambda: None,
     ) -> None:
+        """`held` raises StoreError when another process has taken the directory; it is asked before anything there is
+        removed, and twice a second."""
         self._payload = payload
         self.evaluator = Evaluator(
             directory=payload.directory,
-            task=payload.task,
             target=payload.target,
-            targets=write_split(payload.task.val, payload.directory / "data" / "val"),
             limits=limits,
             host=host,
             constraints=tuple(constraints),
+            held=held,
         )
+        _make_places(payload.directory)
         logs = payload.directory / "logs"
-        logs.mkdir(exist_ok=True)
         self._workers = [Worker(logs / f"worker-{i}.log", threads=threads) for i in range(workers)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        for worker in self._workers:
-            worker.start(payload)
-            self._idle.put(worker)
         self._measuring = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="petra")
-        self._test_targets: np.ndarray | None = None
+        self._unreadable: PetraError | None = None
+        self._written: set[str] = set()
+        try:
+            for worker in self._workers:
+                worker.start(payload, prepare)
+                self._idle.put(worker)
+            self._write("val")
+        except BaseException:
+            self.close()
+            raise
+
+    def _write(self, split: str) -> None:
+        """Write a split's inputs and targets, once. Raises what reading them raises, every time."""
+        if self._unreadable:
+            raise self._unreadable
+        if split not in self._written:
+            try:
+                self._workers[0].call(write_data, split, self._payload.directory / "data")
+            except PetraError as error:
+                self.evaluator.check_writable()
+                self._unreadable = DataError(f"{split} split: reading it failed: {error.message}", hint=error.hint)
+                raise self._unreadable from error
+            self._written.add(split)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -63,19 +85,28 @@ class LocalExecutor(Executor):
         trial = self._one(proposal, lambda: None, on_note)
         if not trial.measured:
             return trial, {}
-        target = self._payload.target
-        eager = self._workers[0].call(
-            eager_latency_ms, target.batch, target.threads, memory_limit_mb=self.evaluator.limits.memory_mb
-        )
-        return trial, {"eager_latency_ms": eager}
+        target, limits = self._payload.target, self.evaluator.limits
+        try:
+            eager = self._workers[0].call(
+                eager_latency_ms,
+                target.batch,
+                target.threads,
+                time_limit_s=limits.time_s,
+                memory_limit_mb=limits.memory_mb,
+            )
+        except WorkerError:
+            return trial, {}  # it is there for orientation only
+        return trial, {"eager_latency_ms": eager} if math.isfinite(eager) else {}
 
     def use_baseline(self, baseline: Trial) -> None:
         self.evaluator.baseline = baseline
+        self.evaluator.check_place()
 
     def run(self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote) -> Iterator[Trial]:
         pending: set[Future[Trial]] = {self._pool.submit(self._one, p, remaining, on_note) for p in proposals}
         while pending:
             done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            self.evaluator.held()
             for future in done:
                 try:
                     yield future.result()
@@ -114,7 +145,16 @@ class LocalExecutor(Executor):
                     other.resume()
 
     def confirm(self, trial: Trial) -> dict[str, Measurement]:
-        data = self._payload.directory / "data" / "test"
-        if self._test_targets is None:
-            self._test_targets = write_split(self._payload.task.test, data)
-        return self.evaluator.measure_again(trial, data, self._test_targets)
+        self._write("test")
+        return self.evaluator.measure_again(trial, self._workers[0])
+
+
+def _make_places(directory: Path) -> None:
+    for name in ("artifacts", "logs"):
+        try:
+            (directory / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{directory / name}: cannot be made: {error.strerror}",
+                hint="free space on the disk, or make the directory writable",
+            ) from error

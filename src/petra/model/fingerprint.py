@@ -31,7 +31,7 @@ def fingerprint(model: nn.Module) -> str:
         for slot in (module._parameters, module._buffers):
             for name, tensor in slot.items():
                 digest.update(f"{path}.{name}".encode())
-                for part in _bytes(tensor):
+                for part in tensor_bytes(tensor):
                     digest.update(part)
     return digest.hexdigest()
 
@@ -42,7 +42,7 @@ def _name(cls: type) -> str:
 
 def _attribute(value: object) -> str:
     if isinstance(value, Tensor):
-        return hashlib.blake2b(b"".join(bytes(part) for part in _bytes(value))).hexdigest()
+        return hashlib.blake2b(b"".join(bytes(part) for part in tensor_bytes(value))).hexdigest()
     try:
         return json.dumps(encode(value))
     except NotDescribable:
@@ -50,7 +50,7 @@ def _attribute(value: object) -> str:
         return f"{_name(type(value))} {getattr(value, '__qualname__', '')} {length}"
 
 
-def _bytes(tensor: Tensor | None) -> Iterator[bytes | memoryview]:
+def tensor_bytes(tensor: Tensor | None) -> Iterator[bytes | memoryview]:
     """Type, shape and content. Tensor subclasses give those of the tensors they are made of."""
     if tensor is None:
         return
@@ -59,7 +59,7 @@ def _bytes(tensor: Tensor | None) -> Iterator[bytes | memoryview]:
         names, context = inner()
         yield f"{_name(type(tensor))} {context}".encode()
         for name in names:
-            yield from _bytes(getattr(tensor, name))
+            yield from tensor_bytes(getattr(tensor, name))
         return
     yield f"{tensor.dtype} {tuple(tensor.shape)} {tensor.layout}".encode()
     if tensor.is_meta or tensor.is_quantized or tensor.numel() == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ class Front:
 
     `members` are sorted by size, or by the first other cost that is an objective. `trials` are all of the study's:
     plots show them, and an empty front explains itself by them. `metric` names the task's quality metric, of which
-    more is better if `maximize_quality`.
+    more is better if `maximize_quality`. `unconfirmed` says why members have no measurements on the test split.
     """
 
     members: list[Trial]
@@ -50,6 +50,7 @@ class Front:
     trials: list[Trial] = field(repr=False)
     metric: str = "quality"
     maximize_quality: bool = True
+    unconfirmed: Mapping[int, str] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -60,6 +61,7 @@ class Front:
         *,
         metric: str = "quality",
         maximize_quality: bool = True,
+        unconfirmed: Mapping[int, str] | None = None,
     ) -> Front:
         """The front of `trials`, of which number 0 is the untouched model. O(n log n) up to three objectives.
 
@@ -76,7 +78,10 @@ class Front:
         by = _sorted_by(objectives)
         members.sort(key=lambda t: (by.cost(t.metrics), t.number))
         up = next((o.maximize for o in objectives if o.metric == "quality"), maximize_quality)
-        return Front(members, baseline, tuple(objectives), tuple(constraints), directory, everything, metric, up)
+        shown = {0, *(t.number for t in members)}
+        reasons = {number: reason for number, reason in (unconfirmed or {}).items() if number in shown}
+        goals, bounds = tuple(objectives), tuple(constraints)
+        return Front(members, baseline, goals, bounds, directory, everything, metric, up, reasons)
 
     @staticmethod
     def load(directory: str | Path) -> Front:
@@ -93,6 +98,7 @@ class Front:
             record.directory,
             metric=record.metric,
             maximize_quality=record.maximize,
+            unconfirmed=record.unconfirmed,
         )
 
     def __len__(self) -> int:

@@ -73,6 +73,7 @@ def _summary(record: StudyRecord, front: Front) -> str:
         f"<p>Searched for {esc(objectives)} on {esc(config.target.runtime)} with {esc(_search_name(record))}, seed "
         f"{config.seed}. {esc(_constraints(front))} {esc(_budget(record))} "
         f"{esc('Stopped: ' + record.stop_reason + '.' if record.stop_reason else 'The search has not ended yet.')}</p>",
+        *(f"<p>{esc(f'Trial {n} is not confirmed: {reason}')}</p>" for n, reason in front.unconfirmed.items()),
         page.tiles(_tiles(record, front)),
     ]
     return "".join(parts)

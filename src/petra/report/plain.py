@@ -22,6 +22,7 @@ def front_data(front: Front) -> dict[str, object]:
         "baseline": trial_data(front.baseline) if front.baseline else None,
         "front": [trial_data(t) | {"picks": labels.get(t.number, [])} for t in front.members],
         "why_empty": front.why_empty(),
+        "not_confirmed": {str(number): reason for number, reason in front.unconfirmed.items()},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from petra.config import StudyConfig, parse_config
@@ -16,8 +16,9 @@ from petra.store.store import Store
 class StudyRecord:
     """A study as it lies on disk: finished, interrupted or still running.
 
-    `metric` is the name of the task's quality metric. `stop_reason` is '' until the search has ended once;
-    `eager_latency_ms` is the untouched model in eager PyTorch, None before it was measured.
+    `metric` is the name of the task's quality metric. `stop_reason` is '' until the search has ended
+    and its front has been confirmed; `eager_latency_ms` is the untouched model in eager PyTorch, None before it was
+    measured. `unconfirmed` are members of the front that could not be measured on the test split, and why.
     """
 
     directory: Path
@@ -29,6 +30,7 @@ class StudyRecord:
     stop_reason: str
     eager_latency_ms: float | None
     elapsed_s: float
+    unconfirmed: Mapping[int, str] = field(default_factory=dict)
 
     @staticmethod
     def load(directory: str | Path) -> StudyRecord:
@@ -46,6 +48,7 @@ class StudyRecord:
                 stop_reason=str(store.note("stop_reason") or ""),
                 eager_latency_ms=store.note("eager_latency_ms"),
                 elapsed_s=store.elapsed(),
+                unconfirmed=_reasons(store.note("unconfirmed")),
             )
 
     @property
@@ -55,3 +58,11 @@ class StudyRecord:
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         return self.config.parsed_constraints()
+
+
+def _reasons(note: object) -> dict[int, str]:
+    """Trial number -> text on one line, of what can be read in the note."""
+    if not isinstance(note, dict):
+        return {}
+    plain = {int(n): " ".join(str(text).split()) for n, text in note.items() if str(n).isdecimal()}
+    return {n: "".join(c for c in text if c.isprintable()) for n, text in plain.items()}

@@ -53,6 +53,7 @@ def front_view(front: Front, *, width: int) -> RenderableType:
         parts.append(_pipelines([t for t in front.members if t.number]))
     else:
         parts += [Text(f"The front is empty: {front.why_empty()}.", style="bold")]
+    parts += [Text(f"{n} is not confirmed: {reason}", style="red") for n, reason in front.unconfirmed.items()]
     parts.append(Text(_footnote(front, on_front=on_front, noise=width >= 55), style="dim"))
     return Group(*parts)
 
@@ -62,7 +63,7 @@ def _footnote(front: Front, *, on_front: bool, noise: bool) -> str:
     words = ["0 is the untouched model" + (", which is on the front itself." if on_front else ", for comparison.")]
     if noise:
         words.append("± one standard error, in brackets 95% intervals.")
-    if front.members and not tested:
+    if front.members and not tested and not front.unconfirmed:
         words.append("The front is not confirmed on the test split yet.")
     return " ".join(words)
 

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from petra.core.errors import StoreError
 
@@ -16,13 +16,16 @@ LOCK_FILE = "study.lock"
 
 
 class WriterLock:
-    """Exclusive `flock` on ``<directory>/study.lock``, held from construction to `release`.
+    """Exclusive `flock` on ``<directory>/study.lock`` and on the directory itself, held from construction to `release`.
 
     The file stays behind when the lock is released: deleting it would let two processes lock two different files of
-    the same name. Its text names the last holder and means nothing by itself.
+    the same name. Its text names the last holder and means nothing by itself. Should somebody else delete it, the lock
+    on the directory still keeps a second writer out.
     """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._watched: dict[Path, os.stat_result] = {}
         path = directory / LOCK_FILE
         try:
             self._file: IO[str] = path.open("a+", encoding="utf-8")
@@ -31,28 +34,82 @@ class WriterLock:
                 f"{directory}: cannot write here: {error.strerror}",
                 hint="choose a directory you may write to, or free the disk",
             ) from error
+        self._fd = -1
+        try:
+            self._take(directory)
+            self._file.truncate(0)
+            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}, self._file)
+            self._file.flush()
+        except OSError as error:  # a full disk: what the file says is only for people
+            self._fail(error)
+        except StoreError:
+            self.release()
+            raise
+        self.watch(directory)
+        self.watch(path)
+
+    def _take(self, directory: Path) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._fd = os.open(directory, os.O_RDONLY)
+            _lock_directory(self._fd)
         except BlockingIOError as error:
-            holder = _holder(self._file)
-            self._file.close()
             raise StoreError(
-                f"{directory}: this study is being written by {holder}",
+                f"{directory}: this study is being written by {_holder(self._file)}",
                 hint="wait for it or stop it; reading (report, show, export) works meanwhile",
             ) from error
         except OSError as error:
-            self._file.close()
             raise StoreError(
                 f"{directory}: cannot lock {LOCK_FILE}: {error.strerror}",
                 hint="the file system has no locks; put the study on a local disk",
             ) from error
-        self._file.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}, self._file)
-        self._file.flush()
+
+    def _fail(self, error: OSError) -> NoReturn:
+        self.release()
+        raise StoreError(
+            f"{self._directory}: cannot write here: {error.strerror}", hint="free the disk, and continue"
+        ) from error
+
+    def watch(self, path: Path) -> None:
+        """Notice from now on, in `check`, when `path` is not the file any more that it is now."""
+        try:
+            self._watched[path] = path.stat()
+        except OSError as error:
+            self._fail(error)
+
+    def check(self) -> None:
+        """Raise StoreError when a watched file or the directory was deleted, moved or replaced since.
+
+        What lies there now may be somebody else's. Costs three `stat` calls.
+        """
+        for path, before in self._watched.items():
+            try:
+                now = path.stat()
+            except OSError:
+                now = None
+            if now is None or not os.path.samestat(now, before):
+                what = "is gone" if now is None else "is another one now"
+                raise StoreError(
+                    f"{path} {what}: it was deleted, moved or replaced while this study was being written",
+                    hint="nothing is written any more; what lies there now can be continued as it is",
+                )
 
     def release(self) -> None:
         """Let others write."""
         self._file.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _lock_directory(fd: int) -> None:
+    """Lock a directory, where the file system has such locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
 
 
 def _holder(file: IO[str]) -> str:

@@ -77,6 +77,7 @@ class Store:
                     f"{directory}: there is a study here already", hint="resume it, or choose another directory"
                 )
             create_tables(connection, study)
+        store._hold(url)
         store._began = time.monotonic()
         return store
 
@@ -93,6 +94,7 @@ class Store:
         with store._closed_on_error():
             with guarded(store._where), store._engine.connect() as connection:
                 check_content(connection, store._where)
+            store._hold(url)
             store._earlier = store.elapsed()
             store._began = time.monotonic() if write else None
         return store
@@ -240,14 +242,27 @@ class Store:
         except (TypeError, ValueError) as error:
             raise StoreError(f"{self._where} is damaged: {error}", hint="restore it from a copy") from error
 
+    def _hold(self, url: str | None) -> None:
+        """Notice from now on when the database file is deleted or replaced."""
+        if self._lock and url is None:
+            self._lock.watch(self.directory / DATABASE_FILE)
+
+    def check_held(self) -> None:
+        """Raise StoreError unless directory, lock and database are still those that were opened for writing."""
+        if self._lock:
+            self._lock.check()
+
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """One write transaction, which also keeps the time."""
         if self._began is None:
             raise StoreError(f"{self._where} is not open for writing", hint="open it with write=True")
+        self.check_held()
         with guarded(self._where), self._engine.begin() as connection:
             yield connection
             connection.execute(STUDY.update().values(elapsed_s=self.elapsed()))
+            self.check_held()  # what is committed to a file that was deleted meanwhile is not kept
+        self.check_held()
 
     def close(self) -> None:
         """Keep the time, fold the log into the database file and let go of the lock. Closing twice is allowed."""
@@ -268,7 +283,11 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except StoreError:
+            if error is None:  # what went wrong first is what is told
+                raise
 
 
 def _now() -> str:

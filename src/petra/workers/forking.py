@@ -50,11 +50,11 @@ def _prctl(option: int, value: int) -> None:
 def regular_files() -> frozenset[tuple[int, int, int]]:
     """Files open in this process: descriptor, device and inode."""
     found = set()
-    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+    for path in Path("/proc/self/fd").iterdir() if sys.platform == "linux" else ():
         with contextlib.suppress(OSError):
-            status = os.fstat(int(name))
+            status = os.fstat(int(path.name))
             if stat.S_ISREG(status.st_mode):
-                found.add((int(name), status.st_dev, status.st_ino))
+                found.add((int(path.name), status.st_dev, status.st_ino))
     return frozenset(found)
 
 

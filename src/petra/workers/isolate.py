@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import signal
 import threading
 import time
@@ -74,12 +73,12 @@ class Worker:
         self._state = threading.RLock()
         self._clock = Clock()
 
-    def start(self, payload: object, prepare: Callable[[Any], None] | None = None) -> None:
+    def start(self, payload: object, prepare: Callable[[Any], object] | None = None) -> None:
         """Pickle the payload, launch the process and send it. Later processes get the same bytes.
 
-        ``prepare(payload)`` is run once there: it loads and warms up what every call would have to. It must not start
-        threads. Returns while the process is still unpickling; if that fails, the first `call` raises it. Raises
-        NotSendable.
+        ``prepare(payload)`` is run once there, to do what every call would have to; calls get what it returns. It must
+        not start threads. Returns while the process is still unpickling; if that fails, the first `call` raises it.
+        Raises NotSendable.
         """
         with self._exclusively():
             self._payload = _packed((payload, prepare), "the model, the data or something they hold")
@@ -247,7 +246,7 @@ class Worker:
 def _packed(message: object, what: str) -> bytes:
     try:
         return pack(message)
-    except (pickle.PicklingError, TypeError, AttributeError, RecursionError, RuntimeError, ValueError) as error:
+    except Exception as error:
         raise NotSendable(
             f"{what} cannot be sent to a worker process: {type(error).__name__}: {error}",
             hint="models and data must be picklable: no open files, locks or generators in them",

@@ -43,7 +43,7 @@ def main() -> None:
     try:
         payload, prepare = unpack(_next(channel))
         if prepare:
-            prepare(payload)
+            payload = prepare(payload)
     except BaseException as error:  # noqa: BLE001
         channel.send(("error", sendable(error), peak_mb()))
         return
