@@ -47,7 +47,7 @@ class Dying(Silent):
 
 
 def study(workdir: Path, workers: int, *, dying: bool = False) -> None:
-    """Six candidates whose results are functions of the seed."""
+    """Four candidates whose results are functions of the seed."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x, y = torch.randn(120, 8), torch.randint(0, 3, (120,))
@@ -56,9 +56,9 @@ def study(workdir: Path, workers: int, *, dying: bool = False) -> None:
         model,
         petra.classification((x[:60], y[:60]), (x[60:90], y[60:90]), (x[90:], y[90:])),
         objectives=("quality", "size"),
-        search={"name": "uniform", "generation": 3},
+        search={"name": "uniform", "generation": 2},
         space={"stages": {"tune": {"epochs": [1, 4]}, "prune.structured": {}}, "max_length": 2},
-        budget={"trials": 6},
+        budget={"trials": 4},
         limits={"workers": workers, "build_threads": 1},
         workdir=workdir,
         listener=Dying() if dying else None,

@@ -8,7 +8,7 @@ import poison
 import pytest
 from poisons import poisons
 
-FEW = ("working directory", "a patched layer", "the data", "StoreError", "noise in the pipes", "a large number", "NaN")
+FEW = ("working directory", "a patched layer", "the data", "noise in the pipes", "NaN")
 
 
 def test_there_are_enough_and_none_twice() -> None:
@@ -17,7 +17,7 @@ def test_there_are_enough_and_none_twice() -> None:
 
 
 def test_faults_cost_one_trial_each_and_leave_no_trace(tmp_path: Path) -> None:
-    chosen = [p for p in poisons() if p.name in FEW and p.kind != "odd result"]
+    chosen = [p for p in poisons() if p.name in FEW]
     found = list(poison.attack(chosen, tmp_path / "study"))
     assert len(found) == len(chosen) == len(FEW)
     assert [attack.fault for attack in found if attack.fault] == []

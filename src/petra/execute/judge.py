@@ -60,7 +60,7 @@ def judge(
     def mean(values: np.ndarray) -> float:
         """Of some of the items: it need not be defined for them."""
         try:
-            return float(measured(payload.task, values, wanted[: len(values)]).mean)
+            return measured(payload.task, values, wanted[: len(values)]).mean
         except BaseException:
             note(("stage", step, "score"))
             raise
@@ -76,31 +76,31 @@ def judge(
 
 
 def measured(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measurement:
-    """What the task's `score` makes of copies, which it may spoil. Raises ScoreError unless it is a Measurement."""
+    """What the task's `score` makes of copies, which it may spoil, in plain numbers. Raises ScoreError for no numbers,
+    and what `score` raises."""
+    name = f"{type(task).__name__}.score"
     found: object = task.score(torch.from_numpy(predictions.copy()).float(), torch.from_numpy(targets.copy()))
     if not isinstance(found, Measurement):
         raise ScoreError(
-            f"{type(task).__name__}.score returned {type(found).__name__}",
-            hint="it must return a petra.Measurement(mean, stderr, n)",
+            f"{name} returned {type(found).__name__}", hint="it must return a petra.Measurement(mean, stderr, n)"
         )
-    return found
+    try:
+        return Measurement(float(found.mean), float(found.stderr), int(found.n), str(task.metric))
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ScoreError(f"{name} returned no numbers: {error}", hint="mean, stderr and n are numbers") from error
 
 
 def checked_score(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measurement:
-    """The task's metric as plain finite numbers, in its own unit. Raises ScoreError, and what `score` raises."""
+    """The task's metric as finite numbers. Raises ScoreError, and what `score` raises."""
     name, found = f"{type(task).__name__}.score", measured(task, predictions, targets)
-    try:
-        mean, stderr, n = float(found.mean), float(found.stderr), int(found.n)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ScoreError(f"{name} returned no numbers: {error}", hint="mean, stderr and n are numbers") from error
-    if not math.isfinite(mean):
+    if not math.isfinite(found.mean):
         raise ScoreError(
-            f"{name} returned {mean} for {task.metric}",
+            f"{name} returned {found.mean} for {task.metric}",
             hint="give models that cannot be judged the worst finite value, where one that bad may still be kept",
         )
-    if not (math.isfinite(stderr) and stderr >= 0 and n >= 1):
+    if not (math.isfinite(found.stderr) and found.stderr >= 0 and found.n >= 1):
         raise ScoreError(
-            f"{name} returned a standard error of {stderr} over {n} items",
+            f"{name} returned a standard error of {found.stderr} over {found.n} items",
             hint="the standard error is at least 0 (0 where it is not known), and n at least 1",
         )
-    return Measurement(mean, stderr, n, str(task.metric))
+    return found

@@ -58,7 +58,6 @@ class LocalExecutor(Executor):
             for worker in self._workers:
                 worker.start(payload, prepare)
                 self._idle.put(worker)
-            self._write("val")
         except BaseException:
             self.close()
             raise
@@ -82,6 +81,7 @@ class LocalExecutor(Executor):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
+        self._write("val")
         trial = self._one(proposal, lambda: None, on_note)
         if not trial.measured:
             return trial, {}
@@ -103,6 +103,8 @@ class LocalExecutor(Executor):
         self.evaluator.check_place()
 
     def run(self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote) -> Iterator[Trial]:
+        if proposals:
+            self._write("val")
         pending: set[Future[Trial]] = {self._pool.submit(self._one, p, remaining, on_note) for p in proposals}
         while pending:
             done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
