@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 
-from petra.cli.artifact import (
-    VERIFY_LIMIT_S,
-    Inputs,
-    TimeLimit,
-    in_time,
-    inspect_file,
-    interface_in,
-    runtime_of,
-    seconds,
-    shape_text,
-)
+from petra.cli.artifact import Inputs, TimeLimit, seconds
+from petra.cli.bench_files import BENCH_LIMIT_S, How, bench_files
+from petra.cli.bench_tables import cells, conditions, table_of
 from petra.cli.output import JsonFlag, note, say, say_json
 from petra.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from petra.core.measurement import Measurement
     from petra.execute.across import OnRuntime
-    from petra.measure.bench_main import Request
-    from petra.measure.interface import Interface
 
 
 def bench(
@@ -80,148 +67,8 @@ def bench(
             )
         _bench_study(files[0], names, pick, given, as_json=as_json)
         return
-    how = _How(against, names, given, inputs, seconds(time_limit, BENCH_LIMIT_S))
-    _bench_files(files, how, as_json=as_json)
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
-BENCH_LIMIT_S = 600.0
-"""Time for all measurements of a file. Of a model that takes seconds a call, there are hundreds of calls."""
-
-
-@dataclass(frozen=True)
-class _How:
-    """What files are measured with: what the command line says. `names`: runtimes, () for the file's own."""
-
-    against: Path | None
-    names: Sequence[str]
-    given: Mapping[str, Any]
-    inputs: Path | None
-    time_limit_s: float
-
-
-@dataclass(frozen=True)
-class _Row:
-    file: Path
-    request: Request
-    fixed: bool
-    metrics: Mapping[str, Measurement]
-
-
-def _bench_files(files: Sequence[Path], how: _How, *, as_json: bool) -> None:
-    rows = [_measure(file, name, how) for file in files for name in how.names or (None,)]
-    several = len(how.names) > 1
-    if as_json:
-        say_json(_as_plain(rows, how, several=several))
-        return
-    table = _table(["file", "runtime"] if several else ["file"], ratio=several or how.against is not None)
-    for row in rows:
-        table.add_row(str(row.file), *([row.request.runtime] if several else []), *_cells(row.metrics))
-    say(table)
-    usual = next((row.request for row in rows if not row.fixed), rows[0].request)
-    inputs = "random inputs" if how.inputs is None else f"inputs from {how.inputs}"
-    say(f"{_conditions(usual.threads, usual.batch, usual.throughput_batch)}; {inputs}")
-    for file, batch in {row.file: row.request.batch for row in rows if row.fixed}.items():
-        say(f"note: {file} was measured at batch {batch}: its sizes leave no other")
-
-
-def _as_plain(rows: Sequence[_Row], how: _How, *, several: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for row in rows:
-        metrics = {name: m.as_dict() for name, m in row.metrics.items()}
-        if several:
-            found.setdefault(str(row.file), {})[row.request.runtime] = metrics
-        else:
-            found[str(row.file)] = metrics
-    usual = _request("", "", how)
-    return {
-        "against": str(how.against) if how.against else None,
-        "threads": usual.threads,
-        "batch": usual.batch,
-        "fixed_batch": {str(row.file): row.request.batch for row in rows if row.fixed},
-        "files": found,
-    }
-
-
-def _request(runtime: str, artifact: str, how: _How) -> Request:
-    from petra.measure.bench_main import Request
-    from petra.measure.host import describe_host
-
-    return Request(runtime, artifact, confirm=True, host=str(describe_host()["id"]), **how.given)
-
-
-def _measure(file: Path, name: str | None, how: _How) -> _Row:
-    """All measurements of one file on one runtime; the ratios mean something only when there is something else."""
-    from petra.core.measurement import Measurement
-    from petra.measure.bench_main import measure_file
-    from petra.measure.client import alone
-    from petra.runtimes.base import files_of
-
-    interface = _interface_of(file, name, how)
-    other = how.against or file
-    if how.against is not None and not _same(interface, wanted := _interface_of(how.against, name, how)):
-        raise ConfigError(
-            f"{file} and {how.against} take different inputs: {_shown(interface)} and {_shown(wanted)}",
-            hint="only models of one interface can be compared",
-        )
-    ready = replace(
-        _at_its_batch(_request(runtime_of(file, name), str(file), how), interface, how),
-        baseline=str(other),
-        baseline_runtime=runtime_of(other, how.names[0] if how.names else None),
-    )
-    with in_time():
-        plain, _ = alone(
-            measure_file,
-            ready,
-            interface,
-            str(how.inputs or ""),
-            artifact=ready.artifact,
-            runtimes=(ready.runtime, ready.baseline_runtime),
-            threads=ready.threads,
-            time_limit_s=how.time_limit_s,
-        )
-    found = {key: Measurement(**m) for key, m in plain.items()}
-    if how.against is None and len(how.names) < 2:
-        found = {key: m for key, m in found.items() if not key.endswith("_ratio")}
-    size = sum(f.stat().st_size for f in files_of(file))
-    return _Row(file, ready, not interface.axes, found | {"size_bytes": Measurement(float(size), unit="B")})
-
-
-def _at_its_batch(request: Request, interface: Interface, how: _How) -> Request:
-    """The request with the batch that a file fixes, in every call."""
-    if interface.axes:
-        return request
-    only = interface.fixed or 1
-    for option, size in how.given.items():
-        if option.endswith("batch") and size != only:
-            raise ConfigError(
-                f"{request.artifact}: takes batches of {only} and no others, not {size}",
-                hint=f"leave --{option.replace('_', '-')} out",
-            )
-    return replace(request, batch=only, throughput_batch=only)
-
-
-def _interface_of(file: Path, name: str | None, how: _How) -> Interface:
-    """What a file declares, asked of the runtime its suffix stands for: some others take a minute to say."""
-    from petra.runtimes.table import runtimes_by_suffix
-
-    runtime = runtimes_by_suffix().get(file.suffix, name)
-    limit = min(how.time_limit_s, VERIFY_LIMIT_S)
-    return interface_in(inspect_file(file, runtime, inputs=how.inputs, time_limit_s=limit))
-
-
-def _same(one: Interface, other: Interface) -> bool:
-    """Whether two files can be fed alike, whatever they call their sizes."""
-    return [replace(s, names=()) for s in one.inputs] == [replace(s, names=()) for s in other.inputs]
-
-
-def _shown(interface: Interface) -> str:
-    return ", ".join(f"{s.name} {s.dtype} {shape_text(s.shape, s.names)}" for s in interface.inputs)
-
-
-# ---- a study ---------------------------------------------------------------------------------------------------------
+    how = How(against, names, given, inputs, seconds(time_limit, BENCH_LIMIT_S))
+    bench_files(files, how, as_json=as_json)
 
 
 def _bench_study(directory: Path, names: Sequence[str], pick: str, given: Mapping[str, Any], *, as_json: bool) -> None:
@@ -250,17 +97,17 @@ def _bench_study(directory: Path, names: Sequence[str], pick: str, given: Mappin
             }
         )
         return
-    table = _table(["runtime"], ratio=True, quality=record.metric)
+    table = table_of(["runtime"], ratio=True, quality=record.metric)
     for row in rows:
         if not row.failure:
-            table.add_row(row.runtime, *_cells(row.metrics))
+            table.add_row(row.runtime, *cells(row.metrics))
     say(table)
     for row in rows:
         if row.failure:
             say(f"{row.runtime}: {row.failure}")
     say(f"{member}")
-    conditions = _conditions(target.threads, target.batch, target.throughput_batch)
-    say(f"{conditions}; {record.metric} on the validation split")
+    measured = conditions(target.threads, target.batch, target.throughput_batch)
+    say(f"{measured}; {record.metric} on the validation split")
 
 
 def _available(first: str) -> list[str]:
@@ -280,34 +127,3 @@ def _plain(row: OnRuntime) -> dict[str, Any]:
         return {"failure": row.failure}
     metrics = {name: m.as_dict() for name, m in row.metrics.items()}
     return {"files": [str(file) for file in row.files], "metrics": metrics, "parity": dict(row.parity)}
-
-
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _conditions(threads: int, batch: int, throughput_batch: int) -> str:
-    return f"{threads} thread(s); latency at batch {batch}, throughput at batch {throughput_batch}"
-
-
-def _table(first: Sequence[str], *, ratio: bool, quality: str = "") -> Table:
-    """Titles for `_cells`; `quality` is the metric's name where there is one."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for title in first:
-        table.add_column(title, overflow="fold")
-    ratios = ["latency ratio"] if ratio else []
-    for title in (*([quality] if quality else []), "latency", "95th pct.", *ratios, "throughput", "memory", "size"):
-        table.add_column(title, justify="right", no_wrap=True)
-    return table
-
-
-def _cells(metrics: Mapping[str, Measurement]) -> list[str]:
-    from petra.report.units import interval, value
-
-    ratio = metrics.get("latency_ratio")
-    within = f" ({interval(ratio)})" if ratio and ratio.stderr else ""
-    return [
-        *([value("quality", metrics["quality"].mean)] if "quality" in metrics else []),
-        *(value(m, metrics[m].mean) for m in ("latency_ms", "latency_p95_ms")),
-        *([f"{ratio.mean:.2f}x{within}"] if ratio else []),
-        *(value(m, metrics[m].mean) for m in ("throughput", "memory_mb", "size_bytes")),
-    ]

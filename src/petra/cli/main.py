@@ -13,7 +13,7 @@ import typer
 from petra import __version__
 from petra.cli import artifact, bench, doctor, methods, results, search
 from petra.cli.output import PetraGroup
-from petra.workers.imports import settled
+from petra.workers.imports import settle, settled
 
 app = typer.Typer(
     cls=PetraGroup,
@@ -58,6 +58,7 @@ for _panel, _commands in _PANELS.items():
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a bug, 2 a mistake in the input, 130 interrupted."""
     sys.path[:] = settled(sys.path)
+    settle(os.environ)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other on shared cores
     app()
 

@@ -1,5 +1,7 @@
-"""Measuring in a process of its own: write the data it needs, start it, hear what it found. Only writing splits loads
-torch."""
+"""Measuring in a process of its own: write the data it needs, start it, hear what it found.
+
+Only writing splits loads torch.
+"""
 
 from __future__ import annotations
 

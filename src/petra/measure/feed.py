@@ -1,4 +1,4 @@
-"""What a model file is tried on: items that a person gives, or random ones, and calls made of them."""
+"""What a model file is tried on: items that a person gives, or random ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs that a person gives for a model file: an .npz file with an array for each, examined before it is read."""
+"""Inputs that a person gives for a model file: an .npz file, examined before it is read."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
 import petra
@@ -22,12 +22,13 @@ def settled(entries: Iterable[str]) -> list[str]:
     return [entry for entry in absolute if entry == HOME or not _is_here(entry)]
 
 
-def settle(environment: dict[str, str]) -> None:
-    """Let an interpreter that is started with `environment` import nothing from the working directory on its own.
+def settle(environment: MutableMapping[str, str]) -> None:
+    """Let no interpreter that is started with `environment`, by whomever, import from the working directory.
 
-    An empty entry of PYTHONPATH, as in ``$PYTHONPATH:/opt/lib`` with none set before, is that
-    directory. The interpreter must be started with ``-P`` besides.
+    That is what Python does by default for ``-c`` and ``-m``, with which torch starts some, and for an
+    empty entry of PYTHONPATH, as in ``$PYTHONPATH:/opt/lib`` with none set before.
     """
+    environment["PYTHONSAFEPATH"] = "1"
     kept = settled(environment.pop("PYTHONPATH", "").split(os.pathsep))
     if kept:
         environment["PYTHONPATH"] = os.pathsep.join(kept)

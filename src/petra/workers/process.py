@@ -46,7 +46,7 @@ class Process:
         # File objects, so that a forgotten worker is closed with them, reads the end of its input, and exits.
         self._reader = os.fdopen(read_fd, "rb", buffering=0)
         self._writer = os.fdopen(write_fd, "wb", buffering=0)
-        command = [sys.executable, "-uP", "-X", "faulthandler", "-c", _BOOT, str(child_read), str(child_write)]
+        command = [sys.executable, "-u", "-X", "faulthandler", "-c", _BOOT, str(child_read), str(child_write)]
         command += [str(os.getpid()), str(threads), HOME, *([] if alone else sys.path)]
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         environment |= {} if alone else _BEHAVIOUR

@@ -1,0 +1,158 @@
+"""petra bench FILE...: model files measured as they are, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petra.cli.artifact import (
+    VERIFY_LIMIT_S,
+    in_time,
+    inspect_file,
+    interface_in,
+    runtime_of,
+    shape_text,
+)
+from petra.cli.bench_tables import cells, conditions, table_of
+from petra.cli.output import say, say_json
+from petra.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from petra.core.measurement import Measurement
+    from petra.measure.bench_main import Request
+    from petra.measure.interface import Interface
+
+BENCH_LIMIT_S = 600.0
+"""Time for all measurements of a file. Of a model that takes seconds a call, there are hundreds of calls."""
+
+
+@dataclass(frozen=True)
+class How:
+    """What files are measured with: what the command line says. `names`: runtimes, () for the file's own."""
+
+    against: Path | None
+    names: Sequence[str]
+    given: Mapping[str, Any]
+    inputs: Path | None
+    time_limit_s: float
+
+
+@dataclass(frozen=True)
+class _Row:
+    file: Path
+    request: Request
+    fixed: bool
+    metrics: Mapping[str, Measurement]
+
+
+def bench_files(files: Sequence[Path], how: How, *, as_json: bool) -> None:
+    rows = [_measure(file, name, how) for file in files for name in how.names or (None,)]
+    several = len(how.names) > 1
+    if as_json:
+        say_json(_as_plain(rows, how, several=several))
+        return
+    table = table_of(["file", "runtime"] if several else ["file"], ratio=several or how.against is not None)
+    for row in rows:
+        table.add_row(str(row.file), *([row.request.runtime] if several else []), *cells(row.metrics))
+    say(table)
+    usual = next((row.request for row in rows if not row.fixed), rows[0].request)
+    inputs = "random inputs" if how.inputs is None else f"inputs from {how.inputs}"
+    say(f"{conditions(usual.threads, usual.batch, usual.throughput_batch)}; {inputs}")
+    for file, batch in {row.file: row.request.batch for row in rows if row.fixed}.items():
+        say(f"note: {file} was measured at batch {batch}: its sizes leave no other")
+
+
+def _as_plain(rows: Sequence[_Row], how: How, *, several: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for row in rows:
+        metrics = {name: m.as_dict() for name, m in row.metrics.items()}
+        if several:
+            found.setdefault(str(row.file), {})[row.request.runtime] = metrics
+        else:
+            found[str(row.file)] = metrics
+    usual = _request("", "", how)
+    return {
+        "against": str(how.against) if how.against else None,
+        "threads": usual.threads,
+        "batch": usual.batch,
+        "fixed_batch": {str(row.file): row.request.batch for row in rows if row.fixed},
+        "files": found,
+    }
+
+
+def _request(runtime: str, artifact: str, how: How) -> Request:
+    from petra.measure.bench_main import Request
+    from petra.measure.host import describe_host
+
+    return Request(runtime, artifact, confirm=True, host=str(describe_host()["id"]), **how.given)
+
+
+def _measure(file: Path, name: str | None, how: How) -> _Row:
+    """All measurements of one file on one runtime; the ratios mean something only when there is something else."""
+    from petra.core.measurement import Measurement
+    from petra.measure.bench_main import measure_file
+    from petra.measure.client import alone
+    from petra.runtimes.base import files_of
+
+    interface = _interface_of(file, name, how)
+    other = how.against or file
+    if how.against is not None and not _same(interface, wanted := _interface_of(how.against, name, how)):
+        raise ConfigError(
+            f"{file} and {how.against} take different inputs: {_shown(interface)} and {_shown(wanted)}",
+            hint="only models of one interface can be compared",
+        )
+    ready = replace(
+        _at_its_batch(_request(runtime_of(file, name), str(file), how), interface, how),
+        baseline=str(other),
+        baseline_runtime=runtime_of(other, how.names[0] if how.names else None),
+    )
+    with in_time():
+        plain, _ = alone(
+            measure_file,
+            ready,
+            interface,
+            str(how.inputs or ""),
+            artifact=ready.artifact,
+            runtimes=(ready.runtime, ready.baseline_runtime),
+            threads=ready.threads,
+            time_limit_s=how.time_limit_s,
+        )
+    found = {key: Measurement(**m) for key, m in plain.items()}
+    if how.against is None and len(how.names) < 2:
+        found = {key: m for key, m in found.items() if not key.endswith("_ratio")}
+    size = sum(f.stat().st_size for f in files_of(file))
+    return _Row(file, ready, not interface.axes, found | {"size_bytes": Measurement(float(size), unit="B")})
+
+
+def _at_its_batch(request: Request, interface: Interface, how: How) -> Request:
+    """The request with the batch that a file fixes, in every call."""
+    if interface.axes:
+        return request
+    only = interface.fixed or 1
+    for option, size in how.given.items():
+        if option.endswith("batch") and size != only:
+            raise ConfigError(
+                f"{request.artifact}: takes batches of {only} and no others, not {size}",
+                hint=f"leave --{option.replace('_', '-')} out",
+            )
+    return replace(request, batch=only, throughput_batch=only)
+
+
+def _interface_of(file: Path, name: str | None, how: How) -> Interface:
+    """What a file declares, asked of the runtime its suffix stands for: some others take a minute to say."""
+    from petra.runtimes.table import runtimes_by_suffix
+
+    runtime = runtimes_by_suffix().get(file.suffix, name)
+    limit = min(how.time_limit_s, VERIFY_LIMIT_S)
+    return interface_in(inspect_file(file, runtime, inputs=how.inputs, time_limit_s=limit))
+
+
+def _same(one: Interface, other: Interface) -> bool:
+    """Whether two files can be fed alike, whatever they call their sizes."""
+    return [replace(s, names=()) for s in one.inputs] == [replace(s, names=()) for s in other.inputs]
+
+
+def _shown(interface: Interface) -> str:
+    return ", ".join(f"{s.name} {s.dtype} {shape_text(s.shape, s.names)}" for s in interface.inputs)
