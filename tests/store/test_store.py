@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from petra.core.errors import StoreError
-from petra.core.measurement import Measurement
+from petra.core.measurement import LARGEST, Measurement
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
 from petra.store import database, schema
@@ -44,6 +44,9 @@ def store(tmp_path: Path):
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**62), 2**62)
+counts = st.integers(0, 2**62)
+numbers = st.floats(-LARGEST, LARGEST)  # what is measured
+amounts = st.floats(0, LARGEST)
 scalars = st.booleans() | integers | finite | st.text(max_size=20)
 json_values = st.recursive(
     st.none() | scalars,
@@ -52,7 +55,7 @@ json_values = st.recursive(
 json_objects = st.dictionaries(st.text(max_size=8), json_values, max_size=4)
 texts = st.text(max_size=30)
 measurements = st.dictionaries(
-    st.text(min_size=1, max_size=12), st.builds(Measurement, finite, finite, integers, texts, texts), max_size=4
+    st.text(min_size=1, max_size=12), st.builds(Measurement, numbers, amounts, counts, texts, texts), max_size=4
 )
 stages = st.builds(StageSpec, st.text(min_size=1, max_size=10), st.dictionaries(texts, scalars, max_size=4))
 traces = st.builds(
@@ -60,10 +63,10 @@ traces = st.builds(
     stage=texts,
     touched=st.lists(texts, max_size=3).map(tuple),
     skipped=st.dictionaries(texts, texts, max_size=3),
-    params_before=integers,
-    params_after=integers,
-    seconds=finite,
-    peak_memory_mb=finite,
+    params_before=counts,
+    params_after=counts,
+    seconds=amounts,
+    peak_memory_mb=amounts,
     cached=st.booleans(),
     details=json_objects,
 )
@@ -75,12 +78,12 @@ trials = st.builds(
     origin=st.builds(Origin, texts, st.none() | st.integers(0, 2**40)),
     metrics=measurements,
     test=measurements,
-    failure=st.none() | st.builds(Failure, texts, texts, texts, finite),
+    failure=st.none() | st.builds(Failure, texts, texts, texts, amounts),
     trace=st.lists(traces, max_size=3).map(tuple),
-    artifact=texts,
-    parity=st.dictionaries(texts, finite, max_size=3),
-    seconds=finite,
-    finished_at=finite,
+    artifact=st.from_regex(r"(artifacts/[0-9]{1,5}/[a-zé ]{1,9}[.]onnx)?", fullmatch=True),
+    parity=st.dictionaries(texts, numbers, max_size=3),
+    seconds=amounts,
+    finished_at=amounts,
 )
 
 
