@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 
 
@@ -31,3 +33,19 @@ def _escaped(character: str) -> str:
 def first_line(text: str) -> str:
     """The first line of a message that has something on it, '' when there is none."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def json_text(data: object) -> str:
+    """Indented JSON in which every character can be seen; ValueError for NaN and infinities."""
+    text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False)
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    return "".join(c if _is_plain(c, True) else json.dumps(c)[1:-1] for c in text)
+
+
+def whole_number(text: str) -> int | None:
+    """The integer that ASCII digits spell, None for anything else or one of more than 64 bits."""
+    if not re.fullmatch(r"\s*[-+]?[0-9]{1,19}\s*", text, re.ASCII):
+        return None
+    number = int(text)
+    return number if abs(number) < 2**63 else None
