@@ -14,6 +14,7 @@ from rich.table import Table
 
 from petra.cli.artifact import inspect_file, runtime_of, shape_text
 from petra.cli.output import JsonFlag, note, say, say_json
+from petra.cli.search import Trust
 from petra.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads. Default: 1, or the study's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Items per call for latency. Default: 1.")] = None,
     throughput_batch: Annotated[int | None, typer.Option(min=1, help="The same for throughput. Default: 64.")] = None,
+    trust: Trust = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure latency, throughput and memory of model files, or of a study's model on several runtimes.
@@ -60,7 +62,7 @@ def bench(
     if any(file.is_dir() for file in files):
         if len(files) > 1 or against is not None:
             raise ConfigError("bench: a study's directory is measured alone", hint="give one directory, or files")
-        _bench_study(files[0], names, pick, given, as_json=as_json)
+        _bench_study(files[0], names, pick, given, trust=trust, as_json=as_json)
         return
     _bench_files(files, against, names, given, as_json=as_json)
 
@@ -154,14 +156,14 @@ def _interface(specs: list[dict[str, Any]]) -> str:
 # ---- a study ---------------------------------------------------------------------------------------------------------
 
 
-def _bench_study(directory: Path, names: Sequence[str], pick: str, given: Mapping[str, Any], *, as_json: bool) -> None:
-    from petra.cli.search import find_study_modules
+def _bench_study(
+    directory: Path, names: Sequence[str], pick: str, given: Mapping[str, Any], *, trust: bool, as_json: bool
+) -> None:
     from petra.report.front import Front
     from petra.report.record import StudyRecord
 
     record = StudyRecord.load(directory)
     member = Front.of_record(record).pick(pick)
-    find_study_modules(directory)
 
     from petra.api import live_study
     from petra.runtimes.base import Target
@@ -169,7 +171,7 @@ def _bench_study(directory: Path, names: Sequence[str], pick: str, given: Mappin
     target = replace(Target(**record.config.target.model_dump()), **given)
     runtimes = names or _available(target.runtime)
     note(f"building {member} again, for {', '.join(runtimes)}")
-    rows = live_study(directory).compare_runtimes(runtimes, pick=member.number, target=target, note=_say_stage)
+    rows = live_study(directory, trust=trust).compare_runtimes(runtimes, pick=member.number, target=target, note=_say_stage)
     if as_json:
         say_json(
             {

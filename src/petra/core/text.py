@@ -49,3 +49,14 @@ def whole_number(text: str) -> int | None:
         return None
     number = int(text)
     return number if abs(number) < 2**63 else None
+
+
+def shown(value: object, limit: int = 120) -> str:
+    """What was given, for a message: its `repr` on one line, cut when it is long."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        text = printable(repr(value))
+    except (ValueError, RecursionError):  # it holds such an integer, or itself
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= limit else f"{text[:limit]} ..."

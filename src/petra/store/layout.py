@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -28,6 +29,45 @@ def check_layout(directory: Path) -> None:
                 f"{directory / name}: this is {kind}, not what petra makes there",
                 hint="remove it; to keep a study elsewhere, make its whole directory a link",
             )
+
+
+def check_writable(directory: Path) -> None:
+    """Refuse a directory that cannot become a study's, before anything is spent on it. Makes
+    nothing.
+
+    Raises StoreError for what is not a directory, lies below a file, cannot be written or cannot
+    even be named.
+    """
+    text = printable(str(directory))
+    shown = text if len(text) < 200 else f"{text[:200]} ..."
+    if text != str(directory):
+        raise StoreError(f"workdir: got '{shown}'", hint="give a path of characters that can be seen")
+    place = directory
+    try:
+        while not (mode := _existing(place)) and place != place.parent:
+            place = place.parent
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"workdir: {shown}: cannot be made: {reason}", hint=_CHOOSE) from None
+    if not stat.S_ISDIR(mode):
+        reason = f"{place} is not a directory"
+        raise StoreError(f"workdir: {shown}: cannot be made: {reason}", hint=_CHOOSE)
+    if not os.access(place, os.W_OK | os.X_OK):
+        reason = f"no permission in {place}"
+        raise StoreError(f"workdir: {shown}: cannot write here: {reason}", hint=_CHOOSE)
+
+
+def _existing(path: Path) -> int:
+    """The mode of what a path leads to, 0 when there is nothing."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise
+        return 0
+
+
+_CHOOSE = "choose a directory you may write to"
 
 
 def own_file(directory: Path, relative: str) -> Path:
