@@ -129,9 +129,7 @@ def live_study(directory: str | Path, *, trust: bool = False) -> Study:
     return Study(study.directory, study.config, model=model, task=task)
 
 
-def _rebuilt(
-    directory: str | Path, *, trust: bool
-) -> tuple[Study, nn.Module, Task, tuple[str, ...]]:
+def _rebuilt(directory: str | Path, *, trust: bool) -> tuple[Study, nn.Module, Task, tuple[str, ...]]:
     """A study, its model and data, and where their modules were looked for."""
     study = load_study(directory)
     if not study.config.has_source:
@@ -147,9 +145,7 @@ def _rebuilt(
     return study, model, task, places
 
 
-def study_from_file(
-    path: str | Path, *, overrides: Mapping[str, Any] | None = None, note: Note = _unsaid
-) -> Study:
+def study_from_file(path: str | Path, *, overrides: Mapping[str, Any] | None = None, note: Note = _unsaid) -> Study:
     """A study ready to run from a YAML file; `overrides` replace top-level keys.
 
     Functions that it names are looked for beside the file and in the current directory, after all

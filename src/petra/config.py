@@ -6,6 +6,7 @@ Every unknown key and bad value is refused with its path, what is allowed and a 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -270,7 +271,7 @@ def _parsed(text: str, *, where: str) -> Constraint:
 
 def parse_config(data: Mapping[str, Any], *, where: str = "study") -> StudyConfig:
     """Validate; raises ConfigError with one line per fault: its path, what was got, what is allowed."""
-    _check_depth(data, where)
+    _check_plain(data, where)
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
@@ -283,16 +284,21 @@ def parse_config(data: Mapping[str, Any], *, where: str = "study") -> StudyConfi
 _MOST_FAULTS = 20
 
 
-def _check_depth(data: object, where: str) -> None:
-    """Refuse data that is nested deeply, or holds itself: nothing downstream bears it."""
-    level: list[object] = [data]
+def _check_plain(data: object, where: str) -> None:
+    """Refuse what could not be kept with the study, wherever it is: numbers that are none or too large, and data that
+    is nested deeply, or holds itself."""
+    level: list[tuple[str, object]] = [("", data)]
     for _ in range(50):
-        inner: list[object] = []
-        for item in level:
+        inner: list[tuple[str, object]] = []
+        for path, item in level:
             if isinstance(item, Mapping):
-                inner.extend(item.values())
+                inner.extend((f"{path}.{printable(key)[:80]}", value) for key, value in item.items())
             elif isinstance(item, list | tuple):
-                inner.extend(item)
+                inner.extend((f"{path}[{i}]", value) for i, value in enumerate(item))
+            elif (isinstance(item, float) and not math.isfinite(item)) or (
+                isinstance(item, int) and abs(item) >= 2**63
+            ):
+                raise ConfigError(f"{where}: {path[1:]}: got {shown(item)}", hint="give a finite number of 64 bits")
         if not inner:
             return
         if len(inner) > 100_000:

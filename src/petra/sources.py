@@ -110,8 +110,7 @@ def find_modules(config: StudyConfig, places: Iterable[str | Path]) -> None:
             origin = other.origin if other else None
             if other and (origin is None or Path(origin).resolve() not in [p.resolve() for p in beside]):
                 raise ConfigError(
-                    f"{top!r} is the name of {beside[0]} and of an installed module "
-                    f"({origin or 'a package'})",
+                    f"{top!r} is the name of {beside[0]} and of an installed module ({origin or 'a package'})",
                     hint="rename the file",
                 )
     sys.path.extend(d for d in dict.fromkeys(directories) if d not in sys.path)

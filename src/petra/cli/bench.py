@@ -171,7 +171,9 @@ def _bench_study(
     target = replace(Target(**record.config.target.model_dump()), **given)
     runtimes = names or _available(target.runtime)
     note(f"building {member} again, for {', '.join(runtimes)}")
-    rows = live_study(directory, trust=trust).compare_runtimes(runtimes, pick=member.number, target=target, note=_say_stage)
+    rows = live_study(directory, trust=trust).compare_runtimes(
+        runtimes, pick=member.number, target=target, note=_say_stage
+    )
     if as_json:
         say_json(
             {

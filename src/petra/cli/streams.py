@@ -7,7 +7,7 @@ import os
 import sys
 from io import TextIOWrapper
 from types import TracebackType
-from typing import IO, cast
+from typing import IO, NoReturn, cast
 
 from petra.core.text import printable, whole_number
 
@@ -15,7 +15,7 @@ PIPE_CLOSED = 141  # what shells say of a process that SIGPIPE ended
 _MIN_WIDTH, _MAX_WIDTH = 20, 1000
 _ERRORS = "petra.plain"
 # What petra prints beyond ASCII, for terminals that have nothing else.
-_SPELT = {"±": "+-", "→": "->", "…": "...", "×": "x", "–": "-", "—": "-", "·": "*", "•": "*", "━": "="}
+_SPELT = {"±": "+-", "→": "->", "…": "...", "\u00d7": "x", "\u2013": "-", "\u2014": "-", "·": "*", "•": "*", "━": "="}
 
 
 def columns() -> int | None:
@@ -82,14 +82,14 @@ def finish() -> None:
     sys.stdout.flush()
 
 
-def _fail(error: OSError) -> None:
+def _fail(error: OSError) -> NoReturn:
     _silence(1)
     if isinstance(error, BrokenPipeError):
         sys.exit(PIPE_CLOSED)
     _end(f"standard output cannot be written: {error.strerror}", 2)
 
 
-def _end(message: str, code: int) -> None:
+def _end(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
 
@@ -103,7 +103,7 @@ def _silence(number: int) -> None:
 
 def _wrapped(stream: IO[str] | None, number: int, kind: type[TextIOWrapper]) -> TextIOWrapper:
     if stream is None:
-        return kind(open(number, "wb", closefd=False), "utf-8", _ERRORS, line_buffering=True)  # noqa: PTH123, SIM115
+        return kind(open(number, "wb", closefd=False), "utf-8", _ERRORS, line_buffering=True)
     given = cast(TextIOWrapper, stream)
     encoding, lines = given.encoding, given.line_buffering
     return kind(given.detach(), encoding, _ERRORS, line_buffering=lines or number == 2)
@@ -125,9 +125,7 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
     return ascii_text, error.end
 
 
-def _show_bug(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """A bug's traceback, whose message may quote a file."""
     import traceback
 

@@ -36,9 +36,12 @@ class StageSpec:
     def __post_init__(self) -> None:
         for name, value in self.params.items():
             if not isinstance(value, bool | int | float | str):
-                raise ConfigError(f"{printable(self.kind)}.{printable(name)}: got {shown(value)}, a parameter is a bool, int, float or string")
+                where = f"{printable(self.kind)}.{printable(name)}"
+                raise ConfigError(f"{where}: got {shown(value)}, a parameter is a bool, int, float or string")
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"{printable(self.kind)}.{printable(name)}: got {shown(value)}", hint="give a finite number")
+                raise ConfigError(
+                    f"{printable(self.kind)}.{printable(name)}: got {shown(value)}", hint="give a finite number"
+                )
         ordered = {name: canonical_value(self.params[name]) for name in sorted(self.params)}
         object.__setattr__(self, "params", MappingProxyType(ordered))
 

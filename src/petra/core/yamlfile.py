@@ -43,8 +43,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
     """`read_yaml` of a text; `where` begins every message."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is not None:
             _count(node, where)
@@ -53,8 +53,6 @@ def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: not valid YAML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{where}: nested too deeply", hint=_DEPTH_HINT) from None
-    finally:
-        loader.dispose()
     if not isinstance(data, dict):
         kind = "nothing" if data is None else type(data).__name__
         raise ConfigError(f"{where}: got {kind}", hint="a study file is a mapping of keys to values")
@@ -77,9 +75,7 @@ class _Loader(yaml.SafeLoader):
                 None, None, f"{given} is no {kind} ({error})", node.start_mark
             ) from None
         if isinstance(value, int) and abs(value) >= 2**63:
-            raise yaml.constructor.ConstructorError(
-                None, None, "an integer of more than 64 bits", node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, "an integer of more than 64 bits", node.start_mark)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

@@ -84,9 +84,7 @@ def recorded_files(metrics: Path) -> dict[str, str]:
         if not 0 < len(found) == len(listed) <= _MAX_FILES:
             raise ValueError("files are none, too many, or named twice")
     except (OSError, ValueError) as error:
-        raise ArtifactError(
-            f"{metrics}: cannot be read: {error}", hint="export the model again"
-        ) from None
+        raise ArtifactError(f"{metrics}: cannot be read: {error}", hint="export the model again") from None
     return found
 
 
@@ -99,9 +97,7 @@ def check_recorded(metrics: Path) -> dict[str, str]:
     for name, digest in recorded.items():
         place = metrics.parent / name
         if not os.path.lexists(place):
-            raise ArtifactError(
-                f"{place}: the bundle's file is missing", hint="copy the whole bundle"
-            )
+            raise ArtifactError(f"{place}: the bundle's file is missing", hint="copy the whole bundle")
         if sha256(own_file(metrics.parent, name)) != digest:
             raise ArtifactError(
                 f"{place}: not the file that was measured: {metrics.name} records another SHA-256",

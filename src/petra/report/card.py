@@ -37,8 +37,8 @@ def model_card(
     untouched = not trial.pipeline.stages
     sections = [
         f"# {markdown(subject(record))}: trial {trial.number}",
-        f"`{code(file)}` is {'the untouched model' if untouched else 'a compressed version of the model'}, found by petra "
-        f"{markdown(_version(record.host, 'petra') or petra_version())}, exported for "
+        f"`{code(file)}` is {'the untouched model' if untouched else 'a compressed version of the model'}, found by "
+        f"petra {markdown(_version(record.host, 'petra') or petra_version())}, exported for "
         f"{markdown(record.config.target.runtime)}, reloaded "
         "in a fresh process, checked against the PyTorch model and measured as the file it is.",
         "## How it was made",
@@ -123,10 +123,9 @@ def _pipeline(trial: Trial) -> str:
 
 def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     rows = ["| | this model | untouched model | change |", "|---|---:|---:|---:|"]
+    metric = markdown(record.metric)
     for split, mine, base in _qualities(trial, baseline):
-        rows.append(
-            f"| {markdown(record.metric)}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |"
-        )
+        rows.append(f"| {metric}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |")
     for name in _COSTS:
         new, old = _pair(trial, baseline, name)
         if new and old:
@@ -137,7 +136,7 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     notes = [
         f"Latency over the untouched model's, measured in turns in one process: {ratio.mean:.2f}x{within}. Of the two, "
         "this ratio carries to other times and machines better than milliseconds.",
-        f"± is one standard error. The search chose by {markdown(record.metric)} on the validation split; the test split was "
+        f"± is one standard error. The search chose by {metric} on the validation split; the test split was "
         "read once, for models already chosen." + ("" if trial.test else " This model has not been confirmed on it."),
     ]
     return "\n".join(rows) + "\n\n" + "\n\n".join(notes)

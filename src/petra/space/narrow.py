@@ -22,7 +22,9 @@ def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> Stag
     known = {p.name for p in card.parameters}
     for name in ranges:
         if name not in known:
-            raise ConfigError(f"{where}.{printable(name)[:80]}: {card.name} has no such parameter", hint=did_you_mean(name, known))
+            raise ConfigError(
+                f"{where}.{printable(name)[:80]}: {card.name} has no such parameter", hint=did_you_mean(name, known)
+            )
     parameters = tuple(
         _narrowed(p, ranges[p.name], where=f"{where}.{p.name}") if p.name in ranges else p for p in card.parameters
     )

@@ -50,9 +50,7 @@ def read_only(path: Path, *, timeout_s: float) -> sqlite3.Connection:
 def read_mode(path: Path, timeout_s: float) -> str:
     """How to open for reading: where not even side files can be made, the file is taken as it lies."""
     try:
-        with closing(
-            sqlite3.connect(f"{uri(path)}?mode=ro", uri=True, timeout=timeout_s)
-        ) as probe:
+        with closing(sqlite3.connect(f"{uri(path)}?mode=ro", uri=True, timeout=timeout_s)) as probe:
             probe.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         if path.exists() and not path.with_name(path.name + "-wal").exists():
@@ -71,9 +69,7 @@ def examine(path: Path, *, timeout_s: float) -> None:
     """
     with closing(read_only(path, timeout_s=timeout_s)) as connection:
         restrict(connection, write=False)
-        found = connection.execute(
-            f"SELECT type, name, sql FROM sqlite_master LIMIT {_ENTRIES}"
-        ).fetchall()
+        found = connection.execute(f"SELECT type, name, sql FROM sqlite_master LIMIT {_ENTRIES}").fetchall()
         tables = sorted(str(name) for kind, name, _ in found if kind == "table")
         if tables and (STUDY.name not in tables or len(found) >= _ENTRIES):
             shown = printable(", ".join(tables[:5]))[:200]

@@ -100,9 +100,7 @@ def read_trial(row: Row, measurements: Iterable[Row]) -> Trial:
     except DEFECTS as error:
         where = printable(row["number"])
         message = printable(str(error))
-        raise StoreError(
-            f"trial {where}: the stored row is damaged: {message}", hint=DAMAGE_HINT
-        ) from error
+        raise StoreError(f"trial {where}: the stored row is damaged: {message}", hint=DAMAGE_HINT) from error
 
 
 DAMAGE_HINT = "the database was changed by something other than petra; restore it from a copy"
@@ -154,8 +152,12 @@ def _failure(row: Row) -> Failure | None:
     stage, kind, message, memory = (row[name] for name in names)
     if stage is kind is message is memory is None:
         return None
-    words = (checked.text(row[name], name) for name in names[:3])
-    return Failure(*words, checked.number(memory, names[3], negative=False))
+    return Failure(
+        checked.text(stage, names[0]),
+        checked.text(kind, names[1]),
+        checked.text(message, names[2]),
+        checked.number(memory, names[3], negative=False),
+    )
 
 
 def _parity(value: object) -> dict[str, float]:

@@ -236,12 +236,13 @@ class Store:
         """Add the test-split measurements of a trial. Raises StoreError when it has some: that split is read once."""
         added = measurement_rows(number, "test", metrics)
         with self._writing() as connection:
-            (row, measured), *_ = self._rows(connection, number) or [(None, [])]
-            if row is None or read_trial(row, measured).test:
+            found = self._rows(connection, number)
+            if not found or read_trial(*found[0]).test:
                 raise StoreError(
                     f"{self._where}: trial {number} is not stored, or has been measured on the test split already",
                     hint="ask `trial(number).test` first",
                 )
+            row, measured = found[0]
             if added:
                 connection.execute(MEASUREMENTS.insert(), added)
             sealed = TRIALS.update().where(TRIALS.c.number == number)
