@@ -105,15 +105,26 @@ def find_modules(config: StudyConfig, places: Iterable[str | Path]) -> None:
     for call in (config.model, config.task):
         top = call.call.partition(":")[0].partition(".")[0] if call else ""
         beside = [p for d in directories for p in _module_files(d, top) if p.is_file()] if top else []
-        if beside and top not in sys.modules:
-            other = importlib.util.find_spec(top)
-            origin = other.origin if other else None
-            if other and (origin is None or Path(origin).resolve() not in [p.resolve() for p in beside]):
-                raise ConfigError(
-                    f"{top!r} is the name of {beside[0]} and of an installed module ({origin or 'a package'})",
-                    hint="rename the file",
-                )
+        other = _origin(top) if beside else None
+        if other is not None and other not in [str(path.resolve()) for path in beside]:
+            raise ConfigError(
+                f"{top!r} is the name of {beside[0]} and of another module ({other or 'a package'})",
+                hint="rename the file",
+            )
     sys.path.extend(d for d in dict.fromkeys(directories) if d not in sys.path)
+
+
+def _origin(top: str) -> str | None:
+    """Where a module is imported from without more places: a file, '' when it has none, None when there is no such
+    module."""
+    if top in sys.modules:
+        file = getattr(sys.modules[top], "__file__", None)
+    else:
+        found = importlib.util.find_spec(top)
+        if found is None:
+            return None
+        file = found.origin
+    return str(Path(file).resolve()) if file else ""
 
 
 def _module_files(directory: str, top: str) -> tuple[Path, Path]:

@@ -59,6 +59,8 @@ def campaign(scratch: Path, *, seed: int, seconds: float) -> Iterator[Attack]:
         if time.monotonic() - began > 0.5 * seconds:
             break
         yield ground.study(f"study, {'schema' if name in SCHEMAS else 'layout'}", harm, name, forged=True)
+    for text in SAYINGS:
+        yield ground.study("study, forged texts", speak, text, forged=True)
     kinds: list[Callable[[random.Random], Attack]] = [
         lambda d: ground.study("study, bits", flip_bits, d),
         lambda d: ground.study("study, length", cut, d),
@@ -306,6 +308,33 @@ def forge(directory: Path, draw: random.Random) -> None:
                 raw.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", [new, row])
     with contextlib.suppress(Exception), connect_file(directory / "study.db", write=True).begin() as connection:
         reseal(connection)
+
+
+def speak(directory: Path, text: str) -> None:
+    """Say `text` wherever a study says anything freely, with checksums that fit."""
+    pipeline = [{"stage": text, "params": {text: text, "ratio": 0.5}}]
+    trace = [dict(PLAIN_TRACE, stage=text, touched=[text], skipped={text: text}, details={text: text})]
+    with contextlib.closing(sqlite3.connect(directory / "study.db", isolation_level=None)) as raw:
+        host = json.loads(raw.execute("SELECT host FROM study").fetchone()[0])
+        config = json.loads(raw.execute("SELECT config FROM study").fetchone()[0])
+        config |= {"workload": {"name": text, "args": {text: text}}, "search": {"name": text}}
+        host |= {"cpu": text, "os": text, text: text, "versions": {text: text, "petra": text}}
+        raw.execute("UPDATE study SET host = ?, config = ?", [json.dumps(host), json.dumps(config)])
+        raw.execute("UPDATE trials SET move = ?, trace = ?, parity = ?", [text, json.dumps(trace), json.dumps({text: 1})])
+        raw.execute("UPDATE trials SET pipeline = ? WHERE number = 3", [json.dumps(pipeline)])
+        raw.execute(
+            "UPDATE trials SET failure_stage = ?, failure_kind = ?, failure_message = ?, failure_peak_memory_mb = 1, "
+            "status = 'failed' WHERE number = 2",
+            [text, text, text],
+        )
+        raw.execute("UPDATE measurements SET unit = ?, host = ?", [text, text])
+        raw.execute("UPDATE notes SET value = ? WHERE name = 'stop_reason'", [json.dumps(text)])
+    with connect_file(directory / "study.db", write=True).begin() as connection:
+        reseal(connection)
+
+
+PLAIN_TRACE = {"params_before": 1, "params_after": 1, "seconds": 0, "peak_memory_mb": 0, "cached": False}
+SAYINGS = (ESCAPE, MARKUP, "\u202egnp.exe\u2066", "\x9b31m", "a\n  \n| forged | row |\r\x1b[2J", "\x00", "[/]", "x" * 20_000, "\n", "")
 
 
 def spoilt(draw: random.Random, data: Any) -> Any:
