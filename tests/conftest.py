@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ import torch
 from petra.tasks.base import Task
 from petra.training.loop import TrainConfig, fit
 from petra.workloads.digits import DigitsNet, digits_task
+
+# What petra remembers of its user goes where tests leave nothing behind, in all processes they start.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="petra-tests-")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,29 @@ from petra.checks import check_device
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
 from petra.measure.host import describe_host
-from petra.problem import build_space, check_searcher, initial_pipelines
+from petra.problem import build_space, check_settings, initial_pipelines
 from petra.progress import Listener
+from petra.report.record import StudyRecord
 from petra.runtimes.base import Target
-from petra.sources import resolve_source
+from petra.sources import (
+    IDENTITY_NOTE,
+    PLACES_NOTE,
+    check_trust,
+    find_modules,
+    remember_start,
+    resolve_source,
+    study_places,
+)
+from petra.store.layout import check_writable
 from petra.store.store import Store
 from petra.study import Study
 from petra.tasks.base import Task
+
+Note = Callable[[str], None]
+
+
+def _unsaid(text: str) -> None:
+    """Nobody asked to be told."""
 
 
 def compress(
@@ -50,93 +67,154 @@ def compress(
     """
     data: dict[str, Any] = {
         "target": _target(target),
-        "objectives": tuple(objectives),
-        "constraints": (constraints,) if isinstance(constraints, str) else tuple(constraints),
+        "objectives": _listed(objectives),
+        "constraints": _listed(constraints),
         "budget": dict(budget) if isinstance(budget, Mapping) else {"time": budget},
         "search": search,
         "seed": seed,
-        "workdir": str(workdir),
+        "workdir": str(workdir) if isinstance(workdir, Path) else workdir,
     }
-    data |= {key: dict(value) for key, value in (("space", space), ("limits", limits)) if value is not None}
+    data |= {key: value for key, value in (("space", space), ("limits", limits)) if value is not None}
     config = parse_config(data, where="petra.compress")
     return create_or_continue(config, model, task).run(listener)
 
 
-def _target(target: str | Target | Mapping[str, Any]) -> dict[str, Any]:
+def _target(target: object) -> object:
     if isinstance(target, str):
         return {"runtime": target}
-    return dict(vars(target)) if isinstance(target, Target) else dict(target)
+    return dict(vars(target)) if isinstance(target, Target) else target
+
+
+def _listed(given: object) -> object:
+    """Several strings, or one: whatever else it is, the configuration refuses with its path."""
+    if isinstance(given, str):
+        return (given,)
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else given
 
 
 def load_study(directory: str | Path) -> Study:
-    """A study for reading; and for running too, when its configuration names the model and the data."""
-    directory = Path(directory)
-    with Store.open(directory, write=False) as store:
-        config = parse_config(store.config, where=str(directory))
-    return Study(directory, config, model=None, task=None)
+    """A study for reading; and for running too, when its configuration names the model and the data.
+
+    Raises StoreError when there is none, or when what is there makes no sense.
+    """
+    record = StudyRecord.load(_path(directory, "directory"))
+    return Study(record.directory, record.config, model=None, task=None)
 
 
-def resume_study(directory: str | Path, *, budget: Mapping[str, Any] | None = None) -> Study:
-    """A study ready to run on, its model and data built anew from its configuration."""
-    study = load_study(directory)
+def resume_study(
+    directory: str | Path,
+    *,
+    budget: Mapping[str, Any] | None = None,
+    trust: bool = False,
+    note: Note = _unsaid,
+) -> Study:
+    """A study ready to run on, its model and data built anew from its configuration.
+
+    That calls the functions that the study names, so it is done for studies that this user started
+    on this machine, and for others only with `trust`: else StoreError says what would be called.
+    `note` receives what is worth a line.
+    """
+    study, model, task, places = _rebuilt(directory, trust=trust)
     config = study.config
-    if not config.has_source:
-        raise ConfigError(
-            f"{directory}: this study was started from live Python objects",
-            hint="call petra.compress(model, task, workdir=...) with the same model and task to continue it",
-        )
     if budget:
         config = parse_config(config.model_dump() | {"budget": dict(budget)}, where="budget")
-    model, task = resolve_source(config)
-    return create_or_continue(config.model_copy(update={"workdir": str(directory)}), model, task)
+    config = config.model_copy(update={"workdir": str(study.directory)})
+    return create_or_continue(config, model, task, places=places, note=note)
 
 
-def live_study(directory: str | Path) -> Study:
-    """A study with its model and data built anew from its configuration; nothing of it is changed or locked."""
+def live_study(directory: str | Path, *, trust: bool = False) -> Study:
+    """A study with its model and data built anew from its configuration, under the condition of
+    `resume_study`; nothing of it is changed or locked."""
+    study, model, task, _ = _rebuilt(directory, trust=trust)
+    return Study(study.directory, study.config, model=model, task=task)
+
+
+def _rebuilt(directory: str | Path, *, trust: bool) -> tuple[Study, nn.Module, Task, tuple[str, ...]]:
+    """A study, its model and data, and where their modules were looked for."""
     study = load_study(directory)
     if not study.config.has_source:
         raise ConfigError(
             f"{directory}: this study was started from live Python objects",
-            hint="use the Study that petra.compress returns for the same model and task",
+            hint="continue it with petra.compress(model, task, workdir=...), or use the Study that it returns",
         )
+    with Store.open(study.directory, write=False) as store:
+        check_trust(store, study.config, trust=trust)
+        places = study_places(store)
+    find_modules(study.config, places)
     model, task = resolve_source(study.config)
-    return Study(study.directory, study.config, model=model, task=task)
+    return study, model, task, places
 
 
-def study_from_file(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Study:
-    """A study ready to run from a YAML file; `overrides` replace top-level keys."""
-    config = load_config(Path(path))
+def study_from_file(path: str | Path, *, overrides: Mapping[str, Any] | None = None, note: Note = _unsaid) -> Study:
+    """A study ready to run from a YAML file; `overrides` replace top-level keys.
+
+    Functions that it names are looked for beside the file and in the current directory, after all
+    that is installed.
+    """
+    path = _path(path, "path")
+    config = load_config(path)
     if overrides:
         config = parse_config(config.model_dump() | dict(overrides), where=str(path))
     if not config.has_source:
         raise ConfigError(
             f"{path}: neither workload nor model and task are given", hint="for example: workload: digits"
         )
+    check_writable(Path(config.workdir))
+    check_settings(config)
+    check_device(config.device)
+    places = [str(place) for place in dict.fromkeys((path.resolve().parent, Path.cwd()))]
+    find_modules(config, places)
     model, task = resolve_source(config)
-    return create_or_continue(config, model, task)
+    return create_or_continue(config, model, task, places=places, note=note)
+
+
+def _path(value: object, name: str) -> Path:
+    """A path that a person gave, as far as its type goes."""
+    if not isinstance(value, str | Path) or "\0" in str(value):
+        raise ConfigError(f"{name}: got {value!r}", hint="give a path")
+    return Path(value)
 
 
 # What may differ between the sessions of one study: nothing that changes what is proposed or how it is judged.
 _MAY_CHANGE = frozenset({"budget", "limits", "workdir"})
 
 
-def create_or_continue(config: StudyConfig, model: nn.Module, task: Task) -> Study:
-    """The study in `config.workdir`, created if there is none; refused if there is a different one."""
+def create_or_continue(
+    config: StudyConfig,
+    model: nn.Module,
+    task: Task,
+    *,
+    places: Sequence[str] = (),
+    note: Note = _unsaid,
+) -> Study:
+    """The study in `config.workdir`, created if there is none; refused if there is a different one.
+
+    `places` are the directories in which the modules that it names were looked for. That this user
+    started it here is recorded, for `resume_study`.
+    """
     directory = Path(config.workdir)
-    check_searcher(config)
+    check_writable(directory)
+    check_settings(config)
     check_device(config.device)
     initial_pipelines(config, build_space(config, task))  # refuse a bad space before anything is written
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):
-        with Store.open(directory, write=True) as store:
-            stored = parse_config(store.config, where=str(directory)).model_dump(mode="json")
-            changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != stored[k])
-            if changed:
-                raise StoreError(
-                    f"{directory}: holds a study with other settings ({', '.join(changed)})",
-                    hint="choose another workdir, or give the same settings to continue that study",
-                )
-            store.set_config(wanted)
+        store = Store.open(directory, write=True)
     else:
-        Store.create(directory, wanted, describe_host()).close()
+        store = Store.create(directory, wanted, describe_host())
+    with store:
+        stored = parse_config(store.config, where=str(directory)).model_dump(mode="json")
+        changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != stored[k])
+        if changed:
+            raise StoreError(
+                f"{directory}: holds a study with other settings ({', '.join(changed)})",
+                hint="choose another workdir, or give the same settings to continue that study",
+            )
+        store.set_config(wanted)
+        if store.note(IDENTITY_NOTE) is None:
+            store.set_note(IDENTITY_NOTE, secrets.token_hex(16))
+        if places:
+            store.set_note(PLACES_NOTE, list(places))
+        if failed := remember_start(store, config):
+            note(f"that you started this study could not be recorded ({failed}); resuming will ask")
     return Study(directory, config, model=model, task=task)

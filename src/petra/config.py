@@ -6,45 +6,70 @@ Every unknown key and bad value is refused with its path, what is allowed and a 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from petra.core.errors import ConfigError
 from petra.core.objective import Constraint, check_attainable, resolve_metric
+from petra.core.text import printable, shown
+from petra.core.yamlfile import read_yaml
 
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|hours?)?\s*$", re.IGNORECASE)
-_BYTES = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(b|kb|mb|gb|kib|mib|gib)?\s*$", re.IGNORECASE)
+_DURATION = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(s|sec|m|min|h|hours?)?\s*$", re.IGNORECASE)
+_BYTES = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(b|kb|mb|gb|kib|mib|gib)?\s*$", re.IGNORECASE)
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hour": 3600, "hours": 3600}
 _BYTE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
-def parse_duration(value: object) -> object:
-    """'90', '90 s', '30 min', '2 h' -> seconds; numbers pass through."""
+def parse_duration(value: object) -> float:
+    """'90', '90 s', '30 min', '2 h' or a number of seconds -> seconds. ValueError for all else."""
     if isinstance(value, str):
-        match = _DURATION.match(value)
+        match = _DURATION.match(value) if len(value) <= _MAX_QUANTITY else None
         if match is None:
-            raise ValueError(f"cannot read {value!r} as a duration; write seconds or for example '30 min', '2 h'")
-        return float(match[1]) * _SECONDS[(match[2] or "s").lower()]
+            raise ValueError(f"cannot read {shown(value)} as a duration; {_DURATION_HINT}")
+        value = float(match[1]) * _SECONDS[(match[2] or "s").lower()]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"cannot read {shown(value)} as a duration; {_DURATION_HINT}")
+    if not abs(value) <= _LONGEST_S:
+        raise ValueError(f"{shown(value)} seconds are no duration; at most {_LONGEST_S:g} are allowed")
     return value
 
 
-def parse_bytes(value: object) -> object:
-    """'2 GiB', '300 kB' -> bytes; numbers pass through."""
+def parse_bytes(value: object) -> int:
+    """'2 GiB', '300 kB' or a number of bytes -> bytes. ValueError for all else."""
     if isinstance(value, str):
-        match = _BYTES.match(value)
+        match = _BYTES.match(value) if len(value) <= _MAX_QUANTITY else None
         if match is None:
-            raise ValueError(f"cannot read {value!r} as a size; write bytes or for example '500 MB', '2 GiB'")
-        return int(float(match[1]) * _BYTE_UNITS[(match[2] or "b").lower()])
+            raise ValueError(f"cannot read {shown(value)} as a size; {_BYTES_HINT}")
+        value = float(match[1]) * _BYTE_UNITS[(match[2] or "b").lower()]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"cannot read {shown(value)} as a size; {_BYTES_HINT}")
+    if not abs(value) <= _MOST_BYTES:
+        raise ValueError(f"{shown(value)} is no size; at most {_MOST_BYTES} bytes are allowed")
+    return int(value)
+
+
+_MAX_QUANTITY = 100  # characters
+_LONGEST_S, _MOST_BYTES = 1e9, 2**60
+_DURATION_HINT = "write seconds or for example '30 min', '2 h'"
+_BYTES_HINT = "write bytes or for example '500 MB', '2 GiB'"
+
+
+def _no_truth(value: object) -> object:
+    """YAML reads yes and on as true, which Python takes for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"got {str(value).lower()}, a number is wanted")
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+_NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
 
 class _Record(BaseModel):
@@ -54,7 +79,7 @@ class _Record(BaseModel):
 class CallConfig(_Record):
     """A function to call: ``package.module:callable`` and its keyword arguments."""
 
-    call: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
+    call: Annotated[str, Field(pattern=f"^{_NAME}:{_NAME}$", max_length=500)]
     args: Mapping[str, Any] = Field(default_factory=dict)
 
 
@@ -69,17 +94,17 @@ class TargetConfig(_Record):
     """Where the model will run."""
 
     runtime: str = "onnxruntime"
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    batch: Annotated[int, Field(ge=1, le=65536)] = 1
-    throughput_batch: Annotated[int, Field(ge=1, le=65536)] = 64
+    threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
+    batch: Annotated[Whole, Field(ge=1, le=65536)] = 1
+    throughput_batch: Annotated[Whole, Field(ge=1, le=65536)] = 64
 
 
 class BudgetConfig(_Record):
     """When to stop, whichever comes first. `goal`: stop as soon as one trial satisfies all of these constraints."""
 
     time: Seconds | None = None
-    trials: Annotated[int, Field(ge=1)] | None = None
-    generations: Annotated[int, Field(ge=1)] | None = None
+    trials: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
+    generations: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
     goal: tuple[str, ...] = ()
 
     @field_validator("goal", mode="before")
@@ -110,16 +135,19 @@ class SpaceConfig(_Record):
     """
 
     stages: Mapping[str, Mapping[str, Any]] | None = None
-    max_length: Annotated[int, Field(ge=1, le=20)] = 4
+    max_length: Annotated[Whole, Field(ge=1, le=20)] = 4
     initial: tuple[tuple[Any, ...], ...] = ()
 
     @field_validator("stages", mode="before")
     @classmethod
     def _names_only(cls, value: object) -> object:
         if isinstance(value, list | tuple):
-            return {str(name): {} for name in value}
+            odd = [name for name in value if not isinstance(name, str)]
+            if odd:
+                raise ValueError(f"got {shown(odd[0])}, the name of a stage is wanted")
+            return {name: {} for name in value}
         if isinstance(value, Mapping):
-            return {name: ranges or {} for name, ranges in value.items()}
+            return {name: {} if ranges is None else ranges for name, ranges in value.items()}
         return value
 
 
@@ -128,8 +156,8 @@ class LimitsConfig(_Record):
 
     trial_time: Seconds = 1800.0
     trial_memory: Bytes = 8 * 2**30
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
-    build_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    workers: Annotated[Whole, Field(ge=1, le=256)] = 1
+    build_threads: Annotated[Whole, Field(ge=1, le=1024)] | None = None
     cache: Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)] = 2 * 2**30
 
 
@@ -147,7 +175,7 @@ class StudyConfig(_Record):
     search: Mapping[str, Any] = Field(default_factory=lambda: {"name": "evolution"})
     space: SpaceConfig = SpaceConfig()
     limits: LimitsConfig = LimitsConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     workdir: str = "petra-study"
 
@@ -199,6 +227,29 @@ class StudyConfig(_Record):
             raise ValueError("model and task go together; one of them is missing")
         return self
 
+    @field_validator("workdir")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if not value.strip() or value != printable(value) or len(value) > 4096:
+            raise ValueError(f"got {shown(value)}, the path of a directory is wanted")
+        if value.startswith("~"):
+            raise ValueError("~ stands for nothing here; write the path in full")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _short(cls, value: str) -> str:
+        if len(value) > 40:
+            raise ValueError(f"no such device: {shown(value)}")
+        return value
+
+    @field_validator("search")
+    @classmethod
+    def _searcher(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not isinstance(value.get("name", ""), str):
+            raise ValueError(f"name: got {shown(value['name'])}, the name of a searcher is wanted")
+        return value
+
     @property
     def has_source(self) -> bool:
         """Whether the study can be run from this file alone."""
@@ -218,30 +269,42 @@ def _parsed(text: str, *, where: str) -> Constraint:
         raise ValueError(f"{error.message}; {error.hint}") from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping (safe load). Raises ConfigError when it is missing, malformed or not a mapping."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", hint="give the path of a study file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: got {type(data).__name__}", hint="a study file is a mapping of keys to values")
-    return data
-
-
 def parse_config(data: Mapping[str, Any], *, where: str = "study") -> StudyConfig:
     """Validate; raises ConfigError with one line per fault: its path, what was got, what is allowed."""
+    _check_plain(data, where)
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(dict(fault)) for fault in error.errors()]
+        faults = error.errors(include_url=False, include_context=False)
+        lines = [_explain(dict(fault)) for fault in faults[:_MOST_FAULTS]]
+        lines += [f"and {more} more"] if (more := len(faults) - len(lines)) else []
         raise ConfigError(f"{where}: " + "\n  ".join(lines)) from None
+
+
+_MOST_FAULTS = 20
+
+
+def _check_plain(data: object, where: str) -> None:
+    """Refuse what could not be kept with the study, wherever it is: numbers that are none or too large, and data that
+    is nested deeply, or holds itself."""
+    level: list[tuple[str, object]] = [("", data)]
+    for _ in range(50):
+        inner: list[tuple[str, object]] = []
+        for path, item in level:
+            if isinstance(item, Mapping):
+                inner.extend((f"{path}.{printable(key)[:80]}", value) for key, value in item.items())
+            elif isinstance(item, list | tuple):
+                inner.extend((f"{path}[{i}]", value) for i, value in enumerate(item))
+            elif (isinstance(item, float) and not math.isfinite(item)) or (
+                isinstance(item, int) and abs(item) >= 2**63
+            ):
+                raise ConfigError(f"{where}: {path[1:]}: got {shown(item)}", hint="give a finite number of 64 bits")
+        if not inner:
+            return
+        if len(inner) > 100_000:
+            break
+        level = inner
+    raise ConfigError(f"{where}: nested too deeply, or too much of it")
 
 
 def load_config(path: Path) -> StudyConfig:
@@ -250,7 +313,7 @@ def load_config(path: Path) -> StudyConfig:
 
 
 def _explain(fault: Mapping[str, Any]) -> str:
-    path = ".".join(str(part) for part in fault["loc"]) or "the study"
+    path = ".".join(printable(part)[:80] for part in fault["loc"]) or "the study"
     if fault["type"] == "extra_forbidden":
         allowed = _keys_at(fault["loc"][:-1])
         close = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1, cutoff=0.5)
@@ -258,8 +321,9 @@ def _explain(fault: Mapping[str, Any]) -> str:
         return f"{path}: unknown key; {guess}allowed: {', '.join(allowed)}"
     message = str(fault["msg"]).removeprefix("Value error, ")
     got = fault.get("input")
-    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool | type(None)) else ""
-    return f"{path}: {message[0].lower()}{message[1:]}{shown}"
+    plain = isinstance(got, str | int | float | bool | type(None)) and "got" not in message
+    given = f" (got {shown(got)})" if plain else ""
+    return f"{path}: {message[:1].lower()}{message[1:]}{given}"
 
 
 def _keys_at(path: tuple[Any, ...]) -> list[str]:

@@ -9,13 +9,14 @@ from typing import Any
 from torch import nn
 
 from petra.config import StudyConfig
-from petra.core.errors import ConfigError
+from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Pipeline
+from petra.core.text import printable, shown
 from petra.methods.table import STAGES
 from petra.runtimes.table import RUNTIMES
 from petra.search.options import read_options
 from petra.search.table import SEARCHERS
-from petra.space.narrow import fix_for_runtime, fix_for_task, narrow
+from petra.space.narrow import fix_for_runtime, fix_for_task, lacks_kernels, narrow
 from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
 
@@ -23,6 +24,7 @@ from petra.tasks.base import Task
 def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = ()) -> Space:
     """The legal pipelines of a study: the user's stages and ranges, or all stages but those in `without` and those of
     no use on the target's runtime; the task's losses."""
+    check_settings(config)
     useless = _useless(config)
     every: Mapping[str, Mapping[str, Any]] = {
         name: {} for name in STAGES.names() if name not in without and name not in useless
@@ -31,13 +33,40 @@ def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = (
     cards = {}
     for name, ranges in chosen.items():
         where = f"space.stages.{name}"
+        card = fix_for_task(_card(name, config), losses=task.losses(), ignores=task.ignored())
+        cards[name] = narrow(card, ranges, where=where)
+    return Space(cards, max_length=config.space.max_length)
+
+
+def check_target(config: StudyConfig) -> None:
+    """Raise ConfigError, with the path, unless the target's runtime exists."""
+    if config.target.runtime not in RUNTIMES:
+        hint = did_you_mean(config.target.runtime, RUNTIMES)
+        raise ConfigError(f"target.runtime: unknown runtime {shown(config.target.runtime)}", hint=hint)
+
+
+def check_settings(config: StudyConfig) -> None:
+    """Raise ConfigError, with the path, for whatever of target, search and space is wrong whatever
+    the task: before a model is built."""
+    check_target(config)
+    check_searcher(config)
+    for name, ranges in (config.space.stages or {}).items():
+        where = f"space.stages.{printable(name)[:80]}"
         try:
             card = _card(name, config)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
-        card = fix_for_task(card, losses=task.losses(), ignores=task.ignored())
-        cards[name] = narrow(card, ranges, where=where)
-    return Space(cards, max_length=config.space.max_length)
+        narrow(card, ranges, where=where)
+    for i, stages in enumerate(config.space.initial):
+        where = f"space.initial[{i}]"
+        try:
+            kinds = [stage.kind for stage in Pipeline.from_list(list(stages))]
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
+        for j, kind in enumerate(kinds):
+            if kind not in STAGES:
+                hint = did_you_mean(kind, STAGES)
+                raise ConfigError(f"{where}[{j}].stage: unknown stage {shown(kind)}", hint=hint)
 
 
 def _card(name: str, config: StudyConfig) -> StageCard:
@@ -54,14 +83,14 @@ def _asked(config: StudyConfig) -> set[str]:
 
 def _useless(config: StudyConfig) -> dict[str, str]:
     """Stages that the target's runtime has no kernels for, and which it lacks; of those only that nobody asked for."""
-    reasons = {}
-    for name in STAGES.names():
-        if name not in _asked(config):
-            try:
-                _card(name, config)
-            except ConfigError as error:
-                reasons[name] = error.message.removeprefix(f"{name}: ")
-    return reasons
+    check_target(config)
+    runtime, asked = RUNTIMES.get(config.target.runtime), _asked(config)
+    reasons = {
+        name: lacks_kernels(STAGES.get(name).card(), runtime=runtime.name, precisions=runtime.precisions)
+        for name in STAGES.names()
+        if name not in asked
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from petra.core.errors import StoreError
-from petra.core.measurement import Measurement
+from petra.core.measurement import LARGEST, Measurement
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
 from petra.store import database, schema
@@ -44,6 +44,9 @@ def store(tmp_path: Path):
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**62), 2**62)
+counts = st.integers(0, 2**62)
+numbers = st.floats(-LARGEST, LARGEST)  # what is measured
+amounts = st.floats(0, LARGEST)
 scalars = st.booleans() | integers | finite | st.text(max_size=20)
 json_values = st.recursive(
     st.none() | scalars,
@@ -52,7 +55,7 @@ json_values = st.recursive(
 json_objects = st.dictionaries(st.text(max_size=8), json_values, max_size=4)
 texts = st.text(max_size=30)
 measurements = st.dictionaries(
-    st.text(min_size=1, max_size=12), st.builds(Measurement, finite, finite, integers, texts, texts), max_size=4
+    st.text(min_size=1, max_size=12), st.builds(Measurement, numbers, amounts, counts, texts, texts), max_size=4
 )
 stages = st.builds(StageSpec, st.text(min_size=1, max_size=10), st.dictionaries(texts, scalars, max_size=4))
 traces = st.builds(
@@ -60,10 +63,10 @@ traces = st.builds(
     stage=texts,
     touched=st.lists(texts, max_size=3).map(tuple),
     skipped=st.dictionaries(texts, texts, max_size=3),
-    params_before=integers,
-    params_after=integers,
-    seconds=finite,
-    peak_memory_mb=finite,
+    params_before=counts,
+    params_after=counts,
+    seconds=amounts,
+    peak_memory_mb=amounts,
     cached=st.booleans(),
     details=json_objects,
 )
@@ -75,12 +78,12 @@ trials = st.builds(
     origin=st.builds(Origin, texts, st.none() | st.integers(0, 2**40)),
     metrics=measurements,
     test=measurements,
-    failure=st.none() | st.builds(Failure, texts, texts, texts, finite),
+    failure=st.none() | st.builds(Failure, texts, texts, texts, amounts),
     trace=st.lists(traces, max_size=3).map(tuple),
-    artifact=texts,
-    parity=st.dictionaries(texts, finite, max_size=3),
-    seconds=finite,
-    finished_at=finite,
+    artifact=st.from_regex(r"(artifacts/[0-9]{1,5}/[a-zé ]{1,9}[.]onnx)?", fullmatch=True),
+    parity=st.dictionaries(texts, numbers, max_size=3),
+    seconds=amounts,
+    finished_at=amounts,
 )
 
 
@@ -451,3 +454,142 @@ def test_unusable_urls(tmp_path: Path, url: str) -> None:
         Store.create(tmp_path, {}, {}, url=url)
     assert "secret" not in str(caught.value)
     Store.create(tmp_path, {}, {}).close()  # the failed attempt has let go of the lock
+
+
+# -- checksums ---------------------------------------------------------------------------------------------------------
+
+
+def edited(store: Store, statement: str) -> None:
+    raw = sqlite3.connect(store.directory / database.DATABASE_FILE)
+    with raw:
+        raw.execute(statement)
+    raw.close()
+
+
+EDITS = (
+    "UPDATE measurements SET mean = mean * 1.001",
+    "UPDATE measurements SET n = n + 1",
+    "UPDATE measurements SET host = 'another'",
+    "UPDATE measurements SET split = 'test'",
+    "DELETE FROM measurements WHERE metric = 'size_bytes'",
+    "UPDATE trials SET seconds = 2",
+    "UPDATE trials SET artifact = 'artifacts/00002/model.onnx'",
+    "UPDATE trials SET status = 'infeasible' WHERE number = 1",
+    "DELETE FROM trials WHERE number = 2",
+    "UPDATE notes SET value = '2'",
+    "DELETE FROM notes",
+    "UPDATE notes SET name = 'other'",
+    "UPDATE study SET elapsed_s = 5",
+    "UPDATE study SET config = '{}'",
+    "UPDATE study SET host = '{}'",
+    "UPDATE study SET checksum = ''",
+)
+
+
+@pytest.mark.parametrize("statement", EDITS)
+def test_an_edited_value_is_noticed(store: Store, statement: str) -> None:
+    for n in range(2):
+        store.add(make_trial(n))
+    store.add(make_trial(2, metrics={}, status=TrialStatus.FAILED, failure=Failure("tune", "E", "m")))
+    store.set_note("stop", 1)
+    store.close()
+    edited(store, statement)
+    with pytest.raises(StoreError) as caught, Store.open(store.directory, write=False) as reader:
+        reader.note("stop")
+        reader.trials()
+    assert caught.value.hint
+    assert "damaged" in caught.value.message
+
+
+HOSTILE_VALUES = (
+    "NULL", "-1", "x'00ff'", "'x'", "1e999", "-1e300", "'[' ", "'null'", "'NaN'", "'../../etc/passwd'", "'/etc/passwd'",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("table", ["study", "trials", "measurements", "notes"])
+def test_values_of_the_wrong_kind_are_refused_where_they_are_read(tmp_path: Path, table: str) -> None:
+    """Also with checksums that fit, as a forger would make them."""
+    from petra.store.database import connect_file
+    from petra.store.sealing import seal_study
+
+    with Store.create(tmp_path / "study", CONFIG, HOST) as made:
+        made.add(make_trial(0, artifact="artifacts/00000/model.onnx"))
+        made.set_note("stop", {"a": 1})
+    path = made.directory / database.DATABASE_FILE
+    whole = path.read_bytes()
+    names = [c.name for c in schema.METADATA.tables[table].columns if c.name != schema.CHECKSUM]
+    for column, value in ((c, v) for c in names for v in HOSTILE_VALUES):
+        path.write_bytes(whole)
+        try:
+            edited(made, f"UPDATE {table} SET {column} = {value}")
+            engine = connect_file(path, write=True)
+            with engine.begin() as connection:
+                seal_study(connection)
+            engine.dispose()
+        except Exception:  # noqa: BLE001, S112: the table does not take it, or it cannot be sealed
+            continue
+        try:
+            with Store.open(made.directory, write=False) as reader:
+                reader.trials()
+                _ = reader.note("stop"), reader.config, reader.host, reader.elapsed()
+        except StoreError as error:
+            assert error.hint
+
+
+def first_schema(directory: Path) -> None:
+    """Make a study of what it was before there were checksums."""
+    raw = sqlite3.connect(directory / database.DATABASE_FILE)
+    with raw:
+        for table in schema.SEALED:
+            raw.execute(f"ALTER TABLE {table.name} DROP COLUMN checksum")
+        raw.execute("UPDATE study SET schema_version = 1")
+    raw.close()
+
+
+def test_a_study_of_the_first_schema_is_read_and_brought_up_to_date(store: Store) -> None:
+    store.add(make_trial(0))
+    store.set_test(0, {"quality": Measurement(0.8, 0.1, 5)})
+    store.set_note("stop", "budget")
+    written = store.trials()
+    store.close()
+    first_schema(store.directory)
+    before = (store.directory / database.DATABASE_FILE).read_bytes()
+    with Store.open(store.directory, write=False) as reader:
+        assert (reader.trials(), reader.trial(0), reader.note("stop")) == (written, written[0], "budget")
+    assert (store.directory / database.DATABASE_FILE).read_bytes() == before
+    with Store.open(store.directory, write=True) as upgraded:
+        upgraded.add(make_trial(1))
+    with Store.open(store.directory, write=False) as reader:
+        assert reader.trials() == [*written, make_trial(1)]
+        assert (reader.note("stop"), reader.config) == ("budget", CONFIG)
+    edited(store, "UPDATE measurements SET mean = 0.5")
+    with pytest.raises(StoreError, match="damaged"), Store.open(store.directory, write=False) as reader:
+        reader.trials()
+
+
+def test_an_upgrade_that_meets_damage_changes_nothing(store: Store) -> None:
+    store.add(make_trial(0))
+    store.close()
+    first_schema(store.directory)
+    edited(store, "UPDATE trials SET status = 'finished'")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="trial 0: the stored row is damaged"):
+            Store.open(store.directory, write=True)
+
+
+def test_a_version_cannot_be_lowered_to_be_rid_of_the_checksums(store: Store) -> None:
+    store.close()
+    edited(store, "UPDATE study SET schema_version = 1")
+    assert "not of schema version 1" in refused(store.directory).message
+
+
+def test_a_foreign_file_is_not_changed_by_a_look_at_it(tmp_path: Path) -> None:
+    path = tmp_path / database.DATABASE_FILE
+    raw = sqlite3.connect(path)
+    raw.execute("CREATE TABLE recipes (name TEXT)")
+    raw.close()
+    before = path.read_bytes()
+    for attempt in (lambda: Store.open(tmp_path, write=True), lambda: Store.create(tmp_path, {}, {})):
+        with pytest.raises(StoreError, match="something else"):
+            attempt()
+    assert path.read_bytes() == before

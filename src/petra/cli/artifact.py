@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -204,24 +203,13 @@ def seconds(given: str | None, default: float) -> float:
 
 def _check_bundle(file: Path) -> dict[str, str]:
     """Compare the file with what its bundle recorded at export. Raises ArtifactError when they differ."""
-    from petra.report.bundle import METRICS, companion, sha256
+    from petra.report.bundle import METRICS, check_recorded, companion, sha256
 
     digest = sha256(file)
     beside = companion(file, METRICS)
     if beside is None:
         return {"sha256": digest, "bundle": "no bundle beside it to compare with"}
-    try:
-        recorded = {str(f["name"]): str(f["sha256"]) for f in json.loads(beside.read_text(encoding="utf-8"))["files"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{beside}: cannot be read: {error}", hint="export the model again") from None
-    for name in recorded:
-        if not (file.parent / name).is_file():
-            raise ArtifactError(f"{file.parent / name}: the bundle's file is missing", hint="copy the whole bundle")
-        if sha256(file.parent / name) != recorded[name]:
-            raise ArtifactError(
-                f"{file.parent / name}: not the file that was measured: {beside.name} records another SHA-256",
-                hint="it is damaged or was changed; export it again",
-            )
+    recorded = check_recorded(beside)
     if file.name not in recorded:
         return {"sha256": digest, "bundle": f"{beside.name} is about {', '.join(recorded)}, not about this file"}
     return {"sha256": digest, "bundle": f"the file that {beside.name} describes"}

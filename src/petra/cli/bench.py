@@ -13,6 +13,7 @@ from petra.cli.artifact import Inputs, TimeLimit, seconds
 from petra.cli.bench_files import BENCH_LIMIT_S, How, bench_files
 from petra.cli.bench_tables import cells, conditions, table_of
 from petra.cli.output import JsonFlag, note, say, say_json
+from petra.cli.search import Trust
 from petra.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def bench(
     throughput_batch: Annotated[int | None, typer.Option(min=1, help="The same for throughput. Default: 64.")] = None,
     inputs: Inputs = None,
     time_limit: TimeLimit = None,
+    trust: Trust = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure latency, throughput and memory of model files, or of a study's model on several runtimes.
@@ -65,20 +67,20 @@ def bench(
             raise ConfigError(
                 "bench: a study has its own data and limits", hint="--inputs and --time-limit are for files"
             )
-        _bench_study(files[0], names, pick, given, as_json=as_json)
+        _bench_study(files[0], names, pick, given, trust=trust, as_json=as_json)
         return
     how = How(against, names, given, inputs, seconds(time_limit, BENCH_LIMIT_S))
     bench_files(files, how, as_json=as_json)
 
 
-def _bench_study(directory: Path, names: Sequence[str], pick: str, given: Mapping[str, Any], *, as_json: bool) -> None:
-    from petra.cli.search import find_study_modules
+def _bench_study(
+    directory: Path, names: Sequence[str], pick: str, given: Mapping[str, Any], *, trust: bool, as_json: bool
+) -> None:
     from petra.report.front import Front
     from petra.report.record import StudyRecord
 
     record = StudyRecord.load(directory)
     member = Front.of_record(record).pick(pick)
-    find_study_modules(directory)
 
     from petra.api import live_study
     from petra.runtimes.base import Target
@@ -86,7 +88,9 @@ def _bench_study(directory: Path, names: Sequence[str], pick: str, given: Mappin
     target = replace(Target(**record.config.target.model_dump()), **given)
     runtimes = names or _available(target.runtime)
     note(f"building {member} again, for {', '.join(runtimes)}")
-    rows = live_study(directory).compare_runtimes(runtimes, pick=member.number, target=target, note=_say_stage)
+    rows = live_study(directory, trust=trust).compare_runtimes(
+        runtimes, pick=member.number, target=target, note=_say_stage
+    )
     if as_json:
         say_json(
             {

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from petra import __version__
-from petra.cli import artifact, bench, doctor, methods, results, search
+from petra.cli import artifact, bench, doctor, methods, results, search, streams
 from petra.cli.output import PetraGroup
 from petra.workers.imports import settle, settled
 
@@ -56,12 +56,19 @@ for _panel, _commands in _PANELS.items():
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 a bug, 2 a mistake in the input, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 a bug, 2 a mistake in the input, 130 interrupted,
+    141 when whoever read the output has gone."""
     sys.path[:] = settled(sys.path)
     settle(os.environ)
+    streams.prepare()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other on shared cores
-    app()
+    try:
+        app()
+    finally:
+        streams.finish()
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # `python -m` puts the working directory first: nothing is imported from there
     main()

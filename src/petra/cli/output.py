@@ -1,32 +1,53 @@
-"""What every command shares: where text goes, how errors look, what `--json` prints."""
+"""What every command shares: where text goes, how errors look, what `--json` prints.
+
+All that petra prints goes through here, and here alone it is made fit for a terminal.
+"""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from typer.core import TyperGroup
 
+from petra.cli.streams import columns
 from petra.core.errors import PetraError
+from petra.core.text import json_text, printable
 
 PIPED_WIDTH = 100  # columns when the output goes to a file or a pipe and nobody says otherwise
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+class _Plain(Console):
+    """A console on which text can do nothing: what is not printable is shown escaped."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control is None and not segment.text.isprintable():
+                yield Segment(printable(segment.text, lines=True), segment.style)
+            else:
+                yield segment
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise SystemExit(141)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console on standard output, or standard error, as wide as the terminal."""
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else int(os.environ.get("COLUMNS") or PIPED_WIDTH)
-    return Console(stderr=stderr, width=width, highlight=False)
+    stream: IO[str] = sys.stderr if stderr else sys.stdout
+    width = columns() or (None if stream.isatty() else PIPED_WIDTH)
+    return _Plain(stderr=stderr, width=width, highlight=False, emoji=False)
 
 
 def say(renderable: RenderableType) -> None:
-    """Print to standard output. A string is one line, however long: paths and commands must survive being copied."""
+    """Print to standard output. A string is one line, however long: paths and commands must survive
+    being copied."""
     console().print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
 
 
@@ -36,8 +57,9 @@ def note(text: str) -> None:
 
 
 def say_json(data: Any) -> None:
-    """Print data as JSON; NaN and infinities are refused rather than printed as no JSON reader accepts them."""
-    typer.echo(json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False))
+    """Print data as JSON; NaN and infinities are refused rather than printed as no JSON reader
+    accepts them."""
+    typer.echo(json_text(data))
 
 
 def width() -> int:
@@ -51,10 +73,27 @@ class PetraGroup(TyperGroup):
     Anything else is a bug and keeps its traceback.
     """
 
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        with _readable_usage():
+            return super().make_context(info_name, args, *more, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _readable_usage():
+                return super().invoke(ctx)
         except PetraError as error:
-            lines = f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else "")
-            typer.echo(lines, err=True)
+            note(f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
             raise typer.Exit(2) from None
+
+
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]  # typer keeps its base to itself
+
+
+@contextmanager
+def _readable_usage() -> Iterator[None]:
+    """What was typed, or what a shell made of file names, comes back in messages about usage."""
+    try:
+        yield
+    except _UsageError as error:
+        error.message = printable(error.message)
+        raise

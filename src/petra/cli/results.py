@@ -83,10 +83,11 @@ def export(
     - `petra export petra-demo --pick smallest --to model.onnx`
     - `petra export petra-demo --pick 17 --to models/seventeen/`
     """
+    from petra.report.bundle import default_place
     from petra.report.front import Front
 
     member = Front.load(directory).pick(pick)
-    path = member.export(to or f"{directory / 'export' / pick}/", format)
+    path = member.export(to or default_place(directory, pick), format)
     if as_json:
         say_json({"trial": member.number, "file": str(path), "picked": pick})
         return

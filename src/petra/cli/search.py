@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +9,12 @@ import typer
 
 from petra.cli.output import JsonFlag, console, note, say, say_json, width
 from petra.core.errors import ConfigError
+from petra.core.text import whole_number
 
 if TYPE_CHECKING:
     from petra.report.record import StudyRecord
     from petra.study import Study
 
-SOURCE_NOTE = "source_path"  # where the study file lay, so that `resume` finds its modules from anywhere
 DEMO_TIME = "150 s"
 DEMO_CONSTRAINT = "quality >= baseline - 0.03"
 # An epoch of a thousand digits is a fraction of a second and a dozen steps: the usual few repair nothing.
@@ -41,6 +40,7 @@ DEMO_INITIAL: list[list[Any]] = [
     ],
 ]
 
+Trust = Annotated[bool, typer.Option("--trust", help="Call what a study names, whoever started it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -79,7 +79,9 @@ def demo(
     else:
         from petra.api import create_or_continue
         from petra.sources import resolve_source
+        from petra.store.layout import check_writable
 
+        check_writable(workdir)
         note("training the digits classifier")
         _conduct(create_or_continue(config, *resolve_source(config)), quiet=quiet)
     _conclude(workdir, as_json=as_json, exports=("knee", "smallest"))
@@ -119,12 +121,10 @@ def run(
     if workers is not None:
         overrides["limits"] = config.limits.model_dump() | {"workers": workers}
     parse_config(config.model_dump() | overrides, where=str(study))  # before torch is loaded
-    _find_modules(study.resolve().parent)
 
     from petra.api import study_from_file
 
-    ready = study_from_file(study, overrides=overrides)
-    _remember_source(ready, study.resolve().parent)
+    ready = study_from_file(study, overrides=overrides, note=note)
     _conduct(ready, quiet=quiet)
     _conclude(ready.directory, as_json=as_json)
 
@@ -133,12 +133,14 @@ def resume(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The study's directory.")],
     time: Annotated[str | None, typer.Option(help="New total time, such as '1 h'; '+10 min' adds to it.")] = None,
     trials: Annotated[str | None, typer.Option(help="New total number of trials; '+20' adds to it.")] = None,
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Continue a study exactly where it stopped, with more budget if you give it.
 
-    A limit that is spent and not raised here is lifted when you raise another one.
+    A limit that is spent and not raised here is lifted when you raise another one. Going on calls the functions that
+    the study names: for one that was not started by you on this machine, petra says which, and wants --trust.
 
     For example:
 
@@ -152,11 +154,10 @@ def resume(
         note(f"search on with: petra resume {directory} --time '+10 min'")
         _conclude(directory, as_json=as_json)
         return
-    find_study_modules(directory)
 
     from petra.api import resume_study
 
-    _conduct(resume_study(directory, budget=budget), quiet=quiet)
+    _conduct(resume_study(directory, budget=budget, trust=trust, note=note), quiet=quiet)
     _conclude(directory, as_json=as_json)
 
 
@@ -184,6 +185,7 @@ def _conduct(study: Study, *, quiet: bool) -> None:
 
 def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) -> None:
     """The front, the report, exported bundles, and what to do next."""
+    from petra.report.bundle import default_place
     from petra.report.front import Front
     from petra.report.html import write_report
     from petra.report.plain import front_data
@@ -192,7 +194,8 @@ def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) 
     record = _record(directory)
     front = Front.of_record(record)
     report = write_report(directory)
-    bundles = {pick: front.pick(pick).export(f"{directory / 'export' / pick}/") for pick in exports if front.members}
+    chosen = exports if front.members else ()
+    bundles = {pick: front.pick(pick).export(default_place(directory, pick)) for pick in chosen}
     if as_json:
         paths = {pick: str(path) for pick, path in bundles.items()}
         more = {"stop_reason": record.stop_reason, "report": str(report), "exported": paths}
@@ -249,43 +252,17 @@ def _extended(record: StudyRecord, time: str | None, trials: str | None) -> dict
     given: dict[str, Any] = {}
     if time is not None:
         try:
-            seconds = float(str(parse_duration(time.removeprefix("+"))))
+            seconds = parse_duration(time.removeprefix("+"))
         except ValueError as error:
             raise ConfigError(f"--time: {error}") from None
         given["time"] = seconds + (max(record.elapsed_s, budget["time"] or 0.0) if time.startswith("+") else 0.0)
     if trials is not None:
-        if not trials.removeprefix("+").isdigit():
+        number = whole_number(trials)
+        if number is None or number < 1:
             raise ConfigError(f"--trials: got {trials!r}", hint="give a total such as 200, or '+50' for fifty more")
-        given["trials"] = int(trials) + (max(done, budget["trials"] or 0) if trials.startswith("+") else 0)
+        given["trials"] = number + (max(done, budget["trials"] or 0) if trials.startswith("+") else 0)
     for name, spent in _spent(record).items():
         if spent and name not in given:
             note(f"the limit on {name} is spent; it is lifted")
             budget[name] = None
     return budget | given
-
-
-def _find_modules(*places: Path) -> None:
-    """Make modules beside the study file and in the current directory importable."""
-    for place in (Path.cwd(), *places):
-        if str(place) not in sys.path:
-            sys.path.insert(0, str(place))
-
-
-def find_study_modules(directory: Path) -> None:
-    """Make what the file of the study in `directory` names importable, wherever this runs."""
-    source = _source_of(directory)
-    _find_modules(*([Path(source)] if source else []))
-
-
-def _remember_source(study: Study, place: Path) -> None:
-    from petra.store.store import Store
-
-    with Store.open(study.directory, write=True) as store:
-        store.set_note(SOURCE_NOTE, str(place))
-
-
-def _source_of(directory: Path) -> str:
-    from petra.store.store import Store
-
-    with Store.open(directory, write=False) as store:
-        return str(store.note(SOURCE_NOTE) or "")

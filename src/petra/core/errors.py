@@ -88,6 +88,6 @@ class MissingExtra(PetraError):
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
     """'did you mean 'x'? ' and the allowed names, for use as a hint."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(got[:100], names, n=1, cutoff=0.5)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return f"{guess}allowed: {', '.join(names)}"

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+LARGEST = 1e100  # no measured number is larger; squares of such numbers are still finite
+
 
 @dataclass(frozen=True)
 class Measurement:

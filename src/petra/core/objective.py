@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from petra.core.errors import ConfigError, did_you_mean
-from petra.core.measurement import Measurement
+from petra.core.measurement import LARGEST, Measurement
+from petra.core.text import shown
 
 Metrics = Mapping[str, Measurement]
 RESOLUTION = 0.01  # relative; timed metrics closer than this count as equal
@@ -72,7 +73,7 @@ def resolve_metric(name: str, *, where: str) -> str:
     """The metric a user means by `name`; raises ConfigError that begins with the path `where`."""
     metric = ALIASES.get(name, name)
     if metric not in METRICS:
-        raise ConfigError(f"{where}: unknown metric {name!r}", hint=did_you_mean(name, [*METRICS, *ALIASES]))
+        raise ConfigError(f"{where}: unknown metric {shown(name)}", hint=did_you_mean(name, [*METRICS, *ALIASES]))
     return metric
 
 
@@ -101,11 +102,12 @@ def named_objectives(metrics: Sequence[str], *, maximize_quality: bool) -> tuple
     return tuple(Objective(name, maximize_quality if d is None else d) for name, d in directions.items())
 
 
+_MAX_TEXT = 200  # characters of a constraint
 _NUMBER = r"[-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _CONSTRAINT = re.compile(
     rf"^\s*(?P<metric>\w+)\s*(?P<op><=|>=)\s*(?:(?P<base>baseline)(?:\s*(?P<arith>[-+*])\s*(?P<by>{_NUMBER}))?"
     rf"|(?:(?P<times>{_NUMBER})\s*\*\s*baseline)|(?P<number>{_NUMBER})\s*(?P<unit>[a-z%]+)?)\s*$",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 # What a person may write after a number, by the unit the metric is kept in: the factor to that unit.
 _UNITS: Mapping[str, Mapping[str, float]] = {
@@ -149,10 +151,10 @@ class Constraint:
     @staticmethod
     def parse(text: str, *, where: str = "constraint") -> Constraint:
         """Read one constraint; raises ConfigError naming `where`, what was got and the grammar."""
-        match = _CONSTRAINT.match(text)
+        match = _CONSTRAINT.match(text) if len(text) <= _MAX_TEXT else None
         if match is None:
             raise ConfigError(
-                f"{where}: cannot read {text!r}",
+                f"{where}: cannot read {shown(text)}",
                 hint="write METRIC <= NUMBER or METRIC >= NUMBER, where NUMBER may be relative to the untouched model: "
                 "'size <= 300 kB', 'quality >= baseline - 0.01', 'latency_ms <= 0.5 * baseline'",
             )
@@ -168,6 +170,8 @@ class Constraint:
             scale = float(match["times"])
         else:
             offset = float(f"{float(match['number']) * _factor(match['unit'] or '', metric, where=where):.12g}")
+        if not max(abs(scale), abs(offset)) <= LARGEST:
+            raise ConfigError(f"{where}: {shown(text)}: a number is too large", hint=f"at most {LARGEST:g}")
         return Constraint(metric, match["op"] == ">=", offset, scale)
 
     def bound(self, baseline: Metrics) -> float:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from petra.core.errors import ConfigError
+from petra.core.text import printable, shown
 
 Value = bool | int | float | str
 
@@ -35,9 +36,12 @@ class StageSpec:
     def __post_init__(self) -> None:
         for name, value in self.params.items():
             if not isinstance(value, bool | int | float | str):
-                raise ConfigError(f"{self.kind}.{name}: got {value!r}, a parameter is a bool, int, float or string")
+                where = f"{printable(self.kind)}.{printable(name)}"
+                raise ConfigError(f"{where}: got {shown(value)}, a parameter is a bool, int, float or string")
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"{self.kind}.{name}: got {value!r}", hint="give a finite number")
+                raise ConfigError(
+                    f"{printable(self.kind)}.{printable(name)}: got {shown(value)}", hint="give a finite number"
+                )
         ordered = {name: canonical_value(self.params[name]) for name in sorted(self.params)}
         object.__setattr__(self, "params", MappingProxyType(ordered))
 
@@ -108,11 +112,11 @@ class Pipeline:
             if isinstance(item, str):
                 item = {"stage": item}
             if not isinstance(item, Mapping) or not isinstance(item.get("stage"), str):
-                raise ConfigError(f"pipeline[{i}]: got {item!r}", hint="write {stage: NAME, params: {...}}")
+                raise ConfigError(f"pipeline[{i}]: got {shown(item)}", hint="write {stage: NAME, params: {...}}")
             unknown = set(item) - {"stage", "params"}
             params = item.get("params", {})
             if unknown or not isinstance(params, Mapping):
-                raise ConfigError(f"pipeline[{i}]: got {item!r}", hint="allowed keys: stage, params (a mapping)")
+                raise ConfigError(f"pipeline[{i}]: got {shown(item)}", hint="allowed keys: stage, params (a mapping)")
             stages.append(StageSpec(item["stage"], dict(params)))
         return Pipeline(tuple(stages))
 

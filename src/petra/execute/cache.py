@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,10 @@ from petra.store.schema import petra_version
 
 _TENSORS, _STRUCTURE = "model.safetensors", "model.json"
 _UNFINISHED = ".unfinished-"
-_DAMAGE = (PetraError, SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+_DAMAGE = (
+    *(PetraError, SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(ArithmeticError, MemoryError),
+)
 _ABANDONED_S = 3600.0  # an unfinished entry this old was left by a process that died
 
 
@@ -91,7 +95,7 @@ class PrefixCache:
         for prefix in reversed(pipeline.prefixes()):
             entry = self._context / prefix.key
             try:
-                model, traces = _read(entry, prefix, original)
+                model, traces = self._read(entry, prefix, original)
                 os.utime(entry)  # used now
             except FileNotFoundError:
                 continue
@@ -101,6 +105,17 @@ class PrefixCache:
                 continue
             return len(prefix), model, traces
         return None
+
+    def _read(self, entry: Path, prefix: Pipeline, original: nn.Module) -> tuple[nn.Module, tuple[StageTrace, ...]]:
+        """Rebuild an entry; raises one of many errors when anything about it is not as it was written."""
+        outer = json.loads(_content(entry / _STRUCTURE, self.limit_bytes))
+        if hashlib.blake2b(outer["record"].encode()).hexdigest() != outer["check"]:
+            raise ValueError("the structure is damaged")
+        record = json.loads(outer["record"])
+        body = _content(entry / _TENSORS, self.limit_bytes)
+        if record["pipeline"] != prefix.canonical() or hashlib.blake2b(body).hexdigest() != record["tensors"]:
+            raise ValueError("the entry is damaged")
+        return rebuild(original, record["structure"], load(body)), read_traces(record["traces"])
 
     def _write(self, entry: Path, body: bytes, text: str) -> bool:
         self._context.mkdir(parents=True, exist_ok=True)
@@ -122,6 +137,8 @@ class PrefixCache:
         """Remove entries, longest unused first, until `needed` bytes fit under the limit."""
         entries = []
         for entry in self.directory.glob("*/*"):
+            if entry.is_symlink() or entry.parent.is_symlink() or not entry.is_dir():
+                continue  # not petra's: it makes no links
             with contextlib.suppress(FileNotFoundError):
                 used_at = entry.stat().st_mtime
                 if entry.name.startswith(_UNFINISHED) and time.time() - used_at < _ABANDONED_S:
@@ -147,13 +164,11 @@ class PrefixCache:
             yield
 
 
-def _read(entry: Path, prefix: Pipeline, original: nn.Module) -> tuple[nn.Module, tuple[StageTrace, ...]]:
-    """Rebuild an entry; raises one of many errors when anything about it is not as it was written."""
-    outer = json.loads((entry / _STRUCTURE).read_text())
-    if hashlib.blake2b(outer["record"].encode()).hexdigest() != outer["check"]:
-        raise ValueError("the structure is damaged")
-    record = json.loads(outer["record"])
-    body = (entry / _TENSORS).read_bytes()
-    if record["pipeline"] != prefix.canonical() or hashlib.blake2b(body).hexdigest() != record["tensors"]:
-        raise ValueError("the entry is damaged")
-    return rebuild(original, record["structure"], load(body)), read_traces(record["traces"])
+def _content(path: Path, limit: int) -> bytes:
+    """The content of a plain file of at most `limit` bytes: no link is followed, no pipe waited on."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+            raise ValueError("no file that petra made")
+        return file.read(limit)

@@ -133,9 +133,7 @@ class Evaluator:
         return self._bench(self._request(main_file, baseline, data, place / "predictions.npy"))
 
     def _bench(self, request: Request) -> dict[str, Measurement]:
-        return run_bench(
-            request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb
-        )
+        return run_bench(request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb)
 
     def _request(
         self, artifact: str, baseline: str, data: Path, predictions: Path, *, confirm: bool = False

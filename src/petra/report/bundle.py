@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,13 @@ import yaml
 
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 from petra.core.objective import Metrics
+from petra.core.text import json_text, printable
 from petra.report.card import model_card
 from petra.report.record import StudyRecord
 from petra.runtimes.base import InputSpec, data_beside, files_of
 from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
+from petra.store.checked import from_json, mapping, sequence, text
+from petra.store.layout import own_file
 
 if TYPE_CHECKING:
     from petra.report.front import Member
@@ -45,17 +48,79 @@ def export_member(member: Member, path: str | Path, format: str | None) -> Path:
         for left_over in {*files_of(place)} - {*shipped}:
             left_over.unlink()
         prefix = "" if _is_bundle(place, path) else f"{place.stem}."
-        for name, text in _companions(member, record, place, shipped, inputs).items():
-            _write(place.parent / f"{prefix}{name}", text)
+        for name, content in _companions(member, record, place, shipped, inputs).items():
+            write_whole(place.parent / f"{prefix}{name}", content)
     return place
+
+
+def default_place(directory: Path, pick: str) -> str:
+    """Where a study's own bundles go. Raises ArtifactError when a link leads elsewhere from there."""
+    place = directory / "export" / pick
+    if place.is_symlink():
+        raise ArtifactError(f"{place}: this is a link", hint="remove it, or give another place")
+    return f"{place}/"
 
 
 def companion(model_file: Path, name: str) -> Path | None:
     """The file `name` of the bundle that `model_file` belongs to; None when there is none."""
     for candidate in (model_file.with_name(f"{model_file.stem}.{name}"), model_file.with_name(name)):
-        if candidate.is_file():
+        if os.path.lexists(candidate):
             return candidate
     return None
+
+
+def recorded_files(metrics: Path) -> dict[str, str]:
+    """The files that a bundle's ``metrics.json`` is about: name -> SHA-256.
+
+    Raises ArtifactError when it is no such file, and when it names anything but files beside it.
+    """
+    try:
+        own_file(metrics.parent, metrics.name)
+        if metrics.stat().st_size > _MAX_RECORD:
+            raise ValueError(f"it has more than {_MAX_RECORD} bytes")
+        data = mapping(from_json(metrics.read_text(encoding="utf-8"), "it"), "it")
+        listed = [mapping(item, "files") for item in sequence(data.get("files"), "files")]
+        found = {_file_name(item.get("name")): _digest(item.get("sha256")) for item in listed}
+        if not 0 < len(found) == len(listed) <= _MAX_FILES:
+            raise ValueError("files are none, too many, or named twice")
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{metrics}: cannot be read: {error}", hint="export the model again") from None
+    return found
+
+
+def check_recorded(metrics: Path) -> dict[str, str]:
+    """`recorded_files`, all of which are there and are those that were measured.
+
+    Raises ArtifactError for one that is missing, a link or another file; reads no other files.
+    """
+    recorded = recorded_files(metrics)
+    for name, digest in recorded.items():
+        place = metrics.parent / name
+        if not os.path.lexists(place):
+            raise ArtifactError(f"{place}: the bundle's file is missing", hint="copy the whole bundle")
+        if sha256(own_file(metrics.parent, name)) != digest:
+            raise ArtifactError(
+                f"{place}: not the file that was measured: {metrics.name} records another SHA-256",
+                hint="it is damaged or was changed; export it again",
+            )
+    return recorded
+
+
+_MAX_RECORD, _MAX_FILES = 1 << 20, 100
+
+
+def _file_name(value: object) -> str:
+    name = text(value, "a file's name")
+    if len(Path(name).parts) != 1 or name in (".", "..") or name != printable(name):
+        raise ValueError(f"{printable(name)[:80]!r} is not the name of a file beside it")
+    return name
+
+
+def _digest(value: object) -> str:
+    digest = text(value, "sha256")
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError("a sha256 is not one")
+    return digest
 
 
 def sha256(path: Path) -> str:
@@ -67,9 +132,13 @@ def sha256(path: Path) -> str:
 def shipped_files(member: Member) -> list[Path]:
     """All files of the artifact, the main one first. Raises ArtifactError unless they are those that were measured."""
     main = member.artifact
-    if not member.trial.artifact or not main.is_file():
+    if not member.trial.artifact or not os.path.lexists(main):
         raise ArtifactError(f"{main}: the model file of trial {member.number} is missing", hint="was it deleted?")
-    files = [main, *(f for f in sorted(main.parent.glob(f"{main.stem}.*")) if f != main and f.is_file())]
+    directory = member.front.directory
+    main = own_file(directory, member.trial.artifact)
+    beside = sorted(f for f in main.parent.iterdir() if f.name.startswith(f"{main.stem}."))
+    files = [main]
+    files += [own_file(directory, str(f.relative_to(directory))) for f in beside if f != main and not f.is_dir()]
     size, measured = sum(f.stat().st_size for f in files), member.trial.metrics["size_bytes"].mean
     if size != measured:
         raise ArtifactError(
@@ -88,8 +157,8 @@ def _formats() -> dict[str, str]:
 def _place(member: Member, path: str | Path, format: str | None) -> Path:
     """Where the main file goes; refuses formats that were not measured."""
     known, suffix = _formats(), f".{member.format}"
-    target, text = Path(path), os.fspath(path)
-    is_directory = text.endswith(("/", os.sep)) or target.is_dir() or not target.suffix
+    target, spelt = Path(path), os.fspath(path)
+    is_directory = spelt.endswith(("/", os.sep)) or target.is_dir() or not target.suffix
     asked = [format.lower().removeprefix(".")] if format else []
     asked += [] if is_directory else [target.suffix.lower().removeprefix(".")]
     for kind in asked:
@@ -139,8 +208,8 @@ def _companions(
     return {
         PIPELINE: f"# trial {trial.number}, read by petra.Pipeline.from_list\n"
         + yaml.safe_dump(trial.pipeline.as_list(), sort_keys=False, allow_unicode=True),
-        METRICS: json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
-        PARITY: json.dumps(parity, indent=2, allow_nan=False) + "\n",
+        METRICS: json_text(metrics) + "\n",
+        PARITY: json_text(parity) + "\n",
         CARD: model_card(trial, baseline, record, place.name, inputs),
     }
 
@@ -158,9 +227,11 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
-def _write(target: Path, text: str) -> None:
+def write_whole(target: Path, content: str) -> None:
+    """Write a text file so that it is never seen half written; a link there is replaced, not
+    followed."""
     with _replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8")
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from petra.core.measurement import Measurement
 from petra.core.objective import METRICS, Metrics
+from petra.core.text import printable
 from petra.core.trial import Trial
 from petra.report.record import StudyRecord
 from petra.report.units import change, difference, interval, value, with_error
@@ -32,9 +36,10 @@ def model_card(
     """The card of `file` as Markdown."""
     untouched = not trial.pipeline.stages
     sections = [
-        f"# {subject(record)}: trial {trial.number}",
-        f"`{file}` is {'the untouched model' if untouched else 'a compressed version of the model'}, found by petra "
-        f"{_version(record.host, 'petra') or petra_version()}, exported for {record.config.target.runtime}, reloaded "
+        f"# {markdown(subject(record))}: trial {trial.number}",
+        f"`{code(file)}` is {'the untouched model' if untouched else 'a compressed version of the model'}, found by "
+        f"petra {markdown(_version(record.host, 'petra') or petra_version())}, exported for "
+        f"{markdown(record.config.target.runtime)}, reloaded "
         "in a fresh process, checked against the PyTorch model and measured as the file it is.",
         "## How it was made",
         _pipeline(trial),
@@ -63,7 +68,8 @@ def subject(record: StudyRecord) -> str:
 
 def snippet(file: str, inputs: tuple[InputSpec, ...], runtime: str) -> str:
     """A few lines of Python that run the file on zeros, with the library it was measured with."""
-    arrays = [f'    "{i.name}": np.zeros({_shape(i)}, np.{i.dtype}),' for i in inputs]
+    arrays = [f"    {json.dumps(i.name)}: np.zeros({_shape(i)}, np.{i.dtype})," for i in inputs]
+    file = json.dumps(file)[1:-1]
     if runtime == "openvino":
         return "\n".join(
             [
@@ -110,17 +116,16 @@ def _shape(spec: InputSpec) -> str:
 def _pipeline(trial: Trial) -> str:
     if not trial.pipeline.stages:
         return "Exported as it was given; nothing was changed."
-    lines = [f"{pipeline_in_words(trial.pipeline)}. All parameters are in `pipeline.yaml`.", ""]
-    lines += [f"{i}. {t.stage}: {trace_in_words(t)}" for i, t in enumerate(trial.trace, 1)]
+    lines = [f"{markdown(pipeline_in_words(trial.pipeline))}. All parameters are in `pipeline.yaml`.", ""]
+    lines += [f"{i}. {markdown(t.stage)}: {trace_in_words(t)}" for i, t in enumerate(trial.trace, 1)]
     return "\n".join(lines).rstrip()
 
 
 def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     rows = ["| | this model | untouched model | change |", "|---|---:|---:|---:|"]
+    metric = markdown(record.metric)
     for split, mine, base in _qualities(trial, baseline):
-        rows.append(
-            f"| {record.metric}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |"
-        )
+        rows.append(f"| {metric}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |")
     for name in _COSTS:
         new, old = _pair(trial, baseline, name)
         if new and old:
@@ -131,7 +136,7 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     notes = [
         f"Latency over the untouched model's, measured in turns in one process: {ratio.mean:.2f}x{within}. Of the two, "
         "this ratio carries to other times and machines better than milliseconds.",
-        f"± is one standard error. The search chose by {record.metric} on the validation split; the test split was "
+        f"± is one standard error. The search chose by {metric} on the validation split; the test split was "
         "read once, for models already chosen." + ("" if trial.test else " This model has not been confirmed on it."),
     ]
     return "\n".join(rows) + "\n\n" + "\n\n".join(notes)
@@ -162,9 +167,9 @@ def _worse(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     for split, mine, base in _qualities(trial, baseline):
         delta = mine.mean - base.mean
         if (delta < 0) if record.maximize else (delta > 0):
-            noise = 1.96 * (mine.stderr**2 + base.stderr**2) ** 0.5
+            noise = 1.96 * math.hypot(mine.stderr, base.stderr)
             remark = " (within the 95% sampling noise of two independent samples)" if abs(delta) < noise else ""
-            found.append(f"- {record.metric} on {split}: {difference(mine, base)}{remark}")
+            found.append(f"- {markdown(record.metric)} on {split}: {difference(mine, base)}{remark}")
     for name in _COSTS:
         first, second = _pair(trial, baseline, name)
         if first and second:
@@ -182,7 +187,7 @@ def _parity(trial: Trial) -> str:
         "relative_error": "root mean square difference over the outputs' spread",
         "metric_difference": "difference of the metric on the same items",
     }
-    return "\n".join(f"- {names.get(name, name)}: {number:.3g}" for name, number in trial.parity.items())
+    return "\n".join(f"- {markdown(names.get(name, name))}: {number:.3g}" for name, number in trial.parity.items())
 
 
 def _host(record: StudyRecord) -> str:
@@ -191,15 +196,29 @@ def _host(record: StudyRecord) -> str:
     present = [name for name, has in sets.items() if has] if isinstance(sets, Mapping) else []
     versions = host.get("versions")
     shown = ", ".join(f"{k} {v}" for k, v in versions.items() if v) if isinstance(versions, Mapping) else ""
+
+    def fact(name: str, unknown: str) -> str:
+        return markdown(host.get(name, unknown))
+
     return "\n".join(
         [
-            f"- {host.get('cpu', 'unknown CPU')}, {host.get('cores', '?')} cores, {host.get('memory_gb', '?')} GiB; "
-            f"{', '.join(present) or 'no vector extensions recorded'}; {host.get('os', '')}",
+            f"- {fact('cpu', 'unknown CPU')}, {fact('cores', '?')} cores, {fact('memory_gb', '?')} GiB; "
+            f"{markdown(', '.join(present)) or 'no vector extensions recorded'}; {fact('os', '')}",
             f"- {target.threads} thread{'s' if target.threads > 1 else ''}, latency at batch {target.batch}, "
             f"throughput at batch {target.throughput_batch}",
-            f"- Python {host.get('python', '?')}, {shown}",
+            f"- Python {fact('python', '?')}, {markdown(shown)}",
         ]
     )
+
+
+def markdown(text: object) -> str:
+    """Text that Markdown shows as it is: no markup, no links, no HTML."""
+    return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", printable(text))
+
+
+def code(text: object) -> str:
+    """Text for between two backticks."""
+    return printable(text).replace("`", "'")
 
 
 def _version(host: Mapping[str, object], name: str) -> str:

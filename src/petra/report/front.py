@@ -14,6 +14,7 @@ import numpy as np
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.measurement import Measurement
 from petra.core.objective import METRICS, Constraint, Objective, violation
+from petra.core.text import first_line, printable, whole_number
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import dominates, front_mask
 from petra.moo.selection import knee
@@ -116,8 +117,8 @@ class Front:
         Ties go to the better quality, then to the lower number. Raises ConfigError for another name, for a
         trial that is not on the front, and when the front is empty.
         """
-        if isinstance(which, str) and which.strip().lstrip("-").isdigit():
-            which = int(which)
+        if isinstance(which, str) and (number := whole_number(which)) is not None:
+            which = number
         if isinstance(which, str) and which not in PICKS:
             raise ConfigError(
                 f"pick: got {which!r}", hint=f"{did_you_mean(which, PICKS)}, or the number of a trial on the front"
@@ -175,7 +176,7 @@ class Front:
         if trial is None:
             return f"there is no trial {number}"
         if trial.failure:
-            return f"trial {number} failed in {trial.failure.stage}: {trial.failure.message.splitlines()[0]}"
+            return f"trial {number} failed in {printable(trial.failure.stage)}: {first_line(trial.failure.message)}"
         if trial.status is TrialStatus.INFEASIBLE or trial is self.baseline:
             broken = self._broken(trial)
             if broken:
@@ -200,7 +201,7 @@ class Front:
         if not candidates:
             return "no trial has finished, and the untouched model does not meet the constraints"
         broken = Counter(text for t in candidates if t.measured for text in self._broken(t))
-        failed = Counter(f"{t.failure.stage}: {t.failure.kind}" for t in candidates if t.failure)
+        failed = Counter(printable(f"{t.failure.stage}: {t.failure.kind}") for t in candidates if t.failure)
         parts = [f"{count} violate {text}" for text, count in broken.most_common()]
         parts += [f"{count} failed in {text}" for text, count in failed.most_common(5)]
         return f"none of {len(candidates)} trials is feasible: " + "; ".join(parts)

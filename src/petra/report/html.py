@@ -11,6 +11,7 @@ import yaml
 from petra.core.errors import ConfigError
 from petra.core.trial import Trial
 from petra.report import history, page, plots
+from petra.report.bundle import write_whole
 from petra.report.card import subject
 from petra.report.front import Front, confirmed
 from petra.report.html_front import front_table
@@ -36,9 +37,12 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
     text = page.page(title, render(record), library=get_plotlyjs())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"report: cannot write {target}: {error.strerror}", hint="give another --out") from error
+        if target.exists() and not target.is_file():  # a device or a pipe that somebody names
+            target.write_text(text, encoding="utf-8")
+        else:
+            write_whole(target.resolve(), text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"report: cannot write {target}: {error}", hint="give another --out") from error
     return target
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
+from petra.core.text import printable
+
 STYLE = """
 :root { color-scheme: light dark; --fg: #1d2430; --soft: #5b6675; --bg: #ffffff; --panel: #f4f6f9; --line: #d6dce4;
   --accent: #b8481a; --good: #1a7a3c; --bad: #b3261e; }
@@ -80,7 +82,7 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 
 def esc(text: object) -> str:
     """Text for HTML, attributes included."""
-    return html.escape(str(text))
+    return html.escape(printable(text, lines=True))
 
 
 def table(

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from petra.core.objective import METRICS, Objective
+from petra.core.text import first_line, printable
 from petra.core.trial import Trial, TrialStatus
 from petra.report.front import Front, confirmed
 from petra.report.units import change, decimals, difference, duration, interval, value, with_error
@@ -144,7 +145,7 @@ def _pipelines(trials: Sequence[Trial]) -> RenderableType:
     grid.add_column(justify="right")
     grid.add_column(overflow="fold")
     for trial in trials:
-        grid.add_row(str(trial.number), pipeline_in_words(trial.pipeline))
+        grid.add_row(str(trial.number), Text(pipeline_in_words(trial.pipeline)))
     return Padding(grid, (1, 0, 1, 1))
 
 
@@ -170,9 +171,13 @@ def _table(
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for _, column in shown:
         last = fold_last and column is columns[-1]
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=not last, overflow="fold")
+        title = Text(column.title)
+        table.add_column(title, justify="right" if column.right else "left", no_wrap=not last, overflow="fold")
     for row in range(len(rows)):
-        table.add_row(*(cells[i][row] for i, _ in shown), end_section=rule_after_first and row == 0)
+        # As texts: a string would be read as markup.
+        shown_cells = (cells[i][row] for i, _ in shown)
+        made = (cell if isinstance(cell, Text) else Text(cell) for cell in shown_cells)
+        table.add_row(*made, end_section=rule_after_first and row == 0)
     return table
 
 
@@ -185,11 +190,12 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
     def outcome(t: Trial) -> str | Text:
         words = pipeline_in_words(t.pipeline)
         if t.failure:
-            return Text(f"{words}\n") + Text(f"{t.failure.stage}: {t.failure.message.splitlines()[0]}", style="red")
+            reason = f"{printable(t.failure.stage)}: {first_line(t.failure.message)}"
+            return Text(f"{words}\n") + Text(reason, style="red")
         return words
 
     def origin(t: Trial) -> str:
-        return t.origin.move + ("" if t.origin.parent is None else f" {t.origin.parent}")
+        return printable(t.origin.move) + ("" if t.origin.parent is None else f" {t.origin.parent}")
 
     def status(t: Trial) -> Text:
         styles = {TrialStatus.COMPLETE: "green", TrialStatus.INFEASIBLE: "yellow"}
@@ -220,8 +226,8 @@ def failures_view(front: Front) -> Table:
         table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for (stage, kind), count, example in failure_counts(front.trials):
         assert example.failure is not None
-        message = example.failure.message.splitlines()[0] if example.failure.message else ""
-        table.add_row(str(count), stage, kind, f"trial {example.number}: {message}")
+        message = f"trial {example.number}: {first_line(example.failure.message)}"
+        table.add_row(*(Text(printable(cell)) for cell in (count, stage, kind, message)))
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from petra.core.pipeline import Pipeline, StageSpec, Value
+from petra.core.text import printable
 from petra.core.trial import StageTrace, Trial
 
 # Parameter names that say most about what a stage does, in the order in which they are shown. A stage that has none of
@@ -27,7 +28,7 @@ def stage_in_words(stage: StageSpec) -> str:
     names = [name for name in _TELLING if name in stage.params]
     names = names or [name for name, value in stage.params.items() if value is not False and value != "none"]
     shown = ", ".join(_said(name, stage.params[name]) for name in names[:_SHOWN])
-    return f"{stage.kind} ({shown})" if shown else stage.kind
+    return printable(f"{stage.kind} ({shown})" if shown else stage.kind)
 
 
 def pipeline_in_words(pipeline: Pipeline) -> str:

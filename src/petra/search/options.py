@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Value
+from petra.core.text import printable, shown
 from petra.space.domains import Domain, Real
 
 V = TypeVar("V", bound=Value)
@@ -31,7 +32,7 @@ class SearchOptions:
             limits: Domain = f.metadata["limits"]
             value = getattr(self, f.name)
             if not limits.contains(value):
-                raise ConfigError(f"{f.name}: got {value!r}", hint=f"allowed: {limits}")
+                raise ConfigError(f"{f.name}: got {shown(value)}", hint=f"allowed: {limits}")
 
 
 def option(default: V, limits: Domain, doc: str) -> V:
@@ -47,9 +48,9 @@ def read_options(kind: type[O], given: Mapping[str, object], *, where: str) -> O
     for name, value in given.items():
         if name not in fields:
             hint = did_you_mean(name, fields) if fields else "this searcher has no options"
-            raise ConfigError(f"{where}.{name}: no such option", hint=hint)
+            raise ConfigError(f"{where}.{printable(name)[:80]}: no such option", hint=hint)
         limits: Domain = fields[name].metadata["limits"]
         if not limits.contains(value):
-            raise ConfigError(f"{where}.{name}: got {value!r}", hint=f"allowed: {limits}")
+            raise ConfigError(f"{where}.{name}: got {shown(value)}", hint=f"allowed: {limits}")
         values[name] = float(value) if isinstance(limits, Real) and isinstance(value, int) else value
     return kind(**values)

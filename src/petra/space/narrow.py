@@ -8,6 +8,7 @@ from typing import Any
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Value
+from petra.core.text import printable, shown
 from petra.space.domains import Choice, Domain, Integer, Parameter, Real
 from petra.space.space import StageCard
 
@@ -21,7 +22,9 @@ def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> Stag
     known = {p.name for p in card.parameters}
     for name in ranges:
         if name not in known:
-            raise ConfigError(f"{where}.{name}: {card.name} has no such parameter", hint=did_you_mean(name, known))
+            raise ConfigError(
+                f"{where}.{printable(name)[:80]}: {card.name} has no such parameter", hint=did_you_mean(name, known)
+            )
     parameters = tuple(
         _narrowed(p, ranges[p.name], where=f"{where}.{p.name}") if p.name in ranges else p for p in card.parameters
     )
@@ -30,15 +33,21 @@ def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> Stag
 
 def _narrowed(parameter: Parameter, given: object, *, where: str) -> Parameter:
     values: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
-    if isinstance(parameter.default, float):
-        values = [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values]
     for value in values:
-        if not parameter.limits.contains(value):
-            raise ConfigError(f"{where}: got {value!r}", hint=f"allowed: {parameter.limits}")
+        wanted = float(value) if isinstance(parameter.default, float) and _is_small(value) else value
+        if not parameter.limits.contains(wanted):
+            raise ConfigError(f"{where}: got {shown(value)}", hint=f"allowed: {parameter.limits}")
+    if isinstance(parameter.default, float):
+        values = [float(v) if _is_small(v) else v for v in values]
     if not values:
         raise ConfigError(f"{where}: got an empty list", hint=f"allowed: {parameter.limits}")
     domain = _domain(parameter.domain, values, where=where)
     return replace(parameter, domain=domain, default=_default(parameter.default, domain, values))
+
+
+def _is_small(value: object) -> bool:
+    """Whether it is an integer that a float can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _domain(old: Domain, values: list[Value], *, where: str) -> Domain:
@@ -75,16 +84,25 @@ def fix_for_runtime(card: StageCard, *, runtime: str, precisions: tuple[str, ...
 
     Raises ConfigError when one is left with nothing, so that the stage is of no use there.
     """
+    if reason := lacks_kernels(card, runtime=runtime, precisions=precisions):
+        raise ConfigError(f"{card.name}: {reason}", hint="leave the stage out, or choose another target.runtime")
     parameters = []
     for p in card.parameters:
         if p.scope == "precision" and isinstance(p.domain, Choice):
-            values = tuple(v for v in p.domain.values if v in ("half", *precisions))
-            if not values:
-                raise ConfigError(
-                    f"{card.name}: the runtime {runtime} computes in none of {p.domain}",
-                    hint="leave the stage out, or choose another target.runtime",
-                )
+            values = _runnable(p.domain, precisions)
             kept = Choice(values)
             p = replace(p, domain=kept, limits=kept, default=_default(p.default, kept, list(values)))
         parameters.append(p)
     return replace(card, parameters=tuple(parameters))
+
+
+def lacks_kernels(card: StageCard, *, runtime: str, precisions: tuple[str, ...]) -> str:
+    """Why the stage is of no use on a runtime that computes in `precisions`; '' when it is of some."""
+    for p in card.parameters:
+        if p.scope == "precision" and isinstance(p.domain, Choice) and not _runnable(p.domain, precisions):
+            return f"the runtime {runtime} computes in none of {p.domain}"
+    return ""
+
+
+def _runnable(domain: Choice, precisions: tuple[str, ...]) -> tuple[Value, ...]:
+    return tuple(v for v in domain.values if v in ("half", *precisions))

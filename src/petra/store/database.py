@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, exc, inspect, make_url, select
 
 from petra.core.errors import StoreError
-from petra.store.schema import METADATA, SCHEMA_VERSION, STUDY
+from petra.core.text import printable
+from petra.store.examine import MAX_BYTES, examine, read_only, restrict, uri
+from petra.store.schema import METADATA, READABLE, SCHEMA_VERSION, STUDY, columns
 
 DATABASE_FILE = "study.db"
 BUSY_TIMEOUT_S = 20.0
@@ -28,13 +29,17 @@ def connect_file(path: Path, *, write: bool) -> Engine:
     """
 
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{_uri(path)}?{'mode=rwc' if write else _read_mode(path)}",
-            uri=True,
-            timeout=BUSY_TIMEOUT_S,
-            check_same_thread=False,
-            isolation_level=None,  # transactions are begun below: the driver's own leave out table definitions
-        )
+        if not write:
+            connection = read_only(path, timeout_s=BUSY_TIMEOUT_S)
+        else:
+            connection = sqlite3.connect(
+                f"{uri(path)}?mode=rwc",
+                uri=True,
+                timeout=BUSY_TIMEOUT_S,
+                check_same_thread=False,
+                isolation_level=None,  # transactions are begun below: the driver's own leave out table definitions
+            )
+        restrict(connection, write=write)
         connection.execute("PRAGMA foreign_keys = ON")
         if write:
             connection.execute("PRAGMA journal_mode = WAL")  # where there is no shared memory, SQLite keeps its default
@@ -55,7 +60,10 @@ def connect_url(url: str, *, write: bool) -> tuple[Engine, str]:
         parsed = make_url(url)
         where = parsed.render_as_string(hide_password=True)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
-            return connect_file(Path(parsed.database), write=write), where
+            path = Path(parsed.database)
+            if path.exists():
+                check_file(path)
+            return connect_file(path, write=write), where
         return create_engine(parsed), where
     except (exc.ArgumentError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(
@@ -63,23 +71,9 @@ def connect_url(url: str, *, write: bool) -> tuple[Engine, str]:
         ) from error
 
 
-def _read_mode(path: Path) -> str:
-    """How to open for reading: where not even the log's side files can be made, the file is taken as it lies."""
-    try:
-        with closing(sqlite3.connect(f"{_uri(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)) as probe:
-            probe.execute("SELECT 1 FROM sqlite_master").fetchall()
-    except sqlite3.OperationalError:
-        if path.exists() and not path.with_name(path.name + "-wal").exists():
-            return "immutable=1"
-    return "mode=ro"
-
-
-def _uri(path: Path) -> str:
-    return f"file:{quote(str(path.absolute()))}"
-
-
 def check_file(path: Path) -> None:
-    """Refuse a SQLite file that is missing, foreign or damaged, before SQL is run on it. Reads all of it once."""
+    """Refuse a SQLite file that is missing, somebody else's or cannot be read, before any query of
+    petra's is run on it."""
     directory = path.parent
     if not path.is_file():
         raise StoreError(
@@ -87,12 +81,17 @@ def check_file(path: Path) -> None:
             hint="give the directory that a study was started in",
         )
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             header = file.read(len(_HEADER))
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}", hint="check the permissions") from error
     if header and header != _HEADER:
         raise StoreError(f"{path} is not a study's database", hint="it is damaged or another file; restore a copy")
+    if size > MAX_BYTES:
+        raise StoreError(f"{path} has {size} bytes, a study has at most {MAX_BYTES}", hint=_DAMAGED_HINT)
+    with guarded(str(path)):
+        examine(path, timeout_s=BUSY_TIMEOUT_S)
 
 
 @contextmanager
@@ -102,9 +101,11 @@ def guarded(where: str) -> Iterator[None]:
         yield
     except exc.IntegrityError:
         raise
-    except (exc.DBAPIError, sqlite3.Error) as error:
+    except exc.InvalidRequestError as error:  # a row that must be there is not, or is there twice
+        raise StoreError(f"{where} is damaged: {error}", hint=_DAMAGED_HINT) from error
+    except (exc.DBAPIError, sqlite3.Error, UnicodeError, OverflowError) as error:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
-        text = str(cause)
+        text = printable(str(cause))
         if "locked" in text or "busy" in text:
             hint = "another program holds the database; close it (a database browser, a copy job) and try again"
         elif "readonly" in text or "read-only" in text or "unable to open" in text:
@@ -112,28 +113,43 @@ def guarded(where: str) -> Iterator[None]:
         elif "full" in text or "disk I/O" in text:
             hint = "free space on the disk; trials already finished are safe"
         else:
-            hint = "the database is damaged or not petra's; restore it from a copy"
+            hint = _DAMAGED_HINT
         raise StoreError(f"{where}: {text}", hint=hint) from error
 
 
-def check_content(connection: Connection, where: str) -> None:
-    """Refuse a database that is damaged, empty, somebody else's, or of another schema version."""
+_DAMAGED_HINT = "the database is damaged or not petra's; restore it from a copy"
+
+
+def check_content(connection: Connection, where: str) -> int:
+    """Refuse a database that is damaged, empty, somebody else's, or of another schema version; the
+    version. Reads all of a SQLite file once."""
     if connection.dialect.name == "sqlite":
-        verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
         if verdict != "ok":
-            raise StoreError(f"{where} is damaged: {verdict}", hint="restore it from a copy, or start a new study")
+            raise StoreError(
+                f"{where} is damaged: {printable(verdict)}", hint="restore it from a copy, or start a new study"
+            )
     if not has_study(connection):
         raise StoreError(
             f"{where} holds no study",
             hint="give the directory that a study was started in; if its creation was interrupted, create it again",
         )
     row = connection.execute(select(STUDY.c.schema_version, STUDY.c.petra_version)).one()
-    if row.schema_version != SCHEMA_VERSION:
+    version, writer = row.schema_version, printable(row.petra_version)
+    if version not in READABLE:
         raise StoreError(
-            f"{where} has schema version {row.schema_version}, written by petra {row.petra_version}; "
+            f"{where} has schema version {printable(version)}, written by petra {writer}; "
             f"this petra reads version {SCHEMA_VERSION}",
-            hint=f"open it with petra {row.petra_version}, or start a new study in another directory",
+            hint=f"open it with petra {writer}, or start a new study in another directory",
         )
+    found = inspect(connection)
+    for table in METADATA.sorted_tables:
+        names = [c["name"] for c in found.get_columns(table.name)]
+        if names != [c.name for c in columns(table, version)]:
+            raise StoreError(
+                f"{where} is damaged: the table {table.name} is not of schema version {version}", hint=_DAMAGED_HINT
+            )
+    return int(version)
 
 
 def has_study(connection: Connection) -> bool:
@@ -144,7 +160,7 @@ def has_study(connection: Connection) -> bool:
     columns = {c["name"] for c in inspect(connection).get_columns(STUDY.name)} if STUDY.name in tables else set()
     if not {"schema_version", "petra_version"} <= columns:
         raise StoreError(
-            f"the database holds something else (tables: {', '.join(sorted(tables)[:5])})",
+            f"the database holds something else (tables: {printable(', '.join(sorted(tables)[:5]))})",
             hint="choose another directory or database for the study",
         )
     return connection.execute(select(STUDY.c.id)).first() is not None

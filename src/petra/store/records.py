@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from petra.core.errors import StoreError
+from petra.core.errors import PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.objective import Metrics
 from petra.core.pipeline import Pipeline
+from petra.core.text import printable
 from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
+from petra.store import checked
+from petra.store.schema import CHECKSUM
+from petra.store.seal import trial_checksum
 
 Row = Mapping[Any, Any]
-DEFECTS = (KeyError, TypeError, ValueError, AttributeError)  # what a row that petra did not write makes a reader raise
+# What a row that petra did not write makes a reader raise.
+DEFECTS = (KeyError, TypeError, ValueError, AttributeError, PetraError)
 
 
 def to_json(value: object, *, where: str) -> str:
@@ -34,17 +38,11 @@ _JSON_HINT = "allowed: None, bools, ints, finite floats, strings, lists, dicts w
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:
-    """The row of `trials`. Raises StoreError when a number is not finite or a trace is not JSON."""
+    """The row of `trials`. Raises StoreError when `read_trial` would not take it back."""
     where = f"trial {trial.number}"
-    if trial.number < 0:
-        raise StoreError(f"{where}: trial numbers start at 0")
-    for name in ("seconds", "finished_at"):
-        _check_finite(getattr(trial, name), where=f"{where}: {name}")
     failure = trial.failure
-    if failure:
-        _check_finite(failure.peak_memory_mb, where=f"{where}: failure.peak_memory_mb")
     traces = [_trace_dict(t) for t in trial.trace]
-    return {
+    row = {
         "number": trial.number,
         "key": trial.pipeline.key,
         "status": trial.status.value,
@@ -61,55 +59,110 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "seconds": float(trial.seconds),
         "finished_at": float(trial.finished_at),
     }
+    try:
+        _trial(row, ())
+    except DEFECTS as error:
+        raise StoreError(f"{where} cannot be stored: {error}", hint=_NUMBERS_HINT) from error
+    return row
 
 
 def measurement_rows(number: int, split: str, metrics: Metrics) -> list[dict[str, Any]]:
-    """Rows of `measurements`. Raises StoreError for NaN and infinities: a trial without a number has failed."""
+    """Rows of `measurements`. Raises StoreError for NaN, infinities and numbers too large to compute
+    with: a trial without a number has failed."""
     rows = []
     for position, (metric, m) in enumerate(metrics.items()):
-        where = f"trial {number}: {split} {metric}"
-        _check_finite(m.mean, where=where)
-        _check_finite(m.stderr, where=f"{where} stderr")
         row = {"number": number, "split": split, "metric": metric, "position": position}
         # NumPy's scalars are not what database drivers call numbers.
         numbers = {"mean": float(m.mean), "stderr": float(m.stderr), "n": int(m.n)}
         rows.append({**row, **numbers, "unit": m.unit, "host": m.host})
+        try:
+            _measurement(rows[-1])
+        except DEFECTS as error:
+            where = f"trial {number}: {split}"
+            raise StoreError(f"{where}: {error}", hint=_NUMBERS_HINT) from error
     return rows
 
 
+_NUMBERS_HINT = "only finite numbers are stored; a trial without one is a failed trial"
+
+
 def read_trial(row: Row, measurements: Iterable[Row]) -> Trial:
-    """The trial that `trial_row` and `measurement_rows` wrote. Raises StoreError when the row makes no sense."""
+    """The trial that `trial_row` and `measurement_rows` wrote.
+
+    Raises StoreError when the row makes no sense or is not the one its checksum was made of. Rows
+    of the first schema have none.
+    """
+    measured = list(measurements)
     try:
-        pipeline = Pipeline.from_list(json.loads(row["pipeline"]))
-        if pipeline.key != row["key"]:
-            raise ValueError("the pipeline is not the one its key was made from")
-        metrics: dict[str, dict[str, Measurement]] = {"val": {}, "test": {}}
-        for m in measurements:
-            metrics[m["split"]][m["metric"]] = Measurement(m["mean"], m["stderr"], m["n"], m["unit"], m["host"])
-        failure = None
-        if row["failure_kind"] is not None:
-            failure = Failure(
-                row["failure_stage"], row["failure_kind"], row["failure_message"], row["failure_peak_memory_mb"]
-            )
-        return Trial(
-            number=row["number"],
-            pipeline=pipeline,
-            status=TrialStatus(row["status"]),
-            origin=Origin(row["move"], row["parent"]),
-            metrics=metrics["val"],
-            test=metrics["test"],
-            failure=failure,
-            trace=read_traces(json.loads(row["trace"])),
-            artifact=row["artifact"],
-            parity=json.loads(row["parity"]),
-            seconds=row["seconds"],
-            finished_at=row["finished_at"],
-        )
+        if CHECKSUM in row and row[CHECKSUM] != trial_checksum(row, measured):
+            raise ValueError("it is not what was written: its checksum is another")
+        return _trial(row, measured)
     except DEFECTS as error:
-        raise StoreError(
-            f"trial {row['number']}: the stored row is damaged: {error}",
-            hint="the database was changed by something other than petra; restore it from a copy",
-        ) from error
+        where = printable(row["number"])
+        message = printable(str(error))
+        raise StoreError(f"trial {where}: the stored row is damaged: {message}", hint=DAMAGE_HINT) from error
+
+
+DAMAGE_HINT = "the database was changed by something other than petra; restore it from a copy"
+
+
+def _trial(row: Row, measurements: Iterable[Row]) -> Trial:
+    pipeline = Pipeline.from_list(checked.from_json(row["pipeline"], "pipeline"))
+    for stage in pipeline:
+        checked.bounded(dict(stage.params), f"{printable(stage.kind)}: parameters")
+    if pipeline.key != row["key"]:
+        raise ValueError("the pipeline is not the one its key was made from")
+    metrics: dict[str, dict[str, Measurement]] = {"val": {}, "test": {}}
+    for m in measurements:
+        metrics[m["split"]][m["metric"]] = _measurement(m)
+    parent = row["parent"]
+    return Trial(
+        number=checked.whole(row["number"], "number"),
+        pipeline=pipeline,
+        status=TrialStatus(row["status"]),
+        origin=Origin(
+            checked.text(row["move"], "move"),
+            None if parent is None else checked.whole(parent, "parent"),
+        ),
+        metrics=metrics["val"],
+        test=metrics["test"],
+        failure=_failure(row),
+        trace=read_traces(checked.from_json(row["trace"], "trace")),
+        artifact=checked.relative_path(row["artifact"], "artifact"),
+        parity=_parity(row["parity"]),
+        seconds=checked.number(row["seconds"], "seconds", negative=False),
+        finished_at=checked.number(row["finished_at"], "finished_at", negative=False),
+    )
+
+
+def _measurement(row: Row) -> Measurement:
+    name = checked.text(row["metric"], "metric")
+    checked.whole(row["position"], f"position of {name}")
+    return Measurement(
+        checked.number(row["mean"], name),
+        checked.number(row["stderr"], f"stderr of {name}", negative=False),
+        checked.whole(row["n"], f"n of {name}"),
+        checked.text(row["unit"], f"unit of {name}"),
+        checked.text(row["host"], f"host of {name}"),
+    )
+
+
+def _failure(row: Row) -> Failure | None:
+    names = ("failure_stage", "failure_kind", "failure_message", "failure_peak_memory_mb")
+    stage, kind, message, memory = (row[name] for name in names)
+    if stage is kind is message is memory is None:
+        return None
+    return Failure(
+        checked.text(stage, names[0]),
+        checked.text(kind, names[1]),
+        checked.text(message, names[2]),
+        checked.number(memory, names[3], negative=False),
+    )
+
+
+def _parity(value: object) -> dict[str, float]:
+    found = checked.mapping(checked.from_json(value, "parity"), "parity")
+    return {name: checked.number(error, f"parity.{name}") for name, error in found.items()}
 
 
 def _trace_dict(trace: StageTrace) -> dict[str, Any]:
@@ -122,16 +175,28 @@ def write_traces(traces: Sequence[StageTrace], *, where: str) -> str:
     return to_json([_trace_dict(t) for t in traces], where=where)
 
 
-def read_traces(items: Sequence[Mapping[str, Any]]) -> tuple[StageTrace, ...]:
-    """Traces from their JSON form."""
-    return tuple(StageTrace(**{**item, "touched": tuple(item["touched"])}) for item in items)
+def read_traces(items: object) -> tuple[StageTrace, ...]:
+    """Traces from their JSON form; a ValueError, TypeError or KeyError for anything else."""
+    return tuple(_trace(checked.mapping(item, "trace")) for item in checked.sequence(items, "trace"))
 
 
-def _check_finite(value: float, *, where: str) -> None:
-    if not math.isfinite(value):
-        raise StoreError(
-            f"{where} is {value}", hint="only finite numbers are stored; a trial without one is a failed trial"
-        )
+def _trace(item: Mapping[str, Any]) -> StageTrace:
+    touched = checked.sequence(item["touched"], "touched")
+    skipped = checked.mapping(item["skipped"], "skipped")
+    if not isinstance(item["cached"], bool):
+        raise ValueError("cached is neither true nor false")
+    read = {
+        "stage": checked.text(item["stage"], "stage"),
+        "touched": tuple(checked.text(layer, "touched") for layer in touched),
+        "skipped": {k: checked.text(v, "skipped") for k, v in skipped.items()},
+        "params_before": checked.whole(item["params_before"], "params_before"),
+        "params_after": checked.whole(item["params_after"], "params_after"),
+        "seconds": checked.number(item["seconds"], "seconds", negative=False),
+        "peak_memory_mb": checked.number(item["peak_memory_mb"], "peak_memory_mb", negative=False),
+        "cached": item["cached"],
+        "details": checked.mapping(item["details"], "details"),
+    }
+    return StageTrace(**{**item, **read})
 
 
 def _text(value: str) -> str:

@@ -1,14 +1,25 @@
-"""The tables of a study. Change anything here and `SCHEMA_VERSION` must change with it."""
+"""The tables of a study. Change anything here and `SCHEMA_VERSION` must change with it.
+
+Version 1 had no checksums. It is read as it is, and becomes version 2 when it is opened for writing.
+"""
 
 from __future__ import annotations
 
 from importlib import metadata
+from typing import Any
 
 from sqlalchemy import CheckConstraint, Column, Double, ForeignKey, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, SCHEMA_VERSION)
+CHECKSUM = "checksum"  # of a row and what belongs to it: `petra.store.seal` says of what
 
 METADATA = MetaData()
+
+
+def _checksum() -> Column[str]:
+    return Column(CHECKSUM, String(64), nullable=False, server_default="")
+
 
 # One row: what the study is. JSON lives in text columns, spelt by this package, so that every value reads back as
 # exactly the one that was written, whatever the database makes of its own JSON type.
@@ -22,6 +33,7 @@ STUDY = Table(
     Column("config", Text, nullable=False),
     Column("host", Text, nullable=False),
     Column("elapsed_s", Double, nullable=False),  # of search, summed over sessions
+    _checksum(),
 )
 
 TRIALS = Table(
@@ -42,6 +54,7 @@ TRIALS = Table(
     Column("parity", Text, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("finished_at", Double, nullable=False),
+    _checksum(),
 )
 
 # Position keeps the order in which a trial's metrics were given.
@@ -64,7 +77,15 @@ NOTES = Table(
     METADATA,
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
+    _checksum(),
 )
+
+SEALED = (STUDY, TRIALS, NOTES)  # what has a checksum; measurements are part of their trial's
+
+
+def columns(table: Table, version: int) -> list[Column[Any]]:
+    """The columns of a table in a version of the schema."""
+    return [c for c in table.columns if version >= SCHEMA_VERSION or c.name != CHECKSUM]
 
 
 def petra_version() -> str:

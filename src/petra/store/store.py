@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,9 @@ from sqlalchemy import Connection, Engine, RowMapping, Select, exc, select
 
 from petra.core.errors import StoreError
 from petra.core.objective import Metrics
+from petra.core.text import printable
 from petra.core.trial import Trial
+from petra.store.checked import from_json, mapping, number
 from petra.store.database import (
     DATABASE_FILE,
     check_content,
@@ -27,9 +28,21 @@ from petra.store.database import (
     guarded,
     has_study,
 )
+from petra.store.layout import check_layout
 from petra.store.lock import WriterLock
-from petra.store.records import measurement_rows, read_trial, to_json, trial_row
-from petra.store.schema import MEASUREMENTS, NOTES, STUDY, TRIALS, petra_version
+from petra.store.records import DAMAGE_HINT, measurement_rows, read_trial, to_json, trial_row
+from petra.store.schema import (
+    CHECKSUM,
+    MEASUREMENTS,
+    NOTES,
+    SCHEMA_VERSION,
+    STUDY,
+    TRIALS,
+    columns,
+    petra_version,
+)
+from petra.store.seal import note_checksum, trial_checksum
+from petra.store.sealing import check_seal, seal_study, upgrade
 
 
 class Store:
@@ -44,6 +57,7 @@ class Store:
         self._engine = engine
         self._where = where
         self._lock = lock
+        self._version = SCHEMA_VERSION
         self._earlier = 0.0  # seconds of search in earlier sessions
         self._began: float | None = None  # when this session began, by the monotonic clock; None: not writing
 
@@ -67,6 +81,7 @@ class Store:
             raise StoreError(
                 f"{directory}: cannot be made: {error.strerror}", hint="choose a directory you may write to"
             ) from error
+        check_layout(directory)
         path = directory / DATABASE_FILE
         if url is None and path.exists():
             check_file(path)
@@ -77,6 +92,7 @@ class Store:
                     f"{directory}: there is a study here already", hint="resume it, or choose another directory"
                 )
             create_tables(connection, study)
+            seal_study(connection)
         store._hold(url)
         store._began = time.monotonic()
         return store
@@ -86,15 +102,23 @@ class Store:
         """Open a study. Writing takes the study's lock and begins a session; reading never waits for anybody.
 
         Raises StoreError when there is no study, when it is damaged (the whole file is checked), of another schema
-        version, or, for writing, in the hands of another process.
+        version, or, for writing, in the hands of another process. What an earlier petra wrote is read as it is, and
+        brought to this schema when it is opened for writing.
         """
+        check_layout(directory)
         if url is None:
             check_file(directory / DATABASE_FILE)
         store = cls._connect(directory, url, WriterLock(directory) if write else None)
         with store._closed_on_error():
             with guarded(store._where), store._engine.connect() as connection:
-                check_content(connection, store._where)
+                store._version = check_content(connection, store._where)
+                if store._version >= SCHEMA_VERSION:
+                    check_seal(connection, store._where)
             store._hold(url)
+            if write and store._version < SCHEMA_VERSION:
+                with guarded(store._where), store._engine.begin() as connection:
+                    upgrade(connection)
+                store._version = SCHEMA_VERSION
             store._earlier = store.elapsed()
             store._began = time.monotonic() if write else None
         return store
@@ -165,18 +189,29 @@ class Store:
         if self._began is not None:
             return self._earlier + time.monotonic() - self._began
         with guarded(self._where), self._engine.connect() as connection:
-            return float(connection.execute(select(STUDY.c.elapsed_s)).scalar_one())
+            value = connection.execute(select(STUDY.c.elapsed_s)).scalar_one()
+        with self._explained():
+            return float(number(value, "elapsed_s", negative=False))
 
     def set_note(self, name: str, value: object) -> None:
         """Keep a small fact about the study, JSON data, under `name`; an earlier one is replaced."""
         text = to_json(value, where=f"note {name!r}")
         with self._writing() as connection:
             connection.execute(NOTES.delete().where(NOTES.c.name == name))
-            connection.execute(NOTES.insert().values(name=name, value=text))
+            row = {"name": name, "value": text, CHECKSUM: note_checksum(name, text)}
+            connection.execute(NOTES.insert().values(row))
 
     def note(self, name: str) -> Any:
         """The fact under `name`, None when there is none."""
-        return self._json(select(NOTES.c.value).where(NOTES.c.name == name))
+        with guarded(self._where), self._engine.connect() as connection:
+            query = select(*columns(NOTES, self._version)).where(NOTES.c.name == name)
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            return None
+        with self._explained(f"note {name!r}: "):
+            if CHECKSUM in row and row[CHECKSUM] != note_checksum(row["name"], row["value"]):
+                raise ValueError("it is not what was written: its checksum is another")
+            return from_json(row["value"], "its value")
 
     # -- trials ------------------------------------------------------------------------------------------------------
 
@@ -190,7 +225,7 @@ class Store:
         rows = measurement_rows(trial.number, "val", trial.metrics) + measurement_rows(trial.number, "test", trial.test)
         try:
             with self._writing() as connection:
-                connection.execute(TRIALS.insert().values(row))
+                connection.execute(TRIALS.insert().values({**row, CHECKSUM: trial_checksum(row, rows)}))
                 if rows:
                     connection.execute(MEASUREMENTS.insert(), rows)
         except exc.IntegrityError as error:
@@ -201,46 +236,65 @@ class Store:
 
     def set_test(self, number: int, metrics: Metrics) -> None:
         """Add the test-split measurements of a trial. Raises StoreError when it has some: that split is read once."""
-        try:
-            with self._writing() as connection:
-                connection.execute(MEASUREMENTS.insert(), measurement_rows(number, "test", metrics))
-        except exc.IntegrityError as error:
-            raise StoreError(
-                f"{self._where}: trial {number} is not stored, or has been measured on the test split already",
-                hint="ask `trial(number).test` first",
-            ) from error
+        added = measurement_rows(number, "test", metrics)
+        with self._writing() as connection:
+            found = self._rows(connection, number)
+            if not found or read_trial(*found[0]).test:
+                raise StoreError(
+                    f"{self._where}: trial {number} is not stored, or has been measured on the test split already",
+                    hint="ask `trial(number).test` first",
+                )
+            row, measured = found[0]
+            if added:
+                connection.execute(MEASUREMENTS.insert(), added)
+            sealed = TRIALS.update().where(TRIALS.c.number == number)
+            connection.execute(sealed.values({CHECKSUM: trial_checksum(row, [*measured, *added])}))
 
     def trials(self) -> list[Trial]:
         """All trials, sorted by number."""
-        return self._read(select(TRIALS).order_by(TRIALS.c.number), select(MEASUREMENTS))
+        return self._read()
 
     def trial(self, number: int) -> Trial:
         """One trial. Raises StoreError when there is none of that number."""
-        found = self._read(
-            select(TRIALS).where(TRIALS.c.number == number), select(MEASUREMENTS).where(MEASUREMENTS.c.number == number)
-        )
+        found = self._read(number)
         if not found:
             raise StoreError(f"{self._where}: there is no trial {number}", hint="list the trials to see their numbers")
         return found[0]
 
-    def _read(self, trials: Select[Any], measurements: Select[Any]) -> list[Trial]:
-        of: dict[int, list[RowMapping]] = defaultdict(list)
+    def _read(self, number: int | None = None) -> list[Trial]:
         # One transaction, so that a trial added meanwhile is seen with its measurements or not at all.
         with guarded(self._where), self._engine.connect() as connection:
-            rows: Sequence[RowMapping] = connection.execute(trials).mappings().all()
-            for m in connection.execute(measurements.order_by(MEASUREMENTS.c.position)).mappings():
-                of[m["number"]].append(m)
-        return [read_trial(row, of[row["number"]]) for row in rows]
+            rows = self._rows(connection, number)
+        return [read_trial(row, measured) for row, measured in rows]
+
+    def _rows(self, connection: Connection, number: int | None) -> list[tuple[RowMapping, list[RowMapping]]]:
+        """Rows of all trials, or of one, by number, each with those of its measurements in their order."""
+        trials = select(*columns(TRIALS, self._version)).order_by(TRIALS.c.number)
+        measurements = select(MEASUREMENTS).order_by(MEASUREMENTS.c.position)
+        if number is not None:
+            trials = trials.where(TRIALS.c.number == number)
+            measurements = measurements.where(MEASUREMENTS.c.number == number)
+        of: dict[object, list[RowMapping]] = defaultdict(list)
+        rows: Sequence[RowMapping] = connection.execute(trials).mappings().all()
+        for m in connection.execute(measurements).mappings():
+            of[m["number"]].append(m)
+        return [(row, of[row["number"]]) for row in rows]
 
     # -- plumbing ----------------------------------------------------------------------------------------------------
 
     def _json(self, query: Select[Any]) -> Any:
         with guarded(self._where), self._engine.connect() as connection:
             text = connection.execute(query).scalar()
+        with self._explained():
+            return mapping(from_json(text, "a setting"), "a setting")
+
+    @contextmanager
+    def _explained(self, what: str = "") -> Iterator[None]:
+        """Values that petra did not write, as a StoreError."""
         try:
-            return None if text is None else json.loads(text)
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"{self._where} is damaged: {error}", hint="restore it from a copy") from error
+            yield
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self._where} is damaged: {what}{printable(error)}", hint=DAMAGE_HINT) from error
 
     def _hold(self, url: str | None) -> None:
         """Notice from now on when the database file is deleted or replaced."""
@@ -261,6 +315,7 @@ class Store:
         with guarded(self._where), self._engine.begin() as connection:
             yield connection
             connection.execute(STUDY.update().values(elapsed_s=self.elapsed()))
+            seal_study(connection)
             self.check_held()  # what is committed to a file that was deleted meanwhile is not kept
         self.check_held()
 

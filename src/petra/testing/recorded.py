@@ -11,6 +11,7 @@ from typing import Any
 
 from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
+from petra.core.objective import METRICS
 from petra.core.pipeline import Pipeline
 from petra.core.rng import derive_seed
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
@@ -29,6 +30,8 @@ def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
         "latency_ratio": Measurement((1 - 0.2 * draw.random()) ** depth, 0.001, 10, "x", "made-up"),
         "size_bytes": Measurement(round(1e6 * (1 - 0.4 * draw.random()) ** depth), 0.0, 1, "B", "made-up"),
     }
+    others = METRICS.keys() - metrics.keys()
+    metrics |= {name: Measurement(1.0, unit=METRICS[name].unit, host="made-up") for name in sorted(others)}
     return Trial(proposal.number, proposal.pipeline, TrialStatus.COMPLETE, proposal.origin, metrics=metrics)
 
 

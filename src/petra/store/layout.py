@@ -1,0 +1,97 @@
+"""What lies in a study's directory: plain files and directories of its own, nothing that leads out."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from petra.core.errors import ArtifactError, StoreError
+from petra.core.text import printable
+
+FILES = ("study.db", "study.db-wal", "study.db-shm", "study.db-journal", "study.lock", "report.html")
+DIRECTORIES = ("artifacts", "cache", "data", "export", "logs", "runtimes")
+
+
+def check_layout(directory: Path) -> None:
+    """Refuse a study in which petra would read, write or delete through a link, or wait on a pipe.
+
+    The directory itself may be a link, which its owner made. Raises StoreError.
+    """
+    for name in (*FILES, *DIRECTORIES):
+        mode = _mode(directory / name)
+        wanted = stat.S_ISREG if name in FILES else stat.S_ISDIR
+        if mode and not wanted(mode):
+            kind = "a link" if stat.S_ISLNK(mode) else "neither file nor directory"
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                kind = "a directory" if stat.S_ISDIR(mode) else "a file"
+            raise StoreError(
+                f"{directory / name}: this is {kind}, not what petra makes there",
+                hint="remove it; to keep a study elsewhere, make its whole directory a link",
+            )
+
+
+def check_writable(directory: Path) -> None:
+    """Refuse a directory that cannot become a study's, before anything is spent on it. Makes
+    nothing.
+
+    Raises StoreError for what is not a directory, lies below a file, cannot be written or cannot
+    even be named.
+    """
+    text = printable(str(directory))
+    shown = text if len(text) < 200 else f"{text[:200]} ..."
+    if text != str(directory):
+        raise StoreError(f"workdir: got '{shown}'", hint="give a path of characters that can be seen")
+    place = directory
+    try:
+        while not (mode := _existing(place)) and place != place.parent:
+            place = place.parent
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"workdir: {shown}: cannot be made: {reason}", hint=_CHOOSE) from None
+    if not stat.S_ISDIR(mode):
+        reason = f"{place} is not a directory"
+        raise StoreError(f"workdir: {shown}: cannot be made: {reason}", hint=_CHOOSE)
+    if not os.access(place, os.W_OK | os.X_OK):
+        reason = f"no permission in {place}"
+        raise StoreError(f"workdir: {shown}: cannot write here: {reason}", hint=_CHOOSE)
+
+
+def _existing(path: Path) -> int:
+    """The mode of what a path leads to, 0 when there is nothing."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise
+        return 0
+
+
+_CHOOSE = "choose a directory you may write to"
+
+
+def own_file(directory: Path, relative: str) -> Path:
+    """The plain file at `relative` below `directory`.
+
+    Raises ArtifactError when it is missing, when any step on the way to it is a link, and when it
+    is no file; nothing is opened.
+    """
+    path, parts = directory / relative, Path(relative).parts
+    for i, part in enumerate(parts, 1):
+        step = directory.joinpath(*parts[:i])
+        if part in ("..", "/") or stat.S_ISLNK(_mode(step)):
+            raise ArtifactError(
+                f"{printable(path)}: {printable(step)} leads out of the study",
+                hint="only files of the study itself are used; was it changed?",
+            )
+    if not parts or not stat.S_ISREG(_mode(path)):
+        raise ArtifactError(f"{printable(path)}: there is no such file", hint="was it deleted?")
+    return path
+
+
+def _mode(path: Path) -> int:
+    """The mode of what lies there itself, 0 when there is nothing or it cannot be seen."""
+    try:
+        return path.lstat().st_mode
+    except (OSError, ValueError):
+        return 0

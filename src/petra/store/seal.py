@@ -1,0 +1,55 @@
+"""Checksums of what a study's database holds, so that no figure changes without being noticed.
+
+A trial's covers its row and all its measurements, a note's its name and value. The study's own
+covers its row and the checksums of all trials and notes, so that none can go missing either. They
+find damage and careless edits; whoever wants to forge a study can compute them too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, STUDY, TRIALS
+
+Row = Mapping[Any, Any]
+
+
+def trial_checksum(row: Row, measurements: Iterable[Row]) -> str:
+    """Of a row of `trials` and its rows of `measurements`, in any order.
+
+    TypeError for values that are neither text nor numbers.
+    """
+    measured = sorted((_values(MEASUREMENTS.columns.keys(), m) for m in measurements), key=str)
+    return _digest(["trial", _values(TRIALS.columns.keys(), row), measured])
+
+
+def note_checksum(name: object, value: object) -> str:
+    """Of a note."""
+    return _digest(["note", *_values(NOTES.columns.keys(), {"name": name, "value": value})])
+
+
+def study_checksum(row: Row, trials: Iterable[Row], notes: Iterable[Row]) -> str:
+    """Of the row of `study`, the (number, checksum) of all trials and the (name, checksum) of all
+    notes."""
+    numbered = sorted((_plain(t["number"]), _plain(t[CHECKSUM])) for t in trials)
+    named = sorted((_plain(n["name"]), _plain(n[CHECKSUM])) for n in notes)
+    return _digest(["study", _values(STUDY.columns.keys(), row), numbered, named])
+
+
+def _values(names: Iterable[str], row: Row) -> list[Any]:
+    return [_plain(row[name]) for name in names if name != CHECKSUM]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value + 0.0  # SQLite knows no negative zero
+    if value is None or isinstance(value, str | int):
+        return value
+    raise TypeError(f"a stored value is {type(value).__name__}, neither text nor a number")
+
+
+def _digest(content: list[Any]) -> str:
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=32).hexdigest()
