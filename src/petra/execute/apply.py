@@ -22,6 +22,7 @@ from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.copying import copy_model
 from petra.model.fingerprint import fingerprint
+from petra.model.headwise import unfuse
 from petra.model.surgery import count_parameters
 
 
@@ -48,6 +49,7 @@ def apply_pipeline(
         traces = tuple(replace(t, cached=True) for t in stored)
     else:
         current = copy_model(model)
+        unfuse(current)
     mark = fingerprint(current)
     for index in range(done, len(pipeline)):
         prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]
