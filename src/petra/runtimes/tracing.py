@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +16,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import GraphModule, Interpreter, Node
+from torch.fx._pytree import tree_flatten_spec
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 from torch.utils._pytree import tree_map
 
 from petra.core.errors import ExportError, PetraError
+from petra.model.graph import module_path
 from petra.runtimes.quiet import quiet
 from petra.tasks.inputs import Inputs, batch_size, map_inputs
 from petra.tasks.passes import one_pass
@@ -168,9 +172,40 @@ def _place(frames: list[tuple[FrameType, int]], model: nn.Module) -> Place:
             layer = paths[id(own)]
             files.add(code.co_filename)
         if code.co_filename in files and not code.co_filename.startswith((_TORCH, "<")):
-            text = linecache.getline(code.co_filename, number).strip()
-            line = f"{Path(code.co_filename).name}:{number}" + (f" `{text[:100]}`" if text else "")
+            line = _quoted(code.co_filename, number)
     return Place(layer, line)
+
+
+def failing_place(graph: nn.Module, inputs: Inputs) -> Place | str:
+    """Where, in the code that `graph` was traced from, it fails on `inputs`; '' where it does not, or is no graph."""
+    if not isinstance(graph, GraphModule):
+        return ""
+    watched = _Watched(graph)
+    args = inputs if isinstance(inputs, tuple) else () if isinstance(inputs, dict) else (inputs,)
+    with quiet(), suppress(Exception), torch.no_grad():
+        watched.run(*tree_flatten_spec((args, inputs if isinstance(inputs, dict) else {}), graph._in_spec))
+        return ""
+    node = watched.current
+    if node is None:
+        return ""
+    lines = re.findall(r'File "([^"]+)", line (\d+)', node.stack_trace or "")
+    own = [(file, int(number)) for file, number in lines if not file.startswith((_TORCH, "<"))]
+    return Place(module_path(node), _quoted(*own[-1]) if own else "")
+
+
+class _Watched(Interpreter):
+    """Runs a graph and knows where it is."""
+
+    current: Node | None = None
+
+    def run_node(self, n: Node) -> Any:
+        self.current = n
+        return super().run_node(n)
+
+
+def _quoted(file: str, number: int) -> str:
+    text = linecache.getline(file, number).strip()
+    return f"{Path(file).name}:{number}" + (f" `{text[:100]}`" if text else "")
 
 
 def _is_method(name: str, module: nn.Module) -> bool:

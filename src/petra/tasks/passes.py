@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,25 @@ def one_pass(model: nn.Module) -> Iterator[None]:
     """Run `model` inside, eagerly or traced, as often as needed.
 
     torch's transformer layers compute in their plain form (`plain_attention`), and what the model remembers of the
-    pass is forgotten at the end (`petra.tasks.remains.put_back`).
+    pass is forgotten at the end (`petra.tasks.remains.put_back`). In evaluation mode with gradients on, which is how
+    dependencies are followed and importance is measured, gradients pass parts that the model keeps them from.
     """
-    with plain_attention(), put_back(model):
+    following = torch.is_grad_enabled() and not model.training
+    with plain_attention(), put_back(model), _gradients_everywhere() if following else nullcontext():
         yield
+
+
+@contextmanager
+def _gradients_everywhere() -> Iterator[None]:
+    """``no_grad``, ``set_grad_enabled`` and ``inference_mode`` switch nothing off inside."""
+    core: Any = torch._C
+    set_enabled, inference = core._set_grad_enabled, core._InferenceMode
+    core._set_grad_enabled = lambda mode: set_enabled(mode or torch.is_grad_enabled())
+    core._InferenceMode = lambda mode: nullcontext() if mode else inference(mode)
+    try:
+        yield
+    finally:
+        core._set_grad_enabled, core._InferenceMode = set_enabled, inference
 
 
 @contextmanager
