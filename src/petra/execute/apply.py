@@ -18,6 +18,7 @@ from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
 from petra.execute.cache import PrefixCache
 from petra.execute.memory import peak_mb, reset_peak
+from petra.execute.remembered import forget_what_is_made_again
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.copying import copy_model
@@ -50,6 +51,8 @@ def apply_pipeline(
     else:
         current = copy_model(model)
         unfuse(current)
+        if len(pipeline):
+            forget_what_is_made_again(current, make_context(pipeline.prefix(1)).task.example(2))
     mark = fingerprint(current)
     for index in range(done, len(pipeline)):
         prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,12 @@ from torch import Tensor, nn
 from petra.methods.prune.cut import SILENT, cut
 from petra.methods.prune.graph import BREAKAGE, ChannelGraph, first_line, is_weighted, outputs_of
 from petra.model.copying import copy_model
-from petra.model.surgery import evaluating, has_derived_weight, layer_shapes, output_layers, shared_weights
+from petra.model.surgery import evaluating, has_derived_weight, output_layers, shared_weights
 from petra.tasks.inputs import Inputs, call
-from petra.training.untrained import DETACHED
 
 PER_CHANNEL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.PReLU)
 RETRIES = 3
 SWITCHED_OFF = 1e-2  # a weight without a larger entry is one that keeps a branch quiet at first, such as a layer scale
-
-NOT_CALLED = "the example inputs do not reach it, or its weight is read without calling it"
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,9 @@ def find_groups(
         else:
             groups.append(group)
     cuttable = {path for g in groups for path in g.layers}
-    weighted = [path for path, module in model.named_modules() if is_weighted(module) and path not in cuttable]
-    called: Collection[str] = ()
-    if any(path not in refused for path in weighted):
-        called = layer_shapes(model, lambda m: call(m, example))
-    return groups, {path: refused.get(path, DETACHED if path in called else NOT_CALLED) for path in weighted}
+    unreached = "the example inputs do not reach it"
+    weighted = [path for path, module in model.named_modules() if is_weighted(module)]
+    return groups, {path: refused.get(path, unreached) for path in weighted if path not in cuttable}
 
 
 def _candidates(graph: ChannelGraph, outputs: frozenset[str]) -> tuple[list[ChannelGroup], dict[str, str]]:
