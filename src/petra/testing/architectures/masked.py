@@ -145,7 +145,7 @@ class Remembering(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.blocks(self.embed(ids))
-        pooled, self.maps = self.mix(self.token.expand(len(x), -1, -1), x, x)
+        pooled, self.maps = self.mix(self.token.expand(x.shape[0], -1, -1), x, x)
         logits: Tensor = self.fc(pooled[:, 0])
         return logits
 
