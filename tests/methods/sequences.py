@@ -17,7 +17,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.project = nn.Linear(8, 32)
         layer = nn.TransformerEncoderLayer(32, 4, 48, batch_first=True, norm_first=norm_first)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(layer, 2)
         self.head = nn.Linear(32, 4)
 
     def forward(self, x: Tensor) -> Tensor:

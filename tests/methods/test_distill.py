@@ -181,7 +181,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.table = nn.Embedding(12, 8)
         layer = nn.TransformerEncoderLayer(8, heads, 16, dropout=0.0, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(layer, 2)
         self.classifier = nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:

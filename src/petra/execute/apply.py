@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 import time
@@ -20,9 +19,12 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
 from petra.execute.cache import PrefixCache
+from petra.execute.remembered import forget_what_is_made_again
 from petra.methods.base import Context
 from petra.methods.table import STAGES
+from petra.model.copying import copy_model
 from petra.model.fingerprint import fingerprint
+from petra.model.headwise import unfuse
 from petra.model.surgery import count_parameters
 from petra.store.records import write_traces
 from petra.workers.memory import peak_mb, reset_peak
@@ -52,7 +54,10 @@ def apply_pipeline(
         done, current, stored = found
         traces = tuple(replace(t, cached=True) for t in stored)
     else:
-        current = copy.deepcopy(model)
+        current = copy_model(model)
+        unfuse(current)
+        if len(pipeline):
+            forget_what_is_made_again(current, make_context(pipeline.prefix(1)).task.example(2))
     mark = fingerprint(current)
     for index in range(done, len(pipeline)):
         prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]

@@ -26,6 +26,7 @@ from petra.training.penalties import (
     make_penalty,
     penalised_layers,
 )
+from petra.training.untrained import untrained
 
 EPOCHS = Integer(1, 1000)
 LR = Real(1e-6, 10.0, log=True)
@@ -51,15 +52,18 @@ def run_fit(
     penalty: Callable[[], Tensor] | None = None,
     augment: Augment | None = None,
 ) -> tuple[nn.Module, StageTrace]:
-    """Train all weights and report which layers were trained and how the validation score moved.
+    """Train all weights and report which layers changed and how the validation score moved.
 
-    Raises StageRefused when there are none.
+    Raises StageRefused when there are none, or when none gets a gradient.
     """
     trainable = [p for p in model.parameters() if p.is_floating_point()]
     if not trainable:
         raise StageRefused("the model has no weights to train")
     for p in trainable:
         p.requires_grad_(True)
+    model.to(context.device)
+    kept_away = untrained(model, map_inputs(context.task.example(2), lambda t: t.to(context.device)))
+    before = {name: t.detach().clone() for name, t in tensors_of(model).items()}
     result = fit(
         model,
         context.task,
@@ -71,8 +75,16 @@ def run_fit(
         augment=augment,
         progress=context.progress,
     )
-    touched = tuple(name for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False)))
-    return model, StageTrace(stage, touched=touched, details=result.as_details())
+    after = tensors_of(model)
+    changed = {name.rpartition(".")[0] for name, t in before.items() if not torch.equal(t, after[name].to(t.device))}
+    touched = tuple(path for path, _ in model.named_modules() if path in changed)
+    skipped = {path: reason for path, reason in kept_away.items() if path not in changed}
+    return model, StageTrace(stage, touched=touched, skipped=skipped, details=result.as_details())
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 @dataclass(frozen=True)

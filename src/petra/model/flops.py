@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
+from torch.utils.module_tracker import ModuleTracker
 
 import petra.model.quantized  # noqa: F401  (has formulas of its own)
 from petra.model.surgery import aliases_of, evaluating
@@ -47,7 +48,9 @@ def macs_by_module(
     Convolutions, matrix products, attention and recurrences count, as far as their names begin with one of
     `operators`. Paths without any may be missing. Cost: one pass.
     """
-    with torch.no_grad(), _unfused(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _ForwardTracker()
+    with torch.no_grad(), _unfused(), counter:
         forward(model)
     root = f"{type(model).__name__}."
     counts = {
@@ -80,6 +83,17 @@ def own_macs(
         if above is not None:
             own[owner[above]] -= macs.get(alias, 0)
     return own, macs[""]
+
+
+class _ForwardTracker(ModuleTracker):
+    """Knows which modules are running. The one it replaces also prepares for a backward pass, which fails without
+    gradients wherever a view of a parameter is an argument of a module (class tokens, learnt queries)."""
+
+    def _fw_pre_hook(self, mod: nn.Module, input: object) -> None:
+        self.parents.add(self._get_mod_name(mod))  # type: ignore[no-untyped-call]
+
+    def _fw_post_hook(self, mod: nn.Module, input: object, output: object) -> None:
+        self.parents.discard(self._get_mod_name(mod))  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -117,10 +117,20 @@ def separate_attention(model: nn.Module, *, only: Collection[str] | None = None)
             new = HeadwiseAttention(module)
             new.training = module.training
             edits.put(model.get_submodule(parent)._modules, name, new)
-            for above, encoder in model.named_modules():
-                if isinstance(encoder, nn.TransformerEncoder) and within(path, above):
-                    edits.put(vars(encoder), "use_nested_tensor", False)  # for the fused kernel only
     return edits.undo, refused
+
+
+def unfuse(model: nn.Module) -> None:
+    """Let torch's transformer layers always take their plain form, in place.
+
+    The fused one reads weights of layers that stages replace, and is not what files hold: see
+    `petra.tasks.passes.plain_attention`.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+        elif isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # "of a kind for which there is no fused form"
 
 
 def _linear(weight: Tensor, bias: Tensor | None, requires_grad: bool) -> nn.Linear:

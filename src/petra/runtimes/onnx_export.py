@@ -5,16 +5,15 @@ Past 2 GB, which is more than one protobuf message can hold, the weights are in 
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petra.core.errors import ExportError
-from petra.runtimes.base import data_beside
+from petra.runtimes.base import data_beside, first_line
+from petra.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -74,14 +73,12 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
 def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProgram, list[str]]:
     """Export in evaluation mode, in the precision it has; the program returns the named outputs as a flat tuple."""
     import torch
-    from torch._dynamo.exc import TorchDynamoException
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from petra.model.rewrites import global_average_as_mean
-    from petra.tasks.inputs import batch_size, call, map_inputs, named_outputs
+    from petra.runtimes.tracing import capture, traced_example
+    from petra.tasks.inputs import call, named_outputs
 
-    if batch_size(example) == 1:  # tracing would fix a dimension of one
-        example = map_inputs(example, lambda tensor: torch.cat([tensor, tensor]))
     names: list[str] = []
 
     class Named(torch.nn.Module):
@@ -95,17 +92,9 @@ def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProg
             names[:] = outputs
             return tuple(outputs.values())
 
-    shapes = torch.utils._pytree.tree_map(lambda _: {0: torch.export.Dim.DYNAMIC}, example)
     # The exporter writes attention out in its plain form, whose result has another memory layout than fused kernels'.
-    with _quiet(), _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        try:
-            program = torch.export.export(Named(), (example,), dynamic_shapes=(shapes,))
-        except (TorchDynamoException, RuntimeError, ValueError) as error:
-            raise ExportError(
-                f"the model cannot be traced with a free batch size: {_first_line(error)}",
-                operator=_operator(error),
-                hint="the forward pass must not depend on the batch size or on the values of its inputs",
-            ) from error
+    with _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        program = capture(Named(), (traced_example(example),), inside=model)
     global_average_as_mean(program.graph_module.graph)
     return program, names
 
@@ -117,7 +106,7 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
 
     from petra.runtimes.onnx_quantized import translations
 
-    with _quiet(), sdpa_kernel(SDPBackend.MATH):
+    with quiet(), sdpa_kernel(SDPBackend.MATH):
         try:
             exported = torch.onnx.export(
                 program,
@@ -130,7 +119,8 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
         except OnnxExporterError as error:
             operator = _operator(error)
             raise ExportError(
-                f"{operator or 'an operator'} has no translation to ONNX" + ("" if operator else f": {error}"),
+                f"{operator or 'an operator'} has no translation to ONNX"
+                + ("" if operator else f": {first_line(error)}"),
                 operator=operator,
                 hint="express it with standard operators, or exclude the runtimes that need ONNX",
             ) from error
@@ -181,22 +171,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's progress, deprecation and missing-torchvision messages."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
 def _operator(error: BaseException) -> str:
     """The operator an exporter error chain blames, such as 'aten.foo.default'; '' when it names none."""
     chain: list[BaseException] = []
@@ -208,7 +182,3 @@ def _operator(error: BaseException) -> str:
         if found := _OPERATOR.search(str(link)):
             return (found.group(1) or found.group(2)).replace("::", ".")
     return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

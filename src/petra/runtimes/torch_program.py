@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from petra.core.errors import ArtifactError, ExportError, PetraError
+from petra.core.errors import ArtifactError, PetraError
 from petra.runtimes.base import Arrays, InputSpec, Session, does_not_run, first_line, must_exist
 from petra.runtimes.torch_archive import rebuilt
 
@@ -38,23 +38,15 @@ def export_program(model: nn.Module, example: Inputs, path: Path) -> Path:
     and weights, no sample data and no source locations. Raises ExportError when the model cannot be captured.
     """
     import torch
-    from torch._dynamo.exc import TorchDynamoException
 
-    from petra.tasks.inputs import batch_size, map_inputs, named
+    from petra.runtimes.tracing import capture, traced_example
+    from petra.tasks.inputs import named
 
-    if batch_size(example) == 1:  # tracing would fix a dimension of one
-        example = map_inputs(example, lambda tensor: torch.cat([tensor, tensor]))
+    example = traced_example(example)
     tensors = named(example)
     args, kwargs = ((), tensors) if isinstance(example, dict) else (tuple(tensors.values()), {})
-    free = {name: {0: torch.export.Dim.DYNAMIC} for name in tensors}
-    try:
-        shapes = free if kwargs else tuple(free.values())
-        program = torch.export.export(_plain(model, example), args, kwargs, dynamic_shapes=shapes)
-    except (TorchDynamoException, RuntimeError, ValueError, TypeError) as error:
-        raise ExportError(
-            f"torch.export cannot capture this model: {type(error).__name__}: {first_line(error)}",
-            hint="the forward pass must not depend on the batch size or on the values of its inputs",
-        ) from error
+    with torch.no_grad():
+        program = capture(_plain(model, example), args, kwargs, inside=model)
     _strip(program)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.export.save(program, str(path))
@@ -67,16 +59,19 @@ def _plain(model: nn.Module, example: Inputs) -> nn.Module:
     A traced graph comes back without the weights that it no longer reads, such as those a quantizer replaced by codes.
     """
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from petra.tasks.inputs import call, map_inputs, named_outputs
+    from petra.runtimes.tracing import itself_fails
+    from petra.tasks.inputs import call, named_outputs
 
     if isinstance(model, torch.fx.GraphModule):
         traced = torch.fx.GraphModule(model, copy.deepcopy(model.graph))
         traced.graph.eliminate_dead_code()
-        model = torch.fx.GraphModule(traced, traced.graph)
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:  # shapes and types, no arithmetic
-        kind = type(call(model, map_inputs(example, fake.from_tensor)))
+        return torch.fx.GraphModule(traced, traced.graph)
+    try:
+        with torch.no_grad():
+            kind = type(call(model, example))
+    except Exception as error:
+        raise itself_fails(error, model) from error
     if kind in (tuple, list, dict) or issubclass(kind, torch.Tensor):
         return model
 

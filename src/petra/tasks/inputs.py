@@ -1,7 +1,7 @@
 """What a model is called with: a tensor, a tuple of tensors or a dict of tensors, handled in one place.
 
 Names given here are the input names of the exported files: ``input`` for a tensor, ``input_0``, ``input_1``... for a
-tuple, the keys for a dict. Outputs are reduced to tensors the same way (``output``, ``output_i``, keys).
+tuple of several, the keys for a dict. Outputs are reduced to tensors the same way (``output``, ``output_i``, keys).
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from petra.core.errors import DataError
+from petra.tasks.passes import one_pass
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
 def call(model: nn.Module, inputs: Inputs) -> object:
-    """Run the model the way its author's loader feeds it."""
-    if isinstance(inputs, Tensor):
-        return model(inputs)
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    return model(*inputs)
+    """Run the model the way its author's loader feeds it, as `one_pass`."""
+    with one_pass(model):
+        if isinstance(inputs, Tensor):
+            return model(inputs)
+        if isinstance(inputs, dict):
+            return model(**inputs)
+        return model(*inputs)
 
 
 def as_inputs(value: object, *, where: str) -> Inputs:
@@ -43,7 +45,7 @@ def named(inputs: Inputs) -> dict[str, Tensor]:
         return {"input": inputs}
     if isinstance(inputs, dict):
         return dict(inputs)
-    return {f"input_{i}": t for i, t in enumerate(inputs)}
+    return {_position(i, len(inputs)): t for i, t in enumerate(inputs)}
 
 
 def unnamed(tensors: Mapping[str, Tensor], like: Inputs) -> Inputs:
@@ -52,7 +54,12 @@ def unnamed(tensors: Mapping[str, Tensor], like: Inputs) -> Inputs:
         return tensors["input"]
     if isinstance(like, dict):
         return {k: tensors[k] for k in like}
-    return tuple(tensors[f"input_{i}"] for i in range(len(like)))
+    return tuple(tensors[_position(i, len(like))] for i in range(len(like)))
+
+
+def _position(index: int, count: int) -> str:
+    """A tuple of one is called as a tensor is, so a file cannot tell them apart."""
+    return f"input_{index}" if count > 1 else "input"
 
 
 def map_inputs(inputs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:

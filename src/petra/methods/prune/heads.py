@@ -16,6 +16,7 @@ from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.prune.head_cut import Bundle, all_gated, closed_gate, cut_heads, find_bundles, separated
+from petra.methods.prune.statistics import gradients_of
 from petra.methods.prune.unstructured import restore_two_of_four
 from petra.model.heads import Heads
 from petra.model.headwise import separate_attention
@@ -210,7 +211,13 @@ def gate_gradients(
             with all_gated(model, layers, gates):
                 output = prediction(call(model, map_inputs(inputs, lambda t, i=i: t[i : i + 1])))  # type: ignore[misc]
             loss = task.loss(task.losses()[0], output, target[i : i + 1], label_smoothing=SMOOTHING)
-            for total, gradient in zip(totals, torch.autograd.grad(loss, gates), strict=True):
+            for layer, total, gradient in zip(layers, totals, gradients_of(loss, gates), strict=True):
+                if gradient is None:
+                    raise StageRefused(
+                        "no gradient reaches its heads from the output that the task judges",
+                        layer=layer.path,
+                        hint="rank heads by output or magnitude",
+                    )
                 total += gradient.abs() / items
     rest = iter(totals)
     return [torch.stack(list(itertools.islice(rest, len(bundle)))).mean(0) for bundle in bundles]

@@ -105,6 +105,11 @@ def _measured(graph: ChannelGraph, dep: Any, ranking: Ranking) -> bool:
         return graph.reads(dep) and graph.paths[module] in ranking.evidence
     if ranking.importance == "bn_scale":
         return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None
+    if (
+        ranking.importance.endswith(("taylor", "hessian"))
+        and f"{graph.paths.get(module)}.weight" not in ranking.evidence
+    ):
+        return False  # no gradient reaches it
     if ranking.importance in GROUP_IMPORTANCES:
         return has_weights(module)
     return is_weighted(module) and graph.narrows(dep)

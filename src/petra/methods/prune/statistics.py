@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from petra.core.errors import StageRefused
 from petra.methods.prune.graph import is_weighted
 from petra.model.surgery import evaluating
 from petra.tasks.base import Task
@@ -105,8 +106,18 @@ def _gradients(model: nn.Module, task: Task, inputs: Inputs, target: Tensor, dev
     with evaluating(model):
         output = prediction(call(model, map_inputs(inputs, lambda t: t.to(device))))
         loss = task.loss(task.losses()[0], output, target.to(device), label_smoothing=SMOOTHING)
-        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        gradients = gradients_of(loss, list(named.values()))
     return {name: g.float().cpu() for name, g in zip(named, gradients, strict=True) if g is not None}
+
+
+def gradients_of(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """dL/dw, None where the loss does not depend on w. Raises StageRefused when it depends on nothing."""
+    if not loss.requires_grad:
+        raise StageRefused(
+            "no gradient leads from the loss to any weight: the model detaches what it computes",
+            hint="rank by something else than gradients, or take detach() out of the forward pass",
+        )
+    return torch.autograd.grad(loss, list(weights), allow_unused=True)
 
 
 def _items(inputs: Inputs, part: slice) -> Inputs:

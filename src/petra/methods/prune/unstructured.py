@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.prune.statistics import gradients_of
 from petra.model.surgery import differentiable, evaluating, has_derived_weight, shared_weights
 from petra.space.domains import Choice, Real
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import call, map_inputs, prediction
+from petra.training.untrained import DETACHED
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 BATCHES = 16
@@ -94,7 +96,7 @@ class UnstructuredPrune(Stage):
         model.to(context.device)
         layers, skipped = self._layers(model)
         scores = self._scores(model, layers, context)
-        unreached = "training items do not pass through it as a layer"
+        unreached = DETACHED if self.importance == "taylor" else "training items do not pass through it as a layer"
         skipped.update(dict.fromkeys((path for path in layers if path not in scores), unreached))
         if not scores:
             reasons = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:5])
@@ -190,7 +192,7 @@ def taylor_scores(model: nn.Module, layers: Mapping[str, Any], context: Context)
         for inputs, target in _batches(context):
             output = prediction(call(model, map_inputs(inputs, lambda t: t.to(context.device)))).float()
             loss = task.loss("default", output, target.to(context.device))
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+            gradients = gradients_of(loss, weights)
             for path, weight, gradient in zip(layers, weights, gradients, strict=True):
                 if gradient is not None:
                     scores[path] = scores.get(path, 0.0) + taylor(weight.detach(), gradient)

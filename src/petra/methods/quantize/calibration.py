@@ -14,6 +14,8 @@ from torchao.quantization.pt2e.observer import ObserverBase
 
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
+from petra.runtimes.quiet import quiet
+from petra.runtimes.tracing import failing_place, summary
 from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
 
 BATCH = 64
@@ -68,11 +70,13 @@ def observe(prepared: nn.Module, calibration: Iterable[Inputs]) -> int:
 
 def _run(graph: nn.Module, inputs: Inputs) -> None:
     try:
-        call(graph, inputs)
+        with quiet():
+            call(graph, inputs)
     except RuntimeError as error:
         raise StageRefused(
-            f"what the model does depends on the values it is given: {str(error).splitlines()[0]}",
-            hint="a quantized graph is traced once, from the first validation items",
+            f"the graph of the model fails on {batch_size(inputs)} training items"
+            f"{failing_place(graph, inputs)}: {summary(error)}",
+            hint="traced once, from the first validation items, it must do for all others what it did for those",
         ) from error
 
 

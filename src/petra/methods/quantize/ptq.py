@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
 from torch.fx import GraphModule, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-from petra.core.errors import StageRefused
+from petra.core.errors import ExportError, StageRefused
 from petra.methods.quantize.account import Shares, account
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
@@ -28,24 +27,15 @@ from petra.methods.quantize.sensitivity import sensitivities
 from petra.methods.quantize.smooth import smooth_layers
 from petra.model import folding, rewrites
 from petra.model.graph import constant, is_weighted, multiply_accumulates, replace_constant
-from petra.model.surgery import is_under
-from petra.tasks.inputs import Inputs, batch_size, map_inputs
+from petra.model.surgery import evaluating, is_under
+from petra.runtimes.tracing import capture, traced_example
+from petra.tasks.inputs import Inputs
 
 MEASURED_ITEMS = 128
 """Calibration items that sensitivities and bias corrections are measured on."""
 
 _DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 _DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
-# What torch.export raises on a model that it cannot capture.
-_UNTRACEABLE = (
-    TorchDynamoException,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    LookupError,
-)
 
 
 @dataclass(frozen=True)
@@ -222,26 +212,15 @@ def round_biases(converted: GraphModule) -> None:
 
 def trace(model: nn.Module, example: Inputs) -> GraphModule:
     """Export in evaluation mode with a dynamic batch dimension. Raises StageRefused when that is impossible."""
-    if batch_size(example) == 1:  # tracing would fix a dimension of one
-        example = map_inputs(example, lambda tensor: torch.cat([tensor, tensor]))
+    example = traced_example(example)
     kwargs = example if isinstance(example, dict) else {}
     args = example if isinstance(example, tuple) else () if isinstance(example, dict) else (example,)
-    free = {0: torch.export.Dim.DYNAMIC}
-    shapes = dict.fromkeys(kwargs, free) if kwargs else tuple(free for _ in args)
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
         # Fused attention returns another memory layout than the plain form exporters write; torch remembers the first.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
-    except _UNTRACEABLE as error:
-        raise StageRefused(
-            f"the model cannot be traced with a free batch size: {_first_line(error)}",
-            hint="the forward pass must not depend on the batch size or on the values of its inputs",
-        ) from error
-    finally:
-        for module in training:
-            module.training = True
+        with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            exported = capture(model, args, kwargs)
+    except ExportError as error:
+        raise StageRefused(error.message, hint=error.hint) from error
     module = exported.module(check_guards=False)
     assert isinstance(module, GraphModule)
     return module
@@ -250,10 +229,6 @@ def trace(model: nn.Module, example: Inputs) -> GraphModule:
 def _few(reasons: Mapping[str, str]) -> str:
     """The first five reasons."""
     return "; ".join(f"{path or 'the model'}: {reason}" for path, reason in list(reasons.items())[:5])
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:

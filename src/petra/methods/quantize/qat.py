@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,11 +41,13 @@ from petra.methods.quantize.static import (
 )
 from petra.methods.quantize.stored import replace_embeddings
 from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
-from petra.model.graph import multiply_accumulates
+from petra.model.copying import copy_model
+from petra.model.graph import module_path, multiply_accumulates
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, prediction
 from petra.training.loop import LossFunction, TrainConfig, fit
+from petra.training.untrained import untrained
 
 TEMPERATURE = 4.0
 """Softening of both distributions where the teacher's outputs are matched."""
@@ -93,6 +95,26 @@ class SimulatedQuantization(nn.Module):
                 )
             graph.recompile()
         return self.to(device)
+
+
+def _untrained(model: nn.Module, context: Context) -> dict[str, str]:
+    """Layers that the model keeps gradients from, though its graph would not. Raises StageRefused when it is all."""
+    asking = {name: p.requires_grad for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.requires_grad_(p.is_floating_point())
+    found = untrained(model, context.task.example(2))
+    for name, p in model.named_parameters():
+        p.requires_grad_(asking[name])
+    return found
+
+
+def _weights_of(traced: GraphModule, paths: Collection[str]) -> set[str]:
+    """Names of the constants that only layers at these paths read."""
+    return {
+        str(node.target)
+        for node in traced.graph.nodes
+        if node.op == "get_attr" and node.users and all(module_path(user) in paths for user in node.users)
+    }
 
 
 def keep_zeros(model: nn.Module, graph: GraphModule) -> None:
@@ -148,8 +170,10 @@ class QuantizationAwareTrain(Stage):
         exclude = excluded_layers(model, self.exclude)
         check_excluded(model, exclude)
         embedded, tables = replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
+        kept_away = _untrained(model, context)
         traced = trace(model, context.task.example(2))
         simplify(traced)
+        frozen = _weights_of(traced, kept_away)
         calibration = Calibration(context, self.samples)
         ranking: dict[str, float] = {}
         if self.keep_float:
@@ -161,6 +185,8 @@ class QuantizationAwareTrain(Stage):
         student = SimulatedQuantization(prepare_qat_pt2e(traced, quantizer))
         check_something_is_quantized(quantizer)
         keep_zeros(model, student.graph)
+        for name, value in student.graph.named_parameters():
+            value.requires_grad_(value.requires_grad and name not in frozen)
         student.round(False)
         samples = observe(student.train(), calibration)
         student.round(True)
@@ -179,6 +205,7 @@ class QuantizationAwareTrain(Stage):
         with torch.no_grad():
             call(student, context.task.example(2))  # weight ranges of the weights that were kept
         notes = fitted.as_details() | {"precision": "fp32"} | ({"sensitivity": ranking} if ranking else {})
+        notes |= {"untrained": kept_away} if kept_away else {}
         result = converted(student.graph, quantizer, samples=samples, total_macs=macs, notes=notes)
         return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)
 
@@ -194,7 +221,7 @@ class QuantizationAwareTrain(Stage):
         )
 
     def _loss(self, context: Context) -> LossFunction:
-        task, teacher = context.task, copy.deepcopy(context.teacher).to(context.device).eval()
+        task, teacher = context.task, copy_model(context.teacher).to(context.device).eval()
 
         def loss(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
             with torch.no_grad():

@@ -18,6 +18,7 @@ _BUILDERS = {
         "functional_calls",
     ),
     "series": ("cnn_1d", "inception_time", "tcn", "gru", "lstm", "conv_gru"),
+    "masked": ("padding_mask", "causal_encoder", "encoder_decoder", "captioning", "cached_bias"),
     "tokens": ("mlp", "fused_qkv", "torch_transformer", "multi_output", "shared_weights"),
     "hugging_face": (
         *("resnet", "regnet", "convnext", "mobilenet_v2", "efficientnet", "poolformer"),

@@ -75,7 +75,7 @@ class EncoderClassifier(nn.Module):
         super().__init__()
         self.project, self.embed = nn.Linear(8, width), nn.Embedding(VOCABULARY, width)
         layer = nn.TransformerEncoderLayer(width, 4, 64, batch_first=True, norm_first=True, activation="gelu")
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(layer, 2)
         self.fc = nn.Linear(width, CLASSES)
 
     def forward(self, features: Tensor, ids: Tensor) -> Tensor:
