@@ -18,6 +18,19 @@ _BUILDERS = {
         "functional_calls",
     ),
     "series": ("cnn_1d", "inception_time", "tcn", "gru", "lstm", "conv_gru"),
+    "gated": (
+        *("neighbour_gate", "wide_gate", "single_gate", "cbam", "global_context", "shuffle"),
+        *("gated_conv", "mixture"),
+    ),
+    "normed": (
+        *("preact_resnet", "batch_statistics", "single_group", "standardised", "normed_tcn", "spectral"),
+        "autoencoder",
+    ),
+    "loops": ("lstm_cells", "gru_cells", "hand_written_cell", "time_major", "state_space"),
+    "queries": (
+        *("class_token", "learned_queries", "relative_bias", "decoder", "mixer", "fourier", "einsums"),
+        "data_parallel",
+    ),
     "tokens": ("mlp", "fused_qkv", "torch_transformer", "multi_output", "shared_weights"),
     "hugging_face": (
         *("resnet", "regnet", "convnext", "mobilenet_v2", "efficientnet", "poolformer"),
