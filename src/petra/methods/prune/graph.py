@@ -28,6 +28,13 @@ NUMBERING = {
 # What a model's code raises when a tensor no longer has the width the code counts on.
 BREAKAGE = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AttributeError, AssertionError, ArithmeticError)
 
+MOST_STEPS = 4_000_000
+"""Channels of operations that one walk looks at: some ten seconds, and less than half a gigabyte."""
+
+
+class MeetingPoint(RuntimeError):
+    """Says where all channels become one, so that none of them can go."""
+
 
 def transposed_linears() -> tuple[type[nn.Module], ...]:
     """Hugging Face's `Conv1D` (GPT-2), a linear layer whose weight is (inputs, outputs), where it can be in use."""
@@ -100,15 +107,22 @@ class ChannelGraph:
         self._stale = False
 
     def roots(self) -> Iterator[tuple[str, Any, str]]:
-        """Root layer, full group, and '' for every set of coupled output channels; where the couplings of a layer
-        cannot be followed, its path, None and the reason."""
+        """Root layer, full group, and '' for every set of coupled output channels; where the
+        couplings of a layer cannot be followed, or it has one channel, its path, None and the
+        reason."""
         visited: set[nn.Module] = set()
         for module in [m for m in self.graph.module2node if is_weighted(m)]:
             if module in visited:
                 continue
             path = self.paths[module]
+            if self.width(path) == 1:
+                yield path, None, "it has a single channel"
+                continue
             try:
                 group = self.group(path, range(self.width(path)))
+            except MeetingPoint as error:
+                yield path, None, str(error)
+                continue
             except BREAKAGE as error:
                 yield path, None, f"its couplings cannot be followed ({first_line(error)})"
                 continue
@@ -119,25 +133,26 @@ class ChannelGraph:
         """Everything that goes when `channels` of `root`'s output go, as a Torch-Pruning group."""
         group = tp.dependency.Group()
         group._DG = self.graph
-        for dep, pairs in self._walk(root, channels):
-            owner: dict[int, int] = {}
-            for channel, origin in pairs:
-                owner.setdefault(channel, origin)
-            group.add_dep(dep, list(owner))
-            group[-1].root_idxs = list(owner.values())
+        for dep, owners in self._walk(root, channels)[0]:
+            group.add_dep(dep, list(owners))
+            group[-1].root_idxs = list(owners.values())
         return group
 
-    def couplings(self, root: str) -> Iterator[tuple[int, int]]:
-        """Pairs of `root`'s output channels of which the second takes the first along."""
-        _, pairs = self._walk(root, range(self.width(root)))[0]
-        yield from pairs
+    def couplings(self, root: str) -> list[tuple[int, int]]:
+        """Pairs of `root`'s output channels that go together; sets of more are chains of pairs."""
+        return self._walk(root, range(self.width(root)))[1]
 
-    def _walk(self, root: str, channels: Sequence[int]) -> list[tuple[Any, list[tuple[int, int]]]]:
-        """Operations that removing `channels` of `root` brings about, the removal itself first, each with pairs
-        (channel there, channel of the root that takes it along).
+    def _walk(
+        self, root: str, channels: Sequence[int]
+    ) -> tuple[list[tuple[Any, dict[int, int]]], list[tuple[int, int]]]:
+        """Operations that removing `channels` of `root` brings about, the removal itself first,
+        each with the root's channel that takes each of its own along; and the pairs of root
+        channels that meet in one.
 
-        Torch-Pruning's own walk, except that it forgets which channels were coupled, renumbers the whole graph every
-        time, and compares each step with all before (minutes for a recurrent layer unrolled in time).
+        Torch-Pruning's own walk, except that it numbers the graph once, and follows a channel of
+        an operation once: from there on all that meet in it go the same way. Cost: linear in
+        operations times channels, where following each is quadratic once all meet, and at most
+        `MOST_STEPS`. Raises one of BREAKAGE.
         """
         if self._stale:
             self._number()
@@ -146,23 +161,63 @@ class ChannelGraph:
         node = self.graph.module2node[module]
         remove = self.graph.get_pruner_of_module(module).prune_out_channels
         first = tp.dependency.Dependency(remove, remove, source=node, target=node)
-        found: dict[Any, tuple[Any, dict[Any, None]]] = {}
+        found: dict[Any, tuple[Any, dict[int, int]]] = {}
+        met: dict[tuple[int, int], None] = {}
         todo = [(first, [index(idx=c, root_idx=c) for c in channels])]
+        steps, astray = 0, False
         while todo:
             dep, reached = todo.pop()
-            _, seen = found.setdefault((dep.target, dep.handler), (dep, {}))
-            new = [i for i in reached if i not in seen]
-            seen.update(dict.fromkeys(new))
-            if any(not 0 <= i.idx < self._widest for i in new):
-                raise RuntimeError("a slice or concatenation numbers its channels in an unknown way")
+            if dep is not first and self._is_gate_of_all(dep):
+                continue
+            _, owners = found.setdefault((dep.target, dep.handler), (dep, {}))
+            new = [i for i in reached if i.idx not in owners]
+            for i in reached:
+                owner = owners.setdefault(i.idx, i.root_idx)
+                if owner != i.root_idx:
+                    met[owner, i.root_idx] = None
+            steps += len(reached)
+            if steps > MOST_STEPS:
+                raise RuntimeError(f"they take more than {MOST_STEPS:,} steps to follow")
             for following in dep.target.dependencies if new else ():
                 if following.is_triggered_by(dep.handler):
-                    mapped = new
-                    for mapping in following.index_mapping:
-                        mapped = mapped if mapping is None else mapping(mapped)
-                    if mapped:
-                        todo.append((following, mapped))
-        return [(dep, [(i.idx, i.root_idx) for i in seen]) for dep, seen in found.values()]
+                    mapped, lost = self._mapped(new, following.index_mapping)
+                    astray |= lost
+                    todo += [(following, mapped)] if mapped else []
+        if astray:
+            raise RuntimeError("a slice or concatenation numbers its channels in an unknown way")
+        return list(found.values()), list(met)
+
+    def _mapped(self, channels: list[Any], mappings: Sequence[Any]) -> tuple[list[Any], bool]:
+        """Channels as the next operation numbers them, and whether a number is impossible: one by
+        one, because a wrong mapping makes a thousand of each."""
+        present = [mapping for mapping in mappings if mapping is not None]
+        if not present:
+            return channels, False
+        result: list[Any] = []
+        for channel in channels:
+            mapped = [channel]
+            for mapping in present:
+                mapped = mapping(mapped)
+            if any(not 0 <= i.idx < self._widest for i in mapped):
+                return result, True
+            result += mapped
+        return result, False
+
+    def _is_gate_of_all(self, dep: Any) -> bool:
+        """Whether the operation would take the only output channel of a layer, which is spread
+        over all channels here: it couples none of them, and stays.
+
+        Raises MeetingPoint where it would take the only input of a layer.
+        """
+        module = dep.target.module
+        if not is_weighted(module) or 1 not in (widths := _widths(module)):
+            return False
+        if self.narrows(dep):
+            return widths[1] == 1
+        if widths[0] == 1:
+            path = self.paths[module]
+            raise MeetingPoint(f"all its channels meet in the one input channel of {path!r}")
+        return False
 
     def remove(self, group: Any) -> Callable[[], None]:
         """Take a group's channels out of the model; returns a function that puts everything back as it was.

@@ -201,8 +201,8 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
                 together.setdefault(channel % (channels // module.groups), []).append(origin)
         for origins in together.values():
             join(origins)
-    for taken, origin in graph.couplings(root):
-        join((origin, taken))
+    for pair in graph.couplings(root):
+        join(pair)
     sets: dict[int, list[int]] = {}
     for i in range(width):
         sets.setdefault(find(i), []).append(i)
