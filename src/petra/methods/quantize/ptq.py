@@ -27,7 +27,10 @@ from petra.methods.quantize.equalize import equalize_layers
 from petra.methods.quantize.sensitivity import sensitivities
 from petra.methods.quantize.smooth import smooth_layers
 from petra.model import folding, rewrites
+from petra.model.cells import cells_as_linear
+from petra.model.constants import fold_constants
 from petra.model.graph import constant, is_weighted, multiply_accumulates, replace_constant
+from petra.model.products import products_as_linear
 from petra.model.surgery import is_under
 from petra.tasks.inputs import Inputs, batch_size, map_inputs
 
@@ -189,15 +192,18 @@ def converted(
 
 
 def simplify(traced: GraphModule) -> None:
-    """All exact rewrites of `petra.model.rewrites` and `petra.model.folding`, in order; in place."""
+    """All exact rewrites of `petra.model` that leave layers with constant weights, in order; in place."""
     rewrites.functionalise(traced.graph)
     rewrites.drop_identities(traced.graph)
     rewrites.global_average_as_mean(traced.graph)
-    folding.fold_computed_weights(traced)
-    folding.matrix_products_as_linear(traced)
+    fold_constants(traced)
+    cells_as_linear(traced)
+    products_as_linear(traced)
     rewrites.split_batch_norm_over_concat(traced)
     folding.fold_batch_norm(traced)
+    folding.fold_batch_norm_forward(traced)
     rewrites.batch_norm_as_depthwise_conv(traced)
+    folding.batch_norm_as_arithmetic(traced)
     rewrites.clip_before_moving(traced)
 
 
