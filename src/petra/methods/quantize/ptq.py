@@ -32,6 +32,7 @@ from petra.model.constants import fold_constants
 from petra.model.graph import constant, is_weighted, multiply_accumulates, replace_constant
 from petra.model.products import products_as_linear
 from petra.model.surgery import is_under
+from petra.model.transposed import transposed_as_convolutions
 from petra.tasks.inputs import Inputs, batch_size, map_inputs
 
 MEASURED_ITEMS = 128
@@ -201,6 +202,7 @@ def simplify(traced: GraphModule) -> None:
     products_as_linear(traced)
     rewrites.split_batch_norm_over_concat(traced)
     folding.fold_batch_norm(traced)
+    transposed_as_convolutions(traced)
     folding.fold_batch_norm_forward(traced)
     rewrites.batch_norm_as_depthwise_conv(traced)
     folding.batch_norm_as_arithmetic(traced)

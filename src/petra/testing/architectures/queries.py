@@ -59,7 +59,7 @@ class ClassToken(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         patches = self.patch(x).flatten(2).transpose(1, 2)
-        token = self.token_norm(self.token.expand(len(x), -1, -1))
+        token = self.token_norm(self.token.expand(x.shape[0], -1, -1))
         y = self.encoder(torch.cat([token, patches], 1) + self.position)
         logits: Tensor = self.fc(y[:, 0])
         return logits
@@ -80,7 +80,7 @@ class Perceiver(nn.Module):
         self.block, self.fc = Block(width), nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        queries = self.norm(self.queries).unsqueeze(0).expand(len(x), -1, -1)
+        queries = self.norm(self.queries).unsqueeze(0).expand(x.shape[0], -1, -1)
         y = queries + self.read(queries, self.project(x))
         logits: Tensor = self.fc(self.block(y).mean(1))
         return logits
