@@ -26,7 +26,7 @@ def cells_as_linear(gm: GraphModule) -> None:
             node.replace_all_uses_with(results)
         else:
             for user in list(node.users):
-                user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
+                user.replace_all_uses_with(results[user.args[1]])
                 gm.graph.erase_node(user)
         gm.graph.erase_node(node)
     drop_unread_constants(gm)
@@ -42,10 +42,7 @@ def _products(gm: GraphModule, node: Node, h: object) -> tuple[Node, Node]:
 
 def _parts(gm: GraphModule, gates: Node, count: int) -> list[Node]:
     width = int(shape_of(gates)[-1]) // count
-    return [
-        insert_call(gm, aten.slice.Tensor, (gates, -1, i * width, (i + 1) * width), gates)
-        for i in range(count)
-    ]
+    return [insert_call(gm, aten.slice.Tensor, (gates, -1, i * width, (i + 1) * width), gates) for i in range(count)]
 
 
 def _lstm(gm: GraphModule, node: Node) -> tuple[Node, Node]:
@@ -65,10 +62,7 @@ def _lstm(gm: GraphModule, node: Node) -> tuple[Node, Node]:
 def _gru(gm: GraphModule, node: Node) -> Node:
     h = node.args[1]
     of_input, of_hidden = (_parts(gm, gates, 3) for gates in _products(gm, node, h))
-    sums = [
-        insert_call(gm, aten.add.Tensor, pair, node)
-        for pair in zip(of_input[:2], of_hidden[:2], strict=True)
-    ]
+    sums = [insert_call(gm, aten.add.Tensor, pair, node) for pair in zip(of_input[:2], of_hidden[:2], strict=True)]
     r, z = (insert_call(gm, aten.sigmoid.default, (gate,), node) for gate in sums)
     reset = insert_call(gm, aten.mul.Tensor, (r, of_hidden[2]), node)
     summed = insert_call(gm, aten.add.Tensor, (of_input[2], reset), node)

@@ -28,19 +28,13 @@ _ASKS = ("__get__", "size", "dim", "ndimension", "numel", "is_floating_point")
 
 
 @torch.no_grad()
-def fold_computed_layers(
-    model: nn.Module, forward: Callable[[nn.Module], object]
-) -> tuple[str, ...]:
+def fold_computed_layers(model: nn.Module, forward: Callable[[nn.Module], object]) -> tuple[str, ...]:
     """Make plain layers, in place, of those that are one product with a weight they compute.
 
     What `forward(model)` returns stays the same up to rounding, else nothing is changed. Returns
     the paths. Costs three passes over each such layer, and two of `forward` where there are any.
     """
-    found = {
-        path: layer
-        for path, module in model.named_modules()
-        if (layer := _computed(module)) is not None
-    }
+    found = {path: layer for path, module in model.named_modules() if (layer := _computed(module)) is not None}
     if not found:
         return ()
     with evaluating(model):
@@ -57,9 +51,7 @@ def fold_computed_layers(
     return ()
 
 
-def _agrees(
-    model: nn.Module, forward: Callable[[nn.Module], object], before: list[Tensor]
-) -> bool:
+def _agrees(model: nn.Module, forward: Callable[[nn.Module], object], before: list[Tensor]) -> bool:
     try:
         with evaluating(model):
             after = list(tensors_in(forward(model)))
@@ -132,9 +124,7 @@ class _Watch(TorchFunctionMode):
         self.result: Tensor | None = None
         self.meddles = False
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         value = func(*args, **kwargs)
         reads = [t for t in tensors_in([list(args), kwargs]) if t is self.x or t is self.result]

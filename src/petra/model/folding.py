@@ -89,9 +89,7 @@ def fold_batch_norm_forward(gm: GraphModule) -> None:
         scaled, added = _through(weight, scale, shift, int(argument(layer, 6, "groups", 1)))  # type: ignore[call-overload]
         with gm.graph.inserting_before(layer):
             new_weight = new_parameter(gm, f"_{layer.name}_behind_{node.name}", scaled)
-            new_bias = new_parameter(
-                gm, f"_{layer.name}_shifted_{node.name}", added if bias is None else bias + added
-            )
+            new_bias = new_parameter(gm, f"_{layer.name}_shifted_{node.name}", added if bias is None else bias + added)
         layer.args = (layer.args[0], new_weight, new_bias, *layer.args[3:])
         layer.kwargs = {key: value for key, value in layer.kwargs.items() if key != "bias"}
         node.replace_all_uses_with(node.args[0])

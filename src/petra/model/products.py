@@ -75,7 +75,7 @@ def _product(gm: GraphModule, node: Node) -> _Product | None:
         if isinstance(bias, Node) and bias.op == "get_attr" and len(shape_of(bias)) == 1:
             found = _matrix_product(x, matrix, bias)
     elif node.target in (aten.mm.default, aten.matmul.default):
-        found = _matrix_product(*node.args[:2], None)
+        found = _matrix_product(node.args[0], node.args[1], None)
     elif node.target is aten.einsum.default:
         found = _einsum(node)
     if found is None or not found.is_linear() or not is_float32(found.x):
@@ -132,13 +132,11 @@ def _letters(equation: str, ranks: Sequence[int]) -> tuple[str, str, str] | None
     return first, second, dots + "".join(once)
 
 
-def _rewrite(
-    gm: GraphModule, node: Node, p: _Product, made: dict[tuple[Node, tuple[int, ...]], Node]
-) -> None:
+def _rewrite(gm: GraphModule, node: Node, p: _Product, made: dict[tuple[Node, tuple[int, ...]], Node]) -> None:
     weight = constant(gm, p.matrix)
     assert weight is not None
     order = tuple(p.matrix_letters.index(c) for c in p.kept + p.contracted)
-    key = (p.matrix, order + (len(p.kept),))
+    key = (p.matrix, (*order, len(p.kept)))
     if key not in made:
         first = next(iter(gm.graph.nodes))
         with gm.graph.inserting_before(first):

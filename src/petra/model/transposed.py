@@ -108,9 +108,7 @@ def _kernels(weight: Tensor, plan: list[_Axis]) -> Tensor:
     return W.reshape(-1, weight.shape[0], *(axis.kernel for axis in plan)).contiguous()
 
 
-def _write(
-    gm: GraphModule, node: Node, weight: Tensor, bias: Tensor | None, plan: list[_Axis]
-) -> Node:
+def _write(gm: GraphModule, node: Node, weight: Tensor, bias: Tensor | None, plan: list[_Axis]) -> Node:
     dims, outputs = len(plan), weight.shape[1]
     strides = [axis.stride for axis in plan]
     kernels = new_parameter(gm, f"_{node.name}_kernels", _kernels(weight, plan))

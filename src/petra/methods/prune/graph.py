@@ -12,6 +12,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.methods.prune.splits import is_glu, number_glu, number_split
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, call, named_outputs
 
@@ -19,7 +20,7 @@ WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 mappings = tp.dependency.index_mapping
 NUMBERING = {
     tp.ops.OPTYPE.CONCAT: mappings.update_concat_index_mapping,
-    tp.ops.OPTYPE.SPLIT: mappings.update_split_index_mapping,
+    tp.ops.OPTYPE.SPLIT: number_split,
     tp.ops.OPTYPE.RESHAPE: mappings.update_reshape_index_mapping,
     tp.ops.OPTYPE.UNBIND: mappings.update_unbind_index_mapping,
     tp.ops.OPTYPE.EXPAND: mappings.update_expand_index_mapping,
@@ -100,10 +101,10 @@ class ChannelGraph:
         Where Torch-Pruning cannot, channels are taken to keep their places: a trial cut finds out if they do not.
         """
         for node in self.graph.module2node.values():
-            if node.type == tp.ops.OPTYPE.SPLIT:
-                node.enable_index_mapping = True  # Torch-Pruning gives up on all that a position table precedes
-            with contextlib.suppress(*BREAKAGE):
-                NUMBERING.get(node.type, lambda graph, node: None)(self.graph, node)
+            number = number_glu if is_glu(node) else NUMBERING.get(node.type)
+            if number is not None:
+                with contextlib.suppress(*BREAKAGE):
+                    number(self.graph, node)
         self._stale = False
 
     def roots(self) -> Iterator[tuple[str, Any, str]]:

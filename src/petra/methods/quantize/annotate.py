@@ -38,7 +38,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from petra.methods.quantize.account import LayerCall
+from petra.methods.quantize.account import EXCLUDED, KEPT, PRODUCTS, WITH_PARAMETERS, LayerCall
 from petra.methods.quantize.observers import OBSERVERS
 from petra.methods.quantize.units import (
     end_of_unit,
@@ -122,6 +122,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         self.quantized: list[str] = []
         self.skipped: dict[str, str] = {}
         self.calls: list[LayerCall] = []
+        self.others: Counter[str] = Counter()
         self._written: set[Node] = set()
         if training:
             # Weight ranges are those of the present weights: an average of 1.0 remembers nothing.
@@ -164,8 +165,8 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
 
     def _select_layers(self, model: GraphModule) -> set[Node]:
         """The weighted layers to quantize; fills the record of quantized and skipped layers."""
-        self.quantized, self.skipped, self.calls = [], {}, []
-        chosen = set()
+        self.quantized, self.skipped, self.calls, self.others = [], {}, [], Counter()
+        chosen, computed = set(), _from_parameters(model)
         coded = {module_path(node) for node in model.graph.nodes if _reads_codes(node)}
         for node in model.graph.nodes:
             kind = str(node.target) if node.op == "call_function" else ""
@@ -173,6 +174,10 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             if _reads_codes(node):
                 self.calls.append(_layer_call(node, path, "", in_8_bits=False))
             if not (kind.startswith(_OTHER_WEIGHTED) or is_weighted(node)) or path in coded:
+                if macs := 0 if path in coded else multiply_accumulates(node):
+                    added = kind.startswith("aten.baddbmm")  # a third operand, the first, is added
+                    alone = computed.isdisjoint(tensor_inputs(node)[added:])
+                    self.others[PRODUCTS if alone else WITH_PARAMETERS] += macs
                 continue
             reason = self._reason_to_skip(node)
             call = _layer_call(node, path, reason, in_8_bits=not reason)
@@ -190,9 +195,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
     def _reason_to_skip(self, node: Node) -> str:
         path = module_path(node)
         if path in self.keep:
-            return f"kept in float, number {self.keep.index(path) + 1} in sensitivity"
+            return f"{KEPT}{self.keep.index(path) + 1} in sensitivity"
         if is_under(path, self.exclude):
-            return "excluded"
+            return EXCLUDED
         if not is_weighted(node):
             return f"{node.target} has no static integer kernel"
         weight = node.args[1]
@@ -281,6 +286,18 @@ def _layer_call(node: Node, path: str, reason: str, *, in_8_bits: bool) -> Layer
     constants = [source for source in node.all_input_nodes if source.op == "get_attr" and len(sizes(source)) > 1]
     weights = {str(source.target): math.prod(sizes(source)) for source in constants}
     return LayerCall(path, multiply_accumulates(node), weights, reason, in_8_bits)
+
+
+def _from_parameters(model: GraphModule) -> set[Node]:
+    """The nodes whose values come from parameters and buffers, and from no input."""
+    found: set[Node] = set()
+    fed: set[Node] = set()
+    for node in model.graph.nodes:
+        if node.op == "placeholder" or not fed.isdisjoint(node.all_input_nodes):
+            fed.add(node)
+        elif node.op == "get_attr" or not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def _reads_codes(node: Node) -> bool:

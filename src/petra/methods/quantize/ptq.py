@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.account import Shares, account
+from petra.methods.quantize.account import Shares, account, check_macs
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
 from petra.methods.quantize.corrections import correct_biases
@@ -109,6 +109,7 @@ def quantize_static(
     quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, keep=keep, weight_max=weight_max)
     total_macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
     prepared = _prepared(traced, quantizer)
+    check_macs(quantizer.calls, quantizer.others, total_macs)
     samples = observe(prepared, calibration)
     if correct_bias:
         items = first_items(calibration, MEASURED_ITEMS)
@@ -180,7 +181,12 @@ def converted(
     round_biases(result)
     floats, codes = _parameter_elements(result)
     shares = account(
-        quantizer.calls, macs=total_macs, elements=elements, code_bytes=codes, all_bytes=codes + 4 * floats
+        quantizer.calls,
+        quantizer.others,
+        macs=total_macs,
+        elements=elements,
+        code_bytes=codes,
+        all_bytes=codes + 4 * floats,
     )
     return QuantizationResult(
         model=result,

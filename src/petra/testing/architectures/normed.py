@@ -122,12 +122,8 @@ class NormedBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
         super().__init__()
         self.trim = 2 * dilation
-        self.conv1 = parametrizations.weight_norm(
-            nn.Conv1d(inputs, outputs, 3, padding=self.trim, dilation=dilation)
-        )
-        self.conv2 = parametrizations.weight_norm(
-            nn.Conv1d(outputs, outputs, 3, padding=self.trim, dilation=dilation)
-        )
+        self.conv1 = parametrizations.weight_norm(nn.Conv1d(inputs, outputs, 3, padding=self.trim, dilation=dilation))
+        self.conv2 = parametrizations.weight_norm(nn.Conv1d(outputs, outputs, 3, padding=self.trim, dilation=dilation))
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv1d(inputs, outputs, 1)
         self.dropout = nn.Dropout(0.1)
 

@@ -94,6 +94,8 @@ def learned_queries() -> Problem:
 class RelativeBias(nn.Module):
     """Attention with a learned bias by distance, which is kept while in evaluation, as several libraries do."""
 
+    distance: Tensor
+
     def __init__(self, width: int = WIDTH, heads: int = 4) -> None:
         super().__init__()
         self.embed, self.table = nn.Embedding(VOCABULARY, width), nn.Parameter(torch.randn(2 * TOKENS - 1, heads))
@@ -182,6 +184,9 @@ def mixer() -> Problem:
 class FourierBlock(nn.Module):
     """Tokens mixed by the real part of a Fourier transform, its matrices kept as buffers (Lee-Thorp et al. 2021)."""
 
+    over_tokens: Tensor
+    over_width: Tensor
+
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
         for name, size in (("over_tokens", tokens), ("over_width", width)):
@@ -193,7 +198,8 @@ class FourierBlock(nn.Module):
         tokens, width = self.over_tokens, self.over_width
         mixed = tokens.real @ x @ width.real - tokens.imag @ x @ width.imag
         x = self.norm1(x + mixed)
-        return self.norm2(x + self.mlp(x))
+        out: Tensor = self.norm2(x + self.mlp(x))
+        return out
 
 
 class FourierNet(nn.Module):
