@@ -30,7 +30,7 @@ def check_effect(verb: str, done: float, of: str, *, asked: float, rest: Mapping
         return
     shown = sorted(rest.items(), key=lambda item: -item[1])[:_SHOWN]
     raise StageRefused(
-        f"{verb} {done:.1%} of the {of}, less than {least:.1%} is not worth a stage",
+        f"{verb} {done:.1%} of the {of}, and less than {least:.1%} is not worth a stage",
         hint="; ".join(f"{share:.0%}: {why}" for why, share in shown if share >= 0.005) or "leave the stage out",
     )
 

@@ -26,6 +26,7 @@ from petra.methods.lowrank.rank import (
 from petra.methods.lowrank.sensitivity import prediction_distances
 from petra.methods.lowrank.swap import swap
 from petra.methods.lowrank.unfold import Calls
+from petra.model.reach import why_not_followed
 from petra.model.surgery import (
     MIXING_LAYERS,
     count_parameters,
@@ -36,12 +37,13 @@ from petra.model.surgery import (
 )
 from petra.space.domains import BOOLEAN, Choice, Real
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, PLAIN_LAYERS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
+from petra.tasks.inputs import Inputs, batch_size, call, map_inputs, named_outputs
 
 RULES = ("ratio", "energy", "explained_variance", "quantile", "absolute_sum", "budget")
 LEVELS = (1.0, 0.75, 0.5, 0.3, 0.15)  # of the largest saving rank: where sensitivity is measured
 SENSITIVITY_ITEMS = 128
 BATCH = 64
+NOT_CALLED = "it is never called with a tensor"
 SHARE = Real(0.001, 1.0)
 
 Decide = Callable[[Mapping[str, Decomposition]], dict[str, Ranks]]
@@ -191,6 +193,10 @@ class Decompose(Stage):
                 work.skipped[path] = reason
             else:
                 work.layers[path] = how
+        uncalled = [path for path, reason in work.skipped.items() if reason == NOT_CALLED]
+        if uncalled:
+            reasons = why_not_followed(work.model, lambda m: named_outputs(call(m, work.example)).values(), uncalled)
+            work.skipped.update({path: why for path, why in reasons.items() if why})
 
     def _layer_objection(
         self, work: Work, path: str, layer: nn.Module, how: str, shared: Mapping[str, tuple[str, ...]]
@@ -212,7 +218,7 @@ class Decompose(Stage):
         if path in shared:
             return f"shares a weight with {', '.join(map(repr, shared[path]))}"
         if path not in work.calls:
-            return "never called: the example inputs do not reach it, or its weight is read directly"
+            return NOT_CALLED
         part = self._decomposition(layer, path, how, work.calls[path], work.context)
         least = part.at(self.ratio if self.rule == "ratio" else 0.0)
         return "" if part.saves(least) else f"rank {_plain(least)} of {_plain(part.full)} saves too little"

@@ -261,6 +261,10 @@ class ChannelGraph:
 
         return undo
 
+    def owner_of(self, parameter: nn.Parameter) -> str:
+        """Path of the module that holds a parameter which is no layer's."""
+        return str(self.graph._param_to_name[parameter]).rpartition(".")[0]
+
     def width(self, root: str) -> int:
         return width_of(self.model.get_submodule(root))
 
@@ -316,6 +320,9 @@ def _traced_outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of the model's own code says, short enough to quote."""
+    """What an error of the model's own code says, short enough to quote; of one that says nothing
+    to who has not written the code, a word."""
+    if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
+        return "its code counts on another width"
     lines = str(error).splitlines()
     return lines[0][:160] if lines else type(error).__name__
