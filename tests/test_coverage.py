@@ -38,7 +38,7 @@ from petra.testing.coverage import (
     shortest_pipeline,
 )
 
-HUGGING_FACE = {name.replace("_", "-") for name in _BUILDERS["hugging_face"]}
+HUGGING_FACE = {name.replace("_", "-") for module in ("hugging_face", "forecasting") for name in _BUILDERS[module]}
 needs_transformers = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="the extra `text` is not installed"
 )

@@ -82,7 +82,7 @@ def test_a_computed_weight_becomes_a_parameter(layer: nn.Module, x: Tensor, plai
 @pytest.mark.parametrize("kind", [Padded, Scaled, Noisy, Gated, Strided])
 def test_a_layer_that_does_more_is_left(kind: type[nn.Conv2d]) -> None:
     model = nn.Sequential(kind(3, 4)).eval()
-    before = {name: p for name, p in model.named_parameters()}
+    before = dict(model.named_parameters())
     assert fold_computed_layers(model, lambda m: m(torch.randn(2, 3, 5, 5))) == ()
     assert type(model[0]) is kind
     assert all(p is before[name] for name, p in model.named_parameters())

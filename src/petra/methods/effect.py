@@ -50,7 +50,7 @@ def held_elsewhere(model: nn.Module, touched: tuple[str, ...], skipped: Mapping[
         seen.update(map(id, own))
         if path in touched or not own:
             continue
-        kind = "parameters of its own" if module._modules else f"a {type(module).__name__}"
-        why = named(path, skipped.get(path, f"{kind}, which the stage does not treat"))
+        kind = "its own parameters" if module._modules else f"{type(module).__name__} layers"
+        why = named(path, skipped.get(path, f"{kind} are not treated"))
         shares[why] = sum(p.numel() for p in own) / total
     return shares

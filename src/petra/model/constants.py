@@ -113,3 +113,15 @@ def constant_bytes(gm: GraphModule, node: Node) -> int:
     """Bytes of the tensor that a `get_attr` node reads."""
     value = constant(gm, node)
     return 0 if value is None else value.nbytes
+
+
+def from_parameters(model: GraphModule) -> set[Node]:
+    """The nodes whose values come from parameters and buffers, and from no input."""
+    found: set[Node] = set()
+    fed: set[Node] = set()
+    for node in model.graph.nodes:
+        if node.op == "placeholder" or not fed.isdisjoint(node.all_input_nodes):
+            fed.add(node)
+        elif node.op == "get_attr" or not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found

@@ -21,10 +21,7 @@ def why_not_followed(
     called, the reason; '' where it is called like any other. Cost: one pass with gradients."""
     layers = {path: model.get_submodule(path) for path in paths}
     called: set[str] = set()
-    hooks = [
-        layer.register_forward_hook(lambda *_, path=path: called.add(path))  # type: ignore[misc]
-        for path, layer in layers.items()
-    ]
+    hooks = [layer.register_forward_hook(lambda *_, path=path: called.add(path)) for path, layer in layers.items()]
     try:
         with evaluating(model), differentiable(model):
             reached = _parameters_behind(list(forward(model)))

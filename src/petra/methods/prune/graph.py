@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,11 +11,17 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.methods.prune.layers import (
+    TransposedLinearPruner,
+    is_weighted,
+    transposed_linears,
+    width_of,
+    widths,
+)
 from petra.methods.prune.splits import is_glu, number_glu, number_split
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, call, named_outputs
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 mappings = tp.dependency.index_mapping
 NUMBERING = {
     tp.ops.OPTYPE.CONCAT: mappings.update_concat_index_mapping,
@@ -37,39 +42,6 @@ class MeetingPoint(RuntimeError):
     """Says where all channels become one, so that none of them can go."""
 
 
-def transposed_linears() -> tuple[type[nn.Module], ...]:
-    """Hugging Face's `Conv1D` (GPT-2), a linear layer whose weight is (inputs, outputs), where it can be in use."""
-    library = sys.modules.get("transformers.pytorch_utils")
-    return (library.Conv1D,) if library else ()
-
-
-def is_weighted(module: object) -> bool:
-    """Whether the module is a layer whose output channels can go one by one."""
-    return isinstance(module, (*WEIGHTED, *transposed_linears()))
-
-
-def channel_dim(module: nn.Module) -> int:
-    """Dimension of the weight that counts output channels."""
-    if isinstance(module, transposed_linears()):
-        return 1
-    depthwise = 1 < getattr(module, "groups", 1) == module.out_channels
-    return 1 if getattr(module, "transposed", False) and not depthwise else 0
-
-
-def width_of(module: Any) -> int:
-    """Output channels of a weighted layer."""
-    return _widths(module)[1]
-
-
-def _widths(module: Any) -> tuple[int, int]:
-    """Input and output channels of a weighted layer."""
-    if type(module) in transposed_linears():
-        return module.weight.shape[0], module.weight.shape[1]
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    return module.in_channels, module.out_channels
-
-
 class ChannelGraph:
     """Torch-Pruning's view of `model`, with layers addressed by path. Build it inside `differentiable(model)`."""
 
@@ -79,7 +51,7 @@ class ChannelGraph:
         self.paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
         self.graph = tp.DependencyGraph()
         self._stale = False  # whether channels have gone since the graph last numbered those of slices and concats
-        taught = {kind: _TransposedLinearPruner() for kind in transposed_linears()}
+        taught = {kind: TransposedLinearPruner() for kind in transposed_linears()}
         with evaluating(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -92,7 +64,8 @@ class ChannelGraph:
                         f"cannot trace how channels depend on each other: {first_line(error)}"
                     ) from error
         # No channel has a higher number anywhere, unless a walk has gone astray (and then it might never end).
-        self._widest = max([max(_widths(m)) for m in model.modules() if is_weighted(m)], default=0)
+        self._widest = max([max(widths(m)) for m in model.modules() if is_weighted(m)], default=0)
+        self._gates = self._single_channels()
         self._number()
 
     def _number(self) -> None:
@@ -205,20 +178,33 @@ class ChannelGraph:
         return result, False
 
     def _is_gate_of_all(self, dep: Any) -> bool:
-        """Whether the operation would take the only output channel of a layer, which is spread
-        over all channels here: it couples none of them, and stays.
+        """Whether the operation belongs to a layer with one output channel, which is spread over
+        all channels here: it couples none of them, and stays.
 
-        Raises MeetingPoint where it would take the only input of a layer.
+        Raises MeetingPoint where the operation would take the only input of a layer.
         """
+        if dep.target in self._gates and self.narrows(dep):
+            return True
         module = dep.target.module
-        if not is_weighted(module) or 1 not in (widths := _widths(module)):
-            return False
-        if self.narrows(dep):
-            return widths[1] == 1
-        if widths[0] == 1:
+        if is_weighted(module) and not self.narrows(dep) and widths(module)[0] == 1:
             path = self.paths[module]
             raise MeetingPoint(f"all its channels meet in the one input channel of {path!r}")
         return False
+
+    def _single_channels(self) -> set[Any]:
+        """Nodes of layers with one output channel, and of all that is made of such a channel alone."""
+        nodes = self.graph.module2node.values()
+        todo = [n for n in nodes if is_weighted(n.module) and width_of(n.module) == 1]
+        found = set(todo)
+        while todo:
+            for node in todo.pop().outputs:
+                joins = node.type in (tp.ops.OPTYPE.CONCAT, tp.ops.OPTYPE.CUSTOMIZED)
+                if node in found or joins or is_weighted(node.module):
+                    continue
+                if found.issuperset(node.inputs):
+                    found.add(node)
+                    todo.append(node)
+        return found
 
     def remove(self, group: Any) -> Callable[[], None]:
         """Take a group's channels out of the model; returns a function that puts everything back as it was.
@@ -279,36 +265,6 @@ class ChannelGraph:
     def narrowed_layers(self, group: Any) -> tuple[str, ...]:
         modules = [d.target.module for d, _ in group if is_weighted(d.target.module) and self.narrows(d)]
         return tuple(dict.fromkeys(self.paths[m] for m in modules))
-
-
-class _TransposedLinearPruner:
-    """Teaches Torch-Pruning to cut Hugging Face's `Conv1D`, whose weight is (inputs, outputs)."""
-
-    pruning_dim = -1  # set by Torch-Pruning, without meaning here
-
-    def prune_out_channels(self, layer: Any, channels: Sequence[int]) -> Any:
-        keep = _others(channels, self.get_out_channels(layer))
-        layer.weight = nn.Parameter(layer.weight.detach()[:, keep])
-        layer.bias = nn.Parameter(layer.bias.detach()[keep])
-        layer.nf = len(keep)
-        return layer
-
-    def prune_in_channels(self, layer: Any, channels: Sequence[int]) -> Any:
-        keep = _others(channels, self.get_in_channels(layer))
-        layer.weight = nn.Parameter(layer.weight.detach()[keep])
-        layer.nx = len(keep)
-        return layer
-
-    def get_out_channels(self, layer: Any) -> int:
-        return int(layer.weight.shape[1])
-
-    def get_in_channels(self, layer: Any) -> int:
-        return int(layer.weight.shape[0])
-
-
-def _others(channels: Sequence[int], width: int) -> list[int]:
-    gone = set(channels)
-    return [c for c in range(width) if c not in gone]
 
 
 def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:

@@ -13,7 +13,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from petra.methods.prune.cut import SILENT, cut
-from petra.methods.prune.graph import BREAKAGE, ChannelGraph, first_line, is_weighted, outputs_of
+from petra.methods.prune.graph import BREAKAGE, ChannelGraph, first_line, outputs_of
+from petra.methods.prune.layers import is_weighted
 from petra.model.copying import copy_model
 from petra.model.reach import why_not_followed
 from petra.model.surgery import evaluating, has_derived_weight, output_layers, shared_weights

@@ -15,9 +15,10 @@ from petra.methods.base import Context, Stage, parameter
 from petra.methods.effect import LEAST, check_effect, held_elsewhere
 from petra.methods.prune.allocate import Candidate, block_of, keep_global, keep_per_block, keep_per_layer, lowest
 from petra.methods.prune.cut import cut
-from petra.methods.prune.graph import BREAKAGE, ChannelGraph, width_of
+from petra.methods.prune.graph import BREAKAGE, ChannelGraph
 from petra.methods.prune.groups import ChannelGroup, find_groups, regroup
 from petra.methods.prune.importance import NORMALISATIONS, REDUCTIONS
+from petra.methods.prune.layers import width_of
 from petra.methods.prune.scores import IMPORTANCES, Ranking, score
 from petra.methods.prune.statistics import gather
 from petra.methods.prune.unstructured import restore_two_of_four

@@ -49,6 +49,7 @@ from petra.methods.quantize.units import (
     is_pass_through,
     moves_integers,
 )
+from petra.model.constants import from_parameters
 from petra.model.graph import (
     aten,
     is_float32,
@@ -166,7 +167,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
     def _select_layers(self, model: GraphModule) -> set[Node]:
         """The weighted layers to quantize; fills the record of quantized and skipped layers."""
         self.quantized, self.skipped, self.calls, self.others = [], {}, [], Counter()
-        chosen, computed = set(), _from_parameters(model)
+        chosen, computed = set(), from_parameters(model)
         coded = {module_path(node) for node in model.graph.nodes if _reads_codes(node)}
         for node in model.graph.nodes:
             kind = str(node.target) if node.op == "call_function" else ""
@@ -286,18 +287,6 @@ def _layer_call(node: Node, path: str, reason: str, *, in_8_bits: bool) -> Layer
     constants = [source for source in node.all_input_nodes if source.op == "get_attr" and len(sizes(source)) > 1]
     weights = {str(source.target): math.prod(sizes(source)) for source in constants}
     return LayerCall(path, multiply_accumulates(node), weights, reason, in_8_bits)
-
-
-def _from_parameters(model: GraphModule) -> set[Node]:
-    """The nodes whose values come from parameters and buffers, and from no input."""
-    found: set[Node] = set()
-    fed: set[Node] = set()
-    for node in model.graph.nodes:
-        if node.op == "placeholder" or not fed.isdisjoint(node.all_input_nodes):
-            fed.add(node)
-        elif node.op == "get_attr" or not found.isdisjoint(node.all_input_nodes):
-            found.add(node)
-    return found
 
 
 def _reads_codes(node: Node) -> bool:

@@ -32,6 +32,7 @@ _BUILDERS = {
         "data_parallel",
     ),
     "tokens": ("mlp", "fused_qkv", "torch_transformer", "multi_output", "shared_weights"),
+    "forecasting": ("mamba", "patchtsmixer", "time_series_transformer"),
     "hugging_face": (
         *("resnet", "regnet", "convnext", "mobilenet_v2", "efficientnet", "poolformer"),
         *("vit", "beit", "swin", "mobilevit", "segformer", "cvt"),
