@@ -259,7 +259,8 @@ class Sliced(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.a(x))
-        return self.o(self.b(nn.functional.pad(h, (self.b.kernel_size[0] - 1, 0))).mean(2))
+        mode = "constant" if self.b.padding_mode == "zeros" else self.b.padding_mode
+        return self.o(self.b(nn.functional.pad(h, (self.b.kernel_size[0] - 1, 0), mode)).mean(2))
 
 
 @pytest.mark.parametrize("epochs", [0, 1])

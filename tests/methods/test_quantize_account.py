@@ -32,7 +32,7 @@ class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding, self.up = nn.Embedding(100, 16), nn.Linear(16, 48, bias=False)
-        self.deconv = nn.ConvTranspose1d(16, 8, 1, bias=False)
+        self.deconv = nn.ConvTranspose1d(16, 8, 1, bias=False, dilation=2)  # no convolution takes its place
         self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -94,17 +94,17 @@ def test_static(mixed: nn.Module, embeddings: str) -> None:
 
 
 def test_quantization_aware_training(mixed: nn.Module) -> None:
-    trace = applied(QuantizationAwareTrain(epochs=1, exclude="up", batch_size=32), mixed, ids())
-    floats = EMBEDDING + UP + DECONV + 16 + 4
+    trace = applied(QuantizationAwareTrain(epochs=1, exclude="head", batch_size=32), mixed, ids())
+    floats = EMBEDDING + HEAD + DECONV + 16 + 4
     check(
         trace,
         layers=1 / 4,
-        macs=ON_HEAD / ALL,
-        macs_8_bit=ON_HEAD / ALL,
-        weights=HEAD / (HEAD + floats),
-        bytes=HEAD / (HEAD + 4 * (floats + 4)),
+        macs=ON_UP / ALL,
+        macs_8_bit=ON_UP / ALL,
+        weights=UP / (UP + floats),
+        bytes=UP / (UP + 4 * (floats + 48)),
         float_macs={
-            "excluded": ON_UP,
+            "excluded": ON_HEAD,
             f"aten.conv_transpose1d.default {NO_KERNEL}": ON_DECONV,
             PRODUCTS: ON_PRODUCTS,
         },
@@ -183,14 +183,14 @@ def test_recurrent_layers_count_by_their_weights() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm, self.head = nn.LSTM(16, 8, batch_first=True), nn.Linear(8, 4)
+            self.lstm, self.head = nn.LSTM(16, 8, batch_first=True), nn.Linear(8, 32)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.lstm(x)[0][:, -1])
 
     torch.manual_seed(0)
     trace = applied(StaticQuantize(samples=32), Recurrent().eval(), torch.randn(32, 5, 16))
-    layer, recurrent = 8 * 4, 5 * 4 * 8 * (16 + 8)
+    layer, recurrent = 8 * 32, 5 * 4 * 8 * (16 + 8)
     floats = trace.details["float_macs"]
     assert isinstance(floats, dict)
     assert list(floats.values()) == [pytest.approx(recurrent / (layer + recurrent), abs=1e-4)]

@@ -420,8 +420,9 @@ def test_products_with_constants_become_layers() -> None:
     with torch.no_grad():
         torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-5)
     result = quantize_static(model, x, [x], observer="minmax", exclude=NOTHING)
-    assert len(result.layers_quantized) == 3
-    assert set(result.layers_skipped) == {"deconv"}
+    assert "deconv" in result.layers_quantized
+    assert len(result.layers_quantized) == 4
+    assert not result.layers_skipped
 
 
 def test_a_batch_norm_is_folded_only_where_nothing_else_reads() -> None:

@@ -1,20 +1,16 @@
-"""Exact rewrites of an exported ATen graph that fold computed weights into constants.
+"""What becomes of the batch norms of an exported ATen graph: exact rewrites of what they are in evaluation, a x + c.
 
-Training writes a layer in pieces, a convolution and its batch norm, a direction and a length, a transposed table, which
-in evaluation are one constant. Integer kernels know layers with one constant weight only, so these come first. Like
-those of `petra.model.graph`, every function changes the module in place and keeps its output up to float rounding.
+Each is folded into the layer before it, or into the one behind it, or is written as arithmetic. Like those of
+`petra.model.graph`, every function changes the module in place and keeps its output up to float rounding.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
 
 from petra.model.graph import (
     absorbs_batch_norm,
@@ -22,85 +18,19 @@ from petra.model.graph import (
     aten,
     batch_norm_affine,
     constant,
+    drop_unread_constants,
+    insert_call,
     is_inference_batch_norm,
     is_transposed,
+    is_weighted,
     new_parameter,
+    readers,
     replace_constant,
+    shape_of,
 )
 
-_WEIGHT_ARITHMETIC = {
-    aten._weight_norm.default,
-    aten._weight_norm_interface.default,
-    operator.getitem,
-    aten.t.default,
-    aten.transpose.int,
-    aten.permute.default,
-}
-
-
-def fold_computed_weights(gm: GraphModule) -> None:
-    """Evaluate weight normalisation and transposition of constants (Salimans & Kingma 2016 for the former)."""
-    known: dict[Node, Any] = {}
-
-    def value(node: Node) -> Any:
-        return known[node] if node in known else constant(gm, node)
-
-    for node in list(gm.graph.nodes):
-        if node.op != "call_function" or node.target not in _WEIGHT_ARITHMETIC:
-            continue
-        if not node.all_input_nodes or any(value(source) is None for source in node.all_input_nodes):
-            continue
-        function: Callable[..., Any] = node.target
-        with torch.no_grad():
-            known[node] = function(*map_arg(node.args, value), **map_arg(node.kwargs, value))
-    for node, result in known.items():
-        if isinstance(result, Tensor) and any(user not in known for user in node.users):
-            with gm.graph.inserting_before(node):
-                folded = new_parameter(gm, f"_{node.name}_folded", result.detach().clone())
-            for user in [user for user in node.users if user not in known]:
-                user.replace_input_with(node, folded)
-    for node in reversed(known):
-        if not node.users:
-            gm.graph.erase_node(node)
-    _drop_unread_constants(gm)
-
-
-def matrix_products_as_linear(gm: GraphModule) -> None:
-    """x W + b and x W for a constant matrix W, as linear layers (the Conv1D of GPT-2 is written that way)."""
-    transposed: dict[Node, Node] = {}
-    for node in list(gm.graph.nodes):
-        operands = _constant_product(node)
-        if operands is None:
-            continue
-        x, matrix, bias = operands
-        weight = constant(gm, matrix)
-        if weight is None or weight.ndim != 2 or not weight.is_floating_point():
-            continue
-        if matrix not in transposed:
-            with gm.graph.inserting_before(node):
-                transposed[matrix] = new_parameter(gm, f"_{node.name}_weight", weight.t().contiguous())
-        node.target = aten.linear.default
-        node.args = (x, transposed[matrix]) if bias is None else (x, transposed[matrix], bias)
-        node.kwargs = {}
-    _drop_unread_constants(gm)
-
-
-def _constant_product(node: Node) -> tuple[Node, Node, Node | None] | None:
-    """x, W and bias of a product with a constant on the right."""
-    if node.op != "call_function":
-        return None
-    bias: object = None
-    if node.target is aten.addmm.default and not node.kwargs:
-        bias, x, matrix = node.args
-        if not isinstance(bias, Node) or bias.op != "get_attr" or len(bias.meta["val"].shape) != 1:
-            return None
-    elif node.target in (aten.mm.default, aten.matmul.default):
-        x, matrix = node.args
-    else:
-        return None
-    if not isinstance(x, Node) or not isinstance(matrix, Node) or matrix.op != "get_attr":
-        return None
-    return x, matrix, bias if isinstance(bias, Node) else None
+_FLATTENING = {aten.flatten.using_ints, aten.reshape.default, aten.view.default, aten.squeeze.dims}
+_FLATTENING |= {aten.squeeze.dim, aten.squeeze.default}
 
 
 def fold_batch_norm(gm: GraphModule) -> None:
@@ -133,12 +63,140 @@ def fold_batch_norm(gm: GraphModule) -> None:
             layer.args = (*layer.args[:2], bias_node, *layer.args[3:])
         node.replace_all_uses_with(layer)
         gm.graph.erase_node(node)
-    _drop_unread_constants(gm)
+    drop_unread_constants(gm)
 
 
-def _drop_unread_constants(gm: GraphModule) -> None:
+def fold_batch_norm_forward(gm: GraphModule) -> None:
+    """Fold inference batch norms into the linear layer or convolution behind them: W (a x + c) + b.
+
+    Averages over positions and flattening may stand between. Applies where nothing else reads the
+    norm; convolutions that pad with zeros, which are not c, are left alone.
+    """
+    for node in reversed(list(gm.graph.nodes)):
+        affine = batch_norm_affine(gm, node) if is_inference_batch_norm(node) else None
+        layer, repeats = _layer_behind(node) if affine is not None else (None, 0)
+        if affine is None or layer is None:
+            continue
+        weight_node = layer.args[1]
+        assert isinstance(weight_node, Node)
+        weight, bias = constant(gm, weight_node), None
+        if weight is None:
+            continue
+        scale, shift = (t.repeat_interleave(repeats) for t in affine)
+        bias_node = argument(layer, 2, "bias")
+        if isinstance(bias_node, Node):
+            bias = constant(gm, bias_node)
+        scaled, added = _through(weight, scale, shift, int(argument(layer, 6, "groups", 1)))  # type: ignore[call-overload]
+        with gm.graph.inserting_before(layer):
+            new_weight = new_parameter(gm, f"_{layer.name}_behind_{node.name}", scaled)
+            new_bias = new_parameter(gm, f"_{layer.name}_shifted_{node.name}", added if bias is None else bias + added)
+        layer.args = (layer.args[0], new_weight, new_bias, *layer.args[3:])
+        layer.kwargs = {key: value for key, value in layer.kwargs.items() if key != "bias"}
+        node.replace_all_uses_with(node.args[0])
+        gm.graph.erase_node(node)
+    drop_unread_constants(gm)
+
+
+def _layer_behind(norm: Node) -> tuple[Node | None, int]:
+    """The layer that alone reads a norm, by way of what mixes no channels, and how many of its
+    inputs come from a channel; None where there is none that can take the norm in."""
+    here, repeats = norm, 1
+    while len(readers(here)) == 1 and len(here.users) == 1:
+        user = readers(here)[0]
+        if is_weighted(user):
+            return (user, repeats) if user.args[0] is here and _takes_shifts(user, here) else (None, 0)
+        before, after = shape_of(here), shape_of(user)
+        if user.target is aten.mean.dim and 1 not in _dims(user, len(before)) and 0 not in _dims(user, len(before)):
+            pass
+        elif user.target in _FLATTENING and len(after) == 2 and after[0] == before[0]:
+            repeats *= int(after[1]) // int(before[1])
+        else:
+            break
+        here = user
+    return None, 0
+
+
+def _dims(mean: Node, rank: int) -> list[int]:
+    dims: Any = argument(mean, 1, "dim")
+    return [int(d) % rank for d in (dims if isinstance(dims, (list, tuple)) else range(rank))]
+
+
+def _takes_shifts(layer: Node, source: Node) -> bool:
+    """Whether a shift of every channel of `source` can move into the bias of a layer."""
+    if layer.target is aten.linear.default:
+        return len(shape_of(source)) == 2
+    padding: Any = argument(layer, 4, "padding", 0)
+    if isinstance(padding, str):
+        return padding == "valid"
+    return not any(padding if isinstance(padding, (list, tuple)) else [padding])
+
+
+def _through(weight: Tensor, scale: Tensor, shift: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """W diag(a), and W c summed over positions, for W (out, in / groups, *kernel)."""
+    outputs, inputs = weight.shape[:2]
+    of_group = [1] * (weight.ndim - 2)
+
+    def by_output(t: Tensor) -> Tensor:
+        rows = t.reshape(groups, inputs).repeat_interleave(outputs // groups, 0)
+        return rows.reshape(outputs, inputs, *of_group)
+
+    added = (weight * by_output(shift)).flatten(1).sum(1)
+    return weight * by_output(scale), added
+
+
+def batch_norm_as_arithmetic(gm: GraphModule) -> None:
+    """Write batch norms that are left as products and sums, those with the statistics of the batch
+    at hand as what computes these, too.
+
+    Their integer form is no single operator; and as norms they would be taken for layers in
+    training, into which torchao looks for convolutions to fold, at half a minute a model.
+    """
     for node in list(gm.graph.nodes):
-        if node.op == "get_attr" and not node.users:
-            gm.graph.erase_node(node)
-    gm.graph.lint()
-    gm.recompile()
+        if node.op != "call_function" or node.target is not aten.batch_norm.default:
+            continue
+        x = node.args[0]
+        assert isinstance(x, Node)
+        ones = [1] * (len(shape_of(x)) - 2)
+        affine = batch_norm_affine(gm, node) if is_inference_batch_norm(node) else None
+        if affine is None and not _has_own_statistics(node):
+            continue
+        with gm.graph.inserting_before(node):
+            if affine is None:
+                x = _standardised(gm, node)
+                affine = _gain_and_shift(gm, node)
+            scale, shift = (t.reshape(-1, *ones) for t in affine)
+            scale_node = new_parameter(gm, f"_{node.name}_scale", scale)
+            shift_node = new_parameter(gm, f"_{node.name}_shift", shift)
+            scaled = insert_call(gm, aten.mul.Tensor, (x, scale_node), node)
+            shifted = insert_call(gm, aten.add.Tensor, (scaled, shift_node), node)
+        node.replace_all_uses_with(shifted)
+        gm.graph.erase_node(node)
+    drop_unread_constants(gm)
+
+
+def _has_own_statistics(norm: Node) -> bool:
+    """Whether a batch norm takes statistics of its input and keeps none."""
+    return bool(norm.args[5]) and norm.args[3] is None and norm.args[4] is None
+
+
+def _standardised(gm: GraphModule, norm: Node) -> Node:
+    """(x - mean) / sqrt(var + eps) over all dimensions but the second."""
+    x: Any = norm.args[0]
+    eps: Any = norm.args[7]
+    dims = [d for d in range(len(shape_of(x))) if d != 1]
+    mean = insert_call(gm, aten.mean.dim, (x, dims, True), norm)
+    centred = insert_call(gm, aten.sub.Tensor, (x, mean), norm)
+    squares = insert_call(gm, aten.pow.Tensor_Scalar, (centred, 2), norm)
+    variance = insert_call(gm, aten.mean.dim, (squares, dims, True), norm)
+    safe = insert_call(gm, aten.add.Tensor, (variance, eps), norm)
+    root = insert_call(gm, aten.rsqrt.default, (safe,), norm)
+    return insert_call(gm, aten.mul.Tensor, (centred, root), norm)
+
+
+def _gain_and_shift(gm: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
+    channels = int(shape_of(norm)[1])
+    weight, bias = (constant(gm, a) if isinstance(a, Node) else None for a in norm.args[1:3])
+    return (
+        torch.ones(channels) if weight is None else weight,
+        torch.zeros(channels) if bias is None else bias,
+    )

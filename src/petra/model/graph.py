@@ -8,7 +8,9 @@ import re
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
 
 aten = torch.ops.aten
 
@@ -230,4 +232,34 @@ def new_parameter(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
     gm.register_parameter(name, torch.nn.Parameter(value.detach().clone(), requires_grad=False))
     node = gm.graph.get_attr(name)
     node.meta["val"] = value
+    return node
+
+
+def drop_unread_constants(gm: GraphModule) -> None:
+    """Forget constants that no call reads any more, and take the graph into use."""
+    for node in list(gm.graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            gm.graph.erase_node(node)
+    gm.graph.lint()
+    gm.recompile()
+
+
+def insert_call(gm: GraphModule, target: Any, args: tuple[Any, ...], like: Node) -> Node:
+    """A call at the graph's insertion point, with its shape, and the origin of the node `like`."""
+    node = gm.graph.call_function(target, args)
+    mode = next(
+        (
+            source.meta["val"].fake_mode
+            for source in node.all_input_nodes
+            if isinstance(source.meta.get("val"), FakeTensor)
+        ),
+        None,
+    )
+
+    def value(source: Node) -> Any:
+        tensor = source.meta["val"]
+        real = isinstance(tensor, torch.Tensor) and not isinstance(tensor, FakeTensor)
+        return mode.from_tensor(tensor) if real and mode is not None else tensor
+
+    node.meta = {**like.meta, "val": target(*map_arg(args, value))}
     return node

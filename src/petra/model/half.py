@@ -36,7 +36,8 @@ def _widen(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 
 def halve(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Let `model`, in place, compute in `dtype`: weights, buffers and arithmetic; inputs and outputs stay float32."""
-    model.to(dtype)
+    # Not `model.to`, which drops the imaginary part of complex tensors.
+    model._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     model.register_forward_pre_hook(_Narrow(dtype), with_kwargs=True)
     model.register_forward_hook(_widen)
     return model

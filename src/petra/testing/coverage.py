@@ -25,7 +25,9 @@ from petra.core.rng import derive_seed, generator
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context
 from petra.methods.table import STAGES
+from petra.model.computed import fold_computed_layers
 from petra.model.half import half_dtype
+from petra.model.parametrized import fold_parametrizations
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.verify import compare
@@ -118,7 +120,11 @@ def _attempt(architecture: str, pipeline: Pipeline, device: str) -> tuple[str, s
 
 @functools.lru_cache(maxsize=1)
 def _problem(architecture: str) -> Problem:
-    return ARCHITECTURES.get(architecture)()
+    """The architecture as a study would take it: with the weights that it computes folded."""
+    model, task = ARCHITECTURES.get(architecture)()
+    fold_parametrizations(model)
+    fold_computed_layers(model, lambda m: call(m, task.example(2)))
+    return model, task
 
 
 def _facts(pipeline: Pipeline) -> frozenset[str]:

@@ -43,6 +43,18 @@ def _of(index: int, name: str) -> Any:
     return property(get, doc=f"`{name}` of the layer at {index}.")
 
 
+def _each_dimension(name: str) -> Any:
+    """The layer's own `name`, as code around a convolution asks for it to pad by hand: of every
+    dimension, one factor has it, and the others have the least there is."""
+
+    def get(self: nn.Sequential) -> Any:
+        values = [getattr(layer, name) for layer in self]
+        said = [value for value in values if isinstance(value, str)]
+        return said[0] if said else tuple(map(max, zip(*values, strict=True)))
+
+    return property(get, doc=f"`{name}` of the convolution that the layers make up.")
+
+
 class Factored(nn.Sequential):
     """Ordinary layers in place of one, with what code around it may ask that one for besides its output.
 
@@ -68,6 +80,10 @@ class Factored(nn.Sequential):
     num_embeddings = _of(0, "num_embeddings")
     embedding_dim = _of(-1, "out_features")
     padding_idx = _of(0, "padding_idx")
+    stride = _each_dimension("stride")
+    kernel_size = _each_dimension("kernel_size")
+    padding = _each_dimension("padding")
+    dilation = _each_dimension("dilation")
 
 
 class TrainableFactors(nn.Module):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.effect import check_effect, held_elsewhere
 from petra.methods.lowrank.decomposition import Decomposition, Ranks
 from petra.methods.lowrank.modules import how_to_unfold
 from petra.methods.lowrank.rank import (
@@ -25,15 +26,24 @@ from petra.methods.lowrank.rank import (
 from petra.methods.lowrank.sensitivity import prediction_distances
 from petra.methods.lowrank.swap import swap
 from petra.methods.lowrank.unfold import Calls
-from petra.model.surgery import MIXING_LAYERS, has_derived_weight, layer_shapes, shared_weights
+from petra.model.reach import why_not_followed
+from petra.model.surgery import (
+    MIXING_LAYERS,
+    count_parameters,
+    has_derived_weight,
+    is_under,
+    layer_shapes,
+    shared_weights,
+)
 from petra.space.domains import BOOLEAN, Choice, Real
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, PLAIN_LAYERS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
+from petra.tasks.inputs import Inputs, batch_size, call, map_inputs, named_outputs
 
 RULES = ("ratio", "energy", "explained_variance", "quantile", "absolute_sum", "budget")
 LEVELS = (1.0, 0.75, 0.5, 0.3, 0.15)  # of the largest saving rank: where sensitivity is measured
 SENSITIVITY_ITEMS = 128
 BATCH = 64
+NOT_CALLED = "it is never called with a tensor"
 SHARE = Real(0.001, 1.0)
 
 Decide = Callable[[Mapping[str, Decomposition]], dict[str, Ranks]]
@@ -130,6 +140,7 @@ class Decompose(Stage):
         calls = layer_shapes(model, lambda m: call(m, example))
         items = batch_size(example)
         work = Work(model, context, example, _per_item(model, calls, items))
+        elements = count_parameters(model)
         self._choose_layers(work)
         decide = self._decider(work)
         details = dict(self._train(work, decide))
@@ -157,8 +168,18 @@ class Decompose(Stage):
                 f"no layer becomes cheaper by its decomposition under the {self.rule} rule",
                 hint="; ".join(f"{path}: {why}" for path, why in list(work.skipped.items())[:5]),
             )
+        changed = sum(before - after if self.layers > 1 else before for before, after in _elements(record))
+        check_effect(
+            "saves" if self.layers > 1 else "lowers the rank of", changed / elements, "parameters", asked=self._asked(),
+            rest=held_elsewhere(model, _inside(model, record), work.skipped),
+        )  # fmt: skip
         details["layers"] = record
         return model, StageTrace(self.name, touched=tuple(record), skipped=work.skipped, details=details)
+
+    def _asked(self) -> float:
+        """The share of what the rule counts that is to go."""
+        value: float = getattr(self, self.rule)
+        return value if self.rule == "quantile" else 1 - value
 
     def _choose_layers(self, work: Work) -> None:
         """Fill `work.layers`, and `work.skipped` with why other weighted layers are left alone."""
@@ -172,6 +193,10 @@ class Decompose(Stage):
                 work.skipped[path] = reason
             else:
                 work.layers[path] = how
+        uncalled = [path for path, reason in work.skipped.items() if reason == NOT_CALLED]
+        if uncalled:
+            reasons = why_not_followed(work.model, lambda m: named_outputs(call(m, work.example)).values(), uncalled)
+            work.skipped.update({path: why for path, why in reasons.items() if why})
 
     def _layer_objection(
         self, work: Work, path: str, layer: nn.Module, how: str, shared: Mapping[str, tuple[str, ...]]
@@ -193,7 +218,7 @@ class Decompose(Stage):
         if path in shared:
             return f"shares a weight with {', '.join(map(repr, shared[path]))}"
         if path not in work.calls:
-            return "never called: the example inputs do not reach it, or its weight is read directly"
+            return NOT_CALLED
         part = self._decomposition(layer, path, how, work.calls[path], work.context)
         least = part.at(self.ratio if self.rule == "ratio" else 0.0)
         return "" if part.saves(least) else f"rank {_plain(least)} of {_plain(part.full)} saves too little"
@@ -271,6 +296,17 @@ def _per_item(model: nn.Module, calls: Mapping[str, Calls], items: int) -> dict[
         else tuple((unfolded(inputs), unfolded(output)) for inputs, output in seen)
         for path, seen in calls.items()
     }
+
+
+def _elements(record: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """Weights of every layer before and after, from what a trace says of it."""
+    return [(layer["params"][0], layer["params"][1]) for layer in record.values()]
+
+
+def _inside(model: nn.Module, paths: Iterable[str]) -> tuple[str, ...]:
+    """Paths of all modules in the modules at `paths`, these included."""
+    chosen = frozenset(paths)
+    return tuple(path for path, _ in model.named_modules() if is_under(path, chosen))
 
 
 def _plain(ranks: Ranks) -> object:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petra.methods.prune.graph import BREAKAGE, ChannelGraph, channel_dim, first_line, outputs_of
+from petra.methods.prune.graph import BREAKAGE, ChannelGraph, first_line, outputs_of
+from petra.methods.prune.layers import channel_dim
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,14 +11,21 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.methods.prune.layers import (
+    TransposedLinearPruner,
+    is_weighted,
+    transposed_linears,
+    width_of,
+    widths,
+)
+from petra.methods.prune.splits import is_glu, number_glu, number_split
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, call, named_outputs
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 mappings = tp.dependency.index_mapping
 NUMBERING = {
     tp.ops.OPTYPE.CONCAT: mappings.update_concat_index_mapping,
-    tp.ops.OPTYPE.SPLIT: mappings.update_split_index_mapping,
+    tp.ops.OPTYPE.SPLIT: number_split,
     tp.ops.OPTYPE.RESHAPE: mappings.update_reshape_index_mapping,
     tp.ops.OPTYPE.UNBIND: mappings.update_unbind_index_mapping,
     tp.ops.OPTYPE.EXPAND: mappings.update_expand_index_mapping,
@@ -28,38 +34,12 @@ NUMBERING = {
 # What a model's code raises when a tensor no longer has the width the code counts on.
 BREAKAGE = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AttributeError, AssertionError, ArithmeticError)
 
-
-def transposed_linears() -> tuple[type[nn.Module], ...]:
-    """Hugging Face's `Conv1D` (GPT-2), a linear layer whose weight is (inputs, outputs), where it can be in use."""
-    library = sys.modules.get("transformers.pytorch_utils")
-    return (library.Conv1D,) if library else ()
+MOST_STEPS = 4_000_000
+"""Channels of operations that one walk looks at: some ten seconds, and less than half a gigabyte."""
 
 
-def is_weighted(module: object) -> bool:
-    """Whether the module is a layer whose output channels can go one by one."""
-    return isinstance(module, (*WEIGHTED, *transposed_linears()))
-
-
-def channel_dim(module: nn.Module) -> int:
-    """Dimension of the weight that counts output channels."""
-    if isinstance(module, transposed_linears()):
-        return 1
-    depthwise = 1 < getattr(module, "groups", 1) == module.out_channels
-    return 1 if getattr(module, "transposed", False) and not depthwise else 0
-
-
-def width_of(module: Any) -> int:
-    """Output channels of a weighted layer."""
-    return _widths(module)[1]
-
-
-def _widths(module: Any) -> tuple[int, int]:
-    """Input and output channels of a weighted layer."""
-    if type(module) in transposed_linears():
-        return module.weight.shape[0], module.weight.shape[1]
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    return module.in_channels, module.out_channels
+class MeetingPoint(RuntimeError):
+    """Says where all channels become one, so that none of them can go."""
 
 
 class ChannelGraph:
@@ -71,7 +51,7 @@ class ChannelGraph:
         self.paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
         self.graph = tp.DependencyGraph()
         self._stale = False  # whether channels have gone since the graph last numbered those of slices and concats
-        taught = {kind: _TransposedLinearPruner() for kind in transposed_linears()}
+        taught = {kind: TransposedLinearPruner() for kind in transposed_linears()}
         with evaluating(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -84,7 +64,8 @@ class ChannelGraph:
                         f"cannot trace how channels depend on each other: {first_line(error)}"
                     ) from error
         # No channel has a higher number anywhere, unless a walk has gone astray (and then it might never end).
-        self._widest = max([max(_widths(m)) for m in model.modules() if is_weighted(m)], default=0)
+        self._widest = max([max(widths(m)) for m in model.modules() if is_weighted(m)], default=0)
+        self._gates = self._single_channels()
         self._number()
 
     def _number(self) -> None:
@@ -93,22 +74,29 @@ class ChannelGraph:
         Where Torch-Pruning cannot, channels are taken to keep their places: a trial cut finds out if they do not.
         """
         for node in self.graph.module2node.values():
-            if node.type == tp.ops.OPTYPE.SPLIT:
-                node.enable_index_mapping = True  # Torch-Pruning gives up on all that a position table precedes
-            with contextlib.suppress(*BREAKAGE):
-                NUMBERING.get(node.type, lambda graph, node: None)(self.graph, node)
+            number = number_glu if is_glu(node) else NUMBERING.get(node.type)
+            if number is not None:
+                with contextlib.suppress(*BREAKAGE):
+                    number(self.graph, node)
         self._stale = False
 
     def roots(self) -> Iterator[tuple[str, Any, str]]:
-        """Root layer, full group, and '' for every set of coupled output channels; where the couplings of a layer
-        cannot be followed, its path, None and the reason."""
+        """Root layer, full group, and '' for every set of coupled output channels; where the
+        couplings of a layer cannot be followed, or it has one channel, its path, None and the
+        reason."""
         visited: set[nn.Module] = set()
         for module in [m for m in self.graph.module2node if is_weighted(m)]:
             if module in visited:
                 continue
             path = self.paths[module]
+            if self.width(path) == 1:
+                yield path, None, "it has a single channel"
+                continue
             try:
                 group = self.group(path, range(self.width(path)))
+            except MeetingPoint as error:
+                yield path, None, str(error)
+                continue
             except BREAKAGE as error:
                 yield path, None, f"its couplings cannot be followed ({first_line(error)})"
                 continue
@@ -119,25 +107,26 @@ class ChannelGraph:
         """Everything that goes when `channels` of `root`'s output go, as a Torch-Pruning group."""
         group = tp.dependency.Group()
         group._DG = self.graph
-        for dep, pairs in self._walk(root, channels):
-            owner: dict[int, int] = {}
-            for channel, origin in pairs:
-                owner.setdefault(channel, origin)
-            group.add_dep(dep, list(owner))
-            group[-1].root_idxs = list(owner.values())
+        for dep, owners in self._walk(root, channels)[0]:
+            group.add_dep(dep, list(owners))
+            group[-1].root_idxs = list(owners.values())
         return group
 
-    def couplings(self, root: str) -> Iterator[tuple[int, int]]:
-        """Pairs of `root`'s output channels of which the second takes the first along."""
-        _, pairs = self._walk(root, range(self.width(root)))[0]
-        yield from pairs
+    def couplings(self, root: str) -> list[tuple[int, int]]:
+        """Pairs of `root`'s output channels that go together; sets of more are chains of pairs."""
+        return self._walk(root, range(self.width(root)))[1]
 
-    def _walk(self, root: str, channels: Sequence[int]) -> list[tuple[Any, list[tuple[int, int]]]]:
-        """Operations that removing `channels` of `root` brings about, the removal itself first, each with pairs
-        (channel there, channel of the root that takes it along).
+    def _walk(
+        self, root: str, channels: Sequence[int]
+    ) -> tuple[list[tuple[Any, dict[int, int]]], list[tuple[int, int]]]:
+        """Operations that removing `channels` of `root` brings about, the removal itself first,
+        each with the root's channel that takes each of its own along; and the pairs of root
+        channels that meet in one.
 
-        Torch-Pruning's own walk, except that it forgets which channels were coupled, renumbers the whole graph every
-        time, and compares each step with all before (minutes for a recurrent layer unrolled in time).
+        Torch-Pruning's own walk, except that it numbers the graph once, and follows a channel of
+        an operation once: from there on all that meet in it go the same way. Cost: linear in
+        operations times channels, where following each is quadratic once all meet, and at most
+        `MOST_STEPS`. Raises one of BREAKAGE.
         """
         if self._stale:
             self._number()
@@ -146,23 +135,76 @@ class ChannelGraph:
         node = self.graph.module2node[module]
         remove = self.graph.get_pruner_of_module(module).prune_out_channels
         first = tp.dependency.Dependency(remove, remove, source=node, target=node)
-        found: dict[Any, tuple[Any, dict[Any, None]]] = {}
+        found: dict[Any, tuple[Any, dict[int, int]]] = {}
+        met: dict[tuple[int, int], None] = {}
         todo = [(first, [index(idx=c, root_idx=c) for c in channels])]
+        steps, astray = 0, False
         while todo:
             dep, reached = todo.pop()
-            _, seen = found.setdefault((dep.target, dep.handler), (dep, {}))
-            new = [i for i in reached if i not in seen]
-            seen.update(dict.fromkeys(new))
-            if any(not 0 <= i.idx < self._widest for i in new):
-                raise RuntimeError("a slice or concatenation numbers its channels in an unknown way")
+            if dep is not first and self._is_gate_of_all(dep):
+                continue
+            _, owners = found.setdefault((dep.target, dep.handler), (dep, {}))
+            new = [i for i in reached if i.idx not in owners]
+            for i in reached:
+                owner = owners.setdefault(i.idx, i.root_idx)
+                if owner != i.root_idx:
+                    met[owner, i.root_idx] = None
+            steps += len(reached)
+            if steps > MOST_STEPS:
+                raise RuntimeError(f"they take more than {MOST_STEPS:,} steps to follow")
             for following in dep.target.dependencies if new else ():
                 if following.is_triggered_by(dep.handler):
-                    mapped = new
-                    for mapping in following.index_mapping:
-                        mapped = mapped if mapping is None else mapping(mapped)
-                    if mapped:
-                        todo.append((following, mapped))
-        return [(dep, [(i.idx, i.root_idx) for i in seen]) for dep, seen in found.values()]
+                    mapped, lost = self._mapped(new, following.index_mapping)
+                    astray |= lost
+                    todo += [(following, mapped)] if mapped else []
+        if astray:
+            raise RuntimeError("a slice or concatenation numbers its channels in an unknown way")
+        return list(found.values()), list(met)
+
+    def _mapped(self, channels: list[Any], mappings: Sequence[Any]) -> tuple[list[Any], bool]:
+        """Channels as the next operation numbers them, and whether a number is impossible: one by
+        one, because a wrong mapping makes a thousand of each."""
+        present = [mapping for mapping in mappings if mapping is not None]
+        if not present:
+            return channels, False
+        result: list[Any] = []
+        for channel in channels:
+            mapped = [channel]
+            for mapping in present:
+                mapped = mapping(mapped)
+            if any(not 0 <= i.idx < self._widest for i in mapped):
+                return result, True
+            result += mapped
+        return result, False
+
+    def _is_gate_of_all(self, dep: Any) -> bool:
+        """Whether the operation belongs to a layer with one output channel, which is spread over
+        all channels here: it couples none of them, and stays.
+
+        Raises MeetingPoint where the operation would take the only input of a layer.
+        """
+        if dep.target in self._gates and self.narrows(dep):
+            return True
+        module = dep.target.module
+        if is_weighted(module) and not self.narrows(dep) and widths(module)[0] == 1:
+            path = self.paths[module]
+            raise MeetingPoint(f"all its channels meet in the one input channel of {path!r}")
+        return False
+
+    def _single_channels(self) -> set[Any]:
+        """Nodes of layers with one output channel, and of all that is made of such a channel alone."""
+        nodes = self.graph.module2node.values()
+        todo = [n for n in nodes if is_weighted(n.module) and width_of(n.module) == 1]
+        found = set(todo)
+        while todo:
+            for node in todo.pop().outputs:
+                joins = node.type in (tp.ops.OPTYPE.CONCAT, tp.ops.OPTYPE.CUSTOMIZED)
+                if node in found or joins or is_weighted(node.module):
+                    continue
+                if found.issuperset(node.inputs):
+                    found.add(node)
+                    todo.append(node)
+        return found
 
     def remove(self, group: Any) -> Callable[[], None]:
         """Take a group's channels out of the model; returns a function that puts everything back as it was.
@@ -205,6 +247,10 @@ class ChannelGraph:
 
         return undo
 
+    def owner_of(self, parameter: nn.Parameter) -> str:
+        """Path of the module that holds a parameter which is no layer's."""
+        return str(self.graph._param_to_name[parameter]).rpartition(".")[0]
+
     def width(self, root: str) -> int:
         return width_of(self.model.get_submodule(root))
 
@@ -221,36 +267,6 @@ class ChannelGraph:
         return tuple(dict.fromkeys(self.paths[m] for m in modules))
 
 
-class _TransposedLinearPruner:
-    """Teaches Torch-Pruning to cut Hugging Face's `Conv1D`, whose weight is (inputs, outputs)."""
-
-    pruning_dim = -1  # set by Torch-Pruning, without meaning here
-
-    def prune_out_channels(self, layer: Any, channels: Sequence[int]) -> Any:
-        keep = _others(channels, self.get_out_channels(layer))
-        layer.weight = nn.Parameter(layer.weight.detach()[:, keep])
-        layer.bias = nn.Parameter(layer.bias.detach()[keep])
-        layer.nf = len(keep)
-        return layer
-
-    def prune_in_channels(self, layer: Any, channels: Sequence[int]) -> Any:
-        keep = _others(channels, self.get_in_channels(layer))
-        layer.weight = nn.Parameter(layer.weight.detach()[keep])
-        layer.nx = len(keep)
-        return layer
-
-    def get_out_channels(self, layer: Any) -> int:
-        return int(layer.weight.shape[1])
-
-    def get_in_channels(self, layer: Any) -> int:
-        return int(layer.weight.shape[0])
-
-
-def _others(channels: Sequence[int], width: int) -> list[int]:
-    gone = set(channels)
-    return [c for c in range(width) if c not in gone]
-
-
 def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     return list(named_outputs(call(model, inputs)).values())
 
@@ -260,6 +276,9 @@ def _traced_outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of the model's own code says, short enough to quote."""
+    """What an error of the model's own code says, short enough to quote; of one that says nothing
+    to who has not written the code, a word."""
+    if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
+        return "its code counts on another width"
     lines = str(error).splitlines()
     return lines[0][:160] if lines else type(error).__name__

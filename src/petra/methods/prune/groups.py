@@ -13,13 +13,16 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from petra.methods.prune.cut import SILENT, cut
-from petra.methods.prune.graph import BREAKAGE, ChannelGraph, first_line, is_weighted, outputs_of
+from petra.methods.prune.graph import BREAKAGE, ChannelGraph, first_line, outputs_of
+from petra.methods.prune.layers import is_weighted
 from petra.model.copying import copy_model
+from petra.model.reach import why_not_followed
 from petra.model.surgery import evaluating, has_derived_weight, output_layers, shared_weights
 from petra.tasks.inputs import Inputs, call
 
 PER_CHANNEL = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.PReLU)
 RETRIES = 3
+UNFOLLOWED = "how its channels are used cannot be followed"
 SWITCHED_OFF = 1e-2  # a weight without a larger entry is one that keeps a branch quiet at first, such as a layer scale
 
 
@@ -65,9 +68,11 @@ def find_groups(
         else:
             groups.append(group)
     cuttable = {path for g in groups for path in g.layers}
-    unreached = "the example inputs do not reach it"
     weighted = [path for path, module in model.named_modules() if is_weighted(module)]
-    return groups, {path: refused.get(path, unreached) for path in weighted if path not in cuttable}
+    unmet = [path for path in weighted if path not in cuttable and path not in refused]
+    missing = why_not_followed(model, lambda m: outputs_of(m, example), unmet) if unmet else {}
+    reasons = refused | {path: why or UNFOLLOWED for path, why in missing.items()}
+    return groups, {path: reasons[path] for path in weighted if path not in cuttable}
 
 
 def _candidates(graph: ChannelGraph, outputs: frozenset[str]) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -147,6 +152,9 @@ def _objection(graph: ChannelGraph, group: Any, outputs: frozenset[str], shared:
     for dep, _ in group:
         module = dep.target.module
         if isinstance(module, nn.Parameter):
+            owner = graph.owner_of(module)
+            if isinstance(graph.model.get_submodule(owner), nn.RMSNorm):
+                return f"RMSNorm {owner!r} normalises across its channels"
             continue
         if isinstance(module, tp.ops._OutputOp):
             return "its channels reach the model's output"
@@ -201,8 +209,8 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
                 together.setdefault(channel % (channels // module.groups), []).append(origin)
         for origins in together.values():
             join(origins)
-    for taken, origin in graph.couplings(root):
-        join((origin, taken))
+    for pair in graph.couplings(root):
+        join(pair)
     sets: dict[int, list[int]] = {}
     for i in range(width):
         sets.setdefault(find(i), []).append(i)

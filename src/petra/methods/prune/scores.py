@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from petra.methods.prune import importance
-from petra.methods.prune.graph import ChannelGraph, channel_dim, is_weighted
+from petra.methods.prune.graph import ChannelGraph
 from petra.methods.prune.groups import ChannelGroup
+from petra.methods.prune.layers import channel_dim, is_weighted
 
 GROUP_IMPORTANCES = ("group_magnitude", "group_taylor", "group_hessian")
 IMPORTANCES = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.methods.prune.graph import is_weighted
+from petra.methods.prune.layers import is_weighted
 from petra.model.surgery import evaluating
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction

@@ -12,17 +12,20 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.effect import LEAST, check_effect, held_elsewhere
 from petra.methods.prune.allocate import Candidate, block_of, keep_global, keep_per_block, keep_per_layer, lowest
 from petra.methods.prune.cut import cut
-from petra.methods.prune.graph import BREAKAGE, ChannelGraph, width_of
+from petra.methods.prune.graph import BREAKAGE, ChannelGraph
 from petra.methods.prune.groups import ChannelGroup, find_groups, regroup
 from petra.methods.prune.importance import NORMALISATIONS, REDUCTIONS
+from petra.methods.prune.layers import width_of
 from petra.methods.prune.scores import IMPORTANCES, Ranking, score
 from petra.methods.prune.statistics import gather
 from petra.methods.prune.unstructured import restore_two_of_four
 from petra.methods.training import LR, OPTIMIZER, run_fit
 from petra.model.copying import copy_model
-from petra.model.surgery import differentiable, evaluating
+from petra.model.flops import macs_by_module
+from petra.model.surgery import count_parameters, differentiable, evaluating
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, map_inputs, named_outputs
@@ -121,6 +124,10 @@ class StructuredPrune(Stage):
                 hint="raise the ratio or lower round_to; prunable widths: "
                 + ", ".join(f"{g.root} {len(g.units) * g.unit_size}" for g in groups[:8]),
             )
+        check_effect(
+            "removes", _removed(model, pruned, example), "model", asked=self.ratio,
+            rest=held_elsewhere(model, trace.touched, trace.skipped),
+        )  # fmt: skip
         return pruned, trace
 
     def _rankable(
@@ -226,6 +233,16 @@ class StructuredPrune(Stage):
         }
         skipped = {path: why for path, why in reasons.items() if path not in touched}
         return StageTrace(self.name, touched=touched, skipped=skipped, details=details)
+
+
+def _removed(before: nn.Module, after: nn.Module, example: Inputs) -> float:
+    """Share of the parameters that went, or of the multiply-accumulates where that is more: early
+    convolutions have few of the former."""
+    parameters = 1 - count_parameters(after) / count_parameters(before)
+    if parameters >= LEAST:
+        return parameters
+    old, new = (macs_by_module(m, lambda m: call(m, example))[""] for m in (before, after))
+    return max(parameters, 1 - new / old if old else 0.0)
 
 
 def _shapes(module: nn.Module) -> list[torch.Size]:

@@ -38,7 +38,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from petra.methods.quantize.account import LayerCall
+from petra.methods.quantize.account import EXCLUDED, KEPT, PRODUCTS, WITH_PARAMETERS, LayerCall
 from petra.methods.quantize.observers import OBSERVERS
 from petra.methods.quantize.units import (
     end_of_unit,
@@ -49,6 +49,7 @@ from petra.methods.quantize.units import (
     is_pass_through,
     moves_integers,
 )
+from petra.model.constants import from_parameters
 from petra.model.graph import (
     aten,
     is_float32,
@@ -122,6 +123,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         self.quantized: list[str] = []
         self.skipped: dict[str, str] = {}
         self.calls: list[LayerCall] = []
+        self.others: Counter[str] = Counter()
         self._written: set[Node] = set()
         if training:
             # Weight ranges are those of the present weights: an average of 1.0 remembers nothing.
@@ -164,8 +166,8 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
 
     def _select_layers(self, model: GraphModule) -> set[Node]:
         """The weighted layers to quantize; fills the record of quantized and skipped layers."""
-        self.quantized, self.skipped, self.calls = [], {}, []
-        chosen = set()
+        self.quantized, self.skipped, self.calls, self.others = [], {}, [], Counter()
+        chosen, computed = set(), from_parameters(model)
         coded = {module_path(node) for node in model.graph.nodes if _reads_codes(node)}
         for node in model.graph.nodes:
             kind = str(node.target) if node.op == "call_function" else ""
@@ -173,6 +175,10 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             if _reads_codes(node):
                 self.calls.append(_layer_call(node, path, "", in_8_bits=False))
             if not (kind.startswith(_OTHER_WEIGHTED) or is_weighted(node)) or path in coded:
+                if macs := 0 if path in coded else multiply_accumulates(node):
+                    added = kind.startswith("aten.baddbmm")  # a third operand, the first, is added
+                    alone = computed.isdisjoint(tensor_inputs(node)[added:])
+                    self.others[PRODUCTS if alone else WITH_PARAMETERS] += macs
                 continue
             reason = self._reason_to_skip(node)
             call = _layer_call(node, path, reason, in_8_bits=not reason)
@@ -190,9 +196,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
     def _reason_to_skip(self, node: Node) -> str:
         path = module_path(node)
         if path in self.keep:
-            return f"kept in float, number {self.keep.index(path) + 1} in sensitivity"
+            return f"{KEPT}{self.keep.index(path) + 1} in sensitivity"
         if is_under(path, self.exclude):
-            return "excluded"
+            return EXCLUDED
         if not is_weighted(node):
             return f"{node.target} has no static integer kernel"
         weight = node.args[1]

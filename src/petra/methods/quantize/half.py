@@ -12,16 +12,21 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.account import LayerCall, account, output_change, predictions
+from petra.methods.quantize.account import (
+    LayerCall,
+    account,
+    multiplications,
+    output_change,
+    predictions,
+)
 from petra.methods.quantize.selection import kind_of, matrices
 from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
-from petra.model.flops import own_macs
 from petra.model.half import DTYPES, halve
 from petra.model.rowwise import FORMATS, RowwiseLinear
 from petra.model.surgery import is_under, replace_module, shared_weights, weight_bytes
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, call
+from petra.tasks.inputs import Inputs
 
 MULTIPLE = 16
 """Both sizes of a linear layer that 8-bit kernels take are multiples of this (cuBLASLt's float8 and int8 products)."""
@@ -68,9 +73,10 @@ class HalfPrecision(Stage):
         layers: dict[str, nn.Linear] = {}
         skipped: dict[str, str] = {}
         calls: list[LayerCall] = []
+        others: dict[str, int] = {}
         if self.linear in FORMATS:
             layers, skipped = _linear_layers(model, excluded_layers(model, self.exclude))
-            calls, macs = _calls(model, example, layers, skipped, self.dtype)
+            calls, others, macs = _calls(model, example, layers, skipped, self.dtype)
         weights = {path: layer.weight.detach().clone() for path, layer in layers.items()}
         halve(model, DTYPES[self.dtype])
         for path, weight in weights.items():
@@ -95,7 +101,8 @@ class HalfPrecision(Stage):
         if calls:
             codes = sum(weight.numel() for weight in weights.values())
             elements = sum(p.numel() for p in model.parameters())
-            details |= account(calls, macs=macs, elements=elements, code_bytes=codes, all_bytes=stored).as_details()
+            shares = account(calls, others, macs=macs, elements=elements, code_bytes=codes, all_bytes=stored)
+            details |= shares.as_details()
         return model, StageTrace(self.name, tuple(sorted(changed - skipped.keys())), skipped, details=details)
 
 
@@ -125,10 +132,11 @@ def _linear_layers(model: nn.Module, excluded: frozenset[str]) -> tuple[dict[str
 
 def _calls(
     model: nn.Module, example: Inputs, rows: Mapping[str, nn.Linear], skipped: Mapping[str, str], dtype: str
-) -> tuple[list[LayerCall], int]:
-    """Every layer with weights, those of `rows` as 8 bits; multiply-accumulates of the whole model."""
+) -> tuple[list[LayerCall], dict[str, int], int]:
+    """Every layer with weights, those of `rows` as 8 bits; multiply-accumulates of what is in no
+    layer, and of the whole model."""
     layers = {path: module for path, module in model.named_modules() if matrices(module)}
-    macs, all_macs = own_macs(model, lambda m: call(m, example), layers)
+    macs, others, all_macs = multiplications(model, example, layers)
     calls = []
     for path, module in layers.items():
         sizes = {id(p): p.numel() for p in matrices(module).values()}
@@ -137,4 +145,4 @@ def _calls(
         else:
             reason = skipped.get(path, f"{kind_of(module)} layers are in {dtype}")
             calls.append(LayerCall(path, macs[path], {}, reason))
-    return calls, all_macs
+    return calls, others, all_macs

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import ExportError, StageRefused
-from petra.methods.quantize.account import Shares, account
+from petra.methods.quantize.account import Shares, account, check_macs
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
 from petra.methods.quantize.corrections import correct_biases
@@ -26,8 +26,12 @@ from petra.methods.quantize.equalize import equalize_layers
 from petra.methods.quantize.sensitivity import sensitivities
 from petra.methods.quantize.smooth import smooth_layers
 from petra.model import folding, rewrites
+from petra.model.cells import cells_as_linear
+from petra.model.constants import fold_constants
 from petra.model.graph import constant, is_weighted, multiply_accumulates, replace_constant
+from petra.model.products import products_as_linear
 from petra.model.surgery import evaluating, is_under
+from petra.model.transposed import transposed_as_convolutions
 from petra.runtimes.tracing import capture, traced_example
 from petra.tasks.inputs import Inputs
 
@@ -95,6 +99,7 @@ def quantize_static(
     quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, keep=keep, weight_max=weight_max)
     total_macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
     prepared = _prepared(traced, quantizer)
+    check_macs(quantizer.calls, quantizer.others, total_macs)
     samples = observe(prepared, calibration)
     if correct_bias:
         items = first_items(calibration, MEASURED_ITEMS)
@@ -166,7 +171,12 @@ def converted(
     round_biases(result)
     floats, codes = _parameter_elements(result)
     shares = account(
-        quantizer.calls, macs=total_macs, elements=elements, code_bytes=codes, all_bytes=codes + 4 * floats
+        quantizer.calls,
+        quantizer.others,
+        macs=total_macs,
+        elements=elements,
+        code_bytes=codes,
+        all_bytes=codes + 4 * floats,
     )
     return QuantizationResult(
         model=result,
@@ -179,15 +189,19 @@ def converted(
 
 
 def simplify(traced: GraphModule) -> None:
-    """All exact rewrites of `petra.model.rewrites` and `petra.model.folding`, in order; in place."""
+    """All exact rewrites of `petra.model` that leave layers with constant weights, in order; in place."""
     rewrites.functionalise(traced.graph)
     rewrites.drop_identities(traced.graph)
     rewrites.global_average_as_mean(traced.graph)
-    folding.fold_computed_weights(traced)
-    folding.matrix_products_as_linear(traced)
+    fold_constants(traced)
+    cells_as_linear(traced)
+    products_as_linear(traced)
     rewrites.split_batch_norm_over_concat(traced)
     folding.fold_batch_norm(traced)
+    transposed_as_convolutions(traced)
+    folding.fold_batch_norm_forward(traced)
     rewrites.batch_norm_as_depthwise_conv(traced)
+    folding.batch_norm_as_arithmetic(traced)
     rewrites.clip_before_moving(traced)
 
 

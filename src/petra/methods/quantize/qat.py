@@ -16,6 +16,7 @@ from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.distill.distill import mixed_loss
+from petra.methods.quantize.account import check_macs
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import Calibration, observe
 from petra.methods.quantize.ptq import (
@@ -184,6 +185,7 @@ class QuantizationAwareTrain(Stage):
         macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
         student = SimulatedQuantization(prepare_qat_pt2e(traced, quantizer))
         check_something_is_quantized(quantizer)
+        check_macs(quantizer.calls, quantizer.others, macs)
         keep_zeros(model, student.graph)
         for name, value in student.graph.named_parameters():
             value.requires_grad_(value.requires_grad and name not in frozen)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from petra.core.errors import StageRefused
+from petra.methods.quantize.account import EXCLUDED, TO_STAY
 from petra.model.surgery import has_derived_weight, is_under
 
 KINDS = ("linear", "convolution", "embedding", "recurrent", "attention", "other")
@@ -91,9 +92,9 @@ def choose(
         kind = kind_of(module)
         wanted = formats[kind]
         if is_under(path, exclude):
-            choice.skipped[path] = "excluded"
+            choice.skipped[path] = EXCLUDED
         elif wanted == "float":
-            choice.skipped[path] = f"the weights of {kind} layers are to stay in float"
+            choice.skipped[path] = f"{TO_STAY}{kind} layers are to stay in float"
         elif reason := _objection(path, module, wanted):
             choice.skipped[path] = reason
         else:

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.account import LayerCall, account, output_change, predictions
+from petra.methods.quantize.account import (
+    LayerCall,
+    account,
+    check_weights,
+    multiplications,
+    output_change,
+    predictions,
+)
 from petra.methods.quantize.annotate import WEIGHT_MAX
 from petra.methods.quantize.rounding import pack, per_channel, per_group
 from petra.methods.quantize.selection import (
@@ -27,13 +34,13 @@ from petra.methods.quantize.selection import (
     is_transposed_linear,
     kind_of,
     largest_block,
+    matrices,
     output_axis,
 )
-from petra.model.flops import own_macs
 from petra.model.quantized import Codes, DynamicQuantizedLinear, Int4Linear, QuantizedEmbedding
 from petra.model.surgery import aliases_of, replace_module, weight_bytes
 from petra.model.weight_only import WeightOnly, WeightOnlyRecurrent
-from petra.tasks.inputs import Inputs, call
+from petra.tasks.inputs import Inputs
 
 Made = dict[tuple[object, ...], Codes]
 """Codes that weights have already, by weight and form."""
@@ -65,7 +72,7 @@ def store_weights(
     result = StoredLayers(model, skipped=choice.skipped)
     before, reference = weight_bytes(model), predictions(model, example)
     aliases = aliases_of(model)
-    macs, all_macs = own_macs(model, lambda m: call(m, example), choice.layers)
+    macs, others, all_macs = multiplications(model, example, choice.layers)
     total = {id(p): p.numel() for p in model.parameters()}
     sizes = {path: {id(p): p.numel() for p in choice.stored(path).values()} for path in choice.formats}
     made: Made = {}
@@ -82,9 +89,11 @@ def store_weights(
         else LayerCall(path, macs[path], {}, result.skipped[path])
         for path in choice.layers
     ]
+    of = {path: sum(p.numel() for p in matrices(layer).values()) for path, layer in choice.layers.items()}
+    check_weights(calls, sum(total.values()), of)
     after, stored = predictions(result.model, example), weight_bytes(result.model)
     codes = sum(p.numel() * p.element_size() for p in result.model.parameters() if id(p) not in total)
-    shares = account(calls, macs=all_macs, elements=sum(total.values()), code_bytes=codes, all_bytes=stored)
+    shares = account(calls, others, macs=all_macs, elements=sum(total.values()), code_bytes=codes, all_bytes=stored)
     result.details = {
         "formats": dict(Counter(result.formats.values())),
         **shares.as_details(),

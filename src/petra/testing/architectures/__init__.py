@@ -19,7 +19,21 @@ _BUILDERS = {
     ),
     "series": ("cnn_1d", "inception_time", "tcn", "gru", "lstm", "conv_gru"),
     "masked": ("padding_mask", "causal_encoder", "encoder_decoder", "captioning", "cached_bias"),
+    "gated": (
+        *("neighbour_gate", "wide_gate", "single_gate", "cbam", "global_context", "shuffle"),
+        *("gated_conv", "mixture"),
+    ),
+    "normed": (
+        *("preact_resnet", "batch_statistics", "single_group", "standardised", "normed_tcn", "spectral"),
+        "autoencoder",
+    ),
+    "loops": ("lstm_cells", "gru_cells", "hand_written_cell", "time_major", "state_space"),
+    "queries": (
+        *("class_token", "learned_queries", "relative_bias", "decoder", "mixer", "fourier", "einsums"),
+        "data_parallel",
+    ),
     "tokens": ("mlp", "fused_qkv", "torch_transformer", "multi_output", "shared_weights"),
+    "forecasting": ("mamba", "patchtsmixer", "time_series_transformer"),
     "hugging_face": (
         *("resnet", "regnet", "convnext", "mobilenet_v2", "efficientnet", "poolformer"),
         *("vit", "beit", "swin", "mobilevit", "segformer", "cvt"),

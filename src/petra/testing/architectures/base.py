@@ -62,7 +62,7 @@ def _settled(make: Callable[[], nn.Module], draw: Draw, gain: float) -> tuple[nn
             if isinstance(module, _NORMS) and module.weight is not None:
                 module.weight.uniform_(0.4, 1.2)
                 module.bias.normal_(0.5 if isinstance(module, BatchNorm) else 0.0, 0.1)
-            if isinstance(module, BatchNorm):
+            if isinstance(module, BatchNorm) and module.track_running_stats:
                 hooks.append(module.register_forward_pre_hook(_measure))
         call(model, map_inputs(inputs, lambda t: t[:TRAIN]))
         for hook in hooks:
