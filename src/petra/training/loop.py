@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from petra.core.errors import DivergedError
 from petra.core.rng import derive_seed
 from petra.tasks.base import Augment, Task
-from petra.tasks.data import Split, length
+from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
 from petra.training.precision import Precision, choose_precision
 
@@ -108,10 +107,7 @@ def _set_mode(model: nn.Module, *, training: bool) -> None:
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Batches of one training pass; read through once only where the source does not know its length."""
-    if isinstance(split.source, Dataset):
-        return max(1, len(split) // batch_size)
-    known = length(split.source)
-    return sum(1 for _ in split.batches(batch_size)) if known is None else known
+    return split.steps(batch_size)
 
 
 def zero_masks(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
