@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from petra.config import StudyConfig
 from petra.core.errors import ConfigError
 from petra.core.pipeline import Pipeline
 from petra.methods.table import STAGES
+from petra.model.copying import copy_model
 from petra.runtimes.table import RUNTIMES
 from petra.search.options import read_options
 from petra.search.table import SEARCHERS
@@ -73,7 +73,7 @@ def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str
     if config.space.stages is not None:
         return {}
     asked, useless = _asked(config), _useless(config)
-    model = copy.deepcopy(model).cpu().eval()
+    model = copy_model(model).cpu().eval()
     reasons = {
         name: useless.get(name) or STAGES.get(name).objection(model, task)
         for name in STAGES.names()

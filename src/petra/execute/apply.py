@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from petra.execute.cache import PrefixCache
 from petra.execute.memory import peak_mb, reset_peak
 from petra.methods.base import Context
 from petra.methods.table import STAGES
+from petra.model.copying import copy_model
 from petra.model.fingerprint import fingerprint
 from petra.model.surgery import count_parameters
 
@@ -47,7 +47,7 @@ def apply_pipeline(
         done, current, stored = found
         traces = tuple(replace(t, cached=True) for t in stored)
     else:
-        current = copy.deepcopy(model)
+        current = copy_model(model)
     mark = fingerprint(current)
     for index in range(done, len(pipeline)):
         prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]

@@ -6,13 +6,14 @@ signature stay those of the model.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
+
+from petra.model.copying import copy_model
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """bfloat16 has float32's range and 8 bits of precision, float16 11 bits and nothing beyond 65,504."""
@@ -48,7 +49,7 @@ def half_dtype(model: nn.Module) -> torch.dtype | None:
 
 def widened(model: nn.Module) -> nn.Module:
     """A copy of a halved model that computes in float32, with the weights that 16 bits have left it."""
-    wide = copy.deepcopy(model).float()
+    wide = copy_model(model).float()
     for hooks in (wide._forward_pre_hooks, wide._forward_hooks):
         for key in [key for key, hook in hooks.items() if isinstance(hook, _Narrow) or hook is _widen]:
             del hooks[key]

@@ -8,7 +8,6 @@ attributes set, so the classes need no agreed signature. What cannot be said thi
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from petra.core.errors import ArtifactError
 from petra.model.classes import blank, class_name, find_class, known_classes
+from petra.model.copying import copy_model
 from petra.model.places import SLOTS, distinct_tensors, laid_out, places, tensor_facts
 from petra.model.values import Comparison, NotDescribable, decode, encode
 
@@ -59,7 +59,7 @@ def rebuild(original: nn.Module, description: Mapping[str, Any], state: Mapping[
 
     Raises ArtifactError when the tensors are not those of the description, NotDescribable when a class is unknown.
     """
-    model = copy.deepcopy(original)
+    model = copy_model(original)
     known = known_classes(original)
     for change in description["modules"]:
         path = change["path"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -16,6 +15,7 @@ from petra.methods.base import Context, parameter
 from petra.methods.distill.attention import attention_shown, without_dropout
 from petra.methods.distill.features import Pair, Tap, matched, relative_distance, tapped, whole
 from petra.methods.training import LOSS, LR, HardLoss, TrainingStage
+from petra.model.copying import copy_model
 from petra.space.domains import Choice, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
@@ -74,7 +74,7 @@ class Distill(TrainingStage):
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         # A copy, since the loop's precision lays weights out anew and the next stage gets the teacher as it was.
-        teacher = copy.deepcopy(context.teacher).to(context.device).eval()
+        teacher = copy_model(context.teacher).to(context.device).eval()
         model.to(context.device)
         explicit = self.features > 0 and self.features_kind == "attention"
         with attention_shown(model, teacher) if explicit else nullcontext():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from petra.methods.prune.cut import SILENT, cut
 from petra.methods.prune.graph import BREAKAGE, ChannelGraph, first_line, is_weighted, outputs_of
+from petra.model.copying import copy_model
 from petra.model.surgery import evaluating, has_derived_weight, output_layers, shared_weights
 from petra.tasks.inputs import Inputs, call
 
@@ -46,7 +46,7 @@ def find_groups(
 
     Leaves `model` untouched. Cost: a copy of the model, a trace, and three forward passes per group.
     """
-    copied = copy.deepcopy(model)
+    copied = copy_model(model)
     _shake(copied, generator)
     _amplify(copied, example)
     scout = ChannelGraph(copied, example)

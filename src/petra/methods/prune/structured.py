@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,6 +21,7 @@ from petra.methods.prune.scores import IMPORTANCES, Ranking, score
 from petra.methods.prune.statistics import gather
 from petra.methods.prune.unstructured import restore_two_of_four
 from petra.methods.training import LR, OPTIMIZER, run_fit
+from petra.model.copying import copy_model
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -96,7 +96,7 @@ class StructuredPrune(Stage):
         if not groups:
             raise StageRefused("no layer has channels that can be removed", hint=_summary(kept))
 
-        pruned = copy.deepcopy(model)
+        pruned = copy_model(model)
         cuts = self.steps if self.schedule == "iterative" else 1
         original = {g.root: [len(s) for s in g.segments] for g in groups}
         failed: dict[str, str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +40,7 @@ from petra.methods.quantize.static import (
 )
 from petra.methods.quantize.stored import replace_embeddings
 from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
+from petra.model.copying import copy_model
 from petra.model.graph import multiply_accumulates
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -194,7 +194,7 @@ class QuantizationAwareTrain(Stage):
         )
 
     def _loss(self, context: Context) -> LossFunction:
-        task, teacher = context.task, copy.deepcopy(context.teacher).to(context.device).eval()
+        task, teacher = context.task, copy_model(context.teacher).to(context.device).eval()
 
         def loss(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
             with torch.no_grad():
