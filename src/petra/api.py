@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from petra.checks import check_device
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
+from petra.intake import as_model, as_task, check_device
 from petra.measure.host import describe_host
 from petra.problem import build_space, check_searcher, initial_pipelines
 from petra.progress import Listener
@@ -121,8 +121,13 @@ _MAY_CHANGE = frozenset({"budget", "limits", "workdir"})
 
 
 def create_or_continue(config: StudyConfig, model: nn.Module, task: Task) -> Study:
-    """The study in `config.workdir`, created if there is none; refused if there is a different one."""
+    """The study in `config.workdir`, created if there is none; refused if there is a different one.
+
+    Model and data are examined before anything is written.
+    """
+    as_model(model), as_task(task)
     directory = Path(config.workdir)
+    study = Study(directory, config, model=model, task=task)
     check_searcher(config)
     check_device(config.device)
     initial_pipelines(config, build_space(config, task))  # refuse a bad space before anything is written
@@ -138,5 +143,6 @@ def create_or_continue(config: StudyConfig, model: nn.Module, task: Task) -> Stu
                 )
             store.set_config(wanted)
     else:
+        study.examined  # noqa: B018 - refuses what is not sound
         Store.create(directory, wanted, describe_host()).close()
-    return Study(directory, config, model=model, task=task)
+    return study

@@ -1,0 +1,108 @@
+"""The items of the splits: alike, finite, with targets that fit. Training data is read as far as is cheap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from petra.core.errors import DataError
+from petra.intake.behaviour import MANY, Probe, not_finite_input, run
+from petra.tasks.base import Task
+from petra.tasks.check import check_structure, check_targets, items_not_finite
+from petra.tasks.data import Batch, Split
+from petra.tasks.inputs import Inputs, batch_size, map_inputs
+from petra.tasks.sources import sized
+
+READ = 256
+TRAIN_ITEMS = 2048  # of a training split that is not in memory; the rest is looked at when training stumbles
+PATIENCE_S = 15.0  # for reading through a source that does not say how long it is
+SUSPECTS = 16  # items with NaN or infinity in the inputs that the model is asked about, of each batch
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What reading a split showed."""
+
+    items: int
+    smallest: int  # items of its smallest batch, the last left out unless it is the only one
+
+
+def first_batch(split: Split) -> Inputs:
+    inputs, _ = next(split.batches(2))
+    return map_inputs(inputs, lambda t: t[:2])
+
+
+def probe(split: Split) -> Probe:
+    """Items to try the model on, from the beginning of the split."""
+    parts: list[Inputs] = []
+    items = 0
+    for inputs, _ in split.batches(READ):
+        if parts:
+            check_structure(inputs, parts[0], where=f"{split.name} split, items from {items}")
+        parts.append(inputs)
+        items += batch_size(inputs)
+        if items >= MANY:
+            break
+    joined = _joined(parts)
+    repeated = torch.arange(MANY) % min(items, MANY)
+    return Probe(split.name, map_inputs(joined, lambda t: t[repeated]), min(items, MANY))
+
+
+def _joined(parts: list[Inputs]) -> Inputs:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(parts)  # type: ignore[arg-type]
+    if isinstance(first, dict):
+        return {key: torch.cat([part[key] for part in parts]) for key in first}  # type: ignore[call-overload, index]
+    return tuple(torch.cat([part[i] for part in parts]) for i in range(len(first)))  # type: ignore[index]
+
+
+def examine_split(split: Split, task: Task, model: nn.Module, first: Inputs, width: Tensor, *, whole: bool) -> Seen:
+    """Read a split, all of it if `whole` or in memory, and hold every item against the first batch and prediction.
+
+    `width` (1, ...) is a prediction. Raises DataError naming split and item. Costs a pass over the data, and a forward
+    pass for each item whose inputs are not finite.
+    """
+    items, sizes = 0, []
+    for inputs, target in _patiently(split, None if whole or split.targets() is not None else TRAIN_ITEMS):
+        n = batch_size(inputs)
+        here = f"{split.name} split, items {items} to {items + n - 1}" if n > 1 else f"{split.name} split, item {items}"
+        check_structure(inputs, first, where=here)
+
+        def place(i: int, start: int = items) -> str:
+            return f"{split.name} split, item {start + i}"
+
+        check_targets(task, target, width, place, where=here)
+        for i in items_not_finite(inputs)[:SUSPECTS]:
+            one = map_inputs(inputs, lambda t, i=i: t[i : i + 1].clone())  # type: ignore[misc]
+            if not run(model, one, where=place(i)).isfinite().all():
+                raise not_finite_input(one, place(i))
+        items += n
+        sizes.append(n)
+    return Seen(items, min(sizes[:-1] or sizes))
+
+
+def _patiently(split: Split, most: int | None) -> Iterator[Batch]:
+    """Batches of a split up to `most` items; one of unknown length is read to its end, which must come in time."""
+    unsized = split.limit is None and sized(split.source) is None
+    items, spent = 0, 0.0
+    batches = split.batches(READ)
+    while True:
+        began = time.monotonic()
+        batch = next(batches, None)
+        spent += time.monotonic() - began
+        if batch is None:
+            return
+        yield batch
+        items += batch_size(batch[0])
+        if unsized and spent > PATIENCE_S:
+            raise DataError(
+                f"{split.name} split: no end after {items} items in {spent:.0f} s, and it has no length",
+                hint="say how much of it is one pass: petra.classification(..., limit=10_000), or give it a __len__",
+            )
+        if most is not None and items >= most and not unsized:
+            return
