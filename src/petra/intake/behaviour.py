@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import DataError, PetraError
-from petra.intake.watch import Draws, layer_name, watching
+from petra.intake.watch import Draws, Function, layer_name, watching
 from petra.runtimes.verify import has_fixed_infinities
 from petra.tasks.inputs import Inputs, call, map_inputs, named, prediction
 
@@ -87,7 +87,7 @@ _RANDOM_HINT = "draw only while training: functional.dropout(x, p, training=self
 
 
 def _what_draws(model: nn.Module, inputs: Inputs) -> str:
-    with watching(model) as watch, Draws(watch) as draws:
+    with watching(model) as watch, Function() as function, Draws(watch, function) as draws:
         call(model, map_inputs(inputs, torch.clone))
     on = [
         layer_name(model, path)

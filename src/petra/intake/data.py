@@ -19,7 +19,7 @@ from petra.tasks.sources import sized
 
 READ = 256
 TRAIN_ITEMS = 2048  # of a training split that is not in memory; the rest is looked at when training stumbles
-PATIENCE_S = 15.0  # for reading through a source that does not say how long it is
+PATIENCE_S = 10.0  # for reading through a source that does not say how long it is
 SUSPECTS = 16  # items with NaN or infinity in the inputs that the model is asked about, of each batch
 
 
@@ -89,19 +89,13 @@ def examine_split(split: Split, task: Task, model: nn.Module, first: Inputs, wid
 def _patiently(split: Split, most: int | None) -> Iterator[Batch]:
     """Batches of a split up to `most` items; one of unknown length is read to its end, which must come in time."""
     unsized = split.limit is None and sized(split.source) is None
-    items, spent = 0, 0.0
-    batches = split.batches(READ)
-    while True:
-        began = time.monotonic()
-        batch = next(batches, None)
-        spent += time.monotonic() - began
-        if batch is None:
-            return
+    items, began = 0, time.monotonic()
+    for batch in split.batches(READ):
         yield batch
         items += batch_size(batch[0])
-        if unsized and spent > PATIENCE_S:
+        if unsized and time.monotonic() - began > PATIENCE_S:
             raise DataError(
-                f"{split.name} split: no end after {items} items in {spent:.0f} s, and it has no length",
+                f"{split.name} split: no end after {items} items in {PATIENCE_S:.0f} s, and it has no length",
                 hint="say how much of it is one pass: petra.classification(..., limit=10_000), or give it a __len__",
             )
         if most is not None and items >= most and not unsized:

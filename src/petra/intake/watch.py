@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -58,17 +59,27 @@ def watching(model: nn.Module, seen: Seen = lambda path, taken, given: None) -> 
             hook.remove()
 
 
+class Function(TorchFunctionMode):
+    """Knows the function of torch's that the model has called, `name`."""
+
+    name = ""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.name = getattr(func, "__name__", "")
+        return func(*args, **(kwargs or {}))
+
+
 class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operator that draws random numbers, with the module at work."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, function: Function) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.watch = watch
+        self.watch, self.function = watch, function
         self.found: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
-            name = func.__name__.split(".")[0].removeprefix("native_").rstrip("_")
+            name = self.function.name or func.__name__.split(".")[0].rstrip("_")
             self.found.append(f"{name} in {self.watch.layer}")
         return func(*args, **(kwargs or {}))
 

@@ -24,14 +24,14 @@ def check_targets(task: Task, target: Tensor, width: Tensor, place: Callable[[in
 
     try:
         fits(target, where)
-    except DataError:
+    except DataError as whole:
         for i in range(len(target)):
             try:
                 fits(target[i : i + 1], place(i))
-            except DataError:
-                if i:
-                    raise
-                break
+            except DataError as error:
+                if i == 0:
+                    break
+                raise DataError(error.message, hint=whole.hint) from None
         raise
 
 

@@ -137,7 +137,7 @@ class Split:
             yield inputs, self._target(raw, batch_size(inputs), where)
 
     def _items(self, index: list[int], where: str) -> tuple[Inputs, Any]:
-        pairs = [as_pair(self._item(i), where=f"{where}, item {i}") for i in index]
+        pairs = [as_pair(self._item(i), where=f"{where}, item {i}", what="it") for i in index]
         read = [as_inputs(inputs, where=f"{where}, item {i}") for i, (inputs, _) in zip(index, pairs, strict=True)]
         raw = [target for _, target in pairs]
         if not is_text(raw):

@@ -30,7 +30,7 @@ def as_inputs(value: object, *, where: str) -> Inputs:
 
     Arrays and lists of numbers become tensors (`as_tensor`). Raises DataError for what holds none.
     """
-    if isinstance(value, Tensor) or (is_array(value) and not _several(value)):
+    if isinstance(value, Tensor) or (is_array(value) and not _several(value) and not is_text(value)):
         return as_tensor(value, what=f"{where}: inputs")
     if isinstance(value, Mapping) and value:
         return {str(k): as_tensor(v, what=f"{where}: inputs {str(k)!r}") for k, v in value.items()}

@@ -15,7 +15,7 @@ from petra.tasks.tensors import is_text
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 
-def as_pair(item: object, *, where: str) -> tuple[Any, Any]:
+def as_pair(item: object, *, where: str, what: str = "a batch") -> tuple[Any, Any]:
     """Inputs and target, both still as they came, of a pair or of a mapping with one of TARGET_KEYS.
 
     A mapping's other entries are the inputs: passed by name, or by position where there is only one.
@@ -29,8 +29,9 @@ def as_pair(item: object, *, where: str) -> tuple[Any, Any]:
             f"{where}: {len(item)} values, and which is the target is not said",
             hint="yield (inputs, target): ((a, b), target) for two inputs, without what is neither, such as ids",
         )
-    hint = "leave such items out before" if item is None else "yield (inputs, target) pairs"
-    raise DataError(f"{where}: a batch is {type(item).__name__}, not a pair", hint=hint)
+    hint = "leave such items out beforehand" if item is None else "yield (inputs, target) pairs"
+    kind = "None" if item is None else type(item).__name__
+    raise DataError(f"{where}: {what} is {kind}, not a pair", hint=hint)
 
 
 def _from_mapping(item: Mapping[Any, Any], where: str) -> tuple[Any, Any]:

@@ -58,6 +58,8 @@ def as_tensor(value: object, *, what: str) -> Tensor:
 def _as_array(value: object, *, what: str) -> np.ndarray:
     if is_text(value):
         raise DataError(f"{what} are text", hint="models compute with numbers: encode the text first")
+    if np.ma.is_masked(value):
+        raise DataError(f"{what} have masked entries", hint="fill them first: array.filled(0)")
     if isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
         shapes = sorted({tuple(as_tensor(v, what=what).shape) for v in value})
         if len(shapes) > 1:
@@ -74,8 +76,6 @@ def _as_array(value: object, *, what: str) -> np.ndarray:
 
 def _from_array(array: np.ndarray, *, what: str) -> Tensor:
     kind, size = array.dtype.kind, array.dtype.itemsize
-    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
-        raise DataError(f"{what} have masked entries", hint="fill them first: array.filled(0)")
     if kind == "O":
         return _from_objects(array, what=what)
     if kind not in "fiubc":
