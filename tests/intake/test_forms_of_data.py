@@ -204,8 +204,8 @@ def test_text_is_read_by_the_names_of_the_outputs() -> None:
     for form in ((X, WORDS), (X, list(WORDS)), (X, pd.Series(WORDS)), Items(lambda i: (X[i], str(WORDS[i])))):
         _, task = make(form, classes=["cat", "dog", "eel"])
         assert torch.equal(torch.cat([y for _, y in task.val.batches(7)]), Y)
+    known = (X[Y < 2], WORDS[Y.numpy() < 2])
     with pytest.raises(DataError, match=r"val split, entry \d+: the label 'eel' is not among the classes"):
-        known = (X[Y < 2], WORDS[Y.numpy() < 2])
         petra.classification(known, (X, WORDS), known, classes=["cat", "dog"])
 
 

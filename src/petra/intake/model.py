@@ -67,8 +67,8 @@ def _refuse_cycles(model: nn.Module) -> None:
         elif id(module) not in done:
             begun.add(id(module))
             walk.append((module, path, True))
-            inner = [(m, f"{path}.{name}" if path else name, False) for name, m in module._modules.items() if m]
-            walk.extend(reversed(inner))
+            inner = [(m, f"{path}.{name}" if path else name) for name, m in module._modules.items()]
+            walk.extend((m, inside, False) for m, inside in reversed(inner) if m is not None)
 
 
 def _refuse_unmade(model: nn.Module) -> None:
