@@ -61,6 +61,16 @@ class Sequence:
         return {"x": X[i].tolist(), "label": int(Y[i])}
 
 
+class Once:
+    """Yields its batches in the first pass only."""
+
+    def __init__(self) -> None:
+        self.batches = iter([(X, Y)])
+
+    def __iter__(self) -> Iterator[object]:
+        yield from self.batches
+
+
 class Row(NamedTuple):
     x: Tensor
     y: int
@@ -152,7 +162,13 @@ REFUSED: dict[str, tuple[object, str, str]] = {
     "ignored labels": ((X, torch.where(Y == 2, -100, Y)), "(from|is) -100", "keep = labels >= 0"),
     "half classes": ((X, Y + 0.5), "is no class index", "petra.regression"),
     "NaN labels": ((X, torch.where(Y == 2, float("nan"), Y.float())), "is no class index", ""),
-    "several classes": ((X, torch.ones(N, 3)), "not one-hot", "argmax"),
+    "several classes": ((X, torch.ones(N, 3)), "nor one-hot", "argmax"),
+    "a class per position": ((X, torch.zeros(N, 3, 4)), "nor one-hot", "subclass of petra.Task"),
+    "labels beyond all classes": ((X, Y * 1e20), "is no class index", "petra.regression"),
+    "integers beyond all types": ((X, [10**30] * N), "beyond 64 bits", "float"),
+    "more items than can be": (Items(lambda i: (X[i % N], 0), n=10**15), "too many for a pass", "limit="),
+    "a length that fails": (Items(lambda i: (X[i], 0), n=-1), "has no length", "__len__"),
+    "a loader that is used up": (Once(), "is empty", "in every pass anew"),
     "triples": (Items(lambda i: (X[i], Y[i], i)), "item 0: 3 values", r"\(\(a, b\), target\)"),
     "two inputs in a row": (TensorDataset(X, X, Y), "3 values", r"\(\(a, b\), target\)"),
     "no label among the keys": (Items(lambda i: {"x": X[i], "class": Y[i]}), "keys x, class", "labels"),

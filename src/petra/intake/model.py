@@ -25,6 +25,10 @@ def working_copy(model: object) -> tuple[nn.Module, tuple[str, ...]]:
         copied = copy_model(module).cpu().eval()
     except NotCopyable as error:
         raise DataError(error.message, hint=error.hint) from error
+    except NotImplementedError as error:  # so do graphs that torch.export has made
+        raise DataError(
+            f"the model has no evaluation mode: {error}", hint="give the nn.Module that it was exported from"
+        ) from error
     for parent in list(copied.modules()):
         for name, child in parent._modules.items():
             if child is not None:

@@ -20,6 +20,7 @@ from petra.tasks.targets import numbers
 from petra.tasks.tensors import as_tensor, is_text
 
 Batch = tuple[Inputs, Tensor]
+MOST_ITEMS = 10**9
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,13 @@ class Split:
         if isinstance(source, Split):
             return source if limit is None else replace(source, limit=limit)
         made = as_source(source, where=f"{name} split")
-        if sized(made) == 0:
+        length = sized(made, where=f"{name} split")
+        if length == 0:
             raise DataError(f"{name} split is empty", hint="give at least one item")
+        if limit is None and length is not None and length > MOST_ITEMS:
+            raise DataError(
+                f"{name} split: {length} items are too many for one pass", hint="say how many: limit=10_000"
+            )
         return Split(made, name, limit)
 
     def read_by(self, reader: Reader) -> Split:
@@ -172,7 +178,7 @@ class Split:
             if items == self.limit:
                 return
         if items == 0:
-            raise DataError(f"{where} is empty", hint="give at least one batch")
+            raise DataError(f"{where} is empty", hint="it must yield batches, in every pass anew")
 
     def _pass(self, seed: int | None) -> Iterator[Any]:
         """What the loader yields, as many batches as it says it has."""

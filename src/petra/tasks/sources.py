@@ -103,7 +103,7 @@ def _refuse(source: Any, where: str) -> None:
 
 def _sequence(source: Any, where: str) -> Dataset[Any] | Iterable[Any]:
     """Items where the first target is that of one item, batches otherwise."""
-    if len(source) == 0:
+    if sized(source, where=where) == 0:
         raise DataError(f"{where} is empty", hint="give at least one item")
     try:
         first = source[0]
@@ -139,12 +139,17 @@ def _stacked(inputs: object, targets: object) -> object:
     return torch.stack(tensors) if len({t.shape for t in tensors}) == 1 else inputs
 
 
-def sized(source: object) -> int | None:
-    """Items of a dataset or batches of a loader; None where that is not known, as of a loader of a stream."""
+def sized(source: object, *, where: str = "the data") -> int | None:
+    """Items of a dataset or batches of a loader; None where that is not known, as of a loader of a stream.
+
+    Raises DataError where asking for it fails.
+    """
     try:
         return len(source) if isinstance(source, Sized) else None
     except (TypeError, NotImplementedError):  # a DataLoader looks sized even where its dataset is not
         return None
+    except Exception as error:
+        raise DataError(f"{where}: {type(source).__name__} has no length: {error}", hint="mend its __len__") from error
 
 
 Reader = Callable[..., Tensor]

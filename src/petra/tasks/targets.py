@@ -11,6 +11,8 @@ from torch import Tensor
 from petra.core.errors import DataError, did_you_mean
 from petra.tasks.tensors import as_tensor, is_text
 
+MOST_CLASSES = 2**31
+
 
 def numbers(raw: object, *, where: str) -> Tensor:
     """Targets of any task, as they come."""
@@ -37,11 +39,11 @@ class ClassIndices:
         labels = as_tensor(raw, what=f"{where}: targets")
         if labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
-        if labels.ndim == 2:
+        if labels.ndim > 1:
             return _from_rows(labels, where)
         if labels.is_floating_point():
             whole = labels.round()
-            odd = (whole != labels).nonzero()  # NaN differs from itself
+            odd = ((whole != labels) | (whole.abs() > MOST_CLASSES)).nonzero()  # NaN differs from itself
             if len(odd):
                 raise DataError(
                     f"{where}, entry {int(odd[0, 0])}: the target {labels[tuple(odd[0])]:g} is no class index",
@@ -68,11 +70,12 @@ class ClassIndices:
 
 def _from_rows(labels: Tensor, where: str) -> Tensor:
     """Class indices from rows (n, classes) with a single one."""
-    single = ((labels == 0) | (labels == 1)).all(1) & (labels.sum(1) == 1)
-    if not single.all():
-        row = int((~single).nonzero()[0, 0])
+    single = ((labels == 0) | (labels == 1)).flatten(1).all(1) & (labels.flatten(1).sum(1) == 1)
+    if labels.ndim > 2 or not single.all():
+        row = "" if single.all() else f", entry {int((~single).nonzero()[0, 0])}"
         raise DataError(
-            f"{where}, entry {row}: targets of shape {tuple(labels.shape)} are not one-hot rows",
-            hint="one class per item: a vector of indices, e.g. targets.argmax(1) of probabilities",
+            f"{where}{row}: targets of shape {tuple(labels.shape)} are neither class indices nor one-hot rows",
+            hint="one class per item, (n,), e.g. targets.argmax(1) of probabilities; for several per item write a"
+            " subclass of petra.Task",
         )
     return labels.to(torch.int64).argmax(1)

@@ -105,4 +105,6 @@ def _from_objects(array: np.ndarray, *, what: str) -> Tensor:
         stacked = np.array(inner, dtype=np.float32) if array.ndim > 1 else np.stack(inner)
     except ValueError as error:
         raise DataError(f"{what} make no array: {error}", hint="give all items one shape") from error
+    if stacked.dtype.kind == "O":
+        raise DataError(f"{what} hold integers beyond 64 bits", hint="give them as float")
     return _from_array(stacked, what=what)
