@@ -220,6 +220,11 @@ def test_nothing_of_the_users_changes() -> None:
     assert torch.equal(x, X)
 
 
+class Forgetful(Net):
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+
+
 def lazy() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -242,6 +247,11 @@ def deep() -> nn.Module:
 UNUSABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "lazy layer": (lazy, "no shape yet"),
     "meta device": (lambda: nn.Linear(8, 4, device="meta"), "'weight' is on the meta device"),
+    "a mode that returns nothing": (Forgetful, "does not return the model"),
+    "a type of its own inside": (
+        lambda: like(lambda s, x: s.b(torch.relu(s.a(x.half())))).half(),
+        "does not take these inputs",
+    ),
     "inside itself": (inside_itself, "layer '1.outer' .* contains itself"),
     "too deep": (deep, "nested (too deeply|deeper)"),
 }
@@ -314,9 +324,9 @@ RANDOM: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a layer that stays on": (lambda: nn.Sequential(nn.Linear(8, 4), StaysOn(0.5)), r"layer '1' \(StaysOn\)"),
     "noise": (lambda: like(noisy), "randn_like in the model itself"),
     "numpy": (
-        lambda: like(lambda s, x: plain(s, x) + float(np.random.rand())), "without torch's doing",
+        lambda: like(lambda s, x: plain(s, x) + float(np.random.rand())), "two equal passes differ",
     ),
-    "python": (lambda: like(lambda s, x: plain(s, x) * random.random()), "without torch's doing"),
+    "python": (lambda: like(lambda s, x: plain(s, x) * random.random()), "two equal passes differ"),
 }  # fmt: skip
 
 
@@ -420,6 +430,11 @@ MIXING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "norm of the batch, of images": (lambda: without_statistics(nn.BatchNorm2d, 1, 1), r"layer '2' \(BatchNorm2d\)"),
     "a layer": (lambda: nn.Sequential(nn.Linear(8, 4), Centred()), r"layer '1' \(Centred\)"),
     "forward": (lambda: like(centred), "the model itself"),
+    "functional norm of the batch": (
+        lambda: like(lambda s, x: s.b(functional.batch_norm(s.a(x), None, None, training=True))),
+        "one item alone",
+    ),
+    "softmax over items": (lambda: like(lambda s, x: plain(s, x).softmax(0)), "the model itself"),
 }
 
 

@@ -9,9 +9,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from petra.core.errors import DataError
-from petra.intake.behaviour import MANY, NOISE, SINGLY, Probe, distance, run
+from petra.intake.behaviour import MANY, SINGLY, Probe, distance, run
 from petra.intake.watch import layer_name, watching
 from petra.tasks.inputs import Inputs, call, map_inputs
+
+MIXED = 1e-2  # rms difference over the spread, more than rounding makes of batches of other sizes
+NORM_HINT = (
+    "a norm needs running statistics: track_running_stats=True, and a pass over the training data in training mode"
+)
+ALONE_HINT = "two items and more work; name the dimension where one is squeezed or averaged away: x.squeeze(-1)"
 
 
 def check_batches(model: nn.Module, probe: Probe) -> Tensor:
@@ -32,11 +38,12 @@ def check_batches(model: nn.Module, probe: Probe) -> Tensor:
     singles = torch.cat(alone)
     apart = [distance(many[i], singles[i], spread=many) for i in range(SINGLY)]
     apart += [distance(pair[i], singles[i], spread=many) for i in range(2)]
-    if sorted(apart)[len(apart) // 2] > NOISE:
+    if sorted(apart)[len(apart) // 2] > MIXED:
+        norms = _norms_of_batches(model)
         raise DataError(
-            f"{where}: an item's prediction depends on the others in its batch: {_what_mixes(model, probe)}",
-            hint="a file would be judged by its batches; a norm needs running statistics: track_running_stats=True,"
-            " and one pass over the training data in training mode",
+            f"{where}: an item's prediction depends on the others in its batch: "
+            f"{_by_batches(norms[0]) if norms else _what_mixes(model, probe)}",
+            hint=NORM_HINT if norms else "are items along dimension 0 everywhere (batch_first=True, softmax(-1))?",
         )
     return many
 
@@ -46,13 +53,15 @@ def _run_alone(model: nn.Module, one: Inputs, where: str) -> Tensor:
         return run(model, one, where=where)
     except DataError as error:
         norms = _norms_of_batches(model)
-        reason = f": {norms[0]} normalises with the statistics of the batch" if norms else ""
+        reason = f": {_by_batches(norms[0])}" if norms else ""
         raise DataError(
-            f"{error.message.replace('these inputs', 'one item alone, with the inputs', 1)}{reason}", hint=_ALONE_HINT
+            f"{error.message.replace('these inputs', 'one item alone, with the inputs', 1)}{reason}",
+            hint=NORM_HINT if norms or "more than 1 value per channel" in error.message else ALONE_HINT,
         ) from error
 
 
-_ALONE_HINT = "two items and more work; name the dimension where one is squeezed or averaged away: x.squeeze(-1)"
+def _by_batches(norm: str) -> str:
+    return f"{norm} normalises with the statistics of the batch"
 
 
 def _check_axis(output: Tensor, n: int, many: Tensor) -> None:
@@ -79,9 +88,6 @@ def _norms_of_batches(model: nn.Module) -> list[str]:
 
 def _what_mixes(model: nn.Module, probe: Probe) -> str:
     """The layer whose output for the first item changes with the batch while what it takes does not."""
-    norms = _norms_of_batches(model)
-    if norms:
-        return f"{norms[0]} normalises with the statistics of the batch"
     calls: list[list[tuple[str, list[Tensor], list[Tensor]]]] = []
     for n in (2, SINGLY):
         found: list[tuple[str, list[Tensor], list[Tensor]]] = []
@@ -100,7 +106,7 @@ def _what_mixes(model: nn.Module, probe: Probe) -> str:
 
 def _all_near(a: list[Tensor], b: list[Tensor]) -> bool:
     pairs = list(zip(a, b, strict=False))
-    return len(a) == len(b) and all(x.shape == y.shape and distance(x, y) <= NOISE for x, y in pairs)
+    return len(a) == len(b) and all(x.shape == y.shape and distance(x, y) <= MIXED for x, y in pairs)
 
 
 def check_training_alone(model: nn.Module, probe: Probe) -> None:

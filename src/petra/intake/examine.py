@@ -23,7 +23,7 @@ from petra.model.copying import copy_model
 from petra.tasks.base import Task
 from petra.tasks.check import check_structure
 from petra.tasks.data import Split
-from petra.tasks.inputs import named
+from petra.tasks.inputs import Inputs, named
 from petra.tasks.sources import Arrays
 
 
@@ -61,7 +61,7 @@ def _examine(model: object, task: Task) -> Examined:
         check_sendable(split.source, what=f"{name} split: data")
     trial = copy_model(copied)  # models may keep what they see
     first = first_batch(task.train)
-    run(trial, first, where="train split, batch 0")
+    _first_run(trial, first, converted=any("float32 copy" in remark for remark in remarks))
     for name, split in task.splits():
         check_structure(first_batch(split), first, where=f"{name} split, batch 0")
     tried = probe(task.val)
@@ -75,6 +75,14 @@ def _examine(model: object, task: Task) -> Examined:
     if seen["train"].smallest == 1:
         check_training_alone(trial, Probe("train", tried.inputs, MANY))
     return Examined(copied, task, (*remarks, *_overlaps(task)))
+
+
+def _first_run(model: nn.Module, first: Inputs, *, converted: bool) -> None:
+    try:
+        run(model, first, where="train split, batch 0")
+    except DataError as error:
+        hint = "petra works on a float32 copy: let forward cast to the type of its weights, x.to(self.weight.dtype)"
+        raise DataError(error.message, hint=hint if converted else error.hint) from error
 
 
 def _overlaps(task: Task) -> Iterator[str]:

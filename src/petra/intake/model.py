@@ -22,13 +22,18 @@ def working_copy(model: object) -> tuple[nn.Module, tuple[str, ...]]:
     _refuse_cycles(module)
     _refuse_unmade(module)
     try:
-        copied = copy_model(module).cpu().eval()
+        copied = copy_model(module).cpu()
+        modal = copied.train(False) is copied and copied.eval() is copied
     except NotCopyable as error:
         raise DataError(error.message, hint=error.hint) from error
     except NotImplementedError as error:  # so do graphs that torch.export has made
         raise DataError(
             f"the model has no evaluation mode: {error}", hint="give the nn.Module that it was exported from"
         ) from error
+    if not modal:
+        raise DataError(
+            f"train or eval of {type(module).__name__} does not return the model", hint="let it end with: return self"
+        )
     for parent in list(copied.modules()):
         for name, child in parent._modules.items():
             if child is not None:

@@ -54,9 +54,7 @@ class Split:
         if length == 0:
             raise DataError(f"{name} split is empty", hint="give at least one item")
         if limit is None and length is not None and length > MOST_ITEMS:
-            raise DataError(
-                f"{name} split: {length} items are too many for one pass", hint="say how many: limit=10_000"
-            )
+            raise DataError(f"{name} split: {length} items are too many for a pass", hint="say how many: limit=10_000")
         return Split(made, name, limit)
 
     def read_by(self, reader: Reader) -> Split:
