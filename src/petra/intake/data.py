@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 from petra.core.errors import DataError
 from petra.intake.behaviour import MANY, Probe, not_finite_input, run
 from petra.tasks.base import Task
-from petra.tasks.check import check_structure, check_targets, items_not_finite
+from petra.tasks.check import check_targets, items_not_finite
 from petra.tasks.data import Batch, Split
 from petra.tasks.inputs import Inputs, batch_size, map_inputs
+from petra.tasks.pairs import check_structure
 from petra.tasks.sources import sized
 
 READ = 256
@@ -23,48 +23,18 @@ PATIENCE_S = 10.0  # for reading through a source that does not say how long it 
 SUSPECTS = 16  # items with NaN or infinity in the inputs that the model is asked about, of each batch
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What reading a split showed."""
-
-    items: int
-    smallest: int  # items of its smallest batch, the last left out unless it is the only one
-
-
-def first_batch(split: Split) -> Inputs:
-    inputs, _ = next(split.batches(2))
-    return map_inputs(inputs, lambda t: t[:2])
-
-
 def probe(split: Split) -> Probe:
     """Items to try the model on, from the beginning of the split."""
-    parts: list[Inputs] = []
-    items = 0
-    for inputs, _ in split.batches(READ):
-        if parts:
-            check_structure(inputs, parts[0], where=f"{split.name} split, items from {items}")
-        parts.append(inputs)
-        items += batch_size(inputs)
-        if items >= MANY:
-            break
-    joined = _joined(parts)
-    repeated = torch.arange(MANY) % min(items, MANY)
-    return Probe(split.name, map_inputs(joined, lambda t: t[repeated]), min(items, MANY))
+    inputs = split.head(MANY)
+    items = batch_size(inputs)
+    return Probe(split.name, map_inputs(inputs, lambda t: t[torch.arange(MANY) % items]), items)
 
 
-def _joined(parts: list[Inputs]) -> Inputs:
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return torch.cat(parts)  # type: ignore[arg-type]
-    if isinstance(first, dict):
-        return {key: torch.cat([part[key] for part in parts]) for key in first}  # type: ignore[call-overload, index]
-    return tuple(torch.cat([part[i] for part in parts]) for i in range(len(first)))  # type: ignore[index]
-
-
-def examine_split(split: Split, task: Task, model: nn.Module, first: Inputs, width: Tensor, *, whole: bool) -> Seen:
+def examine_split(split: Split, task: Task, model: nn.Module, first: Inputs, width: Tensor, *, whole: bool) -> int:
     """Read a split, all of it if `whole` or in memory, and hold every item against the first batch and prediction.
 
-    `width` (1, ...) is a prediction. Raises DataError naming split and item. Costs a pass over the data, and a forward
+    `width` (1, ...) is a prediction. Returns the items of the smallest batch, without the last unless it
+    is the only one. Raises DataError naming split and item. Costs a pass over the data, and a forward
     pass for each item whose inputs are not finite.
     """
     items, sizes = 0, []
@@ -83,7 +53,7 @@ def examine_split(split: Split, task: Task, model: nn.Module, first: Inputs, wid
                 raise not_finite_input(one, place(i))
         items += n
         sizes.append(n)
-    return Seen(items, min(sizes[:-1] or sizes))
+    return min(sizes[:-1] or sizes)
 
 
 def _patiently(split: Split, most: int | None) -> Iterator[Batch]:

@@ -15,15 +15,15 @@ from torch.utils.data import DataLoader
 from petra.core.errors import DataError
 from petra.intake.batches import check_batches, check_training_alone
 from petra.intake.behaviour import MANY, Probe, check_finite, check_repeatable, run
-from petra.intake.data import Seen, examine_split, first_batch, probe
+from petra.intake.data import examine_split, probe
 from petra.intake.kinds import as_task
 from petra.intake.model import working_copy
 from petra.intake.pickling import check_sendable
 from petra.model.copying import copy_model
 from petra.tasks.base import Task
-from petra.tasks.check import check_structure
 from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, named
+from petra.tasks.pairs import check_structure
 from petra.tasks.sources import Arrays
 
 
@@ -60,19 +60,19 @@ def _examine(model: object, task: Task) -> Examined:
     for name, split in task.splits():
         check_sendable(split.source, what=f"{name} split: data")
     trial = copy_model(copied)  # models may keep what they see
-    first = first_batch(task.train)
+    first = task.train.head(2)
     _first_run(trial, first, converted=any("float32 copy" in remark for remark in remarks))
     for name, split in task.splits():
-        check_structure(first_batch(split), first, where=f"{name} split, batch 0")
+        check_structure(split.head(1), first, where=f"{name} split, batch 0")
     tried = probe(task.val)
     check_repeatable(trial, tried)
     predictions = check_batches(trial, tried)
     width = predictions[:1]
-    seen: dict[str, Seen] = {}
-    for name, split in task.splits():
-        seen[name] = examine_split(split, task, trial, first, width, whole=name != "train")
+    smallest = {
+        name: examine_split(split, task, trial, first, width, whole=name != "train") for name, split in task.splits()
+    }
     check_finite(predictions, tried, trial)
-    if seen["train"].smallest == 1:
+    if smallest["train"] == 1:
         check_training_alone(trial, Probe("train", tried.inputs, MANY))
     return Examined(copied, task, (*remarks, *_overlaps(task)))
 

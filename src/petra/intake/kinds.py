@@ -48,7 +48,13 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def as_task(task: Any) -> Task:
     """The task itself. Raises DataError, with what to write instead, for data and for anything else."""
     if isinstance(task, Task):
-        return task
+        raw = next((name for name, split in task.splits() if not isinstance(split, Split)), None)
+        if raw is None:
+            return task
+        raise DataError(
+            f"the task's {raw} is {type(getattr(task, raw)).__name__}, not a Split",
+            hint="let __post_init__ of the subclass begin with super().__post_init__()",
+        )
     if isinstance(task, type) and issubclass(task, Task):
         said = f"the class {task.__name__}"
     elif isinstance(task, nn.Module):

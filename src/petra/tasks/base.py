@@ -13,7 +13,7 @@ from torch import Tensor
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.measurement import Measurement
 from petra.tasks.data import Split
-from petra.tasks.inputs import Inputs, named
+from petra.tasks.inputs import Inputs, batch_size, map_inputs, named
 from petra.tasks.sources import Reader
 from petra.tasks.targets import numbers
 
@@ -81,8 +81,10 @@ class Task(ABC):
         """Raise DataError when predictions and targets of a batch do not fit each other (shapes, label range)."""
 
     def example(self, n: int = 2) -> Inputs:
-        """The first `n` inputs of the validation split, for tracing and export."""
-        return self.val.head(n)
+        """The first `n` inputs of the validation split, repeated where it has fewer, for tracing and export."""
+        inputs = self.val.head(n)
+        items = batch_size(inputs)
+        return map_inputs(inputs, lambda t: t[torch.arange(n) % items]) if items < n else inputs
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield from (("train", self.train), ("val", self.val), ("test", self.test))

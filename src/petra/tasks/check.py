@@ -10,7 +10,6 @@ from torch import Tensor
 from petra.core.errors import DataError
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, named
-from petra.tasks.pairs import check_alike
 
 
 def check_targets(task: Task, target: Tensor, width: Tensor, place: Callable[[int], str], *, where: str) -> None:
@@ -33,20 +32,6 @@ def check_targets(task: Task, target: Tensor, width: Tensor, place: Callable[[in
                     break
                 raise DataError(error.message, hint=whole.hint) from None
         raise
-
-
-def check_structure(inputs: Inputs, first: Inputs, *, where: str) -> None:
-    """Raise DataError unless a batch has the inputs of the first one: their names, shapes per item and types."""
-    got, wanted = named(inputs), named(first)
-    if got.keys() != wanted.keys() or type(inputs) is not type(first):
-        raise DataError(
-            f"{where}: its inputs are {', '.join(got)}, the first batch had {', '.join(wanted)}",
-            hint="all batches must have the same inputs",
-        )
-    for name, tensor in got.items():
-        if tensor.ndim == 0:
-            raise DataError(f"{where}: {name} has no batch axis", hint="batch along dimension 0: batch_size=64")
-        check_alike(tensor[0], wanted[name][0], where=where, name=name)
 
 
 def first_not_finite(*tensors: Tensor) -> int | None:

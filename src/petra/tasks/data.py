@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from petra.core.errors import ConfigError, DataError, PetraError
 from petra.tasks.inputs import Inputs, as_inputs, batch_size, map_inputs
 from petra.tasks.loaders import one_pass
-from petra.tasks.pairs import as_pair, read_batch, stacked
+from petra.tasks.pairs import as_pair, joined, read_batch, stacked
 from petra.tasks.sources import Arrays, Reader, as_source, sized
 from petra.tasks.targets import numbers
 from petra.tasks.tensors import as_tensor, is_text
@@ -124,9 +124,15 @@ class Split:
         return int(self.order(seed)[position]) if isinstance(self.source, Dataset) else position
 
     def head(self, n: int) -> Inputs:
-        """Inputs of the first `n` items (fewer if the first batch is shorter)."""
-        inputs, _ = next(self.batches(n))
-        return map_inputs(inputs, lambda t: t[:n])
+        """Inputs of the first `n` items, from as many batches as it takes; fewer if there are no more."""
+        parts: list[Inputs] = []
+        items = 0
+        for inputs, _ in self.batches(n):
+            parts.append(inputs)
+            items += batch_size(inputs)
+            if items >= n:
+                break
+        return map_inputs(joined(parts, where=f"{self.name} split"), lambda t: t[:n])
 
     def _of_items(self, size: int, seed: int | None, *, drop_last: bool) -> Iterator[Batch]:
         where, order = f"{self.name} split", self.order(seed)

@@ -67,6 +67,29 @@ def stacked(items: Sequence[Inputs], numbers: Sequence[int], *, where: str) -> I
     return unnamed({name: torch.stack(column) for name, column in columns.items()}, like=items[0])
 
 
+def joined(batches: Sequence[Inputs], *, where: str) -> Inputs:
+    """Several batches of inputs as one. Raises DataError unless their items are alike."""
+    for batch in batches[1:]:
+        check_structure(batch, batches[0], where=where)
+    return unnamed(
+        {name: torch.cat([named(batch)[name] for batch in batches]) for name in named(batches[0])}, like=batches[0]
+    )
+
+
+def check_structure(inputs: Inputs, first: Inputs, *, where: str) -> None:
+    """Raise DataError unless a batch has the inputs of the first one: their names, shapes per item and types."""
+    got, wanted = named(inputs), named(first)
+    if got.keys() != wanted.keys() or type(inputs) is not type(first):
+        raise DataError(
+            f"{where}: its inputs are {', '.join(got)}, the first batch had {', '.join(wanted)}",
+            hint="all batches must have the same inputs",
+        )
+    for name, tensor in got.items():
+        if tensor.ndim == 0:
+            raise DataError(f"{where}: {name} has no batch axis", hint="batch along dimension 0: batch_size=64")
+        check_alike(tensor[0], wanted[name][0], where=where, name=name)
+
+
 def check_alike(tensor: Tensor, first: Tensor, *, where: str, name: str) -> None:
     """Raise DataError unless an item's input has the shape and type of the first one's."""
     if tensor.shape != first.shape:
