@@ -1,4 +1,5 @@
-"""Data as people bring it: each form is taken in with the right numbers, or refused with what to write instead."""
+"""Data as people bring it: each form is taken in with the right numbers, or refused with what to
+write instead."""
 
 from __future__ import annotations
 
@@ -302,7 +303,8 @@ def test_streams() -> None:
 
 
 def test_a_stream_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused in time where its length is not known, read as far as it, or `limit`, says where it is."""
+    """Refused in time where its length is not known, read as far as it, or `limit`, says where it
+    is."""
     monkeypatch.setattr(intake_data, "PATIENCE_S", 0.2)
     with pytest.raises(DataError, match="train split: no end after") as caught:
         examine(*make(Counting()))

@@ -1,4 +1,5 @@
-"""The model at the start: told apart from what is none, tried, and copied into what petra can work on."""
+"""The model at the start: told apart from what is none, tried, and copied into what petra can work
+on."""
 
 from __future__ import annotations
 

@@ -72,7 +72,8 @@ def test_a_pass_leaves_the_users_generator_alone() -> None:
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("data", [DATA, Augmented()])
 def test_workers_stay_with_the_user(data: Dataset[Any], begun: bool) -> None:
-    """Persistent workers, a pass that was begun or not: read, sent elsewhere, and still the user's to use."""
+    """Persistent workers, a pass that was begun or not: read, sent elsewhere, and still the user's
+    to use."""
     loader: DataLoader[Any] = DataLoader(
         data, batch_size=6, num_workers=1, persistent_workers=True, worker_init_fn=lambda i: None
     )

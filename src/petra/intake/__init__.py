@@ -1,4 +1,5 @@
-"""The one room in which model, task and data are examined before anything is spent; `examine` is its door."""
+"""The one room in which model, task and data are examined before anything is spent; `examine` is
+its door."""
 
 from petra.intake.device import check_device
 from petra.intake.examine import Examined, examine

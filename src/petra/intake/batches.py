@@ -1,4 +1,5 @@
-"""Batches of one item and of many: predictions belong to items, and training never meets an item alone unprepared."""
+"""Batches of one item and of many: predictions belong to items, and training never meets an item
+alone unprepared."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ ALONE_HINT = "two items and more work; name the dimension where one is squeezed 
 
 
 def check_batches(model: nn.Module, probe: Probe) -> Tensor:
-    """The predictions (MANY, ...) of the probe, which are one and the same in batches of 1, 2 and MANY items.
+    """The predictions (MANY, ...) of the probe, which are one and the same in batches of 1, 2 and
+    MANY items.
 
-    Raises DataError where an item alone loses the batch axis, and where an item's prediction depends on
-    the others.
+    Raises DataError where an item alone loses the batch axis, and where an item's prediction
+    depends on the others.
     """
     where = f"{probe.name} split"
     many = run(model, probe.take(MANY), where=where)
@@ -87,7 +89,8 @@ def _norms_of_batches(model: nn.Module) -> list[str]:
 
 
 def _what_mixes(model: nn.Module, probe: Probe) -> str:
-    """The layer whose output for the first item changes with the batch while what it takes does not."""
+    """The layer whose output for the first item changes with the batch while what it takes does
+    not."""
     calls: list[list[tuple[str, list[Tensor], list[Tensor]]]] = []
     for n in (2, SINGLY):
         found: list[tuple[str, list[Tensor], list[Tensor]]] = []
@@ -110,7 +113,8 @@ def _all_near(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def check_training_alone(model: nn.Module, probe: Probe) -> None:
-    """Raise DataError where `model`, which this changes, cannot train on a batch of one item and can on two.
+    """Raise DataError where `model`, which this changes, cannot train on a batch of one item and
+    can on two.
 
     For a training split called `probe.name` that yields such batches.
     """

@@ -1,4 +1,5 @@
-"""How the model behaves in evaluation mode: a function of its inputs, item by item, with finite values."""
+"""How the model behaves in evaluation mode: a function of its inputs, item by item, with finite
+values."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ NOISE = 1e-4  # rms difference over the spread, the most that two equal passes m
 
 @dataclass(frozen=True)
 class Probe:
-    """Items the model is tried on: `MANY` of the split called `name`, repeated where it has fewer."""
+    """Items the model is tried on: `MANY` of the split called `name`, repeated where it has
+    fewer."""
 
     name: str
     inputs: Inputs
@@ -30,7 +32,8 @@ class Probe:
 
 
 def run(model: nn.Module, inputs: Inputs, *, where: str) -> Tensor:
-    """The model's prediction. Raises DataError, naming the layer, for whatever the model raises on these inputs."""
+    """The model's prediction. Raises DataError, naming the layer, for whatever the model raises on
+    these inputs."""
     with watching(model) as watch:
         try:
             return prediction(call(model, inputs)).float()
@@ -64,7 +67,8 @@ def _hint(model: nn.Module, inputs: Inputs, error: Exception) -> str:
 
 
 def check_repeatable(model: nn.Module, probe: Probe) -> None:
-    """Raise DataError unless two equal passes are equal and leave inputs and buffers as they were."""
+    """Raise DataError unless two equal passes are equal and leave inputs and buffers as they
+    were."""
     where, inputs = f"{probe.name} split", probe.take(SINGLY)
     run(model, map_inputs(inputs, torch.clone), where=where)  # a first pass may fill what the model keeps for later
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -110,7 +114,8 @@ def _check_inputs_kept(given: Inputs, inputs: Inputs) -> None:
 
 
 def check_finite(predictions: Tensor, probe: Probe, model: nn.Module) -> None:
-    """Raise DataError unless predictions are finite, or infinite in the same places of every item."""
+    """Raise DataError unless predictions are finite, or infinite in the same places of every
+    item."""
     if has_fixed_infinities(predictions.numpy()):
         return
     odd = (~predictions.isfinite()).reshape(len(predictions), -1)
@@ -136,7 +141,8 @@ def check_finite(predictions: Tensor, probe: Probe, model: nn.Module) -> None:
 
 
 def not_finite_input(one: Inputs, where: str) -> DataError:
-    """The error for an item whose inputs, a batch of one, are not finite, and whose prediction is not either."""
+    """The error for an item whose inputs, a batch of one, are not finite, and whose prediction is
+    not either."""
     for name, tensor in named(one).items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             place = tuple((~tensor.isfinite()).nonzero()[0, 1:].tolist())
@@ -155,7 +161,8 @@ def _same(a: Tensor, b: Tensor | None) -> bool:
 
 
 def distance(a: Tensor, b: Tensor, spread: Tensor | None = None) -> float:
-    """Root mean square of the difference over the spread (of `a`, or of what is given), where both are finite."""
+    """Root mean square of the difference over the spread (of `a`, or of what is given), where both
+    are finite."""
     if a.shape != b.shape:
         return float("inf")
     finite = a.isfinite() & b.isfinite()

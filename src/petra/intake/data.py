@@ -1,4 +1,5 @@
-"""The items of the splits: alike, finite, with targets that fit. Training data is read as far as is cheap."""
+"""The items of the splits: alike, finite, with targets that fit. Training data is read as far as is
+cheap."""
 
 from __future__ import annotations
 
@@ -31,11 +32,12 @@ def probe(split: Split) -> Probe:
 
 
 def examine_split(split: Split, task: Task, model: nn.Module, first: Inputs, width: Tensor, *, whole: bool) -> int:
-    """Read a split, all of it if `whole` or in memory, and hold every item against the first batch and prediction.
+    """Read a split, all of it if `whole` or in memory, and hold every item against the first batch
+    and prediction.
 
-    `width` (1, ...) is a prediction. Returns the items of the smallest batch, without the last unless it
-    is the only one. Raises DataError naming split and item. Costs a pass over the data, and a forward
-    pass for each item whose inputs are not finite.
+    `width` (1, ...) is a prediction. Returns the items of the smallest batch, without the last
+    unless it is the only one. Raises DataError naming split and item. Costs a pass over the data,
+    and a forward pass for each item whose inputs are not finite.
     """
     items, sizes = 0, []
     for inputs, target in _patiently(split, None if whole or split.targets() is not None else TRAIN_ITEMS):
@@ -57,7 +59,8 @@ def examine_split(split: Split, task: Task, model: nn.Module, first: Inputs, wid
 
 
 def _patiently(split: Split, most: int | None) -> Iterator[Batch]:
-    """Batches of a split up to `most` items; one of unknown length is read to its end, which must come in time."""
+    """Batches of a split up to `most` items; one of unknown length is read to its end, which must
+    come in time."""
     unsized = split.limit is None and sized(split.source) is None
     items, began = 0, time.monotonic()
     for batch in split.batches(READ):

@@ -1,4 +1,5 @@
-"""The examination: what people bring is looked at once, and what petra works on afterwards is known to be sound."""
+"""The examination: what people bring is looked at once, and what petra works on afterwards is known
+to be sound."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ from petra.tasks.sources import Arrays
 
 @dataclass(frozen=True)
 class Examined:
-    """What petra works on: a plain copy of the model, in evaluation mode on the CPU, and the task; and remarks."""
+    """What petra works on: a plain copy of the model, in evaluation mode on the CPU, and the task;
+    and remarks."""
 
     model: nn.Module
     task: Task
@@ -39,9 +41,10 @@ class Examined:
 def examine(model: object, task: object) -> Examined:
     """Look at everything once: what the objects are, how the model behaves, what the data holds.
 
-    Model, data and random state of the caller stay as they are. Raises DataError naming split, item or layer, the cause
-    and the remedy. Costs one pass over the validation and the test split, and over the training split where it is in
-    memory; about 300 items through the model; two copies of it for a while.
+    Model, data and random state of the caller stay as they are. Raises DataError naming split, item
+    or layer, the cause and the remedy. Costs one pass over the validation and the test split, and
+    over the training split where it is in memory; about 300 items through the model; two copies of
+    it for a while.
     """
     judged = as_task(task)
     try:

@@ -1,4 +1,5 @@
-"""What is given for the model and for the task, told apart by name; each wrong object has its own remedy."""
+"""What is given for the model and for the task, told apart by name; each wrong object has its own
+remedy."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def as_task(task: Any) -> Task:
-    """The task itself. Raises DataError, with what to write instead, for data and for anything else."""
+    """The task itself. Raises DataError, with what to write instead, for data and for anything
+    else."""
     if isinstance(task, Task):
         raw = next((name for name, split in task.splits() if not isinstance(split, Split)), None)
         if raw is None:

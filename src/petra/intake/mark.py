@@ -11,8 +11,8 @@ from petra.tasks.base import Task
 
 
 def fingerprint(model: nn.Module, task: Task) -> str:
-    """A hash of the model's structure and weights and of what identifies the data whatever order a loader yields it
-    in: the sizes of the splits and the sorted validation targets.
+    """A hash of the model's structure and weights and of what identifies the data whatever order a
+    loader yields it in: the sizes of the splits and the sorted validation targets.
 
     Cost: one pass over the weights and one over the validation split.
     """

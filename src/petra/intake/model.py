@@ -1,4 +1,5 @@
-"""The copy of the user's model that petra works on: plain, on the CPU, in float32 and evaluation mode."""
+"""The copy of the user's model that petra works on: plain, on the CPU, in float32 and evaluation
+mode."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ from petra.tasks.tensors import WIDE
 
 
 def working_copy(model: object) -> tuple[nn.Module, tuple[str, ...]]:
-    """A copy of what the user gave as the model, and remarks on what was done to it. The original stays as it is.
+    """A copy of what the user gave as the model, and remarks on what was done to it. The original
+    stays as it is.
 
-    Wrappers that compile or distribute are taken off, weights that are computed from others folded, floating-point
-    types other than float32 converted. Raises DataError for what is no usable module.
+    Wrappers that compile or distribute are taken off, weights that are computed from others folded,
+    floating-point types other than float32 converted. Raises DataError for what is no usable
+    module.
     """
     module = as_model(model)
     _refuse_cycles(module)
@@ -59,7 +62,8 @@ def _to_float32(model: nn.Module) -> str:
 
 
 def _refuse_cycles(model: nn.Module) -> None:
-    """Raise DataError for a module that is inside itself, which no walk over modules gets out of."""
+    """Raise DataError for a module that is inside itself, which no walk over modules gets out
+    of."""
     begun: set[int] = set()
     done: set[int] = set()
     walk: list[tuple[nn.Module, str, bool]] = [(model, "", False)]

@@ -1,19 +1,21 @@
 """Parity: the reloaded artifact must compute what the PyTorch model computes.
 
-Two things are compared on the same items. The predictions: the root mean square of the difference, over the spread of
-the reference. And the task's metric, whose difference must be at most
+Two things are compared on the same items. The predictions: the root mean square of the difference,
+over the spread of the reference. And the task's metric, whose difference must be at most
 
     max(0.5% of the reference's metric, |m| + 2 s)
 
-where m and s are mean and standard deviation of how far the metric moves when the differences seen are given random
-signs, one per item. A file whose predictions are right but for rounding differs from the model without direction: the
-sign of each item's difference is as likely the one as the other, so the difference of its metric is one more draw of
-those. This is a sign-flip test at the level of two standard deviations, and it knows what a fixed share cannot: how
-many items there are and what each weighs (one of 150 turned over at a near tie is 0.7 points of accuracy), and that an
-error of 0 can only rise, by what the predictions moved. Errors with a direction still fail: of items that all turn for
-the worse about half do so under random signs, so that five are too many, of however many items. Of simulated
-classifiers (10 classes, 92% right) with independent errors of 0.3% to 4.5% none of 720 files was refused, where the
-fixed share alone refused 78 of 240 with 150 items; with 512 items 3 net changes are allowed on average, 2.3 before.
+where m and s are mean and standard deviation of how far the metric moves when the differences seen
+are given random signs, one per item. A file whose predictions are right but for rounding differs
+from the model without direction: the sign of each item's difference is as likely the one as the
+other, so the difference of its metric is one more draw of those. This is a sign-flip test at the
+level of two standard deviations, and it knows what a fixed share cannot: how many items there are
+and what each weighs (one of 150 turned over at a near tie is 0.7 points of accuracy), and that an
+error of 0 can only rise, by what the predictions moved. Errors with a direction still fail: of
+items that all turn for the worse about half do so under random signs, so that five are too many, of
+however many items. Of simulated classifiers (10 classes, 92% right) with independent errors of 0.3%
+to 4.5% none of 720 files was refused, where the fixed share alone refused 78 of 240 with 150 items;
+with 512 items 3 net changes are allowed on average, 2.3 before.
 """
 
 from __future__ import annotations
@@ -40,12 +42,14 @@ def compare(
     quantized: bool,
     score: Callable[[np.ndarray], float],
 ) -> dict[str, float]:
-    """Compare predictions (n, ...) numerically and in the task's metric; raise ParityError beyond the tolerance.
+    """Compare predictions (n, ...) numerically and in the task's metric; raise ParityError beyond
+    the tolerance.
 
-    Infinities, such as the logits of excluded classes, must stand in the same places; the rest is finite.
-    A metric that is undefined (NaN) on these items, as some are on few, is not compared. Returns
-    max_abs_error, relative_error (rms over spread) and metric_difference (artifact minus reference).
-    Costs two calls of `score`, and 200 more where the metric differs by more than its share.
+    Infinities, such as the logits of excluded classes, must stand in the same places; the rest is
+    finite. A metric that is undefined (NaN) on these items, as some are on few, is not compared.
+    Returns max_abs_error, relative_error (rms over spread) and metric_difference (artifact minus
+    reference). Costs two calls of `score`, and 200 more where the metric differs by more than its
+    share.
     """
     if artifact.shape != reference.shape:
         raise ParityError(f"the artifact returns shape {artifact.shape}, the model {reference.shape}")
@@ -78,7 +82,8 @@ def compare(
 
 
 def moved_by_chance(reference: np.ndarray, difference: np.ndarray, score: Callable[[np.ndarray], float]) -> float:
-    """|mean| + 2 standard deviations of the change of `score` when each item's difference gets a random sign.
+    """|mean| + 2 standard deviations of the change of `score` when each item's difference gets a
+    random sign.
 
     0 where there is no difference. Draws are the same every time.
     """
@@ -95,7 +100,8 @@ def moved_by_chance(reference: np.ndarray, difference: np.ndarray, score: Callab
 
 
 def has_fixed_infinities(predictions: np.ndarray) -> bool:
-    """Whether what is not finite in predictions (n, ...) is infinities in the same places of every item.
+    """Whether what is not finite in predictions (n, ...) is infinities in the same places of every
+    item.
 
     So are the logits of excluded classes. True where everything is finite; NaN never is.
     """
@@ -121,5 +127,6 @@ def _rms(values: np.ndarray) -> float:
 
 
 def _spread(values: np.ndarray) -> float:
-    """Standard deviation, of nearly constant values a share of their magnitude, 1 where all are zero."""
+    """Standard deviation, of nearly constant values a share of their magnitude, 1 where all are
+    zero."""
     return max(float(np.std(values)) if values.size else 0.0, LEAST_SPREAD * _rms(values)) or 1.0

@@ -13,9 +13,11 @@ from petra.tasks.inputs import Inputs, named
 
 
 def check_targets(task: Task, target: Tensor, width: Tensor, place: Callable[[int], str], *, where: str) -> None:
-    """Hold targets (n, ...) against one prediction, `width` (1, ...), and name the first item that fails.
+    """Hold targets (n, ...) against one prediction, `width` (1, ...), and name the first item that
+    fails.
 
-    `place(i)` says where entry i is. Raises DataError: of the batch when every item is wrong, else of the item.
+    `place(i)` says where entry i is. Raises DataError: of the batch when every item is wrong, else
+    of the item.
     """
 
     def fits(part: Tensor, where: str) -> None:
@@ -35,7 +37,8 @@ def check_targets(task: Task, target: Tensor, width: Tensor, place: Callable[[in
 
 
 def first_not_finite(*tensors: Tensor) -> int | None:
-    """Number of the first item with NaN or infinity in one of its tensors (n, ...), None where there is none."""
+    """Number of the first item with NaN or infinity in one of its tensors (n, ...), None where
+    there is none."""
     found = [
         (~t.isfinite()).reshape(len(t), -1).any(1).nonzero() for t in tensors if t.is_floating_point() and t.numel()
     ]

@@ -1,4 +1,5 @@
-"""A split of the data behind one interface, whatever the user brought: arrays, a data set or a data loader."""
+"""A split of the data behind one interface, whatever the user brought: arrays, a data set or a data
+loader."""
 
 from __future__ import annotations
 
@@ -25,11 +26,12 @@ MOST_ITEMS = 10**9
 
 @dataclass(frozen=True)
 class Split:
-    """Batches of (inputs, target) from a `Dataset` of items or an iterable of batches, such as a `DataLoader`.
+    """Batches of (inputs, target) from a `Dataset` of items or an iterable of batches, such as a
+    `DataLoader`.
 
-    A dataset is shuffled and batched here (reproducibly, from a seed); a loader is taken as it comes, in its own
-    batches, because it is the user's. `limit` is the number of items of one pass at most; `reader` makes
-    targets of what stands for them.
+    A dataset is shuffled and batched here (reproducibly, from a seed); a loader is taken as it
+    comes, in its own batches, because it is the user's. `limit` is the number of items of one pass
+    at most; `reader` makes targets of what stands for them.
     """
 
     source: Any
@@ -39,11 +41,12 @@ class Split:
 
     @staticmethod
     def of(source: object, *, name: str, limit: int | None = None) -> Split:
-        """Wrap what the user gave: an (inputs, targets) pair of arrays, a Dataset, or an iterable of batches.
+        """Wrap what the user gave: an (inputs, targets) pair of arrays, a Dataset, or an iterable
+        of batches.
 
-        Arrays are of NumPy, pandas, torch or lists; a dict with a key such as ``labels`` is a pair too. A
-        stream without end needs `limit`. Reads nothing. Raises DataError for anything else, for what can
-        be read only once, and for an empty split.
+        Arrays are of NumPy, pandas, torch or lists; a dict with a key such as ``labels`` is a pair
+        too. A stream without end needs `limit`. Reads nothing. Raises DataError for anything else,
+        for what can be read only once, and for an empty split.
         """
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ConfigError(f"limit: {limit!r} is no number of items", hint="a whole number from 1, or None")
@@ -58,7 +61,8 @@ class Split:
         return Split(made, name, limit)
 
     def read_by(self, reader: Reader) -> Split:
-        """The same split with its targets read by a task's `reader`; those in memory are read at once."""
+        """The same split with its targets read by a task's `reader`; those in memory are read at
+        once."""
         source = self.source
         if isinstance(source, Arrays):
             source = Arrays(source.inputs, reader(source.targets, where=f"{self.name} split"))
@@ -79,13 +83,15 @@ class Split:
         return n if n is None or self.limit is None else min(n, self.limit)
 
     def targets(self) -> Tensor | None:
-        """All targets where they are in memory, None where finding them would take a pass over the data."""
+        """All targets where they are in memory, None where finding them would take a pass over the
+        data."""
         if isinstance(self.source, Arrays) and isinstance(self.source.targets, Tensor):
             return self.source.targets[: self.limit]
         return None
 
     def steps(self, size: int) -> int:
-        """Batches of one training pass; read through once only where the source does not know its length."""
+        """Batches of one training pass; read through once only where the source does not know its
+        length."""
         n = self.known_items()
         if isinstance(self.source, Dataset):
             assert n is not None
@@ -98,11 +104,12 @@ class Split:
         return batches - 1 if single_last and batches > 1 else batches
 
     def batches(self, size: int, *, seed: int | None = None, drop_last: bool = False) -> Iterator[Batch]:
-        """Batches of `size` items; shuffled when a `seed` is given. Loaders keep their own batch size and order.
+        """Batches of `size` items; shuffled when a `seed` is given. Loaders keep their own batch
+        size and order.
 
-        `drop_last` leaves out what is left over at the end: fewer than `size` items, of a loader a single
-        item, which batch normalisation could not train on. Raises DataError naming split and item for
-        what cannot be read.
+        `drop_last` leaves out what is left over at the end: fewer than `size` items, of a loader a
+        single item, which batch normalisation could not train on. Raises DataError naming split and
+        item for what cannot be read.
         """
         if isinstance(self.source, Dataset):
             yield from self._of_items(size, seed, drop_last=drop_last)
@@ -120,11 +127,13 @@ class Split:
         return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
     def item_at(self, position: int, seed: int | None) -> int:
-        """Number of the item at `position` of a pass: of a dataset its index, of a loader the position."""
+        """Number of the item at `position` of a pass: of a dataset its index, of a loader the
+        position."""
         return int(self.order(seed)[position]) if isinstance(self.source, Dataset) else position
 
     def head(self, n: int) -> Inputs:
-        """Inputs of the first `n` items, from as many batches as it takes; fewer if there are no more."""
+        """Inputs of the first `n` items, from as many batches as it takes; fewer if there are no
+        more."""
         parts: list[Inputs] = []
         items = 0
         for inputs, _ in self.batches(n):

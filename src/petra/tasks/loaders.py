@@ -1,4 +1,5 @@
-"""Data loaders, read without leaving a trace: no workers kept, no random state moved, the same order again."""
+"""Data loaders, read without leaving a trace: no workers kept, no random state moved, the same
+order again."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from torch.utils.data import DataLoader
 
 
 def detached(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """A copy of the loader around the same dataset that keeps nothing between passes, so that it can be sent elsewhere.
+    """A copy of the loader around the same dataset that keeps nothing between passes, so that it
+    can be sent elsewhere.
 
     Persistent workers and a pass that was begun stay with the user's own.
     """
@@ -26,7 +28,8 @@ def detached(loader: DataLoader[Any]) -> DataLoader[Any]:
 
 
 def one_pass(loader: DataLoader[Any], seed: int | None) -> Iterator[Any]:
-    """Iterate once, in an order that depends on the loader and `seed` alone; ends when the loader's length says so."""
+    """Iterate once, in an order that depends on the loader and `seed` alone; ends when the loader's
+    length says so."""
     twin = detached(loader)
     holders: tuple[Any, ...] = (
         twin, twin.sampler, twin.batch_sampler, getattr(twin.batch_sampler, "sampler", None),

@@ -1,4 +1,5 @@
-"""What a data set gives for an item, or a loader for a batch, taken apart into inputs and target."""
+"""What a data set gives for an item, or a loader for a batch, taken apart into inputs and
+target."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 
 def as_pair(item: object, *, where: str, what: str = "a batch") -> tuple[Any, Any]:
-    """Inputs and target, both still as they came, of a pair or of a mapping with one of TARGET_KEYS.
+    """Inputs and target, both still as they came, of a pair or of a mapping with one of
+    TARGET_KEYS.
 
-    A mapping's other entries are the inputs: passed by name, or by position where there is only one.
+    A mapping's other entries are the inputs: passed by name, or by position where there is only
+    one.
     """
     if isinstance(item, Mapping):
         return _from_mapping(item, where)
@@ -77,7 +80,8 @@ def joined(batches: Sequence[Inputs], *, where: str) -> Inputs:
 
 
 def check_structure(inputs: Inputs, first: Inputs, *, where: str) -> None:
-    """Raise DataError unless a batch has the inputs of the first one: their names, shapes per item and types."""
+    """Raise DataError unless a batch has the inputs of the first one: their names, shapes per item
+    and types."""
     got, wanted = named(inputs), named(first)
     if got.keys() != wanted.keys() or type(inputs) is not type(first):
         raise DataError(

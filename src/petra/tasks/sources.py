@@ -1,4 +1,5 @@
-"""What may stand for a split: arrays, a data set of items, a loader of batches; and what cannot, told apart by name."""
+"""What may stand for a split: arrays, a data set of items, a loader of batches; and what cannot,
+told apart by name."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ PAIR_HINT = "allowed: an (inputs, targets) pair of arrays, a torch Dataset, a Da
 
 
 class Arrays(Dataset[Any]):
-    """All items in memory: inputs, and targets (n, ...) that are a tensor, or text until a task has read them."""
+    """All items in memory: inputs, and targets (n, ...) that are a tensor, or text until a task has
+    read them."""
 
     def __init__(self, inputs: Inputs, targets: Tensor | np.ndarray) -> None:
         self.inputs, self.targets = inputs, targets
@@ -51,9 +53,11 @@ class Items(Dataset[Any]):
 
 
 def as_source(source: object, *, where: str) -> Dataset[Any] | Iterable[Any]:
-    """A Dataset of items, or an iterable of batches. Reads nothing but the first item of a plain sequence.
+    """A Dataset of items, or an iterable of batches. Reads nothing but the first item of a plain
+    sequence.
 
-    Raises DataError for what can be read only once, what has no end that is known, and what is no data.
+    Raises DataError for what can be read only once, what has no end that is known, and what is no
+    data.
     """
     _refuse(source, where)
     if type(source) is TensorDataset and len(source.tensors) == 2:
@@ -140,7 +144,8 @@ def _stacked(inputs: object, targets: object) -> object:
 
 
 def sized(source: object, *, where: str = "the data") -> int | None:
-    """Items of a dataset or batches of a loader; None where that is not known, as of a loader of a stream.
+    """Items of a dataset or batches of a loader; None where that is not known, as of a loader of a
+    stream.
 
     Raises DataError where asking for it fails.
     """
@@ -153,4 +158,5 @@ def sized(source: object, *, where: str = "the data") -> int | None:
 
 
 Reader = Callable[..., Tensor]
-"""reader(raw, *, where) -> targets (n, ...): how a task reads what stands for targets. See `petra.tasks.targets`."""
+"""reader(raw, *, where) -> targets (n, ...): how a task reads what stands for targets. See
+`petra.tasks.targets`."""

@@ -28,8 +28,9 @@ def real_values(raw: object, *, where: str) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassIndices:
-    """Targets of a classification: (n,) int64, from integers, whole real numbers, booleans, one-hot rows, a trailing
-    axis of one and, where `classes` names the model's outputs in their order, text."""
+    """Targets of a classification: (n,) int64, from integers, whole real numbers, booleans, one-hot
+    rows, a trailing axis of one and, where `classes` names the model's outputs in their order,
+    text."""
 
     classes: tuple[str, ...] = ()
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from petra.core.errors import DataError
 
 WIDE = (torch.float64, torch.float16, torch.bfloat16)
-"""Floating-point types that come in as float32, which is what models, files and runtimes compute in."""
+"""Floating-point types that come in as float32, which is what models, files and runtimes compute
+in."""
 
 
 def is_text(value: object) -> bool:
@@ -27,7 +28,8 @@ def is_text(value: object) -> bool:
 
 
 def is_array(value: object) -> bool:
-    """Whether `value` holds a number, or numbers or text, for several items: an array, a column, a list of scalars."""
+    """Whether `value` holds a number, or numbers or text, for several items: an array, a column, a
+    list of scalars."""
     if isinstance(value, Tensor):
         return value.ndim > 0
     if isinstance(value, list | tuple):
@@ -43,7 +45,8 @@ def is_scalar(value: object) -> bool:
 
 
 def as_tensor(value: object, *, what: str) -> Tensor:
-    """Numbers of any kind as a dense tensor on the CPU: floating point as float32, integers and booleans as they are.
+    """Numbers of any kind as a dense tensor on the CPU: floating point as float32, integers and
+    booleans as they are.
 
     Memory is shared where it can be. Raises DataError, beginning with `what`, for anything else.
     """
@@ -90,7 +93,8 @@ def _from_array(array: np.ndarray, *, what: str) -> Tensor:
 
 
 def _from_objects(array: np.ndarray, *, what: str) -> Tensor:
-    """An object array, as columns of mixed types and lists of arrays become; its entries must be alike."""
+    """An object array, as columns of mixed types and lists of arrays become; its entries must be
+    alike."""
     if array.size == 0:
         return torch.zeros(array.shape)
     for i, entry in enumerate(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)):

@@ -1,4 +1,5 @@
-"""Why a step of training failed: what the batch holds is looked at first, then the weights, then the learning rate."""
+"""Why a step of training failed: what the batch holds is looked at first, then the weights, then
+the learning rate."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from petra.tasks.inputs import Inputs, batch_size, named
 
 @dataclass(frozen=True)
 class Blame:
-    """The batch at hand: items from `position` on of a pass over `split` that was shuffled by `seed`."""
+    """The batch at hand: items from `position` on of a pass over `split` that was shuffled by
+    `seed`."""
 
     task: Task
     split: Split
@@ -29,7 +31,8 @@ class Blame:
         return f"{self.split.name} split, item {self.split.item_at(self.position + i, self.seed)}"
 
     def data(self, width: Tensor | None = None) -> None:
-        """Raise DataError, naming split and item, if the batch cannot be trained on; `width` (1, ...) is a prediction.
+        """Raise DataError, naming split and item, if the batch cannot be trained on; `width` (1,
+        ...) is a prediction.
 
         Shapes and label ranges are held against it.
         """
@@ -44,7 +47,8 @@ class Blame:
             check_targets(self.task, self.target, width, self._place, where=where)
 
     def error(self, error: Exception, width: Tensor | None) -> None:
-        """Raise what `error`, raised by forward pass or loss, comes from where that is known; else return."""
+        """Raise what `error`, raised by forward pass or loss, comes from where that is known; else
+        return."""
         self.data(width)
         if batch_size(self.inputs) == 1 and width is None:
             raise StageRefused(
