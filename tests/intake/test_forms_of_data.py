@@ -226,6 +226,12 @@ def test_text_is_read_by_the_names_of_the_outputs() -> None:
         petra.classification(known, (X, WORDS), known, classes=["cat", "dog"])
 
 
+@pytest.mark.parametrize("classes", [["cat", "cat", "dog"], [0, 1, 2]])
+def test_names_of_classes_are_different_texts(classes: Any) -> None:
+    with pytest.raises(petra.PetraError, match=r"classes: .* are not the names"):
+        make((X, WORDS), classes=classes)
+
+
 @pytest.mark.parametrize("targets", [Y, Y.numpy(), Y[:, None].double(), pd.Series(Y.numpy()), Y.tolist(), Y > 1])
 def test_real_targets_of_any_type(targets: Any) -> None:
     model, task = make((X, targets), outputs=1, regression=True)

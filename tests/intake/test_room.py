@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,40 @@ def test_gaps_that_the_model_fills_are_its_own_matter() -> None:
             return y
 
     examine(Filling(), task_with(bad_values("nan"), "val"))
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 8), nn.Linear(8, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y: Tensor = self.head(self.table(ids).mean(1))
+        return y
+
+
+@pytest.mark.parametrize("token", [20, -1])
+@pytest.mark.parametrize("where", SPLITS)
+def test_tokens_that_the_model_does_not_know_are_found_late(where: str, token: int) -> None:
+    ids = torch.randint(1, 19, (400, 5), generator=torch.Generator().manual_seed(0))
+    odd = ids.clone()
+    odd[LATE, 3] = token
+    good = dict.fromkeys(SPLITS, (ids, Y))
+    examine(Words(), petra.classification(**good))
+    with pytest.raises(DataError, match=rf"{where} split, item {LATE}: .*layer 'table' \(Embedding\)"):
+        examine(Words(), petra.classification(**{**good, where: (odd, Y)}))
+
+
+def test_an_augmentation_that_cannot_be_sent_is_named() -> None:
+    lock = threading.Lock()
+
+    def augment(inputs: Any, random: torch.Generator) -> Any:
+        with lock:
+            return inputs
+
+    task = petra.classification((X, Y), (X, Y), (X, Y), augment=augment)
+    with pytest.raises(DataError, match=r"task\.augment cannot be sent"):
+        examine(net(), task)
 
 
 class Reshuffled:

@@ -151,7 +151,9 @@ def not_finite_input(one: Inputs, where: str) -> DataError:
                 f"{where}: {kind} in the inputs ({name}{list(place) if place else ''})",
                 hint="drop such items or fill the gaps: x.nan_to_num(0.0)",
             )
-    return DataError(f"{where}: the prediction is not finite")
+    return DataError(
+        f"{where}: the model returns NaN or infinity for finite inputs", hint="mend its weights or its arithmetic"
+    )
 
 
 def _same(a: Tensor, b: Tensor | None) -> bool:

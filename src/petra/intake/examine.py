@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from petra.core.errors import DataError
 from petra.intake.batches import check_batches, check_training_alone
 from petra.intake.behaviour import MANY, Probe, check_finite, check_repeatable, run
-from petra.intake.data import examine_split, probe
+from petra.intake.data import Inspector, probe
 from petra.intake.kinds import as_task
 from petra.intake.model import working_copy
 from petra.intake.pickling import check_sendable
@@ -62,6 +62,9 @@ def _examine(model: object, task: Task) -> Examined:
     check_sendable(copied, what="model")
     for name, split in task.splits():
         check_sendable(split.source, what=f"{name} split: data")
+    for name, value in vars(task).items():
+        if not isinstance(value, Split):
+            check_sendable(value, what=f"task.{name}")
     trial = copy_model(copied)  # models may keep what they see
     first = task.train.head(2)
     _first_run(trial, first, converted=any("float32 copy" in remark for remark in remarks))
@@ -71,9 +74,8 @@ def _examine(model: object, task: Task) -> Examined:
     check_repeatable(trial, tried)
     predictions = check_batches(trial, tried)
     width = predictions[:1]
-    smallest = {
-        name: examine_split(split, task, trial, first, width, whole=name != "train") for name, split in task.splits()
-    }
+    inspector = Inspector(task, trial, tried.inputs, width)
+    smallest = {name: inspector.inspect(split, whole=name != "train") for name, split in task.splits()}
     check_finite(predictions, tried, trial)
     if smallest["train"] == 1:
         check_training_alone(trial, Probe("train", tried.inputs, MANY))

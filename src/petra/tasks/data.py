@@ -217,11 +217,12 @@ class Split:
 
 def _unreadable(where: str, error: Exception) -> DataError:
     said = (str(error).strip().splitlines() or [""])[0]
-    ragged = "stack expects each tensor" in said or "equal size" in said
-    return DataError(
-        f"{where}: reading it raised {type(error).__name__}: {said}",
-        hint="all items must have one shape: pad or crop them" if ragged else "the data set itself fails there",
-    )
+    hint = "the data set itself fails there"
+    if "stack expects each tensor" in said or "equal size" in said:
+        hint = "all items must have one shape: pad or crop them"
+    elif "default_collate" in said:
+        hint = "let the data set give tensors or arrays, or the loader have a collate_fn that makes them"
+    return DataError(f"{where}: reading it raised {type(error).__name__}: {said}", hint=hint)
 
 
 def _without_single_last(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -38,11 +38,11 @@ def as_inputs(value: object, *, where: str) -> Inputs:
         return tuple(as_tensor(v, what=f"{where}: inputs {i}") for i, v in enumerate(value))
     if is_scalar(value) and not is_text(value):
         return as_tensor(value, what=f"{where}: inputs")
-    kind = "str" if is_text(value) else type(value).__name__
-    hint = "tokenize text first: a dict of input_ids and attention_mask" if is_text(value) else ""
-    raise DataError(
-        f"{where}: inputs are {kind}", hint=hint or "allowed: a tensor or array, a tuple of them, a dict of them"
-    )
+    if is_text(value):
+        hint = "tokenize text first: a dict of input_ids and attention_mask"
+    else:
+        hint = "allowed: a tensor or array (of an image: numpy.asarray(image)), a tuple or dict of them"
+    raise DataError(f"{where}: inputs are {'str' if is_text(value) else type(value).__name__}", hint=hint)
 
 
 def _several(value: object) -> bool:

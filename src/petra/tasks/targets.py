@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petra.core.errors import DataError, did_you_mean
+from petra.core.errors import ConfigError, DataError, did_you_mean
 from petra.tasks.tensors import as_tensor, is_text
 
 MOST_CLASSES = 2**31
@@ -33,6 +33,13 @@ class ClassIndices:
     text."""
 
     classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(not isinstance(name, str) for name in self.classes) or len(set(self.classes)) < len(self.classes):
+            raise ConfigError(
+                f"classes: {', '.join(map(repr, self.classes))[:80]} are not the names of different classes",
+                hint="one text per output of the model, in their order; class indices need no names",
+            )
 
     def __call__(self, raw: object, *, where: str) -> Tensor:
         if is_text(raw):
