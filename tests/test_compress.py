@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, Dataset
 
 import petra
@@ -180,3 +181,64 @@ def test_two_workers_propose_what_one_does(tmp_path: Path, digits_problem: tuple
         assert a.status == b.status
         if a.measured:
             assert a.metrics["size_bytes"] == b.metrics["size_bytes"]
+
+
+class CausalNet(nn.Module):
+    """A temporal convolution with weight normalisation, as time series have it, that keeps what it computed last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = parametrizations.weight_norm(nn.Conv1d(3, 16, 3))
+        self.b = parametrizations.weight_norm(nn.Conv1d(16, 16, 3, dilation=2))
+        self.norm = nn.BatchNorm1d(16)
+        self.head = nn.Linear(16, 1)
+        self.last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(nn.functional.pad(x, (2, 0))))
+        self.last = torch.relu(self.norm(self.b(nn.functional.pad(x, (4, 0)))))
+        y: Tensor = self.head(self.last[:, :, -1])
+        return y
+
+
+def test_models_and_data_as_people_bring_them(tmp_path: Path) -> None:
+    """Computed weights, a tensor of a pass on the model, persistent workers, an item left over, an error of nothing."""
+    torch.manual_seed(0)
+    model, x = CausalNet(), torch.randn(161, 3, 24)
+    for _ in range(30):
+        model.train()(x)
+    y = model.eval()(x).detach().numpy().astype("float64")  # `last` has a history now
+    model.train()
+    parts = [Series(x[a:b].double().numpy(), y[a:b]) for a, b in ((0, 81), (81, 122), (122, 161))]
+    loaders = [DataLoader(p, batch_size=20, num_workers=1, persistent_workers=True) for p in parts]
+    next(iter(loaders[0]))
+    cut = {"stage": "prune.structured", "params": {"ratio": 0.3, "round_to": 4}}
+    study = petra.compress(
+        model,
+        petra.regression(*loaders),
+        budget={"trials": 2},
+        space={"initial": [["quantize.static"], [cut, {"stage": "tune", "params": {"epochs": 1}}]]},
+        workdir=tmp_path / "study",
+    )
+    assert [t.status for t in study.trials] == [TrialStatus.COMPLETE] * 3, [t.failure for t in study.trials]
+    baseline, quantized, pruned = study.trials
+    assert baseline.metrics["quality"].mean < 1e-5
+    assert 0 < quantized.metrics["quality"].mean < 0.05 * float(y.std()) + 0.05
+    assert pruned.metrics["params"].mean < baseline.metrics["params"].mean
+    assert model.training
+    assert isinstance(model.a, nn.Conv1d)
+    assert type(model.a) is not nn.Conv1d, "the user's layer lost its parametrization"
+    loaders[0]._iterator._shutdown_workers()  # type: ignore[union-attr]
+
+
+class Series(Dataset):  # type: ignore[type-arg]
+    """float64 NumPy items, the target under a name."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> dict[str, object]:
+        return {"series": self.x[i], "target": self.y[i]}

@@ -16,12 +16,11 @@ import torch
 from torch import nn
 
 import petra
-from petra import checks
 from petra.api import create_or_continue
-from petra.checks import check_device
 from petra.config import parse_config
 from petra.core.errors import ConfigError, DataError, PetraError, StoreError
 from petra.core.trial import Trial
+from petra.intake import check_device
 from petra.session import BaselineError
 from petra.store.store import Store
 from petra.study import Study
@@ -211,7 +210,7 @@ def test_bad_settings_are_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("missing", ["no CUDA GPU", ""])
 def test_stages_train_on_devices_of_this_machine_only(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    monkeypatch.setattr(checks, "lacks_cuda", lambda: missing)
+    monkeypatch.setattr("petra.intake.device.lacks_cuda", lambda: missing)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     check_device("cpu")
     for device in ("cuda", "cuda:1"):

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from petra.checks import check_device
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
+from petra.intake import as_model, as_task, check_device
 from petra.measure.host import describe_host
 from petra.problem import build_space, check_settings, initial_pipelines
 from petra.progress import Listener
@@ -189,18 +189,22 @@ def create_or_continue(
 ) -> Study:
     """The study in `config.workdir`, created if there is none; refused if there is a different one.
 
-    `places` are the directories in which the modules that it names were looked for. That this user
-    started it here is recorded, for `resume_study`.
+    Model and data are examined before anything is written. `places` are the directories in which
+    the modules that it names were looked for. That this user started it here is recorded, for
+    `resume_study`.
     """
     directory = Path(config.workdir)
     check_writable(directory)
     check_settings(config)
+    as_model(model), as_task(task)
+    study = Study(directory, config, model=model, task=task)
     check_device(config.device)
     initial_pipelines(config, build_space(config, task))  # refuse a bad space before anything is written
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):
         store = Store.open(directory, write=True)
     else:
+        study.examined  # noqa: B018 - refuses what is not sound
         store = Store.create(directory, wanted, describe_host())
     with store:
         stored = parse_config(store.config, where=str(directory)).model_dump(mode="json")
@@ -217,4 +221,4 @@ def create_or_continue(
             store.set_note(PLACES_NOTE, list(places))
         if failed := remember_start(store, config):
             note(f"that you started this study could not be recorded ({failed}); resuming will ask")
-    return Study(directory, config, model=model, task=task)
+    return study

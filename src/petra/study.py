@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import nn
 
-from petra.checks import check_problem, fingerprint
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
 from petra.core.objective import Objective, named_objectives
@@ -19,6 +18,7 @@ from petra.execute.base import Executor
 from petra.execute.build import BuildPayload
 from petra.execute.evaluate import Limits
 from petra.execute.local import LocalExecutor
+from petra.intake import Examined, examine, fingerprint
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
@@ -67,6 +67,8 @@ class Study:
         with Store.open(self.directory, write=True) as store:
             problem, mark = self._prepare(store)
             listener = Unfailing(listener or Silent())
+            for remark in self.examined.remarks:
+                listener.message(f"note: {remark}")
             for name, reason in self.left_out.items():
                 listener.message(f"searching without {name}: {reason}")
             make_executor = executor or partial(self._local_executor, problem, mark, store)
@@ -74,12 +76,11 @@ class Study:
         return self
 
     def _prepare(self, store: Store) -> tuple[Problem, str]:
-        """Check model and data, and that they are those the study was started with; the problem and their mark."""
-        model, task = self._live()
+        """Examine model and data, and see that the study was started with them; the problem and their mark."""
         RUNTIMES.get(self.config.target.runtime)().require()
-        check_problem(model, task)
+        task = self.examined.task
         problem = self.problem()
-        mark = fingerprint(model, task)
+        mark = fingerprint(*self._given())
         self._check_mark(store, mark)
         store.set_note("fingerprint", mark)
         store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
@@ -99,8 +100,7 @@ class Study:
         batch sizes, by default the study's; `note` receives what the worker is doing. Stages whose results are in the
         cache do not run again. Raises StoreError when model or data are not those of the study.
         """
-        model, task = self._live()
-        member, mark = self.front.pick(pick), fingerprint(model, task)
+        member, mark = self.front.pick(pick), fingerprint(*self._given())
         with Store.open(self.directory, write=False) as store:
             self._check_mark(store, mark)
         payload = self._payload(mark)
@@ -135,11 +135,10 @@ class Study:
 
     def _payload(self, mark: str) -> BuildPayload:
         """What a worker needs to build candidates; `mark` is the fingerprint of model and data."""
-        model, task = self._live()
         target = self.config.target
         return BuildPayload(
-            model=model,
-            task=task,
+            model=self.examined.model,
+            task=self.examined.task,
             target=Target(target.runtime, target.threads, target.batch, target.throughput_batch),
             seed=self.config.seed,
             directory=self.directory.resolve(),
@@ -156,7 +155,13 @@ class Study:
         limits = self.config.limits
         return limits.build_threads or max(1, cores() // limits.workers)
 
-    def _live(self) -> tuple[nn.Module, Task]:
+    @cached_property
+    def examined(self) -> Examined:
+        """Model and task as petra works on them; `petra.intake.examine` says what is looked at and raised."""
+        return examine(*self._given())
+
+    def _given(self) -> tuple[nn.Module, Task]:
+        """Model and task as the user gave them, which nothing changes."""
         if self._model is None or self._task is None:
             raise ConfigError(
                 f"{self.directory}: this study was started from live Python objects",
@@ -166,18 +171,16 @@ class Study:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        _, task = self._live()
-        return named_objectives(self.config.objectives, maximize_quality=task.maximize)
+        return named_objectives(self.config.objectives, maximize_quality=self._given()[1].maximize)
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
         """Stages that the search does without, because none of their settings can treat this model, and why."""
-        return objections(self.config, *self._live())
+        return objections(self.config, self.examined.model, self.examined.task)
 
     def problem(self) -> Problem:
         """What the searcher is given: space, objectives, constraints, seed."""
-        _, task = self._live()
-        space = build_space(self.config, task, without=self.left_out)
+        space = build_space(self.config, self.examined.task, without=self.left_out)
         return Problem(
             space=space,
             objectives=self.objectives,

@@ -1,4 +1,5 @@
-"""Computed weights become plain ones: the same outputs, a model that pickles, and an original left alone."""
+"""Computed weights become plain ones: the same outputs, a model that pickles, and an original left
+alone."""
 
 from __future__ import annotations
 

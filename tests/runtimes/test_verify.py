@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from petra.core.errors import ParityError
-from petra.runtimes.verify import compare
+from petra.runtimes.verify import compare, has_fixed_infinities
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.normal(size=(400, 5)).astype(np.float32)
@@ -44,3 +44,96 @@ def test_wrong_predictions_fail(artifact: np.ndarray, words: str) -> None:
         artifact[0, 0] = np.nan
     with pytest.raises(ParityError, match=words):
         compare(artifact, REFERENCE, quantized=True, score=accuracy)
+
+
+def rmse(predictions: np.ndarray, targets: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((predictions - targets) ** 2)))
+
+
+def turned(n: int, count: int, *, of: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reference (n, of), an artifact in which `count` right items at a near tie turn wrong, and the labels."""
+    rng = np.random.default_rng(n + count)
+    reference = rng.normal(size=(n, of))
+    labels = reference.argmax(1)
+    artifact = reference + 3e-3 * rng.normal(size=reference.shape)
+    for i in range(count):
+        first, second = np.argsort(reference[i])[:-3:-1]
+        reference[i, second] = reference[i, first] - 5e-3
+        artifact[i] = reference[i]
+        artifact[i, second] += 1e-2
+    return reference, artifact, labels
+
+
+@pytest.mark.parametrize("n", [20, 40, 150, 400, 512])
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_item_or_two_at_a_near_tie_do_not_make_a_file_wrong(n: int, count: int) -> None:
+    reference, artifact, labels = turned(n, count)
+    score = lambda p: float((p.argmax(1) == labels).mean())  # noqa: E731
+    assert abs(compare(artifact, reference, quantized=True, score=score)["metric_difference"]) >= 1 / n
+
+
+@pytest.mark.parametrize("n", [40, 150, 512])
+def test_items_that_all_turn_for_the_worse_are_too_many_soon(n: int) -> None:
+    """A fifth of the items, or two points of accuracy of 512: with a direction, not by chance."""
+    reference, artifact, labels = turned(n, 10)
+    with pytest.raises(ParityError, match="metric differs"):
+        compare(artifact, reference, quantized=True, score=lambda p: float((p.argmax(1) == labels).mean()))
+
+
+@pytest.mark.parametrize("noise", [1e-6, 1e-2])
+@pytest.mark.parametrize("error", [0.0, 1e-3, 0.1])
+def test_an_error_of_nothing_may_rise_by_what_predictions_moved(noise: float, error: float) -> None:
+    rng = np.random.default_rng(3)
+    reference = rng.normal(size=(60, 1))
+    targets = reference + error * rng.normal(size=reference.shape)
+    artifact = reference + noise * rng.normal(size=reference.shape)
+    parity = compare(artifact, reference, quantized=True, score=lambda p: rmse(p, targets))
+    assert parity["relative_error"] < 0.05
+
+
+def test_a_bias_shows_in_an_error_that_is_small() -> None:
+    """All predictions off to one side, which the numbers alone allow."""
+    rng = np.random.default_rng(3)
+    reference = rng.normal(size=(400, 1))
+    targets = reference + np.abs(0.1 * rng.normal(size=reference.shape))
+    with pytest.raises(ParityError, match="metric differs"):
+        compare(reference - 0.03, reference, quantized=True, score=lambda p: rmse(p, targets))
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_the_ends_of_a_metric(best: bool) -> None:
+    """All right and one turns wrong; all wrong and one turns right."""
+    reference, artifact, labels = turned(150, 1)
+    aims = labels if best else np.where(artifact.argmax(1) == labels, (labels + 1) % 5, artifact.argmax(1))
+    score = lambda p: float((p.argmax(1) == aims).mean())  # noqa: E731
+    assert score(reference) == float(best)
+    assert abs(compare(artifact, reference, quantized=True, score=score)["metric_difference"]) == pytest.approx(1 / 150)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e-20, 3.0, 1e6])
+def test_constant_predictions_are_compared_with_their_size(constant: float) -> None:
+    reference = np.full((50, 2), constant, np.float32)
+    nearly = reference * np.float32(1 + 3e-7)
+    compare(nearly, reference, quantized=False, score=lambda p: 1.0)
+    with pytest.raises(ParityError, match="differ by"):
+        compare(reference * 1.1 + 0.1, reference, quantized=True, score=lambda p: 1.0)
+
+
+def test_logits_of_excluded_classes() -> None:
+    reference = REFERENCE.copy()
+    reference[:, 2] = -np.inf
+    assert has_fixed_infinities(reference)
+    parity = compare(reference * np.float32(1 + 1e-5), reference, quantized=False, score=lambda p: 1.0)
+    assert 0 < parity["relative_error"] < 1e-4
+    for artifact in (REFERENCE, -reference, np.where(np.isinf(reference), np.nan, reference)):
+        with pytest.raises(ParityError, match="NaN or infinity"):
+            compare(artifact, reference, quantized=True, score=lambda p: 1.0)
+    reference[3, 1] = -np.inf
+    assert not has_fixed_infinities(reference)
+    assert not has_fixed_infinities(np.full((2, 2), np.nan))
+
+
+def test_a_metric_that_is_undefined_on_these_items_is_not_compared() -> None:
+    score = lambda p: float("nan") if p is not REFERENCE else 0.5  # noqa: E731
+    parity = compare(REFERENCE.copy(), REFERENCE, quantized=True, score=score)
+    assert np.isnan(parity["metric_difference"])

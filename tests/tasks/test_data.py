@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -100,9 +102,16 @@ def test_bad_batches_are_refused(batch: object, words: str) -> None:
         next(Split.of([batch], name="val").batches(4))
 
 
-def test_an_exhausted_loader_is_an_empty_split() -> None:
+class Nothing:
+    """Iterable, and yields no batch."""
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(())
+
+
+def test_a_loader_that_yields_nothing_is_an_empty_split() -> None:
     with pytest.raises(DataError, match="is empty"):
-        next(Split.of(iter([]), name="val").batches(4))
+        next(Split.of(Nothing(), name="val").batches(4))
 
 
 def test_inputs_of_different_lengths_are_refused() -> None:

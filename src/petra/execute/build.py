@@ -32,6 +32,7 @@ from petra.methods.table import STAGES
 from petra.model.surgery import count_parameters
 from petra.runtimes.base import Runtime, Target
 from petra.runtimes.table import RUNTIMES
+from petra.runtimes.verify import has_fixed_infinities
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, named, prediction, unnamed
@@ -184,8 +185,13 @@ def save_reference(model: nn.Module, data: Path, example: Inputs, path: Path, *,
         tensors = {k: torch.from_numpy(np.array(v[start:stop])) for k, v in arrays.items()}
         parts.append(prediction(call(model, unnamed(tensors, like=example))).float().numpy())
     reference = np.concatenate(parts)
-    if not np.isfinite(reference).all():
-        raise ParityError("the PyTorch model itself returns NaN or infinity", hint="a stage destroyed the weights")
+    if not has_fixed_infinities(reference):
+        named = (*model.named_parameters(), *model.named_buffers())
+        wrecked = next((name for name, t in named if not torch.isfinite(t).all()), None)
+        raise ParityError(
+            "the PyTorch model itself returns NaN or infinity on validation items",
+            hint=f"its weight {wrecked!r} is not finite" if wrecked else "its weights are finite: values overflow",
+        )
     np.save(path, reference, allow_pickle=False)
 
 

@@ -1,7 +1,8 @@
 """Weights that are computed from other tensors at every call, put in their place as plain weights.
 
-Covers ``torch.nn.utils.parametrize`` (weight_norm, spectral_norm, orthogonal and anything registered by hand) and the
-older forms that are hooks: ``torch.nn.utils.weight_norm``, ``spectral_norm`` and the masks of ``torch.nn.utils.prune``.
+Covers ``torch.nn.utils.parametrize`` (weight_norm, spectral_norm, orthogonal and anything
+registered by hand) and the older forms that are hooks: ``torch.nn.utils.weight_norm``,
+``spectral_norm`` and the masks of ``torch.nn.utils.prune``.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 @torch.no_grad()
 def fold_parametrizations(model: nn.Module) -> tuple[str, ...]:
-    """Replace every computed weight of `model`, in place, by a parameter that holds its value in evaluation mode.
+    """Replace every computed weight of `model`, in place, by a parameter that holds its value in
+    evaluation mode.
 
-    What the model computes in evaluation mode stays the same, bit for bit; it pickles, and stages see
-    plain layers. Training modes are left as they are. Returns the names of the weights. Costs one
-    computation of each of them.
+    What the model computes in evaluation mode stays the same, bit for bit; it pickles, and stages
+    see plain layers. Training modes are left as they are. Returns the names of the weights. Costs
+    one computation of each of them.
     """
     folded: list[str] = []
     for path, module in list(model.named_modules()):

@@ -1,4 +1,22 @@
-"""Parity: the reloaded artifact must compute what the PyTorch model computes."""
+"""Parity: the reloaded artifact must compute what the PyTorch model computes.
+
+Two things are compared on the same items. The predictions: the root mean square of the difference,
+over the spread of the reference. And the task's metric, whose difference must be at most
+
+    max(0.5% of the reference's metric, |m| + 2 s)
+
+where m and s are mean and standard deviation of how far the metric moves when the differences seen
+are given random signs, one per item. A file whose predictions are right but for rounding differs
+from the model without direction: the sign of each item's difference is as likely the one as the
+other, so the difference of its metric is one more draw of those. This is a sign-flip test at the
+level of two standard deviations, and it knows what a fixed share cannot: how many items there are
+and what each weighs (one of 150 turned over at a near tie is 0.7 points of accuracy), and that an
+error of 0 can only rise, by what the predictions moved. Errors with a direction still fail: of
+items that all turn for the worse about half do so under random signs, so that five are too many, of
+however many items. Of simulated classifiers (10 classes, 92% right) with independent errors of 0.3%
+to 4.5% none of 720 files was refused, where the fixed share alone refused 78 of 240 with 150 items;
+with 512 items 3 net changes are allowed on average, 2.3 before.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +31,8 @@ from petra.core.errors import ParityError
 FLOAT_TOLERANCE = 1e-3
 INT8_TOLERANCE = 5e-2
 METRIC_TOLERANCE = 5e-3  # of the reference's metric
+SIGN_DRAWS = 200
+LEAST_SPREAD = 1e-3  # of the reference's magnitude: predictions that hardly vary are compared with their size
 
 
 def compare(
@@ -22,20 +42,27 @@ def compare(
     quantized: bool,
     score: Callable[[np.ndarray], float],
 ) -> dict[str, float]:
-    """Compare predictions (n, ...) numerically and in the task's metric; raise ParityError beyond the tolerance.
+    """Compare predictions (n, ...) numerically and in the task's metric; raise ParityError beyond
+    the tolerance.
 
-    Returns max_abs_error, relative_error (rms over spread) and metric_difference (artifact minus reference).
+    Infinities, such as the logits of excluded classes, must stand in the same places; the rest is
+    finite. A metric that is undefined (NaN) on these items, as some are on few, is not compared.
+    Returns max_abs_error, relative_error (rms over spread) and metric_difference (artifact minus
+    reference). Costs two calls of `score`, and 200 more where the metric differs by more than its
+    share.
     """
     if artifact.shape != reference.shape:
         raise ParityError(f"the artifact returns shape {artifact.shape}, the model {reference.shape}")
-    if not np.isfinite(artifact).all():
-        raise ParityError("the artifact returns NaN or infinity", hint="a numeric overflow in the exported graph")
-    difference = artifact.astype(np.float64) - reference
-    spread = float(np.std(reference.astype(np.float64))) or 1.0
+    _check_finite(artifact, reference)
+    finite = np.isfinite(reference)
+    values = reference[finite].astype(np.float64)
+    difference = np.zeros(reference.shape)
+    difference[finite] = artifact[finite].astype(np.float64) - values
+    own, theirs = float(score(artifact)), float(score(reference))
     parity = {
-        "max_abs_error": float(np.abs(difference).max()),
-        "relative_error": float(np.sqrt(np.mean(difference**2))) / spread,
-        "metric_difference": score(artifact) - score(reference),
+        "max_abs_error": float(np.abs(difference).max(initial=0.0)),
+        "relative_error": _rms(difference[finite]) / _spread(values),
+        "metric_difference": own - theirs,
     }
     tolerance = INT8_TOLERANCE if quantized else FLOAT_TOLERANCE
     if parity["relative_error"] > tolerance:
@@ -43,10 +70,63 @@ def compare(
             f"predictions differ by {parity['relative_error']:.2%} of their spread from the PyTorch model's",
             hint=f"at most {tolerance:.1%} is allowed for a {'quantized' if quantized else 'float'} model",
         )
-    allowed = METRIC_TOLERANCE * max(abs(score(reference)), 1e-9)
+    allowed = METRIC_TOLERANCE * abs(theirs)
+    if abs(parity["metric_difference"]) > allowed:
+        allowed = max(allowed, moved_by_chance(reference, difference, score))
     if abs(parity["metric_difference"]) > allowed:
         raise ParityError(
             f"the metric differs by {parity['metric_difference']:+.4f} from the PyTorch model's on the same items",
-            hint=f"at most {allowed:.4f} is allowed",
+            hint=f"at most {allowed:.4f} is allowed for {len(reference)} items and differences of this size",
         )
     return parity
+
+
+def moved_by_chance(reference: np.ndarray, difference: np.ndarray, score: Callable[[np.ndarray], float]) -> float:
+    """|mean| + 2 standard deviations of the change of `score` when each item's difference gets a
+    random sign.
+
+    0 where there is no difference. Draws are the same every time.
+    """
+    if not difference.any():
+        return 0.0
+    random, before = np.random.default_rng(0), score(reference)
+    signs = random.choice([-1.0, 1.0], size=(SIGN_DRAWS, len(reference)))
+    shape = (-1, *[1] * (reference.ndim - 1))
+    moved = np.array([score((reference + s.reshape(shape) * difference).astype(reference.dtype)) for s in signs])
+    moved = moved[np.isfinite(moved)] - before
+    if not len(moved):
+        return 0.0
+    return float(abs(moved.mean()) + 2 * moved.std()) * (1 + 1e-6)  # rounding, where all draws agree
+
+
+def has_fixed_infinities(predictions: np.ndarray) -> bool:
+    """Whether what is not finite in predictions (n, ...) is infinities in the same places of every
+    item.
+
+    So are the logits of excluded classes. True where everything is finite; NaN never is.
+    """
+    if np.isnan(predictions).any():
+        return False
+    return bool((np.isinf(predictions) == np.isinf(predictions[:1])).all())
+
+
+def _check_finite(artifact: np.ndarray, reference: np.ndarray) -> None:
+    odd = ~np.isfinite(artifact)
+    same = odd == ~np.isfinite(reference)
+    if same.all() and np.array_equal(artifact[odd], reference[odd], equal_nan=False):
+        return
+    item = int(np.argwhere(odd & ~same)[0][0]) if (odd & ~same).any() else int(np.argwhere(odd | ~same)[0][0])
+    raise ParityError(
+        f"the artifact returns NaN or infinity for item {item} where the model does not, or the other way round",
+        hint="a numeric overflow in the exported graph",
+    )
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation, of nearly constant values a share of their magnitude, 1 where all are
+    zero."""
+    return max(float(np.std(values)) if values.size else 0.0, LEAST_SPREAD * _rms(values)) or 1.0

@@ -13,7 +13,9 @@ from torch import Tensor
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.measurement import Measurement
 from petra.tasks.data import Split
-from petra.tasks.inputs import Inputs, named
+from petra.tasks.inputs import Inputs, batch_size, map_inputs, named
+from petra.tasks.sources import Reader
+from petra.tasks.targets import numbers
 
 Augment = Callable[[Inputs, torch.Generator], Inputs]
 
@@ -34,6 +36,16 @@ class Task(ABC):
     metric: ClassVar[str]
     maximize: ClassVar[bool]
     ignores: ClassVar[frozenset[str]] = frozenset()  # stage parameters that mean nothing to this task
+
+    def __post_init__(self) -> None:
+        """Whatever stands for a split becomes one, its targets read as this task has them."""
+        for name in ("train", "val", "test"):
+            split = Split.of(getattr(self, name), name=name)
+            object.__setattr__(self, name, split.read_by(self.reader()))
+
+    def reader(self) -> Reader:
+        """How what users give for targets becomes a tensor: `reader(raw, *, where)`, by default any numbers."""
+        return numbers
 
     def ignored(self) -> frozenset[str]:
         """`ignores`, and what cannot act on this data: only floating-point inputs can be mixed."""
@@ -69,8 +81,10 @@ class Task(ABC):
         """Raise DataError when predictions and targets of a batch do not fit each other (shapes, label range)."""
 
     def example(self, n: int = 2) -> Inputs:
-        """The first `n` inputs of the validation split, for tracing and export."""
-        return self.val.head(n)
+        """The first `n` inputs of the validation split, repeated where it has fewer, for tracing and export."""
+        inputs = self.val.head(n)
+        items = batch_size(inputs)
+        return map_inputs(inputs, lambda t: t[torch.arange(n) % items]) if items < n else inputs
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield from (("train", self.train), ("val", self.val), ("test", self.test))

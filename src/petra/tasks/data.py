@@ -1,144 +1,236 @@
-"""A split of the data behind one interface, whatever the user brought: tensors, a dataset or a data loader."""
+"""A split of the data behind one interface, whatever the user brought: arrays, a data set or a data
+loader."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
-from petra.core.errors import DataError
+from petra.core.errors import ConfigError, DataError, PetraError
 from petra.tasks.inputs import Inputs, as_inputs, batch_size, map_inputs
+from petra.tasks.loaders import one_pass
+from petra.tasks.pairs import as_pair, joined, read_batch, stacked
+from petra.tasks.sources import Arrays, Reader, as_source, sized
+from petra.tasks.targets import numbers
+from petra.tasks.tensors import as_tensor, is_text
 
 Batch = tuple[Inputs, Tensor]
-
-
-def _pair(item: object, *, where: str) -> tuple[Any, Tensor]:
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise DataError(f"{where}: a batch is {type(item).__name__}", hint="yield (inputs, target) pairs")
-    inputs, target = item
-    if not isinstance(target, Tensor):
-        raise DataError(f"{where}: targets are {type(target).__name__}", hint="targets must be a tensor")
-    return inputs, target
+MOST_ITEMS = 10**9
 
 
 @dataclass(frozen=True)
 class Split:
-    """Batches of (inputs, target) from a `Dataset` of items or a `DataLoader` of batches.
+    """Batches of (inputs, target) from a `Dataset` of items or an iterable of batches, such as a
+    `DataLoader`.
 
-    A dataset is shuffled and batched here (reproducibly, from a seed); a loader is taken as it comes, in its own
-    batches and order, because it is the user's.
+    A dataset is shuffled and batched here (reproducibly, from a seed); a loader is taken as it
+    comes, in its own batches, because it is the user's. `limit` is the number of items of one pass
+    at most; `reader` makes targets of what stands for them.
     """
 
     source: Any
     name: str = "data"
+    limit: int | None = None
+    reader: Reader = numbers
 
     @staticmethod
-    def of(source: object, *, name: str) -> Split:
-        """Wrap what the user gave: an (inputs, targets) pair of tensors, a Dataset, or an iterable loader.
+    def of(source: object, *, name: str, limit: int | None = None) -> Split:
+        """Wrap what the user gave: an (inputs, targets) pair of arrays, a Dataset, or an iterable
+        of batches.
 
-        Raises DataError for anything else and for an empty split.
+        Arrays are of NumPy, pandas, torch or lists; a dict with a key such as ``labels`` is a pair
+        too. A stream without end needs `limit`. Reads nothing. Raises DataError for anything else,
+        for what can be read only once, and for an empty split.
         """
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise ConfigError(f"limit: {limit!r} is no number of items", hint="a whole number from 1, or None")
         if isinstance(source, Split):
-            return source
-        if isinstance(source, tuple | list) and len(source) == 2 and isinstance(source[1], Tensor):
-            source = _as_dataset(source[0], source[1], where=name)
-        known = isinstance(source, Dataset | DataLoader) or hasattr(source, "__iter__")
-        if not known:
-            raise DataError(
-                f"{name} split: got {type(source).__name__}",
-                hint="allowed: an (inputs, targets) pair of tensors, a torch Dataset, a DataLoader",
-            )
-        if length(source) == 0:
+            return source if limit is None else replace(source, limit=limit)
+        made = as_source(source, where=f"{name} split")
+        length = sized(made, where=f"{name} split")
+        if length == 0:
             raise DataError(f"{name} split is empty", hint="give at least one item")
-        return Split(source, name)
+        if limit is None and length is not None and length > MOST_ITEMS:
+            raise DataError(f"{name} split: {length} items are too many for a pass", hint="say how many: limit=10_000")
+        return Split(made, name, limit)
+
+    def read_by(self, reader: Reader) -> Split:
+        """The same split with its targets read by a task's `reader`; those in memory are read at
+        once."""
+        source = self.source
+        if isinstance(source, Arrays):
+            source = Arrays(source.inputs, reader(source.targets, where=f"{self.name} split"))
+        return replace(self, source=source, reader=reader)
 
     def __len__(self) -> int:
-        """Number of items (for a loader of unknown dataset: counted by one pass)."""
-        if self._is_loader():
-            dataset = getattr(self.source, "dataset", None)
-            if isinstance(dataset, Sized) and not getattr(self.source, "drop_last", False):
-                return len(dataset)
-            return sum(batch_size(inputs) for inputs, _ in self.batches(1))
-        return len(self.source)
+        """Number of items of a pass (for a loader that cannot tell: counted by one pass)."""
+        known = self.known_items()
+        return sum(batch_size(inputs) for inputs, _ in self.batches(1)) if known is None else known
+
+    def known_items(self) -> int | None:
+        """Number of items of a pass, None where finding it takes one."""
+        n: int | None = None
+        if isinstance(self.source, Dataset):
+            n = len(self.source)  # type: ignore[arg-type]
+        elif isinstance(self.source, DataLoader) and self.source.batch_size is not None and not self.source.drop_last:
+            n = sized(self.source.sampler)
+        return n if n is None or self.limit is None else min(n, self.limit)
 
     def targets(self) -> Tensor | None:
-        """All targets where they are in memory, None where finding them would take a pass over the data."""
-        if isinstance(self.source, _Tensors):
-            return self.source.targets
-        if isinstance(self.source, TensorDataset) and len(self.source.tensors) == 2:
-            return self.source.tensors[1]
+        """All targets where they are in memory, None where finding them would take a pass over the
+        data."""
+        if isinstance(self.source, Arrays) and isinstance(self.source.targets, Tensor):
+            return self.source.targets[: self.limit]
         return None
 
-    def _is_loader(self) -> bool:
-        return not isinstance(self.source, Dataset)
+    def steps(self, size: int) -> int:
+        """Batches of one training pass; read through once only where the source does not know its
+        length."""
+        n = self.known_items()
+        if isinstance(self.source, Dataset):
+            assert n is not None
+            return max(1, n // size)
+        batches = sized(self.source)
+        if batches is None or self.limit is not None:
+            return sum(1 for _ in self.batches(size, drop_last=True))
+        own: int | None = getattr(self.source, "batch_size", None)
+        single_last = n is not None and own is not None and own > 1 and n % own == 1
+        return batches - 1 if single_last and batches > 1 else batches
 
     def batches(self, size: int, *, seed: int | None = None, drop_last: bool = False) -> Iterator[Batch]:
-        """Batches of `size` items; shuffled when a `seed` is given. Loaders keep their own batch size and order."""
-        where = f"{self.name} split"
-        if self._is_loader():
-            count = 0
-            for item in self.source:
-                inputs, target = _pair(item, where=where)
-                count += 1
-                yield as_inputs(inputs, where=where), target
-            if count == 0:
-                raise DataError(f"{where} is empty", hint="give at least one batch")
-            return
-        n = len(self.source)
-        if seed is None:
-            order = torch.arange(n)
+        """Batches of `size` items; shuffled when a `seed` is given. Loaders keep their own batch
+        size and order.
+
+        `drop_last` leaves out what is left over at the end: fewer than `size` items, of a loader a
+        single item, which batch normalisation could not train on. Raises DataError naming split and
+        item for what cannot be read.
+        """
+        if isinstance(self.source, Dataset):
+            yield from self._of_items(size, seed, drop_last=drop_last)
+        elif drop_last:
+            yield from _without_single_last(self._of_loader(seed))
         else:
-            order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+            yield from self._of_loader(seed)
+
+    def order(self, seed: int | None) -> Tensor:
+        """Numbers of a dataset's items in the order in which `batches` gives them."""
+        n = self.known_items()
+        assert n is not None
+        if seed is None:
+            return torch.arange(n)
+        return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+    def item_at(self, position: int, seed: int | None) -> int:
+        """Number of the item at `position` of a pass: of a dataset its index, of a loader the
+        position."""
+        return int(self.order(seed)[position]) if isinstance(self.source, Dataset) else position
+
+    def head(self, n: int) -> Inputs:
+        """Inputs of the first `n` items, from as many batches as it takes; fewer if there are no
+        more."""
+        parts: list[Inputs] = []
+        items = 0
+        for inputs, _ in self.batches(n):
+            parts.append(inputs)
+            items += batch_size(inputs)
+            if items >= n:
+                break
+        return map_inputs(joined(parts, where=f"{self.name} split"), lambda t: t[:n])
+
+    def _of_items(self, size: int, seed: int | None, *, drop_last: bool) -> Iterator[Batch]:
+        where, order = f"{self.name} split", self.order(seed)
+        n = len(order)
         stop = n - n % size if drop_last and n >= size else n
         for start in range(0, stop, size):
             index = order[start : start + size]
-            if isinstance(self.source, _Tensors):
-                yield self.source.take(index)
-            elif isinstance(self.source, TensorDataset) and len(self.source.tensors) == 2:
-                inputs, target = (t[index] for t in self.source.tensors)
-                yield inputs, target
+            if isinstance(self.source, Arrays):
+                inputs, raw = self.source[index if isinstance(self.source.targets, Tensor) else index.numpy()]
             else:
-                inputs, target = _pair(default_collate([self.source[int(i)] for i in index]), where=where)
-                yield as_inputs(inputs, where=where), target
+                inputs, raw = self._items(index.tolist(), where)
+            yield inputs, self._target(raw, batch_size(inputs), where)
 
-    def head(self, n: int) -> Inputs:
-        """Inputs of the first `n` items (fewer if the first batch is shorter)."""
-        inputs, _ = next(self.batches(n))
-        return map_inputs(inputs, lambda t: t[:n])
+    def _items(self, index: list[int], where: str) -> tuple[Inputs, Any]:
+        pairs = [as_pair(self._item(i), where=f"{where}, item {i}", what="it") for i in index]
+        read = [as_inputs(inputs, where=f"{where}, item {i}") for i, (inputs, _) in zip(index, pairs, strict=True)]
+        raw = [target for _, target in pairs]
+        if not is_text(raw):
+            targets = [as_tensor(t, what=f"{where}, item {i}: targets") for i, t in zip(index, raw, strict=True)]
+            odd = next((i for i, t in zip(index, targets, strict=True) if t.shape != targets[0].shape), None)
+            if odd is not None:
+                shapes = sorted({tuple(t.shape) for t in targets})
+                raise DataError(f"{where}, item {odd}: targets have shapes {shapes}", hint="give all items one shape")
+            return stacked(read, index, where=where), torch.stack(targets)
+        return stacked(read, index, where=where), raw
+
+    def _item(self, i: int) -> Any:
+        try:
+            return self.source[i]
+        except PetraError:
+            raise
+        except Exception as error:
+            raise _unreadable(f"{self.name} split, item {i}", error) from error
+
+    def _of_loader(self, seed: int | None) -> Iterator[Batch]:
+        where, items = f"{self.name} split", 0
+        for number, item in enumerate(self._pass(seed)):
+            here = f"{where}, batch {number}"
+            inputs, raw = read_batch(item, where=here)
+            n = batch_size(inputs)
+            if n == 0:
+                continue
+            target = self._target(raw, n, here)
+            left = n if self.limit is None else min(n, self.limit - items)
+            items += left
+            yield map_inputs(inputs, lambda t, k=left: t[:k]), target[:left]  # type: ignore[misc]
+            if items == self.limit:
+                return
+        if items == 0:
+            raise DataError(f"{where} is empty", hint="it must yield batches, in every pass anew")
+
+    def _pass(self, seed: int | None) -> Iterator[Any]:
+        """What the loader yields, as many batches as it says it has."""
+        loader: Iterable[Any] = self.source
+        number, end = 0, sized(loader)
+        try:
+            begun = one_pass(loader, seed) if isinstance(loader, DataLoader) else iter(loader)
+            for item in islice(begun, end):
+                number += 1
+                yield item
+        except PetraError:
+            raise
+        except Exception as error:
+            raise _unreadable(f"{self.name} split, batch {number}", error) from error
+
+    def _target(self, raw: Any, n: int, where: str) -> Tensor:
+        target = self.reader(raw, where=where)
+        if target.ndim == 0 or len(target) != n:
+            got = "no batch axis" if target.ndim == 0 else f"{len(target)} entries"
+            raise DataError(f"{where}: targets have {got} for {n} inputs", hint="give one target per item")
+        return target
 
 
-def length(source: object) -> int | None:
-    """Items of a dataset or batches of a loader; None where that is not known, as of a loader of a stream."""
-    try:
-        return len(source) if isinstance(source, Sized) else None
-    except TypeError:  # a DataLoader looks sized even where its dataset is not
-        return None
+def _unreadable(where: str, error: Exception) -> DataError:
+    said = (str(error).strip().splitlines() or [""])[0]
+    hint = "the data set itself fails there"
+    if "stack expects each tensor" in said or "equal size" in said:
+        hint = "all items must have one shape: pad or crop them"
+    elif "default_collate" in said:
+        hint = "let the data set give tensors or arrays, or the loader have a collate_fn that makes them"
+    return DataError(f"{where}: reading it raised {type(error).__name__}: {said}", hint=hint)
 
 
-class _Tensors(Dataset[Any]):
-    """In-memory dataset of structured inputs, sliced a batch at a time."""
-
-    def __init__(self, inputs: Inputs, targets: Tensor) -> None:
-        self.inputs, self.targets = inputs, targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> Batch:
-        return map_inputs(self.inputs, lambda t: t[index]), self.targets[index]
-
-    def take(self, index: Tensor) -> Batch:
-        return map_inputs(self.inputs, lambda t: t[index]), self.targets[index]
-
-
-def _as_dataset(inputs: object, targets: Tensor, *, where: str) -> Dataset[Any]:
-    checked = as_inputs(inputs, where=f"{where} split")
-    if batch_size(checked) != len(targets):
-        raise DataError(
-            f"{where} split: {batch_size(checked)} inputs but {len(targets)} targets", hint="give one target per item"
-        )
-    return _Tensors(checked, targets)
+def _without_single_last(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """All batches, the last one only if it has several items or no other came."""
+    held = next(batches)
+    alone = True
+    for batch in batches:
+        yield held
+        held, alone = batch, False
+    if alone or batch_size(held[0]) > 1:
+        yield held

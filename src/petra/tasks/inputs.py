@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from petra.core.errors import DataError
 from petra.tasks.passes import one_pass
+from petra.tasks.tensors import as_tensor, is_array, is_scalar, is_text
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -27,16 +28,27 @@ def call(model: nn.Module, inputs: Inputs) -> object:
 
 
 def as_inputs(value: object, *, where: str) -> Inputs:
-    """Check what a loader yields as inputs; lists become tuples. Raises DataError otherwise."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Mapping) and value and all(isinstance(v, Tensor) for v in value.values()):
-        return {str(k): v for k, v in value.items()}
-    if isinstance(value, tuple | list) and value and all(isinstance(v, Tensor) for v in value):
-        return tuple(value)
-    raise DataError(
-        f"{where}: inputs are {type(value).__name__}", hint="allowed: a tensor, a tuple of tensors, a dict of tensors"
-    )
+    """What a loader yields as inputs, as tensors: a mapping gives a dict, a sequence of arrays a tuple.
+
+    Arrays and lists of numbers become tensors (`as_tensor`). Raises DataError for what holds none.
+    """
+    if isinstance(value, Tensor) or (is_array(value) and not _several(value) and not is_text(value)):
+        return as_tensor(value, what=f"{where}: inputs")
+    if isinstance(value, Mapping) and value:
+        return {str(k): as_tensor(v, what=f"{where}: inputs {str(k)!r}") for k, v in value.items()}
+    if isinstance(value, tuple | list) and value and not is_text(value):
+        return tuple(as_tensor(v, what=f"{where}: inputs {i}") for i, v in enumerate(value))
+    if is_scalar(value) and not is_text(value):
+        return as_tensor(value, what=f"{where}: inputs")
+    if is_text(value):
+        hint = "tokenize text first: a dict of input_ids and attention_mask"
+    else:
+        hint = "allowed: a tensor or array (of an image: numpy.asarray(image)), a tuple or dict of them"
+    raise DataError(f"{where}: inputs are {'str' if is_text(value) else type(value).__name__}", hint=hint)
+
+
+def _several(value: object) -> bool:
+    return isinstance(value, tuple | list) and not is_scalar(value[0]) and not isinstance(value[0], list)
 
 
 def named(inputs: Inputs) -> dict[str, Tensor]:

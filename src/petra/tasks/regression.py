@@ -14,6 +14,8 @@ from petra.core.errors import DataError
 from petra.core.measurement import Measurement
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
+from petra.tasks.sources import Reader
+from petra.tasks.targets import real_values
 
 LOSSES = ("mse", "mae", "huber", "lai_mse", "lai_mae")
 LAI_LAMBDA = 0.5  # our choice, without a source: below 1, so that steep residuals weigh more; see `lai_weight`
@@ -26,6 +28,9 @@ class Regression(Task):
     metric: ClassVar[str] = "rmse"
     maximize: ClassVar[bool] = False
     ignores: ClassVar[frozenset[str]] = frozenset({"label_smoothing", "temperature"})
+
+    def reader(self) -> Reader:
+        return real_values
 
     def losses(self) -> tuple[str, ...]:
         return LOSSES
@@ -62,9 +67,12 @@ class Regression(Task):
         if not torch.isfinite(target).all():
             raise DataError(f"{where}: targets contain NaN or infinity", hint="drop or impute those items")
         if _squeezed(prediction).shape != _squeezed(target).shape:
+            same = prediction[0].numel() == target[0].numel()
             raise DataError(
                 f"{where}: the model returns shape {tuple(prediction.shape)}, targets are {tuple(target.shape)}",
-                hint="predictions and targets must have the same shape",
+                hint=f"give the targets the predictions' shape: targets.reshape{(-1, *prediction.shape[1:])}"
+                if same
+                else "predictions and targets must have the same shape: one output per target",
             )
 
 
@@ -99,6 +107,16 @@ def _aligned(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return _squeezed(prediction), _squeezed(target)
 
 
-def regression(train: object, val: object, test: object, *, augment: Augment | None = None) -> Regression:
-    """A regression task from datasets, loaders or (inputs, targets) pairs of tensors."""
-    return Regression(Split.of(train, name="train"), Split.of(val, name="val"), Split.of(test, name="test"), augment)
+def regression(
+    train: object, val: object, test: object, *, augment: Augment | None = None, limit: int | None = None
+) -> Regression:
+    """A regression task from datasets, loaders or (inputs, targets) pairs of arrays; integer targets become real.
+
+    `limit` is the number of items read of each split in one pass, which a stream without end needs.
+    """
+    return Regression(
+        Split.of(train, name="train", limit=limit),
+        Split.of(val, name="val", limit=limit),
+        Split.of(test, name="test", limit=limit),
+        augment,
+    )

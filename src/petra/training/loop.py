@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from petra.core.errors import DivergedError
 from petra.core.rng import derive_seed
 from petra.tasks.base import Augment, Task
-from petra.tasks.data import Split, length
+from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
+from petra.training.blame import Blame
 from petra.training.precision import Precision, choose_precision
 
 LossFunction = Callable[[Tensor, Inputs, Tensor], Tensor]
@@ -108,10 +108,7 @@ def _set_mode(model: nn.Module, *, training: bool) -> None:
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Batches of one training pass; read through once only where the source does not know its length."""
-    if isinstance(split.source, Dataset):
-        return max(1, len(split) // batch_size)
-    known = length(split.source)
-    return sum(1 for _ in split.batches(batch_size)) if known is None else known
+    return split.steps(batch_size)
 
 
 def zero_masks(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
@@ -137,9 +134,11 @@ def fit(
 
     `loss_fn(prediction, inputs, target)` replaces the task's loss; `penalty()`, a function of the weights alone, is
     added to it, and finds the loss's gradient in their ``grad``. `augment` acts on training batches after the task's
-    own. Zeros in the weights of modules with a true attribute `keep_zeros` stay zero. Raises DivergedError when the
-    loss is not finite. The caller's global random state is untouched. Cost: `epochs` passes forward and backward over
-    the training split plus one forward pass over the validation split per epoch.
+    own. Zeros in the weights of modules with a true attribute `keep_zeros` stay zero. A single item left over at the
+    end of a pass is not trained on. Raises DivergedError when the loss is not finite, DataError, naming
+    split and item, where the data is why. The caller's global random state is untouched. Cost: `epochs`
+    passes forward and backward over the training split plus one forward pass over the validation split
+    per epoch.
     """
     started = time.perf_counter()
     precision = choose_precision(model, device)
@@ -195,25 +194,23 @@ def _epoch(run: _Run, epoch: int) -> None:
     model.train()
     shuffle = derive_seed(run.seed, "shuffle", epoch)
     random = torch.Generator().manual_seed(derive_seed(run.seed, "augment", epoch))
-    step = epoch * (run.total // config.epochs)
+    step, items = epoch * (run.total // config.epochs), 0
     for inputs, target in run.task.train.batches(config.batch_size, seed=shuffle, drop_last=True):
+        blame = Blame(run.task, run.task.train, shuffle, inputs, target, items)
+        items += len(target)
         factor = learning_rate_factor(step, run.total, schedule=config.schedule, warmup=config.warmup)
         for group in run.optimizer.param_groups:
             group["lr"] = config.lr * factor
         for augment in (run.task.augment, run.augment):
             inputs = augment(inputs, random) if augment else inputs
         inputs = map_inputs(inputs, lambda t: run.precision.arrange(t.to(run.device)))
-        with run.precision.autocast():
-            pred = prediction(call(model, inputs)).float()
         run.optimizer.zero_grad(set_to_none=True)
-        loss = _backward(run.loss_fn(pred, inputs, target.to(run.device)))
+        loss = _loss(run, inputs, target, blame)
         if run.penalty is not None:
             loss = loss + _backward(run.penalty())
         if not torch.isfinite(loss):
-            raise DivergedError(
-                f"the training loss is {loss.item()} at step {step + 1} of {run.total}",
-                hint=f"learning rate {config.lr:g} with {config.optimizer} is too high for this model",
-            )
+            rate = f"{config.lr:g} with {config.optimizer}"
+            blame.loss(loss.item(), model, step=step, total=run.total, rate=rate)
         if config.clip_norm > 0:
             nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         run.optimizer.step()
@@ -222,6 +219,18 @@ def _epoch(run: _Run, epoch: int) -> None:
                 weight.mul_(mask)
         step += 1
         run.progress(step, run.total, f"epoch {epoch + 1}/{config.epochs}")
+
+
+def _loss(run: _Run, inputs: Inputs, target: Tensor, blame: Blame) -> Tensor:
+    """The loss of a batch, its gradient added to that of the weights. Raises DataError where the batch is at fault."""
+    pred: Tensor | None = None
+    try:
+        with run.precision.autocast():
+            pred = prediction(call(run.model, inputs)).float()
+        return _backward(run.loss_fn(pred, inputs, target.to(run.device)))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        blame.error(error, None if pred is None else pred.detach()[:1].cpu())
+        raise
 
 
 def _backward(loss: Tensor) -> Tensor:

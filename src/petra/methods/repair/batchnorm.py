@@ -86,7 +86,12 @@ class EstimateBatchNorm(Stage):
             items += batch_size(inputs)
             if items >= self.samples:
                 break
-        skipped = estimate_statistics(model, batches)
+        try:
+            skipped = estimate_statistics(model, batches)
+        except ValueError as error:  # torch's, for a channel with a single value
+            raise StageRefused(
+                f"a batch has no statistics: {error}", hint="give training batches of two items and more"
+            ) from error
         touched = tuple(path for path in norms if path not in skipped)
         if not touched:
             raise StageRefused("no batch norm of the model is called", layer=norms[0])

@@ -1,0 +1,9 @@
+"""The one room in which model, task and data are examined before anything is spent; `examine` is
+its door."""
+
+from petra.intake.device import check_device
+from petra.intake.examine import Examined, examine
+from petra.intake.kinds import as_model, as_task
+from petra.intake.mark import fingerprint
+
+__all__ = ["Examined", "as_model", "as_task", "check_device", "examine", "fingerprint"]
