@@ -109,7 +109,7 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "fixed, but not first": (lambda: lstm(7, 2), "no size that it declares is a free batch"),
     "fixed batch, free length": (
         lambda: _unary("Relu", tensor("x", T.FLOAT, [1, "length", 4]), tensor("y", T.FLOAT, [1, "length", 4])),
-        "takes 1 item",
+        "no other batch\nnote: of its free sizes, these were tried: x (1, 16, 4)",
     ),
     "scalar input": (
         lambda: model([product(y="p"), h.make_node("Mul", ["p", "s"], ["y"])], [X, tensor("s", T.FLOAT, [])]),
@@ -146,7 +146,7 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
             [tensor("y", T.FLOAT, ["n", 4])],
             [],
         ),
-        "no size that it declares is a free batch",
+        "a free batch\nnote: of its free sizes, these were tried: a (16, 16), x (16, 4)",
     ),
     "a size that follows from another": (
         lambda: model(

@@ -74,16 +74,24 @@ def described(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _remarks(found: Mapping[str, Any]) -> list[str]:
-    said = list(found["notes"])
+    said = []
     if found["fixed"]:
-        said.insert(0, f"the file takes {found['fixed']} item(s) in every call, and no other batch")
+        said.append(f"the file takes {found['fixed']} item(s) in every call, and no other batch")
     elif not found["inputs"]:
-        said.insert(0, "it takes no inputs: what it returns is constant, or random")
+        said.append("it takes no inputs: what it returns is constant, or random")
     elif not found["axes"]:
-        said.insert(0, "no size that it declares is a free batch: it was run on these shapes alone")
+        said.append("no size that it declares is a free batch")
+    if any(None in _besides_the_batch(spec, found["axes"]) for spec in found["inputs"]):
+        tried = ", ".join(f"{name} {shape_text(shape)}" for name, shape in found["tried"].items())
+        said.append(f"of its free sizes, these were tried: {tried}")
+    said += found["notes"]
     if found["batch_difference"] > 0.01:
         said.append(f"an item's outputs depend on its batch, by {found['batch_difference']:.1%} of their spread")
     return said
+
+
+def _besides_the_batch(spec: Mapping[str, Any], axes: Mapping[str, int]) -> list[int | None]:
+    return [size for axis, size in enumerate(spec["shape"]) if axes.get(spec["name"]) != axis]
 
 
 def package(

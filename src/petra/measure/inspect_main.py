@@ -29,7 +29,7 @@ class InspectRequest:
 
 
 def inspect(request: InspectRequest) -> dict[str, object]:
-    """Inputs, where the batch is, output shapes by batch size, and remarks.
+    """Inputs, where the batch is, shapes that were tried, output shapes by batch size, and remarks.
 
     `batch_difference` is the largest difference between an item's outputs alone and in the largest
     batch, over the outputs' spread. Raises ArtifactError when the file does not load, does not run, or
@@ -57,6 +57,7 @@ def inspect(request: InspectRequest) -> dict[str, object]:
         "inputs": [asdict(spec) for spec in interface.inputs],
         "axes": dict(interface.axes),
         "fixed": interface.fixed,
+        "tried": _shapes(feed.arrays),
         "runs": [
             {"batch": size, "outputs": _shapes(outputs), "finite": not infinite(outputs)}
             for size, outputs in runs.items()
