@@ -13,8 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import ArtifactError
-from petra.runtimes.torch_archive import refuse_code
+from petra.measure.random_inputs import random_inputs
+from petra.runtimes import torch_schema
+from petra.runtimes.torch_archive import rebuilt
 from petra.runtimes.torch_eager import TorchEager
+from petra.runtimes.torch_expressions import expression
+from petra.runtimes.torch_program import load_program
+from petra.runtimes.torch_text import input_tree, operator, output_tree
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -65,6 +70,17 @@ def tampered(path: Path, *, replace: dict[str, bytes] | None = None, edit: Edit 
     return out
 
 
+def weights_with(path: Path, **fields: object) -> bytes:
+    """The table of weights with fields of its first entry, or of what is said of its tensor, replaced."""
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("weights_config.json"))
+        table = json.loads(archive.read(name))
+    entry = next(iter(table["config"].values()))
+    for key, value in fields.items():
+        (entry if key in entry else entry["tensor_meta"])[key] = value
+    return json.dumps(table).encode()
+
+
 def nodes(program: dict[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = program["graph_module"]["graph"]["nodes"]
     return found
@@ -83,7 +99,8 @@ def calls(target: str) -> Edit:
 
 
 def evil_expression(program: dict[str, Any]) -> None:
-    program["range_constraints"] = {"s0": {"expr_str": "__import__('os').system('true')"}}
+    sizes = program["graph_module"]["graph"]["tensor_values"]["a"]["sizes"]
+    sizes[0]["as_expr"]["expr_str"] = "__import__('os').system('true')"
 
 
 def evil_argument(program: dict[str, Any]) -> None:
@@ -123,8 +140,24 @@ def imported_constant(program: dict[str, Any]) -> None:
     signature(program)["out_spec"] = json.dumps([1, tree])
 
 
-def test_an_honest_file_passes(exported: Path) -> None:
-    refuse_code(exported)
+def test_what_is_rebuilt_has_petra_s_own_members_and_computes_the_same(exported: Path) -> None:
+    again = exported.with_name("again.pt2")
+    with rebuilt(exported) as clean:
+        again.write_bytes(clean.read())
+    with zipfile.ZipFile(again) as archive, zipfile.ZipFile(exported) as source:
+        assert {name.partition("/")[0] for name in archive.namelist()} == {"archive"}
+        below = [sorted(name.partition("/")[2] for name in z.namelist()) for z in (archive, source)]
+        assert below[0] == below[1]
+        assert all(
+            json.loads(archive.read(f"archive/{name}")) == json.loads(source.read(f"model/{name}"))
+            for name in below[0]
+            if name.endswith("_config.json")
+        )
+    sessions = [TorchEager().load(path, threads=1) for path in (exported, again)]
+    inputs = random_inputs(sessions[0].inputs, 3, seed=0)
+    first, second = (session.run(inputs) for session in sessions)
+    assert first.keys() == second.keys()
+    assert all((first[name] == second[name]).all() for name in first)
 
 
 def test_honest_operators_pass(tmp_path: Path) -> None:
@@ -141,8 +174,8 @@ def test_honest_operators_pass(tmp_path: Path) -> None:
         ({"replace": {"/data/sample_inputs/model.pt": b"\x80\x04."}}, "sample inputs"),
         ({"replace": {"/data/aotinductor/model/x.so": b"ELF"}}, "compiled"),
         (
-            {"replace": {"model_constants_config.json": b'{"config": {"c": {"path_name": "c", "use_pickle": true}}}'}},
-            "pickled",
+            {"edit_weights": {"use_pickle": True}},
+            "use_pickle",
         ),
         ({"edit": calls("torch.hub.load")}, "torch.hub.load"),
         ({"edit": calls("_operator.methodcaller")}, "methodcaller"),
@@ -162,6 +195,8 @@ def test_honest_operators_pass(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_could_run_code_are_refused(exported: Path, change: dict[str, Any], words: str) -> None:
+    if "edit_weights" in change:
+        change = {"replace": {"weights_config.json": weights_with(exported, **change["edit_weights"])}}
     with pytest.raises(ArtifactError, match=words):
         TorchEager().load(tampered(exported, **change), threads=1)
 
@@ -183,7 +218,7 @@ def test_the_attacks_are_real(exported: Path, capfd: pytest.CaptureFixture[str])
         module(a=torch.ones(2, 4), b=torch.ones(2, 4))
     assert "owned" in capfd.readouterr().out
     with pytest.raises(ArtifactError, match="suspicious name"):
-        refuse_code(path)
+        load_program(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 truncated"])
@@ -200,3 +235,229 @@ def test_a_shipped_file_says_nothing_of_where_it_was_made(exported: Path) -> Non
     assert Path(__file__).name.encode() not in content
     assert b"stack_trace" not in content
     assert b"TwoInputs" not in content
+
+
+def numbers(*values: int) -> list[dict[str, int]]:
+    return [{"as_int": value} for value in values]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sizes": numbers(4, 4)},  # one row too many
+        {"storage_offset": {"as_int": 1}},
+        {"strides": numbers(4, 2)},
+        {"strides": numbers(-4, 1)},
+        {"sizes": numbers(2**40, 2**40)},
+        {"sizes": numbers(3), "strides": numbers(1, 1)},
+        {"sizes": [{"as_expr": {"expr_str": "Integer(3)"}}, {"as_int": 4}]},
+        {"dtype": 8},  # twice as wide
+        {"dtype": 20},  # no type has this number
+        {"device": {"type": "cuda", "index": 0}},
+        {"layout": 1},
+        {"path_name": "weight_77"},
+        {"path_name": "../weight_0"},
+    ],
+)
+def test_tensors_lie_within_their_bytes(exported: Path, fields: dict[str, object]) -> None:
+    table = weights_with(exported, **fields)
+    with pytest.raises(ArtifactError, match=r"weight|model_weights_config"):
+        load_program(tampered(exported, replace={"weights_config.json": table}))
+
+
+def test_part_of_a_tensor_s_bytes_is_enough(exported: Path) -> None:
+    """Views of one storage ship as one member."""
+    table = weights_with(exported, sizes=numbers(3, 2), strides=numbers(4, 2), storage_offset={"as_int": 1})
+    path = tampered(exported, replace={"weights_config.json": table})
+    with rebuilt(path) as clean:
+        assert zipfile.is_zipfile(clean)
+
+
+def test_every_field_of_torch_s_is_either_read_or_left_out_on_purpose() -> None:
+    """When PyTorch gives its programs a new field, somebody decides whether it is harmless."""
+    from torch._export.serde import schema
+
+    records = {
+        "UserSpec": "UserInputSpec",
+        "ParameterSpec": "InputToParameterSpec",
+        "BufferSpec": "InputToBufferSpec",
+        "TensorConstantSpec": "InputToTensorConstantSpec",
+        "InputMutationSpec": "UserInputMutationSpec",
+        "Program": "ExportedProgram",
+    }
+    refused = {
+        "Argument": {"as_strings", "as_custom_obj", "as_operator", "as_nested_tensors", "as_int_lists"}
+        | {"as_string_to_argument", "as_float_lists"},
+        "InputSpec": {"custom_obj", "token", "constant_input"},
+        "OutputSpec": {"loss_output", "gradient_to_parameter", "gradient_to_user_input", "token"},
+    }
+    found = vars(torch_schema).values()
+    ours = [r for r in found if isinstance(r, type) and issubclass(r, torch_schema.Record) and r.model_fields]
+    assert len(ours) > 30
+    for record in ours:
+        theirs = getattr(schema, records.get(record.__name__, record.__name__))
+        assert set(theirs.__dataclass_fields__) - set(record.model_fields) == refused.get(record.__name__, set())
+        assert set(record.model_fields) <= set(theirs.__dataclass_fields__)
+
+
+HONEST_TARGETS = """
+torch.ops.aten.conv2d.padding torch.ops.aten.__and__.Tensor torch.ops.aten.einsum.default
+torch.ops.aten.lstm.input torch.ops.aten._weight_norm.default torch.ops.aten.to.dtype
+torch.ops.petra.dynamic_linear.default torch.ops.petra.rowwise_linear.default
+torch.ops.quantized_decomposed.quantize_per_tensor.default
+torch.ops.higher_order.wrap_with_set_grad_enabled _operator.mul torch.sym_max
+"""
+OTHER_TARGETS = """
+torch.ops.aten.save.default torch.ops.aten.from_file.default torch.ops.aten.from_file.out
+torch.ops.aten._print.default torch.ops.aten.warn.default torch.ops.aten.set_.source_Storage
+torch.ops.aten.device.default torch.ops.aten.format.default torch.ops.aten.relu torch.ops.aten.x.y
+torch.ops.aten._test_string_default.default torch.ops.aten.wait.default
+torch.ops.aten.__init__.default torch.ops.aten.relu.default.__class__ torch.ops.aten.r\u0435lu.default
+torch.ops.prim.Print.default torch.ops.profiler._record_function_enter.default
+torch.ops.load_library torch.ops.higher_order.call_torchbind torch.ops.higher_order.while_loop
+torch.os.system torch.load torch.sym_fresh_size _operator.call _operator.lshift math.factorial
+builtins.eval #petra:x
+"""
+
+
+@pytest.mark.parametrize("target", HONEST_TARGETS.split())
+def test_operators_that_models_are_made_of(exported: Path, target: str) -> None:
+    load_program(exported)  # registers those of quantized programs
+    assert operator(target) == target
+
+
+@pytest.mark.parametrize("target", [*OTHER_TARGETS.split(), "", "torch.ops.aten.relu.default\n"])
+def test_other_functions_are_refused(target: str) -> None:
+    with pytest.raises(ValueError, match="calls"):
+        operator(target)
+
+
+S0 = "Symbol('s0', positive=True, integer=True)"
+HONEST_SIZES = f"""
+{S0}
+Integer(5)
+Mul(Integer(49), {S0})
+Add({S0}, Integer(-3))
+FloorDiv({S0}, Integer(2))
+Mod(Add({S0}, Integer(1)), {S0})
+Max(Integer(0), Min({S0}, Symbol('u3', integer=True)))
+Mul(Rational(1, 2), {S0})
+Pow({S0}, Integer(2))
+StrictLessThan({S0}, Integer(9))
+Float('0.5', precision=53)
+int_oo
+"""
+OTHER_SIZES = f"""
+__import__('os')
+2**9
+s0
+Symbol('s0')()
+Symbol('s0').free_symbols
+Symbol('x')
+Symbol('s0', real=1)
+Symbol('s0', 's1')
+Symbol()
+Symbol(*['s0'])
+Symbol('s0'
+Symbol('s99999999999')
+Symbol('u99999')
+Integer('9')
+Integer({2**65})
+Integer(True)
+Integer()
+Integer(1), Integer(2)
+Integer(1) if true else Integer(2)
+Add()
+Add(1, 2)
+Add(Integer(1), evaluate=False)
+Lambda(Integer(1))
+Float('1e99999', precision=53)
+Float('0.5', precision=10**9)
+Pow(Integer(2), Integer(17))
+Pow(Integer(2), {S0})
+Pow(Integer(2))
+[Integer(1) for x in y]
+lambda: Integer(1)
+(x := Integer(1))
+f'{{Integer(1)}}'
+"""
+LARGE_SIZES = [
+    "Pow(" * 8 + "Integer(3)" + ", Integer(16))" * 8,
+    "Mul(" * 50 + S0 + ")" * 50,
+    "-" * 3000 + "1",
+    "(" * 3999,
+]
+
+
+@pytest.mark.parametrize("text", HONEST_SIZES.strip().splitlines())
+def test_sizes_that_programs_have(text: str) -> None:
+    assert expression(text) == text
+
+
+@pytest.mark.parametrize("text", [*OTHER_SIZES.strip().splitlines(), *LARGE_SIZES, "", "\x00"])
+def test_other_expressions_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expression"):
+        expression(text)
+
+
+def test_comments_and_odd_spelling_do_not_reach_torch() -> None:
+    assert expression("Integer(  1_0  ) # x") == "Integer(10)"
+    assert expression("Symbol('s' '0')") == "Symbol('s0')"
+
+
+LEAF = {"type": None, "context": None, "children_spec": []}
+
+
+def tree(kind: str, context: object, *children: object) -> dict[str, object]:
+    return {"type": kind, "context": json.dumps(context), "children_spec": list(children)}
+
+
+def test_trees_of_inputs_and_outputs() -> None:
+    args = tree("builtins.tuple", None, tree("builtins.tuple", None, LEAF), tree("builtins.dict", ["x"], LEAF))
+    assert json.loads(input_tree(json.dumps([1, args]))) == [1, args]
+    found = tree("builtins.dict", ["a.b", 3], LEAF, tree("builtins.list", None, LEAF, LEAF))
+    assert json.loads(output_tree(json.dumps([1, found]))) == [1, found]
+
+
+OTHER_TREES = [
+    None,
+    1,
+    [],
+    [2, LEAF],
+    [1, LEAF, LEAF],
+    [1, {}],
+    [1, {"type": None}],
+    [1, LEAF | {"more": 1}],
+    [1, [LEAF]],
+    [1, tree("collections.namedtuple", "x", LEAF)],
+    [1, tree("torch.Size", None)],
+    [1, tree("builtins.tuple", ["x"])],
+    [1, tree("builtins.dict", ["a", "b"], LEAF)],
+    [1, tree("builtins.dict", [None], LEAF)],
+    [1, tree("builtins.dict", ["../x"], LEAF)],
+    [1, tree("builtins.dict", [{"__enum__": True}], LEAF)],
+]
+
+
+@pytest.mark.parametrize("value", OTHER_TREES)
+def test_other_trees_are_refused(value: object) -> None:
+    for check in (input_tree, output_tree):
+        with pytest.raises(ValueError, match=r"tree|name|inputs or outputs"):
+            check(json.dumps(value))
+
+
+def test_deep_trees_are_refused() -> None:
+    deep = json.dumps(LEAF)
+    for _ in range(2000):
+        deep = '{"type": "builtins.list", "context": "null", "children_spec": [' + deep + "]}"
+    with pytest.raises(ValueError, match=r"tree|deep"):
+        output_tree(f"[1, {deep}]")
+
+
+def test_what_petra_does_not_write_is_refused_by_name_safely(exported: Path) -> None:
+    path = tampered(exported, replace={"/\x1b[2J\u202eevil": b"x"})
+    with pytest.raises(ArtifactError, match="no exported program has") as caught:
+        load_program(path)
+    assert "evil" in caught.value.message
+    assert caught.value.message.isprintable()
+    assert "\u202e" not in caught.value.message

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from petra.core.errors import ArtifactError, DataError
 from petra.model.quantized import Codes, DynamicQuantizedLinear
@@ -73,6 +74,30 @@ def test_round_trip_at_any_batch(case: str, tmp_path: Path) -> None:
         assert set(got) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(got[name], value.detach().numpy(), atol=1e-6)
+
+
+def test_a_graph_that_returns_containers_of_its_own_ships_without_them(tmp_path: Path) -> None:
+    """As the graphs of quantizers do where the model is one of Hugging Face's."""
+
+    class Registered(dict[str, Tensor]):
+        pass
+
+    class Model(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Registered:
+            return Registered(sum=a + b, product=a * b)
+
+    pytree.register_pytree_node(
+        Registered,
+        lambda output: (list(output.values()), list(output)),
+        lambda values, keys: Registered(zip(keys, values, strict=True)),
+    )
+    graph = torch.export.export(Model(), (A, B)).module(check_guards=False)
+    assert isinstance(graph(A, B), Registered)
+    path = tmp_path / "model.pt2"
+    TorchEager().export(graph, (A, B), path)
+    got = TorchEager().load(path, threads=1).run({"input_0": A.numpy(), "input_1": B.numpy()})
+    assert set(got) == {"sum", "product"}
+    np.testing.assert_allclose(got["product"], (A * B).numpy(), atol=1e-6)
 
 
 def test_what_is_no_tensor_is_refused_with_its_reason(tmp_path: Path) -> None:
@@ -178,7 +203,7 @@ def test_a_program_moves_to_another_device(tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     TorchEager().export(Model().eval(), A, path)
     session = ProgramSession(path, threads=1, device="meta")
-    with pytest.raises(NotImplementedError, match="meta"):  # only the copy back to the host fails
+    with pytest.raises(ArtifactError, match="meta"):  # only the copy back to the host fails
         session.run({"input": A.numpy()})
     module = session._call
     assert isinstance(module, nn.Module)

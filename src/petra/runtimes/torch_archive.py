@@ -1,150 +1,235 @@
-"""Whether a ``.pt2`` archive can be opened without running code from it.
+"""A stranger's ``.pt2`` archive, read by petra and written anew for PyTorch, which sees no other.
 
-`torch.export.load` alone is not safe on a stranger's file. It unpickles odd tensors and sample inputs, evaluates shape
-expressions, imports modules named in tree specifications, looks operators up by dotted name, and its graphs become
-Python source with the file's names pasted in. `refuse_code` reads an archive first and lets only what
-`petra.runtimes.torch_program.export_program` writes pass: tensor operators, plain names, raw tensors.
+`torch.export.load` alone is not safe on such a file. It unpickles odd tensors, constants and sample
+inputs, loads libraries, evaluates expressions, imports modules, turns names into Python source, and
+picks archive members without regard to case, the first of two with one name, in several layouts. So
+no archive is searched for what is bad: `rebuilt` takes from it what
+`petra.runtimes.torch_program.export_program` writes (these members, JSON of this schema, raw bytes of
+tensors), refuses it when there is anything else, and writes from what it read one of its own.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
+import struct
+import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from petra.core.errors import ArtifactError
+from petra.runtimes.torch_schema import PayloadConfig, Program, Record, TensorMeta, read
+from petra.runtimes.torch_text import shown
 
-_SYMBOLIC = "add|sub|mul|floordiv|truediv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|lshift|rshift"
-_HIGHER_ORDER = "cond|scan|while_loop|map_impl|associative_scan|wrap_with_set_grad_enabled|wrap_with_autocast"
-# aten has operators that read and write files; double underscores lead from an operator to the rest of Python.
-_OPERATOR = re.compile(
-    r"torch\.ops\.(aten|prims|quantized_decomposed|torchao|petra)\."
-    r"((?!__|from_file|save|load)\w+|__(and|or|xor|lshift|rshift)__)\.(?!__)\w+"
-    rf"|torch\.ops\.higher_order\.({_HIGHER_ORDER})"
-    rf"|_operator\.({_SYMBOLIC})|math\.(trunc|ceil|floor|sqrt)|torch\.sym_\w+"
-)
-_EXPRESSION_NAMES = frozenset(
-    {"Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "CeilDiv"}
-    | {"PythonMod", "CleanDiv", "ModularIndexing", "Identity", "And", "Or", "Not", "Eq", "Ne", "Le", "Lt", "Ge", "Gt"}
-    | {"StrictLessThan", "StrictGreaterThan", "LessThan", "GreaterThan", "Equality", "Unequality"}
-    | {"positive", "integer", "nonnegative", "real", "finite", "True", "False"}
-    | {"int_oo", "IntInfinity", "NegativeIntInfinity"}
-)
-_EXPRESSION_TEXT = re.compile(r"[\w\s,()='+*/-]*")
-_NAME = re.compile(r"[\w.+-]*")  # of values, weights, arguments, versions: nothing that could end a Python string
-_TEXT = re.compile(r"[\w .,:>+-]*")  # string arguments of operators, such as an einsum's equation
-_TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
+_PROGRAM = "models/model.json"
+_SAMPLES = "data/sample_inputs/model.pt"
+_WEIGHTS = "data/weights/model_weights_config.json"
+_CONSTANTS = "data/constants/model_constants_config.json"
+_TABLES = {_WEIGHTS: ("data/weights/", "weight_"), _CONSTANTS: ("data/constants/", "tensor_")}
+_JSON: Mapping[str, type[Record]] = {
+    _PROGRAM: Program,
+    _WEIGHTS: PayloadConfig,
+    _CONSTANTS: PayloadConfig,
+}
+# Bytes of what PyTorch writes to say which format it is.
+_MARKS = {
+    "archive_format": re.compile(rb"pt2"),
+    "archive_version": re.compile(rb"0"),
+    "byteorder": re.compile(rb"little"),
+    ".data/version": re.compile(rb"\d{1,4}\n?"),
+    ".data/serialization_id": re.compile(rb"\d{0,64}"),
+}
+_REQUIRED = frozenset({*_JSON, *_MARKS, _SAMPLES}) - {".data/serialization_id"}
+_PAYLOAD = re.compile(r"data/weights/weight_\d{1,9}|data/constants/tensor_\d{1,9}")
+
+MAX_JSON = 32 * 2**20
+"""Bytes of one JSON member, which take up to fifty times as many in memory. That is room for some
+ten thousand operators."""
+MAX_DIRECTORY = 16 * 2**20
+"""Bytes of the archive's own table of its members, which takes ten times as many in memory."""
+_ENCRYPTED = 0x1
 _EXPORT_AGAIN = "only archives that petra exported are opened; export the model again"
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    struct.error,
+)
 
 
-def refuse_code(path: Path) -> None:
-    """Raise ArtifactError if loading `path` could run code: pickles, compiled libraries, foreign operators or names.
+@contextmanager
+def rebuilt(path: Path) -> Iterator[IO[bytes]]:
+    """An archive of petra's own with the content of `path`, in a file without a name.
 
-    Accepts what petra exports. Cost: reads the archive's JSON once.
+    Raises ArtifactError when `path` is no archive or has what petra does not export. Cost: reads and
+    writes the file once, and checks its JSON, about a second for 10 MB of it; tensors pass through in
+    pieces.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if "/data/aotinductor/" in name or name.endswith((".so", ".py", ".pkl")):
-                    raise ArtifactError(f"{path}: contains compiled or Python code ({name})", hint="do not trust it")
-                if "/data/sample_inputs/" in name and archive.getinfo(name).file_size:
-                    raise ArtifactError(f"{path}: contains sample inputs, a pickle", hint=_EXPORT_AGAIN)
-                if name.endswith("_config.json"):
-                    _check_payload(json.loads(archive.read(name)), path)
-                if "/models/" in name and name.endswith(".json"):
-                    _check_program(json.loads(archive.read(name)), path)
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not a .pt2 archive ({error})", hint="export the model again") from error
+    with tempfile.TemporaryFile(prefix="petra-") as clean:
+        try:
+            _check_directory(path)
+            with zipfile.ZipFile(path) as source, zipfile.ZipFile(clean, "w") as target:
+                _rebuild(source, target)
+        except _Refused as refused:
+            raise ArtifactError(f"{path}: {refused}", hint=_EXPORT_AGAIN) from None
+        except _UNREADABLE as error:
+            message = f"{path}: not a .pt2 archive ({shown(str(error))[1:-1]})"
+            raise ArtifactError(message, hint="export the model again") from error
+        except OSError as error:
+            raise ArtifactError(
+                f"{path}: cannot be read, or not be copied to {tempfile.gettempdir()}: {error.strerror}",
+                hint="PyTorch is given a checked copy; is there room for it?",
+            ) from error
+        clean.seek(0)
+        yield clean
 
 
-def _check_payload(config: object, path: Path) -> None:
-    """The table of weights or constants: raw tensors only, under plain names."""
-    if any(_pickled(config)):
-        raise ArtifactError(f"{path}: contains pickled tensors", hint=_EXPORT_AGAIN)
-    for _, text in _strings(config):
-        _check_name(text, path)
+class _Refused(Exception):
+    """What the archive has that petra's do not have; names the member."""
 
 
-def _check_program(program: object, path: Path) -> None:
-    """Every string of the program, by the key it stands under."""
-    checks: Mapping[str, Callable[[str, Path], None]] = {
-        "target": _check_operator,
-        "as_operator": _check_operator,
-        "expr_str": _check_expression,
-        "in_spec": _check_tree,
-        "out_spec": _check_tree,
-        "as_string": _check_text,
-        "as_strings": _check_text,
-    }
-    for key, text in _strings(program):
-        checks.get(key, _check_name)(text, path)
+def _check_directory(path: Path) -> None:
+    """The archive ends with its directory, of a size that can be read, and nothing after it."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, 2) - 98))
+        end = stream.read().rjust(98, b"\0")
+    if end[76:80] != b"PK\5\6" or end[96:] != b"\0\0":
+        raise _Refused("not a .pt2 archive: it does not end as one")
+    (size,) = struct.unpack_from("<L", end, 76 + 12)
+    if end[56:60] == b"PK\6\7":  # past 4 GB
+        (size,) = struct.unpack_from("<Q", end, 40)
+    if size > MAX_DIRECTORY:
+        raise _Refused(f"has a directory of {size} bytes")
 
 
-def _strings(node: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string in parsed JSON with the key it stands under; the keys of a mapping stand under ''."""
-    if isinstance(node, str):
-        yield key, node
-    elif isinstance(node, Mapping):
-        for name, value in node.items():
-            yield "", name
-            yield from _strings(value, name)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _strings(item, key)
-
-
-def _pickled(config: object) -> Iterator[bool]:
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            if key == "use_pickle":
-                yield bool(value)
+def _rebuild(source: zipfile.ZipFile, target: zipfile.ZipFile) -> None:
+    members = _members(source)
+    records = {name: _record(source, members[name], kind) for name, kind in _JSON.items()}
+    payloads: set[str] = set()
+    for table, (folder, prefix) in _TABLES.items():
+        config = records[table]
+        assert isinstance(config, PayloadConfig)
+        payloads |= _check_payloads(config, folder, prefix, members)
+    if extra := {name for name in members if _PAYLOAD.fullmatch(name)} - payloads:
+        raise _Refused(f"no tensor is said to be in {shown(min(extra))}")
+    for name in (*_MARKS, *_JSON, _SAMPLES, *sorted(payloads)):
+        if name not in members:
+            continue
+        with target.open(zipfile.ZipInfo(f"archive/{name}"), "w", force_zip64=True) as out:
+            if name in records:
+                out.write(records[name].to_json())
             else:
-                yield from _pickled(value)
-    elif isinstance(config, list):
-        for item in config:
-            yield from _pickled(item)
+                _copy(source, members[name], out)
 
 
-def _check_operator(text: str, path: Path) -> None:
-    if not _OPERATOR.fullmatch(text):
-        raise ArtifactError(f"{path}: calls {text[:80]!r}", hint="only tensor operators are allowed")
+def _members(source: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members by their names below the one folder; all of them known, plain bytes, once."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    roots = set()
+    for info in source.infolist():
+        root, _, name = info.orig_filename.partition("/")
+        roots.add(root)
+        if name in found:
+            raise _Refused(f"member {shown(info.orig_filename)} is there twice")
+        if name not in _MARKS and name not in _JSON and name != _SAMPLES and not _PAYLOAD.fullmatch(name):
+            raise _Refused(f"contains {shown(info.orig_filename)}, which no exported program has{_why(name)}")
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise _Refused(f"member {shown(info.orig_filename)} is compressed")
+        if info.flag_bits & _ENCRYPTED:
+            raise _Refused(f"member {shown(info.orig_filename)} is encrypted")
+        found[name] = info
+    if len(roots) != 1 or roots & {"", ".", ".."}:
+        raise _Refused(f"its members are not in one folder but in {', '.join(shown(r) for r in sorted(roots)[:3])}")
+    if missing := _REQUIRED - set(found):
+        raise _Refused(f"has no {min(missing)}")
+    if min(info.header_offset for info in found.values()):
+        raise _Refused("there is something else before the archive in the file")
+    _check_sizes(source, found)
+    return found
 
 
-def _check_expression(text: str, path: Path) -> None:
-    bare = re.sub(r"'\w*'", "", text)
-    words = set(re.findall(r"[A-Za-z_]\w*", bare))
-    symbols = {w for w in words if re.fullmatch(r"[su]\d+", w)}
-    if not _EXPRESSION_TEXT.fullmatch(text) or words - symbols - _EXPRESSION_NAMES:
-        raise ArtifactError(f"{path}: suspicious shape expression {text[:80]!r}", hint="do not trust this file")
+def _why(name: str) -> str:
+    """What a well-known member would do."""
+    lower = name.lower()
+    if "aotinductor" in lower or lower.endswith((".so", ".py", ".pyc")):
+        return " (compiled or Python code)"
+    if lower.endswith((".pkl", ".pt", ".pth")) or "obj_" in lower:
+        return " (a pickle)"
+    return ""
 
 
-def _check_tree(text: str, path: Path) -> None:
-    """A tree specification of inputs or outputs: tuples, lists and dicts with plain keys, nothing to import."""
-    if text:
-        _, root = json.loads(text)
-        _check_branch(root, path)
+def _check_sizes(source: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> None:
+    """No member is larger than it may be, and all together no larger than the file, where each has its own place."""
+    assert source.fp is not None
+    whole = source.fp.seek(0, 2)
+    if sum(info.file_size for info in members.values()) > whole:
+        raise _Refused("its members overlap")
+    if members[_SAMPLES].file_size:
+        raise _Refused(f"member {shown(_SAMPLES)} is not empty: it contains sample inputs, a pickle")
+    for name in (*_JSON, *_MARKS):
+        if name in members and members[name].file_size > (MAX_JSON if name in _JSON else 64):
+            raise _Refused(f"member {shown(name)} has {members[name].file_size} bytes")
+    for name, mark in _MARKS.items():
+        if name in members and not mark.fullmatch(source.read(members[name])):
+            raise _Refused(f"member {shown(name)} says {shown(source.read(members[name]))}")
 
 
-def _check_branch(branch: Mapping[str, object], path: Path) -> None:
-    context, children = branch["context"], branch["children_spec"]
-    keys = json.loads(context) if isinstance(context, str) else context
-    if branch["type"] not in _TREE_TYPES or not isinstance(children, list):
-        raise ArtifactError(f"{path}: inputs or outputs are a {branch['type']!r}", hint=_EXPORT_AGAIN)
-    if keys is not None and not (isinstance(keys, list) and all(isinstance(k, str) for k in keys)):
-        raise ArtifactError(f"{path}: suspicious input or output names {str(keys)[:80]}", hint="do not trust this file")
-    for key in keys or ():
-        _check_name(key, path)
-    for child in children:
-        _check_branch(child, path)
+def _record(source: zipfile.ZipFile, info: zipfile.ZipInfo, kind: type[Record]) -> Record:
+    content = source.read(info)
+    try:
+        return read(kind, content)
+    except ValueError as error:
+        raise _Refused(f"member {shown(info.orig_filename)}: {error}") from None
 
 
-def _check_text(text: str, path: Path) -> None:
-    if not _TEXT.fullmatch(text):
-        raise ArtifactError(f"{path}: suspicious text {text[:80]!r}", hint=_EXPORT_AGAIN)
+def _copy(source: zipfile.ZipFile, info: zipfile.ZipInfo, out: IO[bytes]) -> None:
+    with source.open(info) as stream:
+        shutil.copyfileobj(stream, out, 2**20)
 
 
-def _check_name(text: str, path: Path) -> None:
-    if not _NAME.fullmatch(text):
-        raise ArtifactError(f"{path}: suspicious name {text[:80]!r}", hint=_EXPORT_AGAIN)
+def _check_payloads(
+    config: PayloadConfig, folder: str, prefix: str, members: Mapping[str, zipfile.ZipInfo]
+) -> set[str]:
+    """The members that hold the tensors of a table. Every tensor lies within its member's bytes."""
+    types: dict[str, int] = {}
+    for path, payload in config.config.items():
+        name, meta = folder + payload.path_name, payload.tensor_meta
+        if not payload.path_name.startswith(prefix) or name not in members:
+            raise _Refused(f"has no member {shown(name)}, in which {shown(path)} is said to be")
+        if types.setdefault(name, meta.dtype) != meta.dtype:
+            raise _Refused(f"member {shown(name)} has tensors of two types")
+        try:
+            _check_extent(meta, members[name].file_size)
+        except ValueError as error:
+            raise _Refused(f"member {shown(name)}: {shown(path)} {error}") from None
+    return set(types)
+
+
+def _check_extent(meta: TensorMeta, size: int) -> None:
+    """Raise ValueError unless the elements that `meta` describes are in `size` bytes."""
+    sizes, strides = [s.as_int for s in meta.sizes], [s.as_int for s in meta.strides]
+    offset = meta.storage_offset.as_int
+    if any(type(n) is not int or not 0 <= n < 2**48 for n in (*sizes, *strides, offset)) or len(sizes) != len(strides):
+        raise ValueError("has sizes that are no numbers of elements")
+    width = _element_size(meta.dtype)
+    if size % width:
+        raise ValueError(f"has elements of {width} bytes, and there are {size}")
+    last = offset + sum((n - 1) * stride for n, stride in zip(sizes, strides, strict=True)) if all(sizes) else -1
+    if last >= size // width or (not size and offset):
+        raise ValueError(f"reaches beyond its {size} bytes")
+
+
+def _element_size(scalar_type: int) -> int:
+    from torch._export.serde.schema import ScalarType
+    from torch._export.serde.serialize import deserialize_scalar_type
+
+    try:
+        return int(deserialize_scalar_type(ScalarType(scalar_type)).itemsize)
+    except (ValueError, KeyError):
+        raise ValueError(f"has elements of an unknown type {scalar_type}") from None

@@ -1,21 +1,23 @@
 """What the PyTorch runtimes share: a ``torch.export`` program in a ``.pt2`` file, and a session that runs it.
 
-The file is reloaded without the model's Python class, after `refuse_code` has looked at it.
+The file is reloaded without the model's Python class, from an archive that petra has written anew
+(`petra.runtimes.torch_archive`).
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from petra.core.errors import ArtifactError, ExportError
+from petra.core.errors import ArtifactError, ExportError, PetraError
 from petra.runtimes.base import Arrays, InputSpec, Session, does_not_run, first_line, must_exist
-from petra.runtimes.torch_archive import refuse_code
+from petra.runtimes.torch_archive import rebuilt
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +74,7 @@ def _plain(model: nn.Module, example: Inputs) -> nn.Module:
     if isinstance(model, torch.fx.GraphModule):
         traced = torch.fx.GraphModule(model, copy.deepcopy(model.graph))
         traced.graph.eliminate_dead_code()
-        return torch.fx.GraphModule(traced, traced.graph)
+        model = torch.fx.GraphModule(traced, traced.graph)
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:  # shapes and types, no arithmetic
         kind = type(call(model, map_inputs(example, fake.from_tensor)))
     if kind in (tuple, list, dict) or issubclass(kind, torch.Tensor):
@@ -111,11 +113,19 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
     import torch
 
     must_exist(path, SUFFIX)
-    refuse_code(path)
     _register_operators()
+    with rebuilt(path) as clean, _understood(path):
+        return torch.export.load(clean)
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Whatever PyTorch raises on a program that it cannot make sense of is an ArtifactError of `path`."""
     try:
-        return torch.export.load(str(path))
-    except (RuntimeError, ValueError, KeyError, AssertionError, TypeError, AttributeError) as error:
+        yield
+    except PetraError:
+        raise
+    except Exception as error:  # what it trips over: a name, a type, a syntax
         raise ArtifactError(
             f"{path}: torch cannot load this program: {first_line(error)}", hint="export the model again"
         ) from error
@@ -151,13 +161,14 @@ class ProgramSession(Session):
             program = move_to_device_pass(program, device)
             # float32 means float32: cuDNN would round the inputs of convolutions to TF32, 10 bits.
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        module = program.module(check_guards=False)
+        with _understood(path):
+            module = program.module(check_guards=False)
+            self.keyed = bool(program.call_spec.in_spec.child(1).num_children)
+            self._names = _argument_names(program)
+            self._specs = _argument_specs(program, self._names)
         self.kernels = use_kernels(module, device)
         self._call: Callable[..., object] = prepare(module) if prepare else module
         self._device = device
-        self.keyed = bool(program.call_spec.in_spec.child(1).num_children)
-        self._names = _argument_names(program)
-        self._specs = _argument_specs(program, self._names)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -173,17 +184,19 @@ class ProgramSession(Session):
         from petra.tasks.inputs import named_outputs
 
         arrays = self.in_order(inputs)
-        tensors = [torch.from_numpy(array).to(self._device) for array in arrays]
         try:
+            tensors = [torch.from_numpy(array).to(self._device) for array in arrays]
             # Views of weights that are tensor subclasses fail in inference mode (pytorch issue 170419).
             with torch.no_grad() if self.kernels else torch.inference_mode():
                 if self.keyed:
                     value = self._call(**dict(zip(self._names, tensors, strict=True)))
                 else:
                     value = self._call(*tensors)
-        except (RuntimeError, ValueError, TypeError) as error:
+            return {name: _array(tensor) for name, tensor in named_outputs(value).items()}
+        except PetraError:
+            raise
+        except Exception as error:  # whatever its operators raise
             raise does_not_run("PyTorch", self._names, arrays, error) from error
-        return {name: _array(tensor) for name, tensor in named_outputs(value).items()}
 
 
 def _array(tensor: Tensor) -> np.ndarray:

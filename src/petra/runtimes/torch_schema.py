@@ -1,0 +1,380 @@
+"""The JSON of a ``.pt2`` archive, field by field, as petra writes it: what is not here is refused.
+
+The records follow ``torch/_export/serde/schema.py`` and leave out what no file of petra's has:
+custom objects, operators and nested lists as arguments, metadata, guards, tokens, gradients, devices
+other than the CPU. `read` returns records, and what PyTorch gets is written from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from petra.runtimes.torch_expressions import MAX_BITS, MAX_POWER, expression
+from petra.runtimes.torch_text import (
+    argument_name,
+    identifier,
+    input_tree,
+    leaves,
+    module_path,
+    operator,
+    output_tree,
+    shown,
+    symbol,
+    weight_path,
+    words,
+)
+
+Int = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**48)]
+Float = Annotated[float, Field(allow_inf_nan=False)] | Literal["Infinity", "-Infinity", "NaN"]
+Identifier = Annotated[str, AfterValidator(identifier)]
+Words = Annotated[str, AfterValidator(words)]
+WeightPath = Annotated[str, AfterValidator(weight_path)]
+Symbol = Annotated[str, AfterValidator(symbol)]
+ScalarType = Annotated[int, Field(ge=1, le=35)]
+MemoryFormat = Annotated[int, Field(ge=1, le=4)]
+Strided = Literal[7]
+Empty = Annotated[dict[str, str], Field(max_length=0)]
+MAX_PASSED_BITS = 256  # of sizes that graphs within graphs are given
+NOT_GIVEN: Any = Field(default=None)  # never written: only what a file gives is
+
+R = TypeVar("R", bound="Record")
+
+
+class Record(BaseModel):
+    """A JSON object with these fields and no others, of exactly these types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(exclude_unset=True).encode()
+
+
+class Choice(Record):
+    """A JSON object with one of these fields."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("one of several was to be given")
+        return self
+
+
+def read(record: type[R], content: bytes) -> R:
+    """Raises ValueError that names the place and what stands there, in one line that is safe to print."""
+    try:
+        return record.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = shown(".".join(str(part) for part in first["loc"][-4:]))[1:-1]
+        raise ValueError(f"{place}: {_reason(first)}" if place else _reason(first)) from None
+
+
+def _reason(error: ErrorDetails) -> str:
+    if error["type"] == "value_error":  # one of petra's own
+        return error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("json_invalid", "missing"):
+        return error["msg"]
+    if error["type"] == "extra_forbidden":
+        return f"no exported program has this; it says {shown(error['input'])}"
+    return f"{error['msg'][:200]}, not {shown(error['input'])}"
+
+
+# -- sizes and tensors -------------------------------------------------------------------------------------------------
+
+
+class Device(Record):
+    type: Literal["cpu"]
+    index: Literal[0] | None = None
+
+
+class SymExprHint(Choice):
+    as_int: Int = NOT_GIVEN
+    as_bool: bool = NOT_GIVEN
+    as_float: Float = NOT_GIVEN
+
+
+class SymExpr(Record):
+    expr_str: Annotated[str, AfterValidator(expression)]
+    hint: SymExprHint | None = None
+
+
+class SymInt(Choice):
+    as_expr: SymExpr = NOT_GIVEN
+    as_int: Int = NOT_GIVEN
+
+
+class SymFloat(Choice):
+    as_expr: SymExpr = NOT_GIVEN
+    as_float: Float = NOT_GIVEN
+
+
+class SymBool(Choice):
+    as_expr: SymExpr = NOT_GIVEN
+    as_bool: bool = NOT_GIVEN
+
+
+class TensorMeta(Record):
+    dtype: ScalarType
+    sizes: Annotated[list[SymInt], Field(max_length=64)]
+    requires_grad: bool
+    device: Device
+    strides: Annotated[list[SymInt], Field(max_length=64)]
+    storage_offset: SymInt
+    layout: Strided
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+
+
+class TensorArgument(Record):
+    name: Identifier
+
+
+class SymIntArgument(Choice):
+    as_name: Identifier = NOT_GIVEN
+    as_int: Int = NOT_GIVEN
+
+
+class SymFloatArgument(Choice):
+    as_name: Identifier = NOT_GIVEN
+    as_float: Float = NOT_GIVEN
+
+
+class SymBoolArgument(Choice):
+    as_name: Identifier = NOT_GIVEN
+    as_bool: bool = NOT_GIVEN
+
+
+class OptionalTensorArgument(Choice):
+    as_tensor: TensorArgument = NOT_GIVEN
+    as_none: bool = NOT_GIVEN
+
+
+class ComplexValue(Record):
+    real: Float
+    imag: Float
+
+
+class GraphArgument(Record):
+    name: Identifier
+    graph: Graph
+
+
+class Argument(Choice):
+    as_none: bool = NOT_GIVEN
+    as_tensor: TensorArgument = NOT_GIVEN
+    as_tensors: list[TensorArgument] = NOT_GIVEN
+    as_int: Int = NOT_GIVEN
+    as_ints: list[Int] = NOT_GIVEN
+    as_float: Float = NOT_GIVEN
+    as_floats: list[Float] = NOT_GIVEN
+    as_string: Words = NOT_GIVEN
+    as_sym_int: SymIntArgument = NOT_GIVEN
+    as_sym_ints: list[SymIntArgument] = NOT_GIVEN
+    as_scalar_type: ScalarType = NOT_GIVEN
+    as_memory_format: MemoryFormat = NOT_GIVEN
+    as_layout: Strided = NOT_GIVEN
+    as_device: Device = NOT_GIVEN
+    as_bool: bool = NOT_GIVEN
+    as_bools: list[bool] = NOT_GIVEN
+    as_sym_bool: SymBoolArgument = NOT_GIVEN
+    as_sym_bools: list[SymBoolArgument] = NOT_GIVEN
+    as_graph: GraphArgument = NOT_GIVEN
+    as_optional_tensors: list[OptionalTensorArgument] = NOT_GIVEN
+    as_sym_float: SymFloatArgument = NOT_GIVEN
+    as_sym_floats: list[SymFloatArgument] = NOT_GIVEN
+    as_optional_tensor: OptionalTensorArgument = NOT_GIVEN
+    as_complex: ComplexValue = NOT_GIVEN
+
+
+class NamedArgument(Record):
+    name: Annotated[str, AfterValidator(argument_name)]
+    arg: Argument
+    kind: Literal[1, 2] | None = None
+
+
+# -- graphs ------------------------------------------------------------------------------------------------------------
+
+
+class Node(Record):
+    """An operator and what it is given. One on sizes is worked out by Python, exactly, whenever the program runs."""
+
+    target: Annotated[str, AfterValidator(operator)]
+    inputs: list[NamedArgument]
+    outputs: list[Argument]
+    metadata: Empty
+    is_hop_single_tensor_return: bool | None = None
+    name: Identifier | None = None
+
+    def bits(self, known: Mapping[str, int]) -> int:
+        """How many bits its result may have as an integer, given those of other sizes; 64 for what tensors say."""
+        operands = [_bits(argument.arg, known) for argument in self.inputs] or [0]
+        if self.target == "_operator.mul":
+            return sum(operands)
+        if self.target == "_operator.pow":
+            power = self.inputs[-1].arg.as_int
+            if type(power) is not int or not 0 <= power <= MAX_POWER:
+                raise ValueError(f"a size to a power that is no number up to {MAX_POWER}")
+            return operands[0] * power
+        return 64 if self.target.startswith("torch.ops.") else max(operands) + 1
+
+
+def _bits(argument: Argument, known: Mapping[str, int]) -> int:
+    size = argument.as_sym_int
+    return known.get(size.as_name, 64) if size is not None else 64
+
+
+class Graph(Record):
+    inputs: list[Argument]
+    outputs: list[Argument]
+    nodes: list[Node]
+    tensor_values: dict[Identifier, TensorMeta]
+    sym_int_values: dict[Identifier, SymInt]
+    sym_bool_values: dict[Identifier, SymBool]
+    is_single_tensor_return: bool = False
+    custom_obj_values: Empty
+    sym_float_values: dict[Identifier, SymFloat]
+
+    @model_validator(mode="after")
+    def _sizes_stay_small(self) -> Self:
+        known = {size.as_name: MAX_PASSED_BITS for argument in self.inputs if (size := argument.as_sym_int) is not None}
+        for node in self.nodes:
+            bits = node.bits(known)
+            inner = any(argument.arg.as_graph is not None for argument in node.inputs)
+            passed = max((_bits(argument.arg, known) for argument in node.inputs), default=0) if inner else 0
+            if bits > MAX_BITS or passed > MAX_PASSED_BITS:
+                raise ValueError("multiplies sizes until they are too large")
+            known |= {size.as_name: bits for output in node.outputs if (size := output.as_sym_int) is not None}
+        return self
+
+
+class UserSpec(Record):
+    arg: Argument
+
+
+class ParameterSpec(Record):
+    arg: TensorArgument
+    parameter_name: WeightPath
+
+
+class BufferSpec(Record):
+    arg: TensorArgument
+    buffer_name: WeightPath
+    persistent: bool
+
+
+class TensorConstantSpec(Record):
+    arg: TensorArgument
+    tensor_constant_name: WeightPath
+
+
+class InputSpec(Choice):
+    user_input: UserSpec = NOT_GIVEN
+    parameter: ParameterSpec = NOT_GIVEN
+    buffer: BufferSpec = NOT_GIVEN
+    tensor_constant: TensorConstantSpec = NOT_GIVEN
+
+
+class BufferMutationSpec(Record):
+    arg: TensorArgument
+    buffer_name: WeightPath
+
+
+class ParameterMutationSpec(Record):
+    arg: TensorArgument
+    parameter_name: WeightPath
+
+
+class InputMutationSpec(Record):
+    arg: TensorArgument
+    user_input_name: Identifier
+
+
+class OutputSpec(Choice):
+    user_output: UserSpec = NOT_GIVEN
+    buffer_mutation: BufferMutationSpec = NOT_GIVEN
+    user_input_mutation: InputMutationSpec = NOT_GIVEN
+    parameter_mutation: ParameterMutationSpec = NOT_GIVEN
+
+
+class GraphSignature(Record):
+    input_specs: list[InputSpec]
+    output_specs: list[OutputSpec]
+
+
+# -- the program -------------------------------------------------------------------------------------------------------
+
+
+class ModuleCallSignature(Record):
+    inputs: Annotated[list[Argument], Field(max_length=0)]
+    outputs: Annotated[list[Argument], Field(max_length=0)]
+    in_spec: Annotated[str, AfterValidator(input_tree)]
+    out_spec: Annotated[str, AfterValidator(output_tree)]
+    forward_arg_names: list[Identifier] | None = None
+
+
+class ModuleCallEntry(Record):
+    fqn: Annotated[str, AfterValidator(module_path)]
+    signature: ModuleCallSignature | None = None
+
+
+class GraphModule(Record):
+    graph: Graph
+    signature: GraphSignature
+    module_call_graph: list[ModuleCallEntry]
+    metadata: Empty
+    treespec_namedtuple_fields: Empty
+
+    @model_validator(mode="after")
+    def _called_as_it_says(self) -> Self:
+        root = self.module_call_graph[0] if self.module_call_graph else None
+        if root is None or root.fqn or root.signature is None or any(e.signature for e in self.module_call_graph[1:]):
+            raise ValueError("the whole model has a signature, and nothing else has")
+        inputs = sum(spec.user_input is not None for spec in self.signature.input_specs)
+        outputs = sum(spec.user_output is not None for spec in self.signature.output_specs)
+        names = root.signature.forward_arg_names
+        if leaves(root.signature.in_spec) != inputs or len(names or [0] * inputs) != inputs:
+            raise ValueError("it takes other inputs than it says")
+        if leaves(root.signature.out_spec) != outputs:
+            raise ValueError("it returns other outputs than it says")
+        return self
+
+
+class RangeConstraint(Record):
+    min_val: Int | None
+    max_val: Int | None
+
+
+class SchemaVersion(Record):
+    major: Count
+    minor: Count
+
+
+class Program(Record):
+    """``models/model.json``."""
+
+    graph_module: GraphModule
+    opset_version: dict[Literal["aten"], Count]
+    range_constraints: dict[Symbol, RangeConstraint]
+    schema_version: SchemaVersion
+    verifiers: Annotated[list[Literal["TRAINING", "ATEN"]], Field(max_length=1)]
+    torch_version: Words
+    guards_code: Annotated[list[str], Field(max_length=0)]
+
+
+class PayloadMeta(Record):
+    path_name: Annotated[str, Field(pattern=r"^(weight|tensor)_[0-9]{1,9}$")]
+    is_param: bool
+    use_pickle: Literal[False]
+    tensor_meta: TensorMeta
+
+
+class PayloadConfig(Record):
+    """``data/weights/model_weights_config.json`` and the like: tensors by path, each in the bytes of a member."""
+
+    config: dict[WeightPath, PayloadMeta]
