@@ -1,4 +1,5 @@
-"""Known ways to have a ``.pt2`` archive run code, read files, take all memory or never end: one function each."""
+"""Known ways to have a ``.pt2`` archive run code, read files, take all memory or never end: one
+function each."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from archive_parts import (
 
 Attack = Callable[[Archive, Canary], Archive]
 KNOWN: dict[str, Attack] = {}
-"""By what is done; every one is made of the archive "float" or, where names of inputs matter, "named"."""
+"""By what is done; every one is made of the archive "float" or, where names of inputs matter,
+"named"."""
 
 
 def known(attack: Attack) -> Attack:
@@ -32,7 +34,7 @@ def known(attack: Attack) -> Attack:
     return attack
 
 
-# -- pickles -----------------------------------------------------------------------------------------------------------
+# -- pickles ---------------------------------------------------------------------------------------
 
 
 @known
@@ -124,7 +126,7 @@ def executorch_program(archive: Archive, canary: Canary) -> Archive:
     return archive.with_member("data/executorch/model.pte", canary.pickle)
 
 
-# -- text that becomes Python ------------------------------------------------------------------------------------------
+# -- text that becomes Python ----------------------------------------------------------------------
 
 
 @known
@@ -205,7 +207,7 @@ def code_as_metadata(archive: Archive, canary: Canary) -> Archive:
     return archive.program(edit)
 
 
-# -- functions that are no operators -----------------------------------------------------------------------------------
+# -- functions that are no operators ---------------------------------------------------------------
 
 
 def _calls(target: str) -> Attack:
@@ -270,7 +272,7 @@ def imports_a_module(archive: Archive, canary: Canary) -> Archive:
     return archive.program(edit)
 
 
-# -- time and memory ---------------------------------------------------------------------------------------------------
+# -- time and memory -------------------------------------------------------------------------------
 
 
 def _size(text: str) -> Attack:
@@ -355,7 +357,7 @@ def _with_sizes(archive: Archive, sizes: list[int], strides: list[int]) -> Archi
     return archive.edited(WEIGHTS, edit)
 
 
-# -- the container -----------------------------------------------------------------------------------------------------
+# -- the container ---------------------------------------------------------------------------------
 
 
 @known
@@ -372,7 +374,8 @@ def an_archive_behind_the_end(archive: Archive, canary: Canary) -> Archive:
 
 @known
 def other_names_in_the_directory(archive: Archive, canary: Canary) -> Archive:
-    """One member's header says it is a text, the directory says it is the samples, for readers that differ."""
+    """One member's header says it is a text, the directory says it is the samples, for readers that
+    differ."""
     evil = archive.with_member("data/sample_inputs/nodel.pt", canary.torch_pickle, first=True)
     return replace(
         evil,

@@ -1,4 +1,5 @@
-"""Random changes to archives, made where they hurt: names of members, places in the JSON, payloads, the container."""
+"""Random changes to archives, made where they hurt: names of members, places in the JSON, payloads,
+the container."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ def mutated(archive: Archive, canary: Canary, random: random.Random) -> tuple[st
     return kinds[0], archive
 
 
-# -- members -----------------------------------------------------------------------------------------------------------
+# -- members ---------------------------------------------------------------------------------------
 
 
 def _members(archive: Archive, canary: Canary, random: random.Random) -> Archive:
@@ -117,7 +118,7 @@ def _payloads(archive: Archive, canary: Canary, random: random.Random) -> Archiv
     return archive.changed(name, change)
 
 
-# -- JSON --------------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 def _json(archive: Archive, canary: Canary, random: random.Random) -> Archive:
@@ -141,7 +142,8 @@ def _json(archive: Archive, canary: Canary, random: random.Random) -> Archive:
 
 
 def _graph(archive: Archive, canary: Canary, random: random.Random) -> Archive:
-    """Values put where others of the same kind stand, so that the JSON is well-formed and the program is not."""
+    """Values put where others of the same kind stand, so that the JSON is well-formed and the
+    program is not."""
 
     def edit(program: Any) -> None:
         places = list(_places(program))
@@ -207,7 +209,7 @@ def _text(old: object, canary: Canary, random: random.Random) -> str:
     )  # fmt: skip
 
 
-# -- the container -----------------------------------------------------------------------------------------------------
+# -- the container ---------------------------------------------------------------------------------
 
 
 def _container(archive: Archive, canary: Canary, random: random.Random) -> Archive:

@@ -1,4 +1,5 @@
-"""Real archives to attack, as lists of members, and what an attack puts into them: code that leaves a file behind."""
+"""Real archives to attack, as lists of members, and what an attack puts into them: code that leaves
+a file behind."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ WEIGHTS, CONSTANTS = (
 
 @dataclass(frozen=True)
 class Archive:
-    """Members in the order in which they are written, by their names below the root; names may repeat."""
+    """Members in the order in which they are written, by their names below the root; names may
+    repeat."""
 
     members: tuple[tuple[str, bytes], ...]
     root: str = "model/"
@@ -69,7 +71,9 @@ class Archive:
         with zipfile.ZipFile(buffer, "w", self.method) as target, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that repeat
             for name, content in self.members:
-                target.writestr(self.root + name, content)
+                info = zipfile.ZipInfo(self.root + name)  # of no date, so that attacks can be repeated
+                info.compress_type = self.method
+                target.writestr(info, content)
         return self.edit(buffer.getvalue())
 
     @staticmethod
@@ -79,7 +83,7 @@ class Archive:
             return Archive(tuple((name.partition("/")[2], source.read(name)) for name in names))
 
 
-# -- canaries ----------------------------------------------------------------------------------------------------------
+# -- canaries --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ class Canary:
 
     @property
     def code(self) -> str:
-        """A Python expression without quotes or dots, at which texts of an archive end or are parted."""
+        """A Python expression without quotes or dots, at which texts of an archive end or are
+        parted."""
         name = "+".join(f"chr({ord(letter)})" for letter in str(self.path))
         return f"open({name},chr(119))"
 
@@ -113,7 +118,7 @@ class _Runs:
         return eval, (self.code,)
 
 
-# -- archives ----------------------------------------------------------------------------------------------------------
+# -- archives --------------------------------------------------------------------------------------
 
 
 class _Net(nn.Module):
@@ -167,7 +172,7 @@ def real_archives(scratch: Path) -> dict[str, Archive]:
     return found
 
 
-# -- ways into an archive ----------------------------------------------------------------------------------------------
+# -- ways into an archive --------------------------------------------------------------------------
 
 
 def nodes(program: Any) -> list[Any]:
@@ -193,7 +198,8 @@ def renamed_text(old: str, new: str) -> Callable[[bytes], bytes]:
 
 
 def central_names(content: bytes, rename: Callable[[bytes], bytes]) -> bytes:
-    """Names in the central directory changed to others of the same length, those in local headers kept."""
+    """Names in the central directory changed to others of the same length, those in local headers
+    kept."""
     out, at = bytearray(content), content.find(b"PK\x01\x02")
     while at >= 0:
         (length,) = struct.unpack_from("<H", content, at + 28)

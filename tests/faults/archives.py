@@ -1,4 +1,5 @@
-"""Attacks on whoever opens a stranger's ``.pt2`` archive: known ones, then random changes, and no canary may run."""
+"""Attacks on whoever opens a stranger's ``.pt2`` archive: known ones, then random changes, and no
+canary may run."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _SOURCE = _HERE.parents[1] / "src"
 
 
 def campaign(scratch: Path, *, seed: int, seconds: float) -> Iterator[Attack]:
-    """Known attacks in a process that opens one archive after the other, some by ``petra verify``, then random ones."""
+    """Known attacks in a process that opens one archive after the other, some by ``petra verify``,
+    then random ones."""
     until = time.monotonic() + seconds
     archives = real_archives(scratch)
     canary = Canary(scratch / "canary")
@@ -51,7 +53,8 @@ def campaign(scratch: Path, *, seed: int, seconds: float) -> Iterator[Attack]:
 
 @dataclass(frozen=True)
 class Opened:
-    """What opening an archive came to. `fault` when it was no PetraError, took too long or too much memory."""
+    """What opening an archive came to. `fault` when it was no PetraError, took too long or too much
+    memory."""
 
     digest: str = ""
     refused: str = ""

@@ -4,8 +4,8 @@
 inputs, loads libraries, evaluates expressions, imports modules, turns names into Python source, and
 picks archive members without regard to case, the first of two with one name, in several layouts. So
 no archive is searched for what is bad: `rebuilt` takes from it what
-`petra.runtimes.torch_program.export_program` writes (these members, JSON of this schema, raw bytes of
-tensors), refuses it when there is anything else, and writes from what it read one of its own.
+`petra.runtimes.torch_program.export_program` writes (these members, JSON of this schema, raw bytes
+of tensors), refuses it when there is anything else, and writes from what it read one of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from petra.core.errors import ArtifactError
-from petra.runtimes.torch_schema import PayloadConfig, Program, Record, TensorMeta, read
+from petra.runtimes.torch_records import Record, read
+from petra.runtimes.torch_schema import PayloadConfig, Program, TensorMeta
 from petra.runtimes.torch_text import shown
 
 _PROGRAM = "models/model.json"
@@ -42,7 +43,8 @@ _MARKS = {
     ".data/version": re.compile(rb"\d{1,4}\n?"),
     ".data/serialization_id": re.compile(rb"\d{0,64}"),
 }
-_REQUIRED = frozenset({*_JSON, *_MARKS, _SAMPLES}) - {".data/serialization_id"}
+_FIXED = frozenset({*_JSON, *_MARKS, _SAMPLES})
+_OPTIONAL = frozenset({".data/serialization_id"})
 _PAYLOAD = re.compile(r"data/weights/weight_\d{1,9}|data/constants/tensor_\d{1,9}")
 
 MAX_JSON = 32 * 2**20
@@ -67,9 +69,9 @@ _UNREADABLE = (
 def rebuilt(path: Path) -> Iterator[IO[bytes]]:
     """An archive of petra's own with the content of `path`, in a file without a name.
 
-    Raises ArtifactError when `path` is no archive or has what petra does not export. Cost: reads and
-    writes the file once, and checks its JSON, about a second for 10 MB of it; tensors pass through in
-    pieces.
+    Raises ArtifactError when `path` is no archive or has what petra does not export. Cost: reads
+    and writes the file once, and checks its JSON, about a second for 10 MB of it; tensors pass
+    through in pieces.
     """
     with tempfile.TemporaryFile(prefix="petra-") as clean:
         try:
@@ -83,8 +85,8 @@ def rebuilt(path: Path) -> Iterator[IO[bytes]]:
             raise ArtifactError(message, hint="export the model again") from error
         except OSError as error:
             raise ArtifactError(
-                f"{path}: cannot be read, or not be copied to {tempfile.gettempdir()}: {error.strerror}",
-                hint="PyTorch is given a checked copy; is there room for it?",
+                f"{path}: cannot be read or copied: {error.strerror}",
+                hint=f"PyTorch is given a checked copy in {tempfile.gettempdir()}: is there room?",
             ) from error
         clean.seek(0)
         yield clean
@@ -137,16 +139,18 @@ def _members(source: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         roots.add(root)
         if name in found:
             raise _Refused(f"member {shown(info.orig_filename)} is there twice")
-        if name not in _MARKS and name not in _JSON and name != _SAMPLES and not _PAYLOAD.fullmatch(name):
-            raise _Refused(f"contains {shown(info.orig_filename)}, which no exported program has{_why(name)}")
+        if name not in _FIXED and not _PAYLOAD.fullmatch(name):
+            what = shown(info.orig_filename)
+            raise _Refused(f"contains {what}, which no exported program has{_why(name)}")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise _Refused(f"member {shown(info.orig_filename)} is compressed")
         if info.flag_bits & _ENCRYPTED:
             raise _Refused(f"member {shown(info.orig_filename)} is encrypted")
         found[name] = info
     if len(roots) != 1 or roots & {"", ".", ".."}:
-        raise _Refused(f"its members are not in one folder but in {', '.join(shown(r) for r in sorted(roots)[:3])}")
-    if missing := _REQUIRED - set(found):
+        some = ", ".join(shown(root) for root in sorted(roots)[:3])
+        raise _Refused(f"its members are not in one folder but in {some}")
+    if missing := _FIXED - _OPTIONAL - set(found):
         raise _Refused(f"has no {min(missing)}")
     if min(info.header_offset for info in found.values()):
         raise _Refused("there is something else before the archive in the file")
@@ -165,13 +169,14 @@ def _why(name: str) -> str:
 
 
 def _check_sizes(source: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> None:
-    """No member is larger than it may be, and all together no larger than the file, where each has its own place."""
+    """No member is larger than it may be, and all together no larger than the file, where each has
+    its own place."""
     assert source.fp is not None
     whole = source.fp.seek(0, 2)
     if sum(info.file_size for info in members.values()) > whole:
         raise _Refused("its members overlap")
     if members[_SAMPLES].file_size:
-        raise _Refused(f"member {shown(_SAMPLES)} is not empty: it contains sample inputs, a pickle")
+        raise _Refused(f"member {shown(_SAMPLES)} contains sample inputs, a pickle")
     for name in (*_JSON, *_MARKS):
         if name in members and members[name].file_size > (MAX_JSON if name in _JSON else 64):
             raise _Refused(f"member {shown(name)} has {members[name].file_size} bytes")
@@ -215,13 +220,14 @@ def _check_extent(meta: TensorMeta, size: int) -> None:
     """Raise ValueError unless the elements that `meta` describes are in `size` bytes."""
     sizes, strides = [s.as_int for s in meta.sizes], [s.as_int for s in meta.strides]
     offset = meta.storage_offset.as_int
-    if any(type(n) is not int or not 0 <= n < 2**48 for n in (*sizes, *strides, offset)) or len(sizes) != len(strides):
+    numbers = [*sizes, *strides, offset]
+    if len(sizes) != len(strides) or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
         raise ValueError("has sizes that are no numbers of elements")
     width = _element_size(meta.dtype)
     if size % width:
         raise ValueError(f"has elements of {width} bytes, and there are {size}")
-    last = offset + sum((n - 1) * stride for n, stride in zip(sizes, strides, strict=True)) if all(sizes) else -1
-    if last >= size // width or (not size and offset):
+    last = offset + sum((n - 1) * stride for n, stride in zip(sizes, strides, strict=True))
+    if (all(sizes) and last >= size // width) or offset > size // width:
         raise ValueError(f"reaches beyond its {size} bytes")
 
 

@@ -1,4 +1,4 @@
-"""The shape expressions of a ``.pt2`` program, which PyTorch has SymPy evaluate as Python: a grammar for them.
+"""The shape expressions of a ``.pt2`` program, which SymPy evaluates as Python: a grammar for them.
 
 Only what `sympy.srepr` writes of sizes is read, and only what was read is handed on.
 """
@@ -49,17 +49,18 @@ MAX_TERMS = 256
 MAX_DEPTH = 40
 MAX_POWER = 16
 
-Weight = tuple[int, int]  # bits that a value may have, and terms that it has when it is multiplied out
+Weight = tuple[int, int]  # bits that a value may have, and its terms when it is multiplied out
 
 
 @functools.lru_cache(4096)
 def expression(text: str) -> str:
-    """A size as SymPy writes it (``Mul(Integer(49), Symbol('s0', integer=True))``), written anew from what was read.
+    """A size as `sympy.srepr` writes it, written anew from what was read.
 
-    Bounded, since SymPy works out what it is given: values of 4,096 bits, 256 terms when multiplied out.
+    For example ``Mul(Integer(49), Symbol('s0', integer=True))``. Bounded, since SymPy works out
+    what it is given: values of 4,096 bits, 256 terms when multiplied out.
     """
     if len(text) > MAX_EXPRESSION:
-        raise ValueError(f"a shape expression of {len(text)} characters, and {MAX_EXPRESSION} are allowed")
+        raise ValueError(f"a shape expression of {len(text)} characters, above {MAX_EXPRESSION}")
     try:
         body = ast.parse(text, mode="eval").body
         _weigh(body, MAX_DEPTH)
@@ -85,7 +86,7 @@ def _weigh(node: ast.expr, depth: int) -> Weight:
     if name in ("Integer", "Rational"):
         return max(abs(number).bit_length() for number in map(_integer, args)), 1
     if name in _POWERS:
-        bits, terms = _power(_weigh(args[0], depth - 1), args) if len(args) == 2 else (MAX_BITS + 1, 1)
+        bits, terms = _power(args, depth)
     else:
         bits, terms = _combined(name, [_weigh(arg, depth - 1) for arg in args])
     if bits > MAX_BITS or terms > MAX_TERMS:
@@ -109,37 +110,38 @@ def _combined(name: str, weights: Sequence[Weight]) -> Weight:
     raise ValueError(f"no function {shown(name)}")
 
 
-def _power(base: Weight, args: Sequence[ast.expr]) -> Weight:
-    call = args[1]
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
-        raise ValueError("a power that is not a number")
-    if call.func.id not in ("Integer", "Rational") or not call.args or call.keywords:
-        raise ValueError("a power that is not a number")
-    numbers = [abs(_integer(arg)) for arg in call.args]
-    if max(numbers) > MAX_POWER:
-        raise ValueError(f"a power above {MAX_POWER}")
-    return base[0] * numbers[0], min(base[1] ** numbers[0], MAX_TERMS + 1)
+def _power(args: Sequence[ast.expr], depth: int) -> Weight:
+    match args:
+        case [base, ast.Call(func=ast.Name(id="Integer" | "Rational"), args=[_, *_] as power, keywords=[])]:
+            numbers = [abs(_integer(number)) for number in power]
+            bits, terms = _weigh(base, depth - 1)
+            if max(numbers) <= MAX_POWER:
+                return bits * numbers[0], min(terms ** numbers[0], MAX_TERMS + 1)
+    raise ValueError(f"a power that is no number up to {MAX_POWER}")
 
 
 def _weigh_symbol(node: ast.Call) -> Weight:
-    (name,) = (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
-    symbol(name)
-    for keyword_ in node.keywords:
-        value = keyword_.value
-        if keyword_.arg not in _ASSUMPTIONS or not isinstance(value, ast.Constant) or type(value.value) is not bool:
-            raise ValueError("an assumption that sizes do not have")
-    if len(node.args) != 1:
-        raise ValueError("not a symbol")
+    match node.args:
+        case [ast.Constant(value=str(name))]:
+            symbol(name)
+        case _:
+            raise ValueError("a symbol without a name")
+    for assumption in node.keywords:
+        match assumption:
+            case ast.keyword(arg=str(name), value=ast.Constant(value=bool())) if name in _ASSUMPTIONS:
+                pass
+            case _:
+                raise ValueError("an assumption that sizes do not have")
     return 64, 1
 
 
 def _weigh_float(node: ast.Call) -> Weight:
-    values = [arg.value for arg in (*node.args, *(k.value for k in node.keywords)) if isinstance(arg, ast.Constant)]
-    match values:
-        case [str(text), int(precision)] if _FLOAT.fullmatch(text) and 1 <= precision <= 64:
-            names = [keyword_.arg for keyword_ in node.keywords]
-            if len(node.args) == 1 and names in (["precision"], ["dps"]):
-                return 1024, 1
+    match node:
+        case ast.Call(
+            args=[ast.Constant(value=str(text))],
+            keywords=[ast.keyword(arg="precision" | "dps", value=ast.Constant(value=int(digits)))],
+        ) if _FLOAT.fullmatch(text) and 1 <= digits <= 64:
+            return 1024, 1
     raise ValueError("not a number")
 
 
@@ -147,6 +149,7 @@ def _integer(node: ast.expr) -> int:
     sign = 1
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         sign, node = -1, node.operand
-    if not isinstance(node, ast.Constant) or type(node.value) is not int or node.value.bit_length() > 64:
+    value = node.value if isinstance(node, ast.Constant) else None
+    if type(value) is not int or value.bit_length() > 64:
         raise ValueError("not an integer of 64 bits")
-    return sign * node.value
+    return sign * value

@@ -2,18 +2,18 @@
 
 The records follow ``torch/_export/serde/schema.py`` and leave out what no file of petra's has:
 custom objects, operators and nested lists as arguments, metadata, guards, tokens, gradients, devices
-other than the CPU. `read` returns records, and what PyTorch gets is written from them.
+other than the CPU. What PyTorch gets is written from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field, model_validator
 
 from petra.runtimes.torch_expressions import MAX_BITS, MAX_POWER, expression
+from petra.runtimes.torch_records import NOT_GIVEN, Choice, Record
 from petra.runtimes.torch_text import (
     argument_name,
     identifier,
@@ -22,7 +22,6 @@ from petra.runtimes.torch_text import (
     module_path,
     operator,
     output_tree,
-    shown,
     symbol,
     weight_path,
     words,
@@ -40,51 +39,9 @@ MemoryFormat = Annotated[int, Field(ge=1, le=4)]
 Strided = Literal[7]
 Empty = Annotated[dict[str, str], Field(max_length=0)]
 MAX_PASSED_BITS = 256  # of sizes that graphs within graphs are given
-NOT_GIVEN: Any = Field(default=None)  # never written: only what a file gives is
-
-R = TypeVar("R", bound="Record")
 
 
-class Record(BaseModel):
-    """A JSON object with these fields and no others, of exactly these types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    def to_json(self) -> bytes:
-        return self.model_dump_json(exclude_unset=True).encode()
-
-
-class Choice(Record):
-    """A JSON object with one of these fields."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if len(self.model_fields_set) != 1:
-            raise ValueError("one of several was to be given")
-        return self
-
-
-def read(record: type[R], content: bytes) -> R:
-    """Raises ValueError that names the place and what stands there, in one line that is safe to print."""
-    try:
-        return record.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = shown(".".join(str(part) for part in first["loc"][-4:]))[1:-1]
-        raise ValueError(f"{place}: {_reason(first)}" if place else _reason(first)) from None
-
-
-def _reason(error: ErrorDetails) -> str:
-    if error["type"] == "value_error":  # one of petra's own
-        return error["msg"].removeprefix("Value error, ")
-    if error["type"] in ("json_invalid", "missing"):
-        return error["msg"]
-    if error["type"] == "extra_forbidden":
-        return f"no exported program has this; it says {shown(error['input'])}"
-    return f"{error['msg'][:200]}, not {shown(error['input'])}"
-
-
-# -- sizes and tensors -------------------------------------------------------------------------------------------------
+# -- sizes and tensors -----------------------------------------------------------------------------
 
 
 class Device(Record):
@@ -128,7 +85,7 @@ class TensorMeta(Record):
     layout: Strided
 
 
-# -- arguments ---------------------------------------------------------------------------------------------------------
+# -- arguments -------------------------------------------------------------------------------------
 
 
 class TensorArgument(Record):
@@ -198,11 +155,12 @@ class NamedArgument(Record):
     kind: Literal[1, 2] | None = None
 
 
-# -- graphs ------------------------------------------------------------------------------------------------------------
+# -- graphs ----------------------------------------------------------------------------------------
 
 
 class Node(Record):
-    """An operator and what it is given. One on sizes is worked out by Python, exactly, whenever the program runs."""
+    """An operator and what it is given. One on sizes is worked out by Python, exactly, whenever the
+    program runs."""
 
     target: Annotated[str, AfterValidator(operator)]
     inputs: list[NamedArgument]
@@ -212,7 +170,8 @@ class Node(Record):
     name: Identifier | None = None
 
     def bits(self, known: Mapping[str, int]) -> int:
-        """How many bits its result may have as an integer, given those of other sizes; 64 for what tensors say."""
+        """How many bits its result may have as an integer, given those of other sizes; 64 for what
+        tensors say."""
         operands = [_bits(argument.arg, known) for argument in self.inputs] or [0]
         if self.target == "_operator.mul":
             return sum(operands)
@@ -222,6 +181,11 @@ class Node(Record):
                 raise ValueError(f"a size to a power that is no number up to {MAX_POWER}")
             return operands[0] * power
         return 64 if self.target.startswith("torch.ops.") else max(operands) + 1
+
+
+def _sizes(arguments: list[Argument]) -> list[str]:
+    """The names of those that are sizes."""
+    return [a.as_sym_int.as_name for a in arguments if a.as_sym_int is not None]
 
 
 def _bits(argument: Argument, known: Mapping[str, int]) -> int:
@@ -242,14 +206,15 @@ class Graph(Record):
 
     @model_validator(mode="after")
     def _sizes_stay_small(self) -> Self:
-        known = {size.as_name: MAX_PASSED_BITS for argument in self.inputs if (size := argument.as_sym_int) is not None}
+        known = dict.fromkeys(_sizes(self.inputs), MAX_PASSED_BITS)
         for node in self.nodes:
             bits = node.bits(known)
-            inner = any(argument.arg.as_graph is not None for argument in node.inputs)
-            passed = max((_bits(argument.arg, known) for argument in node.inputs), default=0) if inner else 0
-            if bits > MAX_BITS or passed > MAX_PASSED_BITS:
+            given = [argument.arg for argument in node.inputs]
+            has_graph = any(argument.as_graph is not None for argument in given)
+            passed = max((_bits(argument, known) for argument in given), default=0)
+            if bits > MAX_BITS or (has_graph and passed > MAX_PASSED_BITS):
                 raise ValueError("multiplies sizes until they are too large")
-            known |= {size.as_name: bits for output in node.outputs if (size := output.as_sym_int) is not None}
+            known |= dict.fromkeys(_sizes(node.outputs), bits)
         return self
 
 
@@ -307,7 +272,7 @@ class GraphSignature(Record):
     output_specs: list[OutputSpec]
 
 
-# -- the program -------------------------------------------------------------------------------------------------------
+# -- the program -----------------------------------------------------------------------------------
 
 
 class ModuleCallSignature(Record):
@@ -332,15 +297,17 @@ class GraphModule(Record):
 
     @model_validator(mode="after")
     def _called_as_it_says(self) -> Self:
-        root = self.module_call_graph[0] if self.module_call_graph else None
-        if root is None or root.fqn or root.signature is None or any(e.signature for e in self.module_call_graph[1:]):
-            raise ValueError("the whole model has a signature, and nothing else has")
+        match [entry for entry in self.module_call_graph if not entry.fqn or entry.signature]:
+            case [ModuleCallEntry(fqn="", signature=ModuleCallSignature() as called)]:
+                pass
+            case _:
+                raise ValueError("the whole model has a signature, and nothing else has")
         inputs = sum(spec.user_input is not None for spec in self.signature.input_specs)
         outputs = sum(spec.user_output is not None for spec in self.signature.output_specs)
-        names = root.signature.forward_arg_names
-        if leaves(root.signature.in_spec) != inputs or len(names or [0] * inputs) != inputs:
+        names = called.forward_arg_names
+        if leaves(called.in_spec) != inputs or (names is not None and len(names) != inputs):
             raise ValueError("it takes other inputs than it says")
-        if leaves(root.signature.out_spec) != outputs:
+        if leaves(called.out_spec) != outputs:
             raise ValueError("it returns other outputs than it says")
         return self
 
@@ -375,6 +342,7 @@ class PayloadMeta(Record):
 
 
 class PayloadConfig(Record):
-    """``data/weights/model_weights_config.json`` and the like: tensors by path, each in the bytes of a member."""
+    """``data/weights/model_weights_config.json`` and the like: tensors by path, each in the bytes
+    of a member."""
 
     config: dict[WeightPath, PayloadMeta]

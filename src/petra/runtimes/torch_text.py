@@ -1,8 +1,9 @@
 """What texts of a ``.pt2`` program may say: names, operators, trees of inputs and outputs.
 
-PyTorch turns a program into Python source with the names of the file pasted in, looks its operators up by dotted name
-and imports what its trees mention. Each function here takes one such text and returns
-it, or what it means written anew, and raises ValueError for all that petra's own files do not contain.
+PyTorch turns a program into Python source with the names of the file pasted in, looks its operators
+up by dotted name and imports what its trees mention. Each function here takes one such text and
+returns it, or what it means written anew, and raises ValueError for all that petra's own files do
+not contain.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# -- names -------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 # A value of one of these names would hide what the generated source calls.
 _TAKEN = frozenset({"self", "torch", "pytree", "fx_pytree"})
@@ -26,7 +27,8 @@ MAX_NAME = 1000
 
 
 def shown(text: object) -> str:
-    """A text of the file as a message may quote it: short, and no character that a terminal would obey."""
+    """A text of the file as a message may quote it: short, and no character that a terminal would
+    obey."""
     quoted = ascii(text)
     return quoted if len(quoted) <= 80 else f"{quoted[:76]}..."
 
@@ -39,7 +41,8 @@ def identifier(text: str) -> str:
 
 
 def argument_name(text: str) -> str:
-    """A name of an operator's argument, ``self`` and Python's own words among them; '' where it has none."""
+    """A name of an operator's argument, ``self`` and Python's own words among them; '' where it has
+    none."""
     if text and (len(text) > MAX_NAME or not text.isidentifier()):
         raise ValueError(f"suspicious name {shown(text)}")
     return text
@@ -65,18 +68,20 @@ def words(text: str) -> str:
 
 
 def symbol(text: str) -> str:
-    """The name of a size that is free. Their numbers are small: PyTorch counts up to those of some kinds."""
+    """The name of a size that is free. Their numbers are small: PyTorch counts up to those of some
+    kinds."""
     if not _SYMBOL.fullmatch(text):
         raise ValueError(f"suspicious name {shown(text)}")
     return text
 
 
-# -- operators ---------------------------------------------------------------------------------------------------------
+# -- operators -------------------------------------------------------------------------------------
 
 _ON_SIZES = frozenset(
-    {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "neg", "pos")}
-    | {f"_operator.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_")}
-    | {f"torch.sym_{name}" for name in ("float", "int", "ite", "max", "min", "not", "sqrt")}
+    {f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "truediv", "mod")}
+    | {f"_operator.{name}" for name in ("pow", "neg", "pos")}
+    | {f"_operator.{name}" for name in ["eq", "ne", "lt", "le", "gt", "ge", "and_", "or_"]}
+    | {f"torch.sym_{name}" for name in ["float", "int", "ite", "max", "min", "not", "sqrt"]}
     | {"math.trunc"}
 )
 _OF_GRAPHS = frozenset(
@@ -94,22 +99,25 @@ _DISPATCHED = re.compile(r"torch\.ops\.(aten|quantized_decomposed|torchao|petra)
 # Of aten's many operators with an underscore in front, those that a traced model is made of.
 _PRIVATE = re.compile(
     r"__(and|or|xor|lshift|rshift|iand|ior|ixor)__"
-    r"|_(adaptive_avg_pool[23]d|assert_(async|scalar|tensor_metadata)|cdist_forward|convolution|embedding_bag"
-    r"|euclidean_dist|fft_\w+|fused_rms_norm|linalg_(det|eigh|slogdet|solve_ex|svd)|local_scalar_dense|log_softmax"
-    r"|native_batch_norm_legit\w*|native_multi_head_attention|pack_padded_sequence|pad_packed_sequence|prelu_kernel"
-    r"|reshape_alias|scaled_dot_product_\w+|shape_as_tensor|softmax|to_copy|transformer_encoder_layer_fwd|trilinear"
-    r"|unsafe_view|upsample_\w+|weight_norm\w*)"
+    r"|_(adaptive_avg_pool[23]d|assert_(async|scalar|tensor_metadata)|cdist_forward|convolution"
+    r"|embedding_bag|euclidean_dist|fft_\w+|fused_rms_norm|linalg_(det|eigh|slogdet|solve_ex|svd)"
+    r"|local_scalar_dense|log_softmax|native_batch_norm_legit\w*|native_multi_head_attention"
+    r"|pack_padded_sequence|pad_packed_sequence|prelu_kernel|reshape_alias"
+    r"|scaled_dot_product_\w+|shape_as_tensor|softmax|to_copy|transformer_encoder_layer_fwd"
+    r"|trilinear|unsafe_view|upsample_\w+|weight_norm\w*)"
 )
 _FORBIDDEN = frozenset({"from_file", "data", "set_data", "set_", "record_stream"})
-_PLAIN_TYPES = frozenset({"Tensor", "int", "float", "bool", "number", "complex", "str", "Device", "Generator"})
+_NUMBERS = frozenset({"int", "float", "bool", "number", "complex"})
+_PLAIN_TYPES = _NUMBERS | {"Tensor", "str", "Device", "Generator"}
 
 
 @functools.lru_cache(4096)
 def operator(text: str) -> str:
     """A function of tensors or of sizes, and nothing that PyTorch would find under another name.
 
-    Of PyTorch's own operators these are the ones that its dispatcher knows, which leaves out TorchScript's (some write
-    files), and that take and return nothing but tensors, numbers and words.
+    Of PyTorch's own operators these are the ones that its dispatcher knows, which leaves out
+    TorchScript's (some write files), and that take and return nothing but tensors, numbers and
+    words.
     """
     if text in _ON_SIZES or text in _OF_GRAPHS:
         return text
@@ -122,22 +130,22 @@ def operator(text: str) -> str:
 def _is_on_tensors(space: str, name: str, overload: str) -> bool:
     import torch
 
-    if name in _FORBIDDEN or (name.startswith("_") and not _PRIVATE.fullmatch(name)) or overload.startswith("__"):
+    if name in _FORBIDDEN or (name.startswith("_") and not _PRIVATE.fullmatch(name)):
         return False
     try:
         schema = torch._C._get_schema(f"{space}::{name}", "" if overload == "default" else overload)
     except RuntimeError:
         return False
     kernel = f"{space}::{name}" + (f".{schema.overload_name}" if schema.overload_name else "")
-    types = (value.type for value in (*schema.arguments, *schema.returns))
-    return bool(torch._C._dispatch_has_kernel(kernel)) and all(_is_plain(str(type_)) for type_ in types)
+    types = [str(value.type) for value in (*schema.arguments, *schema.returns)]
+    return bool(torch._C._dispatch_has_kernel(kernel)) and all(map(_is_plain, types))
 
 
 def _is_plain(type_: str) -> bool:
     return re.sub(r"Optional\[|List\[|\]", "", type_) in _PLAIN_TYPES
 
 
-# -- trees -------------------------------------------------------------------------------------------------------------
+# -- trees -----------------------------------------------------------------------------------------
 
 _LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 _SEQUENCES, _DICTS = (
@@ -151,8 +159,9 @@ def input_tree(text: str) -> str:
     """How the program is called: tensors by place and tensors by name, written anew."""
     tree = _tree(text, _input_key)
     match tree["children_spec"]:
-        case [{"type": "builtins.tuple"} as args, {"type": "builtins.dict"} as kwargs] if tree["type"] == _SEQUENCES[0]:
-            if all(child == _LEAF for child in (*args["children_spec"], *kwargs["children_spec"])):
+        case [{"type": "builtins.tuple"} as args, {"type": "builtins.dict"} as kwargs]:
+            inputs = [*args["children_spec"], *kwargs["children_spec"]]
+            if tree["type"] == "builtins.tuple" and all(child == _LEAF for child in inputs):
                 return json.dumps([1, tree])
     raise ValueError("inputs that are not tensors by place or by name")
 
