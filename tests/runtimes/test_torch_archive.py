@@ -19,7 +19,7 @@ from petra.runtimes.torch_archive import rebuilt
 from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.torch_expressions import expression
 from petra.runtimes.torch_program import load_program
-from petra.runtimes.torch_text import input_tree, operator, output_tree
+from petra.runtimes.torch_text import identifier, input_tree, operator, output_tree, weight_path
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -398,6 +398,49 @@ def test_sizes_that_programs_have(text: str) -> None:
 def test_other_expressions_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expression"):
         expression(text)
+
+
+@pytest.mark.parametrize("name", ["x", "p_linear_weight", "gr\u00f6\u00dfe", "input", "x" * 1000])
+def test_names_of_values(name: str) -> None:
+    assert identifier(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "1x",
+        "a.b",
+        "a b",
+        "a=1",
+        "a:b",
+        "a#",
+        "a\n",
+        "lambda",
+        "self",
+        "torch",
+        "x" * 1001,
+        "ｔorch",
+        "Ｓelf".lower(),
+        "a\u202e",
+        "a\u2028b",
+        "a\x00",
+    ],
+)
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="suspicious name"):
+        identifier(name)
+
+
+@pytest.mark.parametrize("path", ["linear.weight", "0.conv-1.original0", "my layer.w@1", "a__b"])
+def test_paths_of_weights(path: str) -> None:
+    assert weight_path(path) == path
+
+
+@pytest.mark.parametrize("path", ["", ".", "a.", "a..b", "__class__.x", "a.__dict__", 'a"', "a'", "a\\", "a\n", "a/b"])
+def test_other_paths_are_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="suspicious name"):
+        weight_path(path)
 
 
 def test_comments_and_odd_spelling_do_not_reach_torch() -> None:

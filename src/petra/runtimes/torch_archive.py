@@ -75,9 +75,10 @@ def rebuilt(path: Path) -> Iterator[IO[bytes]]:
     """
     with tempfile.TemporaryFile(prefix="petra-") as clean:
         try:
-            _check_directory(path)
-            with zipfile.ZipFile(path) as source, zipfile.ZipFile(clean, "w") as target:
-                _rebuild(source, target)
+            with path.open("rb") as stream:
+                _check_directory(stream)
+                with zipfile.ZipFile(stream) as source, zipfile.ZipFile(clean, "w") as target:
+                    _rebuild(source, target)
         except _Refused as refused:
             raise ArtifactError(f"{path}: {refused}", hint=_EXPORT_AGAIN) from None
         except _UNREADABLE as error:
@@ -96,11 +97,10 @@ class _Refused(Exception):
     """What the archive has that petra's do not have; names the member."""
 
 
-def _check_directory(path: Path) -> None:
+def _check_directory(stream: IO[bytes]) -> None:
     """The archive ends with its directory, of a size that can be read, and nothing after it."""
-    with path.open("rb") as stream:
-        stream.seek(max(0, stream.seek(0, 2) - 98))
-        end = stream.read().rjust(98, b"\0")
+    stream.seek(max(0, stream.seek(0, 2) - 98))
+    end = stream.read().rjust(98, b"\0")
     if end[76:80] != b"PK\5\6" or end[96:] != b"\0\0":
         raise _Refused("not a .pt2 archive: it does not end as one")
     (size,) = struct.unpack_from("<L", end, 76 + 12)

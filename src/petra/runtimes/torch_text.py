@@ -12,6 +12,7 @@ import functools
 import json
 import keyword
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,8 @@ def shown(text: object) -> str:
 
 def identifier(text: str) -> str:
     """A name that becomes a variable or an argument of generated source."""
-    if len(text) > MAX_NAME or not text.isidentifier() or keyword.iskeyword(text) or text in _TAKEN:
+    meant = unicodedata.normalize("NFKC", text[:MAX_NAME])  # as Python's parser reads it
+    if not meant.isidentifier() or keyword.iskeyword(meant) or meant in _TAKEN or len(text) > MAX_NAME:
         raise ValueError(f"suspicious name {shown(text)}")
     return text
 
