@@ -1,11 +1,8 @@
-"""Known ways to have a ``.pt2`` archive run code, read files, take all memory or never end: one
-function each."""
+"""Known ways to have a ``.pt2`` archive run code or read files: one function each."""
 
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,31 +12,25 @@ from archive_parts import (
     SAMPLES,
     WEIGHTS,
     Archive,
+    Attack,
     Canary,
-    central_names,
     first_size,
+    kept_in,
     nodes,
+    pickled_samples,
     renamed_text,
     signature,
 )
 
-Attack = Callable[[Archive, Canary], Archive]
-KNOWN: dict[str, Attack] = {}
-"""By what is done; every one is made of the archive "float" or, where names of inputs matter,
-"named"."""
-
-
-def known(attack: Attack) -> Attack:
-    KNOWN[attack.__name__.replace("_", " ")] = attack
-    return attack
+CODE: dict[str, Attack] = {}
+"""By what is done, all to the archive "float"."""
+known = kept_in(CODE)
 
 
 # -- pickles ---------------------------------------------------------------------------------------
 
 
-@known
-def pickled_sample_inputs(archive: Archive, canary: Canary) -> Archive:
-    return archive.changed(SAMPLES, lambda _: canary.torch_pickle)
+CODE["pickled sample inputs"] = pickled_samples
 
 
 @known
@@ -68,10 +59,10 @@ def _pickled(table: str, folder: str, prefix: str) -> Attack:
     return attack
 
 
-KNOWN["pickled weight"] = _pickled(WEIGHTS, "data/weights/", "weight_")
-KNOWN["pickled constant"] = _pickled(CONSTANTS, "data/constants/", "tensor_")
-KNOWN["opaque constant"] = _pickled(CONSTANTS, "data/constants/", "opaque_obj_")
-KNOWN["custom constant"] = _pickled(CONSTANTS, "data/constants/", "custom_obj_")
+CODE["pickled weight"] = _pickled(WEIGHTS, "data/weights/", "weight_")
+CODE["pickled constant"] = _pickled(CONSTANTS, "data/constants/", "tensor_")
+CODE["opaque constant"] = _pickled(CONSTANTS, "data/constants/", "opaque_obj_")
+CODE["custom constant"] = _pickled(CONSTANTS, "data/constants/", "custom_obj_")
 
 
 @known
@@ -223,12 +214,12 @@ def _calls(target: str) -> Attack:
     return attack
 
 
-KNOWN["calls the shell"] = _calls("torch.os.system")
-KNOWN["calls eval"] = _calls("torch.serialization.os.sys.modules.get")
-KNOWN["calls a built-in"] = _calls("torch.builtins.eval")
-KNOWN["calls torch.load"] = _calls("torch.load")
-KNOWN["calls an operator's globals"] = _calls("torch.ops.aten.relu.default.__class__")
-KNOWN["calls methodcaller"] = _calls("_operator.methodcaller")
+CODE["calls the shell"] = _calls("torch.os.system")
+CODE["calls eval"] = _calls("torch.serialization.os.sys.modules.get")
+CODE["calls a built-in"] = _calls("torch.builtins.eval")
+CODE["calls torch.load"] = _calls("torch.load")
+CODE["calls an operator's globals"] = _calls("torch.ops.aten.relu.default.__class__")
+CODE["calls methodcaller"] = _calls("_operator.methodcaller")
 
 
 @known
@@ -270,136 +261,3 @@ def imports_a_module(archive: Archive, canary: Canary) -> Archive:
         signature(program)["out_spec"] = json.dumps([1, tree])
 
     return archive.program(edit)
-
-
-# -- time and memory -------------------------------------------------------------------------------
-
-
-def _size(text: str) -> Attack:
-    return lambda archive, canary: archive.program(lambda p: first_size(p).update(expr_str=text))
-
-
-KNOWN["a size of 10^10^10"] = _size("Pow(Integer(10), Pow(Integer(10), Integer(10)))")
-KNOWN["a size with Python's power"] = _size("10**10**10")
-KNOWN["a size of brackets"] = _size("(" * 3000 + ")" * 3000)
-KNOWN["a size of many terms"] = _size(
-    "Pow(Add(" + ", ".join(f"Symbol('s{i}', integer=True)" for i in range(100)) + "), Integer(16))"
-)
-
-
-@known
-def a_size_of_many_digits(archive: Archive, canary: Canary) -> Archive:
-    return archive.changed(PROGRAM, lambda content: content.replace(b'"as_int": 2', b'"as_int": 2' + b"0" * 4000))
-
-
-@known
-def squares_of_squares(archive: Archive, canary: Canary) -> Archive:
-    """A size multiplied with itself sixty times."""
-
-    def edit(program: Any) -> None:
-        graph = program["graph_module"]["graph"]
-        name = next(iter(graph["sym_int_values"]))
-        value = graph["sym_int_values"][name]
-        index = 1 + next(i for i, node in enumerate(graph["nodes"]) if name in json.dumps(node["outputs"]))
-        for power in range(60):
-            sides = [{"name": side, "arg": {"as_sym_int": {"as_name": name}}, "kind": 1} for side in "ab"]
-            name = f"square_{power}"
-            node = {"target": "_operator.mul", "inputs": sides, "metadata": {}, "name": name}
-            graph["nodes"].insert(index, node | {"outputs": [{"as_sym_int": {"as_name": name}}]})
-            graph["sym_int_values"][name] = value
-            index += 1
-
-    return archive.program(edit)
-
-
-@known
-def a_symbol_of_a_high_number(archive: Archive, canary: Canary) -> Archive:
-    """PyTorch counts up to it, one by one."""
-    limits = {"u99999999999": {"min_val": 0, "max_val": 9}}
-    return archive.program(lambda program: program["range_constraints"].update(limits))
-
-
-@known
-def deep_json(archive: Archive, canary: Canary) -> Archive:
-    return archive.changed(PROGRAM, lambda _: b'{"graph_module":' * 50_000 + b"1" + b"}" * 50_000)
-
-
-@known
-def deep_trees(archive: Archive, canary: Canary) -> Archive:
-    tree = '{"type":"builtins.tuple","context":"null","children_spec":[' * 20_000 + "]}" * 20_000
-    return archive.program(lambda program: signature(program).update(out_spec=f"[1,{tree}]"))
-
-
-@known
-def zip_bomb(archive: Archive, canary: Canary) -> Archive:
-    bomb = archive.changed("data/weights/weight_0", lambda _: bytes(200_000_000))
-    return replace(bomb, method=zipfile.ZIP_DEFLATED)
-
-
-@known
-def empty_member_of_a_huge_tensor(archive: Archive, canary: Canary) -> Archive:
-    """PyTorch allocates what a member without bytes is said to hold."""
-    return _with_sizes(archive.changed("data/weights/weight_0", lambda _: b""), [2**40], [1])
-
-
-@known
-def tensor_beyond_its_bytes(archive: Archive, canary: Canary) -> Archive:
-    return _with_sizes(archive, [100_000], [2**20])
-
-
-def _with_sizes(archive: Archive, sizes: list[int], strides: list[int]) -> Archive:
-    def edit(config: Any) -> None:
-        for entry in config["config"].values():
-            if entry["path_name"] == "weight_0":
-                entry["tensor_meta"]["sizes"] = [{"as_int": n} for n in sizes]
-                entry["tensor_meta"]["strides"] = [{"as_int": n} for n in strides]
-
-    return archive.edited(WEIGHTS, edit)
-
-
-# -- the container ---------------------------------------------------------------------------------
-
-
-@known
-def two_archives_in_one_file(archive: Archive, canary: Canary) -> Archive:
-    evil = pickled_sample_inputs(archive, canary).to_bytes()
-    return replace(archive, edit=lambda content: evil + content)
-
-
-@known
-def an_archive_behind_the_end(archive: Archive, canary: Canary) -> Archive:
-    evil = pickled_sample_inputs(archive, canary).to_bytes()
-    return replace(archive, edit=lambda content: content + evil)
-
-
-@known
-def other_names_in_the_directory(archive: Archive, canary: Canary) -> Archive:
-    """One member's header says it is a text, the directory says it is the samples, for readers that
-    differ."""
-    evil = archive.with_member("data/sample_inputs/nodel.pt", canary.torch_pickle, first=True)
-    return replace(
-        evil,
-        edit=lambda content: central_names(content, lambda name: name.replace(b"nodel", b"model")),
-    )
-
-
-@known
-def names_that_leave_the_archive(archive: Archive, canary: Canary) -> Archive:
-    return archive.with_member("../../../../../../../tmp/petra-canary", canary.pickle)
-
-
-@known
-def two_folders(archive: Archive, canary: Canary) -> Archive:
-    evil = pickled_sample_inputs(archive, canary).renamed(lambda name: f"evil/{name}")
-    return Archive(evil.members + archive.renamed(lambda name: f"model/{name}").members, root="")
-
-
-@known
-def no_folder(archive: Archive, canary: Canary) -> Archive:
-    return replace(archive, root="")
-
-
-@known
-def damaged_bytes(archive: Archive, canary: Canary) -> Archive:
-    weights = archive.get("data/weights/weight_0")
-    return replace(archive, edit=lambda content: content.replace(weights, bytes(len(weights)), 1))

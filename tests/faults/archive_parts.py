@@ -208,3 +208,22 @@ def central_names(content: bytes, rename: Callable[[bytes], bytes]) -> bytes:
             out[at + 46 : at + 46 + length] = name
         at = content.find(b"PK\x01\x02", at + 46)
     return bytes(out)
+
+
+# -- attacks ---------------------------------------------------------------------------------------
+
+Attack = Callable[[Archive, Canary], Archive]
+
+
+def kept_in(attacks: dict[str, Attack]) -> Callable[[Attack], Attack]:
+    """A decorator that keeps an attack under its name in plain words."""
+
+    def keep(attack: Attack) -> Attack:
+        attacks[attack.__name__.replace("_", " ")] = attack
+        return attack
+
+    return keep
+
+
+def pickled_samples(archive: Archive, canary: Canary) -> Archive:
+    return archive.changed(SAMPLES, lambda _: canary.torch_pickle)

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archive_attacks import KNOWN
+from archive_attacks import CODE
+from archive_bombs import LIMITS
 from archive_mutations import mutated
 from archive_parts import Archive, Canary, real_archives
 from attack import Attack
 
-PATIENCE_S = 60.0
+KNOWN = CODE | LIMITS
+PATIENCE_S = 120.0
 MEMORY_MB = 3000  # torch and a small model are some 500
 CLI_SHARE = 0.25
 _HERE = Path(__file__).parent

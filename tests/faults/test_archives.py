@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from archive_attacks import KNOWN
 from archive_mutations import mutated
 from archive_parts import Archive, Canary, real_archives
-from archives import Opener, campaign
+from archives import KNOWN, Opener, campaign
 
 REAL = [
     "pickled sample inputs",
