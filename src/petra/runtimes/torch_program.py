@@ -15,11 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-<<<<<<< HEAD
 from petra.core.errors import ArtifactError, PetraError
-=======
-from petra.core.errors import ArtifactError, ExportError, PetraError
->>>>>>> archive
 from petra.runtimes.base import Arrays, InputSpec, Session, does_not_run, first_line, must_exist
 from petra.runtimes.torch_archive import rebuilt
 
@@ -70,18 +66,12 @@ def _plain(model: nn.Module, example: Inputs) -> nn.Module:
     if isinstance(model, torch.fx.GraphModule):
         traced = torch.fx.GraphModule(model, copy.deepcopy(model.graph))
         traced.graph.eliminate_dead_code()
-<<<<<<< HEAD
-        return torch.fx.GraphModule(traced, traced.graph)
+        model = torch.fx.GraphModule(traced, traced.graph)
     try:
         with torch.no_grad():
             kind = type(call(model, example))
     except Exception as error:
         raise itself_fails(error, model) from error
-=======
-        model = torch.fx.GraphModule(traced, traced.graph)
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:  # shapes and types, no arithmetic
-        kind = type(call(model, map_inputs(example, fake.from_tensor)))
->>>>>>> archive
     if kind in (tuple, list, dict) or issubclass(kind, torch.Tensor):
         return model
 
