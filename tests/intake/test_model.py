@@ -389,6 +389,11 @@ def test_outputs_are_finite_or_excluded_for_all_items() -> None:
         examine(model, TASK)
 
 
+def test_batches_of_any_size_work() -> None:
+    with pytest.raises(DataError, match="must work alike"):
+        examine(like(lambda self, x: plain(self, x) + torch.zeros(2, 4)), TASK)
+
+
 def squeezing(self: Any, x: Tensor) -> Tensor:
     return self.b(torch.relu(self.a(x)))[:, 0].squeeze()
 

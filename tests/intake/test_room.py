@@ -209,3 +209,26 @@ def test_tasks_made_by_hand_take_the_same_forms() -> None:
     with pytest.raises(DataError, match="the task's train is tuple") as caught:
         examine(net(), Careless((X, Y), (X, Y), (X, Y)))  # type: ignore[arg-type]
     assert "__post_init__" in caught.value.hint
+
+
+class OneNumber(nn.Module):
+    """Its input is a number per item, without an axis besides that of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(500, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y: Tensor = self.table(ids)
+        return y
+
+
+def test_inputs_of_one_axis() -> None:
+    numbers = torch.arange(400)
+    items = list(zip(numbers.tolist(), Y.tolist(), strict=True))
+    for pair in ((numbers, Y), (numbers.tolist(), Y.tolist()), items):
+        examine(OneNumber(), petra.classification(pair, pair, pair))
+    beyond = torch.cat([numbers[:-1], torch.tensor([500])])
+    task = petra.classification((numbers, Y), (beyond, Y), (numbers, Y))
+    with pytest.raises(DataError, match=r"item 399: .*Embedding"):
+        examine(OneNumber(), task)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from petra.core.errors import DataError
-from petra.intake.behaviour import MANY, SINGLY, Probe, distance, run
+from petra.intake.behaviour import ANY_SIZE, MANY, SINGLY, Probe, distance, run
 from petra.intake.watch import layer_name, watching
 from petra.tasks.inputs import Inputs, call, map_inputs
 
@@ -29,7 +29,7 @@ def check_batches(model: nn.Module, probe: Probe) -> Tensor:
     depends on the others.
     """
     where = f"{probe.name} split"
-    many = run(model, probe.take(MANY), where=where)
+    many = run(model, probe.take(MANY), where=where, hint=ANY_SIZE)
     pair = run(model, probe.take(2), where=where)
     alone = []
     for i in range(SINGLY):

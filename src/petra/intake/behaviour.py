@@ -13,6 +13,8 @@ from petra.intake.watch import Draws, Function, layer_name, watching
 from petra.runtimes.verify import has_fixed_infinities
 from petra.tasks.inputs import Inputs, call, map_inputs, named, prediction
 
+OTHER_INPUTS = "the loader must yield what model(...) takes"
+ANY_SIZE = "it took a batch of two items: batches of any size must work alike"
 MANY = 257  # one more than a batch of predictions: its last item is alone in the next
 SINGLY = 8  # items that are run one by one
 NOISE = 1e-4  # rms difference over the spread, the most that two equal passes make
@@ -31,7 +33,7 @@ class Probe:
         return map_inputs(self.inputs, lambda t: t[:n].clone())
 
 
-def run(model: nn.Module, inputs: Inputs, *, where: str) -> Tensor:
+def run(model: nn.Module, inputs: Inputs, *, where: str, hint: str = OTHER_INPUTS) -> Tensor:
     """The model's prediction. Raises DataError, naming the layer, for whatever the model raises on
     these inputs."""
     with watching(model) as watch:
@@ -47,14 +49,15 @@ def run(model: nn.Module, inputs: Inputs, *, where: str) -> Tensor:
             raise DataError(
                 f"{where}: the model does not take these inputs {shown}: {watch.layer} raised "
                 f"{type(error).__name__}: {said}",
-                hint=_hint(model, inputs, error),
+                hint=_hint(inputs, error) or hint,
             ) from error
 
 
 _FLATTEN = "put the layers side by side in one nn.Sequential instead of inside one another"
 
 
-def _hint(model: nn.Module, inputs: Inputs, error: Exception) -> str:
+def _hint(inputs: Inputs, error: Exception) -> str:
+    """What to do about an error whose text says its cause, else nothing."""
     said = str(error)
     if isinstance(error, TypeError) and isinstance(inputs, dict):
         return f"inputs are passed by name, as {', '.join(inputs)}; the names must be those of the model's forward"
@@ -63,14 +66,17 @@ def _hint(model: nn.Module, inputs: Inputs, error: Exception) -> str:
     whole = [key for key, t in named(inputs).items() if not t.is_floating_point()]
     if whole and ("dtype" in said or "must be" in said or "not implemented for" in said):
         return f"{whole[0]} is {named(inputs)[whole[0]].dtype}: where the model computes with it, give it as float"
-    return "the loader must yield what model(...) takes"
+    if "index out of range" in said:
+        return "the inputs hold numbers beyond a table: they must lie in 0..num_embeddings - 1"
+    return ""
 
 
 def check_repeatable(model: nn.Module, probe: Probe) -> None:
     """Raise DataError unless two equal passes are equal and leave inputs and buffers as they
     were."""
     where, inputs = f"{probe.name} split", probe.take(SINGLY)
-    run(model, map_inputs(inputs, torch.clone), where=where)  # a first pass may fill what the model keeps for later
+    # A first pass may fill what the model keeps for later ones.
+    run(model, map_inputs(inputs, torch.clone), where=where, hint=ANY_SIZE)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     given = map_inputs(inputs, torch.clone)
     first = run(model, given, where=where)

@@ -75,11 +75,12 @@ class Inspector:
         found = []
         for name, t in named(inputs).items():
             if name in self._span and t.numel():
-                flat, (low, high) = t.flatten(1), self._span[name]
-                least, most = flat.min(1).values, flat.max(1).values
-                found += [int(least.argmin())] * (int(least.min()) < low) + [int(most.argmax())] * (
-                    int(most.max()) > high
-                )
+                rows, (low, high) = t.reshape(len(t), -1), self._span[name]
+                least, most = rows.min(1).values, rows.max(1).values
+                if int(least.min()) < low:
+                    found.append(int(least.argmin()))
+                if int(most.max()) > high:
+                    found.append(int(most.argmax()))
                 self._span[name] = (min(low, int(least.min())), max(high, int(most.max())))
         return found
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from petra.core.errors import ConfigError, DataError, PetraError
 from petra.tasks.inputs import Inputs, as_inputs, batch_size, map_inputs
-from petra.tasks.loaders import one_pass
+from petra.tasks.loaders import read_once
 from petra.tasks.pairs import as_pair, joined, read_batch, stacked
 from petra.tasks.sources import Arrays, Reader, as_source, sized
 from petra.tasks.targets import numbers
@@ -198,7 +198,7 @@ class Split:
         loader: Iterable[Any] = self.source
         number, end = 0, sized(loader)
         try:
-            begun = one_pass(loader, seed) if isinstance(loader, DataLoader) else iter(loader)
+            begun = read_once(loader, seed) if isinstance(loader, DataLoader) else iter(loader)
             for item in islice(begun, end):
                 number += 1
                 yield item

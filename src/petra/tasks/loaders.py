@@ -27,7 +27,7 @@ def detached(loader: DataLoader[Any]) -> DataLoader[Any]:
     return twin
 
 
-def one_pass(loader: DataLoader[Any], seed: int | None) -> Iterator[Any]:
+def read_once(loader: DataLoader[Any], seed: int | None) -> Iterator[Any]:
     """Iterate once, in an order that depends on the loader and `seed` alone; ends when the loader's
     length says so."""
     twin = detached(loader)
