@@ -106,7 +106,7 @@ def _explained(error: Exception, model: nn.Module, fixed: list[Place], run: Call
     if "specialized it to be a constant" in str(error) or "Constraints violated" in str(error):
         return ExportError(
             f"the model cannot be traced with a free batch size: it fixes the size{fixed[0] if fixed else ''}",
-            hint="take the size from the input (x.shape[0], not len(x)), write -1 in view and reshape, loop over no items",
+            hint="take the size from the input (x.shape[0], not len(x)), -1 in view and reshape; loop over no items",
         )
     place = _place_of(error, model)
     if isinstance(error, GuardOnDataDependentSymNode):
