@@ -40,6 +40,18 @@ def named(path: str, reason: str) -> str:
     return f"{path or 'the model itself'}: {reason}"
 
 
+def own_parameters(model: nn.Module, known: Mapping[str, str]) -> dict[str, str]:
+    """What to say of modules not in `known` that hold other modules and parameters of their own, as
+    the code of models with bare parameters does: by path, those with a share of at least `LEAST`."""
+    total = sum(p.numel() for p in model.parameters()) or 1
+    found = {}
+    for path, module in model.named_modules():
+        share = sum(p.numel() for p in module.parameters(recurse=False)) / total
+        if module._modules and path not in known and share >= LEAST:
+            found[path or "the model itself"] = f"{share:.0%} of the parameters are its own, no layer's"
+    return found
+
+
 def held_elsewhere(model: nn.Module, touched: tuple[str, ...], skipped: Mapping[str, str]) -> dict[str, float]:
     """Shares of the parameters that belong to no layer in `touched`, by layer and reason."""
     total = sum(p.numel() for p in model.parameters()) or 1

@@ -12,7 +12,7 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.effect import LEAST, check_effect, held_elsewhere
+from petra.methods.effect import LEAST, check_effect, held_elsewhere, own_parameters
 from petra.methods.prune.allocate import Candidate, block_of, keep_global, keep_per_block, keep_per_layer, lowest
 from petra.methods.prune.cut import cut
 from petra.methods.prune.graph import BREAKAGE, ChannelGraph
@@ -97,7 +97,8 @@ class StructuredPrune(Stage):
         groups, unranked = self._rankable(model, example, groups)
         kept.update(unranked)
         if not groups:
-            raise StageRefused("no layer has channels that can be removed", hint=_summary(kept))
+            own = own_parameters(model, kept)
+            raise StageRefused("no layer has channels that can be removed", hint=_summary({**kept, **own}))
 
         pruned = copy_model(model)
         cuts = self.steps if self.schedule == "iterative" else 1
