@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from petra.core.errors import ArtifactError
 from petra.measure.feed import Feed, make_feed
@@ -26,6 +27,12 @@ class InspectRequest:
     batches: tuple[int, int] = (1, 5)
     threads: int = 1
     seed: int = 0
+
+
+def declared_inputs(runtime: str, artifact: str) -> list[dict[str, Any]]:
+    """The fields of an `InputSpec` for each input that a file declares, in its own order."""
+    session = RUNTIMES.get(runtime)().load(Path(artifact), threads=1)
+    return [asdict(spec) for spec in session.inputs]
 
 
 def inspect(request: InspectRequest) -> dict[str, object]:
