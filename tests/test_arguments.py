@@ -69,5 +69,5 @@ def test_a_directory_that_could_be_made_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("directory", [3, None, "/nowhere", "a\0b", "/dev/null", "/proc"])
 def test_what_is_no_study(directory: Any) -> None:
-    with pytest.raises(PetraError, match="no study here|give a path"):
+    with pytest.raises(PetraError, match=r"no study here|give a path"):
         petra.load_study(directory)
