@@ -93,8 +93,7 @@ def trusted(directory: Path) -> bool:
         try:
             check_trust(store, parse_config(store.config), trust=False)
         except StoreError as error:
-            assert "would call" in error.message
-            return False
+            return "would call" not in error.message
     return True
 
 
@@ -126,7 +125,9 @@ def test_what_was_edited_is_not_trusted(tmp_path: Path, changed: str) -> None:
     assert not trusted(own)
 
 
-def test_a_record_that_others_could_have_written_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_others_could_have_written_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     own = started(tmp_path / "own")
     assert trusted(own)
@@ -177,5 +178,3 @@ def test_a_module_beside_the_study_stands_in_for_nothing_installed(tmp_path: Pat
     assert "is the name of" in done.stderr
     assert not (tmp_path / "canary").exists()
     assert not (tmp_path / "out").exists()
-
-

@@ -42,10 +42,58 @@ SECRET = "not for anybody's eyes"
 SLOWEST_S = 30.0
 MARKUP = "[bold red]x[/bold red]</script><script>alert(1)</script>`|[a](javascript:b)"
 STRANGE: tuple[Any, ...] = (
-    *(None, -1, 0, 1, 10**18, -(10**18), 0.1, -0.5, 1e308, -1e308, 1e-308, float("inf"), b"\x00\xff", "", "x", "1", "NaN"),
-    *("null", "[]", "{}", "[{}]", "3", "NaN", "Infinity", "1e999", "[" * 5000, '{"a":' * 200, '{"a": 1, "a": 2}', "9" * 5000),
-    *(ESCAPE, MARKUP, "\u202egnp.exe", "a\nb\rc", "\x9b31m", "x" * 100_000, "../../secret", "/etc/passwd", "/proc/kmsg"),
-    *("complete", "failed", "unheard of", "artifacts/../../secret", json.dumps([{"stage": ESCAPE}]), json.dumps({MARKUP: 1})),
+    *(
+        None,
+        -1,
+        0,
+        1,
+        10**18,
+        -(10**18),
+        0.1,
+        -0.5,
+        1e308,
+        -1e308,
+        1e-308,
+        float("inf"),
+        b"\x00\xff",
+        "",
+        "x",
+        "1",
+        "NaN",
+    ),
+    *(
+        "null",
+        "[]",
+        "{}",
+        "[{}]",
+        "3",
+        "NaN",
+        "Infinity",
+        "1e999",
+        "[" * 5000,
+        '{"a":' * 200,
+        '{"a": 1, "a": 2}',
+        "9" * 5000,
+    ),
+    *(
+        ESCAPE,
+        MARKUP,
+        "\u202egnp.exe",
+        "a\nb\rc",
+        "\x9b31m",
+        "x" * 100_000,
+        "../../secret",
+        "/etc/passwd",
+        "/proc/kmsg",
+    ),
+    *(
+        "complete",
+        "failed",
+        "unheard of",
+        "artifacts/../../secret",
+        json.dumps([{"stage": ESCAPE}]),
+        json.dumps({MARKUP: 1}),
+    ),
 )
 
 
@@ -53,14 +101,16 @@ def campaign(scratch: Path, *, seed: int, seconds: float) -> Iterator[Attack]:
     """Every kind in turn, until the time is over; what exists only in a few forms comes first."""
     began, draw = time.monotonic(), random.Random(seed)
     ground = Ground(scratch)
-    fixed = [*SCHEMAS.items(), *LAYOUTS.items()]
+    fixed: list[tuple[str, Callable[[Path, str], None], str]] = [
+        *(("study, schema", harm, name) for name, harm in SCHEMAS.items()),
+        *(("study, layout", harm, name) for name, harm in LAYOUTS.items()),
+        *(("study, forged texts", speak, text) for text in SAYINGS),
+    ]
     draw.shuffle(fixed)
-    for name, harm in fixed:
+    for kind, harm, how in fixed:
         if time.monotonic() - began > 0.5 * seconds:
             break
-        yield ground.study(f"study, {'schema' if name in SCHEMAS else 'layout'}", harm, name, forged=True)
-    for text in SAYINGS:
-        yield ground.study("study, forged texts", speak, text, forged=True)
+        yield ground.study(kind, harm, how, forged=True)
     kinds: list[Callable[[random.Random], Attack]] = [
         lambda d: ground.study("study, bits", flip_bits, d),
         lambda d: ground.study("study, length", cut, d),
@@ -159,7 +209,20 @@ class Ground:
         (place.parent / "secret").write_text(SECRET)
         path = place / METRICS
         data = json.loads(path.read_text())
-        names = ["../secret", "/etc/passwd", "/proc/kmsg", "..", ".", "", "a/b", "x\0y", ESCAPE, "pipe", "link", *STRANGE]
+        names = [
+            "../secret",
+            "/etc/passwd",
+            "/proc/kmsg",
+            "..",
+            ".",
+            "",
+            "a/b",
+            "x\0y",
+            ESCAPE,
+            "pipe",
+            "link",
+            *STRANGE,
+        ]
         os.mkfifo(place / "pipe")
         (place / "link").symlink_to("../secret")
         match draw.randrange(5):
@@ -187,7 +250,7 @@ class Ground:
             return Attack("bundle", "hung", "it hangs")
         except ArtifactError as error:
             return Attack("bundle", "refused", f"tells the secret: {error}" if SECRET in str(error) else "")
-        except Exception as error:  # noqa: BLE001: any other error is what is looked for
+        except Exception as error:  # noqa: BLE001 - any other error is what is looked for
             return Attack("bundle", "traceback", f"{type(error).__name__}: {error} for {bytes(content)[:2000]!r}")
 
     def cache_entry(self, draw: random.Random) -> Attack:
@@ -218,7 +281,7 @@ class Ground:
                 found = PrefixCache(place, 1 << 20).longest(self.pipeline, self.model)
         except Hung:
             return Attack("cache entry", "hung", how)
-        except Exception as error:  # noqa: BLE001: any error is what is looked for
+        except Exception as error:  # noqa: BLE001 - any error is what is looked for
             return Attack("cache entry", "traceback", f"{how}: {type(error).__name__}: {error}")
         if found is None:
             return Attack("cache entry", "absent")
@@ -320,7 +383,9 @@ def speak(directory: Path, text: str) -> None:
         config |= {"workload": {"name": text, "args": {text: text}}, "search": {"name": text}}
         host |= {"cpu": text, "os": text, text: text, "versions": {text: text, "petra": text}}
         raw.execute("UPDATE study SET host = ?, config = ?", [json.dumps(host), json.dumps(config)])
-        raw.execute("UPDATE trials SET move = ?, trace = ?, parity = ?", [text, json.dumps(trace), json.dumps({text: 1})])
+        raw.execute(
+            "UPDATE trials SET move = ?, trace = ?, parity = ?", [text, json.dumps(trace), json.dumps({text: 1})]
+        )
         raw.execute("UPDATE trials SET pipeline = ? WHERE number = 3", [json.dumps(pipeline)])
         raw.execute(
             "UPDATE trials SET failure_stage = ?, failure_kind = ?, failure_message = ?, failure_peak_memory_mb = 1, "
@@ -334,7 +399,18 @@ def speak(directory: Path, text: str) -> None:
 
 
 PLAIN_TRACE = {"params_before": 1, "params_after": 1, "seconds": 0, "peak_memory_mb": 0, "cached": False}
-SAYINGS = (ESCAPE, MARKUP, "\u202egnp.exe\u2066", "\x9b31m", "a\n  \n| forged | row |\r\x1b[2J", "\x00", "[/]", "x" * 20_000, "\n", "")
+SAYINGS = (
+    ESCAPE,
+    MARKUP,
+    "\u202egnp.exe\u2066",
+    "\x9b31m",
+    "a\n  \n| forged | row |\r\x1b[2J",
+    "\x00",
+    "[/]",
+    "x" * 20_000,
+    "\n",
+    "",
+)
 
 
 def spoilt(draw: random.Random, data: Any) -> Any:
@@ -361,9 +437,9 @@ def reseal(connection: Connection) -> None:
     seal_study(connection)
 
 
-# ---- harm: schemas and layouts -----------------------------------------------------------------------------------------
+# ---- harm: schemas and layouts --------------------------------------------------------------------------------
 
-ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
 SCHEMAS: dict[str, Callable[[Path, str], None]] = {}
 LAYOUTS: dict[str, Callable[[Path, str], None]] = {}
 
@@ -377,7 +453,10 @@ def _sql(name: str, script: str) -> None:
 
 
 _sql("a view for a table", "ALTER TABLE notes RENAME TO kept; CREATE VIEW notes AS SELECT * FROM kept;")
-_sql("an endless view", f"DROP TABLE notes; CREATE VIEW notes AS SELECT x AS name, x AS value, x AS checksum FROM ({ENDLESS.replace('count(*)', 'x')});")
+_sql(
+    "an endless view",
+    f"DROP TABLE notes; CREATE VIEW notes AS SELECT x AS name, x AS value, x AS checksum FROM ({ENDLESS});",
+)
 _sql("a trigger", "CREATE TRIGGER t AFTER UPDATE ON study BEGIN DELETE FROM trials; END;")
 _sql("a computed column", "ALTER TABLE trials ADD COLUMN z GENERATED ALWAYS AS (hex(zeroblob(1000000000)));")
 _sql("an index with an expression", "CREATE INDEX i ON trials (length(zeroblob(1000000)));")
@@ -393,7 +472,10 @@ _sql("an earlier version", "UPDATE study SET schema_version = 1;")
 _sql("a later version", "UPDATE study SET schema_version = 99;")
 _sql("a huge value", "UPDATE study SET config = hex(zeroblob(30000000));")
 _sql("another encoding", "PRAGMA encoding = 'UTF-16'; VACUUM;")
-_sql("somebody else's", "DROP TABLE measurements; DROP TABLE trials; DROP TABLE study; DROP TABLE notes; CREATE TABLE recipes (x);")
+_sql(
+    "somebody else's",
+    "DROP TABLE measurements; DROP TABLE trials; DROP TABLE study; DROP TABLE notes; CREATE TABLE recipes (x);",
+)
 _sql("nothing in it", "DROP TABLE measurements; DROP TABLE trials; DROP TABLE study; DROP TABLE notes;")
 
 
@@ -409,7 +491,14 @@ def _layout(name: str, path: str, make: Callable[[Path], None]) -> None:
     LAYOUTS[f"{path}: {name}"] = harm
 
 
-for _path in ("study.db", "study.lock", "report.html", "study.db-wal", "artifacts/*/model.onnx", "artifacts/00000/model.onnx.data"):
+for _path in (
+    "study.db",
+    "study.lock",
+    "report.html",
+    "study.db-wal",
+    "artifacts/*/model.onnx",
+    "artifacts/00000/model.onnx.data",
+):
     _layout("a link out", _path, lambda p: p.symlink_to(outside(p) / "secret"))
     _layout("a pipe", _path, os.mkfifo)
     _layout("a kernel's log", _path, lambda p: p.symlink_to("/proc/kmsg"))

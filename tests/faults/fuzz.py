@@ -55,7 +55,16 @@ STRANGE: tuple[Any, ...] = (
     *("9" * 400 + " h", "9" * 400 + " GiB", "-5 min", "1 fortnight", "1:30", "2001-13-45", "../..", "/dev/null"),
     *("/proc/self/mem/x", "~/x", "a\0b", "a\nb", ESCAPE, "\u202etxt.exe", "x" * 300, "x" * 5000, "é", "\ud800"),
     *([], {}, [[]], [None], {"": None}, {"a": {"b": {}}}, [1, 2, 3], ["tune"], {"name": "digits"}, [{"stage": 3}]),
-    *("quality >= ", "size <= 1e400", "size <= " + "9" * 400, "size < 3", "size <= nan", "size <= ²", ">=", "1 <= size"),
+    *(
+        "quality >= ",
+        "size <= 1e400",
+        "size <= " + "9" * 400,
+        "size < 3",
+        "size <= nan",
+        "size <= ²",
+        ">=",
+        "1 <= size",
+    ),
     *("size <= 0", "latency <= -1 * baseline", "quality >= baseline * baseline", "size <= 1 kB; import os", "onnx"),
     *("os:system", "os.system", "a..b:c", ":", "a:", ":b", "1a:b", "petra.nothing:x", "cuda:99", "gpu", "evolutoin"),
 )
@@ -108,8 +117,8 @@ TEXTS: tuple[str, ...] = (
     "\tseed: 1",
     "seed:\t[\t1",
     "seed: 'unclosed",
-    "seed: \"\\xzz\"",
-    "seed: \"\\ud800\"",
+    'seed: "\\xzz"',
+    'seed: "\\ud800"',
     "%YAML 9.9\n---\nseed: 1",
     "%TAG ! tag:x,2000:\n---\nseed: !x 1",
     "---\nseed: 1\n---\nseed: 2",
@@ -243,7 +252,7 @@ def read_here(scratch: Path, kind: str, content: bytes) -> Attack:
         return Attack(kind, "refused", fault)
     except Hung:
         return Attack(kind, "hung", f"more than {SLOWEST_S} s for {content[:300]!r}")
-    except Exception as error:  # noqa: BLE001: any other error is what is looked for
+    except Exception as error:  # noqa: BLE001 - any other error is what is looked for
         return Attack(kind, "traceback", f"{type(error).__name__}: {str(error)[:200]} for {content[:2000]!r}")
     fault = "" if again == config else f"reads back as something else: {content[:2000]!r}"
     return Attack(kind, "accepted", fault)
@@ -295,4 +304,6 @@ def by_command(place: Path, kind: str, content: bytes) -> Attack:
         fault = f"output {done.stdout[:200]!r}, errors {done.stderr[:500]!r}"
     elif left := sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file() and p != path):
         fault = f"written: {', '.join(left[:5])}"
-    return Attack(kind, "refused" if done.returncode == 2 else "other", f"{fault} for {content[:2000]!r}" if fault else "")
+    return Attack(
+        kind, "refused" if done.returncode == 2 else "other", f"{fault} for {content[:2000]!r}" if fault else ""
+    )

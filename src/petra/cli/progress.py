@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from petra.core.objective import Objective
+from petra.core.text import first_line, printable
 from petra.core.trial import Proposal, Trial, TrialStatus
 from petra.progress import Clock, Listener
 from petra.report.units import change, duration, value
@@ -79,8 +80,7 @@ def _objective_text(objective: Objective, trial: Trial, baseline: Trial | None) 
 def _reason(trial: Trial) -> str:
     if trial.failure is None:
         return "no result"
-    first = trial.failure.message.splitlines()[0] if trial.failure.message else trial.failure.kind
-    return f"{trial.failure.stage}: {first}"
+    return printable(f"{trial.failure.stage}: {first_line(trial.failure.message) or trial.failure.kind}")
 
 
 class LiveProgress:
@@ -124,7 +124,7 @@ class LiveProgress:
 
     def message(self, text: str) -> None:
         with self._lock:
-            self._said = text
+            self._said = printable(text)
 
     def _tick(self, clock: Clock) -> None:
         self._clock, self._heard = clock, time.monotonic()
@@ -149,11 +149,11 @@ class LiveProgress:
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True, justify="right")
         if self._clock is None:
-            grid.add_row(self._said, ProgressBar(pulse=True), "")
+            grid.add_row(Text(self._said), ProgressBar(pulse=True), "")
             return grid
         now = replace(self._clock, elapsed_s=self._clock.elapsed_s + time.monotonic() - self._heard)
         left = f"{duration(now.left_s)} left" if now.left_s is not None else ""
-        grid.add_row(self._said, ProgressBar(completed=100 * now.fraction), f"{now.fraction:.0%}  {left}")
+        grid.add_row(Text(self._said), ProgressBar(completed=100 * now.fraction), f"{now.fraction:.0%}  {left}")
         return grid
 
     def _counts(self) -> str:

@@ -36,8 +36,10 @@ class StageSpec:
     def __post_init__(self) -> None:
         for name, value in self.params.items():
             if not isinstance(value, bool | int | float | str):
-                where = f"{printable(self.kind)}.{printable(name)}"
-                raise ConfigError(f"{where}: got {shown(value)}, a parameter is a bool, int, float or string")
+                raise ConfigError(
+                    f"{printable(self.kind)}.{printable(name)}: got {shown(value)}, "
+                    "a parameter is a bool, int, float or string"
+                )
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(
                     f"{printable(self.kind)}.{printable(name)}: got {shown(value)}", hint="give a finite number"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import stat
+import tempfile
 from pathlib import Path
 
 from petra.core.errors import ArtifactError, StoreError
@@ -32,7 +32,7 @@ def check_layout(directory: Path) -> None:
 
 
 def check_writable(directory: Path) -> None:
-    """Refuse a directory that cannot become a study's, before anything is spent on it. Makes
+    """Refuse a directory that cannot become a study's, before anything is spent on it. Leaves
     nothing.
 
     Raises StoreError for what is not a directory, lies below a file, cannot be written or cannot
@@ -52,9 +52,11 @@ def check_writable(directory: Path) -> None:
     if not stat.S_ISDIR(mode):
         reason = f"{place} is not a directory"
         raise StoreError(f"workdir: {shown}: cannot be made: {reason}", hint=_CHOOSE)
-    if not os.access(place, os.W_OK | os.X_OK):
-        reason = f"no permission in {place}"
-        raise StoreError(f"workdir: {shown}: cannot write here: {reason}", hint=_CHOOSE)
+    try:
+        Path(tempfile.mkdtemp(dir=place, prefix=".petra-")).rmdir()  # permissions alone do not tell
+    except OSError as error:
+        reason = f"{place}: {error.strerror}"
+        raise StoreError(f"workdir: {shown}: cannot write here: {reason}", hint=_CHOOSE) from None
 
 
 def _existing(path: Path) -> int:
