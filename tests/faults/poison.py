@@ -88,6 +88,7 @@ def train(model: nn.Module, context: Context) -> None:
 
 def stage_of(poison: Poison | None, kind: str) -> type[Stage]:
     """A stage that trains; with a poison, one that is faulty as well."""
+    key = poison and (poison.kind, poison.name)
 
     @dataclass(frozen=True)
     class Trains(Stage):
@@ -97,14 +98,14 @@ def stage_of(poison: Poison | None, kind: str) -> type[Stage]:
         effects: ClassVar[Effects] = EFFECTS
 
         def apply(self, model: nn.Module, context: Context) -> Applied:
-            if poison is not None:
-                result = poison.act(model, context)
-                if isinstance(result, tuple | int) and not isinstance(result, bool):
+            if key is not None:
+                result = poisons.find(*key).act(model, context)
+                if isinstance(result, tuple | int):
                     return result  # type: ignore[return-value]
-                if poison.kind == "metric":
+                if key[0] == "metric":
                     with torch.no_grad():
                         last = model[-1].bias  # type: ignore[index]
-                        last[0] = MARK * (1 + list(SCORES).index(poison.name))
+                        last[0] = MARK * (1 + list(SCORES).index(key[1]))
                     return model, StageTrace(self.name)
             train(model, context)
             return model, StageTrace(self.name, touched=("0",))

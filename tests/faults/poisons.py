@@ -328,3 +328,8 @@ def poisons() -> list[Poison]:
     found += [Poison("metric", name, _each(), words) for name, (_, words) in SCORES.items()]
     found += [Poison("loss or data", name, _each(lambda n=name: FLAGS.add(n)), words) for name, words in DATA.items()]
     return found
+
+
+def find(kind: str, name: str) -> Poison:
+    """The one of this name; workers, to which functions without a name cannot be sent, look it up themselves."""
+    return next(poison for poison in poisons() if (poison.kind, poison.name) == (kind, name))

@@ -32,7 +32,11 @@ class Executor(ABC):
 
     @abstractmethod
     def confirm(self, trial: Trial) -> dict[str, Measurement]:
-        """Measure a finished trial again, thoroughly, with its quality on the test split."""
+        """Measure a finished trial again, thoroughly, with its quality on the test split.
+
+        Raises StoreError when the study's directory is unusable. Anything else that it raises is why this one model is
+        not confirmed.
+        """
 
     @abstractmethod
     def close(self) -> None:
