@@ -82,6 +82,17 @@ def test_a_constant_that_would_outgrow_its_parameters_is_not_stored() -> None:
     assert "aten.cumsum.default" in rewritten(model, torch.randn(2, 512, 8), fold_constants)
 
 
+def without_first(x: Tensor, weight: Tensor) -> Tensor:
+    copied = weight.clone()
+    copied[0] = 0.0
+    return x @ (2 * copied)
+
+
+def test_what_is_written_to_is_not_computed_beforehand() -> None:
+    torch.manual_seed(0)
+    rewritten(Function(torch.randn(8, 8), without_first), torch.randn(2, 8), fold_constants)
+
+
 def test_random_numbers_are_no_constants() -> None:
     model = Function(torch.ones(8, 8), lambda x, w: x @ (w + 0 * torch.rand_like(w)))
     assert "aten.rand_like.default" in rewritten(model, torch.randn(2, 8), fold_constants)

@@ -54,7 +54,9 @@ def _values(gm: GraphModule) -> dict[Node, Any]:
     changed = written(gm.graph)
     known: dict[Node, Any] = {}
     for node in gm.graph.nodes:
-        if node.op == "get_attr" and node not in changed:
+        if node in changed:
+            continue
+        if node.op == "get_attr":
             value = constant(gm, node)
             if value is not None:
                 known[node] = value
