@@ -69,6 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if not sys.flags.safe_path:
-        del sys.path[0]  # `python -m` puts the working directory first: nothing is imported from there
     main()

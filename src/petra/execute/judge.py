@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from petra.core.errors import PetraError
-from petra.core.measurement import Measurement
+from petra.core.measurement import LARGEST, Measurement
 from petra.execute.build import BuildPayload, Note
 from petra.measure.client import write_split
 from petra.runtimes.verify import compare
@@ -93,12 +93,12 @@ def measured(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measur
 def checked_score(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measurement:
     """The task's metric as finite numbers. Raises ScoreError, and what `score` raises."""
     name, found = f"{type(task).__name__}.score", measured(task, predictions, targets)
-    if not math.isfinite(found.mean):
+    if not abs(found.mean) <= LARGEST:  # nor is NaN
         raise ScoreError(
             f"{name} returned {found.mean} for {task.metric}",
-            hint="give models that cannot be judged the worst finite value, where one that bad may still be kept",
+            hint="give models that cannot be judged the worst value, at most 1e100, where one that bad may be kept",
         )
-    if not (math.isfinite(found.stderr) and found.stderr >= 0 and found.n >= 1):
+    if not (0 <= found.stderr <= LARGEST and found.n >= 1):
         raise ScoreError(
             f"{name} returned a standard error of {found.stderr} over {found.n} items",
             hint="the standard error is at least 0 (0 where it is not known), and n at least 1",

@@ -185,9 +185,7 @@ def _is_bundle(place: Path, path: str | Path) -> bool:
 def _inputs(member: Member) -> tuple[InputSpec, ...]:
     """Asked in a process of its own, with limits: a study may be anybody's."""
     runtime, file = _formats()[member.format], str(member.artifact)
-    found, _ = alone(
-        declared_inputs, runtime, file, artifact=file, runtimes=(runtime,), threads=1
-    )
+    found, _ = alone(declared_inputs, runtime, file, artifact=file, runtimes=(runtime,), threads=1)
     return tuple(InputSpec(**fields) for fields in found)
 
 

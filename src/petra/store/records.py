@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select
 
 from petra.core.errors import PetraError, StoreError
 from petra.core.measurement import Measurement
@@ -14,7 +17,7 @@ from petra.core.pipeline import Pipeline
 from petra.core.text import printable
 from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
 from petra.store import checked
-from petra.store.schema import CHECKSUM
+from petra.store.schema import CHECKSUM, MEASUREMENTS, TRIALS, columns
 from petra.store.seal import trial_checksum
 
 Row = Mapping[Any, Any]
@@ -202,3 +205,22 @@ def _trace(item: Mapping[str, Any]) -> StageTrace:
 def _text(value: str) -> str:
     # Error messages may quote file names that are not UTF-8, which no database takes; they are kept in escaped form.
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def rows_of_trials(
+    connection: Connection, version: int, number: int | None = None
+) -> list[tuple[RowMapping, list[RowMapping]]]:
+    """Rows of all trials, or of one, by number, each with those of its measurements in their order.
+
+    `version` is that of the schema they were written in.
+    """
+    trials = select(*columns(TRIALS, version)).order_by(TRIALS.c.number)
+    measurements = select(MEASUREMENTS).order_by(MEASUREMENTS.c.position)
+    if number is not None:
+        trials = trials.where(TRIALS.c.number == number)
+        measurements = measurements.where(MEASUREMENTS.c.number == number)
+    of: dict[object, list[RowMapping]] = defaultdict(list)
+    rows = connection.execute(trials).mappings().all()
+    for m in connection.execute(measurements).mappings():
+        of[m["number"]].append(m)
+    return [(row, of[row["number"]]) for row in rows]

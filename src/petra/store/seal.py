@@ -31,12 +31,18 @@ def note_checksum(name: object, value: object) -> str:
     return _digest(["note", *_values(NOTES.columns.keys(), {"name": name, "value": value})])
 
 
-def study_checksum(row: Row, trials: Iterable[Row], notes: Iterable[Row]) -> str:
-    """Of the row of `study`, the (number, checksum) of all trials and the (name, checksum) of all
-    notes."""
-    numbered = sorted((_plain(t["number"]), _plain(t[CHECKSUM])) for t in trials)
-    named = sorted((_plain(n["name"]), _plain(n[CHECKSUM])) for n in notes)
-    return _digest(["study", _values(STUDY.columns.keys(), row), numbered, named])
+def study_checksum(row: Row, content: int) -> str:
+    """Of the row of `study` and the `content` of its trials and notes."""
+    return _digest(["study", _values(STUDY.columns.keys(), row), f"{content:064x}"])
+
+
+def content(added: Iterable[str], *, to: int = 0, removed: Iterable[str] = ()) -> int:
+    """What stands for a set of checksums, kept up from write to write at a cost that does not grow
+    with the set: their sum modulo 2**256.
+
+    ValueError for what is no checksum.
+    """
+    return (to + sum(int(c, 16) for c in added) - sum(int(c, 16) for c in removed)) % (1 << 256)
 
 
 def _values(names: Iterable[str], row: Row) -> list[Any]:

@@ -11,41 +11,56 @@ from sqlalchemy import Connection, RowMapping, select
 from petra.core.errors import StoreError
 from petra.store.records import DAMAGE_HINT, read_trial
 from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, SCHEMA_VERSION, SEALED, STUDY, TRIALS
-from petra.store.seal import note_checksum, study_checksum, trial_checksum
+from petra.store.seal import content, note_checksum, study_checksum, trial_checksum
 
 
-def check_seal(connection: Connection, where: str) -> None:
-    """Raise StoreError unless the study's row, its trials and its notes are those written last.
+class Writing:
+    """One transaction that writes, and what the study's checksum covers as it goes on."""
+
+    def __init__(self, connection: Connection, content: int) -> None:
+        self.connection = connection
+        self.content = content
+
+    def replaced(self, old: str | None, new: str) -> None:
+        """A row has the checksum `new`; before it had `old`, or was not there."""
+        self.content = content([new], to=self.content, removed=[old] if old else [])
+
+    def seal(self, elapsed_s: float) -> None:
+        """Keep the time and make the study's checksum that of the present content."""
+        self.connection.execute(STUDY.update().values(elapsed_s=elapsed_s))
+        row = self.connection.execute(select(STUDY)).mappings().one()
+        seal = STUDY.update().values({CHECKSUM: study_checksum(row, self.content)})
+        self.connection.execute(seal)
+
+
+def check_seal(connection: Connection, where: str) -> int:
+    """The content of the study; raises StoreError unless its row, trials and notes are those
+    written last. Cost: one pass over the checksums.
 
     What is in trials and notes is checked against their own checksums where they are read.
     """
     row = connection.execute(select(STUDY)).mappings().one()
     try:
-        intact = row[CHECKSUM] == _seal(connection, row)
-    except TypeError:  # values that cannot even be sorted
+        found = _content(connection)
+        intact = row[CHECKSUM] == study_checksum(row, found)
+    except (TypeError, ValueError):  # what is no checksum at all
         intact = False
     if not intact:
         raise StoreError(
             f"{where} is damaged: settings, trials or notes are not those that were written",
             hint=DAMAGE_HINT,
         )
+    return found
 
 
-def seal_study(connection: Connection) -> None:
-    """Make the study's checksum that of the present content. Cost: one pass over the checksums."""
-    row = connection.execute(select(STUDY)).mappings().one()
-    connection.execute(STUDY.update().values({CHECKSUM: _seal(connection, row)}))
+def _content(connection: Connection) -> int:
+    checksums = (select(table.c[CHECKSUM]) for table in (TRIALS, NOTES))
+    return content(c for query in checksums for c in connection.execute(query).scalars())
 
 
-def _seal(connection: Connection, row: RowMapping) -> str:
-    trials = connection.execute(select(TRIALS.c.number, TRIALS.c.checksum)).mappings().all()
-    notes = connection.execute(select(NOTES.c.name, NOTES.c.checksum)).mappings().all()
-    return study_checksum(row, trials, notes)
-
-
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, elapsed_s: float) -> int:
     """Bring a study of schema version 1 to this one, in the caller's transaction: every row that
-    makes sense gets its checksum. Raises StoreError for one that does not."""
+    makes sense gets its checksum. The content; raises StoreError for a row that makes none."""
     for table in SEALED:
         connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {CHECKSUM} VARCHAR(64) DEFAULT '' NOT NULL")
     measured: dict[Any, list[RowMapping]] = defaultdict(list)
@@ -60,4 +75,6 @@ def upgrade(connection: Connection) -> None:
         change = NOTES.update().where(NOTES.c.name == row["name"])
         connection.execute(change.values({CHECKSUM: note_checksum(row["name"], row["value"])}))
     connection.execute(STUDY.update().values(schema_version=SCHEMA_VERSION))
-    seal_study(connection)
+    writing = Writing(connection, _content(connection))
+    writing.seal(elapsed_s)
+    return writing.content

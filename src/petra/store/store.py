@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, exc, select
+from sqlalchemy import Engine, Select, exc, select
 
 from petra.core.errors import StoreError
 from petra.core.objective import Metrics
@@ -30,7 +29,14 @@ from petra.store.database import (
 )
 from petra.store.layout import check_layout
 from petra.store.lock import WriterLock
-from petra.store.records import DAMAGE_HINT, measurement_rows, read_trial, to_json, trial_row
+from petra.store.records import (
+    DAMAGE_HINT,
+    measurement_rows,
+    read_trial,
+    rows_of_trials,
+    to_json,
+    trial_row,
+)
 from petra.store.schema import (
     CHECKSUM,
     MEASUREMENTS,
@@ -42,7 +48,7 @@ from petra.store.schema import (
     petra_version,
 )
 from petra.store.seal import note_checksum, trial_checksum
-from petra.store.sealing import check_seal, seal_study, upgrade
+from petra.store.sealing import Writing, check_seal, upgrade
 
 
 class Store:
@@ -58,6 +64,7 @@ class Store:
         self._where = where
         self._lock = lock
         self._version = SCHEMA_VERSION
+        self._content = 0  # see `petra.store.seal.content`; kept while writing
         self._earlier = 0.0  # seconds of search in earlier sessions
         self._began: float | None = None  # when this session began, by the monotonic clock; None: not writing
 
@@ -92,7 +99,7 @@ class Store:
                     f"{directory}: there is a study here already", hint="resume it, or choose another directory"
                 )
             create_tables(connection, study)
-            seal_study(connection)
+            Writing(connection, store._content).seal(0.0)
         store._hold(url)
         store._began = time.monotonic()
         return store
@@ -113,13 +120,13 @@ class Store:
             with guarded(store._where), store._engine.connect() as connection:
                 store._version = check_content(connection, store._where)
                 if store._version >= SCHEMA_VERSION:
-                    check_seal(connection, store._where)
+                    store._content = check_seal(connection, store._where)
             store._hold(url)
+            store._earlier = store.elapsed()
             if write and store._version < SCHEMA_VERSION:
                 with guarded(store._where), store._engine.begin() as connection:
-                    upgrade(connection)
+                    store._content = upgrade(connection, store._earlier)
                 store._version = SCHEMA_VERSION
-            store._earlier = store.elapsed()
             store._began = time.monotonic() if write else None
         return store
 
@@ -177,8 +184,8 @@ class Store:
     def set_config(self, config: Mapping[str, Any]) -> None:
         """Replace the configuration; what may change between sessions of one study is the caller's to decide."""
         text = to_json(dict(config), where="the study's configuration")
-        with self._writing() as connection:
-            connection.execute(STUDY.update().values(config=text))
+        with self._writing() as writing:
+            writing.connection.execute(STUDY.update().values(config=text))
 
     def elapsed(self) -> float:
         """Seconds of search, summed over the study's sessions.
@@ -196,10 +203,13 @@ class Store:
     def set_note(self, name: str, value: object) -> None:
         """Keep a small fact about the study, JSON data, under `name`; an earlier one is replaced."""
         text = to_json(value, where=f"note {name!r}")
-        with self._writing() as connection:
-            connection.execute(NOTES.delete().where(NOTES.c.name == name))
-            row = {"name": name, "value": text, CHECKSUM: note_checksum(name, text)}
+        row = {"name": name, "value": text, CHECKSUM: note_checksum(name, text)}
+        with self._writing() as writing:
+            connection, this = writing.connection, NOTES.c.name == name
+            old = connection.execute(select(NOTES.c[CHECKSUM]).where(this)).scalar()
+            connection.execute(NOTES.delete().where(this))
             connection.execute(NOTES.insert().values(row))
+            writing.replaced(old, row[CHECKSUM])
 
     def note(self, name: str) -> Any:
         """The fact under `name`, None when there is none."""
@@ -223,11 +233,13 @@ class Store:
         """
         row = trial_row(trial)
         rows = measurement_rows(trial.number, "val", trial.metrics) + measurement_rows(trial.number, "test", trial.test)
+        checksum = trial_checksum(row, rows)
         try:
-            with self._writing() as connection:
-                connection.execute(TRIALS.insert().values({**row, CHECKSUM: trial_checksum(row, rows)}))
+            with self._writing() as writing:
+                writing.connection.execute(TRIALS.insert().values({**row, CHECKSUM: checksum}))
                 if rows:
-                    connection.execute(MEASUREMENTS.insert(), rows)
+                    writing.connection.execute(MEASUREMENTS.insert(), rows)
+                writing.replaced(None, checksum)
         except exc.IntegrityError as error:
             raise StoreError(
                 f"{self._where}: trial {trial.number} or its pipeline is stored already",
@@ -237,18 +249,20 @@ class Store:
     def set_test(self, number: int, metrics: Metrics) -> None:
         """Add the test-split measurements of a trial. Raises StoreError when it has some: that split is read once."""
         added = measurement_rows(number, "test", metrics)
-        with self._writing() as connection:
-            found = self._rows(connection, number)
+        with self._writing() as writing:
+            found = rows_of_trials(writing.connection, self._version, number)
             if not found or read_trial(*found[0]).test:
                 raise StoreError(
                     f"{self._where}: trial {number} is not stored, or has been measured on the test split already",
                     hint="ask `trial(number).test` first",
                 )
             row, measured = found[0]
+            checksum = trial_checksum(row, [*measured, *added])
             if added:
-                connection.execute(MEASUREMENTS.insert(), added)
-            sealed = TRIALS.update().where(TRIALS.c.number == number)
-            connection.execute(sealed.values({CHECKSUM: trial_checksum(row, [*measured, *added])}))
+                writing.connection.execute(MEASUREMENTS.insert(), added)
+            update = TRIALS.update().where(TRIALS.c.number == number)
+            writing.connection.execute(update.values({CHECKSUM: checksum}))
+            writing.replaced(row[CHECKSUM], checksum)
 
     def trials(self) -> list[Trial]:
         """All trials, sorted by number."""
@@ -264,21 +278,8 @@ class Store:
     def _read(self, number: int | None = None) -> list[Trial]:
         # One transaction, so that a trial added meanwhile is seen with its measurements or not at all.
         with guarded(self._where), self._engine.connect() as connection:
-            rows = self._rows(connection, number)
+            rows = rows_of_trials(connection, self._version, number)
         return [read_trial(row, measured) for row, measured in rows]
-
-    def _rows(self, connection: Connection, number: int | None) -> list[tuple[RowMapping, list[RowMapping]]]:
-        """Rows of all trials, or of one, by number, each with those of its measurements in their order."""
-        trials = select(*columns(TRIALS, self._version)).order_by(TRIALS.c.number)
-        measurements = select(MEASUREMENTS).order_by(MEASUREMENTS.c.position)
-        if number is not None:
-            trials = trials.where(TRIALS.c.number == number)
-            measurements = measurements.where(MEASUREMENTS.c.number == number)
-        of: dict[object, list[RowMapping]] = defaultdict(list)
-        rows: Sequence[RowMapping] = connection.execute(trials).mappings().all()
-        for m in connection.execute(measurements).mappings():
-            of[m["number"]].append(m)
-        return [(row, of[row["number"]]) for row in rows]
 
     # -- plumbing ----------------------------------------------------------------------------------------------------
 
@@ -307,16 +308,17 @@ class Store:
             self._lock.check()
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self) -> Iterator[Writing]:
         """One write transaction, which also keeps the time."""
         if self._began is None:
             raise StoreError(f"{self._where} is not open for writing", hint="open it with write=True")
         self.check_held()
         with guarded(self._where), self._engine.begin() as connection:
-            yield connection
-            connection.execute(STUDY.update().values(elapsed_s=self.elapsed()))
-            seal_study(connection)
+            writing = Writing(connection, self._content)
+            yield writing
+            writing.seal(self.elapsed())
             self.check_held()  # what is committed to a file that was deleted meanwhile is not kept
+        self._content = writing.content
         self.check_held()
 
     def close(self) -> None:
