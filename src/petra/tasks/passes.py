@@ -1,4 +1,5 @@
-"""One forward pass as petra makes it: torch's layers in their plain form, and the modules as they were afterwards."""
+"""One forward pass as petra makes it: torch's layers in their plain form, and the modules as they
+were afterwards."""
 
 from __future__ import annotations
 
@@ -19,12 +20,17 @@ _detect = transformer._detect_is_causal_mask
 def one_pass(model: nn.Module) -> Iterator[None]:
     """Run `model` inside, eagerly or traced, as often as needed.
 
-    torch's transformer layers compute in their plain form (`plain_attention`), and what the model remembers of the
-    pass is forgotten at the end (`petra.tasks.remains.put_back`). In evaluation mode with gradients on, which is how
-    dependencies are followed and importance is measured, gradients pass parts that the model keeps them from.
+    torch's transformer layers compute in their plain form (`plain_attention`), and what the model
+    remembers of the pass is forgotten at the end (`petra.tasks.remains.put_back`). In evaluation
+    mode with gradients on, which is how dependencies are followed and importance is measured,
+    gradients pass parts that the model keeps them from.
     """
     following = torch.is_grad_enabled() and not model.training
-    with plain_attention(), put_back(model), _gradients_everywhere() if following else nullcontext():
+    with (
+        plain_attention(),
+        put_back(model),
+        _gradients_everywhere() if following else nullcontext(),
+    ):
         yield
 
 
@@ -45,9 +51,9 @@ def _gradients_everywhere() -> Iterator[None]:
 def plain_attention() -> Iterator[None]:
     """Inside, torch's transformer layers compute what they do in training, and what files hold.
 
-    Their fused form, which only eager PyTorch has, and only without gradients, leaves zeros at padded positions, where
-    the plain form has values; some models then average over them. And a mask that is being traced is not compared with
-    the causal one.
+    Their fused form, which only eager PyTorch has, and only without gradients, leaves zeros at
+    padded positions, where the plain form has values; some models then average over them. And a
+    mask that is being traced is not compared with the causal one.
     """
     fused, detect = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
     torch.backends.mha.set_fastpath_enabled(False)
