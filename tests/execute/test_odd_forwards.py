@@ -1,4 +1,5 @@
-"""Every kind of stage on models whose forward pass keeps what it computes, or takes its inputs in odd ways."""
+"""Every kind of stage on models whose forward pass keeps what it computes, or takes its inputs in
+odd ways."""
 
 from __future__ import annotations
 
@@ -35,7 +36,12 @@ class Keeps(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.q, self.k, self.v, self.head = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(16, 4)
+        self.q, self.k, self.v, self.head = (
+            nn.Linear(8, 16),
+            nn.Linear(8, 16),
+            nn.Linear(8, 16),
+            nn.Linear(16, 4),
+        )
         self.weights: Tensor | None = None
         self.history: list[Tensor] = []
 

@@ -60,7 +60,11 @@ def test_what_comes_back_goes_and_constants_stay() -> None:
     model, x = _used(), torch.randn(2, 5, 16)
     with torch.no_grad():
         expected = model(x)
-        assert set(forget_what_is_made_again(model, x)) == {"attention.by_length", "attention.gain", "attention.maps"}
+        assert set(forget_what_is_made_again(model, x)) == {
+            "attention.by_length",
+            "attention.gain",
+            "attention.maps",
+        }
         assert model.attention.by_length == {}
         assert torch.equal(model(x), expected)
     assert forget_what_is_made_again(nn.Sequential(nn.Linear(2, 2)), torch.randn(2, 2)) == ()
@@ -70,7 +74,10 @@ def test_stages_work_on_a_model_that_was_used_before() -> None:
     x, y = torch.randn(64, 5, 16), torch.randint(0, 3, (64,))
     task = classification((x[:32], y[:32]), (x[32:48], y[32:48]), (x[48:], y[48:]))
     model = _used()
-    for stage, params in (("prune.heads", {"ratio": 0.25}), ("tune", {"epochs": 1, "batch_size": 16, "lr": 0.1})):
+    for stage, params in (
+        ("prune.heads", {"ratio": 0.25}),
+        ("tune", {"epochs": 1, "batch_size": 16, "lr": 0.1}),
+    ):
         result, (trace,) = apply_pipeline(
             model,
             Pipeline.from_list([{"stage": stage, "params": params}]),

@@ -108,7 +108,14 @@ def _masked() -> nn.Module:
         lambda: parametrizations.spectral_norm(nn.Linear(4, 4)),
         lambda: weight_norm(nn.LSTM(4, 4), "weight_hh_l0"),
     ],
-    ids=["weight_norm", "spectral_norm", "pruning mask", "weight_norm'", "spectral_norm'", "weight_norm of an LSTM"],
+    ids=[
+        "weight_norm",
+        "spectral_norm",
+        "pruning mask",
+        "weight_norm'",
+        "spectral_norm'",
+        "weight_norm of an LSTM",
+    ],
 )
 def test_weights_computed_by_hooks_and_parametrizations(make: Callable[[], nn.Module]) -> None:
     model, x = nn.Sequential(make()).eval(), torch.randn(2, 3, 4)

@@ -30,7 +30,11 @@ class Queries(nn.Module):
 
 def test_views_of_parameters_as_arguments_of_layers() -> None:
     model = Queries()
-    for x in (torch.randn(2, 5, 4), torch.randn(2, 5, 4, requires_grad=True), torch.randn(2, 1, 4).expand(2, 5, 4)):
+    for x in (
+        torch.randn(2, 5, 4),
+        torch.randn(2, 5, 4, requires_grad=True),
+        torch.randn(2, 1, 4).expand(2, 5, 4),
+    ):
         macs = macs_by_module(model, lambda m, x=x: m(x))  # type: ignore[misc]
         assert macs["layer"] == 4 * 4 * (2 + 1 + 1 + 2 + 1)
         assert macs["attention"] == 4 * 4 * 2 * (1 + 6 + 6 + 1) + 2 * 2 * 6 * 4

@@ -1,4 +1,5 @@
-"""torch's own transformers under padding and causal masks: what files compute is what the model does."""
+"""torch's own transformers under padding and causal masks: what files compute is what the model
+does."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def _layer(*, batch_first: bool, norm_first: bool) -> nn.TransformerEncoderLayer
 
 
 class Encoder(nn.Module):
-    """A mask from where people take it: a buffer, made in the forward pass (float or bool), or an input."""
+    """A mask from where people take it: a buffer, made in the forward pass (float or bool), or an
+    input."""
 
     def __init__(self, mask: str, *, batch_first: bool = True, norm_first: bool = False) -> None:
         super().__init__()

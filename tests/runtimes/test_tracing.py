@@ -1,4 +1,5 @@
-"""Models are traced as they are called, and what cannot be traced is said with its place and nothing else."""
+"""Models are traced as they are called, and what cannot be traced is said with its place and
+nothing else."""
 
 from __future__ import annotations
 
@@ -164,12 +165,22 @@ VALUES, SIZES = "goes by the values of a tensor", "fixes the size"
     ],
 )
 def test_what_cannot_be_traced_is_named_by_place(
-    what: Callable[[Tensor], Tensor], said: str, remedy: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    what: Callable[[Tensor], Tensor],
+    said: str,
+    remedy: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     model = nn.Sequential(nn.Identity(), nn.Sequential(Odd(what))).eval()
     attempts: list[tuple[type[Exception], Callable[[], Any]]] = [
-        (ExportError, lambda: OnnxRuntime().export(model, torch.randn(2, 4), tmp_path / "model.onnx")),
-        (ExportError, lambda: TorchEager().export(model, torch.randn(2, 4), tmp_path / "model.pt2")),
+        (
+            ExportError,
+            lambda: OnnxRuntime().export(model, torch.randn(2, 4), tmp_path / "model.onnx"),
+        ),
+        (
+            ExportError,
+            lambda: TorchEager().export(model, torch.randn(2, 4), tmp_path / "model.pt2"),
+        ),
         (StageRefused, lambda: trace(model, torch.randn(2, 4))),
     ]
     line = _line(what)

@@ -1,4 +1,5 @@
-"""A forward pass leaves the model as it was, and torch's transformer layers compute what files hold."""
+"""A forward pass leaves the model as it was, and torch's transformer layers compute what files
+hold."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Store:
 
 
 class Biased(nn.Module):
-    """Position biases looked up once, in the ways that people look up once; a counter and a moving average."""
+    """Position biases looked up once, in the ways that people look up once; a counter and a moving
+    average."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +70,12 @@ class Counter(nn.Module):
 
 def _state(model: Biased) -> dict[str, Any]:
     own = {k: v for k, v in vars(model).items() if not k.startswith("_") and k not in ("training", "calls")}
-    return {**own, "names": list(model._buffers), "late": model.late, "maps": dict(model.store.maps)}
+    return {
+        **own,
+        "names": list(model._buffers),
+        "late": model.late,
+        "maps": dict(model.store.maps),
+    }
 
 
 @pytest.mark.parametrize("gradients", [True, False])

@@ -16,12 +16,14 @@ from petra.tasks.inputs import Inputs, call, named_outputs
 
 
 def forget_what_is_made_again(model: nn.Module, example: Inputs) -> tuple[str, ...]:
-    """Take out tensors that `model`, in evaluation mode, computes again when they are missing; in place.
+    """Take out tensors that `model`, in evaluation mode, computes again when they are missing; in
+    place.
 
-    A table of position biases that was looked up without gradients is a tensor like any constant, but stays behind
-    when weights change or go. So every tensor that is an attribute of a module, and neither parameter nor buffer, is
-    left out on trial: it goes if it comes back in the next pass and the outputs are the same. Names of those that went.
-    Cost: nothing without such tensors, else two forward passes, and one for each tensor if some are needed.
+    A table of position biases that was looked up without gradients is a tensor like any constant,
+    but stays behind when weights change or go. So every tensor that is an attribute of a module,
+    and neither parameter nor buffer, is left out on trial: it goes if it comes back in the next
+    pass and the outputs are the same. Names of those that went. Cost: nothing without such tensors,
+    else two forward passes, and one for each tensor if some are needed.
     """
     held = list(_kept(model))
     if not held:
@@ -85,7 +87,8 @@ def _without_tensors(value: Any) -> Any:
 
 
 def _made_again(model: nn.Module, example: Inputs, held: list[_Kept], expected: dict[str, Tensor]) -> bool:
-    """Leave tensors out, and put them back unless the model makes all of them again and computes what it did."""
+    """Leave tensors out, and put them back unless the model makes all of them again and computes
+    what it did."""
     back: list[bool] = []
     handle = model.register_forward_hook(lambda *_: back.append(all(kept.is_there() for kept in held)))
     for kept in held:

@@ -1,8 +1,10 @@
-"""Copies of models as people bring them: with tensors of past passes on modules, and hooks that know them.
+"""Copies of models as people bring them: with tensors of past passes on modules, and hooks that
+know them.
 
-Models keep what they compute: attention weights for plots, position biases indexed once. Such tensors belong to the
-pass that made them. `copy.deepcopy` fails on those with a history, and a copy whose weights then change must not go on
-with what was made of the old ones. So they stay behind, and the next pass makes them again.
+Models keep what they compute: attention weights for plots, position biases indexed once. Such
+tensors belong to the pass that made them. `copy.deepcopy` fails on those with a history, and a copy
+whose weights then change must not go on with what was made of the old ones. So they stay behind,
+and the next pass makes them again.
 """
 
 from __future__ import annotations
@@ -26,22 +28,26 @@ from petra.model.places import places
 from petra.model.rebinding import rebind
 
 _DERIVED = ("_g", "_orig")
-"""Endings of the parameters that torch's hooks compute a weight from: weight_norm, spectral_norm, pruning masks."""
+"""Endings of the parameters that torch's hooks compute a weight from: weight_norm, spectral_norm,
+pruning masks."""
 
 
 class NotCopyable(PetraError):
-    """A model holds something of which there can be no second one: a lock, an open file, a generator."""
+    """A model holds something of which there can be no second one: a lock, an open file, a
+    generator."""
 
 
 def copy_model(model: nn.Module) -> nn.Module:
-    """A deep copy of `model`, which stays as it is; tensors shared inside it are shared inside the copy.
+    """A deep copy of `model`, which stays as it is; tensors shared inside it are shared inside the
+    copy.
 
-    Tensors that a past forward pass left behind, on modules or anywhere inside their attributes, are not copied: those
-    with a gradient history or made while the model was traced. The attribute becomes None, or is missing where the
-    module's class asks whether it has it, and entries of dicts and lists go. Weights that hooks compute before every
-    pass (`weight_norm`) are kept as plain tensors. Hooks and wrapped methods that know modules of `model` know those
-    of the copy. A ``__deepcopy__`` of a module's own that does not give equal weights in memory of their own is passed
-    over. Costs the time and memory of the weights.
+    Tensors that a past forward pass left behind, on modules or anywhere inside their attributes,
+    are not copied: those with a gradient history or made while the model was traced. The attribute
+    becomes None, or is missing where the module's class asks whether it has it, and entries of
+    dicts and lists go. Weights that hooks compute before every pass (`weight_norm`) are kept as
+    plain tensors. Hooks and wrapped methods that know modules of `model` know those of the copy. A
+    ``__deepcopy__`` of a module's own that does not give equal weights in memory of their own is
+    passed over. Costs the time and memory of the weights.
 
     Raises NotCopyable, naming the layer and the attribute.
     """
@@ -73,14 +79,19 @@ _LEFT = _Left()
 
 
 class _LeavingBehind(TorchFunctionMode):
-    """Answers, inside `copy.deepcopy`, for tensors that cannot be copied; `kept` are those copied without history."""
+    """Answers, inside `copy.deepcopy`, for tensors that cannot be copied; `kept` are those copied
+    without history."""
 
     def __init__(self, kept: frozenset[int]) -> None:
         super().__init__()
         self._kept = kept
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Any = None,
     ) -> Any:
         tensor, memo = args if function is Tensor.__deepcopy__ else (None, {})
         if tensor is None or not (is_of_a_pass(tensor) or tensor.is_inference()):
@@ -92,7 +103,8 @@ class _LeavingBehind(TorchFunctionMode):
 
 
 def is_of_a_pass(value: object) -> bool:
-    """Whether a value belongs to one forward pass: a tensor with a gradient history, or one that was only traced."""
+    """Whether a value belongs to one forward pass: a tensor with a gradient history, or one that
+    was only traced."""
     if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
         return True
     return _is_traced(value) or (isinstance(value, Tensor) and not value.is_leaf)
@@ -117,7 +129,8 @@ def _copied(model: nn.Module, *, own_way: bool) -> nn.Module:
 
 
 def _computed_weights(model: nn.Module) -> frozenset[int]:
-    """Ids of tensors that modules cannot do without: buffers, and weights that hooks compute anew before every pass."""
+    """Ids of tensors that modules cannot do without: buffers, and weights that hooks compute anew
+    before every pass."""
     found = {id(place.tensor) for place in places(model) if not place.is_parameter}
     for module in model.modules():
         for name, value in vars(module).items():
@@ -127,7 +140,8 @@ def _computed_weights(model: nn.Module) -> frozenset[int]:
 
 
 def _copy_by_attributes(model: nn.Module, memo: dict[int, Any]) -> None:
-    """Put a copy of every module into `memo`, made without the `__deepcopy__` of its class, unless it is torch's."""
+    """Put a copy of every module into `memo`, made without the `__deepcopy__` of its class, unless
+    it is torch's."""
     own = [m for m in model.modules() if not _copies_itself(m)]
     for module in own:
         memo[id(module)] = type(module).__new__(type(module))
@@ -136,7 +150,8 @@ def _copy_by_attributes(model: nn.Module, memo: dict[int, Any]) -> None:
 
 
 def _copies_itself(module: nn.Module) -> bool:
-    """Whether torch has given the module a way of being copied that is needed: graphs, scripts, parametrizations."""
+    """Whether torch has given the module a way of being copied that is needed: graphs, scripts,
+    parametrizations."""
     method = getattr(type(module), "__deepcopy__", None)
     return method is not None and str(getattr(method, "__module__", "")).startswith("torch.")
 
@@ -184,7 +199,8 @@ def _take_out(memo: dict[int, Any]) -> None:
 
 
 def forget(module: nn.Module, name: str) -> None:
-    """Put an attribute in the state in which the module's class computes it: missing if it asks whether it is there.
+    """Put an attribute in the state in which the module's class computes it: missing if it asks
+    whether it is there.
 
     It asks by a string, as ``hasattr(self, "bias")`` does, where ``self.bias is None`` has none.
     """
@@ -243,7 +259,10 @@ def _not_copyable(model: nn.Module, error: Exception) -> NotCopyable:
                 with torch.no_grad(), _LeavingBehind(frozenset()):
                     copy.deepcopy(value, {id(m): m for m in model.modules()})
             except Exception as cause:  # noqa: BLE001 - the same
-                said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+                said = next(
+                    (line.strip() for line in str(cause).splitlines() if line.strip()),
+                    type(cause).__name__,
+                )
                 return NotCopyable(
                     f"layer {path!r}: attribute {name!r}, a {type(value).__name__}, cannot be copied: {said}",
                     hint="petra works on copies of the model: make such objects where they are used, not in the model",

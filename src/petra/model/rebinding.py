@@ -1,4 +1,5 @@
-"""Functions that know the model they were written around, as hooks do: in a copy they must know the copy."""
+"""Functions that know the model they were written around, as hooks do: in a copy they must know the
+copy."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from torch import nn
 
 
 def rebind(copied: nn.Module, memo: dict[int, Any]) -> None:
-    """Let functions held by modules (hooks, replaced methods) and weak references know the copy, not the original.
+    """Let functions held by modules (hooks, replaced methods) and weak references know the copy,
+    not the original.
 
     `copy.deepcopy` shares functions, with the variables that they close over.
     """
@@ -32,7 +34,8 @@ def rebind(copied: nn.Module, memo: dict[int, Any]) -> None:
 
 
 class _Rebinding:
-    """Functions whose variables lead to one of `originals`, made again around the copies that `memo` has of those."""
+    """Functions whose variables lead to one of `originals`, made again around the copies that
+    `memo` has of those."""
 
     def __init__(self, memo: dict[int, Any], originals: set[int]) -> None:
         self._memo = memo
@@ -60,7 +63,11 @@ class _Rebinding:
             return function
         closure = tuple(types.CellType() for _ in function.__closure__ or ())
         made = types.FunctionType(
-            function.__code__, function.__globals__, function.__name__, self._inside(function.__defaults__), closure
+            function.__code__,
+            function.__globals__,
+            function.__name__,
+            self._inside(function.__defaults__),
+            closure,
         )
         self._made[id(function)] = made
         for cell, old in zip(closure, function.__closure__ or (), strict=True):
@@ -87,7 +94,8 @@ class _Rebinding:
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """What a function, or a plain container among its variables, leads to directly; tensors of a pass lead nowhere."""
+    """What a function, or a plain container among its variables, leads to directly; tensors of a
+    pass lead nowhere."""
     if isinstance(value, types.FunctionType):
         yield from (cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell))
         yield from (value.__defaults__ or (), value.__kwdefaults__ or {}, vars(value))

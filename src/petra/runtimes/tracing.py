@@ -1,4 +1,5 @@
-"""Capturing a model as a graph with a free batch size, and saying where and why that cannot be done."""
+"""Capturing a model as a graph with a free batch size, and saying where and why that cannot be
+done."""
 
 from __future__ import annotations
 
@@ -36,17 +37,27 @@ def traced_example(example: Inputs) -> Inputs:
 
 
 def capture(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, inside: nn.Module | None = None
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    inside: nn.Module | None = None,
 ) -> torch.export.ExportedProgram:
-    """``torch.export`` of ``model(*args, **kwargs)``, for calls of that form, with the first dimension of every input
-    free. The model's own modes of training and of gradients count.
+    """``torch.export`` of ``model(*args, **kwargs)``, for calls of that form, with the first
+    dimension of every input free. The model's own modes of training and of gradients count.
 
-    inside: the model that a person knows, where `model` is one of ours around it. Nothing is printed, and the model
-    is left as it was. Raises ExportError, with the place in the person's code.
+    inside: the model that a person knows, where `model` is one of ours around it. Nothing is
+    printed, and the model is left as it was. Raises ExportError, with the place in the person's
+    code.
     """
     known = model if inside is None else inside
     kwargs = dict(kwargs or {})
-    with quiet(), one_pass(model), _watching_sizes(known) as fixed, _signed(model, args, kwargs) as bound:
+    with (
+        quiet(),
+        one_pass(model),
+        _watching_sizes(known) as fixed,
+        _signed(model, args, kwargs) as bound,
+    ):
         shapes = tree_map(lambda _: {0: torch.export.Dim.DYNAMIC}, bound)
         try:
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
@@ -58,10 +69,11 @@ def capture(
 
 @contextmanager
 def _signed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The arguments as torch.export binds them to the signature of the forward pass, one tuple for ``*args``.
+    """The arguments as torch.export binds them to the signature of the forward pass, one tuple for
+    ``*args``.
 
-    It cannot bind to ``**kwargs``, nor to what a decorator says wrongly; such a model has, inside, a signature of what
-    it is called with.
+    It cannot bind to ``**kwargs``, nor to what a decorator says wrongly; such a model has, inside,
+    a signature of what it is called with.
     """
     with suppress(TypeError):
         signature = inspect.signature(model.forward)
@@ -78,7 +90,10 @@ def _signed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     names = [f"input_{i}" for i in range(len(args))]
     positional, keyword = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
     spelled_out.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*(inspect.Parameter(n, positional) for n in names), *(inspect.Parameter(n, keyword) for n in kwargs)]
+        [
+            *(inspect.Parameter(n, positional) for n in names),
+            *(inspect.Parameter(n, keyword) for n in kwargs),
+        ]
     )
     vars(model)["forward"] = spelled_out
     try:
@@ -92,7 +107,8 @@ def _signed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a person's code something happened: the innermost layer, and the line outside torch."""
+    """Where in a person's code something happened: the innermost layer, and the line outside
+    torch."""
 
     layer: str
     line: str
@@ -160,7 +176,8 @@ def _place_of(error: BaseException, model: nn.Module) -> Place:
 def _place(frames: list[tuple[FrameType, int]], model: nn.Module) -> Place:
     """The place that a stack, outermost frame first, has reached inside `model`.
 
-    The line is in a file in which one of the running layers is written: not in a library that it calls.
+    The line is in a file in which one of the running layers is written: not in a library that it
+    calls.
     """
     paths = {id(module): path for path, module in model.named_modules()}
     layer = line = ""
@@ -177,7 +194,8 @@ def _place(frames: list[tuple[FrameType, int]], model: nn.Module) -> Place:
 
 
 def failing_place(graph: nn.Module, inputs: Inputs) -> Place | str:
-    """Where, in the code that `graph` was traced from, it fails on `inputs`; '' where it does not, or is no graph."""
+    """Where, in the code that `graph` was traced from, it fails on `inputs`; '' where it does not,
+    or is no graph."""
     if not isinstance(graph, GraphModule):
         return ""
     watched = _Watched(graph)
@@ -214,7 +232,8 @@ def _is_method(name: str, module: nn.Module) -> bool:
 
 @contextmanager
 def _watching_sizes(model: nn.Module) -> Iterator[list[Place]]:
-    """Places where a free size becomes a number, in order, which torch only mentions when all is over."""
+    """Places where a free size becomes a number, in order, which torch only mentions when all is
+    over."""
     found: list[Place] = []
     original: Any = ShapeEnv._set_replacement
 

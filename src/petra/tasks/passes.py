@@ -1,13 +1,17 @@
-"""One forward pass as petra makes it: torch's layers in their plain form, and the modules as they were afterwards."""
+"""One forward pass as petra makes it: torch's layers in their plain form, and the modules as they
+were afterwards."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import grad_mode
 from torch.nn.modules import transformer
 
 from petra.tasks.remains import is_traced, put_back
@@ -19,35 +23,61 @@ _detect = transformer._detect_is_causal_mask
 def one_pass(model: nn.Module) -> Iterator[None]:
     """Run `model` inside, eagerly or traced, as often as needed.
 
-    torch's transformer layers compute in their plain form (`plain_attention`), and what the model remembers of the
-    pass is forgotten at the end (`petra.tasks.remains.put_back`). In evaluation mode with gradients on, which is how
-    dependencies are followed and importance is measured, gradients pass parts that the model keeps them from.
+    torch's transformer layers compute in their plain form (`plain_attention`), and what the model
+    remembers of the pass is forgotten at the end (`petra.tasks.remains.put_back`). In evaluation
+    mode with gradients on, which is how dependencies are followed and importance is measured,
+    gradients pass parts that the model keeps them from.
     """
     following = torch.is_grad_enabled() and not model.training
-    with plain_attention(), put_back(model), _gradients_everywhere() if following else nullcontext():
+    with (
+        plain_attention(),
+        put_back(model),
+        _gradients_everywhere() if following else nullcontext(),
+    ):
         yield
 
 
 @contextmanager
 def _gradients_everywhere() -> Iterator[None]:
-    """``no_grad``, ``set_grad_enabled`` and ``inference_mode`` switch nothing off inside."""
+    """``no_grad``, ``set_grad_enabled`` and ``inference_mode`` of the model's own switch nothing off
+    inside; where torch itself uses them, it needs them."""
     core: Any = torch._C
     set_enabled, inference = core._set_grad_enabled, core._InferenceMode
-    core._set_grad_enabled = lambda mode: set_enabled(mode or torch.is_grad_enabled())
-    core._InferenceMode = lambda mode: nullcontext() if mode else inference(mode)
+
+    def enable(mode: bool) -> None:
+        set_enabled(mode or (torch.is_grad_enabled() and not _asked_by_torch()))
+
+    def infer(mode: bool) -> Any:
+        return inference(mode) if not mode or _asked_by_torch() else nullcontext()
+
+    core._set_grad_enabled, core._InferenceMode = enable, infer
     try:
         yield
     finally:
         core._set_grad_enabled, core._InferenceMode = set_enabled, inference
 
 
+def _asked_by_torch() -> bool:
+    """Whether it is torch's own code that switches a mode, or has a decorator do it."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__") == grad_mode.__name__:
+        frame = frame.f_back
+    if frame is None:
+        return False
+    if frame.f_code.co_name == "decorate_context":
+        asking = getattr(frame.f_locals.get("func"), "__module__", "")
+    else:
+        asking = frame.f_globals.get("__name__", "")
+    return str(asking).startswith("torch.")
+
+
 @contextmanager
 def plain_attention() -> Iterator[None]:
     """Inside, torch's transformer layers compute what they do in training, and what files hold.
 
-    Their fused form, which only eager PyTorch has, and only without gradients, leaves zeros at padded positions, where
-    the plain form has values; some models then average over them. And a mask that is being traced is not compared with
-    the causal one.
+    Their fused form, which only eager PyTorch has, and only without gradients, leaves zeros at
+    padded positions, where the plain form has values; some models then average over them. And a
+    mask that is being traced is not compared with the causal one.
     """
     fused, detect = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
     torch.backends.mha.set_fastpath_enabled(False)

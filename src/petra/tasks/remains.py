@@ -1,7 +1,7 @@
 """What a forward pass leaves on modules: attention weights for plots, position biases indexed once.
 
-It is stale once weights change, holds memory, and does not copy. So it goes when the pass ends, and the next makes it
-again.
+It is stale once weights change, holds memory, and does not copy. So it goes when the pass ends, and
+the next makes it again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _PLAIN = frozenset({type(None), bool, int, float, str, Tensor, nn.Parameter, tor
 def put_back(model: nn.Module) -> Iterator[None]:
     """Put what modules hold back, at the end, where tensors were put into it inside.
 
-    In evaluation mode that is every attribute of a module that was given a tensor, and the content of every list, set,
-    dict or object among attributes that was. While training only tensors with a gradient history go, or traced ones,
-    so that averages go on; buffers that exist may change in either mode. Graphs, whose observers are meant to remember,
-    are left alone. Costs a look at every attribute.
+    In evaluation mode that is every attribute of a module that was given a tensor, and the content
+    of every list, set, dict or object among attributes that was. While training only tensors with a
+    gradient history go, or traced ones, so that averages go on; buffers that exist may change in
+    either mode. Graphs, whose observers are meant to remember, are left alone. Costs a look at
+    every attribute.
     """
     training = model.training
     held: dict[int, tuple[Any, Any]] = {}
@@ -156,7 +157,8 @@ def _restore(holder: Any, before: Any) -> None:
 
 
 def _check_buffer(now: dict[str, Tensor | None], old: dict[str, Tensor | None], name: str, *, training: bool) -> None:
-    """A buffer that was given a new tensor keeps it, unless it had none, or the tensor belongs to the pass."""
+    """A buffer that was given a new tensor keeps it, unless it had none, or the tensor belongs to
+    the pass."""
     value = now[name]
     if name not in old:
         if _must_go(value, 1, training=training):

@@ -1,4 +1,5 @@
-"""Layers that training would not change, because the model keeps gradients from them: ``no_grad``, ``detach``."""
+"""Layers that training would not change, because the model keeps gradients from them: ``no_grad``,
+``detach``."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ NOT_CALLED = "gets no gradient: the example inputs do not reach it"
 def untrained(model: nn.Module, example: Inputs) -> dict[str, str]:
     """Paths of layers with weights of their own that no gradient reaches from the outputs, and why.
 
-    example: a batch of two items or more. The weights must require gradients. Cost: one forward pass, in training
-    mode; buffers, modes and the random state are put back. Raises StageRefused when the model cannot be trained
-    at all, saying why.
+    example: a batch of two items or more. The weights must require gradients. Cost: one forward
+    pass, in training mode; buffers, modes and the random state are put back. Raises StageRefused
+    when the model cannot be trained at all, saying why.
     """
     weighted = {path: m for path, m in model.named_modules() if _trainable(m)}
     seen: dict[str, str] = {}
@@ -50,7 +51,8 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 def _outputs(
     model: nn.Module, example: Inputs, layers: dict[str, nn.Module], seen: dict[str, str]
 ) -> list[torch.Tensor]:
-    """The outputs of one pass as training makes it; `seen` says of every layer that runs what keeps gradients away."""
+    """The outputs of one pass as training makes it; `seen` says of every layer that runs what keeps
+    gradients away."""
 
     def before(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:

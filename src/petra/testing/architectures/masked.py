@@ -86,7 +86,8 @@ def encoder_decoder() -> Problem:
 
 
 class Decoder(nn.Module):
-    """`nn.TransformerDecoder` with memory from a convolution, and a boolean mask as in captioning models."""
+    """`nn.TransformerDecoder` with memory from a convolution, and a boolean mask as in captioning
+    models."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,12 +112,17 @@ def captioning() -> Problem:
 
 
 class CachedBias(nn.Module):
-    """Window attention whose relative position bias is looked up once and kept, as Swin and BEiT do it."""
+    """Window attention whose relative position bias is looked up once and kept, as Swin and BEiT do
+    it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.num_heads, self.head_dim = 4, WIDTH // 4
-        self.norm, self.qkv, self.proj = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.norm, self.qkv, self.proj = (
+            nn.LayerNorm(WIDTH),
+            nn.Linear(WIDTH, 3 * WIDTH),
+            nn.Linear(WIDTH, WIDTH),
+        )
         self.bias_table = nn.Parameter(torch.randn(2 * TOKENS - 1, self.num_heads))
         self.mlp = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 64), nn.GELU(), nn.Linear(64, WIDTH))
         self.bias: Tensor | None = None
@@ -151,5 +157,6 @@ class Remembering(nn.Module):
 
 
 def cached_bias() -> Problem:
-    """Position biases looked up once, attention weights kept, and a class token as a layer's argument."""
+    """Position biases looked up once, attention weights kept, and a class token as a layer's
+    argument."""
     return classifier(Remembering, token_ids)
