@@ -181,5 +181,5 @@ def test_layers_that_are_not_met_are_told_apart() -> None:
     cut, reasons = found(Unmet().eval(), 6)
     assert cut == {"body"}
     assert "no gradients" in reasons["frozen"]
-    assert reasons["read"] == "its weight is read without calling it"
+    assert reasons["read"] == "its weight is read directly, without calling it"
     assert reasons["unused"] == "the example inputs do not reach it"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from petra.model.surgery import differentiable, evaluating
 
 NOT_USED = "the example inputs do not reach it"
-READ = "its weight is read without calling it"
+READ = "its weight is read directly, without calling it"
 NO_GRADIENT = "it is called where no gradients are kept (no_grad, detach), and they are what is followed"
 
 
