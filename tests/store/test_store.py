@@ -88,21 +88,16 @@ trials = st.builds(
 )
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory):
-    with Store.create(tmp_path_factory.mktemp("study"), {}, {}) as made:
-        yield made
-
-
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(batch=st.lists(trials, min_size=1, max_size=3, unique_by=(lambda t: t.number, lambda t: t.pipeline.key)))
-def test_trials_read_back_exactly(batch: list[Trial], shared: Store) -> None:
-    with sqlite3.connect(shared.directory / database.DATABASE_FILE) as raw:
-        raw.executescript("DELETE FROM measurements; DELETE FROM trials;")
-    raw.close()
-    for trial in batch:
-        shared.add(trial)
-    with Store.open(shared.directory, write=False) as reader:
+def test_trials_read_back_exactly(
+    batch: list[Trial], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("study")
+    with Store.create(directory, {}, {}) as made:
+        for trial in batch:
+            made.add(trial)
+    with Store.open(directory, write=False) as reader:
         read = reader.trials()
         assert read == sorted(batch, key=lambda t: t.number)
         for trial, again in zip(sorted(batch, key=lambda t: t.number), read, strict=True):
@@ -594,3 +589,14 @@ def test_a_foreign_file_is_not_changed_by_a_look_at_it(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="something else"):
             attempt()
     assert path.read_bytes() == before
+
+
+def test_what_is_changed_behind_a_writer_is_noticed(store: Store) -> None:
+    store.add(make_trial(0))
+    store.add(make_trial(1))
+    edited(store, "DELETE FROM measurements WHERE number = 1")
+    edited(store, "DELETE FROM trials WHERE number = 1")
+    store.set_note("stop", "budget")  # keeps the checksum up; it does not make one anew
+    store.close()
+    with pytest.raises(StoreError, match="are not those that were written"):
+        Store.open(store.directory, write=False)

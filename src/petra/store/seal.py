@@ -15,6 +15,7 @@ from typing import Any
 from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, STUDY, TRIALS
 
 Row = Mapping[Any, Any]
+MODULUS = 1 << 256
 
 
 def trial_checksum(row: Row, measurements: Iterable[Row]) -> str:
@@ -36,13 +37,14 @@ def study_checksum(row: Row, content: int) -> str:
     return _digest(["study", _values(STUDY.columns.keys(), row), f"{content:064x}"])
 
 
-def content(added: Iterable[str], *, to: int = 0, removed: Iterable[str] = ()) -> int:
-    """What stands for a set of checksums, kept up from write to write at a cost that does not grow
-    with the set: their sum modulo 2**256.
+def content(members: Iterable[tuple[object, str]]) -> int:
+    """What stands for a set of rows, each by its number or name and its checksum: the sum of their
+    digests modulo 2**256, which is kept up from write to write at a cost that does not grow.
 
-    ValueError for what is no checksum.
+    TypeError for keys that are neither text nor numbers.
     """
-    return (to + sum(int(c, 16) for c in added) - sum(int(c, 16) for c in removed)) % (1 << 256)
+    digests = (_digest(["member", _plain(key), checksum]) for key, checksum in members)
+    return sum(int(digest, 16) for digest in digests) % MODULUS
 
 
 def _values(names: Iterable[str], row: Row) -> list[Any]:

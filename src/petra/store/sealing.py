@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, select
 from petra.core.errors import StoreError
 from petra.store.records import DAMAGE_HINT, read_trial
 from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, SCHEMA_VERSION, SEALED, STUDY, TRIALS
-from petra.store.seal import content, note_checksum, study_checksum, trial_checksum
+from petra.store.seal import MODULUS, content, note_checksum, study_checksum, trial_checksum
 
 
 class Writing:
@@ -21,16 +21,24 @@ class Writing:
         self.connection = connection
         self.content = content
 
-    def replaced(self, old: str | None, new: str) -> None:
-        """A row has the checksum `new`; before it had `old`, or was not there."""
-        self.content = content([new], to=self.content, removed=[old] if old else [])
+    def replaced(self, key: int | str, old: str | None, new: str) -> None:
+        """The row `key` has the checksum `new`; before it had `old`, or was not there."""
+        gone = content([(key, old)]) if old is not None else 0
+        self.content = (self.content + content([(key, new)]) - gone) % MODULUS
 
-    def seal(self, elapsed_s: float) -> None:
-        """Keep the time and make the study's checksum that of the present content."""
-        self.connection.execute(STUDY.update().values(elapsed_s=elapsed_s))
-        row = self.connection.execute(select(STUDY)).mappings().one()
-        seal = STUDY.update().values({CHECKSUM: study_checksum(row, self.content)})
-        self.connection.execute(seal)
+
+def seal(connection: Connection, content: int) -> None:
+    """Make the study's checksum that of its row as it is and of `content`."""
+    row = connection.execute(select(STUDY)).mappings().one()
+    checksum = study_checksum(row, content)
+    connection.execute(STUDY.update().values({CHECKSUM: checksum}))
+
+
+def seal_study(connection: Connection) -> int:
+    """Seal a study anew; its content. Cost: one pass over the checksums."""
+    found = _content(connection)
+    seal(connection, found)
+    return found
 
 
 def check_seal(connection: Connection, where: str) -> int:
@@ -54,11 +62,12 @@ def check_seal(connection: Connection, where: str) -> int:
 
 
 def _content(connection: Connection) -> int:
-    checksums = (select(table.c[CHECKSUM]) for table in (TRIALS, NOTES))
-    return content(c for query in checksums for c in connection.execute(query).scalars())
+    keys = ((TRIALS, TRIALS.c.number), (NOTES, NOTES.c.name))
+    queries = (select(key, table.c[CHECKSUM]) for table, key in keys)
+    return content((key, mark) for query in queries for key, mark in connection.execute(query))
 
 
-def upgrade(connection: Connection, elapsed_s: float) -> int:
+def upgrade(connection: Connection) -> int:
     """Bring a study of schema version 1 to this one, in the caller's transaction: every row that
     makes sense gets its checksum. The content; raises StoreError for a row that makes none."""
     for table in SEALED:
@@ -75,6 +84,4 @@ def upgrade(connection: Connection, elapsed_s: float) -> int:
         change = NOTES.update().where(NOTES.c.name == row["name"])
         connection.execute(change.values({CHECKSUM: note_checksum(row["name"], row["value"])}))
     connection.execute(STUDY.update().values(schema_version=SCHEMA_VERSION))
-    writing = Writing(connection, _content(connection))
-    writing.seal(elapsed_s)
-    return writing.content
+    return seal_study(connection)

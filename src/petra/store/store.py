@@ -48,7 +48,7 @@ from petra.store.schema import (
     petra_version,
 )
 from petra.store.seal import note_checksum, trial_checksum
-from petra.store.sealing import Writing, check_seal, upgrade
+from petra.store.sealing import Writing, check_seal, seal, upgrade
 
 
 class Store:
@@ -99,7 +99,7 @@ class Store:
                     f"{directory}: there is a study here already", hint="resume it, or choose another directory"
                 )
             create_tables(connection, study)
-            Writing(connection, store._content).seal(0.0)
+            seal(connection, store._content)
         store._hold(url)
         store._began = time.monotonic()
         return store
@@ -125,7 +125,7 @@ class Store:
             store._earlier = store.elapsed()
             if write and store._version < SCHEMA_VERSION:
                 with guarded(store._where), store._engine.begin() as connection:
-                    store._content = upgrade(connection, store._earlier)
+                    store._content = upgrade(connection)
                 store._version = SCHEMA_VERSION
             store._began = time.monotonic() if write else None
         return store
@@ -209,7 +209,7 @@ class Store:
             old = connection.execute(select(NOTES.c[CHECKSUM]).where(this)).scalar()
             connection.execute(NOTES.delete().where(this))
             connection.execute(NOTES.insert().values(row))
-            writing.replaced(old, row[CHECKSUM])
+            writing.replaced(name, old, row[CHECKSUM])
 
     def note(self, name: str) -> Any:
         """The fact under `name`, None when there is none."""
@@ -239,7 +239,7 @@ class Store:
                 writing.connection.execute(TRIALS.insert().values({**row, CHECKSUM: checksum}))
                 if rows:
                     writing.connection.execute(MEASUREMENTS.insert(), rows)
-                writing.replaced(None, checksum)
+                writing.replaced(trial.number, None, checksum)
         except exc.IntegrityError as error:
             raise StoreError(
                 f"{self._where}: trial {trial.number} or its pipeline is stored already",
@@ -262,7 +262,7 @@ class Store:
                 writing.connection.execute(MEASUREMENTS.insert(), added)
             update = TRIALS.update().where(TRIALS.c.number == number)
             writing.connection.execute(update.values({CHECKSUM: checksum}))
-            writing.replaced(row[CHECKSUM], checksum)
+            writing.replaced(number, row[CHECKSUM], checksum)
 
     def trials(self) -> list[Trial]:
         """All trials, sorted by number."""
@@ -316,7 +316,8 @@ class Store:
         with guarded(self._where), self._engine.begin() as connection:
             writing = Writing(connection, self._content)
             yield writing
-            writing.seal(self.elapsed())
+            connection.execute(STUDY.update().values(elapsed_s=self.elapsed()))
+            seal(connection, writing.content)
             self.check_held()  # what is committed to a file that was deleted meanwhile is not kept
         self._content = writing.content
         self.check_held()
