@@ -184,6 +184,24 @@ def test_computed_weights_are_plain_afterwards(kind: str, used: bool) -> None:
     cloudpickle.dumps(examined.model)
 
 
+class Cosine(nn.Linear):
+    """Rows of length one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, nn.functional.normalize(self.weight, dim=1), self.bias)
+
+
+def test_layers_that_compute_their_weight_are_plain_afterwards() -> None:
+    model = nn.Sequential(Cosine(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    weight = model[0].weight.clone()
+    examined = examine(model, TASK)
+    assert [type(m) for m in examined.model] == [nn.Linear, nn.ReLU, nn.Linear]
+    torch.testing.assert_close(examined.model(X), model.eval()(X))
+    assert any("compute their weight" in remark for remark in examined.remarks)
+    assert type(model[0]) is Cosine
+    assert torch.equal(model[0].weight, weight)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_floating_types_become_float32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -90,9 +90,7 @@ trials = st.builds(
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(batch=st.lists(trials, min_size=1, max_size=3, unique_by=(lambda t: t.number, lambda t: t.pipeline.key)))
-def test_trials_read_back_exactly(
-    batch: list[Trial], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_trials_read_back_exactly(batch: list[Trial], tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("study")
     with Store.create(directory, {}, {}) as made:
         for trial in batch:

@@ -18,7 +18,7 @@ from petra.intake.batches import check_batches, check_training_alone
 from petra.intake.behaviour import MANY, Probe, check_finite, check_repeatable, run
 from petra.intake.data import Inspector, probe
 from petra.intake.kinds import as_task
-from petra.intake.model import working_copy
+from petra.intake.model import with_plain_layers, working_copy
 from petra.intake.pickling import check_sendable
 from petra.model.copying import copy_model
 from petra.tasks.base import Task
@@ -65,9 +65,11 @@ def _examine(model: object, task: Task) -> Examined:
     for name, value in vars(task).items():
         if not isinstance(value, Split):
             check_sendable(value, what=f"task.{name}")
-    trial = copy_model(copied)  # models may keep what they see
     first = task.train.head(2)
-    _first_run(trial, first, converted=any("float32 copy" in remark for remark in remarks))
+    converted = any("float32 copy" in remark for remark in remarks)
+    _first_run(copy_model(copied), first, converted=converted)  # models may keep what they see
+    folded = with_plain_layers(copied, first)
+    trial = copy_model(copied)
     for name, split in task.splits():
         check_structure(split.head(1), first, where=f"{name} split, batch 0")
     tried = probe(task.val)
@@ -79,7 +81,7 @@ def _examine(model: object, task: Task) -> Examined:
     check_finite(predictions, tried, trial)
     if smallest["train"] == 1:
         check_training_alone(trial, Probe("train", tried.inputs, MANY))
-    return Examined(copied, task, (*remarks, *_overlaps(task)))
+    return Examined(copied, task, (*remarks, *folded, *_overlaps(task)))
 
 
 def _first_run(model: nn.Module, first: Inputs, *, converted: bool) -> None:

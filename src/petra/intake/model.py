@@ -8,8 +8,10 @@ from torch.nn.parameter import is_lazy
 
 from petra.core.errors import DataError
 from petra.intake.kinds import as_model, unwrapped
+from petra.model.computed import fold_computed_layers
 from petra.model.copying import NotCopyable, copy_model
 from petra.model.parametrized import fold_parametrizations
+from petra.tasks.inputs import Inputs, call
 from petra.tasks.tensors import WIDE
 
 
@@ -41,15 +43,22 @@ def working_copy(model: object) -> tuple[nn.Module, tuple[str, ...]]:
         for name, child in parent._modules.items():
             if child is not None:
                 parent._modules[name] = unwrapped(child)
-    return copied, tuple(filter(None, (_fold(copied), _to_float32(copied))))
+    computed = _said("weights that are computed from others", fold_parametrizations(copied))
+    return copied, tuple(filter(None, (computed, _to_float32(copied))))
 
 
-def _fold(model: nn.Module) -> str:
-    folded = fold_parametrizations(model)
+def with_plain_layers(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
+    """Make plain layers, in place, of those that compute their weight in `forward`; a remark if
+    there were any. `inputs` are a few items that the model takes."""
+    folded = fold_computed_layers(model, lambda m: call(m, inputs))
+    return tuple(filter(None, [_said("layers that compute their weight", folded)]))
+
+
+def _said(what: str, folded: tuple[str, ...]) -> str:
     if not folded:
         return ""
     more = f" and {len(folded) - 1} more" if len(folded) > 1 else ""
-    return f"weights that are computed from others are treated as plain ones: {folded[0]}{more}"
+    return f"{what} are treated as plain ones: {folded[0]}{more}"
 
 
 def _to_float32(model: nn.Module) -> str:
