@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from petra.core.errors import DataError
@@ -106,6 +107,12 @@ def named_outputs(value: object) -> dict[str, Tensor]:
             f"the model returned {type(value).__name__}", hint="allowed: tensors, tuples or mappings of them"
         )
     return found
+
+
+def comparable(outputs: Tensor) -> Tensor:
+    """Outputs to compute differences of: 0 for minus infinity, the logit of a class that the model
+    excludes. Any other value that is not finite stays."""
+    return torch.where(outputs == -torch.inf, 0, outputs)
 
 
 def prediction(value: object) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.model.surgery import evaluating
-from petra.tasks.inputs import Inputs, call, prediction
+from petra.tasks.inputs import Inputs, call, comparable, prediction
 
 
 def prediction_distances(
@@ -45,4 +45,4 @@ def prediction_distances(
 
 def _predict(model: nn.Module, batches: Sequence[Inputs]) -> Tensor:
     """All predictions, flattened (batches may differ in length), in double."""
-    return torch.cat([prediction(call(model, b)).double().flatten() for b in batches])
+    return torch.cat([comparable(prediction(call(model, b))).double().flatten() for b in batches])

@@ -18,7 +18,7 @@ from torch import Tensor
 from petra.methods.prune.graph import BREAKAGE, ChannelGraph, first_line, outputs_of
 from petra.methods.prune.layers import channel_dim
 from petra.model.surgery import evaluating
-from petra.tasks.inputs import Inputs
+from petra.tasks.inputs import Inputs, comparable
 
 SILENT = "its channels have no effect on the output for the example inputs, so a cut cannot be checked"
 
@@ -57,6 +57,7 @@ def cut(graph: ChannelGraph, root: str, channels: Sequence[int], example: Inputs
 def _disagreement(before: list[Tensor], expected: list[Tensor], got: list[Tensor], *, must_show: bool) -> str:
     if [t.shape for t in got] != [t.shape for t in expected]:
         return "removing its channels changes the shape of the output"
+    before, expected, got = ([comparable(t) for t in ts] for ts in (before, expected, got))
     scale = max(float(t.abs().max()) for t in before)
     if not math.isfinite(scale):
         return "the model's output for the example inputs is not finite, so a cut cannot be checked"

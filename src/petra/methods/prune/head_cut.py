@@ -19,7 +19,7 @@ from petra.model.attention import find_heads
 from petra.model.heads import Heads, Undo, gated, take_out
 from petra.model.headwise import separate_attention
 from petra.model.surgery import evaluating
-from petra.tasks.inputs import Inputs
+from petra.tasks.inputs import Inputs, comparable
 
 Bundle = tuple[Heads, ...]
 """Attention layers that lose the same heads: one layer, or all of a stack that share a table with an entry per head."""
@@ -98,6 +98,7 @@ def cut_heads(
 def _difference(before: list[Tensor], expected: list[Tensor], got: list[Tensor], *, must_show: bool) -> str:
     if [t.shape for t in got] != [t.shape for t in expected]:
         return "removing some of its heads changes the shape of the output"
+    before, expected, got = ([comparable(t) for t in ts] for ts in (before, expected, got))
     scale = max(float(t.abs().max()) for t in before)
     noise = 1e3 * max(torch.finfo(t.dtype).eps for t in before if t.is_floating_point()) * scale
     effect = max(float((a.double() - b.double()).abs().max()) for a, b in zip(before, expected, strict=True))

@@ -13,7 +13,7 @@ from petra.methods.effect import check_effect, named
 from petra.model.flops import own_macs
 from petra.model.outside import share_with_parameters
 from petra.model.surgery import evaluating
-from petra.tasks.inputs import Inputs, call, prediction
+from petra.tasks.inputs import Inputs, call, comparable, prediction
 
 PRODUCTS = "products of two activations, as in attention: there is no weight to quantize"
 WITH_PARAMETERS = "products with parameters that are no layer's one matrix"
@@ -148,4 +148,5 @@ def predictions(model: nn.Module, example: Inputs) -> Tensor:
 
 def output_change(before: Tensor, after: Tensor) -> float:
     """Root mean square difference of predictions over the spread of those before."""
+    before, after = comparable(before), comparable(after)
     return round(float((after - before).square().mean().sqrt() / before.std().clamp(min=1e-12)), 6)

@@ -88,7 +88,7 @@ class HalfPrecision(Stage):
                 f"the model does not run in {self.dtype}: {str(error).strip().splitlines()[0]}",
                 hint="it makes tensors of a fixed precision while it runs",
             ) from error
-        if not torch.isfinite(after).all():
+        if not torch.equal(after.isfinite(), reference.isfinite()):
             raise StageRefused(f"the outputs are not finite in {self.dtype}", hint="bf16 has float32's range")
         changed = {path for path, module in model.named_modules() if list(module.parameters(recurse=False))}
         stored = weight_bytes(model)

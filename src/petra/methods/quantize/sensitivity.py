@@ -20,7 +20,7 @@ from torch.fx import GraphModule, Node
 
 from petra.methods.quantize.calibration import Rounding, rounding
 from petra.model.graph import ACTIVATIONS, is_weighted, module_path
-from petra.tasks.inputs import Inputs, call, prediction
+from petra.tasks.inputs import Inputs, call, comparable, prediction
 
 
 def relative_distance(prediction: Tensor, reference: Tensor) -> float:
@@ -52,7 +52,7 @@ def sensitivities(prepared: GraphModule, batches: Sequence[Inputs]) -> dict[str,
 
 
 def _predictions(prepared: GraphModule, batches: Sequence[Inputs]) -> Tensor:
-    return torch.cat([prediction(call(prepared, inputs)).float() for inputs in batches])
+    return torch.cat([comparable(prediction(call(prepared, inputs))).float() for inputs in batches])
 
 
 def _roundings_by_layer(prepared: GraphModule, roundings: dict[str, Rounding]) -> dict[str, list[Rounding]]:

@@ -79,7 +79,7 @@ def store_weights(
     swaps = [
         _Swap.of(path, aliases[path], choice, made) for path in reversed(choice.formats)
     ]  # children before parents
-    result.model = _apply(model, swaps, example, result)
+    result.model = _apply(model, swaps, example, reference, result)
     if not result.formats:
         reasons = [f"{path or 'the model'}: {reason}" for path, reason in result.skipped.items()]
         raise StageRefused("no layer's weights can be stored as codes", hint="; ".join(reasons[:5]) or "it has none")
@@ -199,17 +199,23 @@ def _replacement(module: nn.Module, name: str, codes: Mapping[str, Codes]) -> nn
     return WeightOnly(module, codes)
 
 
-def _apply(model: nn.Module, swaps: list[_Swap], example: Inputs, result: StoredLayers) -> nn.Module:
+def _apply(
+    model: nn.Module,
+    swaps: list[_Swap],
+    example: Inputs,
+    reference: Tensor,
+    result: StoredLayers,
+) -> nn.Module:
     """Make the swaps that leave a model that runs; one that reaches into a layer in an odd way keeps that layer."""
     for swap in swaps:
         model = swap.do(model)
-    if _error(model, example):
+    if _error(model, example, reference):
         for swap in reversed(swaps):
             model = swap.undo(model)
         kept = []
         for swap in swaps:
             model = swap.do(model)
-            if error := _error(model, example):
+            if error := _error(model, example, reference):
                 model = swap.undo(model)
                 result.skipped[swap.path] = f"the model uses it other than by calling it ({error})"
             else:
@@ -219,9 +225,10 @@ def _apply(model: nn.Module, swaps: list[_Swap], example: Inputs, result: Stored
     return model
 
 
-def _error(model: nn.Module, example: Inputs) -> str:
+def _error(model: nn.Module, example: Inputs, reference: Tensor) -> str:
     try:
-        finite = bool(torch.isfinite(predictions(model, example)).all())
+        after = predictions(model, example)
+        finite = torch.equal(after.isfinite(), reference.isfinite())
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         return str(error).strip().split("\n")[0]
     return "" if finite else "its outputs are not finite"
