@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from petra.config import load_config, parse_bytes, parse_config, parse_duration
+from petra.config import load_config, parse_config
 from petra.core.errors import ConfigError
+from petra.core.quantities import parse_bytes, parse_duration
 
 FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"budgett": 1}, ["budgett: unknown key", "did you mean 'budget'"]),

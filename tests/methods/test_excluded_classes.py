@@ -1,4 +1,4 @@
-"""A classifier that gives some classes a logit of minus infinity: every stage works on it, and its file says the same."""
+"""A classifier that gives some classes a logit of minus infinity: every stage and its file keep to that."""
 
 from __future__ import annotations
 

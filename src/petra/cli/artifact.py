@@ -196,7 +196,7 @@ def in_time() -> Iterator[None]:
 
 def seconds(given: str | None, default: float) -> float:
     """The value of --time-limit."""
-    from petra.config import parse_duration
+    from petra.core.quantities import parse_duration
 
     if given is None:
         return default

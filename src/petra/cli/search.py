@@ -245,7 +245,7 @@ def _extended(record: StudyRecord, time: str | None, trials: str | None) -> dict
     """The new budget; None when nothing is to change."""
     if time is None and trials is None:
         return None
-    from petra.config import parse_duration
+    from petra.core.quantities import parse_duration
 
     budget: dict[str, Any] = record.config.budget.model_dump()
     done = sum(t.number > 0 for t in record.trials)

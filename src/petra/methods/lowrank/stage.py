@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +26,7 @@ from petra.methods.lowrank.rank import (
 from petra.methods.lowrank.sensitivity import prediction_distances
 from petra.methods.lowrank.swap import swap
 from petra.methods.lowrank.unfold import Calls
+from petra.methods.lowrank.work import Work
 from petra.model.reach import why_not_followed
 from petra.model.surgery import (
     MIXING_LAYERS,
@@ -37,45 +38,16 @@ from petra.model.surgery import (
 )
 from petra.space.domains import BOOLEAN, Choice, Real
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, PLAIN_LAYERS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, batch_size, call, map_inputs, named_outputs
+from petra.tasks.inputs import batch_size, call, map_inputs, named_outputs
 
 RULES = ("ratio", "energy", "explained_variance", "quantile", "absolute_sum", "budget")
 LEVELS = (1.0, 0.75, 0.5, 0.3, 0.15)  # of the largest saving rank: where sensitivity is measured
 SENSITIVITY_ITEMS = 128
-BATCH = 64
 NOT_CALLED = "it is never called with a tensor"
 SHARE = Real(0.001, 1.0)
 
 Decide = Callable[[Mapping[str, Decomposition]], dict[str, Ranks]]
 """Ranks for layers given their decompositions; a layer that is left out stays dense."""
-
-
-@dataclass
-class Work:
-    """What a stage works on: `layers` maps the path of every layer to decompose to how it is unfolded."""
-
-    model: nn.Module
-    context: Context
-    example: Inputs
-    calls: Mapping[str, Calls]
-    layers: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def give_up(self, reasons: Mapping[str, str]) -> None:
-        """Leave layers as they are, for reasons."""
-        self.skipped.update(reasons)
-        for path in reasons:
-            self.layers.pop(path, None)
-
-    def batches(self, items: int) -> Iterator[Inputs]:
-        """Inputs of `items` training items, on the stage's device."""
-        seed = self.context.seed_for("samples")
-        for inputs, _ in self.context.task.train.batches(BATCH, seed=seed):
-            taken = min(items, batch_size(inputs))
-            if taken == 0:
-                return
-            yield map_inputs(inputs, lambda t, k=taken: t[:k].to(self.context.device))  # type: ignore[misc]
-            items -= taken
 
 
 @dataclass(frozen=True)

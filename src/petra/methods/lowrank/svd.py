@@ -16,9 +16,10 @@ from petra.methods.lowrank.activations import Moments, output_moments
 from petra.methods.lowrank.decomposition import Decomposition, ExactSVD, RandomizedSVD, WhitenedSVD
 from petra.methods.lowrank.factorize import svd
 from petra.methods.lowrank.modules import TrainableFactors
-from petra.methods.lowrank.stage import Decide, Decompose, Work
+from petra.methods.lowrank.stage import Decide, Decompose
 from petra.methods.lowrank.swap import swap
 from petra.methods.lowrank.unfold import Calls, unfold
+from petra.methods.lowrank.work import Work
 from petra.methods.training import LR, OPTIMIZER, run_fit
 from petra.model.surgery import replace_module
 from petra.space.domains import Choice, Integer, Real

@@ -1,0 +1,42 @@
+"""What a low-rank stage works on, from choosing layers to putting their factors in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from petra.methods.base import Context
+from petra.methods.lowrank.unfold import Calls
+from petra.tasks.inputs import Inputs, batch_size, map_inputs
+
+BATCH = 64
+
+
+@dataclass
+class Work:
+    """What a stage works on: `layers` maps the path of every layer to decompose to how it is unfolded."""
+
+    model: nn.Module
+    context: Context
+    example: Inputs
+    calls: Mapping[str, Calls]
+    layers: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def give_up(self, reasons: Mapping[str, str]) -> None:
+        """Leave layers as they are, for reasons."""
+        self.skipped.update(reasons)
+        for path in reasons:
+            self.layers.pop(path, None)
+
+    def batches(self, items: int) -> Iterator[Inputs]:
+        """Inputs of `items` training items, on the stage's device."""
+        seed = self.context.seed_for("samples")
+        for inputs, _ in self.context.task.train.batches(BATCH, seed=seed):
+            taken = min(items, batch_size(inputs))
+            if taken == 0:
+                return
+            yield map_inputs(inputs, lambda t, k=taken: t[:k].to(self.context.device))  # type: ignore[misc]
+            items -= taken
