@@ -22,8 +22,9 @@ from typing import IO
 
 from petra.core.errors import ArtifactError
 from petra.runtimes.torch_records import Record, read
-from petra.runtimes.torch_schema import PayloadConfig, Program, TensorMeta
+from petra.runtimes.torch_schema import PayloadConfig, Program
 from petra.runtimes.torch_text import shown
+from petra.runtimes.torch_values import TensorMeta
 
 _PROGRAM = "models/model.json"
 _SAMPLES = "data/sample_inputs/model.pt"

@@ -51,6 +51,14 @@ def connect_file(path: Path, *, write: bool) -> Engine:
     return engine
 
 
+def connect(directory: Path, url: str | None, *, write: bool) -> tuple[Engine, str]:
+    """An engine on the database of a study, by default the file in its directory, and its name for messages."""
+    if url is not None:
+        return connect_url(url, write=write)
+    path = directory / DATABASE_FILE
+    return connect_file(path, write=write), str(path)
+
+
 def connect_url(url: str, *, write: bool) -> tuple[Engine, str]:
     """An engine on any database SQLAlchemy knows, and its name for messages (no password in it).
 
@@ -164,6 +172,21 @@ def has_study(connection: Connection) -> bool:
             hint="choose another directory or database for the study",
         )
     return connection.execute(select(STUDY.c.id)).first() is not None
+
+
+def holds_study(path: Path) -> bool:
+    """Whether a file is a study's database, in whatever condition."""
+    if not path.is_file():
+        return False
+    engine = connect_file(path, write=False)
+    try:
+        check_file(path)
+        with guarded(str(path)), engine.connect() as connection:
+            return has_study(connection)
+    except StoreError:
+        return True  # damaged or not ours: whoever opens it is told how
+    finally:
+        engine.dispose()
 
 
 def create_tables(connection: Connection, study: dict[str, Any]) -> None:

@@ -13,6 +13,16 @@ FILES = ("study.db", "study.db-wal", "study.db-shm", "study.db-journal", "study.
 DIRECTORIES = ("artifacts", "cache", "data", "export", "logs", "runtimes")
 
 
+def make_directory(directory: Path) -> None:
+    """Make the directory of a study if need be. Raises StoreError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{directory}: cannot be made: {error.strerror}", hint="choose a directory you may write to"
+        ) from error
+
+
 def check_layout(directory: Path) -> None:
     """Refuse a study in which petra would read, write or delete through a link, or wait on a pipe.
 

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
@@ -17,8 +18,8 @@ from petra.core.pipeline import Pipeline
 from petra.core.text import printable
 from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
 from petra.store import checked
-from petra.store.schema import CHECKSUM, MEASUREMENTS, TRIALS, columns
-from petra.store.seal import trial_checksum
+from petra.store.schema import CHECKSUM, MEASUREMENTS, TRIALS, columns, petra_version
+from petra.store.seal import note_checksum, trial_checksum
 
 Row = Mapping[Any, Any]
 # What a row that petra did not write makes a reader raise.
@@ -38,6 +39,16 @@ def to_json(value: object, *, where: str) -> str:
 
 
 _JSON_HINT = "allowed: None, bools, ints, finite floats, strings, lists, dicts with string keys"
+
+
+def study_row(config: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a study that begins now."""
+    return {
+        "petra_version": petra_version(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": to_json(dict(config), where="the study's configuration"),
+        "host": to_json(dict(host), where="the description of the host"),
+    }
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:
@@ -205,6 +216,13 @@ def _trace(item: Mapping[str, Any]) -> StageTrace:
 def _text(value: str) -> str:
     # Error messages may quote file names that are not UTF-8, which no database takes; they are kept in escaped form.
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def read_note(row: Row) -> Any:
+    """The value of a note. ValueError for what is not as it was written."""
+    if CHECKSUM in row and row[CHECKSUM] != note_checksum(row["name"], row["value"]):
+        raise ValueError("it is not what was written: its checksum is another")
+    return checked.from_json(row["value"], "its value")
 
 
 def rows_of_trials(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,32 +20,25 @@ from petra.store.database import (
     DATABASE_FILE,
     check_content,
     check_file,
-    connect_file,
-    connect_url,
+    connect,
     create_tables,
     guarded,
     has_study,
+    holds_study,
 )
-from petra.store.layout import check_layout
+from petra.store.layout import check_layout, make_directory
 from petra.store.lock import WriterLock
 from petra.store.records import (
     DAMAGE_HINT,
     measurement_rows,
+    read_note,
     read_trial,
     rows_of_trials,
+    study_row,
     to_json,
     trial_row,
 )
-from petra.store.schema import (
-    CHECKSUM,
-    MEASUREMENTS,
-    NOTES,
-    SCHEMA_VERSION,
-    STUDY,
-    TRIALS,
-    columns,
-    petra_version,
-)
+from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, SCHEMA_VERSION, STUDY, TRIALS, columns
 from petra.store.seal import note_checksum, trial_checksum
 from petra.store.sealing import Writing, check_seal, seal, upgrade
 
@@ -76,18 +68,8 @@ class Store:
 
         `config` and `host` are JSON data. Raises StoreError when the directory already holds a study.
         """
-        study = {
-            "petra_version": petra_version(),
-            "created": _now(),
-            "config": to_json(dict(config), where="the study's configuration"),
-            "host": to_json(dict(host), where="the description of the host"),
-        }
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"{directory}: cannot be made: {error.strerror}", hint="choose a directory you may write to"
-            ) from error
+        study = study_row(config, host)
+        make_directory(directory)
         check_layout(directory)
         path = directory / DATABASE_FILE
         if url is None and path.exists():
@@ -133,26 +115,12 @@ class Store:
     @staticmethod
     def exists(directory: Path) -> bool:
         """Whether `directory` holds a study of its own, in whatever condition. An interrupted creation is none."""
-        path = directory / DATABASE_FILE
-        if not path.is_file():
-            return False
-        engine = connect_file(path, write=False)
-        try:
-            check_file(path)
-            with guarded(str(path)), engine.connect() as connection:
-                return has_study(connection)
-        except StoreError:
-            return True  # damaged or not ours: `open` and `create` say how
-        finally:
-            engine.dispose()
+        return holds_study(directory / DATABASE_FILE)
 
     @classmethod
     def _connect(cls, directory: Path, url: str | None, lock: WriterLock | None) -> Store:
-        path = directory / DATABASE_FILE
-        if url is None:
-            return cls(directory, connect_file(path, write=lock is not None), str(path), lock)
         try:
-            engine, where = connect_url(url, write=lock is not None)
+            engine, where = connect(directory, url, write=lock is not None)
         except StoreError:
             if lock:
                 lock.release()
@@ -219,9 +187,7 @@ class Store:
         if row is None:
             return None
         with self._explained(f"note {name!r}: "):
-            if CHECKSUM in row and row[CHECKSUM] != note_checksum(row["name"], row["value"]):
-                raise ValueError("it is not what was written: its checksum is another")
-            return from_json(row["value"], "its value")
+            return read_note(row)
 
     # -- trials ------------------------------------------------------------------------------------------------------
 
@@ -346,7 +312,3 @@ class Store:
         except StoreError:
             if error is None:  # what went wrong first is what is told
                 raise
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
