@@ -59,7 +59,8 @@ def with_trace(**details: object) -> Callable[[Trial], Trial]:
     [
         (with_quality(float("nan")), "quality is nan"),
         (with_quality(float("-inf")), "quality is -inf"),
-        (with_quality(0.5, float("nan")), "stderr is nan"),
+        (with_quality(0.5, float("nan")), "stderr of quality is nan"),
+        (with_quality(1e308), "at most 1e+100"),
         (with_quality("good"), ""),
         (with_quality(None), ""),
         (with_trace(x=float("nan")), "trace cannot be stored"),
@@ -83,7 +84,7 @@ def test_a_result_that_cannot_be_kept_is_a_failed_trial(
         assert words in trial.failure.message
 
 
-@pytest.mark.parametrize("value", [1e308, -1e308, 1e-320, 0.0])
+@pytest.mark.parametrize("value", [1e99, -1e99, 1e-320, 0.0])
 def test_extreme_qualities_are_numbers_like_others(tmp_path: Path, value: float) -> None:
     done = study(tmp_path, budget={"trials": 20}).run(executor=lambda: Odd(with_quality(value)))
     assert len(done.trials) == 21
@@ -194,7 +195,7 @@ def test_what_is_not_confirmed_is_shown_with_its_reason(tmp_path: Path) -> None:
     number = members(toy_study(tmp_path))[-1]
     with Store.open(tmp_path, write=True) as store:
         store.set_note("unconfirmed", {str(number): "the file\nis \x1b[31mgone"})
-    line = f"{number} is not confirmed: the file is [31mgone"
+    line = f"{number} is not confirmed: the file is \\x1b[31mgone"
     assert line in str(Front.load(tmp_path))
     assert line in write_report(tmp_path).read_text()
 

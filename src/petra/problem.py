@@ -67,6 +67,10 @@ def check_settings(config: StudyConfig) -> None:
             if kind not in STAGES:
                 hint = did_you_mean(kind, STAGES)
                 raise ConfigError(f"{where}[{j}].stage: unknown stage {shown(kind)}", hint=hint)
+            try:
+                _card(kind, config)
+            except ConfigError as error:
+                raise ConfigError(f"{where}[{j}].stage: {error.message}", hint=error.hint) from None
 
 
 def _card(name: str, config: StudyConfig) -> StageCard:

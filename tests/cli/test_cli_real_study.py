@@ -105,7 +105,7 @@ def test_a_real_export_verifies(resumed: tuple[Path, dict[str, object]], tmp_pat
     path = tmp_path / "model.onnx"
     assert run("export", str(directory), "--pick", "smallest", "--to", str(path)).returncode == 0
     found = json.loads(run("verify", str(path), "--json").stdout)
-    assert found["inputs"] == [{"name": "input", "dtype": "float32", "shape": [None, 64]}]
+    assert found["inputs"] == [{"name": "input", "dtype": "float32", "shape": [None, 64], "names": ["batch", ""]}]
     assert found["bundle"] == "the file that model.metrics.json describes"
     member = Front.load(directory).pick("smallest")
     assert found["bytes"] == member.trial.metrics["size_bytes"].mean

@@ -321,7 +321,7 @@ def test_the_stage_is_offered_in_what_the_runtime_computes_in() -> None:
 @pytest.mark.parametrize("space", [{"stages": {"quantize.half": {}}}, {"initial": [["quantize.half"]]}])
 def test_who_asks_for_it_where_it_gains_nothing_is_told(space: dict[str, Any]) -> None:
     _, task = small_problem()
-    with pytest.raises(ConfigError, match=r"space.stages.quantize.half: .*onnxruntime computes in none of"):
+    with pytest.raises(ConfigError, match=r"space\.\w+.*: .*onnxruntime computes in none of"):
         build_space(config("onnxruntime", **space), task)
 
 

@@ -169,8 +169,7 @@ class Unmet(nn.Module):
         self.body, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            x = self.frozen(x)
+        x = self.frozen(x).detach()
         x = functional.linear(x, self.read.weight, self.read.bias)
         out: Tensor = self.head(torch.relu(self.body(x)))
         return out

@@ -71,7 +71,8 @@ class LocalExecutor(Executor):
                 self._workers[0].call(write_data, split, self._payload.directory / "data")
             except PetraError as error:
                 self.evaluator.check_writable()
-                self._unreadable = DataError(f"{split} split: reading it failed: {error.message}", hint=error.hint)
+                said = "" if isinstance(error, DataError) else f"{split} split: reading it failed: "
+                self._unreadable = DataError(f"{said}{error.message}", hint=error.hint)
                 raise self._unreadable from error
             self._written.add(split)
 

@@ -26,6 +26,8 @@ def untrained(model: nn.Module, example: Inputs) -> dict[str, str]:
     when the model cannot be trained at all, saying why.
     """
     weighted = {path: m for path, m in model.named_modules() if _trainable(m)}
+    if not weighted:
+        return {}
     seen: dict[str, str] = {}
     outputs = _outputs(model, example, weighted, seen)
     reached = _leaves(t.grad_fn for t in outputs if t.grad_fn is not None)
