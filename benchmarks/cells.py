@@ -17,7 +17,13 @@ from pathlib import Path
 
 from petra.core.pipeline import Pipeline
 from petra.measure.host import describe_host
-from petra.testing.coverage import FAILS, OUTCOMES, Cell, attempt_in_worker
+from petra.testing.coverage import (
+    FAILS,
+    OUTCOMES,
+    Cell,
+    attempt_in_worker,
+    prepare_architecture,
+)
 from petra.workers.isolate import Worker, WorkerError
 
 RESULTS = Path(__file__).parent / "results"
@@ -63,12 +69,12 @@ def run(jobs: Sequence[Job], given: argparse.Namespace) -> list[Cell]:
 
     def work(slot: int) -> None:
         with Worker(given.journal.with_suffix(f".{slot}.log"), threads=1) as worker:
-            worker.start("cells")
             while True:
                 try:
                     architecture = waiting.get_nowait()
                 except queue.Empty:
                     return
+                worker.start(architecture, prepare_architecture)
                 for pipeline in groups[architecture]:
                     note(_cell(worker, architecture, pipeline, given.time_limit))
 
@@ -79,9 +85,10 @@ def run(jobs: Sequence[Job], given: argparse.Namespace) -> list[Cell]:
 
 def _cell(worker: Worker, architecture: str, pipeline: Pipeline, limit_s: float) -> Cell:
     try:
-        return worker.call(attempt_in_worker, architecture, pipeline, time_limit_s=limit_s)
+        found = worker.call(attempt_in_worker, pipeline, time_limit_s=limit_s)
     except WorkerError as error:
         return Cell(architecture, pipeline, FAILS, f"worker: {error.message}")
+    return Cell.from_dict(found)
 
 
 def _read(journal: Path) -> dict[tuple[str, str], Cell]:

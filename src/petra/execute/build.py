@@ -92,12 +92,12 @@ def prepare(payload: BuildPayload) -> BuildPayload:
     register_plugins(payload.plugins)
     for kind in payload.stages:
         STAGES.get(kind)
-    _warm_up(payload.target.runtime if payload.target.runtime not in payload.plugins.get("runtimes", {}) else "")
+    warm_up(payload.target.runtime if payload.target.runtime not in payload.plugins.get("runtimes", {}) else "")
     payload.model.eval()
     return replace(payload, pristine=Pristine.of(payload.model, payload.task))
 
 
-def _warm_up(runtime: str) -> None:
+def warm_up(runtime: str) -> None:
     """Export a model of one layer: exporters load and build tables of operators at their first use."""
     if not runtime:
         return

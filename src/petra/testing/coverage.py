@@ -7,6 +7,7 @@ computes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 import time
@@ -23,6 +24,7 @@ from petra.core.errors import DivergedError, MissingExtra, ParityError, StageRef
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.rng import derive_seed, generator
 from petra.execute.apply import apply_pipeline
+from petra.execute.build import warm_up
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.computed import fold_computed_layers
@@ -87,9 +89,17 @@ def attempt(architecture: str, pipeline: Pipeline, *, device: str = "cpu") -> Ce
     return Cell(architecture, pipeline, outcome, reason, error, round(time.perf_counter() - started, 2))
 
 
-def attempt_in_worker(payload: object, note: object, architecture: str, pipeline: Pipeline) -> Cell:
-    """`attempt` as `petra.workers.isolate.Worker` calls it."""
-    return attempt(architecture, pipeline)
+def prepare_architecture(architecture: str) -> str:
+    """What all attempts on an architecture begin with, for a worker to do once."""
+    warm_up(OnnxRuntime.name)
+    with contextlib.suppress(Exception):  # each attempt meets it again, and says so
+        _problem(architecture)
+    return architecture
+
+
+def attempt_in_worker(architecture: str, note: object, pipeline: Pipeline) -> dict[str, Any]:
+    """`attempt` as `petra.workers.isolate.Worker` calls it; see `Cell.from_dict`."""
+    return attempt(architecture, pipeline).as_dict()
 
 
 def _attempt(architecture: str, pipeline: Pipeline, device: str) -> tuple[str, str, float | None]:
