@@ -28,6 +28,7 @@ from petra.core.trial import Trial
 from petra.progress import Silent
 from petra.report.record import StudyRecord
 from petra.store.store import Store
+from petra.workers.imports import HOME
 
 VICTIMS = ("everything", "driver", "worker", "call", "measurement", "at the confirmation")
 RUNS = 6  # of one study at most, the killed ones included
@@ -91,10 +92,12 @@ def victims(driver: psutil.Process) -> dict[str, list[psutil.Process]]:
     found: dict[str, list[psutil.Process]] = {"worker": [], "call": [], "measurement": []}
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in driver.children():
-            words = " ".join(child.cmdline())
-            if "bench_main" in words:
+            words = child.cmdline()
+            if "petra.workers" not in " ".join(words):
+                continue
+            if words[-1] == HOME:  # it imports from nowhere else
                 found["measurement"].append(child)
-            elif "worker_main" in words:
+            else:
                 found["worker"].append(child)
                 found["call"] += child.children()
     return found
