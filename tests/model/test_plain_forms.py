@@ -225,3 +225,24 @@ def test_a_norm_of_the_batch_at_hand_is_arithmetic(affine: bool) -> None:
     norm = nn.BatchNorm2d(6, affine=affine, track_running_stats=False)
     operators = rewritten(norm, torch.randn(2, 6, 4, 4), batch_norm_as_arithmetic)
     assert not any("norm" in o for o in operators)
+
+
+class Masked(nn.Module):
+    """A weight that is computed, and a mask that is: only the first is there to be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        self.register_buffer("mask", torch.tensor([0.0, 0.0, float("-inf")] * 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.layer.weight / self.layer.weight.norm()
+        return torch.softmax(x @ weight.T + self.mask.reshape(1, 6), -1)
+
+
+def test_what_was_no_parameter_is_none_afterwards() -> None:
+    graph = trace(Masked().eval(), torch.randn(2, 6))
+    fold_constants(graph)
+    assert all(p.isfinite().all() for p in graph.parameters())
+    assert any((b == -torch.inf).any() for b in graph.buffers())
+    assert any(name.endswith("_folded") for name, _ in graph.named_parameters())

@@ -21,7 +21,7 @@ from petra.model.graph import (
     drop_unread_constants,
     is_transposed,
     is_weighted,
-    new_parameter,
+    new_constant,
     shape_of,
     written,
 )
@@ -39,7 +39,8 @@ def fold_constants(gm: GraphModule) -> None:
         if node not in folded or all(user in folded for user in node.users):
             continue
         with gm.graph.inserting_before(node):
-            new = new_parameter(gm, f"_{node.name}_folded", values[node])
+            name, sources = f"_{node.name}_folded", _constants_behind(node)
+            new = new_constant(gm, name, values[node], of=sources)
         new.meta = {**node.meta, "val": new.meta["val"]}
         for user in [user for user in node.users if user not in folded]:
             user.replace_input_with(node, new)

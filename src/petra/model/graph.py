@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -210,8 +211,7 @@ def constant(gm: GraphModule, node: Node) -> torch.Tensor | None:
 def replace_constant(gm: GraphModule, node: Node, value: torch.Tensor) -> None:
     """Give a `get_attr` node another value; the tensor it read, which the traced model may share, is not written to."""
     owner, _, name = str(node.target).rpartition(".")
-    holder = gm.get_submodule(owner)
-    parameter = isinstance(getattr(holder, name), torch.nn.Parameter)
+    holder, parameter = gm.get_submodule(owner), is_parameter(gm, node)
     delattr(holder, name)
     if parameter:
         holder.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
@@ -233,6 +233,19 @@ def new_parameter(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
     node = gm.graph.get_attr(name)
     node.meta["val"] = value
     return node
+
+
+def new_constant(gm: GraphModule, name: str, value: torch.Tensor, *, of: Iterable[Node]) -> Node:
+    """A constant that was computed of others: a parameter, which training changes, if one of those
+    is; of buffers, such as a mask, a buffer."""
+    trained = any(is_parameter(gm, node) for node in of)
+    return new_parameter(gm, name, value) if trained else new_buffer(gm, name, value)
+
+
+def is_parameter(gm: GraphModule, node: Node) -> bool:
+    """Whether a `get_attr` node reads a parameter."""
+    owner, _, name = str(node.target).rpartition(".")
+    return isinstance(getattr(gm.get_submodule(owner), name), torch.nn.Parameter)
 
 
 def drop_unread_constants(gm: GraphModule) -> None:

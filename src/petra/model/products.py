@@ -21,7 +21,7 @@ from petra.model.graph import (
     drop_unread_constants,
     insert_call,
     is_float32,
-    new_parameter,
+    new_constant,
     shape_of,
 )
 
@@ -140,7 +140,8 @@ def _rewrite(gm: GraphModule, node: Node, p: _Product, made: dict[tuple[Node, tu
     if key not in made:
         first = next(iter(gm.graph.nodes))
         with gm.graph.inserting_before(first):
-            made[key] = new_parameter(gm, f"_{node.name}_weight", _as_rows(weight, order, len(p.kept)))
+            rows = _as_rows(weight, order, len(p.kept))
+            made[key] = new_constant(gm, f"_{node.name}_weight", rows, of=[p.matrix])
     sizes = [weight.shape[p.matrix_letters.index(c)] for c in p.kept]
     with gm.graph.inserting_before(node):
         x = _permuted(gm, p.x, p.x_letters, p.free + p.contracted, node)

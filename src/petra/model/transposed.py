@@ -22,7 +22,7 @@ from petra.model.graph import (
     drop_unread_constants,
     insert_call,
     is_transposed,
-    new_parameter,
+    new_constant,
     shape_of,
 )
 
@@ -111,11 +111,15 @@ def _kernels(weight: Tensor, plan: list[_Axis]) -> Tensor:
 def _write(gm: GraphModule, node: Node, weight: Tensor, bias: Tensor | None, plan: list[_Axis]) -> Node:
     dims, outputs = len(plan), weight.shape[1]
     strides = [axis.stride for axis in plan]
-    kernels = new_parameter(gm, f"_{node.name}_kernels", _kernels(weight, plan))
+    weight_node, bias_node = node.args[1], node.args[2] if len(node.args) > 2 else None
+    assert isinstance(weight_node, Node)
+    name, value = f"_{node.name}_kernels", _kernels(weight, plan)
+    kernels = new_constant(gm, name, value, of=[weight_node])
     shift = None
     if bias is not None:
         repeated = bias.repeat_interleave(math.prod(strides))
-        shift = new_parameter(gm, f"_{node.name}_bias", repeated)
+        assert isinstance(bias_node, Node)
+        shift = new_constant(gm, f"_{node.name}_bias", repeated, of=[bias_node])
     padding = [axis.padding for axis in plan]
     args = (node.args[0], kernels, shift, [1] * dims, padding, [1] * dims, 1)
     y = insert_call(gm, _CONVOLUTIONS[dims], args, node)
