@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from petra.core.pipeline import Pipeline
 from petra.methods.prune import graph
 from petra.methods.prune.groups import find_groups
 from petra.testing.architectures.gated import (
@@ -20,6 +21,7 @@ from petra.testing.architectures.gated import (
     Softened,
     SpatialGate,
 )
+from petra.testing.coverage import ACTS, attempt
 
 WIDTH = 2048
 STEPS_A_CHANNEL = 100
@@ -182,3 +184,20 @@ def test_layers_that_are_not_met_are_told_apart() -> None:
     assert "no gradients" in reasons["frozen"]
     assert reasons["read"] == "its weight is read directly, without calling it"
     assert reasons["unused"] == "the example inputs do not reach it"
+
+
+def test_a_reader_that_is_down_to_one_channel_ends_its_group_and_not_the_stage() -> None:
+    """Between two cuts of one stage, factors of low rank lose all but one of their channels."""
+    iterative = {"schedule": "iterative", "steps": 2, "epochs_between": 1, "ratio": 0.686}
+    scores = {"importance": "activation_entropy", "normalisation": "gaussian", "reduction": "prod"}
+    pipeline = Pipeline.from_list(
+        [
+            {"stage": "lowrank.tucker", "params": {"ratio": 0.292}},
+            {
+                "stage": "prune.structured",
+                "params": {**iterative, **scores, "round_to": 1, "spread": "per_block"},
+            },
+        ]
+    )
+    cell = attempt("densenet", pipeline)
+    assert cell.outcome == ACTS, cell.reason

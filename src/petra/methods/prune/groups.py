@@ -233,14 +233,20 @@ def _segments(graph: ChannelGraph, units: Sequence[tuple[int, ...]], full: Any) 
     return tuple(tuple(parts[layers]) for layers in sorted(parts, key=sorted))
 
 
-def regroup(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
-    """The same groups in a model that has been cut since they were found."""
-    found = []
+def regroup(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """The same groups in a model that has been cut since they were found, and by their roots why
+    some are none any more: a reader that is down to one channel is left nothing to give up."""
+    found: list[ChannelGroup] = []
+    lost: dict[str, str] = {}
     for g in groups:
-        full = graph.group(g.root, range(graph.width(g.root)))
+        try:
+            full = graph.group(g.root, range(graph.width(g.root)))
+        except BREAKAGE as error:
+            lost[g.root] = f"its couplings cannot be followed any further ({first_line(error)})"
+            continue
         units = _units(graph, g.root, full)
         found.append(ChannelGroup(g.root, units, g.layers, _segments(graph, units, full)))
-    return found
+    return found, lost
 
 
 def _trial(scout: ChannelGraph, group: ChannelGroup, example: Inputs, generator: torch.Generator) -> str:

@@ -161,9 +161,10 @@ class StructuredPrune(Stage):
         with differentiable(model):
             ranking, items = self._ranking(model, ratio, context)
             graph = ChannelGraph(model, example)
-            scores = {g: score(graph, g, ranking) for g in regroup(graph, groups)}
+            present, failed = regroup(graph, groups)
+            scores = {g: score(graph, g, ranking) for g in present}
             unmeasured = f"nothing in it that {self.importance} could measure"
-            failed = {g.root: unmeasured for g in scores if not len(scores[g])}
+            failed |= {g.root: unmeasured for g in scores if not len(scores[g])}
             groups = [g for g in scores if g.root not in failed]
             segments = [(g, part, n) for g in groups for part, n in zip(g.segments, original[g.root], strict=True)]
             candidates = [Candidate(scores[g][list(part)], n, g.unit_size) for g, part, n in segments]
