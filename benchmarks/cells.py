@@ -33,8 +33,12 @@ Job = tuple[str, Pipeline]
 def options(description: str, journal: str) -> argparse.ArgumentParser:
     """What the scripts have in common."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--journal", type=Path, default=Path("runs") / journal, help="finished cells, a line each")
-    parser.add_argument("--again", nargs="*", choices=OUTCOMES, default=[], help="run cells that ended so once more")
+    parser.add_argument(
+        "--journal", type=Path, default=Path("runs") / journal, help="finished cells, a line each"
+    )
+    parser.add_argument(
+        "--again", nargs="*", choices=OUTCOMES, default=[], help="run cells that ended so once more"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for one cell")
     return parser
@@ -105,13 +109,16 @@ def header(title: str, cells: Iterable[Cell]) -> list[str]:
     host = describe_host()
     versions: dict[str, str] = {**host["versions"]}  # type: ignore[dict-item]
     versions["transformers"] = metadata.version("transformers")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
     return [
         f"# {title}",
         "",
         f"- date: {datetime.date.today().isoformat()}, commit {commit.stdout.strip()}",
         f"- host: {host['cpu']}, {host['cores']} cores",
-        f"- versions: Python {host['python']}, " + ", ".join(f"{k} {v}" for k, v in versions.items() if k != "petra"),
+        f"- versions: Python {host['python']}, "
+        + ", ".join(f"{k} {v}" for k, v in versions.items() if k != "petra"),
         f"- command: `python benchmarks/{Path(sys.argv[0]).name}`; {sum(c.seconds for c in cells) / 60:.0f} minutes of "
         "one core",
         "",
@@ -132,4 +139,6 @@ def write(name: str, lines: Sequence[str], cells: Iterable[Cell]) -> None:
     """``results/NAME.md`` and ``results/NAME.json``."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
-    (RESULTS / f"{name}.json").write_text("[\n" + ",\n".join(json.dumps(c.as_dict()) for c in cells) + "\n]\n")
+    (RESULTS / f"{name}.json").write_text(
+        "[\n" + ",\n".join(json.dumps(c.as_dict()) for c in cells) + "\n]\n"
+    )

@@ -27,7 +27,9 @@ def main() -> None:
     given = parser.parse_args()
     alone = map(Cell.from_dict, json.loads((RESULTS / "coverage.json").read_text()))
     refused = {(c.architecture, c.pipeline.stages[-1].kind) for c in alone if c.outcome == REFUSES}
-    cells = run(list(draw_chains(ARCHITECTURES, given.count, seed=given.seed, without=refused)), given)
+    cells = run(
+        list(draw_chains(ARCHITECTURES, given.count, seed=given.seed, without=refused)), given
+    )
     outcomes = Counter(cell.outcome for cell in cells)
     unchanged = [cell for cell in cells if "left the model unchanged" in cell.reason]
     kinds = Counter(spec.kind for cell in cells for spec in cell.pipeline)
@@ -46,9 +48,21 @@ def main() -> None:
         "",
         "Stages drawn: " + ", ".join(f"{kind} {n}" for kind, n in kinds.most_common()) + ".",
         "",
-        *("## Failures", "", *(f"- {c.architecture}: `{c.pipeline}`: {c.reason}" for c in cells if c.outcome == FAILS)),
+        *(
+            "## Failures",
+            "",
+            *(
+                f"- {c.architecture}: `{c.pipeline}`: {c.reason}"
+                for c in cells
+                if c.outcome == FAILS
+            ),
+        ),
         "",
-        *("## Refusals", "", *reasons((c for c in cells if c.outcome != FAILS), lambda cell: cell.architecture)),
+        *(
+            "## Refusals",
+            "",
+            *reasons((c for c in cells if c.outcome != FAILS), lambda cell: cell.architecture),
+        ),
     ]
     write("chains", [*header("Random chains of stages", cells), *lines], cells)
     print("\n".join(lines[:16]))

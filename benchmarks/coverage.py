@@ -16,7 +16,15 @@ from cells import header, options, reasons, run, write
 from petra.core.pipeline import Pipeline
 from petra.methods.table import STAGES
 from petra.testing.architectures import ARCHITECTURES
-from petra.testing.coverage import ACTS, FAILS, OUTCOMES, REFUSES, UNAVAILABLE, Cell, shortest_pipeline
+from petra.testing.coverage import (
+    ACTS,
+    FAILS,
+    OUTCOMES,
+    REFUSES,
+    UNAVAILABLE,
+    Cell,
+    shortest_pipeline,
+)
 
 UNTOUCHED = "untouched"
 PRIMARY = ("prune.structured", "lowrank.", "quantize.static", "quantize.dynamic")
@@ -44,7 +52,11 @@ def main() -> None:
     if partly:
         print("\n".join(lines))
     else:
-        write("coverage", [*header("Every method on every architecture", cells), *INTRODUCTION, *lines], cells)
+        write(
+            "coverage",
+            [*header("Every method on every architecture", cells), *INTRODUCTION, *lines],
+            cells,
+        )
         print("\n".join(totals(grid, columns)))
 
 
@@ -69,7 +81,9 @@ def matrix(grid: Mapping[str, Sequence[Cell]], columns: Sequence[str]) -> list[s
         "|---" * (len(columns) + 1) + "|",
         *(
             f"| {row} | "
-            + " | ".join(shown[c.outcome] + "*" * (c.outcome == ACTS and c.reason != "") for c in cells)
+            + " | ".join(
+                shown[c.outcome] + "*" * (c.outcome == ACTS and c.reason != "") for c in cells
+            )
             + " |"
             for row, cells in grid.items()
         ),
@@ -78,7 +92,9 @@ def matrix(grid: Mapping[str, Sequence[Cell]], columns: Sequence[str]) -> list[s
 
 
 def _counts(grid: Mapping[str, Sequence[Cell]]) -> list[str]:
-    found = [Counter(cell.outcome for cell in column) for column in zip(*grid.values(), strict=True)]
+    found = [
+        Counter(cell.outcome for cell in column) for column in zip(*grid.values(), strict=True)
+    ]
     return [
         f"| *{outcome}* | " + " | ".join(str(counter[outcome]) for counter in found) + " |"
         for outcome in OUTCOMES
@@ -96,7 +112,9 @@ def totals(grid: Mapping[str, Sequence[Cell]], columns: Sequence[str]) -> list[s
     ]
     acting = sum(cell.outcome == ACTS for cell in primary)
     names = ", ".join(column for column in columns if column.startswith(PRIMARY))
-    counts = ", ".join(f"{n} {outcome}" for outcome, n in Counter(cell.outcome for cell in every).most_common())
+    counts = ", ".join(
+        f"{n} {outcome}" for outcome, n in Counter(cell.outcome for cell in every).most_common()
+    )
     lines = [f"- {len(grid)} architectures, {len(every)} cells: {counts}"]
     if primary:
         lines.append(

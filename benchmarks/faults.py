@@ -20,7 +20,14 @@ from host import heading
 HERE = Path(__file__).parent
 CAMPAIGNS = HERE.parent / "tests" / "faults"
 # Seconds for each at most.
-BUDGETS = {"kills": 300, "poison": 270, "files": 120, "model_files": 70, "archives": 120, "fuzz": 300}
+BUDGETS = {
+    "kills": 300,
+    "poison": 270,
+    "files": 120,
+    "model_files": 70,
+    "archives": 120,
+    "fuzz": 300,
+}
 
 
 def main() -> None:

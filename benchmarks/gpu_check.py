@@ -66,13 +66,20 @@ class Bottleneck(nn.Module):
 
 
 def resnet50(classes: int = 1000) -> nn.Module:
-    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    stem = [
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+    ]
     blocks, inputs = [], 64
     for width, depth, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
         for i in range(depth):
             blocks.append(Bottleneck(inputs, width, stride if i == 0 else 1))
             inputs = 4 * width
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+    return nn.Sequential(
+        *stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)
+    )
 
 
 def bert() -> nn.Module:
@@ -82,7 +89,9 @@ def bert() -> nn.Module:
     class Pooled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.encoder = BertModel(BertConfig(attn_implementation="sdpa"), add_pooling_layer=False)
+            self.encoder = BertModel(
+                BertConfig(attn_implementation="sdpa"), add_pooling_layer=False
+            )
 
         def forward(self, ids: Tensor) -> Tensor:
             hidden: Tensor = self.encoder(ids).last_hidden_state
@@ -107,7 +116,10 @@ PIPELINES: Mapping[str, Pipeline] = {
     "int8 rows": Pipeline((StageSpec("quantize.half", {"linear": "int8"}),)),
     "float8 rows": Pipeline((StageSpec("quantize.half", {"linear": "float8"}),)),
     "2:4, fp16": Pipeline(
-        (StageSpec("prune.unstructured", {"pattern": "two_of_four"}), StageSpec("quantize.half", {"dtype": "fp16"}))
+        (
+            StageSpec("prune.unstructured", {"pattern": "two_of_four"}),
+            StageSpec("quantize.half", {"dtype": "fp16"}),
+        )
     ),
 }
 
@@ -171,10 +183,14 @@ def candidate(model: nn.Module, batch: Tensor, pipeline: Pipeline) -> nn.Module:
         return Context(task=task, teacher=model, seed=0)
 
     specs = tuple(STAGES.get(spec.kind).card().normalize(spec.params) for spec in pipeline)
-    return apply_pipeline(model, Pipeline(specs), context, cache=None, on_stage=lambda index, spec: None)[0]
+    return apply_pipeline(
+        model, Pipeline(specs), context, cache=None, on_stage=lambda index, spec: None
+    )[0]
 
 
-def measure(network: str, what: str, name: str, path: Path, batch: Tensor, expected: np.ndarray, calls: int) -> Row:
+def measure(
+    network: str, what: str, name: str, path: Path, batch: Tensor, expected: np.ndarray, calls: int
+) -> Row:
     """One file in one runtime. What is compared is a late call: the first ones compile and record."""
     session = RUNTIMES.get(name)().load(path, threads=1)
     inputs = {session.input_names[0]: batch.numpy()}
@@ -187,7 +203,9 @@ def measure(network: str, what: str, name: str, path: Path, batch: Tensor, expec
     return Row(network, what, name, ms, path.stat().st_size / 1e6, kernels, error, failure)
 
 
-def check(chosen: Mapping[str, Network], runtimes: tuple[str, ...], calls: int, deadline: float) -> Iterator[Row]:
+def check(
+    chosen: Mapping[str, Network], runtimes: tuple[str, ...], calls: int, deadline: float
+) -> Iterator[Row]:
     """All rows, each guarded: what one cannot do is its reason, and what comes too late is said to."""
     for network, spec in chosen.items():
         torch.manual_seed(0)
@@ -201,7 +219,13 @@ def check(chosen: Mapping[str, Network], runtimes: tuple[str, ...], calls: int, 
 
 
 def _through_both(
-    network: str, what: str, model: nn.Module, batch: Tensor, runtimes: tuple[str, ...], calls: int, deadline: float
+    network: str,
+    what: str,
+    model: nn.Module,
+    batch: Tensor,
+    runtimes: tuple[str, ...],
+    calls: int,
+    deadline: float,
 ) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.pt2"
@@ -217,7 +241,9 @@ def _through_both(
                         expected = built(batch).numpy()
                 yield measure(network, what, name, path, batch, expected, calls)
             except Exception as error:  # noqa: BLE001 - kernels fail in every way there is; the row says how
-                yield Row(network, what, name, failure=f"{type(error).__name__}: {first_line(error)}")
+                yield Row(
+                    network, what, name, failure=f"{type(error).__name__}: {first_line(error)}"
+                )
             torch._dynamo.reset()
             gc.collect()
             if torch.cuda.is_available():
@@ -236,10 +262,14 @@ def stages_on(device: str, deadline: float) -> Iterator[tuple[str, str, str, str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.parse_args()
     if reason := lacks_cuda():
-        print(f"gpu-check: skipped, nothing was run or written: {reason} (GPU_PYTHON names another interpreter)")
+        print(
+            f"gpu-check: skipped, nothing was run or written: {reason} (GPU_PYTHON names another interpreter)"
+        )
         return
     from petra.measure.host import describe_host
 

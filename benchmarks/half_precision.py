@@ -29,7 +29,9 @@ PIPELINES: Mapping[str, Stages] = {
 }
 
 
-def tables(name: str, model: nn.Module, task: Task, chosen: Mapping[str, Stages], scratch: Path) -> Iterator[str]:
+def tables(
+    name: str, model: nn.Module, task: Task, chosen: Mapping[str, Stages], scratch: Path
+) -> Iterator[str]:
     """One table for every runtime, of the pipelines it has kernels for."""
     yield f"# {name}"
     yield ""
@@ -54,7 +56,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         resnet = {label: stages for label, stages in PIPELINES.items() if "int8" not in label}
         lines += tables("ResNet-56", *cifar10(model="resnet56"), resnet, Path(scratch))
-        lines += tables(f"MiniLM, {LENGTH} tokens", *glue("sst2", length=LENGTH, epochs=2), PIPELINES, Path(scratch))
+        lines += tables(
+            f"MiniLM, {LENGTH} tokens",
+            *glue("sst2", length=LENGTH, epochs=2),
+            PIPELINES,
+            Path(scratch),
+        )
     text = "\n".join(lines).rstrip() + "\n"
     print(text)
     (RESULTS / "half-precision.md").write_text(text)

@@ -105,7 +105,9 @@ def rivals(model: nn.Module, task: Task, place: Path) -> list[Rival]:
     nncf_file = with_nncf(found[0].path, images, place / "nncf.xml")
     found.append(Rival("NNCF's PTQ, OpenVINO IR", nncf_file, runtimes=("openvino",)))
     for observer in ("minmax", "histogram"):
-        quantized, _ = StaticQuantize(samples=SAMPLES, observer=observer).apply(copy.deepcopy(model), context)
+        quantized, _ = StaticQuantize(samples=SAMPLES, observer=observer).apply(
+            copy.deepcopy(model), context
+        )
         (path,) = OnnxRuntime().export(quantized, task.example(2), place / f"petra-{observer}.onnx")
         found.append(Rival(f"petra, {observer}", path, ours=True))
     return found
@@ -120,20 +122,31 @@ def in_pytorch(model: nn.Module, task: Task) -> str:
             predictions.append(prediction(call(model, inputs)))
             targets.append(target)
     score = task.score(torch.cat(predictions), torch.cat(targets))
-    return f"{100 * score.mean:.2f} ± {100 * score.stderr:.2f} on {len(torch.cat(targets)):,} images"
+    return (
+        f"{100 * score.mean:.2f} ± {100 * score.stderr:.2f} on {len(torch.cat(targets)):,} images"
+    )
 
 
-def measure(runtime: str, file: Rival, against: Rival, data: Path) -> tuple[np.ndarray, dict[str, Measurement]]:
+def measure(
+    runtime: str, file: Rival, against: Rival, data: Path
+) -> tuple[np.ndarray, dict[str, Measurement]]:
     """Predictions on the test split, and speed paired with another file in the same runtime."""
     answer = data.parent / "predictions.npy"
     request = Request(
-        runtime, str(file.path), str(data), baseline=str(against.path), predictions=str(answer), confirm=True
+        runtime,
+        str(file.path),
+        str(data),
+        baseline=str(against.path),
+        predictions=str(answer),
+        confirm=True,
     )
     found = run_bench(request)
     return np.load(answer, allow_pickle=False), found
 
 
-def table(runtime: str, files: list[Rival], task: Task, data: Path, targets: torch.Tensor) -> Iterator[str]:
+def table(
+    runtime: str, files: list[Rival], task: Task, data: Path, targets: torch.Tensor
+) -> Iterator[str]:
     """The rows of one runtime, then ours paired directly with the fastest of the others."""
     yield f"## {runtime} {metadata.version(runtime)}"
     yield ""

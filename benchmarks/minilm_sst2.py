@@ -36,12 +36,21 @@ LENGTH = 64
 THROUGHPUT_BATCH = 8
 SEED = 0
 
-STATIC = {"equalize": "smooth", "alpha": 0.5, "embeddings": "int8", "observer": "minmax", "samples": 512}
+STATIC = {
+    "equalize": "smooth",
+    "alpha": 0.5,
+    "embeddings": "int8",
+    "observer": "minmax",
+    "samples": 512,
+}
 DYNAMIC: dict[str, object] = {"stage": "quantize.dynamic", "params": {"embeddings": "int8"}}
 SMOOTHED: dict[str, object] = {"stage": "quantize.static", "params": STATIC}
 # Scales, biases and norms keep pure int8 just above a quarter of the bytes; slightly narrower MLPs make up for them.
 NARROWER: list[dict[str, object]] = [
-    {"stage": "prune.structured", "params": {"importance": "taylor", "normalisation": "none", "ratio": 0.08}},
+    {
+        "stage": "prune.structured",
+        "params": {"importance": "taylor", "normalisation": "none", "ratio": 0.08},
+    },
     {"stage": "repair.reconstruct", "params": {"samples": 512}},
 ]
 PIPELINES: Mapping[str, list[dict[str, object]]] = {
@@ -49,7 +58,9 @@ PIPELINES: Mapping[str, list[dict[str, object]]] = {
     "dynamic int8": [DYNAMIC],
     "static int8, smoothed": [SMOOTHED],
     "static int8": [{"stage": "quantize.static", "params": STATIC | {"equalize": "none"}}],
-    "static int8, smoothed, 2 layers float": [{"stage": "quantize.static", "params": STATIC | {"keep_float": 2}}],
+    "static int8, smoothed, 2 layers float": [
+        {"stage": "quantize.static", "params": STATIC | {"keep_float": 2}}
+    ],
     "6 heads less, dynamic int8": [{"stage": "prune.heads", "params": {"ratio": 0.08}}, DYNAMIC],
     "MLPs 8% narrower, dynamic int8": [*NARROWER, DYNAMIC],
     "MLPs 8% narrower, static int8, smoothed": [*NARROWER, SMOOTHED],
@@ -58,16 +69,25 @@ PIPELINES: Mapping[str, list[dict[str, object]]] = {
 
 def made(model: nn.Module, task: Task, stages: list[dict[str, object]]) -> nn.Module:
     """The model that a pipeline makes, as the engine makes it."""
-    specs = (STAGES.get(s.kind).card().normalize(s.params, where=s.kind) for s in Pipeline.from_list(stages))
+    specs = (
+        STAGES.get(s.kind).card().normalize(s.params, where=s.kind)
+        for s in Pipeline.from_list(stages)
+    )
 
     def context(prefix: Pipeline) -> Context:
         return Context(task=task, teacher=model, seed=derive_seed(SEED, prefix.key))
 
     result, traces = apply_pipeline(
-        model, Pipeline(tuple(specs)), context, cache=None, on_stage=lambda i, spec: print(f"  {spec}", flush=True)
+        model,
+        Pipeline(tuple(specs)),
+        context,
+        cache=None,
+        on_stage=lambda i, spec: print(f"  {spec}", flush=True),
     )
     for trace in traces:
-        print(f"  {trace.stage}: {trace.seconds:.0f} s, {len(trace.touched)} layers, {len(trace.skipped)} skipped")
+        print(
+            f"  {trace.stage}: {trace.seconds:.0f} s, {len(trace.touched)} layers, {len(trace.skipped)} skipped"
+        )
     return result
 
 
@@ -85,7 +105,9 @@ def rows(runtime: str, files: Mapping[str, Path], task: Task, data: Path) -> Ite
             predictions=str(data.parent / "predictions.npy"), throughput_batch=THROUGHPUT_BATCH,
         )  # fmt: skip
         found = run_bench(request)
-        score = task.score(torch.from_numpy(np.load(request.predictions, allow_pickle=False)), targets)
+        score = task.score(
+            torch.from_numpy(np.load(request.predictions, allow_pickle=False)), targets
+        )
         ratio, size = found["latency_ratio"], path.stat().st_size
         yield (
             f"| {label} | {size:,} | {size / fp32.stat().st_size:.3f} "
@@ -111,14 +133,18 @@ def main() -> None:
         "- batch 1, 1 thread, timed in turns with the fp32 file; accuracy on the 872 sentences of the development set",
         "",
     ]
-    lines += [f"- {label}: `{Pipeline.from_list(stages)}`" for label, stages in chosen.items() if stages] + [""]
+    lines += [
+        f"- {label}: `{Pipeline.from_list(stages)}`" for label, stages in chosen.items() if stages
+    ] + [""]
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         files = {}
         for number, (label, stages) in enumerate(chosen.items()):
             print(label, flush=True)
             result = made(model, task, stages)
-            (files[label],) = OnnxRuntime().export(result, task.example(2), place / f"{number}.onnx")
+            (files[label],) = OnnxRuntime().export(
+                result, task.example(2), place / f"{number}.onnx"
+            )
         for runtime in given.runtimes:
             for line in rows(runtime, files, task, place / "test"):
                 lines.append(line)

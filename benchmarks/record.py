@@ -29,11 +29,17 @@ def row(trial: Trial, baseline: Trial) -> str:
     low, high = ratio.interval
     cells = [
         str(trial.number),
-        f"{trial.origin.move} of {trial.origin.parent}" if trial.origin.parent is not None else trial.origin.move,
+        f"{trial.origin.move} of {trial.origin.parent}"
+        if trial.origin.parent is not None
+        else trial.origin.move,
         str(trial.pipeline),
         f"{100 * val['quality'].mean:.2f}",
-        f"{100 * test['quality'].mean:.2f} ± {100 * test['quality'].stderr:.2f}" if trial.test else "",
-        f"{100 * (test['quality'].mean - baseline.test['quality'].mean):+.2f}" if trial.test and baseline.test else "",
+        f"{100 * test['quality'].mean:.2f} ± {100 * test['quality'].stderr:.2f}"
+        if trial.test
+        else "",
+        f"{100 * (test['quality'].mean - baseline.test['quality'].mean):+.2f}"
+        if trial.test and baseline.test
+        else "",
         f"{val['size_bytes'].mean / 1000:.1f}",
         f"{val['size_bytes'].mean / baseline.metrics['size_bytes'].mean:.3f}",
         f"{test['latency_ms'].mean:.3f}",
@@ -49,15 +55,21 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("name")
     parser.add_argument("--command", required=True)
-    parser.add_argument("--conditions", default="", help="what a reader must know: what else ran meanwhile, say")
+    parser.add_argument(
+        "--conditions", default="", help="what a reader must know: what else ran meanwhile, say"
+    )
     options = parser.parse_args()
     with Store.open(options.study, write=False) as store:
         trials, host, config = store.trials(), store.host, store.config
-        facts = {name: store.note(name) for name in ("stop_reason", "eager_latency_ms")} | {"seconds": store.elapsed()}
+        facts = {name: store.note(name) for name in ("stop_reason", "eager_latency_ms")} | {
+            "seconds": store.elapsed()
+        }
     front = Front.load(options.study)
     baseline = trials[0]
     trials_by_number = {t.number: t for t in trials}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
     kinds = Counter(str(t.status) for t in trials if t.number)
     failures = Counter(f"{t.failure.stage}: {t.failure.kind}" for t in trials if t.failure)
     sets = ", ".join(name for name, has in host["instruction_sets"].items() if has)
@@ -82,7 +94,10 @@ def main() -> None:
         "",
         "| # | from | pipeline | val | test | diff | kB | size | ms | latency ratio | throughput | MMACs |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
-        *(row(trials_by_number[n], baseline) for n in dict.fromkeys([0, *(m.number for m in front.members)])),
+        *(
+            row(trials_by_number[n], baseline)
+            for n in dict.fromkeys([0, *(m.number for m in front.members)])
+        ),
         "",
         "```yaml",
         yaml.safe_dump(config, sort_keys=False).strip(),

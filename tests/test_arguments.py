@@ -14,15 +14,39 @@ from petra.core.errors import PetraError
 from petra.store.layout import check_writable
 
 WRONG: list[tuple[str, Any]] = [
-    *(("budget", v) for v in (None, True, [1], float("inf"), float("nan"), -1, "9" * 500, "²", {"trials": 1.5})),
+    *(
+        ("budget", v)
+        for v in (None, True, [1], float("inf"), float("nan"), -1, "9" * 500, "²", {"trials": 1.5})
+    ),
     *(("budget", {"trials": v}) for v in (True, 0, -3, 10**30, "²", None)),
-    *((name, v) for name in ("objectives", "constraints") for v in (3, [3], [None], {"a": 1}, "nothing")),
-    *(("target", v) for v in (3, None, "onnx", {"threads": True}, {"batch": 10**400}, {"runtime": "x" * 10**5})),
-    *(("search", v) for v in (3, {"name": 3}, "evolutoin", {"name": "evolution", "population": float("nan")})),
+    *(
+        (name, v)
+        for name in ("objectives", "constraints")
+        for v in (3, [3], [None], {"a": 1}, "nothing")
+    ),
+    *(
+        ("target", v)
+        for v in (3, None, "onnx", {"threads": True}, {"batch": 10**400}, {"runtime": "x" * 10**5})
+    ),
+    *(
+        ("search", v)
+        for v in (3, {"name": 3}, "evolutoin", {"name": "evolution", "population": float("nan")})
+    ),
     *(("seed", v) for v in ("x", -1, 2**63, 10**5000, True, 0.5, None)),
-    *(("space", v) for v in (3, {"stages": {"tune": {"lr": 10**400}}}, {"stages": [3]}, {"stages": {"tune": 5}})),
+    *(
+        ("space", v)
+        for v in (
+            3,
+            {"stages": {"tune": {"lr": 10**400}}},
+            {"stages": [3]},
+            {"stages": {"tune": 5}},
+        )
+    ),
     ("space", {"initial": [[{"stage": "tune", "params": {"lr": float("inf")}}]]}),
-    *(("limits", v) for v in ("x", {"workers": True}, {"trial_memory": "9" * 99 + " GiB"}, {"cache": -1})),
+    *(
+        ("limits", v)
+        for v in ("x", {"workers": True}, {"trial_memory": "9" * 99 + " GiB"}, {"cache": -1})
+    ),
 ]
 NO_DIRECTORIES = (
     "",

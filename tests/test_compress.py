@@ -67,33 +67,53 @@ def regression_problem() -> tuple[nn.Module, Task]:
 def test_regression_with_dict_inputs_from_loaders(tmp_path: Path, runtime: str) -> None:
     model, task = regression_problem()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    initial = [["quantize.static"], [{"stage": "prune.structured", "params": {"ratio": 0.5, "round_to": 8}}, "tune"]]
+    initial = [
+        ["quantize.static"],
+        [{"stage": "prune.structured", "params": {"ratio": 0.5, "round_to": 8}}, "tune"],
+    ]
     study = petra.compress(
         model,
         task,
         target={"runtime": runtime},
         budget={"trials": 2},
-        space={"stages": {"prune.structured": {}, "tune": {}, "quantize.static": {}}, "initial": initial},
+        space={
+            "stages": {"prune.structured": {}, "tune": {}, "quantize.static": {}},
+            "initial": initial,
+        },
         workdir=tmp_path / "study",
     )
     baseline, quantized, pruned = study.trials
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()), "the user's model was modified"
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()), (
+        "the user's model was modified"
+    )
     assert [t.status for t in study.trials] == [TrialStatus.COMPLETE] * 3
-    assert quantized.metrics["size_bytes"].mean < baseline.metrics["size_bytes"].mean or runtime == "torch"
+    assert (
+        quantized.metrics["size_bytes"].mean < baseline.metrics["size_bytes"].mean
+        or runtime == "torch"
+    )
     assert pruned.metrics["params"].mean < 0.6 * baseline.metrics["params"].mean
     assert pruned.metrics["macs"].mean < baseline.metrics["macs"].mean
     assert baseline.metrics["quality"].unit == "rmse"
-    exported = study.front.pick("smallest").export(tmp_path / f"small{'.onnx' if runtime == 'onnxruntime' else '.pt2'}")
+    exported = study.front.pick("smallest").export(
+        tmp_path / f"small{'.onnx' if runtime == 'onnxruntime' else '.pt2'}"
+    )
     assert exported.stat().st_size == min(t.metrics["size_bytes"].mean for t in study.front.members)
 
 
 @pytest.fixture(scope="module")
-def digits_study(tmp_path_factory: pytest.TempPathFactory, digits_problem: tuple[DigitsNet, Task]) -> petra.Study:
+def digits_study(
+    tmp_path_factory: pytest.TempPathFactory, digits_problem: tuple[DigitsNet, Task]
+) -> petra.Study:
     """A study of real data with one pipeline of every stage."""
     cut = {"stage": "prune.structured", "params": {"ratio": 0.3, "round_to": 4}}
     initial = [
         [{"stage": "quantize.static", "params": {"observer": "minmax"}}],
-        [cut, "repair.reconstruct", {"stage": "tune", "params": {"epochs": 2, "batch_size": 64}}, "quantize.static"],
+        [
+            cut,
+            "repair.reconstruct",
+            {"stage": "tune", "params": {"epochs": 2, "batch_size": 64}},
+            "quantize.static",
+        ],
         ["prune.depth", {"stage": "distill", "params": {"epochs": 1, "features": 1.0}}],
         [{"stage": "lowrank.svd", "params": {"rule": "ratio", "ratio": 0.2, "unfold": "spatial"}}],
     ]
@@ -116,9 +136,19 @@ def test_every_stage_ends_in_a_measured_file_or_a_reason(digits_study: petra.Stu
         if trial.failure is not None:
             assert trial.failure.kind == "StageRefused", trial.failure
             continue
-        wanted = {"quality", "latency_ms", "latency_p95_ms", "latency_ratio", "throughput", "size_bytes", "params"}
+        wanted = {
+            "quality",
+            "latency_ms",
+            "latency_p95_ms",
+            "latency_ratio",
+            "throughput",
+            "size_bytes",
+            "params",
+        }
         assert wanted | {"macs", "memory_mb", "train_s"} <= set(trial.metrics)
-        assert (digits_study.directory / trial.artifact).stat().st_size == trial.metrics["size_bytes"].mean
+        assert (digits_study.directory / trial.artifact).stat().st_size == trial.metrics[
+            "size_bytes"
+        ].mean
         assert trial.parity["relative_error"] < 0.05
         assert len(trial.trace) == len(trial.pipeline)
     assert trials[1].measured
@@ -126,7 +156,9 @@ def test_every_stage_ends_in_a_measured_file_or_a_reason(digits_study: petra.Stu
     assert trials[1].metrics["size_bytes"].mean < 0.5 * trials[0].metrics["size_bytes"].mean
 
 
-def test_quality_is_that_of_the_file(digits_study: petra.Study, digits_problem: tuple[DigitsNet, Task]) -> None:
+def test_quality_is_that_of_the_file(
+    digits_study: petra.Study, digits_problem: tuple[DigitsNet, Task]
+) -> None:
     """Measured again here, by hand, from the artifact alone."""
     _, task = digits_problem
     for trial in digits_study.trials:
@@ -153,14 +185,18 @@ def test_the_front_is_confirmed_on_the_test_split(digits_study: petra.Study) -> 
 def test_an_exported_bundle_stands_alone(digits_study: petra.Study, tmp_path: Path) -> None:
     path = digits_study.front.pick("smallest").export(tmp_path / "bundle")
     session = OnnxRuntime().load(path, threads=1)
-    assert np.isfinite(next(iter(session.run({"input": np.zeros((3, 1, 8, 8), np.float32)}).values()))).all()
+    assert np.isfinite(
+        next(iter(session.run({"input": np.zeros((3, 1, 8, 8), np.float32)}).values()))
+    ).all()
     names = {p.name for p in path.parent.iterdir()}
     assert {"pipeline.yaml", "metrics.json", "parity.json", "MODEL_CARD.md"} <= names
     json.loads((path.parent / "metrics.json").read_text())
 
 
 @pytest.mark.slow
-def test_two_workers_propose_what_one_does(tmp_path: Path, digits_problem: tuple[DigitsNet, Task]) -> None:
+def test_two_workers_propose_what_one_does(
+    tmp_path: Path, digits_problem: tuple[DigitsNet, Task]
+) -> None:
     """Real candidates side by side: the proposals of the first generation, and every measurement, are there."""
     model, task = digits_problem
     studies = [
@@ -169,7 +205,9 @@ def test_two_workers_propose_what_one_does(tmp_path: Path, digits_problem: tuple
             task,
             budget={"generations": 1},
             search={"name": "evolution", "population": 5},
-            space={"stages": {"tune": {"epochs": 1}, "quantize.static": {}, "prune.structured": {}}},
+            space={
+                "stages": {"tune": {"epochs": 1}, "quantize.static": {}, "prune.structured": {}}
+            },
             limits={"workers": workers},
             workdir=tmp_path / str(workers),
         )
@@ -220,7 +258,9 @@ def test_models_and_data_as_people_bring_them(tmp_path: Path) -> None:
         space={"initial": [["quantize.static"], [cut, {"stage": "tune", "params": {"epochs": 1}}]]},
         workdir=tmp_path / "study",
     )
-    assert [t.status for t in study.trials] == [TrialStatus.COMPLETE] * 3, [t.failure for t in study.trials]
+    assert [t.status for t in study.trials] == [TrialStatus.COMPLETE] * 3, [
+        t.failure for t in study.trials
+    ]
     baseline, quantized, pruned = study.trials
     assert baseline.metrics["quality"].mean < 1e-5
     assert 0 < quantized.metrics["quality"].mean < 0.05 * float(y.std()) + 0.05

@@ -27,7 +27,10 @@ FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"model": {"call": "nocolon"}, "task": "a.b:c"}, ["model.call"]),
     ({"model": "a.b:c"}, ["model and task go together"]),
     ({"workload": "digits", "model": "a:b", "task": "a:c"}, ["either workload, or model and task"]),
-    ({"workload": {"nam": "digits"}}, ["workload.name", "workload.nam: unknown key", "did you mean 'name'"]),
+    (
+        {"workload": {"nam": "digits"}},
+        ["workload.name", "workload.nam: unknown key", "did you mean 'name'"],
+    ),
     ({"target": {"threads": 0}}, ["target.threads", "greater than or equal to 1", "got 0"]),
     ({"limits": {"trial_memory": "lots"}}, ["limits.trial_memory", "'2 GiB'"]),
     ({"seed": "x"}, ["seed", "integer"]),
@@ -49,7 +52,13 @@ def test_all_faults_are_reported_at_once() -> None:
 
 
 def test_short_forms_mean_the_long_ones() -> None:
-    short = parse_config({"workload": "digits", "search": "uniform", "budget": {"time": "2 min", "goal": "size<=1 kB"}})
+    short = parse_config(
+        {
+            "workload": "digits",
+            "search": "uniform",
+            "budget": {"time": "2 min", "goal": "size<=1 kB"},
+        }
+    )
     long = parse_config(
         {
             "workload": {"name": "digits", "args": {}},
@@ -62,19 +71,26 @@ def test_short_forms_mean_the_long_ones() -> None:
 
 def test_a_dump_reads_back_as_the_same_configuration() -> None:
     config = parse_config(
-        {"workload": "digits", "constraints": ["size <= 0.5 * baseline"], "space": {"stages": ["tune"]}}
+        {
+            "workload": "digits",
+            "constraints": ["size <= 0.5 * baseline"],
+            "space": {"stages": ["tune"]},
+        }
     )
     assert parse_config(config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90 s", 90), ("1.5 min", 90), ("2h", 7200), ("2 hours", 7200), (7, 7)]
+    ("text", "seconds"),
+    [("90", 90), ("90 s", 90), ("1.5 min", 90), ("2h", 7200), ("2 hours", 7200), (7, 7)],
 )
 def test_durations(text: object, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize(("text", "size"), [("300 kB", 300_000), ("2 GiB", 2 << 30), ("12", 12), (5, 5)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("300 kB", 300_000), ("2 GiB", 2 << 30), ("12", 12), (5, 5)]
+)
 def test_sizes(text: object, size: int) -> None:
     assert parse_bytes(text) == size
 

@@ -19,7 +19,7 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.table import STAGES
-from petra.model.fingerprint import fingerprint
+from petra.model.description.state_hash import fingerprint
 from petra.model.surgery import count_parameters
 from petra.space.domains import Choice
 from petra.space.effects import Effects
@@ -38,7 +38,11 @@ from petra.testing.coverage import (
     shortest_pipeline,
 )
 
-HUGGING_FACE = {name.replace("_", "-") for module in ("hugging_face", "forecasting") for name in _BUILDERS[module]}
+HUGGING_FACE = {
+    name.replace("_", "-")
+    for module in ("hugging_face", "forecasting")
+    for name in _BUILDERS[module]
+}
 needs_transformers = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="the extra `text` is not installed"
 )
@@ -78,7 +82,9 @@ def test_an_architecture_is_small_settled_and_always_the_same(name: str) -> None
             assert not torch.equal(module.running_var, torch.ones_like(module.running_var))
 
 
-@pytest.mark.parametrize("name", [entry(name, slow=name not in {"gru", "bert"}) for name in ARCHITECTURES])
+@pytest.mark.parametrize(
+    "name", [entry(name, slow=name not in {"gru", "bert"}) for name in ARCHITECTURES]
+)
 def test_the_untouched_model_ships(name: str) -> None:
     cell = attempt(name, Pipeline())
     assert (cell.outcome, cell.reason) == (ACTS, "")
@@ -132,7 +138,9 @@ class Vandal(Stage):
 
     name: ClassVar[str] = "test.vandal"
     effects: ClassVar[Effects] = Effects.of()
-    how: str = parameter("raise", Choice(("raise", "refuse", "nothing", "lie", "trap", "scale")), "what it does")
+    how: str = parameter(
+        "raise", Choice(("raise", "refuse", "nothing", "lie", "trap", "scale")), "what it does"
+    )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         if self.how == "raise":
@@ -165,7 +173,9 @@ def _vandal() -> Iterator[None]:
         ("trap", FAILS, "export: ExportError"),
     ],
 )
-def test_a_cell_tells_success_refusal_and_failure_apart(how: str, outcome: str, reason: str) -> None:
+def test_a_cell_tells_success_refusal_and_failure_apart(
+    how: str, outcome: str, reason: str
+) -> None:
     cell = attempt("mlp", Pipeline((StageSpec("test.vandal", {"how": how}),)))
     assert cell.outcome == outcome, cell.reason
     assert cell.reason.startswith(reason)
@@ -183,7 +193,10 @@ def test_every_stage_is_reached_by_a_legal_pipeline() -> None:
         pipeline = shortest_pipeline(kind)
         assert pipeline.stages[-1].kind == kind
         assert Space(cards).objection(pipeline) == ""
-    assert [s.kind for s in shortest_pipeline("repair.reconstruct")] == ["prune.structured", "repair.reconstruct"]
+    assert [s.kind for s in shortest_pipeline("repair.reconstruct")] == [
+        "prune.structured",
+        "repair.reconstruct",
+    ]
 
 
 def test_cheap_cards_allow_what_the_stages_allow() -> None:
@@ -202,7 +215,11 @@ def test_chains_are_legal_long_enough_and_seeded() -> None:
     assert chains == list(draw_chains(names, 40, seed=3))
     assert chains != list(draw_chains(names, 40, seed=4))
     assert [name for name, _ in chains] == names * 20
-    assert all(s.kind != "tune" for _, p in draw_chains(["mlp"], 20, seed=3, without={("mlp", "tune")}) for s in p)
+    assert all(
+        s.kind != "tune"
+        for _, p in draw_chains(["mlp"], 20, seed=3, without={("mlp", "tune")})
+        for s in p
+    )
     space = Space({kind: STAGES.get(kind).card() for kind in STAGES}, max_length=5)
     for _, pipeline in chains:
         assert 2 <= len(pipeline) <= 5
@@ -231,7 +248,11 @@ def test_it_acts(name: str, kind: str) -> None:
 
 def test_no_chain_fails() -> None:
     names = ["mlp", "cnn-1d", "multi-output"]
-    without = {(name, kind) for name in names for kind in ("prune.heads", "prune.depth", "repair.batchnorm")}
+    without = {
+        (name, kind)
+        for name in names
+        for kind in ("prune.heads", "prune.depth", "repair.batchnorm")
+    }
     cells = [attempt(name, p) for name, p in draw_chains(names, 9, seed=1, without=without)]
     assert [c for c in cells if c.outcome not in (ACTS, REFUSES)] == []
     assert sum(c.outcome == ACTS for c in cells) >= 3
@@ -249,6 +270,8 @@ def test_no_method_fails(name: str) -> None:
 def test_the_committed_table_is_that_of_these_stages_and_architectures() -> None:
     results = Path(__file__).parents[1] / "benchmarks" / "results" / "coverage.json"
     cells = [Cell.from_dict(data) for data in json.loads(results.read_text())]
-    found = {(c.architecture, c.pipeline.stages[-1].kind if c.pipeline.stages else "") for c in cells}
+    found = {
+        (c.architecture, c.pipeline.stages[-1].kind if c.pipeline.stages else "") for c in cells
+    }
     assert found == {(name, kind) for name in ARCHITECTURES for kind in ("", *STAGES)}
     assert not [c for c in cells if c.outcome == FAILS]

@@ -10,7 +10,17 @@ import pytest
 
 import petra
 
-HEAVY = ("torch", "torchao", "torch_pruning", "onnx", "onnxruntime", "plotly", "pandas", "sqlalchemy", "sklearn")
+HEAVY = (
+    "torch",
+    "torchao",
+    "torch_pruning",
+    "onnx",
+    "onnxruntime",
+    "plotly",
+    "pandas",
+    "sqlalchemy",
+    "sklearn",
+)
 
 
 def loaded_after(statement: str) -> set[str]:

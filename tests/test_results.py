@@ -30,7 +30,9 @@ def rows(markdown: str) -> list[Row]:
     """Of the first table, by the titles of its columns."""
     table = re.search(r"(?:^\|.*\|\n)+", markdown, re.MULTILINE)
     assert table
-    titles, _, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines())
+    titles, _, *body = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()
+    )
     return [dict(zip(titles, values, strict=True)) for values in body]
 
 
@@ -54,7 +56,9 @@ def test_methods_act_on_the_zoo_or_say_why_not() -> None:
     assert all(cell.reason for cell in found if cell.outcome == REFUSES)
     assert len({cell.architecture for cell in found}) >= 40
     last = [(cell.pipeline.stages[-1].kind, cell) for cell in found if len(cell.pipeline)]
-    primary = [cell for kind, cell in last if kind.startswith(PRIMARY) and cell.outcome != UNAVAILABLE]
+    primary = [
+        cell for kind, cell in last if kind.startswith(PRIMARY) and cell.outcome != UNAVAILABLE
+    ]
     for family in PRIMARY:
         assert len({cell.architecture for kind, cell in last if kind.startswith(family)}) >= 40
     assert sum(cell.outcome == ACTS for cell in primary) >= 0.85 * len(primary)
@@ -77,21 +81,31 @@ def test_static_int8_holds_against_the_quantizers_of_others(model: str) -> None:
     assert set(runtimes) == {"onnxruntime", "openvino"}
     for said in runtimes.values():
         table = {row["file"]: row for row in rows(said)}
-        compared = re.search(r"^(petra, \w+) against .*, timed in turns: ([\d.]+) ", said, re.MULTILINE)
+        compared = re.search(
+            r"^(petra, \w+) against .*, timed in turns: ([\d.]+) ", said, re.MULTILINE
+        )
         assert compared
         ours, ratio = table[compared[1]], float(compared[2])
         others = [row for file, row in table.items() if not file.startswith(("petra", "fp32"))]
         accuracy, error = map(number, ours["test accuracy"].split(" ± "))
         assert accuracy + error >= max(number(row["test accuracy"]) for row in others)
         assert ratio <= 1.02
-        theirs = [number(row["bytes"]) for file, row in table.items() if file.startswith("ONNX Runtime's quantizer")]
+        theirs = [
+            number(row["bytes"])
+            for file, row in table.items()
+            if file.startswith("ONNX Runtime's quantizer")
+        ]
         assert number(ours["bytes"]) <= 0.8 * min(theirs)
 
 
 def test_static_int8_of_resnet8_is_within_half_a_point() -> None:
     for _, said in sections("int8-reference-resnet8"):
         table = {row["file"]: number(row["test accuracy"]) for row in rows(said)}
-        assert all(accuracy >= table["fp32"] - 0.5 for file, accuracy in table.items() if file.startswith("petra"))
+        assert all(
+            accuracy >= table["fp32"] - 0.5
+            for file, accuracy in table.items()
+            if file.startswith("petra")
+        )
 
 
 @pytest.mark.parametrize("kind", ["dynamic int8", "static int8, smoothed"])
@@ -104,7 +118,9 @@ def test_minilm_is_a_quarter_in_half_the_time_within_a_point(kind: str) -> None:
         )
 
     tables = [rows(said) for _, said in sections("minilm-sst2")]
-    assert any(meets(row, table[0]) for table in tables for row in table if row["model"].endswith(kind))
+    assert any(
+        meets(row, table[0]) for table in tables for row in table if row["model"].endswith(kind)
+    )
     assert all(table[0]["model"] == "fp32" for table in tables)
 
 
@@ -118,11 +134,14 @@ def test_resnet56_goes_far_beyond_int8() -> None:
         return [
             row
             for row in found
-            if number(row["kB"]) <= size * number(untouched["kB"]) and number(row["latency ratio"]) <= latency
+            if number(row["kB"]) <= size * number(untouched["kB"])
+            and number(row["latency ratio"]) <= latency
         ]
 
     found = [row for row in smaller("cifar10-resnet56", 0.15, 0.33) if number(row["diff"]) >= -1.0]
     assert any(row["from"] != "given" for row in found), "made by the search"
     trials = json.loads((RESULTS / "cifar10-resnet56.json").read_text())
-    assert {t["status"] for t in trials if t["from"][0] == "given"} == {"infeasible"}, "from what misses the limits"
+    assert {t["status"] for t in trials if t["from"][0] == "given"} == {"infeasible"}, (
+        "from what misses the limits"
+    )
     assert smaller("cifar10-resnet56-small", 0.10, 0.25)

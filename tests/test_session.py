@@ -18,7 +18,7 @@ from petra.core.errors import ArtifactError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
 from petra.execute.base import OnNote, Remaining
-from petra.progress import Clock, Silent
+from petra.listener import Clock, Silent
 from petra.report.front import Front
 from petra.report.html import write_report
 from petra.report.record import StudyRecord
@@ -46,7 +46,10 @@ class Odd(RecordedExecutor):
 
 def with_quality(mean: Any, stderr: Any = 0.0) -> Callable[[Trial], Trial]:
     return lambda t: replace(
-        t, metrics={**t.metrics, "quality": Measurement(mean, stderr)}, status=TrialStatus.COMPLETE, failure=None
+        t,
+        metrics={**t.metrics, "quality": Measurement(mean, stderr)},
+        status=TrialStatus.COMPLETE,
+        failure=None,
     )
 
 
@@ -66,8 +69,14 @@ def with_trace(**details: object) -> Callable[[Trial], Trial]:
         (with_trace(x=float("nan")), "trace cannot be stored"),
         (with_trace(x=object()), "trace cannot be stored"),
         (with_trace(x=10**5000), "trace cannot be stored"),
-        (lambda t: replace(t, parity={"metric_difference": float("nan")}), "parity cannot be stored"),
-        (lambda t: replace(t, metrics={}, status=TrialStatus.COMPLETE, failure=None), "it has no quality"),
+        (
+            lambda t: replace(t, parity={"metric_difference": float("nan")}),
+            "parity cannot be stored",
+        ),
+        (
+            lambda t: replace(t, metrics={}, status=TrialStatus.COMPLETE, failure=None),
+            "it has no quality",
+        ),
         (lambda t: replace(t, seconds=float("inf")), "seconds"),
     ],
 )
@@ -101,9 +110,14 @@ def test_extreme_qualities_are_numbers_like_others(tmp_path: Path, value: float)
         ("compare", "does not compute what PyTorch does"),
     ],
 )
-def test_a_failing_baseline_is_one_message_with_the_remedy_of_its_step(tmp_path: Path, stage: str, hint: str) -> None:
+def test_a_failing_baseline_is_one_message_with_the_remedy_of_its_step(
+    tmp_path: Path, stage: str, hint: str
+) -> None:
     failed = Odd(
-        lambda t: replace(t, status=TrialStatus.FAILED, metrics={}, failure=Failure(stage, "X", "it broke")), number=0
+        lambda t: replace(
+            t, status=TrialStatus.FAILED, metrics={}, failure=Failure(stage, "X", "it broke")
+        ),
+        number=0,
     )
     with pytest.raises(BaselineError, match=f"{stage}: it broke") as caught:
         study(tmp_path).run(executor=lambda: failed)
@@ -158,7 +172,9 @@ class Unconfirming(RecordedExecutor):
         fault = self.fails.get(trial.number)
         if isinstance(fault, BaseException):
             raise fault
-        return super().confirm(trial) | ({"quality": Measurement(fault)} if fault is not None else {})
+        return super().confirm(trial) | (
+            {"quality": Measurement(fault)} if fault is not None else {}
+        )
 
 
 def members(directory: Path) -> list[int]:
@@ -229,7 +245,9 @@ class Meddling(RecordedExecutor):
         super().__init__()
         self.meddle = meddle
 
-    def run(self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote) -> Iterator[Trial]:
+    def run(
+        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
+    ) -> Iterator[Trial]:
         for trial in super().run(proposals, remaining=remaining, on_note=on_note):
             if len(self.evaluated) >= 5 and self.meddle is not None:
                 meddle, self.meddle = self.meddle, None  # type: ignore[assignment]
@@ -254,7 +272,9 @@ def test_a_database_that_is_deleted_or_replaced_is_noticed(tmp_path: Path) -> No
         ),
     }.items():
         with pytest.raises(StoreError, match="deleted, moved or replaced"):
-            study(tmp_path / name).run(executor=lambda m=meddle, n=name: Meddling(lambda: m(tmp_path / n)))  # type: ignore[misc]
+            study(tmp_path / name).run(
+                executor=lambda m=meddle, n=name: Meddling(lambda: m(tmp_path / n))
+            )  # type: ignore[misc]
     with Store.open(tmp_path / "elsewhere", write=True) as moved:
         assert len(moved.trials()) >= 1, "what was finished went along"
 
@@ -309,7 +329,12 @@ except StoreError as error:
 def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path: Path) -> None:
     code = FULL.format(tests=str(Path(__file__).parent), workdir=str(tmp_path))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), timeout=200, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 7, done.stderr
     assert "free space" in done.stdout

@@ -33,7 +33,9 @@ GENERATION = {"name": "evolution", "population": 4, "offspring": 4, "stagnation"
 def problem() -> tuple[nn.Module, Task]:
     torch.manual_seed(0)
     x, y = torch.randn(40, 6), torch.randint(0, 3, (40,))
-    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), petra.classification((x, y), (x, y), (x, y))
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), petra.classification(
+        (x, y), (x, y), (x, y)
+    )
 
 
 def study(workdir: Path, **settings: Any) -> Study:
@@ -48,7 +50,9 @@ def proposals(trials: list[Trial]) -> list[tuple[int, str, str]]:
 @pytest.mark.parametrize("workers", [2, 8])
 def test_proposals_do_not_depend_on_the_number_of_workers(tmp_path: Path, workers: int) -> None:
     alone = study(tmp_path / "1").run(executor=lambda: RecordedExecutor(delay_s=0.005))
-    many = study(tmp_path / "n").run(executor=lambda: RecordedExecutor(workers=workers, delay_s=0.02))
+    many = study(tmp_path / "n").run(
+        executor=lambda: RecordedExecutor(workers=workers, delay_s=0.02)
+    )
     assert len(alone.trials) == 21
     assert proposals(alone.trials) == proposals(many.trials)
 
@@ -77,8 +81,14 @@ def test_a_goal_stops_the_search(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("search", [GENERATION, {"name": "uniform", "generation": 4}])
 def test_pipelines_given_by_the_user_come_first(tmp_path: Path, search: dict[str, Any]) -> None:
-    given = [["tune", {"stage": "quantize.static", "params": {"observer": "minmax"}}], ["tune"], ["tune"]]
-    done = study(tmp_path, search=search, space={"initial": given}, budget={"trials": 9}).run(executor=RecordedExecutor)
+    given = [
+        ["tune", {"stage": "quantize.static", "params": {"observer": "minmax"}}],
+        ["tune"],
+        ["tune"],
+    ]
+    done = study(tmp_path, search=search, space={"initial": given}, budget={"trials": 9}).run(
+        executor=RecordedExecutor
+    )
     kinds = [[s.kind for s in t.pipeline] for t in done.trials]
     assert kinds[1:3] == [["tune", "quantize.static"], ["tune"]]
     assert [t.origin.move for t in done.trials[1:3]] == ["given", "given"]
@@ -93,7 +103,9 @@ def test_a_search_over_all_stages_leaves_out_those_that_object(tmp_path: Path) -
     assert not set(done.left_out) & {s.kind for t in done.trials for s in t.pipeline}
 
 
-@pytest.mark.parametrize("space", [{"stages": {"tune": {}, "prune.depth": {}}}, {"initial": [["tune", "prune.depth"]]}])
+@pytest.mark.parametrize(
+    "space", [{"stages": {"tune": {}, "prune.depth": {}}}, {"initial": [["tune", "prune.depth"]]}]
+)
 def test_a_stage_that_somebody_asked_for_stays(tmp_path: Path, space: dict[str, Any]) -> None:
     asked = study(tmp_path, space=space)
     assert "prune.depth" not in asked.left_out
@@ -196,8 +208,14 @@ def test_a_study_of_live_objects_says_how_to_continue(tmp_path: Path) -> None:
         ({"space": {"stages": {"tune": {"epoch": 5}}}}, "did you mean 'epochs'"),
         ({"target": {"runtime": "onnx"}}, "onnxruntime"),
         ({"device": "gpu"}, r"device: cannot train on 'gpu'\n.*allowed here: cpu"),
-        ({"space": {"initial": [["tunee"]]}}, r"space\.initial\[0\]\[0\]\.stage.*\n.*did you mean 'tune'"),
-        ({"space": {"initial": [["quantize.static", "tune"]]}}, r"space\.initial\[0\]: stage 2: tune needs"),
+        (
+            {"space": {"initial": [["tunee"]]}},
+            r"space\.initial\[0\]\[0\]\.stage.*\n.*did you mean 'tune'",
+        ),
+        (
+            {"space": {"initial": [["quantize.static", "tune"]]}},
+            r"space\.initial\[0\]: stage 2: tune needs",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(
@@ -209,13 +227,17 @@ def test_bad_settings_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("missing", ["no CUDA GPU", ""])
-def test_stages_train_on_devices_of_this_machine_only(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_stages_train_on_devices_of_this_machine_only(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
     monkeypatch.setattr("petra.intake.device.lacks_cuda", lambda: missing)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     check_device("cpu")
     for device in ("cuda", "cuda:1"):
         if missing:
-            with pytest.raises(ConfigError, match=f"cannot train on '{device}': no CUDA GPU\n.*allowed here: cpu$"):
+            with pytest.raises(
+                ConfigError, match=f"cannot train on '{device}': no CUDA GPU\n.*allowed here: cpu$"
+            ):
                 check_device(device)
         else:
             check_device(device)
@@ -233,7 +255,10 @@ X, Y = torch.randn(12, 6), torch.randint(0, 3, (12,))
         (lambda: petra.classification((X, Y + 9), (X, Y), (X, Y)), "train split.*labels run from"),
         (lambda: petra.classification((X, Y), (X[:, :4], Y), (X, Y)), "val split"),
         (lambda: petra.classification((X, Y), (X, Y), (X[:0], Y[:0])), "test split is empty"),
-        (lambda: petra.classification((X[:, :2], Y), (X[:, :2], Y), (X[:, :2], Y)), "does not take these inputs"),
+        (
+            lambda: petra.classification((X[:, :2], Y), (X[:, :2], Y), (X[:, :2], Y)),
+            "does not take these inputs",
+        ),
     ],
 )
 def test_bad_data_is_refused_in_words(tmp_path: Path, task: Any, words: str) -> None:

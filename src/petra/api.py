@@ -12,9 +12,9 @@ from torch import nn
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
 from petra.intake import as_model, as_task, check_device
+from petra.listener import Listener
 from petra.measure.host import describe_host
 from petra.problem import build_space, check_settings, initial_pipelines
-from petra.progress import Listener
 from petra.report.record import StudyRecord
 from petra.runtimes.base import Target
 from petra.sources import (
@@ -74,7 +74,9 @@ def compress(
         "seed": seed,
         "workdir": str(workdir) if isinstance(workdir, Path) else workdir,
     }
-    data |= {key: value for key, value in (("space", space), ("limits", limits)) if value is not None}
+    data |= {
+        key: value for key, value in (("space", space), ("limits", limits)) if value is not None
+    }
     config = parse_config(data, where="petra.compress")
     return create_or_continue(config, model, task).run(listener)
 
@@ -129,7 +131,9 @@ def live_study(directory: str | Path, *, trust: bool = False) -> Study:
     return Study(study.directory, study.config, model=model, task=task)
 
 
-def _rebuilt(directory: str | Path, *, trust: bool) -> tuple[Study, nn.Module, Task, tuple[str, ...]]:
+def _rebuilt(
+    directory: str | Path, *, trust: bool
+) -> tuple[Study, nn.Module, Task, tuple[str, ...]]:
     """A study, its model and data, and where their modules were looked for."""
     study = load_study(directory)
     if not study.config.has_source:
@@ -145,7 +149,9 @@ def _rebuilt(directory: str | Path, *, trust: bool) -> tuple[Study, nn.Module, T
     return study, model, task, places
 
 
-def study_from_file(path: str | Path, *, overrides: Mapping[str, Any] | None = None, note: Note = _unsaid) -> Study:
+def study_from_file(
+    path: str | Path, *, overrides: Mapping[str, Any] | None = None, note: Note = _unsaid
+) -> Study:
     """A study ready to run from a YAML file; `overrides` replace top-level keys.
 
     Functions that it names are looked for beside the file and in the current directory, after all
@@ -157,7 +163,8 @@ def study_from_file(path: str | Path, *, overrides: Mapping[str, Any] | None = N
         config = parse_config(config.model_dump() | dict(overrides), where=str(path))
     if not config.has_source:
         raise ConfigError(
-            f"{path}: neither workload nor model and task are given", hint="for example: workload: digits"
+            f"{path}: neither workload nor model and task are given",
+            hint="for example: workload: digits",
         )
     check_writable(Path(config.workdir))
     check_settings(config)
@@ -199,7 +206,9 @@ def create_or_continue(
     as_model(model), as_task(task)
     study = Study(directory, config, model=model, task=task)
     check_device(config.device)
-    initial_pipelines(config, build_space(config, task))  # refuse a bad space before anything is written
+    initial_pipelines(
+        config, build_space(config, task)
+    )  # refuse a bad space before anything is written
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):
         store = Store.open(directory, write=True)

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from petra.core.errors import ConfigError
 from petra.core.objective import Constraint, check_attainable, resolve_metric
@@ -83,7 +91,9 @@ class BudgetConfig(_Record):
     @model_validator(mode="after")
     def _bounded(self) -> BudgetConfig:
         if self.time is None and self.trials is None and self.generations is None:
-            raise ValueError("give at least one of time, trials, generations, or the search would never end")
+            raise ValueError(
+                "give at least one of time, trials, generations, or the search would never end"
+            )
         return self
 
 
@@ -253,13 +263,18 @@ def _check_plain(data: object, where: str) -> None:
         inner: list[tuple[str, object]] = []
         for path, item in level:
             if isinstance(item, Mapping):
-                inner.extend((f"{path}.{printable(key)[:80]}", value) for key, value in item.items())
+                inner.extend(
+                    (f"{path}.{printable(key)[:80]}", value) for key, value in item.items()
+                )
             elif isinstance(item, list | tuple):
                 inner.extend((f"{path}[{i}]", value) for i, value in enumerate(item))
             elif (isinstance(item, float) and not math.isfinite(item)) or (
                 isinstance(item, int) and abs(item) >= 2**63
             ):
-                raise ConfigError(f"{where}: {path[1:]}: got {shown(item)}", hint="give a finite number of 64 bits")
+                raise ConfigError(
+                    f"{where}: {path[1:]}: got {shown(item)}",
+                    hint="give a finite number of 64 bits",
+                )
         if not inner:
             return
         if len(inner) > 100_000:
@@ -292,6 +307,10 @@ def _keys_at(path: tuple[Any, ...]) -> list[str]:
     record: type[BaseModel] = StudyConfig
     for part in path:
         annotation = record.model_fields[str(part)].annotation
-        options = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        options = [
+            a
+            for a in (annotation, *get_args(annotation))
+            if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
         record = options[0]
     return sorted(record.model_fields)

@@ -12,7 +12,7 @@ from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
 from petra.methods.table import STAGES
-from petra.model.copying import copy_model
+from petra.model.copies.copying import copy_model
 from petra.runtimes.table import RUNTIMES
 from petra.search.options import read_options
 from petra.search.table import SEARCHERS
@@ -42,7 +42,9 @@ def check_target(config: StudyConfig) -> None:
     """Raise ConfigError, with the path, unless the target's runtime exists."""
     if config.target.runtime not in RUNTIMES:
         hint = did_you_mean(config.target.runtime, RUNTIMES)
-        raise ConfigError(f"target.runtime: unknown runtime {shown(config.target.runtime)}", hint=hint)
+        raise ConfigError(
+            f"target.runtime: unknown runtime {shown(config.target.runtime)}", hint=hint
+        )
 
 
 def check_settings(config: StudyConfig) -> None:
@@ -77,12 +79,16 @@ def _card(name: str, config: StudyConfig) -> StageCard:
     """The declaration of a stage for the study's target. Raises ConfigError when there is no such stage, or none for
     this runtime."""
     runtime = RUNTIMES.get(config.target.runtime)
-    return fix_for_runtime(STAGES.get(name).card(), runtime=runtime.name, precisions=runtime.precisions)
+    return fix_for_runtime(
+        STAGES.get(name).card(), runtime=runtime.name, precisions=runtime.precisions
+    )
 
 
 def _asked(config: StudyConfig) -> set[str]:
     """Kinds of stages that the user names in an initial pipeline."""
-    return {stage.kind for given in config.space.initial for stage in Pipeline.from_list(list(given))}
+    return {
+        stage.kind for given in config.space.initial for stage in Pipeline.from_list(list(given))
+    }
 
 
 def _useless(config: StudyConfig) -> dict[str, str]:
@@ -90,7 +96,9 @@ def _useless(config: StudyConfig) -> dict[str, str]:
     check_target(config)
     runtime, asked = RUNTIMES.get(config.target.runtime), _asked(config)
     reasons = {
-        name: lacks_kernels(STAGES.get(name).card(), runtime=runtime.name, precisions=runtime.precisions)
+        name: lacks_kernels(
+            STAGES.get(name).card(), runtime=runtime.name, precisions=runtime.precisions
+        )
         for name in STAGES.names()
         if name not in asked
     }

@@ -16,8 +16,8 @@ from petra.core.objective import Constraint, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
+from petra.listener import Clock, Listener
 from petra.problem import search_options
-from petra.progress import Clock, Listener
 from petra.report.front import Front
 from petra.search.base import Problem, Searcher
 from petra.search.table import make_searcher
@@ -25,7 +25,9 @@ from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
 from petra.workers.failures import MemoryLimitExceeded
 
-UNCONFIRMED = "unconfirmed"  # the note with members of the front that could not be measured again, and why
+UNCONFIRMED = (
+    "unconfirmed"  # the note with members of the front that could not be measured again, and why
+)
 # What to do when the untouched model fails in a step of its trial; other steps say it themselves.
 _REMEDIES = {
     "start": "correct what the model or the data do when they are unpickled; the worker's log has all of it",
@@ -47,14 +49,22 @@ class BaselineError(PetraError):
             hint = "allow a trial more time (limits.trial_time)"
         elif failure.kind == MemoryLimitExceeded.__name__:
             hint = "allow a trial more memory (limits.trial_memory)"
-        super().__init__(f"the untouched model fails on the target: {failure.stage}: {failure.message}", hint=hint)
+        super().__init__(
+            f"the untouched model fails on the target: {failure.stage}: {failure.message}",
+            hint=hint,
+        )
 
 
 class Session:
     """One run of a study by one process; `store` is open for writing, `listener` does not fail."""
 
     def __init__(
-        self, config: StudyConfig, store: Store, problem: Problem, executor: Callable[[], Executor], listener: Listener
+        self,
+        config: StudyConfig,
+        store: Store,
+        problem: Problem,
+        executor: Callable[[], Executor],
+        listener: Listener,
     ) -> None:
         self.config, self.store, self.problem, self.listener = config, store, problem, listener
         self.make_executor = executor
@@ -70,7 +80,14 @@ class Session:
     def clock(self) -> Clock:
         budget = self.config.budget
         searched = sum(number > 0 for number in self.finished)
-        return Clock(searched, self.store.elapsed(), budget.trials, budget.time, self.generation, budget.generations)
+        return Clock(
+            searched,
+            self.store.elapsed(),
+            budget.trials,
+            budget.time,
+            self.generation,
+            budget.generations,
+        )
 
     def stop_reason(self) -> str:
         """Why to stop now; '' to go on."""
@@ -112,7 +129,9 @@ class Session:
                 self.generation += 1
             self.listener.message(f"stopped: {reason}")
             self._confirm(executor)
-        self.store.set_note("stop_reason", reason)  # last of all: it says that nothing is left to do
+        self.store.set_note(
+            "stop_reason", reason
+        )  # last of all: it says that nothing is left to do
 
     def _searcher(self, baseline: Trial) -> Searcher:
         name, options = search_options(self.config)
@@ -159,15 +178,23 @@ class Session:
         try:
             trial_row(trial)
             measurement_rows(trial.number, "val", trial.metrics)
-            wanted = [o.metric for o in self.problem.objectives] + [c.metric for c in self.problem.constraints]
+            wanted = [o.metric for o in self.problem.objectives] + [
+                c.metric for c in self.problem.constraints
+            ]
             missing = [name for name in wanted if trial.measured and name not in trial.metrics]
             if not missing:
                 return trial
             text = f"it has no {', '.join(missing)}"
         except (StoreError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            text = error.message if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
+            text = (
+                error.message
+                if isinstance(error, StoreError)
+                else f"{type(error).__name__}: {error}"
+            )
         failure = Failure("record", "StoreError", f"the result cannot be kept: {text}")
-        return Trial(trial.number, trial.pipeline, TrialStatus.FAILED, trial.origin, failure=failure)
+        return Trial(
+            trial.number, trial.pipeline, TrialStatus.FAILED, trial.origin, failure=failure
+        )
 
     def _confirm(self, executor: Executor) -> None:
         """Read the test split, once, for the members of the final front that have not been confirmed before.
@@ -175,7 +202,10 @@ class Session:
         One that cannot be does not keep the others from it: it is noted with its reason.
         """
         front = Front.of(
-            list(self.finished.values()), self.problem.objectives, self.problem.constraints, self.store.directory
+            list(self.finished.values()),
+            self.problem.objectives,
+            self.problem.constraints,
+            self.store.directory,
         )
         members = {trial.number: trial for trial in (self.finished[0], *front.members)}
         todo = [trial for trial in members.values() if not trial.test]
@@ -200,7 +230,11 @@ class Session:
         except StoreError:
             raise  # the directory, not the model
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this model's
-            text = error.message if isinstance(error, PetraError) else f"{type(error).__name__}: {error}"
+            text = (
+                error.message
+                if isinstance(error, PetraError)
+                else f"{type(error).__name__}: {error}"
+            )
             return {}, text[:2000]
         try:
             measurement_rows(trial.number, "test", metrics)

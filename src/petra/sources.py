@@ -67,7 +67,9 @@ def _file_arguments(config: StudyConfig) -> dict[str, Any]:
         return {}
     harmless = {"task", "model"}  # keys of tables
     args = config.workload.args
-    return {k: v for k, v in args.items() if k not in harmless and not isinstance(v, int | float | None)}
+    return {
+        k: v for k, v in args.items() if k not in harmless and not isinstance(v, int | float | None)
+    }
 
 
 def check_trust(store: Store, config: StudyConfig, *, trust: bool) -> None:
@@ -104,7 +106,9 @@ def find_modules(config: StudyConfig, places: Iterable[str | Path]) -> None:
     directories = [str(place) for place in places if Path(place).is_absolute()]
     for call in (config.model, config.task):
         top = call.call.partition(":")[0].partition(".")[0] if call else ""
-        beside = [p for d in directories for p in _module_files(d, top) if p.is_file()] if top else []
+        beside = (
+            [p for d in directories for p in _module_files(d, top) if p.is_file()] if top else []
+        )
         other = _origin(top) if beside else None
         if other is not None and other not in [str(path.resolve()) for path in beside]:
             raise ConfigError(
@@ -149,11 +153,14 @@ def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:
                 hint=f"its arguments are {inspect.signature(build)}",
             ) from error
     if config.model is None or config.task is None:
-        raise ConfigError("neither workload nor model and task are given", hint="for example: workload: digits")
+        raise ConfigError(
+            "neither workload nor model and task are given", hint="for example: workload: digits"
+        )
     model, task = _call(config.model, where="model"), _call(config.task, where="task")
     if not isinstance(model, nn.Module):
         raise ConfigError(
-            f"model.call: {config.model.call} returned {type(model).__name__}", hint="return an nn.Module"
+            f"model.call: {config.model.call} returned {type(model).__name__}",
+            hint="return an nn.Module",
         )
     if not isinstance(task, Task):
         raise ConfigError(
@@ -178,13 +185,16 @@ def _call(config: CallConfig, *, where: str) -> object:
         function = getattr(function, part)
     if not callable(function):
         raise ConfigError(
-            f"{where}.call: {config.call} is a {type(function).__name__}", hint="name a function or class"
+            f"{where}.call: {config.call} is a {type(function).__name__}",
+            hint="name a function or class",
         )
     _check_arguments(function, config.args, where=f"{where}.args")
     return function(**config.args)
 
 
-def _check_arguments(function: Callable[..., object], args: Mapping[str, Any], *, where: str) -> None:
+def _check_arguments(
+    function: Callable[..., object], args: Mapping[str, Any], *, where: str
+) -> None:
     signature = inspect.signature(function)
     try:
         signature.bind(**args)

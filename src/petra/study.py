@@ -13,16 +13,16 @@ from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
 from petra.core.objective import Objective, named_objectives
 from petra.core.trial import Trial
-from petra.execute.across import OnRuntime, compare_runtimes
 from petra.execute.base import Executor
 from petra.execute.build import BuildPayload
+from petra.execute.compare_runtimes import OnRuntime, compare_runtimes
 from petra.execute.evaluate import Limits
 from petra.execute.local import LocalExecutor
 from petra.intake import Examined, examine, fingerprint
+from petra.listener import Listener, Silent, Unfailing
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
-from petra.progress import Listener, Silent, Unfailing
 from petra.report.front import Front
 from petra.runtimes.base import Target
 from petra.runtimes.table import RUNTIMES
@@ -35,7 +35,9 @@ from petra.tasks.base import Task
 class Study:
     """A search and its results. Reading needs only the directory; running needs the model and the task as well."""
 
-    def __init__(self, directory: Path, config: StudyConfig, *, model: nn.Module | None, task: Task | None) -> None:
+    def __init__(
+        self, directory: Path, config: StudyConfig, *, model: nn.Module | None, task: Task | None
+    ) -> None:
         self.directory = directory
         self.config = config
         self._model = model
@@ -56,7 +58,9 @@ class Study:
 
     # ---- running -------------------------------------------------------------------------------------------------
 
-    def run(self, listener: Listener | None = None, *, executor: Callable[[], Executor] | None = None) -> Study:
+    def run(
+        self, listener: Listener | None = None, *, executor: Callable[[], Executor] | None = None
+    ) -> Study:
         """Search until the budget is spent, then confirm the front on the test split.
 
         Continues where an earlier session stopped. Ctrl-C keeps what is finished and raises KeyboardInterrupt.

@@ -52,10 +52,14 @@ def bench(*arguments: object) -> Result:
 @needs_openvino
 def test_one_file_on_two_runtimes(tmp_path: Path) -> None:
     file = write_onnx(tmp_path / "m.onnx", hidden=64)
-    data = json.loads(bench(file, "--runtime", "onnxruntime,openvino", "--throughput-batch", 4, "--json").stdout)
+    data = json.loads(
+        bench(file, "--runtime", "onnxruntime,openvino", "--throughput-batch", 4, "--json").stdout
+    )
     found = data["files"][str(file)]
     assert list(found) == ["onnxruntime", "openvino"]
-    assert found["onnxruntime"]["latency_ratio"]["mean"] == pytest.approx(1, abs=0.25)  # with itself
+    assert found["onnxruntime"]["latency_ratio"]["mean"] == pytest.approx(
+        1, abs=0.25
+    )  # with itself
     assert found["openvino"]["latency_ratio"]["mean"] > 0
     assert found["openvino"]["size_bytes"]["mean"] == file.stat().st_size
 
@@ -68,7 +72,9 @@ def test_both_files_of_openvino_s_format_count(tmp_path: Path) -> None:
     openvino.save_model(source, tmp_path / "m.xml")
     result = bench(tmp_path / "m.xml", "--throughput-batch", 4, "--json")
     metrics = json.loads(result.stdout)["files"][str(tmp_path / "m.xml")]
-    assert metrics["size_bytes"]["mean"] == sum((tmp_path / f"m.{kind}").stat().st_size for kind in ("xml", "bin"))
+    assert metrics["size_bytes"]["mean"] == sum(
+        (tmp_path / f"m.{kind}").stat().st_size for kind in ("xml", "bin")
+    )
     assert "latency_ratio" not in metrics
 
 
@@ -103,14 +109,22 @@ def test_a_study_s_model_is_built_again_for_every_runtime(tmp_path: Path) -> Non
     def run(*arguments: object) -> str:
         command = [sys.executable, "-m", "petra.cli.main", *map(str, arguments)]
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd="/", env=environment, timeout=200, check=False
+            command,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=environment,
+            timeout=200,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     run("run", tmp_path / "study.yaml", "--workdir", directory, "--quiet", "--json")
     runtimes = "onnxruntime,torch,torch.cuda"
-    data = json.loads(run("bench", directory, "--pick", "best", "--runtimes", runtimes, "--batch", 2, "--json"))
+    data = json.loads(
+        run("bench", directory, "--pick", "best", "--runtimes", runtimes, "--batch", 2, "--json")
+    )
     assert data["batch"] == 2
     found = data["runtimes"]
     assert list(found) == runtimes.split(",")

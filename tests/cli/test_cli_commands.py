@@ -28,7 +28,9 @@ def petra(*arguments: object) -> Result:
 def shell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
     command = [sys.executable, "-m", "petra.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,20 @@ def test_reading_a_study_does_not_import_torch(study: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "run", "resume", "show", "report", "export", "verify", "bench", "package", "methods", "doctor"]
+    "command",
+    [
+        "demo",
+        "run",
+        "resume",
+        "show",
+        "report",
+        "export",
+        "verify",
+        "bench",
+        "package",
+        "methods",
+        "doctor",
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = petra(command, "--help")
@@ -88,7 +103,12 @@ def test_show_json_has_all_members_with_their_measurements(study: Path) -> None:
     members = Front.load(study).members
     assert [m["number"] for m in data["front"]] == [t.number for t in members]
     assert data["front"][0]["validation"]["quality"]["mean"] == members[0].metrics["quality"].mean
-    assert {pick for m in data["front"] for pick in m["picks"]} == {"smallest", "fastest", "best", "knee"}
+    assert {pick for m in data["front"] for pick in m["picks"]} == {
+        "smallest",
+        "fastest",
+        "best",
+        "knee",
+    }
     everything = json.loads(petra("show", study, "--all", "--json").output)
     assert [t["number"] for t in everything["all"]] == list(range(26))
 
@@ -115,8 +135,14 @@ def test_export_by_default_makes_a_bundle_in_the_study(study: Path) -> None:
 
 def test_export_to_a_directory_or_a_file(study: Path, tmp_path: Path) -> None:
     number = Front.load(study).members[0].number
-    data = json.loads(petra("export", study, "--pick", number, "--to", f"{tmp_path}/x/", "--json").output)
-    assert data == {"trial": number, "file": str(tmp_path / "x" / "model.onnx"), "picked": str(number)}
+    data = json.loads(
+        petra("export", study, "--pick", number, "--to", f"{tmp_path}/x/", "--json").output
+    )
+    assert data == {
+        "trial": number,
+        "file": str(tmp_path / "x" / "model.onnx"),
+        "picked": str(number),
+    }
     assert petra("export", study, "--to", tmp_path / "knee.onnx").exit_code == 0
     assert (tmp_path / "knee.MODEL_CARD.md").is_file()
 
@@ -137,10 +163,19 @@ def refused(result: Result | subprocess.CompletedProcess[str], *said: str) -> No
 @pytest.mark.parametrize(
     ("yaml", "said"),
     [
-        ("workload: digits\nobjectivs: [quality]\n", ["objectivs: unknown key", "did you mean 'objectives'"]),
-        ("workload: digits\nobjectives: [latncy]\n", ["unknown metric 'latncy'", "did you mean 'latency'"]),
+        (
+            "workload: digits\nobjectivs: [quality]\n",
+            ["objectivs: unknown key", "did you mean 'objectives'"],
+        ),
+        (
+            "workload: digits\nobjectives: [latncy]\n",
+            ["unknown metric 'latncy'", "did you mean 'latency'"],
+        ),
         ("workload: digits\nconstraints: ['size <= 3 parsecs']\n", ["not given in 'parsecs'"]),
-        ("workload: digits\nconstraints: ['quality >= 0.9', 'quality <= 0.8']\n", ["no value of quality is both"]),
+        (
+            "workload: digits\nconstraints: ['quality >= 0.9', 'quality <= 0.8']\n",
+            ["no value of quality is both"],
+        ),
         ("workload: digits\nbudget: {time: soon}\n", ["budget.time", "30 min"]),
         ("- a list\n", ["a study file is a mapping"]),
         ("workload: [unclosed\n", ["not valid YAML"]),
@@ -149,7 +184,11 @@ def refused(result: Result | subprocess.CompletedProcess[str], *said: str) -> No
 )
 def test_a_bad_study_file_is_one_message(tmp_path: Path, yaml: str, said: list[str]) -> None:
     path = tmp_path / "study.yaml"
-    path.write_text(yaml + f"workdir: {tmp_path / 'out'}\n" if not yaml.startswith(("-", "workload: [")) else yaml)
+    path.write_text(
+        yaml + f"workdir: {tmp_path / 'out'}\n"
+        if not yaml.startswith(("-", "workload: ["))
+        else yaml
+    )
     refused(petra("run", path), *said)
     assert not (tmp_path / "out").exists()
 
@@ -196,7 +235,9 @@ def test_a_directory_with_something_else_in_it_is_no_study(tmp_path: Path) -> No
 def test_wrong_choices_are_explained(study: Path, tmp_path: Path) -> None:
     refused(petra("export", study, "--pick", "kne"), "did you mean 'knee'")
     refused(petra("export", study, "--pick", "999"), "there is no trial 999", "on the front")
-    refused(petra("export", study, "--format", "pt2"), "was measured as .onnx", "target.runtime: torch")
+    refused(
+        petra("export", study, "--format", "pt2"), "was measured as .onnx", "target.runtime: torch"
+    )
     refused(petra("methods", "tun"), "unknown stage 'tun'", "did you mean 'tune'")
     refused(petra("resume", study, "--trials", "many"), "--trials: got 'many'")
     refused(petra("resume", study, "--time", "soon"), "--time", "30 min")
@@ -254,11 +295,21 @@ def test_doctor_names_the_runtimes_and_warns_of_a_machine_without_int8() -> None
     found = json.loads(petra("doctor", "--json").output)
     assert found["runtimes"]["onnxruntime"]
     assert found["cores"] >= 1
-    bare = found | {"instruction_sets": {"AVX2": True}, "load": 0.0, "memory_free_gb": 64, "fast_bf16": True}
+    bare = found | {
+        "instruction_sets": {"AVX2": True},
+        "load": 0.0,
+        "memory_free_gb": 64,
+        "fast_bf16": True,
+    }
     assert [w.split(":")[0] for w in warnings(bare)] == ["no integer dot-product instructions"]
     good = bare | {"instruction_sets": {"AVX-512 VNNI": True}}
     assert warnings(good) == []
-    assert len(warnings(good | {"load": 1.0 * found["cores"], "memory_free_gb": 1, "fast_bf16": False})) == 3
+    assert (
+        len(
+            warnings(good | {"load": 1.0 * found["cores"], "memory_free_gb": 1, "fast_bf16": False})
+        )
+        == 3
+    )
     assert "onnxruntime" in petra("doctor").output
 
 
@@ -269,7 +320,12 @@ def test_verify_accepts_what_export_wrote(study: Path, tmp_path: Path) -> None:
     path = Front.load(study).pick("knee").export(tmp_path)
     result = petra("verify", path)
     assert result.exit_code == 0
-    for text in ("the file that metrics.json describes", "float32 (batch, 8)", "batch 5: finite", "without torch"):
+    for text in (
+        "the file that metrics.json describes",
+        "float32 (batch, 8)",
+        "batch 5: finite",
+        "without torch",
+    ):
         assert text in result.output
     data = json.loads(petra("verify", path, "--json").output)
     assert data["torch_loaded"] is False
@@ -316,8 +372,13 @@ def test_verify_refuses_broken_files(tmp_path: Path, kind: str, said: str) -> No
 
 
 def test_bench_measures_and_pairs(tmp_path: Path) -> None:
-    small, large = write_onnx(tmp_path / "s.onnx", hidden=8), write_onnx(tmp_path / "l.onnx", hidden=20_000)
-    data = json.loads(petra("bench", small, "--against", large, "--json", "--throughput-batch", 4).output)
+    small, large = (
+        write_onnx(tmp_path / "s.onnx", hidden=8),
+        write_onnx(tmp_path / "l.onnx", hidden=20_000),
+    )
+    data = json.loads(
+        petra("bench", small, "--against", large, "--json", "--throughput-batch", 4).output
+    )
     found = data["files"][str(small)]
     assert found["latency_ratio"]["mean"] < 0.9
     assert found["size_bytes"]["mean"] == small.stat().st_size
@@ -327,7 +388,10 @@ def test_bench_measures_and_pairs(tmp_path: Path) -> None:
 
 
 def test_bench_refuses_models_of_different_interfaces(tmp_path: Path) -> None:
-    one, other = write_onnx(tmp_path / "a.onnx", hidden=8), write_onnx(tmp_path / "b.onnx", hidden=8)
+    one, other = (
+        write_onnx(tmp_path / "a.onnx", hidden=8),
+        write_onnx(tmp_path / "b.onnx", hidden=8),
+    )
     model = onnx.load(other)
     model.graph.input[0].name = "x"
     model.graph.node[0].input[0] = "x"

@@ -31,12 +31,20 @@ def petra(*arguments: object) -> Result:
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    layers = [
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    ]
     return TorchEager().export(nn.Sequential(*layers).eval(), X[:2], tmp_path / "model.pt2")[0]
 
 
 @pytest.mark.slow  # a minute of a C++ compiler
-def test_a_package_computes_what_the_program_computes_and_petra_does_not_open_it(program: Path) -> None:
+def test_a_package_computes_what_the_program_computes_and_petra_does_not_open_it(
+    program: Path,
+) -> None:
     if missing := TorchCompile().lacks():
         pytest.skip(missing)
     found = json.loads(petra("package", program, "--json").stdout)
@@ -63,7 +71,9 @@ def stub(monkeypatch: pytest.MonkeyPatch, program: Path, sign: int) -> None:
         "aoti_compile_and_package",
         lambda program, package_path: Path(package_path).write_bytes(b"compiled"),
     )
-    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path: lambda x: sign * module(x))
+    monkeypatch.setattr(
+        torch._inductor, "aoti_load_package", lambda path: lambda x: sign * module(x)
+    )
 
 
 def test_it_says_what_it_wrote_and_warns(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

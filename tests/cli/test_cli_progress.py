@@ -12,7 +12,7 @@ from rich.console import Console
 from petra.cli.progress import LineProgress, LiveProgress, watching
 from petra.cli.search import _extended, _finished
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
-from petra.progress import Clock
+from petra.listener import Clock
 from petra.report.front import Front
 from petra.report.record import StudyRecord
 from petra.testing.studies import toy_study
@@ -24,7 +24,13 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Front:
 
 
 def screen(width: int = 100, *, terminal: bool) -> Console:
-    return Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None, legacy_windows=False)
+    return Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=terminal,
+        color_system=None,
+        legacy_windows=False,
+    )
 
 
 def printed(console: Console, thing: object = None) -> str:
@@ -94,7 +100,8 @@ def test_elsewhere_every_finished_trial_is_a_line(front: Front) -> None:
         listener.finished(good, Clock(4, 9.0, max_trials=10))
         failure = Failure("prune", "StageRefused", "no channels [left]\nmore")
         listener.finished(
-            replace(good, number=5, status=TrialStatus.FAILED, metrics={}, failure=failure), Clock(5, 9, 10)
+            replace(good, number=5, status=TrialStatus.FAILED, metrics={}, failure=failure),
+            Clock(5, 9, 10),
         )
         listener.message("stopped: enough")
     lines = printed(console).splitlines()

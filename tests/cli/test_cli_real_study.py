@@ -38,16 +38,22 @@ space: {stages: {tune: {epochs: [1, 3]}, quantize.static: {samples: [128], exclu
 budget: {time: 20 min}
 """
 PETRA = (sys.executable, "-m", "petra.cli.main")
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(petra.__file__).parents[1])}  # also from another directory
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(Path(petra.__file__).parents[1])
+}  # also from another directory
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*PETRA, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/", env=ENVIRONMENT, timeout=200, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd="/", env=ENVIRONMENT, timeout=200, check=False
+    )
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def interrupted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A study stopped by Ctrl-C after its first trial."""
     place = tmp_path_factory.mktemp("project")
     (place / "parts_of_study.py").write_text(PARTS)
@@ -56,9 +62,15 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproc
     command = [*PETRA, "run", str(place / "study.yaml"), "--workdir", str(directory)]
     log = place / "log"
     with log.open("w") as stderr:
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd="/", env=ENVIRONMENT)
+        running = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd="/", env=ENVIRONMENT
+        )
         deadline = time.monotonic() + 120
-        while "trial 1:" not in log.read_text() and running.poll() is None and time.monotonic() < deadline:
+        while (
+            "trial 1:" not in log.read_text()
+            and running.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.2)
         running.send_signal(signal.SIGINT)
         output, _ = running.communicate(timeout=60)
@@ -67,7 +79,9 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproc
 
 
 @pytest.fixture(scope="module")
-def resumed(interrupted: tuple[Path, subprocess.CompletedProcess[str]]) -> tuple[Path, dict[str, object]]:
+def resumed(
+    interrupted: tuple[Path, subprocess.CompletedProcess[str]],
+) -> tuple[Path, dict[str, object]]:
     directory, _ = interrupted
     kept = sum(t.number > 0 for t in Front.load(directory).trials)
     done = run("resume", str(directory), "--trials", str(kept + 1), "--json", "--quiet")
@@ -105,7 +119,9 @@ def test_a_real_export_verifies(resumed: tuple[Path, dict[str, object]], tmp_pat
     path = tmp_path / "model.onnx"
     assert run("export", str(directory), "--pick", "smallest", "--to", str(path)).returncode == 0
     found = json.loads(run("verify", str(path), "--json").stdout)
-    assert found["inputs"] == [{"name": "input", "dtype": "float32", "shape": [None, 64], "names": ["batch", ""]}]
+    assert found["inputs"] == [
+        {"name": "input", "dtype": "float32", "shape": [None, 64], "names": ["batch", ""]}
+    ]
     assert found["bundle"] == "the file that model.metrics.json describes"
     member = Front.load(directory).pick("smallest")
     assert found["bytes"] == member.trial.metrics["size_bytes"].mean

@@ -23,7 +23,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, env=ENVIRONMENT | environment, timeout=100, check=False
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT | environment,
+        timeout=100,
+        check=False,
     )
 
 
@@ -35,7 +40,9 @@ def test_a_reader_that_went_away_is_141(study: Path, command: str) -> None:
 
 @pytest.mark.parametrize("where", [">/dev/full", ">&-"])
 @pytest.mark.parametrize("command", ["show {}", "show {} --json", "--help"])
-def test_output_that_cannot_be_written_is_one_message(study: Path, command: str, where: str) -> None:
+def test_output_that_cannot_be_written_is_one_message(
+    study: Path, command: str, where: str
+) -> None:
     done = shell(f"{PETRA} {command.format(study)} {where}")
     assert done.returncode == 2
     assert done.stderr.startswith("error: standard output")
@@ -55,13 +62,19 @@ def test_other_streams_do_not_matter(study: Path, where: str) -> None:
 
 @pytest.mark.parametrize("columns", ["abc", "0", "-1", "²", "1", "1000000000", "9" * 5000, ""])
 def test_widths_that_make_no_sense(study: Path, columns: str) -> None:
-    done = shell(f"{PETRA} show {study} && {PETRA} --help", COLUMNS=columns, LINES=columns, TERMINAL_WIDTH=columns)
+    done = shell(
+        f"{PETRA} show {study} && {PETRA} --help",
+        COLUMNS=columns,
+        LINES=columns,
+        TERMINAL_WIDTH=columns,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 1000
 
 
 @pytest.mark.parametrize(
-    "given", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+    "given",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
 )
 def test_encodings_without_table_characters(study: Path, given: dict[str, str]) -> None:
     done = shell(f"{PETRA} show {study} --all; {PETRA} show {study} && {PETRA} sho", **given)
@@ -73,7 +86,12 @@ def test_encodings_without_table_characters(study: Path, given: dict[str, str]) 
 
 
 def test_what_is_typed_is_shown_escaped(study: Path) -> None:
-    for words in ("$'a\\x1b[31mb'", "show $'a\\x1b[31mb'", "show x $'a\\x1b[31mb'", "show x $'--\\x1b[31mb'"):
+    for words in (
+        "$'a\\x1b[31mb'",
+        "show $'a\\x1b[31mb'",
+        "show x $'a\\x1b[31mb'",
+        "show x $'--\\x1b[31mb'",
+    ):
         done = shell(f"{PETRA} {words}")
         assert done.returncode == 2
         assert "\x1b" not in done.stderr

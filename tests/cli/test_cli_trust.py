@@ -24,7 +24,9 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(petra.__file__).parents[1])}
 
 def config(canary: Path, **more: object) -> dict[str, object]:
     call = {"call": "subprocess:getoutput", "args": {"cmd": f"touch {canary}\x1b[2J"}}
-    return parse_config({"model": call, "task": call, "budget": {"trials": 3}, **more}).model_dump(mode="json")
+    return parse_config({"model": call, "task": call, "budget": {"trials": 3}, **more}).model_dump(
+        mode="json"
+    )
 
 
 def foreign(directory: Path, canary: Path, places: list[str] | None = None) -> Path:
@@ -35,7 +37,9 @@ def foreign(directory: Path, canary: Path, places: list[str] | None = None) -> P
     return directory
 
 
-def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PETRA, *arguments],
         capture_output=True,
@@ -104,7 +108,10 @@ def test_ones_own_study_is_known_and_its_copies_are_not(tmp_path: Path) -> None:
     link.symlink_to(own)
     assert trusted(link)
     copied = Path(shutil.copytree(own, tmp_path / "copy"))
-    with Store.open(copied, write=False) as store, pytest.raises(StoreError, match="was moved or copied"):
+    with (
+        Store.open(copied, write=False) as store,
+        pytest.raises(StoreError, match="was moved or copied"),
+    ):
         check_trust(store, parse_config(store.config), trust=False)
 
 
@@ -149,7 +156,9 @@ def test_a_state_directory_that_cannot_be_written_is_said_not_fatal(
 
 
 def test_workloads_need_trust_only_to_read_files_of_the_studys_choice() -> None:
-    harmless = parse_config({"workload": {"name": "cifar10", "args": {"model": "resnet56", "train_items": 100}}})
+    harmless = parse_config(
+        {"workload": {"name": "cifar10", "args": {"model": "resnet56", "train_items": 100}}}
+    )
     assert calls(harmless, ["/x"]) == ""
     for argument in ("weights", "data", "cache"):
         reads = parse_config({"workload": {"name": "sst2", "args": {argument: "/proc/kmsg"}}})
@@ -163,7 +172,9 @@ def test_bench_of_a_foreign_study_asks_too(tmp_path: Path) -> None:
     directory = toy_study(tmp_path / "study", trials=4)
     with Store.open(directory, write=True) as store:
         call = config(canary)
-        store.set_config(store.config | {"workload": None, "model": call["model"], "task": call["task"]})
+        store.set_config(
+            store.config | {"workload": None, "model": call["model"], "task": call["task"]}
+        )
     done = run("bench", str(directory), "--runtimes", "onnxruntime")
     assert done.returncode == 2
     assert "would call" in done.stderr
@@ -171,8 +182,12 @@ def test_bench_of_a_foreign_study_asks_too(tmp_path: Path) -> None:
 
 
 def test_a_module_beside_the_study_stands_in_for_nothing_installed(tmp_path: Path) -> None:
-    (tmp_path / "colorsys.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\ndef model(): pass\ntask = model\n")
-    (tmp_path / "study.yaml").write_text(f"model: colorsys:model\ntask: colorsys:task\nworkdir: {tmp_path / 'out'}\n")
+    (tmp_path / "colorsys.py").write_text(
+        f"open({str(tmp_path / 'canary')!r}, 'w')\ndef model(): pass\ntask = model\n"
+    )
+    (tmp_path / "study.yaml").write_text(
+        f"model: colorsys:model\ntask: colorsys:task\nworkdir: {tmp_path / 'out'}\n"
+    )
     done = run("run", str(tmp_path / "study.yaml"), cwd=tmp_path)
     assert done.returncode == 2
     assert "is the name of" in done.stderr

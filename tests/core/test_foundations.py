@@ -10,7 +10,14 @@ import sys
 import pytest
 
 from petra.core import errors
-from petra.core.errors import ConfigError, ExportError, MissingExtra, PetraError, StageRefused, did_you_mean
+from petra.core.errors import (
+    ConfigError,
+    ExportError,
+    MissingExtra,
+    PetraError,
+    StageRefused,
+    did_you_mean,
+)
 from petra.core.registry import Registry
 from petra.core.rng import derive_seed, generator
 
@@ -58,7 +65,9 @@ def test_seeds_are_stable_and_distinct() -> None:
 
 
 def test_a_registry_imports_on_demand_and_refuses_helpfully() -> None:
-    table: Registry[object] = Registry("thing", {"counter": "collections:Counter", "gone": "no.such:Thing"})
+    table: Registry[object] = Registry(
+        "thing", {"counter": "collections:Counter", "gone": "no.such:Thing"}
+    )
     assert table.names() == ("counter", "gone")
     assert table.get("counter").__name__ == "Counter"  # type: ignore[attr-defined]
     assert table.register("mine", 3) == 3

@@ -8,7 +8,14 @@ import pytest
 
 from petra.core.errors import ConfigError
 from petra.core.measurement import Measurement
-from petra.core.objective import METRICS, Constraint, Objective, baseline_value, check_attainable, violation
+from petra.core.objective import (
+    METRICS,
+    Constraint,
+    Objective,
+    baseline_value,
+    check_attainable,
+    violation,
+)
 
 BASE = {
     "quality": Measurement(0.9),
@@ -77,10 +84,15 @@ def test_bad_constraints_say_where(text: str) -> None:
 
 def test_violations_are_relative_and_add_up() -> None:
     metrics = {"quality": Measurement(0.445), "size_bytes": Measurement(750.0)}
-    cs = [Constraint.parse("quality >= baseline - 0.01"), Constraint.parse("size <= 0.5 * baseline")]
+    cs = [
+        Constraint.parse("quality >= baseline - 0.01"),
+        Constraint.parse("size <= 0.5 * baseline"),
+    ]
     assert [c.violation(metrics, BASE) for c in cs] == pytest.approx([0.5, 0.5])
     assert violation(cs, metrics, BASE) == pytest.approx(1.0)
-    assert violation(cs, {"quality": Measurement(0.95), "size_bytes": Measurement(10.0)}, BASE) == 0.0
+    assert (
+        violation(cs, {"quality": Measurement(0.95), "size_bytes": Measurement(10.0)}, BASE) == 0.0
+    )
     assert violation([], {}, BASE) == 0.0
 
 
@@ -93,7 +105,9 @@ def test_a_value_at_the_bound_is_inside() -> None:
 
 def test_a_value_that_is_no_number_is_never_inside() -> None:
     for text in ("quality >= 0.5", "quality <= 0.5"):
-        assert Constraint.parse(text).violation({"quality": Measurement(math.nan)}, BASE) == math.inf
+        assert (
+            Constraint.parse(text).violation({"quality": Measurement(math.nan)}, BASE) == math.inf
+        )
 
 
 def test_the_baseline_of_a_ratio_is_one_and_of_a_missing_metric_nothing() -> None:
@@ -110,7 +124,12 @@ def test_the_baseline_of_a_ratio_is_one_and_of_a_missing_metric_nothing() -> Non
         ["size <= 0"],
         ["quality >= 0.9", "quality <= 0.8"],
         ["size <= 10", "size >= 5", "size >= 20"],
-        ["size >= 0.9 * baseline", "size <= 0.9 * baseline", "quality >= baseline", "quality <= baseline - 0.1"],
+        [
+            "size >= 0.9 * baseline",
+            "size <= 0.9 * baseline",
+            "quality >= baseline",
+            "quality <= baseline - 0.1",
+        ],
     ],
 )
 def test_impossible_demands_are_refused(texts: list[str]) -> None:
@@ -119,7 +138,13 @@ def test_impossible_demands_are_refused(texts: list[str]) -> None:
 
 
 def test_possible_demands_pass() -> None:
-    texts = ["quality >= 0.8", "quality <= 0.9", "size <= 10", "size <= 0.5 * baseline", "quality >= baseline - 1"]
+    texts = [
+        "quality >= 0.8",
+        "quality <= 0.9",
+        "size <= 10",
+        "size <= 0.5 * baseline",
+        "quality >= baseline - 1",
+    ]
     check_attainable([Constraint.parse(t) for t in texts], where="constraints")
 
 
@@ -144,7 +169,10 @@ def test_measurements() -> None:
 def test_noise_of_timed_metrics_decides_nothing() -> None:
     """Values within half a percent of a grid point count as equal; counted metrics are exact."""
     latency, size = Objective("latency_ratio", False), Objective("size_bytes", False)
-    near = [{"latency_ratio": Measurement(v), "size_bytes": Measurement(1000 * v)} for v in (0.7004, 0.6996)]
+    near = [
+        {"latency_ratio": Measurement(v), "size_bytes": Measurement(1000 * v)}
+        for v in (0.7004, 0.6996)
+    ]
     assert latency.cost(near[0]) == latency.cost(near[1])
     assert size.cost(near[0]) != size.cost(near[1])
     assert latency.cost({"latency_ratio": Measurement(0.72)}) > latency.cost(near[0])

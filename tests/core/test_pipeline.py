@@ -21,13 +21,22 @@ KNOWN = Pipeline(
         StageSpec("tune", {"lr": 1e-3, "freeze": True}),
     )
 )
-KNOWN_TEXT = '[["prune",{"importance":"taylor","norm":1,"ratio":0.3}],["tune",{"freeze":true,"lr":0.001}]]'
+KNOWN_TEXT = (
+    '[["prune",{"importance":"taylor","norm":1,"ratio":0.3}],["tune",{"freeze":true,"lr":0.001}]]'
+)
 KNOWN_KEY = "158eb51f772efba9197d51581e1783dca37c209826b7d2dc7cb31999687eab84"
 
 values = st.one_of(
-    st.booleans(), st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)
+    st.booleans(),
+    st.integers(-(10**6), 10**6),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=5),
 )
-specs = st.builds(StageSpec, st.text(min_size=1, max_size=5), st.dictionaries(st.text(max_size=4), values, max_size=4))
+specs = st.builds(
+    StageSpec,
+    st.text(min_size=1, max_size=5),
+    st.dictionaries(st.text(max_size=4), values, max_size=4),
+)
 pipelines = st.builds(Pipeline, st.lists(specs, max_size=4).map(tuple))
 
 
@@ -40,14 +49,21 @@ def test_known_key() -> None:
 def test_the_key_does_not_depend_on_the_process() -> None:
     code = "from petra.core.pipeline import *; import sys, json; print(Pipeline.from_list(json.load(sys.stdin)).key)"
     ran = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(KNOWN.as_list()), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        input=json.dumps(KNOWN.as_list()),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert ran.stdout.strip() == KNOWN_KEY
 
 
 @given(pipelines)
 def test_json_and_pickle_round_trips(pipeline: Pipeline) -> None:
-    for again in (Pipeline.from_list(json.loads(json.dumps(pipeline.as_list()))), pickle.loads(pickle.dumps(pipeline))):  # noqa: S301
+    for again in (
+        Pipeline.from_list(json.loads(json.dumps(pipeline.as_list()))),
+        pickle.loads(pickle.dumps(pipeline)),
+    ):  # noqa: S301
         assert again == pipeline
         assert again.key == pipeline.key
         assert hash(again) == hash(pipeline)
@@ -117,4 +133,6 @@ def test_malformed_lists_are_refused_with_the_position(items: object, where: str
 def test_a_bare_name_is_a_stage_without_parameters() -> None:
     assert Pipeline.from_list(["a"]) == Pipeline((StageSpec("a"),))
     assert str(Pipeline()) == "(untouched model)"
-    assert str(KNOWN) == "prune(importance=taylor, norm=1, ratio=0.3) -> tune(freeze=True, lr=0.001)"
+    assert (
+        str(KNOWN) == "prune(importance=taylor, norm=1, ratio=0.3) -> tune(freeze=True, lr=0.001)"
+    )

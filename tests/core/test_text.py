@@ -20,13 +20,16 @@ def test_nothing_that_acts_is_left(text: str) -> None:
     assert "\n" not in printable(text)
 
 
-@pytest.mark.parametrize("text", ["plain", "naïve café", "日本語　の名前", "±→…", "a b", "🦎", "שלום"])
+@pytest.mark.parametrize(
+    "text", ["plain", "naïve café", "日本語　の名前", "±→…", "a b", "🦎", "שלום"]
+)
 def test_what_can_be_read_stays(text: str) -> None:
     assert printable(text) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["\x1b[31m", "\x9b31m", "\x07", "\u202e", "\u2066", "\u200b", "\ud800", "\r", "\x7f", "\u2028"]
+    "text",
+    ["\x1b[31m", "\x9b31m", "\x07", "\u202e", "\u2066", "\u200b", "\ud800", "\r", "\x7f", "\u2028"],
 )
 def test_what_acts_is_shown(text: str) -> None:
     assert printable(f"a{text}b").isascii()

@@ -22,7 +22,7 @@ from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.table import STAGES
-from petra.model.fingerprint import fingerprint
+from petra.model.description.state_hash import fingerprint
 from petra.space.domains import Choice
 from petra.space.effects import Effects
 from petra.tasks.base import Task
@@ -34,7 +34,9 @@ MakeContext = Callable[[Pipeline], Context]
 
 def contexts(problem: Problem, seed: int = 0) -> MakeContext:
     model, task = problem
-    return lambda prefix: Context(task=task, teacher=model, seed=derive_seed(seed, "stage", prefix.key))
+    return lambda prefix: Context(
+        task=task, teacher=model, seed=derive_seed(seed, "stage", prefix.key)
+    )
 
 
 def run(
@@ -59,7 +61,9 @@ class Odd(Stage):
     effects: ClassVar[Effects] = Effects.of()
     how: str = parameter(
         "dropout",
-        Choice(("dropout", "nothing", "copy", "mode", "rewrite", "details", "bad details", "gradients")),
+        Choice(
+            ("dropout", "nothing", "copy", "mode", "rewrite", "details", "bad details", "gradients")
+        ),
         "what",
     )
 
@@ -78,7 +82,12 @@ class Odd(Stage):
                     weight.copy_(weight.clone())
                 case "details":
                     weight.mul_(2)
-                    details = {"ranks": (1, 2), "worst": math.inf, "loss": math.nan, "by": {3: {"a"}}}
+                    details = {
+                        "ranks": (1, 2),
+                        "worst": math.inf,
+                        "loss": math.nan,
+                        "by": {3: {"a"}},
+                    }
                 case "bad details":
                     weight.mul_(2)
                     details = {"model": model}
@@ -117,7 +126,9 @@ DROPOUT = StageSpec("test.odd", {"how": "dropout"})
 
 
 @pytest.mark.parametrize(
-    "stages", [(TUNE, PRUNE, DISTILL), (PRUNE, LOWRANK, TUNE), (LOWRANK, DROPOUT, TUNE)], ids=lambda s: s[0].kind
+    "stages",
+    [(TUNE, PRUNE, DISTILL), (PRUNE, LOWRANK, TUNE), (LOWRANK, DROPOUT, TUNE)],
+    ids=lambda s: s[0].kind,
 )
 def test_results_are_equal_with_and_without_a_cache(
     problem: Problem, stages: tuple[StageSpec, ...], tmp_path: Path
@@ -141,7 +152,9 @@ def test_results_are_equal_with_and_without_a_cache(
     assert traces == tuple(replace(t, cached=True) for t in filling_traces), (
         "seconds are those of the run that was made"
     )
-    assert {fingerprint(m) for m in (plain, filling, *resumed.values(), whole)} == {fingerprint(plain)}
+    assert {fingerprint(m) for m in (plain, filling, *resumed.values(), whole)} == {
+        fingerprint(plain)
+    }
     x = problem[1].example(16)
     assert torch.equal(plain.eval()(x), whole.eval()(x))
     for ours, theirs in zip(plain_traces, filling_traces, strict=True):
@@ -176,7 +189,9 @@ def test_an_empty_pipeline_is_a_copy(problem: Problem) -> None:
 
 
 @pytest.mark.parametrize("how", ["nothing", "copy", "mode", "rewrite"])
-def test_a_stage_that_changes_nothing_is_refused(problem: Problem, how: str, tmp_path: Path) -> None:
+def test_a_stage_that_changes_nothing_is_refused(
+    problem: Problem, how: str, tmp_path: Path
+) -> None:
     cache = PrefixCache(tmp_path, 10**9)
     with pytest.raises(StageRefused, match=r"test.odd left the model unchanged"):
         run(problem, TUNE, StageSpec("test.odd", {"how": how}), cache=cache)

@@ -119,12 +119,18 @@ class OpenFile:
 
 
 @pytest.mark.parametrize("kind", ["threads", "open files"])
-def test_where_forks_would_share_every_call_has_a_process_of_its_own(tmp_path: Path, kind: str) -> None:
+def test_where_forks_would_share_every_call_has_a_process_of_its_own(
+    tmp_path: Path, kind: str
+) -> None:
     (tmp_path / "data").write_text("text")
     payload = Threaded() if kind == "threads" else OpenFile(str(tmp_path / "data"))
 
     def read(payload: Any, note: Note) -> Any:
-        return (payload.file.read() if kind == "open files" else payload), os.getpid(), os.environ["OMP_NUM_THREADS"]
+        return (
+            (payload.file.read() if kind == "open files" else payload),
+            os.getpid(),
+            os.environ["OMP_NUM_THREADS"],
+        )
 
     with Worker(tmp_path / "log", threads=2) as worker:
         worker.start(payload)
@@ -173,9 +179,19 @@ Liar.__module__, Liar.__qualname__ = StageRefused.__module__, "StageRefused"
 
 @pytest.mark.parametrize(
     "make",
-    [Crafted, object, lambda: {1, 2}, lambda: print, lambda: Path("x"), lambda: [Crafted()], lambda: {"a": Crafted}],
+    [
+        Crafted,
+        object,
+        lambda: {1, 2},
+        lambda: print,
+        lambda: Path("x"),
+        lambda: [Crafted()],
+        lambda: {"a": Crafted},
+    ],
 )
-def test_what_is_no_plain_record_does_not_leave_the_worker(shared: Worker, make: Callable[[], object]) -> None:
+def test_what_is_no_plain_record_does_not_leave_the_worker(
+    shared: Worker, make: Callable[[], object]
+) -> None:
     with pytest.raises(WorkerFailure, match="is no plain record"):
         shared.call(lambda payload, note: make())
     with pytest.raises(WorkerFailure, match="is no plain record"):
@@ -193,13 +209,19 @@ def raising(make: Callable[[], BaseException]) -> Callable[..., Any]:
     ("make", "kind", "words"),
     [
         (lambda: Mine("somebody's", hint="help"), "Mine", "somebody's\n  help"),
-        (lambda: TimeLimitExceeded(1.0, note=None, peak_memory_mb=0), "TimeLimitExceeded", "not finished"),
+        (
+            lambda: TimeLimitExceeded(1.0, note=None, peak_memory_mb=0),
+            "TimeLimitExceeded",
+            "not finished",
+        ),
         (lambda: WorkerDied(3, note=None, peak_memory_mb=0), "WorkerDied", "code 3"),
         (lambda: StageRefused(Crafted()), "StageRefused", "cannot be shown"),  # type: ignore[arg-type]
         (lambda: StageRefused("x" * 1_000_000), "StageRefused", "1000000 characters"),
     ],
 )
-def test_errors_that_are_not_petras_own_arrive_as_records(shared: Worker, make: Any, kind: str, words: str) -> None:
+def test_errors_that_are_not_petras_own_arrive_as_records(
+    shared: Worker, make: Any, kind: str, words: str
+) -> None:
     with pytest.raises(WorkerFailure) as caught:
         shared.call(raising(make))
     assert caught.value.kind == kind
@@ -208,7 +230,9 @@ def test_errors_that_are_not_petras_own_arrive_as_records(shared: Worker, make: 
 
 
 def test_records_travel_as_they_are() -> None:
-    trace = StageTrace("tune", ("a", "b"), {"c": "too thin"}, details={"x": [1, 2.5, None, True, "é\udcff"]})
+    trace = StageTrace(
+        "tune", ("a", "b"), {"c": "too thin"}, details={"x": [1, 2.5, None, True, "é\udcff"]}
+    )
     for value in (
         trace,
         Measurement(1e-300, float("inf"), 3),

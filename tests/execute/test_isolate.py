@@ -82,7 +82,9 @@ def test_a_call_sees_payload_arguments_and_streams_notes(shared: Worker) -> None
     assert shared.peak_memory_mb > 5
 
 
-def test_the_process_stays_warm_and_every_call_finds_the_payload_as_it_was_sent(shared: Worker) -> None:
+def test_the_process_stays_warm_and_every_call_finds_the_payload_as_it_was_sent(
+    shared: Worker,
+) -> None:
     def change(payload: Any, note: Note) -> int:
         payload["calls"] = payload.get("calls", 0) + 1
         return payload["calls"]
@@ -224,7 +226,12 @@ def be_killed(payload: Any, note: Note) -> None:
 
 @pytest.mark.parametrize(
     ("function", "name", "code"),
-    [(segfault, "SIGSEGV", -11), (abort, "SIGABRT", -6), (leave, "", 3), (be_killed, "SIGKILL", -9)],
+    [
+        (segfault, "SIGSEGV", -11),
+        (abort, "SIGABRT", -6),
+        (leave, "", 3),
+        (be_killed, "SIGKILL", -9),
+    ],
 )
 def test_deaths_are_reported_and_the_next_call_has_a_new_process(
     shared: Worker, function: Any, name: str, code: int
@@ -235,7 +242,9 @@ def test_deaths_are_reported_and_the_next_call_has_a_new_process(
     assert (name or "code 3") in caught.value.message
     assert caught.value.note == ("stage", 1)
     assert ("out of memory" in caught.value.hint) == (name == "SIGKILL")
-    assert shared.call(lambda payload, note: payload) == {"numbers": [1, 2, 3]}, "the payload as it was sent"
+    assert shared.call(lambda payload, note: payload) == {"numbers": [1, 2, 3]}, (
+        "the payload as it was sent"
+    )
 
 
 def test_a_death_between_calls_goes_unnoticed(shared: Worker) -> None:
@@ -361,12 +370,16 @@ def test_suspended_time_does_not_count(shared: Worker) -> None:
         seen = len(arrived)
         pid, child = arrived[0][1]  # type: ignore[misc]
         time.sleep(2.0)
-        states.extend([psutil.Process(pid).status(), psutil.Process(child).status(), str(len(arrived) - seen)])
+        states.extend(
+            [psutil.Process(pid).status(), psutil.Process(child).status(), str(len(arrived) - seen)]
+        )
         shared.resume()
 
     other = threading.Thread(target=interrupt)
     other.start()
-    result = shared.call(tick, time_limit_s=2.0, on_note=lambda n: arrived.append((time.monotonic(), n)))
+    result = shared.call(
+        tick, time_limit_s=2.0, on_note=lambda n: arrived.append((time.monotonic(), n))
+    )
     other.join()
     assert result == "done"
     assert states == [psutil.STATUS_STOPPED, psutil.STATUS_STOPPED, "0"]
@@ -434,7 +447,9 @@ def test_close_from_another_thread(tmp_path: Path) -> None:
     worker.close()
 
 
-def test_a_call_while_another_thread_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_while_another_thread_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = Worker(tmp_path / "log", threads=1)
     worker.start(None)
     disposing, finish = threading.Event(), threading.Event()
@@ -508,9 +523,14 @@ if sys.argv[2] == "interrupt":
 def run_script(tmp_path: Path, mode: str) -> subprocess.Popen[str]:
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(SCRIPT))
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH", "")]))}
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH", "")])),
+    }
     command = [sys.executable, str(path), str(tmp_path / "log"), mode]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
 
 
 def test_a_script_without_main_guard(tmp_path: Path) -> None:
@@ -555,7 +575,12 @@ def test_ctrl_c_is_for_the_parent(tmp_path: Path) -> None:
 
 def test_the_guard_ends_groups_it_was_not_told_to_forget(tmp_path: Path) -> None:
     sleepers = [subprocess.Popen(["sleep", "100"], start_new_session=True) for _ in range(2)]
-    guard = [sys.executable, "-I", "-S", str(Path(petra.workers.isolate.__file__).with_name("guard_main.py"))]
+    guard = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(Path(petra.workers.isolate.__file__).with_name("guard_main.py")),
+    ]
     told = "".join(f"+{sleeper.pid}\n" for sleeper in sleepers) + f"-{sleepers[1].pid}\n"
     subprocess.run(guard, input=told.encode(), check=True, timeout=30)
     try:

@@ -33,7 +33,10 @@ class Given(Classification):
 
 
 def score(answer: Any) -> Measurement:
-    splits = [Split.of((torch.zeros(3, 2), torch.zeros(3).long()), name=name) for name in ("train", "val", "test")]
+    splits = [
+        Split.of((torch.zeros(3, 2), torch.zeros(3).long()), name=name)
+        for name in ("train", "val", "test")
+    ]
     return checked_score(Given(*splits, answer=answer), PREDICTIONS, TARGETS)
 
 
@@ -67,7 +70,9 @@ def test_what_is_no_finite_measurement_is_refused(answer: Any, words: str) -> No
     assert PREDICTIONS.sum() == TARGETS.sum() == 3, "the metric gets copies"
 
 
-@pytest.mark.parametrize("mean", [0.5, np.float32(0.5), torch.tensor(0.5), np.array(0.5), Decimal("0.5"), True, 1])
+@pytest.mark.parametrize(
+    "mean", [0.5, np.float32(0.5), torch.tensor(0.5), np.array(0.5), Decimal("0.5"), True, 1]
+)
 def test_numbers_of_any_kind_become_plain_ones(mean: Any) -> None:
     found = score(Measurement(mean, np.float64(0.1), np.int64(3)))  # type: ignore[arg-type]
     assert (type(found.mean), type(found.stderr), type(found.n)) == (float, float, int)

@@ -113,7 +113,9 @@ def test_batch_norms_without_running_statistics(stages: str) -> None:
     y = (x[:, 0, 0] > 0).long()
     task = classification((x[:48], y[:48]), (x[48:64], y[48:64]), (x[64:], y[64:]))
     norm = nn.BatchNorm1d(16, track_running_stats=False)
-    model = nn.Sequential(nn.Conv1d(1, 16, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(96, 2)).eval()
+    model = nn.Sequential(
+        nn.Conv1d(1, 16, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(96, 2)
+    ).eval()
     result, traces = apply_pipeline(
         model,
         Pipeline.from_list(STAGES[stages]),

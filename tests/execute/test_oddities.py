@@ -16,9 +16,9 @@ import petra
 from petra.core.errors import StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import StageTrace, Trial, TrialStatus
+from petra.listener import Clock, Silent
 from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
-from petra.progress import Clock, Silent
 from petra.report.record import StudyRecord
 from petra.session import BaselineError
 from petra.space.effects import FLOAT_WEIGHTS, Effects
@@ -97,7 +97,11 @@ def _stages() -> Iterator[None]:
 SETTINGS: dict[str, Any] = {
     "search": "uniform",
     "objectives": ("quality", "size"),
-    "space": {"stages": {"odd.silence": {}, "odd.harmless": {}}, "max_length": 1, "initial": [["odd.silence"]]},
+    "space": {
+        "stages": {"odd.silence": {}, "odd.harmless": {}},
+        "max_length": 1,
+        "initial": [["odd.silence"]],
+    },
     "budget": {"trials": 2},
 }
 
@@ -115,11 +119,15 @@ def test_a_metric_that_is_nan_fails_its_trial_once_and_for_all(tmp_path: Path) -
         assert StudyRecord.load(study.directory).stop_reason
 
 
-def test_a_baseline_whose_metric_is_nan_says_so_and_not_something_about_operators(tmp_path: Path) -> None:
+def test_a_baseline_whose_metric_is_nan_says_so_and_not_something_about_operators(
+    tmp_path: Path,
+) -> None:
     model, parts = splits()
     with torch.no_grad():
         model[-1].bias[0] = -1000.0  # type: ignore[index, operator]
-    with pytest.raises(BaselineError, match=r"score: Recall\.score returned nan for precision") as caught:
+    with pytest.raises(
+        BaselineError, match=r"score: Recall\.score returned nan for precision"
+    ) as caught:
         petra.compress(model, Recall(**parts), workdir=tmp_path / "study", **SETTINGS)
     assert "operator" not in str(caught.value)
     assert "`score`" in caught.value.hint
@@ -135,13 +143,19 @@ class Meddling(Silent):
         self.meddle()
 
 
-def test_a_test_split_that_cannot_be_read_leaves_the_front_unconfirmed_and_the_study_done(tmp_path: Path) -> None:
+def test_a_test_split_that_cannot_be_read_leaves_the_front_unconfirmed_and_the_study_done(
+    tmp_path: Path,
+) -> None:
     model, parts = splits()
     marker = tmp_path / "damaged"
     x, y = next(parts["test"].batches(100))
     assert isinstance(x, Tensor)
-    task = Classification(parts["train"], parts["val"], Split.of(Unreadable(x, y, marker), name="test"))
-    study = petra.compress(model, task, workdir=tmp_path / "study", listener=Meddling(marker.touch), **SETTINGS)
+    task = Classification(
+        parts["train"], parts["val"], Split.of(Unreadable(x, y, marker), name="test")
+    )
+    study = petra.compress(
+        model, task, workdir=tmp_path / "study", listener=Meddling(marker.touch), **SETTINGS
+    )
     record = StudyRecord.load(study.directory)
     assert record.stop_reason
     assert record.unconfirmed

@@ -18,11 +18,14 @@ from torch import nn
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import StageTrace
 from petra.execute.cache import PrefixCache
-from petra.model.fingerprint import fingerprint
+from petra.model.description.state_hash import fingerprint
 
 A, B, C = (StageSpec(k, {"x": i}) for i, k in enumerate("abc"))
 AB = Pipeline((A, B))
-TRACES = (StageTrace("a", ("0",), {"1": "why"}, 10, 5, 0.25, 100.5, False, {"ranks": [1, 2]}), StageTrace("b"))
+TRACES = (
+    StageTrace("a", ("0",), {"1": "why"}, 10, 5, 0.25, 100.5, False, {"ranks": [1, 2]}),
+    StageTrace("b"),
+)
 
 
 def make(seed: int = 0, width: int = 16) -> nn.Sequential:
@@ -59,7 +62,11 @@ def test_the_longest_prefix_is_found(tmp_path: Path) -> None:
     ]:
         found = cache.longest(pipeline, ORIGINAL)
         assert found
-        assert (found[0], fingerprint(found[1]), found[2]) == (length, fingerprint(make(seed)), TRACES[:length])
+        assert (found[0], fingerprint(found[1]), found[2]) == (
+            length,
+            fingerprint(make(seed)),
+            TRACES[:length],
+        )
     assert cache.longest(Pipeline((B, A)), ORIGINAL) is None
     assert cache.longest(Pipeline(), ORIGINAL) is None
     assert not cache.put(AB, make(3), ORIGINAL, TRACES), "an entry stays as it is"
@@ -80,16 +87,22 @@ def test_what_is_not_stored(tmp_path: Path) -> None:
     assert not cache.put(AB, hooked, ORIGINAL, TRACES)
     assert not cache.put(AB, torch.fx.symbolic_trace(make(1)), ORIGINAL, TRACES)
     assert not cache.put(AB, nn.Sequential(nn.ReLU()), ORIGINAL, TRACES), "no float weights"
-    assert not PrefixCache(tmp_path, 1000).put(AB, make(1), ORIGINAL, TRACES), "larger than the limit"
+    assert not PrefixCache(tmp_path, 1000).put(AB, make(1), ORIGINAL, TRACES), (
+        "larger than the limit"
+    )
     assert entries(tmp_path) == []
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    assert not PrefixCache(blocked, 10**7).put(AB, make(1), ORIGINAL, TRACES), "no directory can be made there"
+    assert not PrefixCache(blocked, 10**7).put(AB, make(1), ORIGINAL, TRACES), (
+        "no directory can be made there"
+    )
     assert PrefixCache(blocked, 10**7).longest(AB, ORIGINAL) is None
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "model.json"])
-@pytest.mark.parametrize("damage", ["truncated", "one bit", "garbage", "empty", "missing", "another's"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "one bit", "garbage", "empty", "missing", "another's"]
+)
 def test_a_damaged_entry_is_a_miss_and_leaves(tmp_path: Path, file: str, damage: str) -> None:
     cache = PrefixCache(tmp_path, 10**7)
     other = Pipeline((A, C))
@@ -105,7 +118,11 @@ def test_a_damaged_entry_is_a_miss_and_leaves(tmp_path: Path, file: str, damage:
     else:
         flipped = bytearray(data)
         flipped[len(data) * 3 // 4] ^= 4
-        path.write_bytes({"truncated": data[:-7], "one bit": flipped, "garbage": os.urandom(99), "empty": b""}[damage])
+        path.write_bytes(
+            {"truncated": data[:-7], "one bit": flipped, "garbage": os.urandom(99), "empty": b""}[
+                damage
+            ]
+        )
     found = cache.longest(AB, ORIGINAL)
     assert found
     assert found[0] == 1, "the shorter prefix serves"
@@ -178,7 +195,9 @@ def test_many_processes_at_once(tmp_path: Path) -> None:
     limit = 4 * size(entries(tmp_path)[0])
     context = multiprocessing.get_context("fork")
     failures: multiprocessing.Queue[str] = context.Queue()
-    processes = [context.Process(target=busy, args=(tmp_path, n, limit, failures)) for n in range(4)]
+    processes = [
+        context.Process(target=busy, args=(tmp_path, n, limit, failures)) for n in range(4)
+    ]
     for p in processes:
         p.start()
     reports = [failures.get(timeout=60) for _ in processes]

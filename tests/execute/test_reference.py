@@ -32,7 +32,10 @@ class TorchSession(Session):
 def test_it_is_predicted_in_the_batches_of_the_artifact(tmp_path: Path) -> None:
     for n in (300, 2 * PARITY_ITEMS + 77):
         (tmp_path / "data").mkdir(exist_ok=True)
-        np.save(tmp_path / "data" / "input.npy", np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32))
+        np.save(
+            tmp_path / "data" / "input.npy",
+            np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32),
+        )
         save_reference(Centred(), tmp_path / "data", torch.zeros(2, 3), tmp_path / "reference.npy")
         reference = np.load(tmp_path / "reference.npy")
         assert len(reference) == min(n, PARITY_ITEMS)

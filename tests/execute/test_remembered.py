@@ -34,7 +34,9 @@ class Attention(nn.Module):
         if not hasattr(self, "gain"):
             self.gain = self.proj.bias.mean()
         q, k, v = self.qkv(x).reshape(n, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        weights = torch.softmax(q @ k.transpose(-2, -1) * self.scale["fixed"] + self.by_length[t], -1)
+        weights = torch.softmax(
+            q @ k.transpose(-2, -1) * self.scale["fixed"] + self.by_length[t], -1
+        )
         self.maps.append(weights)
         return self.gain * x + self.proj((weights @ v).transpose(1, 2).flatten(2))
 
@@ -90,5 +92,7 @@ def test_stages_work_on_a_model_that_was_used_before() -> None:
             assert "attention" in trace.touched, "the table is trained"
             fresh.load_state_dict(result.state_dict())
             with torch.no_grad():
-                torch.testing.assert_close(result(x), fresh(x), msg="nothing looked up is older than the weights")
+                torch.testing.assert_close(
+                    result(x), fresh(x), msg="nothing looked up is older than the weights"
+                )
     assert len(model.attention.maps) == 1, "the owner's model stays as it is"

@@ -98,7 +98,9 @@ def layout_before_2_8(archive: Archive, canary: Canary) -> Archive:
 def both_layouts(archive: Archive, canary: Canary) -> Archive:
     """Where the newer layout does not load, PyTorch falls back to the older one of the same file."""
     old = layout_before_2_8(archive, canary)
-    broken = archive.renamed(lambda name: f"model/{name}").changed("model/models/model.json", lambda _: b"{")
+    broken = archive.renamed(lambda name: f"model/{name}").changed(
+        "model/models/model.json", lambda _: b"{"
+    )
     return Archive(broken.members + old.members, root="")
 
 
@@ -249,7 +251,9 @@ def reads_a_file(archive: Archive, canary: Canary) -> Archive:
 
 @known
 def operator_as_an_argument(archive: Archive, canary: Canary) -> Archive:
-    return archive.program(lambda p: nodes(p)[0]["inputs"][0].update(arg={"as_operator": "torch.os.system"}))
+    return archive.program(
+        lambda p: nodes(p)[0]["inputs"][0].update(arg={"as_operator": "torch.os.system"})
+    )
 
 
 @known

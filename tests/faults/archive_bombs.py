@@ -42,7 +42,9 @@ LIMITS["a size of many terms"] = _size(
 
 @known
 def a_size_of_many_digits(archive: Archive, canary: Canary) -> Archive:
-    return archive.changed(PROGRAM, lambda content: content.replace(b'"as_int": 2', b'"as_int": 2' + b"0" * 4000))
+    return archive.changed(
+        PROGRAM, lambda content: content.replace(b'"as_int": 2', b'"as_int": 2' + b"0" * 4000)
+    )
 
 
 @known
@@ -53,9 +55,13 @@ def squares_of_squares(archive: Archive, canary: Canary) -> Archive:
         graph = program["graph_module"]["graph"]
         name = next(iter(graph["sym_int_values"]))
         value = graph["sym_int_values"][name]
-        index = 1 + next(i for i, node in enumerate(graph["nodes"]) if name in json.dumps(node["outputs"]))
+        index = 1 + next(
+            i for i, node in enumerate(graph["nodes"]) if name in json.dumps(node["outputs"])
+        )
         for power in range(60):
-            sides = [{"name": side, "arg": {"as_sym_int": {"as_name": name}}, "kind": 1} for side in "ab"]
+            sides = [
+                {"name": side, "arg": {"as_sym_int": {"as_name": name}}, "kind": 1} for side in "ab"
+            ]
             name = f"square_{power}"
             node = {"target": "_operator.mul", "inputs": sides, "metadata": {}, "name": name}
             graph["nodes"].insert(index, node | {"outputs": [{"as_sym_int": {"as_name": name}}]})

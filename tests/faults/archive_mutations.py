@@ -80,12 +80,18 @@ def _members(archive: Archive, canary: Canary, random: random.Random) -> Archive
     evil = _payload(canary, random)
     match random.randrange(7):
         case 0:
-            return archive.with_member(random.choice((*NAMES, *names)), evil, first=random.random() < 0.5)
+            return archive.with_member(
+                random.choice((*NAMES, *names)), evil, first=random.random() < 0.5
+            )
         case 1:
-            new = random.choice((victim.upper(), victim.title(), victim.swapcase(), f"./{victim}", f"{victim}/"))
+            new = random.choice(
+                (victim.upper(), victim.title(), victim.swapcase(), f"./{victim}", f"{victim}/")
+            )
             return archive.with_member(new, evil, first=random.random() < 0.5)
         case 2:
-            new = random.choice((*NAMES, victim.upper(), victim.replace("/", "\\"), victim.replace(".", "x")))
+            new = random.choice(
+                (*NAMES, victim.upper(), victim.replace("/", "\\"), victim.replace(".", "x"))
+            )
             return archive.renamed(lambda name: new if name == victim else name)
         case 3:
             return replace(archive, members=tuple(m for m in archive.members if m[0] != victim))
@@ -95,7 +101,9 @@ def _members(archive: Archive, canary: Canary, random: random.Random) -> Archive
                 root=random.choice(("", "/", "../", "a/b/", "\u00e9/", "MODEL/", "x" * 300 + "/")),
             )
         case 5:
-            return replace(archive, members=tuple(random.sample(archive.members, len(archive.members))))
+            return replace(
+                archive, members=tuple(random.sample(archive.members, len(archive.members)))
+            )
         case _:
             other = archive.changed(victim, lambda _: evil)
             return replace(
@@ -105,15 +113,23 @@ def _members(archive: Archive, canary: Canary, random: random.Random) -> Archive
 
 
 def _payload(canary: Canary, random: random.Random) -> bytes:
-    return random.choice((canary.pickle, canary.torch_pickle, canary.code.encode(), b"", b"\x7fELF", b"{}"))
+    return random.choice(
+        (canary.pickle, canary.torch_pickle, canary.code.encode(), b"", b"\x7fELF", b"{}")
+    )
 
 
 def _payloads(archive: Archive, canary: Canary, random: random.Random) -> Archive:
-    data = [name for name, _ in archive.members if name.startswith("data/") and not name.endswith(".json")]
+    data = [
+        name
+        for name, _ in archive.members
+        if name.startswith("data/") and not name.endswith(".json")
+    ]
     name = random.choice([*data, SAMPLES])
 
     def change(content: bytes) -> bytes:
-        return random.choice((_payload(canary, random), content[:-1], content * 2, content[::-1], b""))
+        return random.choice(
+            (_payload(canary, random), content[:-1], content * 2, content[::-1], b"")
+        )
 
     return archive.changed(name, change)
 
@@ -153,7 +169,9 @@ def _graph(archive: Archive, canary: Canary, random: random.Random) -> Archive:
             (one, key), (other, _) = random.choice(same), random.choice(same)
             one[key] = json.loads(json.dumps(other[key]))
             if kind in ("as_int", "dtype", "min_val") and random.random() < 0.5:
-                one[key] = random.choice((0, 1, 2, 3, 7, 12, 13, 29, -1, 64, 10**6, 2**31, 2**40, 2**62))
+                one[key] = random.choice(
+                    (0, 1, 2, 3, 7, 12, 13, 29, -1, 64, 10**6, 2**31, 2**40, 2**62)
+                )
             if kind == "target" and random.random() < 0.7:
                 name = random.choice(OPERATORS.split())
                 one[key] = f"torch.ops.aten.{name}" + ("" if "." in name else ".default")
@@ -172,7 +190,9 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from _places(value[key])
 
 
-def _spoil(where: Any, key: Any, places: list[tuple[Any, Any]], canary: Canary, random: random.Random) -> None:
+def _spoil(
+    where: Any, key: Any, places: list[tuple[Any, Any]], canary: Canary, random: random.Random
+) -> None:
     old = where[key]
     match random.randrange(9):
         case 0 | 1:
@@ -187,13 +207,21 @@ def _spoil(where: Any, key: Any, places: list[tuple[Any, Any]], canary: Canary, 
         case 5 if isinstance(where, dict):
             where[random.choice((*KINDS, _text(key, canary, random)))] = where.pop(key)
         case 6 if isinstance(where, dict):
-            where[random.choice((*KINDS, "custom", "x", "use_pickle", "guards_code"))] = random.choice((old, True, "x"))
+            where[random.choice((*KINDS, "custom", "x", "use_pickle", "guards_code"))] = (
+                random.choice((old, True, "x"))
+            )
         case 7:
             del where[key]
         case _:
-            targets = [place for place in places if place[1] in ("target", "expr_str", "in_spec", "out_spec")]
+            targets = [
+                place
+                for place in places
+                if place[1] in ("target", "expr_str", "in_spec", "out_spec")
+            ]
             other, name = random.choice(targets) if targets else (where, key)
-            other[name] = random.choice((random.choice(TARGETS), _text(other[name], canary, random)))
+            other[name] = random.choice(
+                (random.choice(TARGETS), _text(other[name], canary, random))
+            )
 
 
 def _text(old: object, canary: Canary, random: random.Random) -> str:
@@ -233,9 +261,15 @@ def _damage(content: bytes, canary: Canary, random: random.Random) -> bytes:
         case 0:
             return content[: random.randrange(len(content))]
         case 1:
-            return random.choice((canary.torch_pickle + content, content + canary.torch_pickle, content * 2))
+            return random.choice(
+                (canary.torch_pickle + content, content + canary.torch_pickle, content * 2)
+            )
         case 2:  # a field of some header
-            marks = [i for i in range(len(data) - 60) if data[i : i + 4] in (b"PK\x01\x02", b"PK\x03\x04")]
+            marks = [
+                i
+                for i in range(len(data) - 60)
+                if data[i : i + 4] in (b"PK\x01\x02", b"PK\x03\x04")
+            ]
             at = random.choice(marks or [0]) + random.randrange(4, 46)
             data[at] = random.randrange(256)
         case 3:  # the end of the directory
@@ -245,7 +279,9 @@ def _damage(content: bytes, canary: Canary, random: random.Random) -> bytes:
             for _ in range(random.randint(1, 20)):
                 data[random.randrange(len(data))] = random.randrange(256)
         case 5:
-            return central_names(content, lambda name: name.swapcase() if random.random() < 0.3 else name)
+            return central_names(
+                content, lambda name: name.swapcase() if random.random() < 0.3 else name
+            )
         case _:
             at = random.randrange(len(data))
             del data[at : at + random.randint(1, 50)]

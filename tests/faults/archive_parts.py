@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petra.model.quantized import Codes, DynamicQuantizedLinear
+from petra.model.layers.quantized import Codes, DynamicQuantizedLinear
 from petra.runtimes.torch_eager import TorchEager
 from petra.tasks.inputs import Inputs
 
@@ -48,7 +48,9 @@ class Archive:
 
     def changed(self, name: str, change: Callable[[bytes], bytes]) -> Archive:
         """With the content of member `name` changed."""
-        return replace(self, members=tuple((n, change(c) if n == name else c) for n, c in self.members))
+        return replace(
+            self, members=tuple((n, change(c) if n == name else c) for n, c in self.members)
+        )
 
     def edited(self, name: str, edit: Callable[[Any], object]) -> Archive:
         """With the JSON of member `name` changed in place by `edit`."""
@@ -64,14 +66,18 @@ class Archive:
         return self.edited(PROGRAM, edit)
 
     def renamed(self, rename: Callable[[str], str]) -> Archive:
-        return replace(self, members=tuple((rename(name), content) for name, content in self.members))
+        return replace(
+            self, members=tuple((rename(name), content) for name, content in self.members)
+        )
 
     def to_bytes(self) -> bytes:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", self.method) as target, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that repeat
             for name, content in self.members:
-                info = zipfile.ZipInfo(self.root + name)  # of no date, so that attacks can be repeated
+                info = zipfile.ZipInfo(
+                    self.root + name
+                )  # of no date, so that attacks can be repeated
                 info.compress_type = self.method
                 target.writestr(info, content)
         return self.edit(buffer.getvalue())
@@ -150,7 +156,9 @@ class _Named(nn.Module):
 
 def _quantized() -> nn.Module:
     codes = torch.randint(-64, 65, (8, 4), dtype=torch.int8)
-    layer = DynamicQuantizedLinear(Codes(nn.Parameter(codes, requires_grad=False), torch.full((8, 1), 0.01)), None)
+    layer = DynamicQuantizedLinear(
+        Codes(nn.Parameter(codes, requires_grad=False), torch.full((8, 1), 0.01)), None
+    )
     return nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 2))
 
 

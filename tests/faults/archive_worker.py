@@ -25,7 +25,9 @@ def open_with_petra(path: Path) -> str:
     inspect(InspectRequest("torch", str(path)))
     session = ProgramSession(path, threads=1)
     outputs = session.run(random_inputs(session.inputs, 3, seed=0))
-    return hashlib.sha256(b"".join(outputs[name].tobytes() for name in sorted(outputs))).hexdigest()[:16]
+    return hashlib.sha256(
+        b"".join(outputs[name].tobytes() for name in sorted(outputs))
+    ).hexdigest()[:16]
 
 
 def open_plainly(path: Path) -> str:

@@ -39,7 +39,9 @@ def campaign(scratch: Path, *, seed: int, seconds: float) -> Iterator[Attack]:
     with Opener() as opener:
         wanted = {name: opener.open(scratch / f"{name}.pt2").digest for name in archives}
         for kind, attack in KNOWN.items():
-            yield _attempt(opener, kind, attack(archives["float"], canary), canary, scratch, wanted, kind)
+            yield _attempt(
+                opener, kind, attack(archives["float"], canary), canary, scratch, wanted, kind
+            )
         share = time.monotonic() + seconds * CLI_SHARE
         for kind in random.Random(seed).sample(list(KNOWN), len(KNOWN)):
             if time.monotonic() > share:
@@ -49,7 +51,9 @@ def campaign(scratch: Path, *, seed: int, seconds: float) -> Iterator[Attack]:
         while time.monotonic() < until:
             source = random.Random(f"{seed}/{index}")
             kind, archive = mutated(archives[source.choice(list(archives))], canary, source)
-            yield _attempt(opener, kind, archive, canary, scratch, wanted, f"seed {seed}, number {index}")
+            yield _attempt(
+                opener, kind, archive, canary, scratch, wanted, f"seed {seed}, number {index}"
+            )
             index += 1
 
 
@@ -114,7 +118,9 @@ class Opener:
                 text=True,
                 env=_environment(),
             )
-            threading.Thread(target=_pass_on, args=(self._process, self._answers), daemon=True).start()
+            threading.Thread(
+                target=_pass_on, args=(self._process, self._answers), daemon=True
+            ).start()
         return self._process
 
 
@@ -147,7 +153,9 @@ def _attempt(
     if opened.refused:
         outcome = "refused"
     elif opened.digest:
-        outcome = "computes the same" if opened.digest in wanted.values() else "computes other numbers"
+        outcome = (
+            "computes the same" if opened.digest in wanted.values() else "computes other numbers"
+        )
     else:
         outcome = "broke"
     return Attack(kind, outcome, f"{name}: {fault}" if fault else "")

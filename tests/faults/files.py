@@ -146,7 +146,9 @@ class Ground:
 
     # ---- studies -------------------------------------------------------------------------------------------------
 
-    def study(self, kind: str, harm: Callable[[Path, Any], None], how: Any, *, forged: bool = False) -> Attack:
+    def study(
+        self, kind: str, harm: Callable[[Path, Any], None], how: Any, *, forged: bool = False
+    ) -> Attack:
         """Spoil a copy, look at it in every way; unless it is `forged`, its figures are right or refused."""
         place = self.scratch / "case"
         shutil.rmtree(place, ignore_errors=True)
@@ -164,14 +166,19 @@ class Ground:
             outcome, faults = "hung", ["it hangs"]
         if contents(place, directory) != before:
             faults.append("something outside of the study was written")
-        return Attack(kind, outcome, f"{'; '.join(faults[:3])} ({harm.__name__}, {state})" if faults else "")
+        return Attack(
+            kind, outcome, f"{'; '.join(faults[:3])} ({harm.__name__}, {state})" if faults else ""
+        )
 
     def looked_at(self, directory: Path, place: Path, *, forged: bool) -> tuple[str, list[str]]:
         out = place / "out"
         faults: list[str] = []
         code, figures = self.shown(directory, faults)
         commands = [["show", directory, "--all"], ["report", directory], ["resume", directory]]
-        commands += [["export", directory, "--pick", "knee", "--to", f"{out}/"], ["export", directory]]
+        commands += [
+            ["export", directory, "--pick", "knee", "--to", f"{out}/"],
+            ["export", directory],
+        ]
         self.looks += 1
         if code or not forged:  # what is refused once, or sound, need not be looked at in every way
             commands = [commands[self.looks % len(commands)]]
@@ -180,7 +187,11 @@ class Ground:
         if code == 0 and not forged and figures != self.figures:
             faults.append("other figures are shown without a word")
         report = directory / "report.html"
-        written = [*out.glob("*"), *((directory / "export").glob("*/*")), *([report] if report.is_file() else [])]
+        written = [
+            *out.glob("*"),
+            *((directory / "export").glob("*/*")),
+            *([report] if report.is_file() else []),
+        ]
         for file in written:
             if file.is_symlink() or file.parent.is_symlink() or not file.is_file():
                 continue  # as the attack put it there
@@ -241,17 +252,29 @@ class Ground:
         path.write_bytes(content)
         if draw.random() < 0.1:
             path.unlink()
-            draw.choice([lambda: path.symlink_to("../secret"), lambda: os.mkfifo(path), path.mkdir])()
+            draw.choice(
+                [lambda: path.symlink_to("../secret"), lambda: os.mkfifo(path), path.mkdir]
+            )()
         try:
             with at_most(SLOWEST_S):
                 same = check_recorded(path) == self.recorded
-            return Attack("bundle", "read", "" if same else f"other files are taken for measured: {bytes(content)!r}")
+            return Attack(
+                "bundle",
+                "read",
+                "" if same else f"other files are taken for measured: {bytes(content)!r}",
+            )
         except Hung:
             return Attack("bundle", "hung", "it hangs")
         except ArtifactError as error:
-            return Attack("bundle", "refused", f"tells the secret: {error}" if SECRET in str(error) else "")
+            return Attack(
+                "bundle", "refused", f"tells the secret: {error}" if SECRET in str(error) else ""
+            )
         except Exception as error:  # noqa: BLE001 - any other error is what is looked for
-            return Attack("bundle", "traceback", f"{type(error).__name__}: {error} for {bytes(content)[:2000]!r}")
+            return Attack(
+                "bundle",
+                "traceback",
+                f"{type(error).__name__}: {error} for {bytes(content)[:2000]!r}",
+            )
 
     def cache_entry(self, draw: random.Random) -> Attack:
         """A damaged entry counts as absent, or the model is the one that was stored."""
@@ -296,7 +319,9 @@ def petra(faults: list[str], *arguments: object) -> tuple[int, str]:
     said = f"petra {arguments[0]}"
     if result.exception and not isinstance(result.exception, SystemExit):
         faults.append(f"{said}: {type(result.exception).__name__}: {str(result.exception)[:200]}")
-    elif result.exit_code not in (0, 2) or (result.exit_code == 2 and not result.stderr.startswith("error: ")):
+    elif result.exit_code not in (0, 2) or (
+        result.exit_code == 2 and not result.stderr.startswith("error: ")
+    ):
         faults.append(f"{said}: exit code {result.exit_code}, {result.stderr[:200]!r}")
     text = result.output
     if any(not c.isprintable() and c not in "\n " for c in text):
@@ -309,7 +334,12 @@ def petra(faults: list[str], *arguments: object) -> tuple[int, str]:
 
 def contents(place: Path, study: Path) -> dict[str, bytes]:
     """What lies beside the study."""
-    beside = [p for top in place.iterdir() if top not in (study, place / "out") for p in (top, *top.rglob("*"))]
+    beside = [
+        p
+        for top in place.iterdir()
+        if top not in (study, place / "out")
+        for p in (top, *top.rglob("*"))
+    ]
     return {str(p): p.read_bytes() if p.is_file() else b"" for p in beside}
 
 
@@ -334,8 +364,14 @@ def cut(directory: Path, draw: random.Random) -> None:
     data = path.read_bytes()
     at = draw.randrange(len(data))
     page = at // 4096 * 4096
-    forms = [data[:at], data[:page] + bytes(4096) + data[page + 4096 :], data[:page] + data[page + 4096 :]]
-    path.write_bytes(draw.choice([*forms, data[:at] + data[at : at + 100] + data[at:], data + bytes(at)]))
+    forms = [
+        data[:at],
+        data[:page] + bytes(4096) + data[page + 4096 :],
+        data[:page] + data[page + 4096 :],
+    ]
+    path.write_bytes(
+        draw.choice([*forms, data[:at] + data[at : at + 100] + data[at:], data + bytes(at)])
+    )
 
 
 def edit(directory: Path, draw: random.Random) -> None:
@@ -346,13 +382,19 @@ def edit(directory: Path, draw: random.Random) -> None:
             raw.execute(f"DELETE FROM {table} WHERE rowid = ?", [row])
             return
         old = raw.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", [row]).fetchone()[0]
-        new = old * 1.0001 + 1e-9 if isinstance(old, float) and draw.random() < 0.5 else draw.choice(STRANGE)
+        new = (
+            old * 1.0001 + 1e-9
+            if isinstance(old, float) and draw.random() < 0.5
+            else draw.choice(STRANGE)
+        )
         with contextlib.suppress(sqlite3.Error):  # a constraint of the table's
             raw.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", [new, row])
 
 
 def some_cell(raw: sqlite3.Connection, draw: random.Random) -> tuple[str, str, int]:
-    table = draw.choice(["study", "trials", "trials", "trials", "measurements", "measurements", "notes"])
+    table = draw.choice(
+        ["study", "trials", "trials", "trials", "measurements", "measurements", "notes"]
+    )
     column = draw.choice(raw.execute(f"PRAGMA table_info({table})").fetchall())[1]
     row = draw.choice(raw.execute(f"SELECT rowid FROM {table}").fetchall())[0]
     return table, column, row
@@ -369,14 +411,19 @@ def forge(directory: Path, draw: random.Random) -> None:
                 new = json.dumps(spoilt(draw, json.loads(old))) if draw.random() < 0.7 else new
             with contextlib.suppress(sqlite3.Error):
                 raw.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", [new, row])
-    with contextlib.suppress(Exception), connect_file(directory / "study.db", write=True).begin() as connection:
+    with (
+        contextlib.suppress(Exception),
+        connect_file(directory / "study.db", write=True).begin() as connection,
+    ):
         reseal(connection)
 
 
 def speak(directory: Path, text: str) -> None:
     """Say `text` wherever a study says anything freely, with checksums that fit."""
     pipeline = [{"stage": text, "params": {text: text, "ratio": 0.5}}]
-    trace = [dict(PLAIN_TRACE, stage=text, touched=[text], skipped={text: text}, details={text: text})]
+    trace = [
+        dict(PLAIN_TRACE, stage=text, touched=[text], skipped={text: text}, details={text: text})
+    ]
     with contextlib.closing(sqlite3.connect(directory / "study.db", isolation_level=None)) as raw:
         host = json.loads(raw.execute("SELECT host FROM study").fetchone()[0])
         config = json.loads(raw.execute("SELECT config FROM study").fetchone()[0])
@@ -384,7 +431,8 @@ def speak(directory: Path, text: str) -> None:
         host |= {"cpu": text, "os": text, text: text, "versions": {text: text, "petra": text}}
         raw.execute("UPDATE study SET host = ?, config = ?", [json.dumps(host), json.dumps(config)])
         raw.execute(
-            "UPDATE trials SET move = ?, trace = ?, parity = ?", [text, json.dumps(trace), json.dumps({text: 1})]
+            "UPDATE trials SET move = ?, trace = ?, parity = ?",
+            [text, json.dumps(trace), json.dumps({text: 1})],
         )
         raw.execute("UPDATE trials SET pipeline = ? WHERE number = 3", [json.dumps(pipeline)])
         raw.execute(
@@ -398,7 +446,13 @@ def speak(directory: Path, text: str) -> None:
         reseal(connection)
 
 
-PLAIN_TRACE = {"params_before": 1, "params_after": 1, "seconds": 0, "peak_memory_mb": 0, "cached": False}
+PLAIN_TRACE = {
+    "params_before": 1,
+    "params_after": 1,
+    "seconds": 0,
+    "peak_memory_mb": 0,
+    "cached": False,
+}
 SAYINGS = (
     ESCAPE,
     MARKUP,
@@ -430,7 +484,9 @@ def reseal(connection: Connection) -> None:
         # The key is that of the pipeline, wherever there is one.
         with contextlib.suppress(Exception):
             row = dict(row) | {"key": Pipeline.from_list(json.loads(row["pipeline"])).key}
-        connection.execute(change.values(key=row["key"], **{CHECKSUM: trial_checksum(row, measured)}))
+        connection.execute(
+            change.values(key=row["key"], **{CHECKSUM: trial_checksum(row, measured)})
+        )
     for row in connection.execute(select(NOTES)).mappings().all():
         change = NOTES.update().where(NOTES.c.name == row["name"])
         connection.execute(change.values({CHECKSUM: note_checksum(row["name"], row["value"])}))
@@ -446,26 +502,37 @@ LAYOUTS: dict[str, Callable[[Path, str], None]] = {}
 
 def _sql(name: str, script: str) -> None:
     def harm(directory: Path, how: str) -> None:
-        with contextlib.closing(sqlite3.connect(directory / "study.db")) as raw, contextlib.suppress(sqlite3.Error):
+        with (
+            contextlib.closing(sqlite3.connect(directory / "study.db")) as raw,
+            contextlib.suppress(sqlite3.Error),
+        ):
             raw.executescript(script)
 
     SCHEMAS[name] = harm
 
 
-_sql("a view for a table", "ALTER TABLE notes RENAME TO kept; CREATE VIEW notes AS SELECT * FROM kept;")
+_sql(
+    "a view for a table",
+    "ALTER TABLE notes RENAME TO kept; CREATE VIEW notes AS SELECT * FROM kept;",
+)
 _sql(
     "an endless view",
     f"DROP TABLE notes; CREATE VIEW notes AS SELECT x AS name, x AS value, x AS checksum FROM ({ENDLESS});",
 )
 _sql("a trigger", "CREATE TRIGGER t AFTER UPDATE ON study BEGIN DELETE FROM trials; END;")
-_sql("a computed column", "ALTER TABLE trials ADD COLUMN z GENERATED ALWAYS AS (hex(zeroblob(1000000000)));")
+_sql(
+    "a computed column",
+    "ALTER TABLE trials ADD COLUMN z GENERATED ALWAYS AS (hex(zeroblob(1000000000)));",
+)
 _sql("an index with an expression", "CREATE INDEX i ON trials (length(zeroblob(1000000)));")
 _sql("another table", "CREATE TABLE more (x);")
 _sql("a virtual table", "CREATE VIRTUAL TABLE f USING fts5(x);")
 _sql("no table of notes", "DROP TABLE notes;")
 _sql("no measurements", "DELETE FROM measurements;")
 _sql("no study", "DELETE FROM study;")
-_sql("no trial 0", "DELETE FROM measurements WHERE number = 0; DELETE FROM trials WHERE number = 0;")
+_sql(
+    "no trial 0", "DELETE FROM measurements WHERE number = 0; DELETE FROM trials WHERE number = 0;"
+)
 _sql("a column less", "ALTER TABLE trials DROP COLUMN seconds;")
 _sql("a column renamed", "ALTER TABLE notes RENAME COLUMN checksum TO chekcsum;")
 _sql("an earlier version", "UPDATE study SET schema_version = 1;")
@@ -476,7 +543,10 @@ _sql(
     "somebody else's",
     "DROP TABLE measurements; DROP TABLE trials; DROP TABLE study; DROP TABLE notes; CREATE TABLE recipes (x);",
 )
-_sql("nothing in it", "DROP TABLE measurements; DROP TABLE trials; DROP TABLE study; DROP TABLE notes;")
+_sql(
+    "nothing in it",
+    "DROP TABLE measurements; DROP TABLE trials; DROP TABLE study; DROP TABLE notes;",
+)
 
 
 def _layout(name: str, path: str, make: Callable[[Path], None]) -> None:

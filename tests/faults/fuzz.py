@@ -37,24 +37,101 @@ VALID: dict[str, Any] = {
     "target": {"runtime": "onnxruntime", "threads": 1, "batch": 1, "throughput_batch": 64},
     "objectives": ["quality", "latency", "size"],
     "constraints": ["quality >= baseline - 0.03", "size <= 300 kB", "latency_ms <= 0.5 * baseline"],
-    "budget": {"time": "10 min", "trials": 20, "generations": 3, "goal": ["size <= 0.5 * baseline"]},
+    "budget": {
+        "time": "10 min",
+        "trials": 20,
+        "generations": 3,
+        "goal": ["size <= 0.5 * baseline"],
+    },
     "search": {"name": "evolution", "population": 4, "offspring": 4, "stagnation": 0},
     "space": {
-        "stages": {"tune": {"epochs": [1, 3], "lr": [0.01, 0.1]}, "quantize.static": {"observer": "minmax"}},
+        "stages": {
+            "tune": {"epochs": [1, 3], "lr": [0.01, 0.1]},
+            "quantize.static": {"observer": "minmax"},
+        },
         "max_length": 3,
         "initial": [["tune", {"stage": "quantize.static", "params": {"observer": "minmax"}}]],
     },
-    "limits": {"trial_time": "5 min", "trial_memory": "2 GiB", "workers": 1, "build_threads": 1, "cache": "1 GiB"},
+    "limits": {
+        "trial_time": "5 min",
+        "trial_memory": "2 GiB",
+        "workers": 1,
+        "build_threads": 1,
+        "cache": "1 GiB",
+    },
     "seed": 0,
     "device": "cpu",
     "workdir": "out",
 }
 STRANGE: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, float("inf"), float("-inf"), float("nan")),
-    *("", " ", "²", "١٢", "-1", "1e400", "9" * 400, "9" * 5000, "1_000", "0x10", "inf", "nan", "yes", "~", "null"),
-    *("9" * 400 + " h", "9" * 400 + " GiB", "-5 min", "1 fortnight", "1:30", "2001-13-45", "../..", "/dev/null"),
-    *("/proc/self/mem/x", "~/x", "a\0b", "a\nb", ESCAPE, "\u202etxt.exe", "x" * 300, "x" * 5000, "é", "\ud800"),
-    *([], {}, [[]], [None], {"": None}, {"a": {"b": {}}}, [1, 2, 3], ["tune"], {"name": "digits"}, [{"stage": 3}]),
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2**31,
+        2**63,
+        10**30,
+        0.5,
+        -0.0,
+        1e308,
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+    ),
+    *(
+        "",
+        " ",
+        "²",
+        "١٢",
+        "-1",
+        "1e400",
+        "9" * 400,
+        "9" * 5000,
+        "1_000",
+        "0x10",
+        "inf",
+        "nan",
+        "yes",
+        "~",
+        "null",
+    ),
+    *(
+        "9" * 400 + " h",
+        "9" * 400 + " GiB",
+        "-5 min",
+        "1 fortnight",
+        "1:30",
+        "2001-13-45",
+        "../..",
+        "/dev/null",
+    ),
+    *(
+        "/proc/self/mem/x",
+        "~/x",
+        "a\0b",
+        "a\nb",
+        ESCAPE,
+        "\u202etxt.exe",
+        "x" * 300,
+        "x" * 5000,
+        "é",
+        "\ud800",
+    ),
+    *(
+        [],
+        {},
+        [[]],
+        [None],
+        {"": None},
+        {"a": {"b": {}}},
+        [1, 2, 3],
+        ["tune"],
+        {"name": "digits"},
+        [{"stage": 3}],
+    ),
     *(
         "quality >= ",
         "size <= 1e400",
@@ -65,8 +142,26 @@ STRANGE: tuple[Any, ...] = (
         ">=",
         "1 <= size",
     ),
-    *("size <= 0", "latency <= -1 * baseline", "quality >= baseline * baseline", "size <= 1 kB; import os", "onnx"),
-    *("os:system", "os.system", "a..b:c", ":", "a:", ":b", "1a:b", "petra.nothing:x", "cuda:99", "gpu", "evolutoin"),
+    *(
+        "size <= 0",
+        "latency <= -1 * baseline",
+        "quality >= baseline * baseline",
+        "size <= 1 kB; import os",
+        "onnx",
+    ),
+    *(
+        "os:system",
+        "os.system",
+        "a..b:c",
+        ":",
+        "a:",
+        ":b",
+        "1a:b",
+        "petra.nothing:x",
+        "cuda:99",
+        "gpu",
+        "evolutoin",
+    ),
 )
 # Files as text that the YAML library itself trips over, or that would mean more than they say.
 TEXTS: tuple[str, ...] = (
@@ -99,7 +194,10 @@ TEXTS: tuple[str, ...] = (
     "seed: 1\nseed: 2",
     "target: {threads: 1, threads: 2}",
     "a: &a [x, x, x, x, x, x, x, x, x]\n"
-    + "".join(f"{n}: &{n} [{', '.join(['*' + p] * 9)}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True)),
+    + "".join(
+        f"{n}: &{n} [{', '.join(['*' + p] * 9)}]\n"
+        for p, n in zip("abcdefgh", "bcdefghi", strict=True)
+    ),
     "a: &a [*a]",
     "a: &a {b: *a}",
     "<<: &a {<<: *a}",
@@ -186,7 +284,10 @@ def hostile(draw: random.Random, n: int) -> tuple[str, bytes]:
     if kind == "text":
         text = data.decode()
         for _ in range(draw.randint(1, 4)):
-            at, piece = draw.randrange(len(text)), draw.choice([*"[]{}:,&*!|>'\"%@`#?-\t\n", *TEXTS[:20], ESCAPE])
+            at, piece = (
+                draw.randrange(len(text)),
+                draw.choice([*"[]{}:,&*!|>'\"%@`#?-\t\n", *TEXTS[:20], ESCAPE]),
+            )
             text = text[:at] + piece + text[at + draw.randint(0, 5) :]
         return kind, text.encode("utf-8", "surrogatepass")
     for _ in range(draw.randint(1, 8)):
@@ -196,10 +297,16 @@ def hostile(draw: random.Random, n: int) -> tuple[str, bytes]:
 
 def some_of_valid(draw: random.Random) -> dict[str, Any]:
     """The valid file with some of its sections, the first always among them."""
-    return {key: copy.deepcopy(value) for key, value in VALID.items() if key == "workload" or draw.random() < 0.4}
+    return {
+        key: copy.deepcopy(value)
+        for key, value in VALID.items()
+        if key == "workload" or draw.random() < 0.4
+    }
 
 
-def changed(draw: random.Random, times: int, change: Callable[[random.Random, Any, Any], None]) -> Any:
+def changed(
+    draw: random.Random, times: int, change: Callable[[random.Random, Any, Any], None]
+) -> Any:
     data = some_of_valid(draw)
     for _ in range(times):
         places = list(containers(data))
@@ -210,7 +317,13 @@ def changed(draw: random.Random, times: int, change: Callable[[random.Random, An
 
 
 def containers(data: Any) -> Iterator[tuple[Any, Any]]:
-    pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    pairs = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
     for key, value in list(pairs):
         yield data, key
         yield from containers(value)
@@ -225,7 +338,9 @@ def spoil_key(draw: random.Random, holder: Any, key: Any) -> None:
         holder.insert(key, copy.deepcopy(draw.choice(STRANGE)))
         return
     value = holder.pop(key)
-    new = draw.choice([f"{key}s", str(key)[1:], str(key).upper(), ESCAPE, "", "x" * 3000, 3, None, True])
+    new = draw.choice(
+        [f"{key}s", str(key)[1:], str(key).upper(), ESCAPE, "", "x" * 3000, 3, None, True]
+    )
     if draw.random() < 0.7:
         holder[new] = value
 
@@ -253,7 +368,9 @@ def read_here(scratch: Path, kind: str, content: bytes) -> Attack:
     except Hung:
         return Attack(kind, "hung", f"more than {SLOWEST_S} s for {content[:300]!r}")
     except Exception as error:  # noqa: BLE001 - any other error is what is looked for
-        return Attack(kind, "traceback", f"{type(error).__name__}: {str(error)[:200]} for {content[:2000]!r}")
+        return Attack(
+            kind, "traceback", f"{type(error).__name__}: {str(error)[:200]} for {content[:2000]!r}"
+        )
     fault = "" if again == config else f"reads back as something else: {content[:2000]!r}"
     return Attack(kind, "accepted", fault)
 
@@ -293,17 +410,31 @@ def by_command(place: Path, kind: str, content: bytes) -> Attack:
     environment["PYTHONPATH"] = str(Path(petra.__file__).parents[1])
     try:
         done = subprocess.run(
-            command, cwd=here, env=environment, capture_output=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+            command,
+            cwd=here,
+            env=environment,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         return Attack(kind, "hung", f"{content[:2000]!r}")
     fault = ""
-    if done.returncode != 2 or not done.stderr.startswith(b"error: ") or b"Traceback" in done.stderr:
+    if (
+        done.returncode != 2
+        or not done.stderr.startswith(b"error: ")
+        or b"Traceback" in done.stderr
+    ):
         fault = f"exit code {done.returncode}: {done.stderr[-500:]!r}"
     elif done.stdout or b"\x1b" in done.stderr:
         fault = f"output {done.stdout[:200]!r}, errors {done.stderr[:500]!r}"
-    elif left := sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file() and p != path):
+    elif left := sorted(
+        str(p.relative_to(place)) for p in place.rglob("*") if p.is_file() and p != path
+    ):
         fault = f"written: {', '.join(left[:5])}"
     return Attack(
-        kind, "refused" if done.returncode == 2 else "other", f"{fault} for {content[:2000]!r}" if fault else ""
+        kind,
+        "refused" if done.returncode == 2 else "other",
+        f"{fault} for {content[:2000]!r}" if fault else "",
     )

@@ -25,7 +25,7 @@ from torch import nn
 import petra
 from petra.core.errors import PetraError
 from petra.core.trial import Trial
-from petra.progress import Silent
+from petra.listener import Silent
 from petra.report.record import StudyRecord
 from petra.store.store import Store
 from petra.workers.imports import HOME
@@ -34,7 +34,9 @@ VICTIMS = ("everything", "driver", "worker", "call", "measurement", "at the conf
 RUNS = 6  # of one study at most, the killed ones included
 RUN_LIMIT_S = 240.0
 ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join([str(Path(petra.__file__).parents[1]), str(Path(__file__).parent)]),
+    "PYTHONPATH": os.pathsep.join(
+        [str(Path(petra.__file__).parents[1]), str(Path(__file__).parent)]
+    ),
     "OMP_NUM_THREADS": "1",
 }
 
@@ -78,13 +80,19 @@ class Ended:
     def of(workdir: Path) -> Ended:
         record = StudyRecord.load(workdir)
         members = petra.load_study(workdir).front.members
-        return Ended({t.number: t for t in record.trials}, [t.number for t in members], bool(record.stop_reason))
+        return Ended(
+            {t.number: t for t in record.trials},
+            [t.number for t in members],
+            bool(record.stop_reason),
+        )
 
 
 def start(workdir: Path, workers: int, *words: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, __file__, str(workdir), str(workers), *words]
     with workdir.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True
+        )
 
 
 def victims(driver: psutil.Process) -> dict[str, list[psutil.Process]]:
@@ -139,7 +147,9 @@ def campaign(scratch: Path, *, seed: int, seconds: float) -> Iterator[Attack]:
         yield attack(scratch / f"{number}", victim, workers, calm, length, draw)
 
 
-def attack(workdir: Path, victim: str, workers: int, calm: Ended, length: float, draw: random.Random) -> Attack:
+def attack(
+    workdir: Path, victim: str, workers: int, calm: Ended, length: float, draw: random.Random
+) -> Attack:
     """One study, killed at its first run and now and then at others, until it ends by itself."""
     kind = f"{victim}, {workers} worker{'s' if workers > 1 else ''}"
     seen: dict[int, Trial] = {}
@@ -151,7 +161,11 @@ def attack(workdir: Path, victim: str, workers: int, calm: Ended, length: float,
             if run == 0 or draw.random() < 0.3:
                 wait(process, draw.uniform(0.0, length))
                 until = time.monotonic() + length
-                while not kill(process, victim, draw) and process.poll() is None and time.monotonic() < until:
+                while (
+                    not kill(process, victim, draw)
+                    and process.poll() is None
+                    and time.monotonic() < until
+                ):
                     time.sleep(0.02)
         try:
             code = process.wait(RUN_LIMIT_S)
@@ -161,7 +175,11 @@ def attack(workdir: Path, victim: str, workers: int, calm: Ended, length: float,
         if fault := lost(workdir, seen):
             return Attack(kind, "damaged", fault)
         if code == 0:
-            fault = differs(Ended.of(workdir), calm, exact=victim in ("everything", "driver", "at the confirmation"))
+            fault = differs(
+                Ended.of(workdir),
+                calm,
+                exact=victim in ("everything", "driver", "at the confirmation"),
+            )
             return Attack(kind, "ended as if undisturbed", fault and f"{fault}: {workdir}")
     return Attack(kind, "never ends", workdir.with_suffix(".log").read_text()[-500:])
 
@@ -206,7 +224,9 @@ def differs(ended: Ended, calm: Ended, *, exact: bool) -> str:
         return f"trials {others} are others; front {ended.front} instead of {calm.front}"
     for number in others:
         failure = ended.trials[number].failure
-        if failure is None or not any(words in failure.message for words in ("SIGKILL", "measuring process")):
+        if failure is None or not any(
+            words in failure.message for words in ("SIGKILL", "measuring process")
+        ):
             return f"trial {number} is another: {failure}"
     unconfirmed = [n for n in (0, *ended.front) if not ended.trials[n].test]
     return f"not confirmed: {unconfirmed}" if unconfirmed and exact else ""

@@ -28,7 +28,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "measure"))
 import foreign
 
 SIZES = (0, 1, 2, 7, 10**4, 10**9, 2**31, 2**62, -1, -(2**63))
-NAMES = ("", "n", "batch", "a/b", "../../x", "x" * 5000, "\x1b[31mred", "ü\u202e", "n*2", "past + 1")
+NAMES = (
+    "",
+    "n",
+    "batch",
+    "a/b",
+    "../../x",
+    "x" * 5000,
+    "\x1b[31mred",
+    "ü\u202e",
+    "n*2",
+    "past + 1",
+)
 LIMIT_S, LIMIT_MB = 15.0, 1500.0
 
 
@@ -77,7 +88,10 @@ def _try(path: Path, inputs: str, runtime: str) -> tuple[str, str]:
         return "given up at a limit", ""
     except BenchDied as error:
         crashed = "was ended by" in error.message or "exited" in error.message
-        return "the process died", "" if crashed else f"nobody expected {error.message!r} of {runtime}"
+        return (
+            "the process died",
+            "" if crashed else f"nobody expected {error.message!r} of {runtime}",
+        )
     except PetraError as error:
         wrong = len(str(error)) > 20_000 or "Traceback" in str(error)
         return "refused", f"a message of {len(str(error))} characters" if wrong else ""
@@ -140,7 +154,9 @@ def _names(model: onnx.ModelProto, rng: random.Random) -> None:
 
 
 def _parts(model: onnx.ModelProto, rng: random.Random) -> None:
-    part = rng.choice([model.graph.node, model.graph.input, model.graph.output, model.graph.initializer])
+    part = rng.choice(
+        [model.graph.node, model.graph.input, model.graph.output, model.graph.initializer]
+    )
     if part and rng.random() < 0.5:
         del part[rng.randrange(len(part))]
     elif part:
@@ -159,7 +175,10 @@ def _weights(model: onnx.ModelProto, rng: random.Random) -> None:
         else:
             weights.data_location = onnx.TensorProto.EXTERNAL
             entry = weights.external_data.add()
-            entry.key, entry.value = "location", rng.choice(["../../../../etc/passwd", "/etc/passwd", "m.onnx", ""])
+            entry.key, entry.value = (
+                "location",
+                rng.choice(["../../../../etc/passwd", "/etc/passwd", "m.onnx", ""]),
+            )
 
 
 def _attributes(model: onnx.ModelProto, rng: random.Random) -> None:
@@ -167,7 +186,9 @@ def _attributes(model: onnx.ModelProto, rng: random.Random) -> None:
         for attribute in node.attribute:
             attribute.i = rng.choice(SIZES)
         if rng.random() < 0.3:
-            node.op_type = rng.choice(["Relu", "Reshape", "Tile", "Expand", "TopK", "Loop", "If", "NonZero", "Det"])
+            node.op_type = rng.choice(
+                ["Relu", "Reshape", "Tile", "Expand", "TopK", "Loop", "If", "NonZero", "Det"]
+            )
         if rng.random() < 0.2:
             node.domain = rng.choice(["com.microsoft", "ai.onnx.ml", "x"])
 
@@ -212,7 +233,8 @@ def _archive(model: onnx.ModelProto, rng: random.Random) -> bytes:
         for value in model.graph.input:
             shape = [size.dim_value or 3 for size in value.type.tensor_type.shape.dim]
             array = np.ones(
-                shape if np.prod(shape, dtype=float) < 1e6 else (3, 4), rng.choice(["f4", "f2", "i8", "?", "U3"])
+                shape if np.prod(shape, dtype=float) < 1e6 else (3, 4),
+                rng.choice(["f4", "f2", "i8", "?", "U3"]),
             )
             member = io.BytesIO()
             np.save(member, array)

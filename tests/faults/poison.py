@@ -64,7 +64,9 @@ class Brittle(Classification):
             return SCORES[name][0]()  # type: ignore[no-any-return]
         return super().score(predictions, targets)
 
-    def loss(self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0
+    ) -> Tensor:
         if "loss raises" in FLAGS:
             raise RuntimeError("the loss is broken")
         value = super().loss(name, prediction, target, label_smoothing=label_smoothing)
@@ -155,7 +157,11 @@ def attack(chosen: Sequence[Poison], workdir: Path) -> Iterator[Attack]:
             model,
             own_data(task) if any(poison.name.startswith("items") for poison in chosen) else task,
             search={"name": "uniform"},
-            space={"stages": {kind: {} for kind in kinds}, "max_length": 1, "initial": [[kind] for kind in kinds]},
+            space={
+                "stages": {kind: {} for kind in kinds},
+                "max_length": 1,
+                "initial": [[kind] for kind in kinds],
+            },
             budget={"trials": len(kinds)},
             limits={"trial_time": "60 s", "trial_memory": "4 GiB", "build_threads": 2},
             workdir=workdir,
@@ -172,7 +178,9 @@ def attack(chosen: Sequence[Poison], workdir: Path) -> Iterator[Attack]:
         if isinstance(error, KeyboardInterrupt | GeneratorExit) and "poison" not in str(error):
             raise
         names = ", ".join(poison.name for poison in chosen)
-        yield Attack("any", "the study ended", f"{type(error).__name__}: {error}; one of: {names}"[:1000])
+        yield Attack(
+            "any", "the study ended", f"{type(error).__name__}: {error}; one of: {names}"[:1000]
+        )
     finally:
         STAGES.forget(*stages)
 

@@ -170,30 +170,46 @@ STATE = {
     "quantization engine": _set(lambda: torch.backends.quantized, "engine", "none"),
     "anomaly mode": _each(lambda: torch.autograd.set_detect_anomaly(True)),
     "hooks of all modules": _each(
-        lambda: torch.nn.modules.module.register_module_forward_hook(lambda m, i, o: o * 0 if "Linear" in str(m) else o)
+        lambda: torch.nn.modules.module.register_module_forward_hook(
+            lambda m, i, o: o * 0 if "Linear" in str(m) else o
+        )
     ),
-    "saved tensors hooks": _enter(lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t * 0, lambda t: t)),
+    "saved tensors hooks": _enter(
+        lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t * 0, lambda t: t)
+    ),
     "function mode": _enter(lambda: torch.overrides.TorchFunctionMode()),
     "a thread": _each(lambda: threading.Thread(target=_spin, daemon=True).start()),
     "a child": _each(lambda: subprocess.Popen(["sleep", "1000"])),
     "a daemon": _each(_daemonize),
     "files": _each(lambda: _keep([open(os.devnull) for _ in range(500)])),  # noqa: PTH123, SIM115
     "a socket": _each(lambda: _keep(socket.create_server(("127.0.0.1", 0)))),
-    "a patched layer": _set(lambda: nn.Linear, "forward", lambda self, x: x.new_zeros(len(x), self.out_features)),
-    "a patched function": _set(lambda: functional, "linear", lambda x, w, b=None: x.new_zeros(len(x), len(w))),
-    "a patched operator": _set(lambda: torch.Tensor, "__matmul__", lambda a, b: a.new_zeros(len(a), b.shape[1])),
+    "a patched layer": _set(
+        lambda: nn.Linear, "forward", lambda self, x: x.new_zeros(len(x), self.out_features)
+    ),
+    "a patched function": _set(
+        lambda: functional, "linear", lambda x, w, b=None: x.new_zeros(len(x), len(w))
+    ),
+    "a patched operator": _set(
+        lambda: torch.Tensor, "__matmul__", lambda a, b: a.new_zeros(len(a), b.shape[1])
+    ),
     "the model's class": _change_class,
     "NumPy": _each(lambda: setattr(np, "load", None), lambda: np.seterr(all="raise")),
-    "builtins": _each(lambda: setattr(builtins, "sum", lambda *a: 0), lambda: setattr(builtins, "open", None)),
+    "builtins": _each(
+        lambda: setattr(builtins, "sum", lambda *a: 0), lambda: setattr(builtins, "open", None)
+    ),
     "time": _each(lambda: setattr(time, "perf_counter", lambda: 0.0)),
     "garbage": _each(gc.disable, lambda: _keep(bytearray(200 << 20))),
     "recursion": _each(lambda: sys.setrecursionlimit(10_000)),
-    "tracing": _each(lambda: sys.settrace(lambda *a: None), lambda: sys.setprofile(lambda *a: None)),
+    "tracing": _each(
+        lambda: sys.settrace(lambda *a: None), lambda: sys.setprofile(lambda *a: None)
+    ),
     "open files allowed": _each(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))),
     "priority": _each(lambda: os.nice(5)),
     "cores": _each(lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})),
     "at exit": _each(lambda: atexit.register(_spin)),
-    "another tune": _each(lambda: STAGES._table.clear(), lambda: RUNTIMES._table.update(onnxruntime="os:path")),
+    "another tune": _each(
+        lambda: STAGES._table.clear(), lambda: RUNTIMES._table.update(onnxruntime="os:path")
+    ),
     "the teacher trains": lambda model, context: context.teacher.train(),
     "the teacher's hooks": _hook_teacher,
     "a fork goes on": _fork_and_go_on,
@@ -247,7 +263,10 @@ RAISED: dict[str, tuple[Callable[[], BaseException], str]] = {
     "unpicklable": (lambda: Unsendable("stays"), "Unsendable: stays"),
     "somebody's PetraError": (lambda: Mine("mine", hint="mine too"), "Mine: mine"),
     "StoreError": (lambda: StoreError("not the store's"), "not the store's"),
-    "a time limit that is none": (lambda: TimeLimitExceeded(1.0, note=None, peak_memory_mb=0), "TimeLimitExceeded"),
+    "a time limit that is none": (
+        lambda: TimeLimitExceeded(1.0, note=None, peak_memory_mb=0),
+        "TimeLimitExceeded",
+    ),
     "MemoryError": (lambda: MemoryError(), "MemoryError"),
     "OSError": (lambda: OSError(28, "No space left on device"), "No space left"),
 }
@@ -274,7 +293,10 @@ DEATHS: dict[str, tuple[Act, str]] = {
     "noise in the pipes": (_each(_write_everywhere), "claims to have"),
     "file size": (_each(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))), ""),
     "memory": (
-        _each(lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 20, 1 << 20)), lambda: bytearray(1 << 28)),
+        _each(
+            lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 20, 1 << 20)),
+            lambda: bytearray(1 << 28),
+        ),
         "",
     ),
     "the teacher": (_spoil(lambda context: context.teacher.parameters()), "changed the teacher"),
@@ -322,11 +344,18 @@ def _filled(model: nn.Module, value: float) -> nn.Module:
 def poisons() -> list[Poison]:
     """All of them, state first."""
     found = [Poison("state left behind", name, act) for name, act in STATE.items()]
-    found += [Poison("exception", name, _raise(make), words) for name, (make, words) in RAISED.items()]
-    found += [Poison("odd result", name, _return(make), words) for name, (make, words) in RETURNED.items()]
+    found += [
+        Poison("exception", name, _raise(make), words) for name, (make, words) in RAISED.items()
+    ]
+    found += [
+        Poison("odd result", name, _return(make), words) for name, (make, words) in RETURNED.items()
+    ]
     found += [Poison("death or damage", name, act, words) for name, (act, words) in DEATHS.items()]
     found += [Poison("metric", name, _each(), words) for name, (_, words) in SCORES.items()]
-    found += [Poison("loss or data", name, _each(lambda n=name: FLAGS.add(n)), words) for name, words in DATA.items()]
+    found += [
+        Poison("loss or data", name, _each(lambda n=name: FLAGS.add(n)), words)
+        for name, words in DATA.items()
+    ]
     return found
 
 

@@ -61,7 +61,8 @@ def test_no_canary_runs(tmp_path: Path) -> None:
 def test_random_attacks_can_be_repeated(archive: Archive, tmp_path: Path) -> None:
     canary = Canary(tmp_path / "canary")
     first, second = (
-        [mutated(archive, canary, random.Random(f"0/{i}"))[1].to_bytes() for i in range(30)] for _ in range(2)
+        [mutated(archive, canary, random.Random(f"0/{i}"))[1].to_bytes() for i in range(30)]
+        for _ in range(2)
     )
     assert first == second
     assert len(set(first)) >= 25

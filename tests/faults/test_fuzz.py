@@ -22,12 +22,17 @@ def test_listed_files_are_one_message(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("key", VALID)
 def test_no_strange_value_of_any_key_escapes(tmp_path: Path, key: str) -> None:
-    attacks = [read_here(tmp_path, "values", dumped({"workload": "digits", key: value})) for value in STRANGE]
+    attacks = [
+        read_here(tmp_path, "values", dumped({"workload": "digits", key: value}))
+        for value in STRANGE
+    ]
     assert [a.fault for a in attacks if a.fault] == []
 
 
 def test_the_command_refuses_and_writes_nothing(tmp_path: Path) -> None:
-    for i, text in enumerate((TEXTS[0], "workload: digits\nworkdir: /proc/self/mem/x", "workload: digits\ntarget: x")):
+    for i, text in enumerate(
+        (TEXTS[0], "workload: digits\nworkdir: /proc/self/mem/x", "workload: digits\ntarget: x")
+    ):
         assert by_command(tmp_path / str(i), "listed", text.encode()).fault == ""
 
 

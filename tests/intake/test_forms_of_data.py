@@ -31,7 +31,9 @@ WORDS = np.array(["cat", "dog", "eel"])[Y.numpy()]
 class Net(nn.Module):
     def __init__(self, outputs: int = 3) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+        self.body = nn.Sequential(
+            nn.Conv1d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+        )
         self.head = nn.Linear(4, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,9 +89,13 @@ def loader(source: Any = None, **options: Any) -> DataLoader[Any]:
     return DataLoader(source or TensorDataset(X, Y), **{"batch_size": 16, **options})
 
 
-def make(source: object, *, outputs: int = 3, regression: bool = False, **options: Any) -> tuple[nn.Module, Task]:
+def make(
+    source: object, *, outputs: int = 3, regression: bool = False, **options: Any
+) -> tuple[nn.Module, Task]:
     torch.manual_seed(0)
-    task: Task = (petra.regression if regression else petra.classification)(source, source, source, **options)
+    task: Task = (petra.regression if regression else petra.classification)(
+        source, source, source, **options
+    )
     return Net(outputs).eval(), task
 
 
@@ -134,7 +140,12 @@ ACCEPTED: dict[str, object] = {
     "loader of NumPy items": loader(Items(lambda i: (X[i].double().numpy(), int(Y[i])))),
     "loader that shuffles": loader(shuffle=True),
     "loader with a generator": loader(shuffle=True, generator=torch.Generator().manual_seed(3)),
-    "loader with empty batches": [(X[:0], Y[:0]), (X[:30], Y[:30]), (X[:0], Y[:0]), (X[30:], Y[30:])],
+    "loader with empty batches": [
+        (X[:0], Y[:0]),
+        (X[:30], Y[:30]),
+        (X[:0], Y[:0]),
+        (X[30:], Y[30:]),
+    ],
 }
 
 
@@ -218,11 +229,18 @@ def test_forms_that_are_refused_say_what_to_write(form: str) -> None:
 
 
 def test_text_is_read_by_the_names_of_the_outputs() -> None:
-    for form in ((X, WORDS), (X, list(WORDS)), (X, pd.Series(WORDS)), Items(lambda i: (X[i], str(WORDS[i])))):
+    for form in (
+        (X, WORDS),
+        (X, list(WORDS)),
+        (X, pd.Series(WORDS)),
+        Items(lambda i: (X[i], str(WORDS[i]))),
+    ):
         _, task = make(form, classes=["cat", "dog", "eel"])
         assert torch.equal(torch.cat([y for _, y in task.val.batches(7)]), Y)
     known = (X[Y < 2], WORDS[Y.numpy() < 2])
-    with pytest.raises(DataError, match=r"val split, entry \d+: the label 'eel' is not among the classes"):
+    with pytest.raises(
+        DataError, match=r"val split, entry \d+: the label 'eel' is not among the classes"
+    ):
         petra.classification(known, (X, WORDS), known, classes=["cat", "dog"])
 
 
@@ -232,7 +250,9 @@ def test_names_of_classes_are_different_texts(classes: Any) -> None:
         make((X, WORDS), classes=classes)
 
 
-@pytest.mark.parametrize("targets", [Y, Y.numpy(), Y[:, None].double(), pd.Series(Y.numpy()), Y.tolist(), Y > 1])
+@pytest.mark.parametrize(
+    "targets", [Y, Y.numpy(), Y[:, None].double(), pd.Series(Y.numpy()), Y.tolist(), Y > 1]
+)
 def test_real_targets_of_any_type(targets: Any) -> None:
     model, task = make((X, targets), outputs=1, regression=True)
     examine(model, task)
@@ -243,10 +263,22 @@ def test_real_targets_of_any_type(targets: Any) -> None:
 @pytest.mark.parametrize(
     ("targets", "words", "hint"),
     [
-        (torch.randn(N, 2), r"returns shape \(40, 1\), targets are \(40, 2\)", "one output per target"),
+        (
+            torch.randn(N, 2),
+            r"returns shape \(40, 1\), targets are \(40, 2\)",
+            "one output per target",
+        ),
         (torch.randn(N, 1, 1), r"targets are \(40, 1, 1\)", r"targets.reshape\(-1, 1\)"),
-        (torch.where(torch.arange(N) == 17, float("nan"), 0.0), "item 17: targets contain NaN", "impute"),
-        (torch.where(torch.arange(N) == 17, float("inf"), 0.0), "item 17: targets contain NaN or infinity", "impute"),
+        (
+            torch.where(torch.arange(N) == 17, float("nan"), 0.0),
+            "item 17: targets contain NaN",
+            "impute",
+        ),
+        (
+            torch.where(torch.arange(N) == 17, float("inf"), 0.0),
+            "item 17: targets contain NaN or infinity",
+            "impute",
+        ),
         (WORDS, "targets are str", "numbers"),
     ],
 )
@@ -291,7 +323,13 @@ def generator() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(
-    "once", [generator, lambda: zip(X, Y, strict=True), lambda: iter([(X, Y)]), lambda: map(tuple, [(X, Y)])]
+    "once",
+    [
+        generator,
+        lambda: zip(X, Y, strict=True),
+        lambda: iter([(X, Y)]),
+        lambda: map(tuple, [(X, Y)]),
+    ],
 )
 def test_what_can_be_read_once_is_refused_unread(once: Callable[[], Any]) -> None:
     source = once()
@@ -332,6 +370,8 @@ def test_a_limit_bounds_every_source(source: object) -> None:
     model, task = make(source, limit=10)
     examine(model, task)
     assert len(task.val) == sum(len(y) for _, y in task.val.batches(4)) == 10
-    assert sorted(torch.cat([y for _, y in task.train.batches(4, seed=1)]).tolist()) == sorted(Y[:10].tolist())
+    assert sorted(torch.cat([y for _, y in task.train.batches(4, seed=1)]).tolist()) == sorted(
+        Y[:10].tolist()
+    )
     with pytest.raises(petra.PetraError, match="limit: 0"):
         make(source, limit=0)

@@ -70,11 +70,23 @@ MODELS: dict[str, tuple[Callable[[], object], str, str]] = {
     "None": (lambda: None, "None", "return"),
     "class": (lambda: Net, "the class Net", "make one"),
     "state dict": (lambda: Net().state_dict(), "a state dict of 4 tensors", "load_state_dict"),
-    "checkpoint": (lambda: {"epoch": 3, "state_dict": Net().state_dict()}, "under 'state_dict'", "load_state_dict"),
+    "checkpoint": (
+        lambda: {"epoch": 3, "state_dict": Net().state_dict()},
+        "under 'state_dict'",
+        "load_state_dict",
+    ),
     "checkpoint with a model": (lambda: {"model": Net()}, "under 'model'", "load"),
     "script": (lambda: torch.jit.script(nn.Linear(8, 4)), "TorchScript", "scripted or traced from"),
-    "traced script": (lambda: torch.jit.trace(Net(), X[:2]), "TorchScript", "scripted or traced from"),
-    "exported program": (lambda: torch.export.export(Net(), (X[:2],)), "an exported program", "exported from"),
+    "traced script": (
+        lambda: torch.jit.trace(Net(), X[:2]),
+        "TorchScript",
+        "scripted or traced from",
+    ),
+    "exported program": (
+        lambda: torch.export.export(Net(), (X[:2],)),
+        "an exported program",
+        "exported from",
+    ),
     "estimator": (LogisticRegression, "an estimator", "the module inside"),
     "another class": (Estimator, "Estimator", "torch.nn.Module"),
     "lambda": (lambda: lambda x: x, "a function", "wrap it"),
@@ -170,7 +182,8 @@ def with_norms(kind: str) -> nn.Module:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
-    "kind", ["weight_norm", "spectral_norm", "orthogonal", "older weight_norm", "older spectral_norm"]
+    "kind",
+    ["weight_norm", "spectral_norm", "orthogonal", "older weight_norm", "older spectral_norm"],
 )
 @pytest.mark.parametrize("used", [False, True])
 def test_computed_weights_are_plain_afterwards(kind: str, used: bool) -> None:
@@ -215,7 +228,9 @@ def test_other_floating_types_become_float32(dtype: torch.dtype) -> None:
 
 
 def test_nothing_of_the_users_changes() -> None:
-    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 4)).train()
+    model = nn.Sequential(
+        nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 4)
+    ).train()
     model[0].weight.requires_grad_(False)
     model(X).sum().backward()
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -224,7 +239,12 @@ def test_nothing_of_the_users_changes() -> None:
     loader = DataLoader(TensorDataset(X, Y), batch_size=20, shuffle=True, generator=generator)
     x, y = X.clone(), Y.clone()
     task = petra.classification(loader, (x, y), (x, y))
-    before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), generator.get_state())
+    before = (
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),
+        random.getstate(),
+        generator.get_state(),
+    )
     examine(model, task)
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])
@@ -398,12 +418,16 @@ def test_outputs_are_finite_or_excluded_for_all_items() -> None:
     y[y == 1] = 0
     pair = (X, y)
     examine(like(excluding), petra.classification(pair, pair, pair))
-    with pytest.raises(DataError, match="returns infinity for finite inputs, first in the model itself"):
+    with pytest.raises(
+        DataError, match="returns infinity for finite inputs, first in the model itself"
+    ):
         examine(like(excluding_some), TASK)
     model = Net()
     with torch.no_grad():
         model.b.weight[2, 3] = float("nan")
-    with pytest.raises(DataError, match=r"val split, item 0: the model returns NaN .* first in layer 'b'"):
+    with pytest.raises(
+        DataError, match=r"val split, item 0: the model returns NaN .* first in layer 'b'"
+    ):
         examine(model, TASK)
 
 
@@ -437,7 +461,9 @@ def regression(n: int = 20) -> Task:
 @pytest.mark.parametrize("n", [1, 2, 20])
 def test_an_item_alone_keeps_the_batch_axis(n: int) -> None:
     """However many items there are: one may be left over at the end of any batch."""
-    with pytest.raises(DataError, match=r"shape \(\) for one item, .*: one item loses the batch axis") as caught:
+    with pytest.raises(
+        DataError, match=r"shape \(\) for one item, .*: one item loses the batch axis"
+    ) as caught:
         examine(like(squeezing), regression(n))
     assert "squeeze(-1)" in caught.value.hint
     with pytest.raises(DataError, match=r"for one item, \(1028,\) for 257"):
@@ -450,8 +476,14 @@ def without_statistics(kind: Any, *shape: int) -> nn.Module:
 
 
 MIXING: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "norm of the batch": (lambda: without_statistics(nn.BatchNorm1d), r"layer '2' \(BatchNorm1d\) normalises"),
-    "norm of the batch, of images": (lambda: without_statistics(nn.BatchNorm2d, 1, 1), r"layer '2' \(BatchNorm2d\)"),
+    "norm of the batch": (
+        lambda: without_statistics(nn.BatchNorm1d),
+        r"layer '2' \(BatchNorm1d\) normalises",
+    ),
+    "norm of the batch, of images": (
+        lambda: without_statistics(nn.BatchNorm2d, 1, 1),
+        r"layer '2' \(BatchNorm2d\)",
+    ),
     "a layer": (lambda: nn.Sequential(nn.Linear(8, 4), Centred()), r"layer '1' \(Centred\)"),
     "forward": (lambda: like(centred), "the model itself"),
     "functional norm of the batch": (
@@ -480,11 +512,15 @@ def loader(n: int, size: int, **options: Any) -> DataLoader[Any]:
     return DataLoader(TensorDataset(X[:n], Y[:n]), batch_size=size, **options)
 
 
-@pytest.mark.parametrize("train", [loader(20, 1), (X[:1], Y[:1]), loader(1, 8), [(X[:1], Y[:1]), (X, Y)]])
+@pytest.mark.parametrize(
+    "train", [loader(20, 1), (X[:1], Y[:1]), loader(1, 8), [(X[:1], Y[:1]), (X, Y)]]
+)
 def test_items_alone_in_training(train: Any) -> None:
     task = petra.classification(train, (X, Y), (X, Y))
     examine(Net(), task)
-    with pytest.raises(DataError, match=r"train split: a batch holds one item.*layer '1' \(BatchNorm1d\)"):
+    with pytest.raises(
+        DataError, match=r"train split: a batch holds one item.*layer '1' \(BatchNorm1d\)"
+    ):
         examine(normalising(), task)
 
 

@@ -18,7 +18,7 @@ from petra.api import create_or_continue
 from petra.config import parse_config
 from petra.core.errors import DataError
 from petra.intake import examine, fingerprint
-from petra.progress import Silent
+from petra.listener import Silent
 from petra.tasks.base import Task
 from petra.tasks.classification import Classification
 from petra.testing.recorded import RecordedExecutor
@@ -35,7 +35,9 @@ def net() -> nn.Module:
 
 
 class Lazy(Dataset):  # type: ignore[type-arg]
-    def __init__(self, x: Tensor, y: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self, x: Tensor, y: Tensor, change: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         self.x, self.y, self.change = x, y, change
 
     def __len__(self) -> int:
@@ -64,11 +66,21 @@ def bad_values(what: str) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("form", ["pair", "dataset", "loader"])
 @pytest.mark.parametrize(
     ("what", "words"),
-    [("nan", r"NaN in the inputs \(input\[2\]\)"), ("inf", "infinity in the inputs"), ("label", "the label is 7")],
+    [
+        ("nan", r"NaN in the inputs \(input\[2\]\)"),
+        ("inf", "infinity in the inputs"),
+        ("label", "the label is 7"),
+    ],
 )
-def test_a_bad_value_is_named_by_split_and_item(where: str, form: str, what: str, words: str, tmp_path: Path) -> None:
+def test_a_bad_value_is_named_by_split_and_item(
+    where: str, form: str, what: str, words: str, tmp_path: Path
+) -> None:
     x, y = bad_values(what)
-    source = {"pair": (x, y), "dataset": Lazy(x, y), "loader": DataLoader(Lazy(x, y), batch_size=7)}[form]
+    source = {
+        "pair": (x, y),
+        "dataset": Lazy(x, y),
+        "loader": DataLoader(Lazy(x, y), batch_size=7),
+    }[form]
     with pytest.raises(DataError, match=f"{where} split, item {LATE}: {words}") as caught:
         petra.compress(net(), task_with(source, where), workdir=tmp_path / "study")
     assert caught.value.hint
@@ -119,7 +131,9 @@ def test_tokens_that_the_model_does_not_know_are_found_late(where: str, token: i
     odd[LATE, 3] = token
     good = dict.fromkeys(SPLITS, (ids, Y))
     examine(Words(), petra.classification(**good))
-    with pytest.raises(DataError, match=rf"{where} split, item {LATE}: .*layer 'table' \(Embedding\)"):
+    with pytest.raises(
+        DataError, match=rf"{where} split, item {LATE}: .*layer 'table' \(Embedding\)"
+    ):
         examine(Words(), petra.classification(**{**good, where: (odd, Y)}))
 
 
@@ -157,7 +171,13 @@ def test_inputs_and_targets_stay_together_whatever_the_order() -> None:
 
 
 def test_the_mark_is_of_the_numbers_and_not_of_their_form() -> None:
-    forms = [(X, Y), (X.numpy(), Y.numpy()), TensorDataset(X, Y), Lazy(X, Y), DataLoader(Lazy(X, Y), batch_size=9)]
+    forms = [
+        (X, Y),
+        (X.numpy(), Y.numpy()),
+        TensorDataset(X, Y),
+        Lazy(X, Y),
+        DataLoader(Lazy(X, Y), batch_size=9),
+    ]
     model = net()
     marks = {fingerprint(model, task_with(form, "val")) for form in forms}
     assert len(marks) == 1
@@ -165,7 +185,9 @@ def test_the_mark_is_of_the_numbers_and_not_of_their_form() -> None:
     assert fingerprint(model, task_with(forms[0], "val")) in marks
 
 
-@pytest.mark.parametrize("source", [DataLoader(TensorDataset(X, Y), batch_size=1), (X[:1], Y[:1]), Lazy(X[:1], Y[:1])])
+@pytest.mark.parametrize(
+    "source", [DataLoader(TensorDataset(X, Y), batch_size=1), (X[:1], Y[:1]), Lazy(X[:1], Y[:1])]
+)
 def test_examples_have_as_many_items_as_are_asked_for(source: Any) -> None:
     """Models are traced with two: from a single one the batch would be taken for a constant."""
     task = task_with(source, "val")

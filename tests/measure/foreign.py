@@ -41,9 +41,17 @@ def model(
 
 def lstm(time: object, batch: object) -> onnx.ModelProto:
     """Time first, as PyTorch's recurrent layers have it by default; only the last state is returned."""
-    weights = [constant("Wi", _RNG.standard_normal((1, 20, 4))), constant("R", _RNG.standard_normal((1, 20, 5)))]
+    weights = [
+        constant("Wi", _RNG.standard_normal((1, 20, 4))),
+        constant("R", _RNG.standard_normal((1, 20, 5))),
+    ]
     node = h.make_node("LSTM", ["x", "Wi", "R"], ["", "y"], hidden_size=5)
-    return model([node], [tensor("x", T.FLOAT, [time, batch, 4])], [tensor("y", T.FLOAT, [1, batch, 5])], weights)
+    return model(
+        [node],
+        [tensor("x", T.FLOAT, [time, batch, 4])],
+        [tensor("y", T.FLOAT, [1, batch, 5])],
+        weights,
+    )
 
 
 def endless(step: Sequence[Any] = ()) -> onnx.ModelProto:
@@ -56,7 +64,9 @@ def endless(step: Sequence[Any] = ()) -> onnx.ModelProto:
         [tensor("on", T.BOOL, []), tensor("w", T.FLOAT, None)],
     )
     loop = h.make_node("Loop", ["", "yes", "x"], ["y"], body=body)
-    return model([loop], outputs=[tensor("y", T.FLOAT, None)], constants=[constant("yes", True, bool)])
+    return model(
+        [loop], outputs=[tensor("y", T.FLOAT, None)], constants=[constant("yes", True, bool)]
+    )
 
 
 def bomb() -> onnx.ModelProto:
@@ -66,7 +76,9 @@ def bomb() -> onnx.ModelProto:
 
 def zipmap() -> onnx.ModelProto:
     """A classifier as scikit-learn's converter writes it: labels, and a map of probabilities for every item."""
-    scores = h.make_sequence_type_proto(h.make_map_type_proto(T.INT64, h.make_tensor_type_proto(T.FLOAT, None)))
+    scores = h.make_sequence_type_proto(
+        h.make_map_type_proto(T.INT64, h.make_tensor_type_proto(T.FLOAT, None))
+    )
     nodes = [
         product(y="p"),
         h.make_node("ArgMax", ["p"], ["label"], axis=1, keepdims=0),
@@ -94,7 +106,9 @@ def _unary(operator: str, before: Any, after: Any) -> onnx.ModelProto:
 
 def _gather(rows: int) -> onnx.ModelProto:
     table = constant("E", np.ones((rows, 3)))
-    return model([h.make_node("Gather", ["E", "i"], ["y"])], [tensor("i", T.INT64, ["n"])], [Y], [table])
+    return model(
+        [h.make_node("Gather", ["E", "i"], ["y"])], [tensor("i", T.INT64, ["n"])], [Y], [table]
+    )
 
 
 FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
@@ -108,11 +122,15 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "fixed, but not first": (lambda: lstm(7, 2), "no size that it declares is a free batch"),
     "fixed batch, free length": (
-        lambda: _unary("Relu", tensor("x", T.FLOAT, [1, "length", 4]), tensor("y", T.FLOAT, [1, "length", 4])),
+        lambda: _unary(
+            "Relu", tensor("x", T.FLOAT, [1, "length", 4]), tensor("y", T.FLOAT, [1, "length", 4])
+        ),
         "no other batch\nnote: of its free sizes, these were tried: x (1, 16, 4)",
     ),
     "scalar input": (
-        lambda: model([product(y="p"), h.make_node("Mul", ["p", "s"], ["y"])], [X, tensor("s", T.FLOAT, [])]),
+        lambda: model(
+            [product(y="p"), h.make_node("Mul", ["p", "s"], ["y"])], [X, tensor("s", T.FLOAT, [])]
+        ),
         "batch 5: finite outputs y (5, 3)",
     ),
     "only a scalar": (
@@ -120,10 +138,16 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "no size that it declares is a free batch",
     ),
     "batch second, called n": (lambda: lstm("time", "n"), "batch 5: finite outputs y (1, 5, 5)"),
-    "batch second, by the output": (lambda: lstm("steps", "series"), "batch 5: finite outputs y (1, 5, 5)"),
+    "batch second, by the output": (
+        lambda: lstm("steps", "series"),
+        "batch 5: finite outputs y (1, 5, 5)",
+    ),
     "state with the batch second": (
         lambda: model(
-            [h.make_node("Gather", ["h", "zero"], ["last"], axis=0), h.make_node("Add", ["x", "last"], ["y"])],
+            [
+                h.make_node("Gather", ["h", "zero"], ["last"], axis=0),
+                h.make_node("Add", ["x", "last"], ["y"]),
+            ],
             [tensor("x", T.FLOAT, ["batch", 4]), tensor("h", T.FLOAT, [2, "batch", 4])],
             [tensor("y", T.FLOAT, ["batch", 4])],
             [constant("zero", 0, np.int64)],
@@ -133,7 +157,10 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "one name in several places": (
         lambda: model(
             [h.make_node("MatMul", ["a", "b"], ["y"])],
-            [tensor("a", T.FLOAT, ["batch", "rows", "k"]), tensor("b", T.FLOAT, ["batch", "k", "rows"])],
+            [
+                tensor("a", T.FLOAT, ["batch", "rows", "k"]),
+                tensor("b", T.FLOAT, ["batch", "k", "rows"]),
+            ],
             [tensor("y", T.FLOAT, ["batch", "rows", "rows"])],
             [],
         ),
@@ -150,7 +177,10 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "a size that follows from another": (
         lambda: model(
-            [h.make_node("Concat", ["past", "new"], ["all"], axis=1), h.make_node("Add", ["all", "mask"], ["y"])],
+            [
+                h.make_node("Concat", ["past", "new"], ["all"], axis=1),
+                h.make_node("Add", ["all", "mask"], ["y"]),
+            ],
             [
                 tensor("past", T.FLOAT, ["batch", "past_length", 4]),
                 tensor("new", T.FLOAT, ["batch", 1, 4]),
@@ -186,24 +216,32 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
                 h.make_node("ArgMax", ["y"], ["label"], axis=1, keepdims=0),
                 h.make_node("SequenceConstruct", ["y"], ["s"]),
             ],
-            outputs=[tensor("label", T.INT64, ["n"]), h.make_tensor_sequence_value_info("s", T.FLOAT, None)],
+            outputs=[
+                tensor("label", T.INT64, ["n"]),
+                h.make_tensor_sequence_value_info("s", T.FLOAT, None),
+            ],
         ),
         "s[0] (5, 3)",
     ),
     "labels and maps": (zipmap, "label (5), z (5, 3)"),
     "optional input": (
         lambda: model(
-            [h.make_node("OptionalGetElement", ["x"], ["g"]), product("g")], [h.make_value_info("x", optional(T.FLOAT))]
+            [h.make_node("OptionalGetElement", ["x"], ["g"]), product("g")],
+            [h.make_value_info("x", optional(T.FLOAT))],
         ),
         "batch 5: finite outputs y (5, 3)",
     ),
     "optional output": (
-        lambda: model([h.make_node("Optional", ["x"], ["y"])], outputs=[h.make_value_info("y", optional(T.FLOAT))]),
+        lambda: model(
+            [h.make_node("Optional", ["x"], ["y"])],
+            outputs=[h.make_value_info("y", optional(T.FLOAT))],
+        ),
         "batch 5: finite outputs y (5, 4)",
     ),
     "bfloat16 input": (
         lambda: model(
-            [h.make_node("Cast", ["x"], ["c"], to=T.FLOAT), product("c")], [tensor("x", T.BFLOAT16, ["n", 4])]
+            [h.make_node("Cast", ["x"], ["c"], to=T.FLOAT), product("c")],
+            [tensor("x", T.BFLOAT16, ["n", 4])],
         ),
         "bfloat16 (n, 4)",
     ),
@@ -211,11 +249,15 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         lambda: _unary("Relu", tensor("x", T.FLOAT16, ["n", 4]), tensor("y", T.FLOAT16, ["n", 4])),
         "float16 (n, 4)",
     ),
-    "bool": (lambda: _unary("Not", tensor("x", T.BOOL, ["n", 4]), tensor("y", T.BOOL, ["n", 4])), "bool (n, 4)"),
+    "bool": (
+        lambda: _unary("Not", tensor("x", T.BOOL, ["n", 4]), tensor("y", T.BOOL, ["n", 4])),
+        "bool (n, 4)",
+    ),
     "indices of two rows": (lambda: _gather(2), "batch 5: finite outputs y (5, 3)"),
     "a mask of -inf": (
         lambda: model(
-            [product(y="p"), h.make_node("Add", ["p", "m"], ["y"])], constants=[W, constant("m", [0, 0, -np.inf])]
+            [product(y="p"), h.make_node("Add", ["p", "m"], ["y"])],
+            constants=[W, constant("m", [0, 0, -np.inf])],
         ),
         "-inf at 5 of 15 places, whatever the inputs",
     ),
@@ -227,25 +269,35 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         lambda: _unary("Relu", tensor("x", T.FLOAT, ["n", 0]), tensor("y", T.FLOAT, ["n", 0])),
         "batch 5: finite outputs y (5, 0)",
     ),
-    "no items": (lambda: _unary("Relu", tensor("x", T.FLOAT, [0, 4]), tensor("y", T.FLOAT, [0, 4])), "y (0, 4)"),
+    "no items": (
+        lambda: _unary("Relu", tensor("x", T.FLOAT, [0, 4]), tensor("y", T.FLOAT, [0, 4])),
+        "y (0, 4)",
+    ),
     "weights among the inputs": (
-        lambda: model([product()], [X, tensor("W", T.FLOAT, [4, 3])], opsets=[h.make_opsetid("", 8)], ir=3),
+        lambda: model(
+            [product()], [X, tensor("W", T.FLOAT, [4, 3])], opsets=[h.make_opsetid("", 8)], ir=3
+        ),
         "input   x: float32 (n, 4)\nbatch 1: ",
     ),
     "one value for the batch": (
         lambda: model(
-            [product(y="p"), h.make_node("ReduceMean", ["p"], ["y"], keepdims=0)], outputs=[tensor("y", T.FLOAT, [])]
+            [product(y="p"), h.make_node("ReduceMean", ["p"], ["y"], keepdims=0)],
+            outputs=[tensor("y", T.FLOAT, [])],
         ),
         "output 'y' has no part for each item of a batch",
     ),
     "a size that depends on the values": (
-        lambda: model([h.make_node("NonZero", ["x"], ["y"])], outputs=[tensor("y", T.INT64, [2, "k"])]),
+        lambda: model(
+            [h.make_node("NonZero", ["x"], ["y"])], outputs=[tensor("y", T.INT64, [2, "k"])]
+        ),
         "output 'y' has no part for each item of a batch",
     ),
 }
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "text": (
-        lambda: _unary("Identity", tensor("x", T.STRING, ["n", 4]), tensor("y", T.STRING, ["n", 4])),
+        lambda: _unary(
+            "Identity", tensor("x", T.STRING, ["n", 4]), tensor("y", T.STRING, ["n", 4])
+        ),
         "input 'x' takes text.*--inputs file.npz",
     ),
     "positive numbers alone": (
@@ -253,14 +305,19 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "'y' contains NaN or infinity: NaN at.*--inputs file.npz",
     ),
     "infinity here and there": (
-        lambda: model([h.make_node("Relu", ["x"], ["r"]), h.make_node("Log", ["r"], ["y"])], outputs=[Y]),
+        lambda: model(
+            [h.make_node("Relu", ["x"], ["r"]), h.make_node("Log", ["r"], ["y"])], outputs=[Y]
+        ),
         "-inf at .* places, which depend on the inputs.*--inputs file.npz",
     ),
     "NaN among the weights": (
         lambda: model([product()], constants=[constant("W", np.full((4, 3), np.nan))]),
         "'y' contains NaN or infinity: NaN at",
     ),
-    "indices of one row": (lambda: _gather(1), "idx=1 must be within the inclusive range.*--inputs file.npz"),
+    "indices of one row": (
+        lambda: _gather(1),
+        "idx=1 must be within the inclusive range.*--inputs file.npz",
+    ),
     "a sequence as input": (
         lambda: model(
             [h.make_node("SequenceAt", ["s", "zero"], ["y"])],
@@ -271,16 +328,30 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         r"input 's' is of type seq\(tensor\(float\)\), and petra feeds arrays",
     ),
     "float8 input": (
-        lambda: _unary("Identity", tensor("x", T.FLOAT8E4M3FN, ["n", 4]), tensor("y", T.FLOAT8E4M3FN, ["n", 4])),
+        lambda: _unary(
+            "Identity", tensor("x", T.FLOAT8E4M3FN, ["n", 4]), tensor("y", T.FLOAT8E4M3FN, ["n", 4])
+        ),
         "float8e4m3fn",
     ),
     "bfloat16 output": (
-        lambda: model([h.make_node("Cast", ["x"], ["y"], to=T.BFLOAT16)], outputs=[tensor("y", T.BFLOAT16, ["n", 4])]),
+        lambda: model(
+            [h.make_node("Cast", ["x"], ["y"], to=T.BFLOAT16)],
+            outputs=[tensor("y", T.BFLOAT16, ["n", 4])],
+        ),
         "output 'y' is bfloat16.*cast to float32",
     ),
-    "weights that were left behind": (lost_weights, "External data path does not exist.*second file"),
-    "no operator sets": (lambda: model([product()], opsets=[]), "Missing opset.*opset_import is empty"),
-    "operators of the future": (lambda: model([product()], opsets=[h.make_opsetid("", 99)]), "[Oo]pset 99"),
+    "weights that were left behind": (
+        lost_weights,
+        "External data path does not exist.*second file",
+    ),
+    "no operator sets": (
+        lambda: model([product()], opsets=[]),
+        "Missing opset.*opset_import is empty",
+    ),
+    "operators of the future": (
+        lambda: model([product()], opsets=[h.make_opsetid("", 99)]),
+        "[Oo]pset 99",
+    ),
     "operators of somebody's own": (
         lambda: model(
             [h.make_node("Secret", ["x"], ["y"], domain="com.acme")],
@@ -290,7 +361,9 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "a format of the future": (lambda: model([product()], ir=99), "IR version.*newer"),
     "an enormous input": (
-        lambda: _unary("Relu", tensor("x", T.FLOAT, ["n", 100_000, 100_000]), tensor("y", T.FLOAT, None)),
+        lambda: _unary(
+            "Relu", tensor("x", T.FLOAT, ["n", 100_000, 100_000]), tensor("y", T.FLOAT, None)
+        ),
         "GB, and at most 1 GB are made up",
     ),
     "an enormous output": (

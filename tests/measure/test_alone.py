@@ -61,7 +61,9 @@ def test_an_endless_file_is_given_up(tmp_path: Path) -> None:
 
 def test_a_file_that_wants_all_memory_is_given_up(tmp_path: Path) -> None:
     path = foreign.write(tmp_path / "bomb.onnx", foreign.bomb())
-    with pytest.raises(MemoryLimitExceeded, match=r"bomb\.onnx: used \d+ MB of memory, 600 MB allowed"):
+    with pytest.raises(
+        MemoryLimitExceeded, match=r"bomb\.onnx: used \d+ MB of memory, 600 MB allowed"
+    ):
         run_to_the_end(path, memory_limit_mb=600.0, time_limit_s=60.0)
 
 
@@ -77,7 +79,9 @@ def test_limits_hold_for_artifacts_of_a_study_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["verify", "bench"])
 def test_the_command_says_that_a_file_was_given_up(tmp_path: Path, command: str) -> None:
     foreign.write(tmp_path / "endless.onnx", foreign.endless())
-    out, err = console(tmp_path, command, "endless.onnx", "--time-limit", "2 s").communicate(timeout=60)
+    out, err = console(tmp_path, command, "endless.onnx", "--time-limit", "2 s").communicate(
+        timeout=60
+    )
     assert out == ""
     assert (
         err
@@ -102,9 +106,16 @@ def measuring(parent: subprocess.Popen[str]) -> list[psutil.Process]:
 
 @pytest.mark.parametrize(
     ("command", "number"),
-    [("verify", signal.SIGKILL), ("verify", signal.SIGTERM), ("bench", signal.SIGKILL), ("bench", signal.SIGINT)],
+    [
+        ("verify", signal.SIGKILL),
+        ("verify", signal.SIGTERM),
+        ("bench", signal.SIGKILL),
+        ("bench", signal.SIGINT),
+    ],
 )
-def test_measuring_ends_with_the_command(tmp_path: Path, command: str, number: signal.Signals) -> None:
+def test_measuring_ends_with_the_command(
+    tmp_path: Path, command: str, number: signal.Signals
+) -> None:
     foreign.write(tmp_path / "endless.onnx", foreign.endless())
     running = console(tmp_path, command, "endless.onnx")
     family = measuring(running)
@@ -140,7 +151,9 @@ class Broken(OnnxRuntime):
         (Broken, "KeyError: 'nobody expected"),
     ],
 )
-def test_what_kills_the_process_is_one_message(tmp_path: Path, runtime: type[OnnxRuntime], said: str) -> None:
+def test_what_kills_the_process_is_one_message(
+    tmp_path: Path, runtime: type[OnnxRuntime], said: str
+) -> None:
     path = write_onnx(tmp_path / "m.onnx", hidden=4)
     np.save(tmp_path / "input.npy", np.ones((1, 8), np.float32))
     RUNTIMES.register(runtime.name, runtime)
@@ -174,7 +187,9 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     x = np.ones((3, 8), np.float32)
     np.save(tmp_path / "data" / "input.npy", x)
-    request = Request(Doubling.name, str(path), str(tmp_path / "data"), predictions=str(tmp_path / "p.npy"))
+    request = Request(
+        Doubling.name, str(path), str(tmp_path / "data"), predictions=str(tmp_path / "p.npy")
+    )
     RUNTIMES.register(Doubling.name, Doubling)
     try:
         assert run_bench(request)["memory_mb"].mean >= 0
@@ -192,9 +207,41 @@ def test_a_refusal_keeps_its_kind(tmp_path: Path) -> None:
 # ---- imports ---------------------------------------------------------------------------------------------------------
 
 HOSTILE = (
-    *("numpy", "json", "onnxruntime", "onnx", "torch", "openvino", "psutil", "cloudpickle", "typer", "yaml", "pandas"),
-    *("sitecustomize", "usercustomize", "site", "ml_dtypes", "logging", "multiprocessing", "ctypes", "petra", "runpy"),
-    *("pydantic", "sqlalchemy", "rich", "zipfile", "selectors", "encodings", "plotly", "safetensors", "sklearn"),
+    *(
+        "numpy",
+        "json",
+        "onnxruntime",
+        "onnx",
+        "torch",
+        "openvino",
+        "psutil",
+        "cloudpickle",
+        "typer",
+        "yaml",
+        "pandas",
+    ),
+    *(
+        "sitecustomize",
+        "usercustomize",
+        "site",
+        "ml_dtypes",
+        "logging",
+        "multiprocessing",
+        "ctypes",
+        "petra",
+        "runpy",
+    ),
+    *(
+        "pydantic",
+        "sqlalchemy",
+        "rich",
+        "zipfile",
+        "selectors",
+        "encodings",
+        "plotly",
+        "safetensors",
+        "sklearn",
+    ),
 )
 
 
@@ -225,7 +272,9 @@ def bundle(place: Path) -> Path:
         ("verify", "model.pt2"),
     ],
 )
-def test_no_command_imports_from_the_working_directory(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_no_command_imports_from_the_working_directory(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     place = tmp_path / "bundle"
     canary = bundle(place)
     if "study" in arguments:

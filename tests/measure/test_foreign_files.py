@@ -99,7 +99,12 @@ def spec(*sizes: int | str | None, name: str = "x") -> InputSpec:
         ([spec("n", "n")], [spec("n", "n")], {}, None),
         ([spec()], [spec()], {}, None),
         ([], [spec(4, 3)], {}, None),
-        ([spec("batch", 3), spec(None, 2, name="y"), spec(7, name="z")], [], {"x": 0, "y": 0}, None),
+        (
+            [spec("batch", 3), spec(None, 2, name="y"), spec(7, name="z")],
+            [],
+            {"x": 0, "y": 0},
+            None,
+        ),
         ([spec("batch", 3), spec("batch_1", 2, name="y")], [], {"x": 0, "y": 0}, None),
     ],
 )
@@ -115,7 +120,10 @@ def test_the_batch_is_found(
 def test_verify_and_bench_of_a_fixed_batch(tmp_path: Path) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.FINE["fixed batch of 8"][0]())
     shown = petra("verify", path).output
-    assert "batch 8: finite outputs y (8, 3)\nnote: the file takes 8 item(s) in every call, and no other" in shown
+    assert (
+        "batch 8: finite outputs y (8, 3)\nnote: the file takes 8 item(s) in every call, and no other"
+        in shown
+    )
     assert "batch 5" not in shown
     given = npz(tmp_path / "x.npz", x=np.ones((8, 4), np.float32))
     benched = petra("bench", path, "--inputs", given)
@@ -126,7 +134,15 @@ def test_verify_and_bench_of_a_fixed_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["fixed batch of 1", "batch second, called n", "labels and maps", "no inputs", "no items", "bfloat16 input"]
+    "kind",
+    [
+        "fixed batch of 1",
+        "batch second, called n",
+        "labels and maps",
+        "no inputs",
+        "no items",
+        "bfloat16 input",
+    ],
 )
 def test_what_is_judged_is_measured_too(tmp_path: Path, kind: str) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.FINE[kind][0]())
@@ -143,7 +159,9 @@ def test_given_inputs_do_what_random_ones_cannot(tmp_path: Path) -> None:
     found = json.loads(petra("verify", positive, "--inputs", given, "--json").output)
     assert [run["batch"] for run in found["runs"]] == [1, 6]
     interface = Interface(tuple(InputSpec(**s) for s in found["inputs"]), found["axes"])
-    request = Request("onnxruntime", str(positive), baseline=str(positive), batch=2, throughput_batch=8)
+    request = Request(
+        "onnxruntime", str(positive), baseline=str(positive), batch=2, throughput_batch=8
+    )
     assert measure_file(request, interface, str(given))["throughput"]["mean"] > 0
     refused = petra("verify", positive, "--inputs", npz(tmp_path / "neg.npz", x=-X))
     assert refused.exit_code == 2
@@ -162,12 +180,16 @@ def test_given_inputs_do_what_random_ones_cannot(tmp_path: Path) -> None:
         ("positive numbers alone", {"x": np.asfortranarray(X)}),
     ],
 )
-def test_given_inputs_are_accepted(tmp_path: Path, kind: str, arrays: dict[str, np.ndarray]) -> None:
+def test_given_inputs_are_accepted(
+    tmp_path: Path, kind: str, arrays: dict[str, np.ndarray]
+) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.REFUSED[kind][0]())
     inspect(InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "x.npz", **arrays))))
 
 
-@pytest.mark.parametrize("kind", ["scalar input", "bfloat16 input", "fixed batch of 8", "no inputs", "optional input"])
+@pytest.mark.parametrize(
+    "kind", ["scalar input", "bfloat16 input", "fixed batch of 8", "no inputs", "optional input"]
+)
 def test_given_inputs_fit_what_is_declared(tmp_path: Path, kind: str) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.FINE[kind][0]())
     given = {"x": np.ones((8, 4), np.float32)} if kind != "no inputs" else {}
@@ -190,10 +212,14 @@ def test_given_inputs_fit_what_is_declared(tmp_path: Path, kind: str) -> None:
         ({"x": np.zeros(3, [("a", "f4")])}, "not numbers or text"),
     ],
 )
-def test_inputs_that_do_not_fit_are_explained(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) -> None:
+def test_inputs_that_do_not_fit_are_explained(
+    tmp_path: Path, arrays: dict[str, np.ndarray], said: str
+) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.model([foreign.product()]))
     with pytest.raises(PetraError) as caught:
-        inspect(InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "x.npz", **arrays))))
+        inspect(
+            InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "x.npz", **arrays)))
+        )
     assert re.search(said, str(caught.value), re.DOTALL), caught.value
     assert caught.value.hint
 
@@ -202,9 +228,15 @@ def test_equal_names_need_equal_sizes(tmp_path: Path) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.FINE["one name in several places"][0]())
     a, b = np.ones((2, 3, 5), np.float32), np.ones((2, 6, 3), np.float32)
     with pytest.raises(PetraError, match="k is 5 in 'a' and 6 in 'b'"):
-        inspect(InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "x.npz", a=a, b=b))))
+        inspect(
+            InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "x.npz", a=a, b=b)))
+        )
     with pytest.raises(PetraError, match="the batch is 2 in 'a' and 1 in 'b'"):
-        inspect(InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "y.npz", a=a, b=b[:1, :5]))))
+        inspect(
+            InspectRequest(
+                "onnxruntime", str(path), inputs=str(npz(tmp_path / "y.npz", a=a, b=b[:1, :5]))
+            )
+        )
 
 
 def header(text: str) -> bytes:
@@ -231,7 +263,14 @@ def hostile(kind: str) -> bytes:
 @pytest.mark.parametrize(
     "kind",
     [
-        *("nothing", "no header", "an enormous array", "sizes below zero", "an endless header", "deep brackets"),
+        *(
+            "nothing",
+            "no header",
+            "an enormous array",
+            "sizes below zero",
+            "an endless header",
+            "deep brackets",
+        ),
         *("code for a header", "data that is cut off", "a pickle"),
     ],
 )
@@ -245,7 +284,9 @@ def test_hostile_members_are_one_message(tmp_path: Path, kind: str) -> None:
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04" + b"\xff" * 60, b"PK\x05\x06" + b"\0" * 18])
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", b"PK\x03\x04" + b"\xff" * 60, b"PK\x05\x06" + b"\0" * 18]
+)
 def test_what_is_no_archive_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.npz").write_bytes(content)
     path = foreign.write(tmp_path / "m.onnx", foreign.model([foreign.product()]))

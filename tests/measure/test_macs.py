@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petra.measure.structure import count_macs
+from petra.measure.operations import count_macs
 from petra.model.flops import macs_by_module
 
 

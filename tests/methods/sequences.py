@@ -43,7 +43,11 @@ class Text(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embedding, self.up, self.head = nn.Embedding(400, 16), nn.Linear(16, 32), nn.Linear(32, 3)
+        self.embedding, self.up, self.head = (
+            nn.Embedding(400, 16),
+            nn.Linear(16, 32),
+            nn.Linear(32, 3),
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         logits: Tensor = self.head(functional.gelu(self.up(self.embedding(ids))).mean(1))

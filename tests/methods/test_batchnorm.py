@@ -34,14 +34,23 @@ def test_statistics_are_the_averages_over_batches() -> None:
         first = [model.conv(x) for x in batches]
         second = []
         for h in first:  # normalised by its own batch, without dropout
-            mean, var = h.mean((0, 2, 3), keepdim=True), h.var((0, 2, 3), keepdim=True, unbiased=False)
+            mean, var = (
+                h.mean((0, 2, 3), keepdim=True),
+                h.var((0, 2, 3), keepdim=True, unbiased=False),
+            )
             second.append(torch.relu((h - mean) / (var + 1e-5).sqrt()))
     for norm, seen in ((model.bn1, first), (model.bn2, second)):
-        torch.testing.assert_close(norm.running_mean, torch.stack([h.mean((0, 2, 3)) for h in seen]).mean(0))
-        torch.testing.assert_close(norm.running_var, torch.stack([h.var((0, 2, 3)) for h in seen]).mean(0))
+        torch.testing.assert_close(
+            norm.running_mean, torch.stack([h.mean((0, 2, 3)) for h in seen]).mean(0)
+        )
+        torch.testing.assert_close(
+            norm.running_var, torch.stack([h.var((0, 2, 3)) for h in seen]).mean(0)
+        )
     assert (model.bn1.momentum, model.bn2.momentum) == (0.3, 0.1)
     assert model.training
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items() if not k.startswith("bn"))
+    assert all(
+        torch.equal(v, state[k]) for k, v in model.state_dict().items() if not k.startswith("bn")
+    )
 
 
 def test_statistics_that_no_longer_fit_are_put_right() -> None:
@@ -57,7 +66,9 @@ def test_statistics_that_no_longer_fit_are_put_right() -> None:
     model.eval()
     with torch.no_grad():
         assert model(x).mean(0).abs().max() > 0.2
-        result, trace = EstimateBatchNorm(samples=256).apply(model, Context(task=task, teacher=model, seed=0))
+        result, trace = EstimateBatchNorm(samples=256).apply(
+            model, Context(task=task, teacher=model, seed=0)
+        )
         assert result(x).mean(0).abs().max() < 1e-3
     assert trace.touched == ("3",)
     assert trace.details == {"samples": 256}

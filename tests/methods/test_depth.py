@@ -17,8 +17,8 @@ from petra.methods.base import Context
 from petra.methods.lowrank.modules import factored
 from petra.methods.lowrank.svd import SVDDecompose
 from petra.methods.prune.depth import TEMPERATURE, DepthPrune, droppable_blocks, stand_ins
-from petra.model.fingerprint import fingerprint
-from petra.model.structure import describe, rebuild, weights
+from petra.model.description.differences import describe, rebuild, weights
+from petra.model.description.state_hash import fingerprint
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -51,7 +51,9 @@ def test_the_least_missed_block_goes_by_brute_force(per: str) -> None:
         for name in ("block1", "block2", "block3"):
             without = copy.deepcopy(model)
             setattr(without, name, nn.Identity())
-            distance = float(TASK.distillation(without(inputs), model(inputs), temperature=TEMPERATURE))
+            distance = float(
+                TASK.distillation(without(inputs), model(inputs), temperature=TEMPERATURE)
+            )
             weights = sum(p.numel() for p in getattr(model, name).parameters())
             costs[name] = distance / (weights if per == "weight" else 1)
     assert trace.touched == (min(costs, key=costs.__getitem__),)
@@ -78,7 +80,11 @@ def test_distance_is_counted_per_what_is_saved() -> None:
     torch.manual_seed(0)
     blocks = {"1": Branch(2, 1, 2.0), "2": Branch(64, 1, 1.5), "3": Branch(16, 5, 2.0)}
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), *blocks.values(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+        nn.Conv2d(3, 8, 3, padding=1),
+        *blocks.values(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
     ).eval()
     context = Context(task=TASK, teacher=copy.deepcopy(model), seed=1)
     inputs, _ = next(TASK.train.batches(256, seed=context.seed_for("probe")))
@@ -87,7 +93,9 @@ def test_distance_is_counted_per_what_is_saved() -> None:
         for name, block in blocks.items():
             without = copy.deepcopy(model)
             setattr(without, name, nn.Identity())
-            distance = float(TASK.distillation(without(inputs), model(inputs), temperature=TEMPERATURE))
+            distance = float(
+                TASK.distillation(without(inputs), model(inputs), temperature=TEMPERATURE)
+            )
             middle, kernel = block.up.out_channels, block.up.kernel_size[0]
             costs["block"][name] = distance
             costs["activation"][name] = distance / (len(inputs) * (middle + 8) * 8 * 8)
@@ -133,11 +141,15 @@ def test_what_is_left_is_measured_again_after_every_removal() -> None:
     head = nn.Linear(4, 4)
     with torch.no_grad():
         head.weight.copy_(3 * torch.eye(4))
-    model = nn.Sequential(nn.Linear(6, 4), Shift(0, 4.0), Shift(0, 4.2), Shift(1, 1.0), nn.Tanh(), head).eval()
+    model = nn.Sequential(
+        nn.Linear(6, 4), Shift(0, 4.0), Shift(0, 4.2), Shift(1, 1.0), nn.Tanh(), head
+    ).eval()
     with torch.no_grad():
         model[0].weight *= 0.1
     x, y = torch.randn(64, 6), torch.arange(64) % 4
-    context = Context(task=classification((x, y), (x, y), (x, y)), teacher=copy.deepcopy(model), seed=1)
+    context = Context(
+        task=classification((x, y), (x, y), (x, y)), teacher=copy.deepcopy(model), seed=1
+    )
 
     def missed(*gone: str) -> float:
         without = copy.deepcopy(model)
@@ -232,7 +244,9 @@ def test_factors_are_no_block(name: str) -> None:
 
 
 def test_a_block_whose_layer_became_factors_is_the_block_still() -> None:
-    block = nn.Sequential(factored(nn.Linear(8, 8), [torch.randn(8, 2), torch.randn(2, 8)], "channel"), nn.ReLU())
+    block = nn.Sequential(
+        factored(nn.Linear(8, 8), [torch.randn(8, 2), torch.randn(2, 8)], "channel"), nn.ReLU()
+    )
     model = nn.Sequential(nn.Linear(4, 8), block, nn.Linear(8, 3)).eval()
     assert droppable_blocks(model, torch.randn(2, 4)) == ("1",)
 
@@ -240,7 +254,9 @@ def test_a_block_whose_layer_became_factors_is_the_block_still() -> None:
 @pytest.mark.parametrize("name", ["bert", "gpt2", "deberta_v2", "bart"])
 def test_without_a_layer_a_model_computes_what_it_does_when_it_never_had_it(name: str) -> None:
     model, task = architecture(name)
-    pruned, trace = DepthPrune(blocks=1).apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=1))
+    pruned, trace = DepthPrune(blocks=1).apply(
+        copy.deepcopy(model), Context(task=task, teacher=model, seed=1)
+    )
     (path,) = trace.touched
     shorter = copy.deepcopy(model)
     stack, _, number = path.rpartition(".")
@@ -262,7 +278,9 @@ def test_torchs_encoder_layers_can_go() -> None:
     model, task = sequence_problem()
     assert droppable_blocks(model, task.example(2)) == ("encoder.layers.0", "encoder.layers.1")
     # torch's encoder looks at its first layer before it runs, so that one is found to be needed.
-    pruned, trace = DepthPrune().apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=1))
+    pruned, trace = DepthPrune().apply(
+        copy.deepcopy(model), Context(task=task, teacher=model, seed=1)
+    )
     assert trace.touched == ("encoder.layers.1",)
     assert "no longer runs" in trace.skipped["encoder.layers.0"]
     shorter = copy.deepcopy(model)
@@ -272,7 +290,9 @@ def test_torchs_encoder_layers_can_go() -> None:
 
 def test_a_shortened_transformer_ships_at_any_batch(tmp_path: Path) -> None:
     model, task = architecture("bert")
-    pruned, _ = DepthPrune(blocks=1).apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=1))
+    pruned, _ = DepthPrune(blocks=1).apply(
+        copy.deepcopy(model), Context(task=task, teacher=model, seed=1)
+    )
     (path,) = OnnxRuntime().export(pruned, task.example(2), tmp_path / "model.onnx")
     session = OnnxRuntime().load(path, threads=1)
     for n in (1, 5):

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.distill import distill
-from petra.methods.distill.attention import are_probabilities, attention_shown, spatial_attention, without_dropout
+from petra.methods.distill.attention import (
+    are_probabilities,
+    attention_shown,
+    spatial_attention,
+    without_dropout,
+)
 from petra.methods.distill.distill import Distill, mixed_loss
 from petra.methods.distill.features import Pair, Spot, matched, relative_distance, tapped
 from petra.tasks.base import Task
@@ -34,10 +39,14 @@ def test_the_mixture() -> None:
 
 
 def test_relative_distance_by_loops() -> None:
-    student, teacher = ([torch.randn(s, generator=G) for s in ((2, 3), (4, 1, 5))] for _ in range(2))
+    student, teacher = (
+        [torch.randn(s, generator=G) for s in ((2, 3), (4, 1, 5))] for _ in range(2)
+    )
     expected = 0.0
     for s, t in zip(student, teacher, strict=True):
-        above = sum((float(a) - float(b)) ** 2 for a, b in zip(s.flatten(), t.flatten(), strict=True))
+        above = sum(
+            (float(a) - float(b)) ** 2 for a, b in zip(s.flatten(), t.flatten(), strict=True)
+        )
         expected += above / sum(float(b) ** 2 for b in t.flatten()) / 2
     assert float(relative_distance(student, teacher)) == pytest.approx(expected, rel=1e-5)
     assert float(relative_distance(teacher, teacher)) == 0.0
@@ -46,7 +55,9 @@ def test_relative_distance_by_loops() -> None:
 def test_blocks_match_by_name_and_shape() -> None:
     student = copy.deepcopy(MODEL)
     student.block2 = nn.Sequential(nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1))
-    student.stem = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU())  # no padding: another shape
+    student.stem = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU()
+    )  # no padding: another shape
     student.other = nn.Sequential(nn.Identity())
     found = matched(student, MODEL, TASK.example(2))
     assert found == ()  # everything behind the stem has another shape
@@ -57,20 +68,27 @@ def test_blocks_match_by_name_and_shape() -> None:
 
 def test_taps_see_the_latest_pass_and_are_removed() -> None:
     student = copy.deepcopy(MODEL)
-    with tapped(student, MODEL, [Pair(Spot("block1"), Spot("block1"))]) as (own, theirs), torch.no_grad():
+    with (
+        tapped(student, MODEL, [Pair(Spot("block1"), Spot("block1"))]) as (own, theirs),
+        torch.no_grad(),
+    ):
         student(TASK.example(3))
         MODEL(TASK.example(3))
         MODEL(TASK.example(5))
         assert len(own.outputs()[0]) == 3
         assert len(theirs.outputs()[0]) == 5
-        student.forward = lambda x: student.head(student.stem(x).mean((2, 3)))  # passes the blocks by
+        student.forward = lambda x: student.head(
+            student.stem(x).mean((2, 3))
+        )  # passes the blocks by
         student(TASK.example(3))
         assert own.outputs() == [None]
     assert not any(m._forward_hooks for m in (*student.modules(), *MODEL.modules()))
 
 
 @pytest.mark.parametrize("features", [0.0, 3.0])
-def test_a_damaged_student_moves_towards_its_teacher(digits_problem: tuple[DigitsNet, Task], features: float) -> None:
+def test_a_damaged_student_moves_towards_its_teacher(
+    digits_problem: tuple[DigitsNet, Task], features: float
+) -> None:
     teacher, task = digits_problem
     student = copy.deepcopy(teacher)
     with torch.no_grad():
@@ -78,10 +96,14 @@ def test_a_damaged_student_moves_towards_its_teacher(digits_problem: tuple[Digit
             p.add_(0.5 * p.std() * torch.randn(p.shape, generator=G) if p.ndim > 1 else 0.0)
     before = copy.deepcopy(student)
     context = Context(task=task, teacher=teacher, seed=1)
-    student, trace = Distill(epochs=3, lr=0.02, batch_size=64, features=features).apply(student, context)
+    student, trace = Distill(epochs=3, lr=0.02, batch_size=64, features=features).apply(
+        student, context
+    )
     x = task.val.head(200)
     with torch.no_grad():
-        distances = [float(task.distillation(m(x), teacher(x), temperature=4.0)) for m in (before, student)]
+        distances = [
+            float(task.distillation(m(x), teacher(x), temperature=4.0)) for m in (before, student)
+        ]
     assert distances[1] < 0.5 * distances[0]
     assert bool(trace.details["blocks_matched"]) == bool(features)
 
@@ -101,7 +123,8 @@ class Chain(nn.Module):
     def __init__(self, name: str, widths: list[int]) -> None:
         super().__init__()
         blocks = [
-            nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.Tanh()) for a, b in zip([3, *widths], widths, strict=False)
+            nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.Tanh())
+            for a, b in zip([3, *widths], widths, strict=False)
         ]
         self.add_module(name, nn.Sequential(*blocks))
         self.name = name
@@ -123,19 +146,30 @@ def test_blocks_match_by_shape_in_the_order_they_run() -> None:
     # Two blocks of 8 channels stand for four: the second and the fourth. The containers pass on what counts already.
     by_shape = ["small.0 ~ large.1", "small.1 ~ large.3", "small.2 ~ large.5"]
     assert names(matched(small, large, x, match="shape")) == by_shape
-    assert names(matched(large, small, x, match="shape")) == [" ~ ".join(reversed(p.split(" ~ "))) for p in by_shape]
+    assert names(matched(large, small, x, match="shape")) == [
+        " ~ ".join(reversed(p.split(" ~ "))) for p in by_shape
+    ]
     twin = copy.deepcopy(small)
     assert names(matched(small, twin, x, match="shape")) == ["small.0", "small.1", "small.2"]
 
 
 @pytest.mark.parametrize(("features_kind", "widths"), [("values", [8, 12]), ("attention", [6, 10])])
-def test_a_student_with_other_names_moves_towards_its_teachers_blocks(features_kind: str, widths: list[int]) -> None:
+def test_a_student_with_other_names_moves_towards_its_teachers_blocks(
+    features_kind: str, widths: list[int]
+) -> None:
     """With attention even widths may differ. Distances fall further than with logits alone."""
     torch.manual_seed(0)
     student, teacher = Chain("a", widths), Chain("b", [8, 8, 12])
     distances = []
     for weight in (0.0, 3.0):
-        stage = Distill(epochs=4, lr=0.05, batch_size=32, features=weight, features_kind=features_kind, match="shape")
+        stage = Distill(
+            epochs=4,
+            lr=0.05,
+            batch_size=32,
+            features=weight,
+            features_kind=features_kind,
+            match="shape",
+        )
         result, _ = stage.apply(copy.deepcopy(student), Context(task=TASK, teacher=teacher, seed=1))
         pairs = matched(result, teacher, TASK.example(2), kind=features_kind, match="shape")
         assert pairs
@@ -159,9 +193,13 @@ def test_spatial_attention_by_loops() -> None:
     features = torch.randn(2, 3, 2, 2, generator=G)
     got = spatial_attention(features)
     for item, image in zip(got, features, strict=True):
-        energy = [[sum(float(image[c, i, j]) ** 2 for c in range(3)) for j in range(2)] for i in range(2)]
+        energy = [
+            [sum(float(image[c, i, j]) ** 2 for c in range(3)) for j in range(2)] for i in range(2)
+        ]
         norm = sum(v * v for row in energy for v in row) ** 0.5
-        assert item.flatten().tolist() == pytest.approx([v / norm for row in energy for v in row], rel=1e-5)
+        assert item.flatten().tolist() == pytest.approx(
+            [v / norm for row in energy for v in row], rel=1e-5
+        )
     assert torch.isfinite(spatial_attention(torch.zeros(1, 2, 3))).all()
 
 
@@ -170,7 +208,9 @@ def test_what_looks_like_attention() -> None:
     assert are_probabilities(maps)
     assert not are_probabilities(maps + 0.01)
     assert not are_probabilities(maps[0])
-    assert not are_probabilities(torch.stack([2 * maps[..., 0], maps[..., 1:].sum(-1) - maps[..., 0]], -1) * 1.5)
+    assert not are_probabilities(
+        torch.stack([2 * maps[..., 0], maps[..., 1:].sum(-1) - maps[..., 0]], -1) * 1.5
+    )
     assert not are_probabilities(torch.ones(2, 3, 4, 1))
 
 
@@ -190,7 +230,9 @@ class Encoder(nn.Module):
 
 
 IDS = torch.randint(0, 12, (96, 6), generator=G)
-WORDS = classification((IDS, (IDS[:, 0] < 6).long()), (IDS, (IDS[:, 0] < 6).long()), (IDS, (IDS[:, 0] < 6).long()))
+WORDS = classification(
+    (IDS, (IDS[:, 0] < 6).long()), (IDS, (IDS[:, 0] < 6).long()), (IDS, (IDS[:, 0] < 6).long())
+)
 
 
 def maps_by_hand(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
@@ -212,7 +254,9 @@ def test_torch_attention_shows_its_maps_inside_and_only_there() -> None:
         assert names(pairs) == ["encoder.layers.0.self_attn", "encoder.layers.1.self_attn"]
         with tapped(model, model, pairs) as (own, _), torch.no_grad():
             got = model(IDS[:4])
-            assert torch.allclose(own.outputs()[0], maps_by_hand(first, model.table(IDS[:4])), atol=1e-6)
+            assert torch.allclose(
+                own.outputs()[0], maps_by_hand(first, model.table(IDS[:4])), atol=1e-6
+            )
     assert torch.allclose(before, got, atol=1e-5)
     assert not any(m._forward_pre_hooks for m in model.modules())
 
@@ -254,8 +298,17 @@ def test_attention_maps_are_learnt_from_the_teacher(make: type[nn.Module]) -> No
             p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p))))
     distances = []
     for weight in (0.0, 3.0):
-        stage = Distill(epochs=6, lr=0.01, optimizer="adamw", batch_size=32, features=weight, features_kind="attention")
-        result, trace = stage.apply(copy.deepcopy(student), Context(task=WORDS, teacher=teacher, seed=1))
+        stage = Distill(
+            epochs=6,
+            lr=0.01,
+            optimizer="adamw",
+            batch_size=32,
+            features=weight,
+            features_kind="attention",
+        )
+        result, trace = stage.apply(
+            copy.deepcopy(student), Context(task=WORDS, teacher=teacher, seed=1)
+        )
         assert bool(trace.details["blocks_matched"]) == bool(weight)
         with attention_shown(result, teacher):
             pairs = matched(result, teacher, IDS[:2], kind="attention")
@@ -292,7 +345,9 @@ class OwnAttention(nn.Module):
         self.drop_maps, self.drop_result = nn.Dropout(0.5), nn.Dropout(0.5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v = (layer(x).unflatten(-1, (2, 4)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k, v = (
+            layer(x).unflatten(-1, (2, 4)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )
         maps = self.drop_maps(torch.softmax(q @ k.transpose(-1, -2), -1))
         return self.drop_result((maps @ v).transpose(1, 2).flatten(2)), maps
 
@@ -300,7 +355,11 @@ class OwnAttention(nn.Module):
 class Own(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.attention, self.classifier = nn.Embedding(12, 8), OwnAttention(), nn.Linear(8, 2)
+        self.table, self.attention, self.classifier = (
+            nn.Embedding(12, 8),
+            OwnAttention(),
+            nn.Linear(8, 2),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.attention(self.table(x))[0].mean(1))
@@ -321,7 +380,9 @@ def test_maps_are_compared_as_they_are_before_dropout(
 
     monkeypatch.setattr(distill, "relative_distance", watched)
     teacher = make().eval()
-    stage = Distill(epochs=1, lr=1e-6, batch_size=32, weight_decay=0.0, features=1.0, features_kind="attention")
+    stage = Distill(
+        epochs=1, lr=1e-6, batch_size=32, weight_decay=0.0, features=1.0, features_kind="attention"
+    )
     student, _ = stage.apply(copy.deepcopy(teacher), Context(task=WORDS, teacher=teacher, seed=1))
     assert len(seen) == 3
     assert max(seen) < 1e-6
@@ -345,7 +406,10 @@ def test_fewer_layers_learn_from_the_teachers_last() -> None:
     with attention_shown(student, teacher):
         found = names(matched(student, teacher, IDS[:2], kind="attention", match="shape"))
     layer = "bert.encoder.layer.{}.attention.self"
-    assert found == [f"{layer.format(0)} ~ {layer.format(1)}", f"{layer.format(1)} ~ {layer.format(3)}"]
+    assert found == [
+        f"{layer.format(0)} ~ {layer.format(1)}",
+        f"{layer.format(1)} ~ {layer.format(3)}",
+    ]
 
 
 def test_attention_that_nothing_computes_is_refused() -> None:
@@ -401,7 +465,9 @@ class Watched(nn.Module):
 
 
 @pytest.mark.parametrize("bf16", [True, False])
-def test_the_teacher_computes_like_the_student_and_stays_as_it_was(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
+def test_the_teacher_computes_like_the_student_and_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
     monkeypatch.setattr(precision, "has_fast_bf16", lambda device: bf16)
     theirs: set[torch.dtype] = set()
     teacher = Watched(theirs).eval()

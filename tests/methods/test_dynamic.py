@@ -19,18 +19,18 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
-from petra.measure.structure import count_macs
+from petra.measure.operations import count_macs
 from petra.methods.base import Context
 from petra.methods.quantize.dynamic import DynamicQuantize
 from petra.methods.quantize.stored import replace_embeddings
-from petra.model.quantized import (
+from petra.model.description.differences import describe, rebuild, weights
+from petra.model.layers.quantized import (
     DynamicQuantizedLinear,
     QuantizedEmbedding,
     dynamic_linear,
     quantize_activation,
 )
-from petra.model.structure import describe, rebuild, weights
-from petra.model.weight_only import WeightOnlyRecurrent
+from petra.model.layers.weight_only import WeightOnlyRecurrent
 from petra.runtimes.onnx_export import export_onnx
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -136,7 +136,10 @@ def test_the_layer_is_near_the_float_layer_and_near_nothing_else() -> None:
     assert 1e-4 < (got - expected).std() / expected.std() < 0.02
     assert result[0].codes.abs().max() == 64, "half the range, which cannot saturate in 16-bit sums"
     torch.testing.assert_close(
-        result[0].weight, layer.weight.detach(), atol=float(layer.weight.detach().abs().max()) / 100, rtol=0
+        result[0].weight,
+        layer.weight.detach(),
+        atol=float(layer.weight.detach().abs().max()) / 100,
+        rtol=0,
     )
 
 
@@ -151,7 +154,9 @@ def test_all_of_a_transformer_is_treated_and_ships(tmp_path: Path) -> None:
     assert set(trace.touched) == {"embedding", "positions", "qkv", "out", "up", "down", "head"}
     assert not trace.skipped
     assert trace.details["share_of_layers"] == 1.0
-    assert 0.8 < float(str(trace.details["share_of_macs_8_bit"])) < 1.0, "attention products are float"
+    assert 0.8 < float(str(trace.details["share_of_macs_8_bit"])) < 1.0, (
+        "attention products are float"
+    )
     assert count_macs(result, x) == macs
     with torch.no_grad():
         expected = result(x)
@@ -191,10 +196,17 @@ def test_layers_that_share_a_weight_go_together() -> None:
 
 
 def test_float_and_excluded_layers_are_named() -> None:
-    model = nn.Sequential(nn.Conv1d(4, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(320, 32), nn.Linear(32, 16))
-    _, trace = run(DynamicQuantize(convolutions="float", exclude="last"), model.eval(), torch.randn(4, 4, 12))
+    model = nn.Sequential(
+        nn.Conv1d(4, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(320, 32), nn.Linear(32, 16)
+    )
+    _, trace = run(
+        DynamicQuantize(convolutions="float", exclude="last"), model.eval(), torch.randn(4, 4, 12)
+    )
     assert trace.touched == ("3",)
-    assert trace.skipped == {"0": "the weights of convolution layers are to stay in float", "4": "excluded"}
+    assert trace.skipped == {
+        "0": "the weights of convolution layers are to stay in float",
+        "4": "excluded",
+    }
     with pytest.raises(StageRefused, match="no such module"):
         run(DynamicQuantize(exclude="9"), model, torch.randn(4, 4, 12))
 
@@ -209,7 +221,11 @@ class Reaching(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.read, self.written, self.called = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+        self.read, self.written, self.called = (
+            nn.Linear(32, 32),
+            nn.Linear(32, 32),
+            nn.Linear(32, 32),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.linear(x, self.read.weight, self.read.bias)
@@ -236,14 +252,20 @@ class Conv1D(nn.Module):
     def __init__(self, nf: int, nx: int) -> None:
         super().__init__()
         self.nf, self.nx = nf, nx
-        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf) / nx**0.5), nn.Parameter(torch.zeros(nf))
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(nx, nf) / nx**0.5),
+            nn.Parameter(torch.zeros(nf)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x.view(-1, self.nx), self.weight).view(*x.shape[:-1], self.nf)
 
 
 def test_transposed_linear_layers_are_integer_too(tmp_path: Path) -> None:
-    model, x = nn.Sequential(Conv1D(48, 32), nn.GELU(), Conv1D(32, 48)).eval(), torch.randn(6, 5, 32)
+    model, x = (
+        nn.Sequential(Conv1D(48, 32), nn.GELU(), Conv1D(32, 48)).eval(),
+        torch.randn(6, 5, 32),
+    )
     with torch.no_grad():
         before = model(x)
     result, trace = run(DynamicQuantize(), model, x)
@@ -270,11 +292,15 @@ def test_torch_transformers_compute_what_they_export(tmp_path: Path) -> None:
     with torch.no_grad():
         before = model(x)
     result, trace = run(DynamicQuantize(), model, x)
-    assert trace.details["formats"] == {"dynamic": 2 * (4 + 2) + 1}, "every projection of the attention among them"
+    assert trace.details["formats"] == {"dynamic": 2 * (4 + 2) + 1}, (
+        "every projection of the attention among them"
+    )
     with torch.no_grad():
         expected = result(x)
         assert (expected - before).std() < 0.05 * before.std()
-    np.testing.assert_allclose(shipped(result, x, tmp_path / "m.onnx")[0], expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        shipped(result, x, tmp_path / "m.onnx")[0], expected.numpy(), atol=1e-5
+    )
 
 
 # -- recurrent layers --------------------------------------------------------------------------------------------------
@@ -304,8 +330,12 @@ def recurrent(kind: type[nn.RNNBase], **options: object) -> tuple[nn.RNNBase, We
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "batch_first": True}, {"bias": False}])
-def test_recurrent_layers_are_called_as_before(kind: type[nn.RNNBase], options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": True, "batch_first": True}, {"bias": False}]
+)
+def test_recurrent_layers_are_called_as_before(
+    kind: type[nn.RNNBase], options: dict[str, object]
+) -> None:
     reference, stored = recurrent(kind, **options)
     x = torch.randn(5, 6, 24)
     batch = 5 if options.get("batch_first") else 6
@@ -313,7 +343,9 @@ def test_recurrent_layers_are_called_as_before(kind: type[nn.RNNBase], options: 
     state = torch.randn(layers, batch, 16)
     one = torch.randn(layers, 16)
     lengths = torch.tensor([2, 5, 3])
-    packed = pack_padded_sequence(torch.randn(3, 5, 24), lengths, batch_first=True, enforce_sorted=False)
+    packed = pack_padded_sequence(
+        torch.randn(3, 5, 24), lengths, batch_first=True, enforce_sorted=False
+    )
 
     def with_state(h: Tensor) -> object:
         return (h, h + 1) if kind is nn.LSTM else h
@@ -344,7 +376,9 @@ def test_recurrent_models_ship_in_int8(kind: type[nn.RNNBase], tmp_path: Path) -
     assert trace.details["formats"] == {"int8": 1, "dynamic": 1}
     with torch.no_grad():
         expected = result(x)
-    np.testing.assert_allclose(shipped(result, x, tmp_path / "m.onnx")[0], expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(
+        shipped(result, x, tmp_path / "m.onnx")[0], expected.numpy(), atol=1e-4
+    )
     assert (tmp_path / "m.onnx").stat().st_size < 0.5 * floats.stat().st_size
 
 
@@ -354,7 +388,11 @@ def test_recurrent_models_ship_in_int8(kind: type[nn.RNNBase], tmp_path: Path) -
 @pytest.mark.parametrize("make", [Encoder, TorchTransformer, lambda: Recurrent(nn.LSTM)])
 def test_the_result_can_be_described_and_rebuilt(make: type[nn.Module]) -> None:
     original = make().eval()
-    x = ids(4) if isinstance(original, Encoder) else torch.randn(4, 9, 24 if isinstance(original, Recurrent) else 32)
+    x = (
+        ids(4)
+        if isinstance(original, Encoder)
+        else torch.randn(4, 9, 24 if isinstance(original, Recurrent) else 32)
+    )
     result, _ = run(DynamicQuantize(), copy.deepcopy(original), x)
     again = rebuild(original, describe(result, original), weights(result)).eval()
     with torch.no_grad():

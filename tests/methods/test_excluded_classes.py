@@ -20,7 +20,13 @@ X = torch.randn(96, 3, 12, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0].mean(1) > 0).long()
 STAGES = (
     *("tune", "distill", "prune.structured", "prune.depth", "prune.unstructured", "lowrank.svd"),
-    *("repair.batchnorm", "quantize.static", "quantize.qat", "quantize.dynamic", "quantize.weights"),
+    *(
+        "repair.batchnorm",
+        "quantize.static",
+        "quantize.qat",
+        "quantize.dynamic",
+        "quantize.weights",
+    ),
 )
 
 
@@ -68,5 +74,7 @@ def test_every_stage_treats_it(stage: str, tmp_path: Path) -> None:
     got = OnnxRuntime().load(files[0], threads=1).run({"input": X.numpy()})["output"]
     assert np.isneginf(got[:, 2:]).all()
     assert np.isfinite(got[:, :2]).all()
-    parity = compare(got, expected, quantized=True, score=lambda values: float(values[:, :2].mean()))
+    parity = compare(
+        got, expected, quantized=True, score=lambda values: float(values[:, :2].mean())
+    )
     assert parity["relative_error"] < 0.05

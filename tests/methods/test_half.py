@@ -18,8 +18,8 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import StageTrace, TrialStatus
 from petra.methods.base import Context
 from petra.methods.quantize.half import HalfPrecision
-from petra.model.half import half_dtype, widened
-from petra.model.rowwise import RowwiseLinear, rowwise_linear
+from petra.model.layers.half import half_dtype, widened
+from petra.model.layers.row_scaled import RowwiseLinear, rowwise_linear
 from petra.problem import build_space, objections
 from petra.runtimes import torch_kernels
 from petra.runtimes.onnxruntime import OnnxRuntime
@@ -55,21 +55,30 @@ def towers() -> tuple[nn.Module, Task]:
     torch.manual_seed(0)
     inputs = {"codes": torch.randint(0, 10, (96, 5)), "values": torch.randn(96, 32)}
     labels = torch.randint(0, 3, (96,))
-    splits = [({k: v[s] for k, v in inputs.items()}, labels[s]) for s in (slice(0, 32), slice(32, 64), slice(64, 96))]
+    splits = [
+        ({k: v[s] for k, v in inputs.items()}, labels[s])
+        for s in (slice(0, 32), slice(32, 64), slice(64, 96))
+    ]
     return Towers().eval(), classification(*splits)
 
 
 def halved(model: nn.Module, task: Task, **parameters: Any) -> tuple[nn.Module, StageTrace]:
-    return HalfPrecision(**parameters).apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
+    return HalfPrecision(**parameters).apply(
+        copy.deepcopy(model), Context(task=task, teacher=model, seed=0)
+    )
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_weights_and_arithmetic_are_in_16_bits_and_the_border_is_as_before(name: str, dtype: torch.dtype) -> None:
+def test_weights_and_arithmetic_are_in_16_bits_and_the_border_is_as_before(
+    name: str, dtype: torch.dtype
+) -> None:
     model, task = towers()
     result, trace = halved(model, task, dtype=name)
     assert {t.dtype for t in (*result.parameters(), *result.buffers())} == {dtype}
     seen: list[torch.dtype] = []
-    result.get_submodule("body.1").register_forward_hook(lambda m, args, out: seen.append(out.dtype))
+    result.get_submodule("body.1").register_forward_hook(
+        lambda m, args, out: seen.append(out.dtype)
+    )
     example = task.example(8)
     with torch.no_grad():
         outputs: Any = call(result, example)
@@ -77,7 +86,9 @@ def test_weights_and_arithmetic_are_in_16_bits_and_the_border_is_as_before(name:
     assert seen == [dtype]
     assert outputs["logits"].dtype == torch.float32
     assert torch.equal(outputs["codes"], expected["codes"])
-    error = (outputs["logits"] - expected["logits"]).square().mean().sqrt() / expected["logits"].std()
+    error = (outputs["logits"] - expected["logits"]).square().mean().sqrt() / expected[
+        "logits"
+    ].std()
     assert 0 < error < 0.02
     before, after = trace.details["weight_bytes"]  # type: ignore[misc]
     assert before == 2 * after
@@ -89,7 +100,9 @@ def test_weights_and_arithmetic_are_in_16_bits_and_the_border_is_as_before(name:
 def test_a_model_s_own_hooks_stay_when_it_is_widened() -> None:
     model, task = towers()
     seen: list[list[str]] = []
-    model.register_forward_pre_hook(lambda m, args, kwargs: seen.append(sorted(kwargs)), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda m, args, kwargs: seen.append(sorted(kwargs)), with_kwargs=True
+    )
     wide = widened(halved(model, task)[0])
     seen.clear()
     with torch.no_grad():
@@ -142,8 +155,13 @@ def test_linear_layers_that_fit_get_8_bit_rows_and_the_others_say_why_not(name: 
         "share_of_bytes": rows / (rows + 2 * (twins + head + table + biases) + 4 * scales),
     }
     assert {key: trace.details[key] for key in expected} == pytest.approx(expected, abs=1e-4)
-    floats = {trace.skipped[path]: n for path, n in (("twins.0", twins), ("twins.1", twins), ("head", head))}
-    assert trace.details["float_macs"] == pytest.approx({why: n / all_macs for why, n in floats.items()}, abs=1e-4)
+    floats = {
+        trace.skipped[path]: n
+        for path, n in (("twins.0", twins), ("twins.1", twins), ("head", head))
+    }
+    assert trace.details["float_macs"] == pytest.approx(
+        {why: n / all_macs for why, n in floats.items()}, abs=1e-4
+    )
     _, trace = halved(model, task, linear=name, exclude="body.0")
     assert trace.skipped["body.0"] == "excluded"
 
@@ -151,7 +169,11 @@ def test_linear_layers_that_fit_get_8_bit_rows_and_the_others_say_why_not(name: 
 def test_int8_rows_against_integers() -> None:
     """Weights and activations by symmetric codes with a scale per row; sums in integers."""
     g = torch.Generator().manual_seed(0)
-    W, x, b = torch.randn(16, 48, generator=g), torch.randn(5, 48, generator=g), torch.randn(16, generator=g)
+    W, x, b = (
+        torch.randn(16, 48, generator=g),
+        torch.randn(5, 48, generator=g),
+        torch.randn(16, generator=g),
+    )
     layer = RowwiseLinear(W, nn.Parameter(b), torch.int8)
 
     def codes(rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +218,9 @@ def test_a_loaded_program_computes_int8_rows_in_torchao_s_kernels(tmp_path: Path
     program, simulated = loaded(result, task, tmp_path)
     named = torch_kernels.use_kernels(program, "cpu")
     assert len(named) == 2
-    assert not [n for n in program.graph.nodes if n.target is torch.ops.petra.rowwise_linear.default]
+    assert not [
+        n for n in program.graph.nodes if n.target is torch.ops.petra.rowwise_linear.default
+    ]
     with torch.inference_mode():
         outputs: Any = call(program, task.example(8))
     assert not torch.equal(outputs["logits"], simulated)  # other kernels round elsewhere
@@ -219,13 +243,17 @@ def test_two_of_four_is_two_in_every_four_of_a_row() -> None:
     assert not torch_kernels.two_of_four(torch.ones(2, 6) * torch.tensor([1, 1, 0, 0, 1, 0]))
     pattern = torch.tensor([1.0, 0, 1, 0, 0, 0, 1, 1])
     assert torch_kernels.two_of_four(dense * pattern)
-    assert not torch_kernels.two_of_four(dense * pattern.roll(1))  # half are zero, but three stand together
+    assert not torch_kernels.two_of_four(
+        dense * pattern.roll(1)
+    )  # half are zero, but three stand together
     assert not torch_kernels.two_of_four((dense * pattern).unsqueeze(0))
 
 
 def sparse_program(tmp_path: Path) -> tuple[Any, Task]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
+    model = nn.Sequential(
+        nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)
+    ).eval()
     with torch.no_grad():
         for layer in (model[0], model[4]):
             layer.weight.view(-1, 4)[:, :2] = 0
@@ -274,11 +302,16 @@ def test_sparse_kernels_on_a_gpu_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar-resnet", "bert"])
-def test_one_onnx_file_of_half_the_bytes_that_openvino_computes_in_bf16(name: str, tmp_path: Path) -> None:
+def test_one_onnx_file_of_half_the_bytes_that_openvino_computes_in_bf16(
+    name: str, tmp_path: Path
+) -> None:
     pytest.importorskip("openvino")
     model, task = ARCHITECTURES.get(name)()
     result, _ = halved(model, task)
-    wide, narrow = OpenVino().export(model, task.example(2), tmp_path / "wide.onnx"), tmp_path / "narrow.onnx"
+    wide, narrow = (
+        OpenVino().export(model, task.example(2), tmp_path / "wide.onnx"),
+        tmp_path / "narrow.onnx",
+    )
     OpenVino().export(result, task.example(2), narrow)
     assert narrow.stat().st_size < 0.6 * wide[0].stat().st_size
     example = task.example(16)
@@ -290,7 +323,9 @@ def test_one_onnx_file_of_half_the_bytes_that_openvino_computes_in_bf16(name: st
         (got,) = session.run(arrays).values()
         return float(np.sqrt(np.mean((got - reference) ** 2)) / np.std(reference))
 
-    assert error(OnnxRuntime().load(narrow, threads=1)) < 5e-3, "weights are rounded again where norms are folded"
+    assert error(OnnxRuntime().load(narrow, threads=1)) < 5e-3, (
+        "weights are rounded again where norms are folded"
+    )
     session = OpenVino().load(narrow, threads=1)
     assert session.precision == "bf16"  # type: ignore[attr-defined]
     assert error(session) < 0.05
@@ -298,7 +333,9 @@ def test_one_onnx_file_of_half_the_bytes_that_openvino_computes_in_bf16(name: st
 
 
 def config(runtime: str, **space: Any) -> Any:
-    return parse_config({"workload": {"name": "digits"}, "target": {"runtime": runtime}, "space": space})
+    return parse_config(
+        {"workload": {"name": "digits"}, "target": {"runtime": runtime}, "space": space}
+    )
 
 
 def test_the_stage_is_offered_in_what_the_runtime_computes_in() -> None:
@@ -314,11 +351,16 @@ def test_the_stage_is_offered_in_what_the_runtime_computes_in() -> None:
     assert domain("torch.compile.cuda", "dtype") == "{bf16, fp16}"
     assert domain("torch.cuda", "linear") == "{half, int8, float8}"
     assert "quantize.half" not in build_space(config("onnxruntime"), task).cards
-    assert "computes in none of {bf16, fp16}" in objections(config("onnxruntime"), model, task)["quantize.half"]
+    assert (
+        "computes in none of {bf16, fp16}"
+        in objections(config("onnxruntime"), model, task)["quantize.half"]
+    )
     assert "quantize.half" not in objections(config("torch"), model, task)
 
 
-@pytest.mark.parametrize("space", [{"stages": {"quantize.half": {}}}, {"initial": [["quantize.half"]]}])
+@pytest.mark.parametrize(
+    "space", [{"stages": {"quantize.half": {}}}, {"initial": [["quantize.half"]]}]
+)
 def test_who_asks_for_it_where_it_gains_nothing_is_told(space: dict[str, Any]) -> None:
     _, task = small_problem()
     with pytest.raises(ConfigError, match=r"space\.\w+.*: .*onnxruntime computes in none of"):
@@ -345,7 +387,9 @@ def test_a_study_ships_it(tmp_path: Path) -> None:
     )
     baseline, trial = study.trials
     assert trial.status is TrialStatus.COMPLETE
-    assert trial.pipeline == Pipeline((StageSpec("quantize.half", {"dtype": "bf16", "linear": "half"}),))
+    assert trial.pipeline == Pipeline(
+        (StageSpec("quantize.half", {"dtype": "bf16", "linear": "half"}),)
+    )
     assert trial.metrics["size_bytes"].mean < baseline.metrics["size_bytes"].mean
 
 

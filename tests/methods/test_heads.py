@@ -17,12 +17,19 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.prune.head_cut import closed_gate, find_bundles
-from petra.methods.prune.heads import SMOOTHING, TEMPERATURE, HeadPrune, choose, gate_gradients, magnitude
-from petra.model.attention import find_heads
-from petra.model.fingerprint import fingerprint
-from petra.model.heads import gated, take_out
-from petra.model.headwise import HeadwiseAttention, separate_attention
-from petra.model.structure import describe, rebuild, weights
+from petra.methods.prune.heads import (
+    SMOOTHING,
+    TEMPERATURE,
+    HeadPrune,
+    choose,
+    gate_gradients,
+    magnitude,
+)
+from petra.model.attention.find import find_heads
+from petra.model.attention.heads import gated, take_out
+from petra.model.attention.separate import HeadwiseAttention, separate_attention
+from petra.model.description.differences import describe, rebuild, weights
+from petra.model.description.state_hash import fingerprint
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -88,7 +95,9 @@ def reader_of(path: str, relative: str) -> str:
 def test_without_a_head_a_model_computes_what_it_did_blind_to_it(name: str) -> None:
     """The removed heads' inputs of the output projections zeroed by hand must give the same."""
     model, task = architecture(name)
-    pruned, trace = HeadPrune(ratio=0.5, importance="magnitude").apply(copy.deepcopy(model), context(model, task))
+    pruned, trace = HeadPrune(ratio=0.5, importance="magnitude").apply(
+        copy.deepcopy(model), context(model, task)
+    )
     assert trace.touched
     blind = copy.deepcopy(model)
     removed: Any = trace.details["removed"]
@@ -102,7 +111,9 @@ def test_without_a_head_a_model_computes_what_it_did_blind_to_it(name: str) -> N
         for u in units:
             zeroed(blind, reader, u * unit, unit)
         cut: Any = pruned.get_submodule(reader)
-        assert cut.weight.shape[1 if isinstance(layer, nn.Linear) else 0] == width - unit * len(units)
+        assert cut.weight.shape[1 if isinstance(layer, nn.Linear) else 0] == width - unit * len(
+            units
+        )
     assert torch.allclose(logits(pruned, task), logits(blind, task), atol=1e-4)
     assert not torch.allclose(logits(pruned, task), logits(model, task), atol=1e-4)
     assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in model.parameters())
@@ -128,10 +139,16 @@ def test_torchs_own_attention_is_cut_too() -> None:
 
 def test_head_counts_follow_and_what_has_no_removed_head_stays_as_it_was() -> None:
     model, task = architecture("bert")
-    pruned, trace = HeadPrune(ratio=0.13, importance="output").apply(copy.deepcopy(model), context(model, task))
+    pruned, trace = HeadPrune(ratio=0.13, importance="output").apply(
+        copy.deepcopy(model), context(model, task)
+    )
     (path,) = trace.touched
     attention: Any = pruned.get_submodule(path)
-    assert (attention.num_attention_heads, attention.all_head_size, attention.attention_head_size) == (3, 24, 8)
+    assert (
+        attention.num_attention_heads,
+        attention.all_head_size,
+        attention.attention_head_size,
+    ) == (3, 24, 8)
     assert (attention.query.out_features, attention.query.weight.shape) == (24, (24, 32))
     (other,) = trace.skipped
     assert trace.skipped[other] == "none of its heads was chosen"
@@ -161,7 +178,9 @@ def test_layers_that_share_a_position_table_lose_the_same_heads() -> None:
     assert len(removed) == 2 * len(stacks) == 6
     for first in stacks:
         assert removed[first] == removed[first.replace("block.0", "block.1")]
-    table: Any = pruned.get_submodule("model.encoder.block.0.layer.0.SelfAttention.relative_attention_bias")
+    table: Any = pruned.get_submodule(
+        "model.encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
+    )
     assert table.weight.shape == (32, 3)
 
 
@@ -199,12 +218,19 @@ def test_gate_gradients_against_finite_differences() -> None:
         one = map_inputs(inputs, lambda t: t[item : item + 1])
         with torch.no_grad(), gated(model, bundles[layer][0], gates):
             out = prediction(call(model, one))
-        return float(task.loss("cross_entropy", out, target[item : item + 1], label_smoothing=SMOOTHING))
+        return float(
+            task.loss("cross_entropy", out, target[item : item + 1], label_smoothing=SMOOTHING)
+        )
 
     step = 1e-4
     for layer, head in itertools.product(range(2), range(4)):
-        slopes = [(loss(i, layer, head, 1 + step) - loss(i, layer, head, 1 - step)) / (2 * step) for i in range(3)]
-        assert float(got[layer][head]) == pytest.approx(float(np.mean(np.abs(slopes))), rel=1e-3, abs=1e-7)
+        slopes = [
+            (loss(i, layer, head, 1 + step) - loss(i, layer, head, 1 - step)) / (2 * step)
+            for i in range(3)
+        ]
+        assert float(got[layer][head]) == pytest.approx(
+            float(np.mean(np.abs(slopes))), rel=1e-3, abs=1e-7
+        )
 
 
 def test_magnitude_is_the_norm_of_all_that_goes() -> None:
@@ -216,7 +242,9 @@ def test_magnitude_is_the_norm_of_all_that_goes() -> None:
         columns = [32 * part + 8 * unit + i for part in range(3) for i in range(8)]
         parts = [attention.c_attn.weight[:, columns], attention.c_attn.bias[columns]]
         parts.append(attention.c_proj.weight[8 * unit : 8 * unit + 8])
-        assert value == pytest.approx(float(sum(p.detach().square().sum() for p in parts)) ** 0.5, rel=1e-5)
+        assert value == pytest.approx(
+            float(sum(p.detach().square().sum() for p in parts)) ** 0.5, rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("importance", ["output", "gradient"])
@@ -224,7 +252,9 @@ def test_a_head_that_does_nothing_goes_first(importance: str) -> None:
     model, task = architecture("distilbert")
     zeroed(model, "distilbert.transformer.layer.1.attention.out_lin", 16, 8)
     before = logits(model, task)
-    pruned, trace = HeadPrune(ratio=0.13, importance=importance).apply(copy.deepcopy(model), context(model, task))
+    pruned, trace = HeadPrune(ratio=0.13, importance=importance).apply(
+        copy.deepcopy(model), context(model, task)
+    )
     assert trace.details["removed"] == {"distilbert.transformer.layer.1.attention": [2]}
     assert torch.allclose(logits(pruned, task), before, atol=1e-5)
 
@@ -239,7 +269,10 @@ def test_the_choice_by_brute_force() -> None:
         assert sum(map(len, chosen)) == budget
         assert all(len(c) < len(s) for c, s in zip(chosen, scores, strict=True))
         # No other legal choice of as many has a smaller sum.
-        allowed = [[c for k in range(len(s)) for c in itertools.combinations(range(len(s)), k)] for s in scores]
+        allowed = [
+            [c for k in range(len(s)) for c in itertools.combinations(range(len(s)), k)]
+            for s in scores
+        ]
         best = (
             min(
                 sum(float(s[list(c)].sum()) for s, c in zip(scores, choice, strict=True))
@@ -304,14 +337,18 @@ def test_heads_counted_on_by_the_models_code_are_refused_with_the_reason() -> No
 def test_a_ratio_that_rounds_to_nothing_is_refused() -> None:
     model, task = architecture("distilbert")
     with pytest.raises(StageRefused, match="rounds to no head"):
-        HeadPrune(ratio=0.01, importance="magnitude").apply(copy.deepcopy(model), context(model, task))
+        HeadPrune(ratio=0.01, importance="magnitude").apply(
+            copy.deepcopy(model), context(model, task)
+        )
 
 
 def test_tied_projections_are_skipped() -> None:
     model, task = architecture("distilbert")
     layers: Any = model.get_submodule("distilbert.transformer.layer")
     layers[0].attention.k_lin.weight = layers[0].attention.q_lin.weight
-    _, trace = HeadPrune(ratio=0.5, importance="magnitude").apply(copy.deepcopy(model), context(model, task))
+    _, trace = HeadPrune(ratio=0.5, importance="magnitude").apply(
+        copy.deepcopy(model), context(model, task)
+    )
     assert trace.touched == ("distilbert.transformer.layer.1.attention",)
     assert "shares a weight" in trace.skipped["distilbert.transformer.layer.0.attention"]
 
@@ -334,7 +371,9 @@ def test_removing_can_be_undone() -> None:
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("masks", ["none", "bool", "float", "per head"])
-def test_headwise_attention_computes_what_torchs_does(batch_first: bool, need_weights: bool, masks: str) -> None:
+def test_headwise_attention_computes_what_torchs_does(
+    batch_first: bool, need_weights: bool, masks: str
+) -> None:
     torch.manual_seed(0)
     theirs = nn.MultiheadAttention(16, 4, batch_first=batch_first, kdim=12, vdim=10).eval()
     nn.init.normal_(theirs.in_proj_bias)
@@ -378,7 +417,9 @@ def test_zeros_that_are_kept_are_still_kept() -> None:
 
 
 def test_attention_with_extra_keys_stays_torchs() -> None:
-    model = nn.ModuleDict({"a": nn.MultiheadAttention(8, 2, add_zero_attn=True), "b": nn.MultiheadAttention(8, 2)})
+    model = nn.ModuleDict(
+        {"a": nn.MultiheadAttention(8, 2, add_zero_attn=True), "b": nn.MultiheadAttention(8, 2)}
+    )
     put_back, refused = separate_attention(model)
     assert list(refused) == ["a"]
     assert isinstance(model["b"], HeadwiseAttention)
@@ -392,7 +433,9 @@ def test_attention_with_extra_keys_stays_torchs() -> None:
 @pytest.mark.parametrize("name", ["torch", "gpt2", "swin"])
 def test_a_pruned_model_can_be_written_down_and_made_again(name: str) -> None:
     model, task = architecture(name)
-    pruned, _ = HeadPrune(ratio=0.4, importance="magnitude").apply(copy.deepcopy(model), context(model, task))
+    pruned, _ = HeadPrune(ratio=0.4, importance="magnitude").apply(
+        copy.deepcopy(model), context(model, task)
+    )
     again = rebuild(model, describe(pruned, model), weights(pruned))
     assert fingerprint(again) == fingerprint(pruned)
     assert torch.equal(logits(again, task), logits(pruned, task))

@@ -12,8 +12,24 @@ from torch import Tensor, nn
 
 from petra.methods.lowrank import losses
 from petra.methods.lowrank.activations import output_moments
-from petra.methods.lowrank.decomposition import CUR, Decomposition, ExactSVD, RandomizedSVD, Tucker2, WhitenedSVD
-from petra.methods.lowrank.factorize import Factors, cur, leverage, mode, projected, randomized_svd, svd, tucker2
+from petra.methods.lowrank.decomposition import (
+    CUR,
+    Decomposition,
+    ExactSVD,
+    RandomizedSVD,
+    Tucker2,
+    WhitenedSVD,
+)
+from petra.methods.lowrank.factorize import (
+    Factors,
+    cur,
+    leverage,
+    mode,
+    projected,
+    randomized_svd,
+    svd,
+    tucker2,
+)
 from petra.methods.lowrank.modules import Factored, TrainableFactors, factored, how_to_unfold
 from petra.methods.lowrank.unfold import (
     Cost,
@@ -40,17 +56,28 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "flipped linear": (flipped_linear, (4, 7)),
     "embedding": (lambda: nn.Embedding(11, 6, padding_idx=0), ()),
     "conv": (lambda: nn.Conv2d(3, 5, 3, padding=1), (3, 8, 9)),
-    "uneven conv": (lambda: nn.Conv2d(4, 6, (5, 2), (2, 3), (2, 1), (1, 2), bias=False), (4, 11, 13)),
+    "uneven conv": (
+        lambda: nn.Conv2d(4, 6, (5, 2), (2, 3), (2, 1), (1, 2), bias=False),
+        (4, 11, 13),
+    ),
     "same padding": (lambda: nn.Conv2d(3, 5, (3, 4), padding="same", dilation=(2, 1)), (3, 8, 9)),
-    "reflected": (lambda: nn.Conv2d(3, 5, (3, 5), padding=(1, 2), padding_mode="reflect"), (3, 8, 9)),
+    "reflected": (
+        lambda: nn.Conv2d(3, 5, (3, 5), padding=(1, 2), padding_mode="reflect"),
+        (3, 8, 9),
+    ),
     "circular": (lambda: nn.Conv2d(3, 5, 3, padding=(1, 1), padding_mode="circular"), (3, 8, 9)),
     "1-D": (lambda: nn.Conv1d(4, 6, 5, stride=2, padding=2, dilation=2), (4, 21)),
     "3-D": (lambda: nn.Conv3d(3, 6, (3, 1, 2), stride=(1, 2, 1), padding=(1, 0, 0)), (3, 5, 6, 4)),
-    "transposed": (lambda: nn.ConvTranspose2d(4, 6, (3, 2), 2, 1, output_padding=1, dilation=(1, 2)), (4, 5, 6)),
+    "transposed": (
+        lambda: nn.ConvTranspose2d(4, 6, (3, 2), 2, 1, output_padding=1, dilation=(1, 2)),
+        (4, 5, 6),
+    ),
     "transposed 1-D": (lambda: nn.ConvTranspose1d(4, 6, 4, 3, bias=False), (4, 7)),
 }
 layer_case = pytest.mark.parametrize("case", list(LAYERS))
-conv_case = pytest.mark.parametrize("case", ["conv", "uneven conv", "same padding", "circular", "1-D", "3-D"])
+conv_case = pytest.mark.parametrize(
+    "case", ["conv", "uneven conv", "same padding", "circular", "1-D", "3-D"]
+)
 
 
 def build(case: str) -> tuple[nn.Module, Tensor]:
@@ -74,7 +101,9 @@ def real_macs(layers: Sequence[nn.Module], x: Tensor) -> int:
         ((inputs, output),) = shapes[str(i)]
         if isinstance(layer, nn.Embedding):
             continue
-        if isinstance(layer, nn.modules.conv._ConvTransposeNd):  # every input element meets its whole filter
+        if isinstance(
+            layer, nn.modules.conv._ConvTransposeNd
+        ):  # every input element meets its whole filter
             total += math.prod(inputs[1:]) * layer.weight[0].numel()
         elif isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
             total += math.prod(output[1:]) * layer.weight[0].numel()
@@ -120,7 +149,13 @@ def test_unfolding_and_its_inverses(case: str, how: str) -> None:
 
 def test_what_is_not_decomposed_has_no_unfolding() -> None:
     attention = nn.MultiheadAttention(8, 2)
-    for layer in (attention.out_proj, nn.GRU(3, 4), nn.Bilinear(2, 3, 4), nn.EmbeddingBag(5, 3), nn.LayerNorm(3)):
+    for layer in (
+        attention.out_proj,
+        nn.GRU(3, 4),
+        nn.Bilinear(2, 3, 4),
+        nn.EmbeddingBag(5, 3),
+        nn.LayerNorm(3),
+    ):
         assert how_to_unfold(layer, "channel") == ""
 
 
@@ -144,7 +179,9 @@ def test_full_rank_factors_compute_the_same_function(case: str, how: str, layers
 @pytest.mark.parametrize("layers", [2, 3])
 @HOW
 @layer_case
-def test_truncated_factors_compute_what_the_composed_weight_does(case: str, how: str, layers: int) -> None:
+def test_truncated_factors_compute_what_the_composed_weight_does(
+    case: str, how: str, layers: int
+) -> None:
     layer, x = build(case)
     how = how_to_unfold(layer, how)
     factors = svd(unfold(layer.weight.detach(), how)).truncate(2)
@@ -166,9 +203,13 @@ def test_trainable_module_starts_as_the_layer_and_ends_as_it(case: str, how: str
     module = TrainableFactors(copy.deepcopy(layer), how_to_unfold(layer, how))
     torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
     module(x).square().sum().backward()
-    assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in (module.U, module.s, module.V))
+    assert all(
+        p.grad is not None and float(p.grad.abs().sum()) > 0 for p in (module.U, module.s, module.V)
+    )
     names = {name for name, _ in module.named_parameters()}
-    assert names == {"U", "s", "V"} | ({"bias"} if layer.bias is not None else set())  # the dense weight does not train
+    assert names == {"U", "s", "V"} | (
+        {"bias"} if layer.bias is not None else set()
+    )  # the dense weight does not train
     torch.testing.assert_close(module.as_dense()(x), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -184,7 +225,9 @@ def test_a_preview_is_seen_in_evaluation_only_and_forgotten_with_the_mode() -> N
 
 def test_an_embedding_keeps_its_padding() -> None:
     layer, x = build("embedding")
-    parts = factored(layer, svd(unfold(layer.weight.detach(), "lookup")).truncate(3).split(), "lookup")
+    parts = factored(
+        layer, svd(unfold(layer.weight.detach(), "lookup")).truncate(3).split(), "lookup"
+    )
     assert parts.padding_idx == 0
     assert (parts.num_embeddings, parts.embedding_dim) == (11, 6)
     assert float(parts(x)[0, 0].detach().abs().max()) < 1e-6  # the padding row was zero
@@ -196,7 +239,12 @@ def test_an_embedding_keeps_its_padding() -> None:
 def test_replacements_answer_for_the_layer() -> None:
     linear, conv = build("linear")[0], build("conv")[0]
     a = factored(linear, svd(linear.weight.detach()).truncate(2).split(), "channel")
-    assert (a.in_features, a.out_features, a.weight.shape, a.weight.dtype) == (7, 5, (5, 7), torch.float32)
+    assert (a.in_features, a.out_features, a.weight.shape, a.weight.dtype) == (
+        7,
+        5,
+        (5, 7),
+        torch.float32,
+    )
     assert a.bias is a[-1].bias
     assert not hasattr(a, "in_channels")
     b = factored(conv, svd(unfold(conv.weight.detach(), "channel")).truncate(2).split(), "channel")
@@ -220,7 +268,9 @@ def test_svd_is_sorted_orthonormal_and_optimal() -> None:
     assert torch.all(f.s[:-1] >= f.s[1:])
     torch.testing.assert_close(f.compose(), W)
     torch.testing.assert_close(f.U.T @ f.U, torch.eye(6), atol=1e-5, rtol=0)
-    for k in range(1, 6):  # Eckart-Young: the error is the energy left out, and no random rank-k matrix beats it
+    for k in range(
+        1, 6
+    ):  # Eckart-Young: the error is the energy left out, and no random rank-k matrix beats it
         error = float((W - f.truncate(k).compose()).norm())
         assert error == pytest.approx(float(f.s[k:].norm()), rel=1e-4)
         A = torch.randn(9, k)
@@ -259,14 +309,18 @@ def test_randomized_svd_is_nearly_the_exact_one_and_its_own_generator() -> None:
     flat = torch.randn(60, 40, generator=torch.Generator().manual_seed(0))
     one, two = (randomized_svd(flat, 6, seed=s).compose() for s in (1, 2))
     assert not torch.equal(one, two)
-    assert float((flat - one).norm()) <= 1.1 * float((flat - svd(flat).truncate(6).compose()).norm())
+    assert float((flat - one).norm()) <= 1.1 * float(
+        (flat - svd(flat).truncate(6).compose()).norm()
+    )
 
 
 def test_leverage_by_its_definition() -> None:
     f = svd(torch.randn(7, 5))
     scores = leverage(f.V, 3)
     for j in range(5):
-        assert float(scores[j]) == pytest.approx(sum(float(f.V[j, i]) ** 2 for i in range(3)) / 3, rel=1e-5)
+        assert float(scores[j]) == pytest.approx(
+            sum(float(f.V[j, i]) ** 2 for i in range(3)) / 3, rel=1e-5
+        )
     assert float(scores.sum()) == pytest.approx(1, rel=1e-5)
 
 
@@ -277,7 +331,9 @@ def test_cur_takes_columns_and_rows_and_the_best_core(k: int) -> None:
     assert all(any(torch.equal(c, w) for w in W.T) for c in C.T)
     assert all(any(torch.equal(r, w) for w in W) for r in R)
     # The best core by brute force: least squares over its k^2 entries.
-    best = torch.linalg.lstsq(torch.kron(C.double(), R.T.double().contiguous()), W.double().reshape(-1, 1)).solution
+    best = torch.linalg.lstsq(
+        torch.kron(C.double(), R.T.double().contiguous()), W.double().reshape(-1, 1)
+    ).solution
     torch.testing.assert_close(U.double(), best.reshape(k, k), rtol=1e-3, atol=1e-5)
     error = float((W - C @ U @ R).norm())
     assert float((W - svd(W).truncate(k).compose()).norm()) <= error < float(W.norm())
@@ -328,7 +384,9 @@ def test_tucker_finds_exact_ranks_and_with_one_mode_full_is_the_svd_of_the_other
     W = torch.randn(6, 5, 3, 3)
     U, G, V = tucker2(W, 2, 5)
     expected = svd(mode(W, 0)).truncate(2).compose().reshape(W.shape)
-    torch.testing.assert_close(torch.einsum("or,rsyx,is->oiyx", U, G, V), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.einsum("or,rsyx,is->oiyx", U, G, V), expected, rtol=1e-4, atol=1e-4
+    )
     with pytest.raises(ValueError, match="supports"):
         tucker2(torch.randn(8, 8, 1, 1), 4, 2)
 
@@ -384,7 +442,17 @@ def whitened(layer: nn.Module, how: str, batches: Sequence[Tensor], layers: int 
 
 
 @pytest.mark.parametrize(
-    "case", ["linear on sequences", "flipped linear", "embedding", "conv", "uneven conv", "circular", "1-D", "3-D"]
+    "case",
+    [
+        "linear on sequences",
+        "flipped linear",
+        "embedding",
+        "conv",
+        "uneven conv",
+        "circular",
+        "1-D",
+        "3-D",
+    ],
 )
 def test_whitened_truncation_is_optimal_for_the_outputs(case: str) -> None:
     layer, batches = lopsided(case)
@@ -408,7 +476,9 @@ def test_whitened_truncation_is_optimal_for_the_outputs(case: str) -> None:
 def test_whitening_by_the_closed_form() -> None:
     """W_k = U_k s_k V_k^T C^(-1/2) from the SVD of W C^(1/2), C from patches unfolded by torch's own im2col."""
     layer, batches = lopsided("conv")
-    patches = torch.cat([nn.functional.unfold(b, 3, padding=1).transpose(1, 2).flatten(0, 1) for b in batches]).double()
+    patches = torch.cat(
+        [nn.functional.unfold(b, 3, padding=1).transpose(1, 2).flatten(0, 1) for b in batches]
+    ).double()
     C = patches.T @ patches
     values, vectors = torch.linalg.eigh(C)
     root = vectors @ torch.diag(values.sqrt()) @ vectors.T
@@ -422,15 +492,23 @@ def test_whitening_by_the_closed_form() -> None:
         assert float(((found - expected) @ root).norm()) <= 1e-4 * float((W @ root).norm())
 
 
-@pytest.mark.parametrize(("m", "n"), [(4, 9), (9, 4)])  # wide, and tall: in coordinates of the column space
+@pytest.mark.parametrize(
+    ("m", "n"), [(4, 9), (9, 4)]
+)  # wide, and tall: in coordinates of the column space
 def test_moments_against_the_outputs_themselves(m: int, n: int) -> None:
     layer = nn.Linear(n, m)
     batches = [torch.randn(5, 3, n), torch.randn(2, 3, n)]
     moments = output_moments(nn.Sequential(layer), {"0": "channel"}, batches)["0"]
-    Y = torch.cat([nn.functional.linear(b, layer.weight).flatten(0, 1) for b in batches]).detach().double()
+    Y = (
+        torch.cat([nn.functional.linear(b, layer.weight).flatten(0, 1) for b in batches])
+        .detach()
+        .double()
+    )
     energies, directions = moments.principal()
     assert moments.rows == len(Y) == 21
-    torch.testing.assert_close(energies.sqrt(), torch.linalg.svdvals(Y)[: min(m, n)], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        energies.sqrt(), torch.linalg.svdvals(Y)[: min(m, n)], rtol=1e-4, atol=1e-4
+    )
     torch.testing.assert_close(directions.T @ directions, torch.eye(min(m, n), dtype=torch.double))
     torch.testing.assert_close(directions @ (directions.T @ Y.T), Y.T, rtol=1e-4, atol=1e-4)
     assert moments.variance() == pytest.approx(float((Y - Y.mean(0)).square().sum()), rel=1e-5)
@@ -450,7 +528,9 @@ def test_projection_keeps_its_triplets() -> None:
 @pytest.mark.parametrize("layers", [2, 3])
 @HOW
 @layer_case
-def test_costs_against_the_modules_and_a_count_of_products(case: str, how: str, layers: int) -> None:
+def test_costs_against_the_modules_and_a_count_of_products(
+    case: str, how: str, layers: int
+) -> None:
     layer, x = build(case)
     how, k = how_to_unfold(layer, how), 2
     shape, calls = layer.weight.shape, calls_of(layer, x)
@@ -465,7 +545,9 @@ def test_costs_of_tucker_against_its_modules(case: str) -> None:
     layer, x = build(case)
     part = Tucker2(layer, "channel", calls_of(layer, x), 3)
     module = part.module((3, 2))
-    assert part.cost((3, 2)) == Cost(sum(m.weight.numel() for m in module), real_macs(list(module), x))
+    assert part.cost((3, 2)) == Cost(
+        sum(m.weight.numel() for m in module), real_macs(list(module), x)
+    )
 
 
 def test_saving_needs_both_parameters_and_macs_and_a_margin() -> None:
@@ -480,7 +562,9 @@ def test_saving_needs_both_parameters_and_macs_and_a_margin() -> None:
     assert Cost(95, 95).saves_over(Cost(100, 100))
     assert not Cost(96, 90).saves_over(Cost(100, 100))
     assert not Cost(90, 96).saves_over(Cost(100, 100))
-    assert Cost(90, 50).saves_over(Cost(100, 0))  # a lookup multiplies nothing, whatever replaces it
+    assert Cost(90, 50).saves_over(
+        Cost(100, 0)
+    )  # a lookup multiplies nothing, whatever replaces it
 
 
 DECOMPOSERS: dict[str, Callable[[nn.Module, str, Tensor], Decomposition]] = {
@@ -526,8 +610,16 @@ def test_one_layer_is_composed_back() -> None:
 def test_penalties_against_their_formulas() -> None:
     g = torch.Generator().manual_seed(0)
     layers = [
-        Factors(torch.randn(5, 3, generator=g), torch.rand(3, generator=g), torch.randn(4, 3, generator=g)),
-        Factors(torch.randn(6, 2, generator=g), -torch.rand(2, generator=g), torch.randn(2, 2, generator=g)),
+        Factors(
+            torch.randn(5, 3, generator=g),
+            torch.rand(3, generator=g),
+            torch.randn(4, 3, generator=g),
+        ),
+        Factors(
+            torch.randn(6, 2, generator=g),
+            -torch.rand(2, generator=g),
+            torch.randn(2, 2, generator=g),
+        ),
     ]
     orthogonality, hoyer = [], []
     for f in layers:

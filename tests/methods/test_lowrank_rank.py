@@ -43,8 +43,12 @@ def test_share_rules_are_the_smallest_sufficient_rank(seed: int) -> None:
     variance = 0.7 * sum(squares)
     for tau in TAUS:
         least = tau * (1 - 1e-12)
-        assert rank_by_energy(s, tau) == smallest(sum(squares[:k]) >= least * sum(squares) for k in N)
-        assert rank_by_absolute_sum(s, tau) == smallest(sum(values[:k]) >= least * sum(values) for k in N)
+        assert rank_by_energy(s, tau) == smallest(
+            sum(squares[:k]) >= least * sum(squares) for k in N
+        )
+        assert rank_by_absolute_sum(s, tau) == smallest(
+            sum(values[:k]) >= least * sum(values) for k in N
+        )
         assert rank_by_explained_variance(s, tau, variance) == smallest(
             sum(squares[k:]) <= (1 - tau) * variance + 1e-12 * sum(squares) for k in N
         )
@@ -63,7 +67,11 @@ def test_share_rules_are_not_inverted() -> None:
 
 
 def test_shares_at_the_edges() -> None:
-    for rule in (rank_by_energy, rank_by_absolute_sum, lambda s, tau: rank_by_explained_variance(s, tau, 0.0)):
+    for rule in (
+        rank_by_energy,
+        rank_by_absolute_sum,
+        lambda s, tau: rank_by_explained_variance(s, tau, 0.0),
+    ):
         assert rule(torch.zeros(4), 0.9) == 1
         assert rule(torch.tensor([1.0, 0.0, 0.0]), 1.0) == 1
         assert rule(torch.tensor([1.0, 1.0, 0.0]), 1.0) == 2
@@ -99,7 +107,9 @@ def test_quantile_rule_by_sorting_all_values(seed: int) -> None:
         low = int(place)
         high = min(low + 1, len(pooled) - 1)
         threshold = pooled[low] + (place - low) * (pooled[high] - pooled[low])
-        expected = [max(1, sum(float(v / s[0]) >= threshold - 1e-12 for v in s.double())) for s in spectra]
+        expected = [
+            max(1, sum(float(v / s[0]) >= threshold - 1e-12 for v in s.double())) for s in spectra
+        ]
         assert ranks_by_quantile(spectra, q) == expected
 
 

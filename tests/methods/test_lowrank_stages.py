@@ -21,13 +21,13 @@ from petra.methods.base import Context
 from petra.methods.lowrank.cur import CURDecompose
 from petra.methods.lowrank.factorize import svd
 from petra.methods.lowrank.modules import Factored, TrainableFactors
-from petra.methods.lowrank.sensitivity import prediction_distances
 from petra.methods.lowrank.stage import RULES, Decompose
 from petra.methods.lowrank.svd import SVDDecompose, _Truncation
+from petra.methods.lowrank.truncation_cost import prediction_distances
 from petra.methods.lowrank.tucker import TuckerDecompose
 from petra.methods.lowrank.unfold import fold, unfold, unfolded_shape
 from petra.methods.prune.structured import StructuredPrune
-from petra.model.structure import describe, rebuild, weights
+from petra.model.description.differences import describe, rebuild, weights
 from petra.model.surgery import count_parameters, layer_shapes, replace_module
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.space.effects import DENSE_WEIGHTS, INITIAL_FACTS
@@ -80,7 +80,9 @@ def low_rank(shape: tuple[int, ...], how: str, k: int, seed: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     m, n = unfolded_shape(torch.Size(shape), how)
     return fold(
-        torch.randn(m, k, generator=g) @ torch.randn(k, n, generator=g) / math.sqrt(k * n), torch.Size(shape), how
+        torch.randn(m, k, generator=g) @ torch.randn(k, n, generator=g) / math.sqrt(k * n),
+        torch.Size(shape),
+        how,
     )
 
 
@@ -127,7 +129,9 @@ def test_exactly_low_rank_layers_are_found_and_lose_nothing(how: str) -> None:
         conv.weight = nn.Parameter(low_rank(tuple(conv.weight.shape), how, 3))
     x = images(4)
     expected, before = model(x), count_parameters(model)
-    result, trace = run(SVDDecompose(unfold=how, rule="energy", energy=1.0), model, task_of(images, 5))
+    result, trace = run(
+        SVDDecompose(unfold=how, rule="energy", energy=1.0), model, task_of(images, 5)
+    )
     ranks = ranks_of(trace)
     assert (ranks["conv1"], ranks["conv2"]) == (3, 3)
     assert trace.touched == tuple(ranks)
@@ -158,7 +162,13 @@ def test_every_rule_with_every_decomposer(kind: str, rule: str) -> None:
     how = "spatial" if "spatial" in kind else "channel"
     for conv in (model.conv1, model.conv2):
         conv.weight = nn.Parameter(low_rank(tuple(conv.weight.shape), how, 3))
-    values = {"ratio": 0.3, "energy": 0.999, "explained_variance": 0.999, "quantile": 0.8, "absolute_sum": 0.99}
+    values = {
+        "ratio": 0.3,
+        "energy": 0.999,
+        "explained_variance": 0.999,
+        "quantile": 0.8,
+        "absolute_sum": 0.99,
+    }
     value = {rule: values[rule]} if rule in values else {"budget": 0.7}
     stage = STAGES[kind](rule=rule, **value)
     result, trace = run(stage, model, task_of(images, 5))
@@ -167,7 +177,9 @@ def test_every_rule_with_every_decomposer(kind: str, rule: str) -> None:
     for record in records:
         for before, after in (record["params"], record["macs"]):
             assert after <= 0.95 * before
-    assert count_parameters(model) - count_parameters(result) == sum(r["params"][0] - r["params"][1] for r in records)
+    assert count_parameters(model) - count_parameters(result) == sum(
+        r["params"][0] - r["params"][1] for r in records
+    )
     json.dumps(trace.details)
     assert set(trace.touched).isdisjoint(trace.skipped)
     x = images(4)
@@ -266,7 +278,9 @@ class Sliced(nn.Module):
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_a_layer_that_must_be_itself_is_put_back(epochs: int) -> None:
     model = Sliced().eval()
-    result, trace = run(SVDDecompose(ratio=0.2, epochs=epochs), model, task_of(lambda n: zoo.rows(n, 4, 12), 3))
+    result, trace = run(
+        SVDDecompose(ratio=0.2, epochs=epochs), model, task_of(lambda n: zoo.rows(n, 4, 12), 3)
+    )
     assert "other than by calling it (AttributeError" in trace.skipped["b"]
     assert type(result.b) is nn.Conv1d
     assert isinstance(result.a, Factored)
@@ -350,7 +364,9 @@ def test_distances_are_those_of_models_changed_by_hand() -> None:
     model, x = zoo.mlp().eval(), features(6)
     new = {"0": [torch.zeros(32, 10), model[0].weight.detach() * 0.9], "2": [torch.randn(24, 32)]}
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    found = prediction_distances(model, [x[:4], x[4:]], {p: [lambda w=w: w for w in ws] for p, ws in new.items()})
+    found = prediction_distances(
+        model, [x[:4], x[4:]], {p: [lambda w=w: w for w in ws] for p, ws in new.items()}
+    )
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     reference = model(x).detach().double()
     for path, options in new.items():
@@ -358,14 +374,18 @@ def test_distances_are_those_of_models_changed_by_hand() -> None:
             changed = copy.deepcopy(model)
             changed.get_submodule(path).weight = nn.Parameter(weight)
             moved = (changed(x).detach().double() - reference).square().sum()
-            assert distance == pytest.approx(float(moved / (reference - reference.mean()).square().sum()), rel=1e-4)
+            assert distance == pytest.approx(
+                float(moved / (reference - reference.mean()).square().sum()), rel=1e-4
+            )
     nan = prediction_distances(model, [x], {"0": [lambda: torch.full((32, 10), float("nan"))]})
     assert nan == {"0": [math.inf]}
 
 
 @pytest.mark.parametrize("axis", ["params", "macs"])
 @pytest.mark.parametrize("budget", [0.6, 0.8])
-def test_a_budget_is_kept_and_well_spent(digits_problem: tuple[nn.Module, Task], axis: str, budget: float) -> None:
+def test_a_budget_is_kept_and_well_spent(
+    digits_problem: tuple[nn.Module, Task], axis: str, budget: float
+) -> None:
     """Within the budget over the layers that can be decomposed, and much nearer to the model than any one ratio for
     all within it; inverted sensitivities would be farther."""
     model, task = digits_problem
@@ -406,7 +426,9 @@ def test_a_budget_out_of_reach_says_what_is_within() -> None:
     assert "at least 0." in refusal.value.hint
 
 
-def test_activations_beat_weights_on_a_trained_model(digits_problem: tuple[nn.Module, Task]) -> None:
+def test_activations_beat_weights_on_a_trained_model(
+    digits_problem: tuple[nn.Module, Task],
+) -> None:
     model, task = digits_problem
 
     def error(decomposer: str) -> float:
@@ -421,7 +443,9 @@ def test_activations_beat_weights_on_a_trained_model(digits_problem: tuple[nn.Mo
 # --- training in decomposed form -------------------------------------------------------------------------------------
 
 
-def test_training_steepens_spectra_and_keeps_factors_orthogonal(digits_problem: tuple[nn.Module, Task]) -> None:
+def test_training_steepens_spectra_and_keeps_factors_orthogonal(
+    digits_problem: tuple[nn.Module, Task],
+) -> None:
     """Each penalty, against training without it, does to the model what it is there for."""
     model, task = digits_problem
 
@@ -446,20 +470,28 @@ def test_the_score_in_training_is_that_of_the_truncated_model(
 ) -> None:
     """The epoch kept is chosen by what ships: its score is the result's own, not that at full rank."""
     model, task = digits_problem
-    stage = SVDDecompose(rule=rule, ratio=0.15, energy=0.6, quantile=0.8, budget=0.35, epochs=2, lr=0.003)
+    stage = SVDDecompose(
+        rule=rule, ratio=0.15, energy=0.6, quantile=0.8, budget=0.35, epochs=2, lr=0.003
+    )
     result, trace = run(stage, model, task)
     best = trace.details["training"]["rounds"][-1]["score_best"]
     assert task.score(*predict(result, task.val)).mean == pytest.approx(best, abs=1e-3)
-    assert best < task.score(*predict(model, task.val)).mean  # at full rank it would not have fallen
+    assert (
+        best < task.score(*predict(model, task.val)).mean
+    )  # at full rank it would not have fallen
 
 
-def test_truncation_every_few_epochs_trains_ever_thinner_factors(digits_problem: tuple[nn.Module, Task]) -> None:
+def test_truncation_every_few_epochs_trains_ever_thinner_factors(
+    digits_problem: tuple[nn.Module, Task],
+) -> None:
     model, task = digits_problem
     widths: list[dict[str, int]] = []
 
     def watch(done: int, total: int, note: str) -> None:
         if done == 1:
-            widths.append({p: len(m.s) for p, m in live.named_modules() if isinstance(m, TrainableFactors)})
+            widths.append(
+                {p: len(m.s) for p, m in live.named_modules() if isinstance(m, TrainableFactors)}
+            )
 
     stage = SVDDecompose(ratio=0.3, epochs=5, truncate_every=2, lr=0.03)
     live = copy.deepcopy(model)
@@ -469,11 +501,16 @@ def test_truncation_every_few_epochs_trains_ever_thinner_factors(digits_problem:
     assert [r["epochs"] for r in rounds] == [2, 2, 1]
     full, thin, last = widths
     ranks = ranks_of(trace)
-    assert {p: thin[p] for p in ranks} == ranks == {p: last[p] for p in ranks}  # a ratio is of the full rank
+    assert (
+        {p: thin[p] for p in ranks} == ranks == {p: last[p] for p in ranks}
+    )  # a ratio is of the full rank
     assert all(full[p] > thin[p] for p in ranks)
     # What has trained as it ships is far better than what was cut at the end only.
     once, _ = run(dataclasses.replace(stage, truncate_every=0), model, task)
-    assert task.score(*predict(result, task.val)).mean > task.score(*predict(once, task.val)).mean + 0.2
+    assert (
+        task.score(*predict(result, task.val)).mean
+        > task.score(*predict(once, task.val)).mean + 0.2
+    )
 
 
 def test_truncation_keeps_the_largest_values() -> None:
@@ -484,12 +521,20 @@ def test_truncation_keeps_the_largest_values() -> None:
     calls = {p: ((torch.Size((2, 20)), torch.Size((2, m.shape[0]))),) for p, m in trained.items()}
     _Truncation(trained, calls, 2, lambda parts: dict.fromkeys(parts, (2,))).apply()
     expected = svd(wide.weight.detach()).truncate(2)
-    torch.testing.assert_close(trained["wide"].weight.detach(), expected.compose(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        trained["wide"].weight.detach(), expected.compose(), rtol=1e-4, atol=1e-5
+    )
     assert [len(m.s) for m in trained.values()] == [2, 2]
-    torch.testing.assert_close(trained["thin"].weight.detach(), thin.weight.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        trained["thin"].weight.detach(), thin.weight.detach(), rtol=1e-4, atol=1e-5
+    )
     model = nn.Sequential(trained["wide"]).eval()
-    _Truncation({"0": trained["wide"]}, {"0": calls["wide"]}, 2, lambda parts: {"0": (1,)}).preview(model, ())
-    torch.testing.assert_close(trained["wide"].preview, expected.truncate(1).compose(), rtol=1e-4, atol=1e-5)
+    _Truncation({"0": trained["wide"]}, {"0": calls["wide"]}, 2, lambda parts: {"0": (1,)}).preview(
+        model, ()
+    )
+    torch.testing.assert_close(
+        trained["wide"].preview, expected.truncate(1).compose(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_epochs_that_train_nothing_are_said_to() -> None:
@@ -538,24 +583,32 @@ def test_effects_and_parameters() -> None:
     assert set(card.normalize({"epochs": 0}).params) == {
         "decomposer", "unfold", "layers", "rule", "ratio", "embeddings", "epochs",
     }  # fmt: skip
-    assert {"lr", "orthogonality", "hoyer", "truncate_every"} <= set(card.normalize({"epochs": 2}).params)
+    assert {"lr", "orthogonality", "hoyer", "truncate_every"} <= set(
+        card.normalize({"epochs": 2}).params
+    )
     assert set(card.normalize({"decomposer": "whitened", "epochs": 2}).params) == {
         "decomposer", "samples", "layers", "rule", "ratio", "embeddings",
     }  # fmt: skip
 
 
 @HOW
-def test_a_decomposed_network_can_still_be_pruned(how: str, digits_problem: tuple[nn.Module, Task]) -> None:
+def test_a_decomposed_network_can_still_be_pruned(
+    how: str, digits_problem: tuple[nn.Module, Task]
+) -> None:
     model, task = digits_problem
     thin, trace = run(SVDDecompose(unfold=how, ratio=0.3), model, task)
-    pruned, cuts = StructuredPrune(ratio=0.3, round_to=1).apply(copy.deepcopy(thin), context_of(model, task))
+    pruned, cuts = StructuredPrune(ratio=0.3, round_to=1).apply(
+        copy.deepcopy(thin), context_of(model, task)
+    )
     assert count_parameters(pruned) < count_parameters(thin) < count_parameters(model)
     inner = {f"{path}.0" for path in trace.touched}
     assert inner & set(cuts.details["channels"])  # ranks are channels too
     assert pruned(task.example(3)).shape == (3, 10)
     for path in trace.touched:  # and the composed weight follows
         module = pruned.get_submodule(path)
-        assert module.weight.shape[0] == getattr(module[-1], "out_channels", getattr(module[-1], "out_features", 0))
+        assert module.weight.shape[0] == getattr(
+            module[-1], "out_channels", getattr(module[-1], "out_features", 0)
+        )
 
 
 def test_replace_module_refuses_what_is_not_there() -> None:
@@ -567,13 +620,19 @@ def test_replace_module_refuses_what_is_not_there() -> None:
 def test_resnet20(how: str, data_root: Path) -> None:
     model = pretrained("resnet20", data_root / "weights" / "resnet20.pt")
     inputs = lambda n: zoo.images(n, 32)  # noqa: E731
-    result, trace = run(SVDDecompose(unfold=how, rule="energy", energy=0.9), model, task_of(inputs, 10))
+    result, trace = run(
+        SVDDecompose(unfold=how, rule="energy", energy=0.9), model, task_of(inputs, 10)
+    )
     assert len(trace.touched) >= 18
 
     def macs(net: nn.Module) -> int:
         shapes = layer_shapes(net, lambda m: m(inputs(1)))
         weighted = {p: m for p, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-        return sum(m.weight[0].numel() * math.prod(out[1:]) for p, m in weighted.items() for _, out in shapes[p])
+        return sum(
+            m.weight[0].numel() * math.prod(out[1:])
+            for p, m in weighted.items()
+            for _, out in shapes[p]
+        )
 
     saved = [r["macs"] for r in trace.details["layers"].values()]
     assert macs(model) - macs(result) == sum(a - b for a, b in saved) > 0
@@ -593,5 +652,9 @@ def test_unfolding_survives_a_round_trip_through_the_stage() -> None:
     for kind in ("svd", "randomized", "cur"):
         stage = STAGES[kind](rule="energy", energy=1.0)
         result, trace = run(stage, model, task_of(lambda n: zoo.rows(n, 1, 3, 5, 6), 3))
-        assert {p: r for p, r in ranks_of(trace).items() if p != "o"} == {"a": 2, "up": 2, "line": 2}
+        assert {p: r for p, r in ranks_of(trace).items() if p != "o"} == {
+            "a": 2,
+            "up": 2,
+            "line": 2,
+        }
         torch.testing.assert_close(result(x), model(x), rtol=1e-3, atol=1e-4)

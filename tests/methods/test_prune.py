@@ -17,12 +17,17 @@ from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.prune import importance
 from petra.methods.prune.allocate import MIN_SHARE, Candidate, keep_global, keep_per_layer, lowest
-from petra.methods.prune.cut import cut
-from petra.methods.prune.graph import ChannelGraph
-from petra.methods.prune.groups import find_groups
 from petra.methods.prune.scores import Ranking, score
-from petra.methods.prune.statistics import BATCH_SIZE, TAYLOR_BATCHES, gather, mean_absolute_gradients
+from petra.methods.prune.statistics import (
+    BATCH_SIZE,
+    TAYLOR_BATCHES,
+    gather,
+    mean_absolute_gradients,
+)
 from petra.methods.prune.structured import StructuredPrune
+from petra.model.channels.cut import cut
+from petra.model.channels.graph import ChannelGraph
+from petra.model.channels.groups import find_groups
 from petra.model.surgery import count_parameters, differentiable, output_layers
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -96,7 +101,9 @@ def test_magnitude_is_the_norm_of_each_filter(p: float, dim: int) -> None:
     got = importance.magnitude(weight, p=p, dim=dim)
     for c in range(weight.shape[dim]):
         values = [float(v) for v in weight.select(dim, c).flatten()]
-        expected = sum(v != 0 for v in values) if p == 0 else sum(abs(v) ** p for v in values) ** (1 / p)
+        expected = (
+            sum(v != 0 for v in values) if p == 0 else sum(abs(v) ** p for v in values) ** (1 / p)
+        )
         assert float(got[c]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -105,8 +112,12 @@ def test_taylor_sums_absolute_products_of_weight_and_gradient() -> None:
     for dim in (0, 1):
         got = importance.taylor(weight, gradient, dim=dim)
         for c in range(weight.shape[dim]):
-            pairs = zip(weight.select(dim, c).flatten(), gradient.select(dim, c).flatten(), strict=True)
-            assert float(got[c]) == pytest.approx(sum(abs(float(w) * float(g)) for w, g in pairs), rel=1e-5)
+            pairs = zip(
+                weight.select(dim, c).flatten(), gradient.select(dim, c).flatten(), strict=True
+            )
+            assert float(got[c]) == pytest.approx(
+                sum(abs(float(w) * float(g)) for w, g in pairs), rel=1e-5
+            )
 
 
 def test_bn_scale_ignores_the_sign() -> None:
@@ -115,12 +126,16 @@ def test_bn_scale_ignores_the_sign() -> None:
 
 def test_coupled_scores_are_means_of_relative_scores() -> None:
     # Members of very different scale count alike; channel 2 is covered by the first member only.
-    got = importance.coupled([(torch.tensor([1.0, 2.0, 3.0]), [0, 1, 2]), (torch.tensor([300.0, 100.0]), [0, 1])], 3)
+    got = importance.coupled(
+        [(torch.tensor([1.0, 2.0, 3.0]), [0, 1, 2]), (torch.tensor([300.0, 100.0]), [0, 1])], 3
+    )
     assert got.tolist() == pytest.approx([(0.5 + 1.5) / 2, (1.0 + 0.5) / 2, 1.5])
     assert importance.relative(torch.zeros(3)).tolist() == [0, 0, 0]
 
 
-def test_taylor_averages_over_batches_and_counts_items(digits_problem: tuple[nn.Module, Task]) -> None:
+def test_taylor_averages_over_batches_and_counts_items(
+    digits_problem: tuple[nn.Module, Task],
+) -> None:
     model, task = digits_problem
     model = copy.deepcopy(model)
     found, items = mean_absolute_gradients(model, task, batches=2, seed=3)
@@ -132,7 +147,9 @@ def test_taylor_averages_over_batches_and_counts_items(digits_problem: tuple[nn.
         loss = nn.functional.cross_entropy(model(x), y, label_smoothing=0.1)
         (gradient,) = torch.autograd.grad(loss, [layer.weight])
         expected += (layer.weight * gradient).abs().flatten(1).sum(1).detach() / 2
-    torch.testing.assert_close(importance.taylor(layer.weight.detach(), found["body.0.0.weight"]), expected)
+    torch.testing.assert_close(
+        importance.taylor(layer.weight.detach(), found["body.0.0.weight"]), expected
+    )
 
 
 # --- allocation ------------------------------------------------------------------------------------------------------
@@ -151,7 +168,9 @@ def test_kept_widths_are_multiples_above_the_floor_or_untouched(seed: int, round
     ratio = 0.05 + 0.045 * seed
     for keep in (keep_global, keep_per_layer):
         for c, k in zip(candidates, keep(candidates, ratio=ratio, round_to=round_to), strict=True):
-            assert k == c.remaining or (k % round_to == 0 and k >= max(1, MIN_SHARE * c.original) and k < c.remaining)
+            assert k == c.remaining or (
+                k % round_to == 0 and k >= max(1, MIN_SHARE * c.original) and k < c.remaining
+            )
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -177,7 +196,9 @@ def test_the_highest_ratio_of_the_search_is_within_reach_of_every_layer() -> Non
 
 @pytest.mark.parametrize("seed", range(20))
 def test_global_ranking_removes_exactly_the_lowest_scores(seed: int) -> None:
-    candidates = [Candidate(c.scores + 0.01, c.original) for c in random_candidates(seed, multiple=10)]
+    candidates = [
+        Candidate(c.scores + 0.01, c.original) for c in random_candidates(seed, multiple=10)
+    ]
     total = sum(c.original for c in candidates)
     kept = keep_global(candidates, ratio=0.1, round_to=1)
     everything = sorted((float(s), i) for i, c in enumerate(candidates) for s in c.scores)
@@ -267,13 +288,21 @@ def test_every_branch_of_a_sum_keeps_its_floor_and_its_multiple(
     """A ranking of the sum's channels would take all that the weak branch has."""
     model, task = inception(weak=weak)
     stage = StructuredPrune(
-        ratio=0.5, round_to=round_to, spread=spread, normalisation="none", schedule=schedule, steps=2, epochs_between=0
+        ratio=0.5,
+        round_to=round_to,
+        spread=spread,
+        normalisation="none",
+        schedule=schedule,
+        steps=2,
+        epochs_between=0,
     )
     pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
     widths = {path: pruned.get_submodule(path).out_channels for path in ("a", "b", "c")}
     for path, width in widths.items():
         original = model.get_submodule(path).out_channels
-        assert width == original or (width % round_to == 0 and width >= max(1, MIN_SHARE * original))
+        assert width == original or (
+            width % round_to == 0 and width >= max(1, MIN_SHARE * original)
+        )
     assert sum(widths.values()) == pruned.shortcut.out_channels == pruned.fc.in_features
     assert trace.details["removed_channels"] == 40 - sum(widths.values())
     if spread == "global":
@@ -289,10 +318,16 @@ def test_a_signal_that_fades_does_not_hide_channels() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.blocks = nn.ModuleList(
-                nn.Sequential(nn.Conv2d(i, 8, 3, bias=False), nn.BatchNorm2d(8, eps=1e-3), nn.SiLU())
+                nn.Sequential(
+                    nn.Conv2d(i, 8, 3, bias=False), nn.BatchNorm2d(8, eps=1e-3), nn.SiLU()
+                )
                 for i in (3, 8, 8, 8, 8, 8)
             )
-            self.up, self.down, self.scale = nn.Linear(8, 16), nn.Linear(16, 8), nn.Parameter(1e-6 * torch.ones(8))
+            self.up, self.down, self.scale = (
+                nn.Linear(8, 16),
+                nn.Linear(16, 8),
+                nn.Parameter(1e-6 * torch.ones(8)),
+            )
             self.head = nn.Linear(8, 3)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -306,8 +341,14 @@ def test_a_signal_that_fades_does_not_hide_channels() -> None:
     for p in model.parameters():
         if p.ndim > 1:
             nn.init.normal_(p, std=0.005)
-    groups, reasons = find_groups(model, zoo.images(2, 16), generator=torch.Generator().manual_seed(0))
-    assert {path for g in groups for path in g.layers} == {"up", "down", *(f"blocks.{i}.0" for i in range(6))}
+    groups, reasons = find_groups(
+        model, zoo.images(2, 16), generator=torch.Generator().manual_seed(0)
+    )
+    assert {path for g in groups for path in g.layers} == {
+        "up",
+        "down",
+        *(f"blocks.{i}.0" for i in range(6)),
+    }
     assert set(reasons) == {"head"}
 
 
@@ -355,7 +396,9 @@ def test_a_wrong_cut_with_the_right_shapes_is_caught() -> None:
         graph = ChannelGraph(model, inputs(2))
         wrong = cut(graph, "b", [0, 5], inputs(2))
     assert "does not keep its channels in place" in wrong
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()), "a wrong cut is undone"
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()), (
+        "a wrong cut is undone"
+    )
     with differentiable(model):
         graph = ChannelGraph(model, inputs(2))
         graph.remove(graph.group("b", [0, 5]))
@@ -426,7 +469,9 @@ def test_cut_networks_compute_what_silenced_channels_leave(name: str) -> None:
         with differentiable(pruned):
             assert cut(ChannelGraph(pruned, inputs(2)), g.root, gone, inputs(2)) == ""
 
-        def silence(module: nn.Module, args: object, output: Tensor, gone: list[int] = gone) -> Tensor:
+        def silence(
+            module: nn.Module, args: object, output: Tensor, gone: list[int] = gone
+        ) -> Tensor:
             return output.index_fill(channel, torch.tensor(gone), 0.0)
 
         model.get_submodule(SILENCED[name][g.root]).register_forward_hook(silence)
@@ -441,18 +486,27 @@ def test_a_trial_leaves_no_trace(name: str) -> None:
     plain = (bool, int, str, tuple, type(None))
     with differentiable(model):
         graph = ChannelGraph(model, inputs(2))
-        before = {path: {k: v for k, v in vars(m).items() if isinstance(v, plain)} for path, m in model.named_modules()}
+        before = {
+            path: {k: v for k, v in vars(m).items() if isinstance(v, plain)}
+            for path, m in model.named_modules()
+        }
         parameters = dict(model.named_parameters())
         for root, full, _ in list(graph.roots()):
             items = [(graph.paths.get(d.target.module), d.handler, sorted(i)) for d, i in full]
-            outcomes = [cut(graph, root, range(graph.width(root) // 2), inputs(2), trial=True) for _ in range(2)]
+            outcomes = [
+                cut(graph, root, range(graph.width(root) // 2), inputs(2), trial=True)
+                for _ in range(2)
+            ]
             assert outcomes[0] == outcomes[1]
             again = [
                 (graph.paths.get(d.target.module), d.handler, sorted(i))
                 for d, i in graph.group(root, range(graph.width(root)))
             ]
             assert again == items
-        after = {path: {k: v for k, v in vars(m).items() if isinstance(v, plain)} for path, m in model.named_modules()}
+        after = {
+            path: {k: v for k, v in vars(m).items() if isinstance(v, plain)}
+            for path, m in model.named_modules()
+        }
         assert after == before
         assert all(p is parameters[n] for n, p in model.named_parameters())
 
@@ -483,12 +537,18 @@ def test_dicts_and_norms_without_a_module() -> None:
     kept = {tuple(row.tolist()) for row in pruned.gate.weight}
     gone = [i for i, row in enumerate(model.gate.weight) if tuple(row.tolist()) not in kept]
     model.down.weight.data[:, gone] = 0
-    for got, expected in zip(pruned(**inputs(3)).values(), model(**inputs(3)).values(), strict=True):
+    for got, expected in zip(
+        pruned(**inputs(3)).values(), model(**inputs(3)).values(), strict=True
+    ):
         torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize("kind", ["magnitude", "bn_scale", "taylor", "hessian", "group_taylor", "group_hessian"])
-def test_low_scores_cost_less_than_high_scores(kind: str, digits_problem: tuple[nn.Module, Task]) -> None:
+@pytest.mark.parametrize(
+    "kind", ["magnitude", "bn_scale", "taylor", "hessian", "group_taylor", "group_hessian"]
+)
+def test_low_scores_cost_less_than_high_scores(
+    kind: str, digits_problem: tuple[nn.Module, Task]
+) -> None:
     """The direction of the ranking, on a trained network: the same number of channels from either end.
 
     Judged by how far the predictions move, which tells more than accuracies near chance.
@@ -505,8 +565,13 @@ def test_low_scores_cost_less_than_high_scores(kind: str, digits_problem: tuple[
             scores = [sign * score(graph, g, Ranking(kind, evidence=evidence)) for g in groups]
             for g, ranked in zip(groups, scores, strict=True):
                 units = lowest(ranked, len(g.units) // 3)
-                assert cut(graph, g.root, [i for u in units for i in g.units[u]], task.example(2)) == ""
-        moved[sign] = float(task.distillation(predict(pruned, task.val)[0], before, temperature=1.0))
+                assert (
+                    cut(graph, g.root, [i for u in units for i in g.units[u]], task.example(2))
+                    == ""
+                )
+        moved[sign] = float(
+            task.distillation(predict(pruned, task.val)[0], before, temperature=1.0)
+        )
     assert moved[1] < moved[-1]
 
 
@@ -515,7 +580,9 @@ def test_low_scores_cost_less_than_high_scores(kind: str, digits_problem: tuple[
 
 @pytest.mark.parametrize("importance_name", ["magnitude", "bn_scale", "taylor"])
 @pytest.mark.parametrize("spread", ["global", "per_layer"])
-def test_stage_on_a_trained_network(importance_name: str, spread: str, digits_problem: tuple[nn.Module, Task]) -> None:
+def test_stage_on_a_trained_network(
+    importance_name: str, spread: str, digits_problem: tuple[nn.Module, Task]
+) -> None:
     model, task = digits_problem
     stage = StructuredPrune(importance=importance_name, spread=spread, ratio=0.3, round_to=4)
     pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
@@ -525,44 +592,66 @@ def test_stage_on_a_trained_network(importance_name: str, spread: str, digits_pr
     changed = {
         path
         for path, m in new.items()
-        if [p.shape for p in m.parameters(recurse=False)] != [p.shape for p in old[path].parameters(recurse=False)]
+        if [p.shape for p in m.parameters(recurse=False)]
+        != [p.shape for p in old[path].parameters(recurse=False)]
     }
     assert set(trace.touched) == changed
     assert not set(trace.touched) & set(trace.skipped)
-    assert {path for path, m in old.items() if isinstance(m, WEIGHTED)} <= {*trace.touched, *trace.skipped}
+    assert {path for path, m in old.items() if isinstance(m, WEIGHTED)} <= {
+        *trace.touched,
+        *trace.skipped,
+    }
     assert trace.skipped.get("classifier") or "classifier" in trace.details["outputs_kept"]
     for path, (before, after) in trace.details["channels"].items():
         assert (old[path].out_channels, new[path].out_channels) == (before, after)
         assert after % 4 == 0
         assert after < before
-    assert trace.details["removed_channels"] == sum(cut["removed_channels"] for cut in trace.details["cuts"])
+    assert trace.details["removed_channels"] == sum(
+        cut["removed_channels"] for cut in trace.details["cuts"]
+    )
     ratio = trace.details["removed_channels"] / trace.details["prunable_channels"]
     assert trace.details["achieved_ratio"] == pytest.approx(ratio, abs=1e-4)
     if spread == "global":
-        assert abs(trace.details["removed_channels"] - 0.3 * trace.details["prunable_channels"]) <= 2.5
+        assert (
+            abs(trace.details["removed_channels"] - 0.3 * trace.details["prunable_channels"]) <= 2.5
+        )
     items = [cut.get("calibration_items") for cut in trace.details["cuts"]]
-    assert items == [min(TAYLOR_BATCHES * BATCH_SIZE, len(task.train)) if importance_name == "taylor" else None]
+    assert items == [
+        min(TAYLOR_BATCHES * BATCH_SIZE, len(task.train)) if importance_name == "taylor" else None
+    ]
 
 
 def test_same_seed_same_cut(digits_problem: tuple[nn.Module, Task]) -> None:
     model, task = digits_problem
     stage = StructuredPrune(importance="taylor", ratio=0.3, round_to=1)
     global_state = torch.random.get_rng_state()
-    first, second = (stage.apply(copy.deepcopy(model), context_of(model, task, seed=4))[0] for _ in range(2))
+    first, second = (
+        stage.apply(copy.deepcopy(model), context_of(model, task, seed=4))[0] for _ in range(2)
+    )
     assert torch.equal(torch.random.get_rng_state(), global_state)
     assert first.state_dict().keys() == second.state_dict().keys()
     assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
 
 
-def test_iterative_reaches_the_ratio_and_tunes_between(digits_problem: tuple[nn.Module, Task]) -> None:
+def test_iterative_reaches_the_ratio_and_tunes_between(
+    digits_problem: tuple[nn.Module, Task],
+) -> None:
     model, task = digits_problem
-    stage = StructuredPrune(ratio=0.4, round_to=1, schedule="iterative", steps=3, epochs_between=1, lr=0.05)
+    stage = StructuredPrune(
+        ratio=0.4, round_to=1, schedule="iterative", steps=3, epochs_between=1, lr=0.05
+    )
     pruned, trace = stage.apply(copy.deepcopy(model), context_of(model, task))
     cuts = trace.details["cuts"]
     assert [round(c["ratio"], 3) for c in cuts] == [0.133, 0.267, 0.4]
-    assert [("tuning" in c, c.get("tuning", {}).get("epochs")) for c in cuts] == [(True, 1), (True, 1), (False, None)]
+    assert [("tuning" in c, c.get("tuning", {}).get("epochs")) for c in cuts] == [
+        (True, 1),
+        (True, 1),
+        (False, None),
+    ]
     assert trace.details["achieved_ratio"] == pytest.approx(0.4, abs=0.01)
-    one_shot, _ = StructuredPrune(ratio=0.4, round_to=1).apply(copy.deepcopy(model), context_of(model, task))
+    one_shot, _ = StructuredPrune(ratio=0.4, round_to=1).apply(
+        copy.deepcopy(model), context_of(model, task)
+    )
     tuned, cold = (float(task.loss("default", *predict(m, task.val))) for m in (pruned, one_shot))
     assert tuned < cold
 
@@ -572,14 +661,18 @@ def test_refusals_leave_the_model_alone() -> None:
     state = copy.deepcopy(model.state_dict())
     task = task_of(inputs, 5)
     with pytest.raises(StageRefused, match="no channel at all"):
-        StructuredPrune(ratio=0.05, round_to=16, spread="per_layer").apply(model, context_of(model, task))
+        StructuredPrune(ratio=0.05, round_to=16, spread="per_layer").apply(
+            model, context_of(model, task)
+        )
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     single = nn.Sequential(nn.Flatten(), nn.Linear(243, 5))
     with pytest.raises(StageRefused, match="no layer has channels"):
         StructuredPrune().apply(single, context_of(single, task))
     norm_free, rows, _ = build("mlp")
     with pytest.raises(StageRefused) as refusal:
-        StructuredPrune(importance="bn_scale").apply(norm_free, context_of(norm_free, task_of(rows)))
+        StructuredPrune(importance="bn_scale").apply(
+            norm_free, context_of(norm_free, task_of(rows))
+        )
     assert "no BatchNorm" in refusal.value.hint
 
 
@@ -616,7 +709,9 @@ def test_frozen_parameters_and_modes_survive() -> None:
     stage = StructuredPrune(ratio=0.5, round_to=1, spread="per_layer")
     pruned, _ = stage.apply(copy.deepcopy(model), context_of(model, task_of(inputs, 5)))
     assert [n for n, p in pruned.named_parameters() if not p.requires_grad] == ["conv1.weight"]
-    assert {n: m.training for n, m in pruned.named_modules()} == {n: m.training for n, m in model.named_modules()}
+    assert {n: m.training for n, m in pruned.named_modules()} == {
+        n: m.training for n, m in model.named_modules()
+    }
     assert all(p.grad is None for p in pruned.parameters())
 
 
@@ -640,7 +735,9 @@ def test_option_a_resnet_is_cut_inside_its_blocks_only(data_root: Path) -> None:
     assert abs(trace.details["removed_channels"] - 0.2 * 336) <= 2.5
     assert "conv1" in trace.skipped
     assert all(
-        f"layer{i}.{j}.conv2" in {**trace.skipped, **trace.details["outputs_kept"]} for i in (1, 2, 3) for j in range(3)
+        f"layer{i}.{j}.conv2" in {**trace.skipped, **trace.details["outputs_kept"]}
+        for i in (1, 2, 3)
+        for j in range(3)
     )
     x = inputs(4)
     masked = copy.deepcopy(model)

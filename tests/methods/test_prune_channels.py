@@ -11,12 +11,12 @@ from test_prune import build, zoo_model
 from torch import Tensor, nn
 
 from petra.methods.base import Context
-from petra.methods.prune.channels import ChannelWeights, channel_weights
-from petra.methods.prune.cut import cut
-from petra.methods.prune.graph import ChannelGraph
-from petra.methods.prune.groups import find_groups
 from petra.methods.prune.structured import StructuredPrune
 from petra.methods.tune.tune import Tune
+from petra.model.channels.cut import cut
+from petra.model.channels.graph import ChannelGraph
+from petra.model.channels.groups import find_groups
+from petra.model.channels.weights import ChannelWeights, channel_weights
 from petra.model.surgery import differentiable
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs
@@ -30,7 +30,11 @@ def weights_of(model: nn.Module, example: Inputs) -> list[ChannelWeights]:
 
 def squares(model: nn.Module) -> float:
     """Sum of all squared weights and gains, without biases."""
-    return sum(float(p.detach().double().square().sum()) for n, p in model.named_parameters() if n.endswith("weight"))
+    return sum(
+        float(p.detach().double().square().sum())
+        for n, p in model.named_parameters()
+        if n.endswith("weight")
+    )
 
 
 @zoo_model
@@ -47,7 +51,10 @@ def test_a_row_holds_the_weights_that_a_cut_removes(name: str) -> None:
         for u in (0, len(W) - 1):
             without = copy.deepcopy(model)
             with differentiable(without):
-                assert cut(ChannelGraph(without, inputs(2)), group.root, group.units[u], inputs(2)) == ""
+                assert (
+                    cut(ChannelGraph(without, inputs(2)), group.root, group.units[u], inputs(2))
+                    == ""
+                )
             lost = squares(model) - squares(without)
             assert float(W[u].square().sum()) == pytest.approx(lost, rel=1e-4), (group.root, u)
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
@@ -97,14 +104,18 @@ def tuned(problem: tuple[nn.Module, Task], **parameters: object) -> tuple[nn.Mod
 
 
 @pytest.fixture(scope="module")
-def without_penalty(digits_problem: tuple[DigitsNet, Task]) -> tuple[tuple[nn.Module, Task], float, float]:
+def without_penalty(
+    digits_problem: tuple[DigitsNet, Task],
+) -> tuple[tuple[nn.Module, Task], float, float]:
     """The problem, and how alike the channels are and what cutting moves after training without a penalty."""
     problem = (digits_problem[0], dataclasses.replace(digits_problem[1], augment=None))
     model, _ = tuned(problem)
     return problem, spread(model, problem[1]), moved(model, problem[1])
 
 
-@pytest.mark.parametrize(("kind", "weight"), [("group_lasso", 0.05), ("growing", 0.1), ("hoyer", 1.0)])
+@pytest.mark.parametrize(
+    ("kind", "weight"), [("group_lasso", 0.05), ("growing", 0.1), ("hoyer", 1.0)]
+)
 def test_behind_batch_norms_and_across_shortcuts_a_penalty_makes_cutting_cheaper(
     without_penalty: tuple[tuple[nn.Module, Task], float, float], kind: str, weight: float
 ) -> None:

@@ -16,11 +16,23 @@ from torch import Tensor, nn
 from petra.methods.base import Context
 from petra.methods.prune import importance
 from petra.methods.prune.allocate import Candidate, block_of, keep_global, keep_per_block
-from petra.methods.prune.graph import ChannelGraph
-from petra.methods.prune.groups import ChannelGroup, find_groups
-from petra.methods.prune.scores import GROUP_IMPORTANCES, IMPORTANCES, Ranking, by_owner, rows, score
-from petra.methods.prune.statistics import empirical_fisher, gather, mean_absolute_gradients, read_activations
+from petra.methods.prune.scores import (
+    GROUP_IMPORTANCES,
+    IMPORTANCES,
+    Ranking,
+    by_owner,
+    rows,
+    score,
+)
+from petra.methods.prune.statistics import (
+    empirical_fisher,
+    gather,
+    mean_absolute_gradients,
+    read_activations,
+)
 from petra.methods.prune.structured import StructuredPrune
+from petra.model.channels.graph import ChannelGraph
+from petra.model.channels.groups import ChannelGroup, find_groups
 from petra.model.surgery import differentiable
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -49,8 +61,14 @@ def as_tensor(weight: np.ndarray, dim: int) -> Tensor:
 @pytest.mark.parametrize("seed", EXAMPLES)
 @pytest.mark.parametrize("dim", [0, 1])
 def test_hessian_is_half_the_curvature_times_the_squared_weights(seed: int, dim: int) -> None:
-    weight, curvature = random_filters(seed), np.random.default_rng(seed + 100).uniform(size=(7, 3, 2))
-    expected = [sum(0.5 * curvature[(c, *at)] * weight[(c, *at)] ** 2 for at in np.ndindex(3, 2)) for c in range(7)]
+    weight, curvature = (
+        random_filters(seed),
+        np.random.default_rng(seed + 100).uniform(size=(7, 3, 2)),
+    )
+    expected = [
+        sum(0.5 * curvature[(c, *at)] * weight[(c, *at)] ** 2 for at in np.ndindex(3, 2))
+        for c in range(7)
+    ]
     got = importance.hessian(as_tensor(weight, dim), as_tensor(curvature, dim), dim=dim)
     assert got.tolist() == pytest.approx(expected)
 
@@ -60,11 +78,15 @@ def test_hessian_is_half_the_curvature_times_the_squared_weights(seed: int, dim:
 def test_lamp_divides_by_everything_that_is_not_smaller(seed: int, dim: int) -> None:
     weight = random_filters(seed)
     squared = [sum(w * w for w in f.flat) for f in weight]
-    expected = [s / sum(t for j, t in enumerate(squared) if (t, j) >= (s, i)) for i, s in enumerate(squared)]
+    expected = [
+        s / sum(t for j, t in enumerate(squared) if (t, j) >= (s, i)) for i, s in enumerate(squared)
+    ]
     got = importance.lamp(as_tensor(weight, dim), dim=dim)
     assert got.tolist() == pytest.approx(expected)
     assert float(got.max()) == pytest.approx(1.0)
-    assert squared[int(got.argmax())] == max(squared), "an inverted sum gives 1 to the smallest filter"
+    assert squared[int(got.argmax())] == max(squared), (
+        "an inverted sum gives 1 to the smallest filter"
+    )
 
 
 def test_lamp_compares_layers_of_any_scale() -> None:
@@ -86,7 +108,11 @@ def test_lamp_of_nothing_is_nothing() -> None:
 def test_fpgm_sums_the_distances_to_the_other_filters(seed: int, dim: int) -> None:
     weight = random_filters(seed)
     expected = [
-        sum(math.sqrt(sum((a - b) ** 2 for a, b in zip(f.flat, g.flat, strict=True))) for g in weight) for f in weight
+        sum(
+            math.sqrt(sum((a - b) ** 2 for a, b in zip(f.flat, g.flat, strict=True)))
+            for g in weight
+        )
+        for f in weight
     ]
     assert importance.fpgm(as_tensor(weight, dim), dim=dim).tolist() == pytest.approx(expected)
 
@@ -107,7 +133,9 @@ def test_entropy_of_a_histogram_per_channel(seed: int, bins: int) -> None:
     for channel in x.T:
         counts, _ = np.histogram(channel, bins=bins, range=(channel.min(), channel.max()))
         shares = [c / len(channel) for c in counts if c]
-        expected.append(-sum(s * math.log(s) for s in shares) if channel.min() < channel.max() else 0.0)
+        expected.append(
+            -sum(s * math.log(s) for s in shares) if channel.min() < channel.max() else 0.0
+        )
     got = importance.activation_entropy(torch.tensor(x), bins=bins)
     assert got.tolist() == pytest.approx(expected, abs=1e-12)
     assert float(got[3]) == 0
@@ -133,7 +161,8 @@ def test_members_are_reduced_channel_by_channel(kind: str, relative: bool) -> No
         return [v * len(values) / sum(values) for v in values] if relative else values
 
     found: list[list[float]] = [
-        [of(values)[channels.index(c)] for values, channels in MEMBERS if c in channels] for c in range(5)
+        [of(values)[channels.index(c)] for values, channels in MEMBERS if c in channels]
+        for c in range(5)
     ]
     reduce: dict[str, Callable[[list[float]], float]] = {
         "sum": sum, "mean": lambda v: sum(v) / len(v), "max": max, "prod": math.prod, "first": lambda v: v[0],
@@ -253,7 +282,11 @@ def test_group_scores_count_every_weight_that_makes_or_reads_a_channel() -> None
             for path, dim in made:
                 weight = np.moveaxis(numpy_of(model.get_submodule(path).weight), dim, 0)
                 data = evidence.get(f"{path}.weight")
-                known = np.zeros_like(weight) if data is None else np.moveaxis(data.double().numpy(), dim, 0)
+                known = (
+                    np.zeros_like(weight)
+                    if data is None
+                    else np.moveaxis(data.double().numpy(), dim, 0)
+                )
                 member = []
                 for c in range(16):
                     pairs = list(zip(np.ravel(weight[c]), np.ravel(known[c]), strict=True))
@@ -274,7 +307,11 @@ def test_plain_scores_count_only_the_weights_that_make_a_channel() -> None:
     model = zoo.SqueezeExcite().eval()
     group = groups_of(model, zoo.images(2))["a"]
     with differentiable(model):
-        got = score(ChannelGraph(model, zoo.images(2)), group, Ranking("magnitude", p=1, normalisation="none"))
+        got = score(
+            ChannelGraph(model, zoo.images(2)),
+            group,
+            Ranking("magnitude", p=1, normalisation="none"),
+        )
     made = [numpy_of(m.weight).reshape(16, -1) for m in (model.a, model.e)]
     expected = [sum(sum(abs(w) for w in m[c]) for m in made) / 2 for c in range(16)]
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5)
@@ -288,7 +325,9 @@ def test_a_flattened_channel_is_read_by_many_inputs() -> None:
         graph = ChannelGraph(model, zoo.rows(2, 2, 20))
         got = score(graph, group, Ranking("group_magnitude", normalisation="none", reduction="sum"))
     fc, b = numpy_of(model.fc.weight), numpy_of(model.b.weight)
-    expected = [np.linalg.norm(b[c]) + np.linalg.norm(fc[:, 20 * c : 20 * (c + 1)]) for c in range(8)]
+    expected = [
+        np.linalg.norm(b[c]) + np.linalg.norm(fc[:, 20 * c : 20 * (c + 1)]) for c in range(8)
+    ]
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5)
 
 
@@ -335,7 +374,9 @@ def test_fisher_is_the_mean_square_of_single_gradients() -> None:
     expected = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for x, y in zip(*task.train.source.take(torch.arange(20)), strict=True):
         loss = nn.functional.cross_entropy(model(x[None]), y[None], label_smoothing=0.1)
-        for name, g in zip(expected, torch.autograd.grad(loss, list(model.parameters())), strict=True):
+        for name, g in zip(
+            expected, torch.autograd.grad(loss, list(model.parameters())), strict=True
+        ):
             expected[name] += g.square() / 20
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-9)
@@ -354,12 +395,20 @@ def test_activations_are_what_each_layer_reads_pooled_per_item() -> None:
     model, task = zoo.Temporal().eval(), row_task(2, 20, n=10)
     found, items = read_activations(model, task, batches=1, seed=0)
     assert items == 10
-    assert {path: tuple(t.shape) for path, t in found.items()} == {"a": (10, 2), "b": (10, 16), "fc": (10, 160)}
+    assert {path: tuple(t.shape) for path, t in found.items()} == {
+        "a": (10, 2),
+        "b": (10, 16),
+        "fc": (10, 160),
+    }
     x = next(task.train.batches(64, seed=0))[0]
     torch.testing.assert_close(found["b"], torch.relu(model.bn(model.a(x))).mean(2).detach())
     with differentiable(model):
         graph = ChannelGraph(model, task.example(2))
-        got = score(graph, groups_of(model, task.example(2))["b"], Ranking("activation_entropy", evidence=found))
+        got = score(
+            graph,
+            groups_of(model, task.example(2))["b"],
+            Ranking("activation_entropy", evidence=found),
+        )
     pooled = torch.relu(model.b(torch.relu(model.bn(model.a(x))))).mean(2).detach().double()
     expected = importance.activation_entropy(pooled)
     torch.testing.assert_close(got, expected / expected.mean(), rtol=1e-3, atol=1e-4)
@@ -373,7 +422,10 @@ class Additive(nn.Module):
 
     def __init__(self, u: Tensor, v: Tensor) -> None:
         super().__init__()
-        self.hidden, self.out = nn.Linear(len(u), len(u), bias=False), nn.Linear(len(u), 2, bias=False)
+        self.hidden, self.out = (
+            nn.Linear(len(u), len(u), bias=False),
+            nn.Linear(len(u), 2, bias=False),
+        )
         self.hidden.weight.data = torch.diag(u)
         self.out.weight.data = torch.stack([v, torch.zeros_like(v)])
 
@@ -386,11 +438,16 @@ def additive_problem() -> tuple[Additive, Task]:
     """Inputs of very different size: the weights alone say nothing about what a channel is worth."""
     g = torch.Generator().manual_seed(0)
     size = torch.tensor([7.0, 0.01, 2.0, 0.15, 2.5, 0.4])
-    u, v = torch.tensor([0.3, 3.0, 0.5, 2.0, 0.2, 1.0]), torch.tensor([1.0, 1.0, 0.5, 1.0, 1.5, 1.0])
+    u, v = (
+        torch.tensor([0.3, 3.0, 0.5, 2.0, 0.2, 1.0]),
+        torch.tensor([1.0, 1.0, 0.5, 1.0, 1.5, 1.0]),
+    )
     x = torch.randn(ITEMS, 6, generator=g) * size
     model = Additive(u, v).eval()
     chance = torch.rand(ITEMS, generator=g)
-    y = (chance > torch.sigmoid(model(x)[:, 0])).long()  # the model's own probabilities: it is at its minimum
+    y = (
+        chance > torch.sigmoid(model(x)[:, 0])
+    ).long()  # the model's own probabilities: it is at its minimum
     split = (x, y)
     return model, classification(split, split, split)
 
@@ -409,14 +466,23 @@ def test_the_lowest_ranked_channel_costs_the_least_loss(kind: str) -> None:
         without = copy.deepcopy(model)
         without.hidden.weight.data[c] = 0
         with torch.no_grad():
-            cost.append(float(nn.functional.cross_entropy(without(x), y) - nn.functional.cross_entropy(model(x), y)))
+            cost.append(
+                float(
+                    nn.functional.cross_entropy(without(x), y)
+                    - nn.functional.cross_entropy(model(x), y)
+                )
+            )
     by_cost = np.argsort(cost).tolist()
     assert ranks[0] == by_cost[0] == 1
     assert ranks[-1] == by_cost[-1]
-    assert importance.magnitude(model.hidden.weight.detach()).argmax() == 1, "the largest filter is the useless one"
+    assert importance.magnitude(model.hidden.weight.detach()).argmax() == 1, (
+        "the largest filter is the useless one"
+    )
 
 
-def stage_on(model: nn.Module, task: Task, **parameters: object) -> tuple[nn.Module, dict[str, object]]:
+def stage_on(
+    model: nn.Module, task: Task, **parameters: object
+) -> tuple[nn.Module, dict[str, object]]:
     stage = StructuredPrune(**parameters)  # type: ignore[arg-type]
     pruned, trace = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
     return pruned, dict(trace.details)
@@ -428,7 +494,9 @@ def test_entropy_removes_the_channels_that_never_speak() -> None:
     model[0].weight.data[[3, 17]] *= 50  # large, and silenced by their biases
     model[0].bias.data[[3, 17]] = -1e6
     for kind, expected in (("activation_entropy", {3, 17}), ("magnitude", set())):
-        pruned, _ = stage_on(model, task, importance=kind, ratio=2 / 32, spread="per_layer", round_to=1)
+        pruned, _ = stage_on(
+            model, task, importance=kind, ratio=2 / 32, spread="per_layer", round_to=1
+        )
         kept = {tuple(row.tolist()) for row in pruned[0].weight}
         gone = {i for i, row in enumerate(model[0].weight) if tuple(row.tolist()) not in kept}
         assert len(gone) == 2
@@ -440,7 +508,9 @@ def test_fpgm_removes_a_filter_that_others_can_replace() -> None:
     model, task = zoo.mlp().eval(), row_task(10)
     weight = model[0].weight.data
     weight[5] = weight.mean(0) + 1e-3  # in the middle of all others
-    pruned, _ = stage_on(model, task, importance="fpgm", ratio=1 / 32, spread="per_layer", round_to=1)
+    pruned, _ = stage_on(
+        model, task, importance="fpgm", ratio=1 / 32, spread="per_layer", round_to=1
+    )
     assert not (pruned[0].weight == model[0].weight[5]).all(1).any()
 
 
@@ -489,11 +559,15 @@ def test_every_block_loses_its_share(seed: int, round_to: int) -> None:
     kept = keep_per_block(candidates, blocks, ratio=0.4, round_to=round_to)
     for block in set(blocks):
         mine = [i for i, b in enumerate(blocks) if b == block]
-        assert [kept[i] for i in mine] == keep_global([candidates[i] for i in mine], ratio=0.4, round_to=round_to)
+        assert [kept[i] for i in mine] == keep_global(
+            [candidates[i] for i in mine], ratio=0.4, round_to=round_to
+        )
         floors = all(kept[i] > candidates[i].floor(round_to) for i in mine)
         removed, total = sum(widths[i] - kept[i] for i in mine), sum(widths[i] for i in mine)
         assert not floors or abs(removed - 0.4 * total) <= round_to / 2 + 0.5
-    assert kept != keep_global(candidates, ratio=0.4, round_to=round_to), "scores of very different scale"
+    assert kept != keep_global(candidates, ratio=0.4, round_to=round_to), (
+        "scores of very different scale"
+    )
 
 
 def test_a_block_is_the_outermost_repeated_module() -> None:
@@ -501,13 +575,19 @@ def test_a_block_is_the_outermost_repeated_module() -> None:
     assert block_of("layer2.1.conv1", resnet) == "layer2"
     assert block_of("conv1", resnet) == ""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    transformer = dict(nn.Sequential(nn.Linear(4, 8), nn.TransformerEncoder(layer, 3)).named_modules())
+    transformer = dict(
+        nn.Sequential(nn.Linear(4, 8), nn.TransformerEncoder(layer, 3)).named_modules()
+    )
     assert block_of("1.layers.2.linear1", transformer) == "1.layers.2"
     assert block_of("0", transformer) == ""
 
 
-@pytest.mark.parametrize(("size", "round_to", "step"), [(1, 8, 8), (4, 8, 2), (8, 8, 1), (6, 4, 2), (16, 8, 1)])
-def test_units_are_rounded_so_that_channels_are_multiples(size: int, round_to: int, step: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "round_to", "step"), [(1, 8, 8), (4, 8, 2), (8, 8, 1), (6, 4, 2), (16, 8, 1)]
+)
+def test_units_are_rounded_so_that_channels_are_multiples(
+    size: int, round_to: int, step: int
+) -> None:
     candidate = Candidate(torch.rand(16), 16, size)
     assert candidate.step(round_to) == step
     assert step == min(n for n in range(1, 17) if n * size % round_to == 0)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from petra.core.pipeline import Pipeline
 from petra.methods.prune import graph
-from petra.methods.prune.groups import find_groups
+from petra.model.channels.groups import find_groups
 from petra.testing.architectures.gated import (
     ChannelAttention,
     GatedConv,
@@ -73,7 +73,9 @@ class OverChannels(nn.Module):
 def around(gate: nn.Module, width: int) -> nn.Module:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, width, 1), gate, nn.Conv2d(width, 12, 1)]
-    return nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3)).eval()
+    return nn.Sequential(
+        *layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3)
+    ).eval()
 
 
 def found(model: nn.Module, *shape: int) -> tuple[set[str], dict[str, str]]:
@@ -110,7 +112,9 @@ def test_gates_are_followed_for_what_they_are(name: str) -> None:
         assert "index out of range" not in reason, path
 
 
-@pytest.mark.parametrize("name", ["over neighbours, by views", "a single hidden unit", "softmax", "mean and maximum"])
+@pytest.mark.parametrize(
+    "name", ["over neighbours, by views", "a single hidden unit", "softmax", "mean and maximum"]
+)
 def test_walks_are_linear_in_width(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "MOST_STEPS", STEPS_A_CHANNEL * WIDTH)
     cut, reasons = found(around(GATES[name][0](WIDTH), WIDTH), 3, 4, 4)
@@ -154,10 +158,14 @@ def test_pieces_of_a_layer_are_cut_together() -> None:
 def test_gated_linear_units_are_cut_in_both_halves(kind: str) -> None:
     torch.manual_seed(0)
     if kind == "convolution":
-        cut, reasons = found(nn.Sequential(GatedConv(3, 8), nn.Flatten(), nn.Linear(8 * 6, 3)).eval(), 3, 6)
+        cut, reasons = found(
+            nn.Sequential(GatedConv(3, 8), nn.Flatten(), nn.Linear(8 * 6, 3)).eval(), 3, 6
+        )
         assert cut == {"0.conv", "0.mix"}, reasons
     else:
-        model = nn.Sequential(nn.Linear(6, 16), nn.GLU(), nn.Linear(8, 12), nn.GLU(1), nn.Linear(6, 3))
+        model = nn.Sequential(
+            nn.Linear(6, 16), nn.GLU(), nn.Linear(8, 12), nn.GLU(1), nn.Linear(6, 3)
+        )
         cut, reasons = found(model.eval(), 6)
         assert cut == {"0", "2"}, reasons
 

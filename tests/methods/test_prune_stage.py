@@ -13,11 +13,11 @@ import zoo
 from torch import Tensor, nn
 
 from petra.methods.base import Context
-from petra.methods.prune.graph import ChannelGraph
-from petra.methods.prune.groups import find_groups
 from petra.methods.prune.importance import NORMALISATIONS, REDUCTIONS
 from petra.methods.prune.scores import Ranking, score
 from petra.methods.prune.structured import StructuredPrune
+from petra.model.channels.graph import ChannelGraph
+from petra.model.channels.groups import find_groups
 from petra.model.surgery import differentiable
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -64,8 +64,12 @@ def stream() -> tuple[Stream, Task]:
     g = torch.Generator().manual_seed(32)
     model = Stream().eval()
     for i, p in enumerate(model.parameters()):
-        sparse = torch.rand(p.shape, generator=g) < torch.rand(len(p), generator=g).view(-1, *[1] * (p.ndim - 1))
-        p.data = 1.5 ** (i % 4) * torch.randn(p.shape, generator=g) ** 3 * (sparse if p.ndim > 1 else 1)
+        sparse = torch.rand(p.shape, generator=g) < torch.rand(len(p), generator=g).view(
+            -1, *[1] * (p.ndim - 1)
+        )
+        p.data = (
+            1.5 ** (i % 4) * torch.randn(p.shape, generator=g) ** 3 * (sparse if p.ndim > 1 else 1)
+        )
     x = zoo.rows(24, 6)
     split = (x, torch.arange(24) % 3)
     return model, classification(split, split, split)
@@ -80,7 +84,10 @@ def filters(model: nn.Module, path: str) -> list[list[float]]:
 
 
 def norms(rows: list[list[float]], p: int) -> list[float]:
-    return [float(sum(v != 0 for v in r)) if p == 0 else sum(abs(v) ** p for v in r) ** (1 / p) for r in rows]
+    return [
+        float(sum(v != 0 for v in r)) if p == 0 else sum(abs(v) ** p for v in r) ** (1 / p)
+        for r in rows
+    ]
 
 
 def lamp(rows: list[list[float]]) -> list[float]:
@@ -97,16 +104,26 @@ REDUCE: Mapping[str, Callable[[list[float]], float]] = {
 def normalised(scores: list[float], kind: str) -> list[float]:
     mean = sum(scores) / len(scores)
     deviation = math.sqrt(sum((s - mean) ** 2 for s in scores) / len(scores))
-    divisor = {"none": 1.0, "sum": sum(scores), "mean": mean, "max": max(scores), "gaussian": deviation}[kind]
+    divisor = {
+        "none": 1.0,
+        "sum": sum(scores),
+        "mean": mean,
+        "max": max(scores),
+        "gaussian": deviation,
+    }[kind]
     return [(s - mean if kind == "gaussian" else s) / divisor for s in scores]
 
 
-def group_scores(model: nn.Module, root: str, *, kind: str, p: int, reduction: str, normalisation: str) -> list[float]:
+def group_scores(
+    model: nn.Module, root: str, *, kind: str, p: int, reduction: str, normalisation: str
+) -> list[float]:
     layers = [filters(model, path) for path in GROUPS[root][0]]
     members = [lamp(rows) if kind == "lamp" else norms(rows, p) for rows in layers]
     if normalisation != "none":
         members = [normalised(m, "mean") for m in members]
-    return normalised([REDUCE[reduction](list(values)) for values in zip(*members, strict=True)], normalisation)
+    return normalised(
+        [REDUCE[reduction](list(values)) for values in zip(*members, strict=True)], normalisation
+    )
 
 
 def chosen(
@@ -122,10 +139,16 @@ def chosen(
     come first in their layer."""
     ranked: dict[str, list[tuple[float, float, Channel]]] = {}
     for root, (_, block) in GROUPS.items():
-        scores = group_scores(model, root, kind=kind, p=p, reduction=reduction, normalisation=normalisation)
+        scores = group_scores(
+            model, root, kind=kind, p=p, reduction=reduction, normalisation=normalisation
+        )
         place = {"global": "all", "per_block": block, "per_layer": root}[spread]
-        ranked.setdefault(place, []).extend((s, i / len(scores), (root, i)) for i, s in enumerate(scores))
-    return {c for found in ranked.values() for *_, c in sorted(found)[: int(RATIO * len(found) + 0.5)]}
+        ranked.setdefault(place, []).extend(
+            (s, i / len(scores), (root, i)) for i, s in enumerate(scores)
+        )
+    return {
+        c for found in ranked.values() for *_, c in sorted(found)[: int(RATIO * len(found) + 0.5)]
+    }
 
 
 def cut_by_the_stage(model: nn.Module, task: Task, **parameters: object) -> set[Channel]:
@@ -153,17 +176,23 @@ SETTINGS: Mapping[str, list[dict[str, object]]] = {
 def test_the_groups_are_those_of_the_oracle() -> None:
     model, task = stream()
     groups, _ = find_groups(model, task.example(2), generator=torch.Generator().manual_seed(0))
-    assert {g.root: g.layers for g in groups} == {root: layers for root, (layers, _) in GROUPS.items()}
+    assert {g.root: g.layers for g in groups} == {
+        root: layers for root, (layers, _) in GROUPS.items()
+    }
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_value_of_a_parameter_cuts_what_the_oracle_says_and_no_two_the_same(name: str) -> None:
+def test_every_value_of_a_parameter_cuts_what_the_oracle_says_and_no_two_the_same(
+    name: str,
+) -> None:
     model, task = stream()
     found = []
     for setting in SETTINGS[name]:
         found.append(cut_by_the_stage(model, task, **setting))
         assert found[-1] == chosen(model, **setting), setting  # type: ignore[arg-type]
-    assert all(a != b for a, b in itertools.combinations(found, 2)), "a parameter without an effect here tests nothing"
+    assert all(a != b for a, b in itertools.combinations(found, 2)), (
+        "a parameter without an effect here tests nothing"
+    )
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -183,7 +212,9 @@ def test_lamp_scores_of_coupled_layers_against_the_formula() -> None:
         for group in groups:
             got = score(graph, group, Ranking("lamp", normalisation="none"))
             oracle = {"kind": "lamp", "p": 2, "reduction": "mean", "normalisation": "none"}
-            assert got.tolist() == pytest.approx(group_scores(model, group.root, **oracle)), group.root  # type: ignore[arg-type]
+            assert got.tolist() == pytest.approx(group_scores(model, group.root, **oracle)), (
+                group.root
+            )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("spread", ["global", "per_block"])
@@ -191,10 +222,17 @@ def test_lamp_is_ranked_as_it_is(spread: str) -> None:
     """Whatever the normalisation, which a pipeline with LAMP does not even name."""
     model, task = stream()
     expected = chosen(model, kind="lamp", normalisation="none", spread=spread)
-    assert any(chosen(model, kind="lamp", normalisation=n, spread=spread) != expected for n in NORMALISATIONS)
+    assert any(
+        chosen(model, kind="lamp", normalisation=n, spread=spread) != expected
+        for n in NORMALISATIONS
+    )
     for normalisation in NORMALISATIONS:
-        got = cut_by_the_stage(model, task, importance="lamp", spread=spread, normalisation=normalisation)
+        got = cut_by_the_stage(
+            model, task, importance="lamp", spread=spread, normalisation=normalisation
+        )
         assert got == expected
     card = StructuredPrune.card()
-    assert card.normalize({"importance": "lamp"}) == card.normalize({"importance": "lamp", "normalisation": "max"})
+    assert card.normalize({"importance": "lamp"}) == card.normalize(
+        {"importance": "lamp", "normalisation": "max"}
+    )
     assert "reduction" in card.normalize({"importance": "lamp"}).params

@@ -11,14 +11,19 @@ from torch import Tensor, nn
 
 from petra.methods.base import Context
 from petra.methods.prune.structured import StructuredPrune
-from petra.model.structure import describe, rebuild, weights
+from petra.model.description.differences import describe, rebuild, weights
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.inputs import Inputs, call, map_inputs, named_outputs
 
 transformers = pytest.importorskip("transformers")
 
-TEXT: dict[str, Any] = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+TEXT: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 IMAGE: dict[str, Any] = {"image_size": 16, "num_channels": 3, "num_labels": 3}
 
 
@@ -37,7 +42,9 @@ def bert() -> nn.Module:
 
 
 def llama() -> nn.Module:
-    config = transformers.LlamaConfig(**TEXT, intermediate_size=32, num_key_value_heads=1, num_labels=3, pad_token_id=0)
+    config = transformers.LlamaConfig(
+        **TEXT, intermediate_size=32, num_key_value_heads=1, num_labels=3, pad_token_id=0
+    )
     return transformers.LlamaForSequenceClassification(config)
 
 
@@ -50,7 +57,12 @@ def gpt2() -> nn.Module:
 
 def vit() -> nn.Module:
     config = transformers.ViTConfig(
-        **IMAGE, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, patch_size=8
+        **IMAGE,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        patch_size=8,
     )
     return transformers.ViTForImageClassification(config)
 
@@ -78,20 +90,26 @@ def test_feed_forward_widths_are_cut_and_nothing_else_changes(name: str, kind: s
     torch.manual_seed(0)
     model = make().eval()
     stage = StructuredPrune(importance=kind, ratio=0.5, round_to=4)
-    pruned, trace = stage.apply(copy.deepcopy(model), Context(task=task_of(inputs), teacher=model, seed=0))
+    pruned, trace = stage.apply(
+        copy.deepcopy(model), Context(task=task_of(inputs), teacher=model, seed=0)
+    )
     channels = trace.details["channels"]
     assert channels
     for end in cut:
         assert any(path.endswith(end) for path in channels), (end, trace.skipped)
     for end in kept:
         assert not any(path.endswith(end) for path in channels)
-        assert any(path.endswith(end) for path in {**trace.skipped, **trace.details["outputs_kept"]})
+        assert any(
+            path.endswith(end) for path in {**trace.skipped, **trace.details["outputs_kept"]}
+        )
     for n in (1, 3):
         got, expected = (named_outputs(call(m, inputs(n))) for m in (pruned, model))
         assert {k: t.shape for k, t in got.items()} == {k: t.shape for k, t in expected.items()}
     again = rebuild(model, describe(pruned, model), weights(pruned)).eval()
     x = map_inputs(inputs(3), lambda t: t)
-    for a, b in zip(named_outputs(call(again, x)).values(), named_outputs(call(pruned, x)).values(), strict=True):
+    for a, b in zip(
+        named_outputs(call(again, x)).values(), named_outputs(call(pruned, x)).values(), strict=True
+    ):
         assert torch.equal(a, b)
 
 
@@ -100,13 +118,17 @@ def test_gpt2_computes_what_silenced_channels_leave() -> None:
     torch.manual_seed(0)
     model = gpt2().eval()
     stage = StructuredPrune(ratio=0.5, round_to=1, spread="per_layer")
-    pruned, _ = stage.apply(copy.deepcopy(model), Context(task=task_of(text), teacher=model, seed=0))
+    pruned, _ = stage.apply(
+        copy.deepcopy(model), Context(task=task_of(text), teacher=model, seed=0)
+    )
     for i in range(2):
         full, thin = model.transformer.h[i].mlp, pruned.transformer.h[i].mlp
         assert thin.c_fc.weight.shape == (16, 16)
         assert (thin.c_fc.nf, thin.c_proj.nx) == (16, 16)
         left = {tuple(column.tolist()) for column in thin.c_fc.weight.T}
-        gone = [j for j, column in enumerate(full.c_fc.weight.T) if tuple(column.tolist()) not in left]
+        gone = [
+            j for j, column in enumerate(full.c_fc.weight.T) if tuple(column.tolist()) not in left
+        ]
         norms = full.c_fc.weight.norm(dim=0)
         assert sorted(gone) == sorted(norms.argsort()[:16].tolist())
         full.c_proj.weight.data[gone] = 0

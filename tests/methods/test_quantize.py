@@ -24,8 +24,26 @@ from petra.methods.quantize.ptq import QuantizationResult, quantize_static, simp
 from petra.methods.quantize.static import StaticQuantize
 from petra.runtimes.onnx_export import export_onnx
 
-MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Slice", "Pad", "Concat", "Clip", "MaxPool", "NhwcMaxPool"}
-INTEGER = {"QLinearConv", "QLinearAdd", "QLinearMul", "QGemm", "QLinearGlobalAveragePool", "QLinearAveragePool"} | MOVES
+MOVES = {
+    "Transpose",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Slice",
+    "Pad",
+    "Concat",
+    "Clip",
+    "MaxPool",
+    "NhwcMaxPool",
+}
+INTEGER = {
+    "QLinearConv",
+    "QLinearAdd",
+    "QLinearMul",
+    "QGemm",
+    "QLinearGlobalAveragePool",
+    "QLinearAveragePool",
+} | MOVES
 NOTHING: frozenset[str] = frozenset()
 
 
@@ -53,9 +71,15 @@ class DepthwiseResidual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(inplace=True))
-        self.expand = nn.Sequential(nn.Conv2d(8, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6(inplace=True))
-        self.depthwise = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.BatchNorm2d(32), nn.ReLU6())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(inplace=True)
+        )
+        self.expand = nn.Sequential(
+            nn.Conv2d(8, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6(inplace=True)
+        )
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.BatchNorm2d(32), nn.ReLU6()
+        )
         self.project = nn.Conv2d(32, 8, 1)
         self.grouped = nn.Conv2d(8, 16, 3, groups=4)
         self.head = nn.Linear(16, 10)
@@ -73,14 +97,18 @@ class Inception1d(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.bottleneck = nn.Conv1d(2, 8, 1, bias=False)
-        self.branches = nn.ModuleList(nn.Conv1d(8, 8, k, padding="same", bias=False) for k in (5, 9, 19))
+        self.branches = nn.ModuleList(
+            nn.Conv1d(8, 8, k, padding="same", bias=False) for k in (5, 9, 19)
+        )
         self.pooled = nn.Conv1d(2, 8, 1, bias=False)
         self.bn = nn.BatchNorm1d(32)
         self.head = nn.Linear(32, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bottleneck(x)
-        parts = [branch(y) for branch in self.branches] + [self.pooled(functional.max_pool1d(x, 3, 1, 1))]
+        parts = [branch(y) for branch in self.branches] + [
+            self.pooled(functional.max_pool1d(x, 3, 1, 1))
+        ]
         return self.head(functional.relu(self.bn(torch.cat(parts, 1))).mean(-1))
 
 
@@ -100,7 +128,14 @@ class PreActivation(nn.Module):
 
 
 def mlp() -> nn.Module:
-    layers = (nn.Flatten(), nn.Linear(768, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU6())
+    layers = (
+        nn.Flatten(),
+        nn.Linear(768, 64),
+        nn.BatchNorm1d(64),
+        nn.ReLU(),
+        nn.Linear(64, 32),
+        nn.ReLU6(),
+    )
     return nn.Sequential(*layers, nn.Linear(32, 10))
 
 
@@ -139,7 +174,9 @@ def run_onnx(path: Path, x: Tensor) -> tuple[np.ndarray, Counter[str]]:
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     options.optimized_model_filepath = str(path.with_suffix(".optimised.onnx"))
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    executed = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    executed = Counter(
+        node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node
+    )
     return session.run(None, {"input": x.numpy()})[0], executed
 
 
@@ -164,18 +201,24 @@ def digits() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def digits_int8(digits: tuple[nn.Module, Tensor, Tensor, Tensor]) -> QuantizationResult:
     model, train, _, _ = digits
-    return quantize_static(model, train[:1], train[:200].split(64), observer="histogram", exclude=NOTHING)
+    return quantize_static(
+        model, train[:1], train[:200].split(64), observer="histogram", exclude=NOTHING
+    )
 
 
 def test_digits_keep_their_accuracy_in_integer_kernels(
-    digits: tuple[nn.Module, Tensor, Tensor, Tensor], digits_int8: QuantizationResult, tmp_path: Path
+    digits: tuple[nn.Module, Tensor, Tensor, Tensor],
+    digits_int8: QuantizationResult,
+    tmp_path: Path,
 ) -> None:
     model, _, x, y = digits
     outputs, executed = run_onnx(export_onnx(digits_int8.model, x[:1], tmp_path / "m.onnx"), x)
     with torch.no_grad():
         expected, floating = digits_int8.model(x), model(x)
     assert np.abs(outputs - expected.numpy()).max() < 0.01 * float(expected.max() - expected.min())
-    accuracy, before = ((t.argmax(1) == y).float().mean().item() for t in (torch.tensor(outputs), floating))
+    accuracy, before = (
+        (t.argmax(1) == y).float().mean().item() for t in (torch.tensor(outputs), floating)
+    )
     assert before > 0.85
     assert accuracy > before - 0.01
     assert executed["QuantizeLinear"] == 1
@@ -237,10 +280,15 @@ def test_rewrites_are_exact(name: str) -> None:
     [({"features.0"}, {"features.0"}), ({"features"}, {"features.0", "features.4"})],
 )
 def test_excluded_layers_stay_float(
-    digits: tuple[nn.Module, Tensor, Tensor, Tensor], exclude: set[str], left: set[str], tmp_path: Path
+    digits: tuple[nn.Module, Tensor, Tensor, Tensor],
+    exclude: set[str],
+    left: set[str],
+    tmp_path: Path,
 ) -> None:
     model, train, x, _ = digits
-    result = quantize_static(model, train[:2], [train[:32]], observer="minmax", exclude=frozenset(exclude))
+    result = quantize_static(
+        model, train[:2], [train[:32]], observer="minmax", exclude=frozenset(exclude)
+    )
     assert result.layers_skipped == dict.fromkeys(left, "excluded")
     assert left.isdisjoint(result.layers_quantized)
     assert result.shares.macs_8_bit < 1
@@ -267,7 +315,9 @@ def test_a_layer_called_twice_counts_twice() -> None:
 @pytest.mark.parametrize("weight_max", [64, 127])
 def test_weights_stay_in_their_range(weight_max: int, tmp_path: Path) -> None:
     x = torch.randn(16, 768)
-    result = quantize_static(nn.Linear(768, 10), x, [x], observer="minmax", exclude=NOTHING, weight_max=weight_max)
+    result = quantize_static(
+        nn.Linear(768, 10), x, [x], observer="minmax", exclude=NOTHING, weight_max=weight_max
+    )
     tensors = onnx.load(export_onnx(result.model, x, tmp_path / "m.onnx")).graph.initializer
     (weight,) = (onnx.numpy_helper.to_array(t) for t in tensors if len(t.dims) == 2)
     assert weight.dtype == np.int8
@@ -284,7 +334,11 @@ class MutatesView(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.after, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.Conv2d(4, 2, 1)
+        self.conv, self.after, self.last = (
+            nn.Conv2d(3, 8, 3),
+            nn.Conv2d(8, 4, 3),
+            nn.Conv2d(4, 2, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
@@ -334,7 +388,11 @@ def test_layers_without_an_integer_kernel_are_reported() -> None:
     class Text(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.embedding, self.norm, self.head = nn.Embedding(50, 16), nn.LayerNorm(16), nn.Linear(16, 3)
+            self.embedding, self.norm, self.head = (
+                nn.Embedding(50, 16),
+                nn.LayerNorm(16),
+                nn.Linear(16, 3),
+            )
 
         def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
             return self.head(self.norm(self.embedding(ids) * mask.unsqueeze(-1)).mean(1))
@@ -377,14 +435,20 @@ def test_embedding_tables_may_be_int8_too(tmp_path: Path) -> None:
     traces = {}
     for kind in ("float", "int8"):
         stage = StaticQuantize(observer="mse", samples=64, embeddings=kind)
-        result, traces[kind] = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
+        result, traces[kind] = stage.apply(
+            copy.deepcopy(model), Context(task=task, teacher=model, seed=0)
+        )
         path = export_onnx(result, ids[:2], tmp_path / f"{kind}.onnx")
         outputs, _ = run_onnx(path, ids)
         with torch.no_grad():
             expected = result(ids)
-            assert float((expected - model(ids)).abs().max()) < 0.05 * float(np.ptp(expected.numpy()))
+            assert float((expected - model(ids)).abs().max()) < 0.05 * float(
+                np.ptp(expected.numpy())
+            )
         assert np.abs(outputs - expected.numpy()).max() < 0.02 * float(np.ptp(expected.numpy()))
-    assert traces["float"].skipped == {"embedding": "aten.embedding.default has no static integer kernel"}
+    assert traces["float"].skipped == {
+        "embedding": "aten.embedding.default has no static integer kernel"
+    }
     assert traces["int8"].touched == ("embedding", "up", "head")
     assert traces["int8"].skipped == {}
     bytes_share = [traces[kind].details["share_of_bytes"] for kind in ("float", "int8")]

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage
-from petra.methods.quantize.account import DECODED, PRODUCTS, output_change
 from petra.methods.quantize.dynamic import DynamicQuantize
 from petra.methods.quantize.qat import QuantizationAwareTrain
+from petra.methods.quantize.quantized_share import DECODED, PRODUCTS, output_change
 from petra.methods.quantize.static import StaticQuantize
 from petra.methods.quantize.weights import WeightQuantize
 from petra.tasks.classification import classification
@@ -32,7 +32,9 @@ class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding, self.up = nn.Embedding(100, 16), nn.Linear(16, 48, bias=False)
-        self.deconv = nn.ConvTranspose1d(16, 8, 1, bias=False, dilation=2)  # no convolution takes its place
+        self.deconv = nn.ConvTranspose1d(
+            16, 8, 1, bias=False, dilation=2
+        )  # no convolution takes its place
         self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -56,12 +58,18 @@ def applied(stage: Stage, model: nn.Module, x: Tensor) -> StageTrace:
 
 
 def check(trace: StageTrace, **expected: object) -> None:
-    got = {key.removeprefix("share_of_"): trace.details[key] for key in trace.details if key.startswith("share_of_")}
+    got = {
+        key.removeprefix("share_of_"): trace.details[key]
+        for key in trace.details
+        if key.startswith("share_of_")
+    }
     got["float_macs"] = trace.details["float_macs"]
     assert set(got) == {"layers", "macs", "macs_8_bit", "weights", "bytes", "float_macs"}
     floats = expected.pop("float_macs")
     assert isinstance(floats, dict)
-    assert got.pop("float_macs") == {reason: pytest.approx(n / ALL, abs=1e-4) for reason, n in floats.items()}
+    assert got.pop("float_macs") == {
+        reason: pytest.approx(n / ALL, abs=1e-4) for reason, n in floats.items()
+    }
     assert got == {key: pytest.approx(value, abs=1e-4) for key, value in expected.items()}
 
 
@@ -80,7 +88,9 @@ def test_static(mixed: nn.Module, embeddings: str) -> None:
     trace = applied(StaticQuantize(embeddings=embeddings, samples=64), mixed, ids())
     table = embeddings == "int8"
     codes = UP + HEAD + EMBEDDING * table
-    floats = DECONV + 16 + 4 + (100 if table else EMBEDDING)  # norm, bias, a scale for each row of the table
+    floats = (
+        DECONV + 16 + 4 + (100 if table else EMBEDDING)
+    )  # norm, bias, a scale for each row of the table
     check(
         trace,
         layers=(2 + table) / 4,
@@ -136,14 +146,18 @@ def test_four_bits_take_half_a_byte(mixed: nn.Module) -> None:
     details = applied(WeightQuantize(bits=4, block=16), mixed, ids()).details
     codes = (EMBEDDING + UP) / 2 + DECONV
     scales = (EMBEDDING + UP) / 16 + 8
-    assert details["share_of_bytes"] == pytest.approx(codes / (codes + 4 * (scales + 16 + HEAD + 4)), abs=1e-4)
+    assert details["share_of_bytes"] == pytest.approx(
+        codes / (codes + 4 * (scales + 16 + HEAD + 4)), abs=1e-4
+    )
 
 
 def test_products_inside_an_attention_layer_are_not_its_weights() -> None:
     torch.manual_seed(0)
     details = applied(WeightQuantize(), Attending().eval(), torch.randn(8, 5, 16)).details
     projections, products = 5 * (16 * 48 + 16 * 16), ON_PRODUCTS
-    assert details["share_of_macs"] == pytest.approx(projections / (projections + products), abs=1e-4)
+    assert details["share_of_macs"] == pytest.approx(
+        projections / (projections + products), abs=1e-4
+    )
     assert details["float_macs"] == {
         DECODED: details["share_of_macs"], PRODUCTS: pytest.approx(1 - float(str(details["share_of_macs"])), abs=1e-4)
     }  # fmt: skip
@@ -173,10 +187,14 @@ class Products(nn.Module):
 @pytest.mark.parametrize("write", ["attention", "matmul", "baddbmm", "einsum", "einsum with dots"])
 def test_products_of_activations_count_however_they_are_written(write: str) -> None:
     torch.manual_seed(0)
-    details = applied(StaticQuantize(samples=32), Products(write).eval(), torch.randn(32, 5, 16)).details
+    details = applied(
+        StaticQuantize(samples=32), Products(write).eval(), torch.randn(32, 5, 16)
+    ).details
     layer, products = 5 * 16 * 16, 2 * 5 * 5 * 16
     assert details["share_of_macs_8_bit"] == pytest.approx(layer / (layer + products), abs=1e-4)
-    assert details["float_macs"] == {PRODUCTS: pytest.approx(products / (layer + products), abs=1e-4)}
+    assert details["float_macs"] == {
+        PRODUCTS: pytest.approx(products / (layer + products), abs=1e-4)
+    }
 
 
 def test_recurrent_layers_count_by_their_weights() -> None:

@@ -27,10 +27,10 @@ from petra.methods.quantize.equalize import (
     scale_inputs,
 )
 from petra.methods.quantize.ptq import quantize_static, simplify, trace
-from petra.methods.quantize.sensitivity import relative_distance, sensitivities
+from petra.methods.quantize.rounding_cost import relative_distance, sensitivities
 from petra.methods.quantize.smooth import smooth_layers, smoothing_scale
 from petra.model import folding
-from petra.model.graph import module_path
+from petra.model.aten.graph import module_path
 from petra.runtimes.onnx_export import export_onnx
 
 NOTHING: frozenset[str] = frozenset()
@@ -96,7 +96,9 @@ def test_input_ranges_are_those_of_each_input_channel(groups: int) -> None:
     assert input_ranges(layer.weight, groups).tolist() == pytest.approx(expected)
     s = torch.rand(4) + 0.5
     x = torch.randn(2, 4, 5, 5)
-    scaled = functional.conv2d(x / s.reshape(1, 4, 1, 1), scale_inputs(layer.weight, s, groups), groups=groups)
+    scaled = functional.conv2d(
+        x / s.reshape(1, 4, 1, 1), scale_inputs(layer.weight, s, groups), groups=groups
+    )
     torch.testing.assert_close(scaled, layer(x))
 
 
@@ -104,16 +106,24 @@ def test_equalisation_is_exact_and_makes_ranges_alike() -> None:
     model, x = Unequal(), images(6)
     traced = simplified(model, x)
     pairs, skipped = equalize_layers(traced)
-    assert [pair.paths for pair in pairs] == [("stem", "depthwise"), ("depthwise", "grouped"), ("up", "down")]
+    assert [pair.paths for pair in pairs] == [
+        ("stem", "depthwise"),
+        ("depthwise", "grouped"),
+        ("up", "down"),
+    ]
     assert skipped["down"] == "aten.gelu.default does not scale with its input"
     assert skipped["head"] == "the model's output"
     assert "mean" in skipped["grouped"]
     with torch.no_grad():
         torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-5)
     for pair in pairs:
-        first, second = (traced.get_parameter(layer.args[1].target) for layer in (pair.first, pair.second))
+        first, second = (
+            traced.get_parameter(layer.args[1].target) for layer in (pair.first, pair.second)
+        )
         groups = {"depthwise": 16, "grouped": 2}.get(pair.paths[1], 1)
-        torch.testing.assert_close(output_ranges(first), input_ranges(second, groups), rtol=0.02, atol=1e-4)
+        torch.testing.assert_close(
+            output_ranges(first), input_ranges(second, groups), rtol=0.02, atol=1e-4
+        )
 
 
 def test_shared_weights_and_second_readers_are_not_equalised() -> None:
@@ -136,7 +146,9 @@ def test_equalisation_rescues_unequal_channels() -> None:
     model, x = Unequal(), images(64)
     errors = {}
     for equalize in ("none", "cross_layer"):
-        result = quantize_static(model, x, [x], observer="minmax", exclude=NOTHING, equalize=equalize)
+        result = quantize_static(
+            model, x, [x], observer="minmax", exclude=NOTHING, equalize=equalize
+        )
         with torch.no_grad():
             errors[equalize] = relative_distance(result.model(x), model(x))
     assert errors["cross_layer"] < 0.5 * errors["none"]
@@ -154,7 +166,9 @@ class Transformer(nn.Module):
         self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
         self.post = nn.LayerNorm(16)
         self.rms = nn.RMSNorm(16)
-        self.gate, self.up, self.down = (nn.Linear(a, b, bias=False) for a, b in ((16, 24), (16, 24), (24, 16)))
+        self.gate, self.up, self.down = (
+            nn.Linear(a, b, bias=False) for a, b in ((16, 24), (16, 24), (24, 16))
+        )
         self.head = nn.Linear(16, 3)
         with torch.no_grad():
             self.norm.weight[3], self.post.weight[5] = 60.0, 60.0
@@ -165,7 +179,12 @@ class Transformer(nn.Module):
         x = self.embed(x)
         n, t, _ = x.shape
         q, k, v = self.qkv(self.norm(x)).view(n, t, 3, 4, 4).permute(2, 0, 3, 1, 4)
-        x = self.post(x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, 16)))
+        x = self.post(
+            x
+            + self.out(
+                functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, 16)
+            )
+        )
         h = self.rms(x)
         x = x + self.down(functional.silu(self.gate(h)) * self.up(h))
         return self.head(functional.tanh(x).mean(1))
@@ -215,7 +234,10 @@ def test_smoothing_does_not_fold_into_a_norm_that_something_else_reads() -> None
 
 
 def test_smoothing_leaves_integer_chains_alone() -> None:
-    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)).eval(), images(8)
+    model, x = (
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)).eval(),
+        images(8),
+    )
     result = smooth_layers(simplified(model, x), [x], 0.5)
     assert list(result.skipped) == ["3"]
     assert result.folded == result.multiplied == []
@@ -225,7 +247,9 @@ def test_smoothing_rescues_outlier_channels(tmp_path: Path) -> None:
     model, x = Transformer(), sequences(64)
     errors = {}
     for equalize in ("none", "smooth"):
-        result = quantize_static(model, x, [x], observer="minmax", exclude=NOTHING, equalize=equalize)
+        result = quantize_static(
+            model, x, [x], observer="minmax", exclude=NOTHING, equalize=equalize
+        )
         assert set(result.layers_quantized) == {"embed", "qkv", "out", "gate", "up", "down", "head"}
         with torch.no_grad():
             expected = result.model(x)
@@ -233,20 +257,33 @@ def test_smoothing_rescues_outlier_channels(tmp_path: Path) -> None:
         path = export_onnx(result.model, x, tmp_path / f"{equalize}.onnx")
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         outputs = session.run(None, {"input": x.numpy()})[0]
-        assert np.abs(outputs - expected.numpy()).max() < 0.02 * float(expected.max() - expected.min())
+        assert np.abs(outputs - expected.numpy()).max() < 0.02 * float(
+            expected.max() - expected.min()
+        )
     assert errors["smooth"] < 0.3 * errors["none"]
 
 
 @pytest.mark.parametrize(
     ("equalize", "phrase", "why"),
     [
-        ("cross_layer", "no two layers can be equalised", "0: aten.hardtanh.default does not scale"),
-        ("smooth", "no layer's inputs can be smoothed", "3: nothing before it can absorb the scale"),
+        (
+            "cross_layer",
+            "no two layers can be equalised",
+            "0: aten.hardtanh.default does not scale",
+        ),
+        (
+            "smooth",
+            "no layer's inputs can be smoothed",
+            "3: nothing before it can absorb the scale",
+        ),
     ],
 )
 def test_scales_that_move_nowhere_are_refused(equalize: str, phrase: str, why: str) -> None:
     """It would be the model that no equalisation gives, under another name."""
-    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(288, 4)).eval(), images(8)
+    model, x = (
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(288, 4)).eval(),
+        images(8),
+    )
     with pytest.raises(StageRefused, match=phrase) as refusal:
         quantize_static(model, x, [x], observer="minmax", exclude=NOTHING, equalize=equalize)
     assert why in str(refusal.value.hint)
@@ -254,8 +291,14 @@ def test_scales_that_move_nowhere_are_refused(equalize: str, phrase: str, why: s
 
 def test_the_notes_say_what_was_not_equalised() -> None:
     model, x = Unequal(), images(8)
-    notes = quantize_static(model, x, [x], observer="minmax", exclude=NOTHING, equalize="cross_layer").notes
-    assert notes["equalized_pairs"] == [["stem", "depthwise"], ["depthwise", "grouped"], ["up", "down"]]
+    notes = quantize_static(
+        model, x, [x], observer="minmax", exclude=NOTHING, equalize="cross_layer"
+    ).notes
+    assert notes["equalized_pairs"] == [
+        ["stem", "depthwise"],
+        ["depthwise", "grouped"],
+        ["up", "down"],
+    ]
     left = notes["not_equalized"]
     assert isinstance(left, dict)
     assert set(left) == {"grouped", "down", "head"}
@@ -281,7 +324,11 @@ def test_bias_shift_is_the_difference_of_means() -> None:
 def layer_outputs(graph: GraphModule, path: str, x: Tensor) -> Tensor:
     """What the layer's own operator puts out, found by stopping a copy of the graph there."""
     stopped = copy.deepcopy(graph)
-    (node,) = (n for n in stopped.graph.nodes if n.op == "call_function" and module_path(n) == path and len(n.args) > 2)
+    (node,) = (
+        n
+        for n in stopped.graph.nodes
+        if n.op == "call_function" and module_path(n) == path and len(n.args) > 2
+    )
     for output in [n for n in stopped.graph.nodes if n.op == "output"]:
         output.args = ((node,),)
     stopped.recompile()
@@ -293,7 +340,9 @@ def test_corrected_layers_have_the_mean_outputs_of_the_float_network() -> None:
     model, x = Unequal(), images(32)
     prepared = observed(model, x, weight_max=3)
     with rounding(prepared) as roundings:
-        before = {p: layer_outputs(prepared, p, x) for p in ("stem", "depthwise", "grouped", "head")}
+        before = {
+            p: layer_outputs(prepared, p, x) for p in ("stem", "depthwise", "grouped", "head")
+        }
         for every in roundings.values():
             every.on = False
         reference = {p: layer_outputs(prepared, p, x) for p in before}
@@ -305,7 +354,9 @@ def test_corrected_layers_have_the_mean_outputs_of_the_float_network() -> None:
         dims = [d for d in range(expected.ndim) if d != 1]
         shift = (before[path] - expected).mean(dims).abs().max()
         left = (after[path] - expected).mean(dims).abs().max()
-        assert left < 1e-4 * float(expected.abs().max())  # sequential: no error of an earlier layer is left over
+        assert left < 1e-4 * float(
+            expected.abs().max()
+        )  # sequential: no error of an earlier layer is left over
         assert shift > 10 * left
 
 
@@ -321,7 +372,9 @@ def test_bias_correction_helps_few_codes() -> None:
     model, x = Unequal(), images(64)
     errors = {}
     for correct in (False, True):
-        result = quantize_static(model, x, [x], observer="minmax", exclude=NOTHING, weight_max=3, correct_bias=correct)
+        result = quantize_static(
+            model, x, [x], observer="minmax", exclude=NOTHING, weight_max=3, correct_bias=correct
+        )
         with torch.no_grad():
             errors[correct] = relative_distance(result.model(x), model(x))
     assert errors[True] < errors[False]
@@ -354,7 +407,9 @@ def test_sensitivities_are_those_of_quantizing_one_layer() -> None:
         alone = quantize_static(model, x, [x], observer="minmax", exclude=others)
         assert alone.layers_quantized == (path,)
         with torch.no_grad():
-            assert found[path] == pytest.approx(relative_distance(alone.model(x), model(x)), rel=0.1)
+            assert found[path] == pytest.approx(
+                relative_distance(alone.model(x), model(x)), rel=0.1
+            )
 
 
 def test_the_most_sensitive_layers_stay_float() -> None:
@@ -389,7 +444,10 @@ class Conv1D(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(n_in, n_out)), nn.Parameter(torch.randn(n_out))
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(n_in, n_out)),
+            nn.Parameter(torch.randn(n_out)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight).view(*x.shape[:-1], -1)

@@ -7,9 +7,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from petra.methods.quantize.observers import MseObserver, PercentileObserver, mse_range, percentile_range, squared_error
+from petra.methods.quantize.observers import (
+    MseObserver,
+    PercentileObserver,
+    mse_range,
+    percentile_range,
+    squared_error,
+)
 
-SPEC = {"dtype": torch.uint8, "quant_min": 0, "quant_max": 255, "qscheme": torch.per_tensor_affine, "eps": 1e-8}
+SPEC = {
+    "dtype": torch.uint8,
+    "quant_min": 0,
+    "quant_max": 255,
+    "qscheme": torch.per_tensor_affine,
+    "eps": 1e-8,
+}
 
 
 def heavy_tailed(n: int, seed: int = 0) -> Tensor:
@@ -39,7 +51,9 @@ def test_squared_error_is_that_of_rounding_each_value() -> None:
     values = heavy_tailed(400).double()
     lows, highs = torch.tensor([-3.0, -40.0, 0.0]).double(), torch.tensor([2.0, 35.0, 1.0]).double()
     got = squared_error(values, torch.ones(400), lows, highs, 256)
-    expected = [end_to_end(values, float(low), float(high)) for low, high in zip(lows, highs, strict=True)]
+    expected = [
+        end_to_end(values, float(low), float(high)) for low, high in zip(lows, highs, strict=True)
+    ]
     assert got.tolist() == pytest.approx(expected, rel=1e-6)
 
 
@@ -56,7 +70,10 @@ def test_counts_weigh_values() -> None:
 def test_percentile_leaves_out_the_share_it_may() -> None:
     counts, edges = torch.tensor([1.0, 0, 7, 80, 10, 2]), torch.arange(7.0)
     assert percentile_range(counts, edges, 0.0) == (0.0, 6.0)
-    assert percentile_range(counts, edges, 0.01) == (2.0, 6.0)  # the first value may go, nothing above
+    assert percentile_range(counts, edges, 0.01) == (
+        2.0,
+        6.0,
+    )  # the first value may go, nothing above
     assert percentile_range(counts, edges, 0.02) == (2.0, 5.0)
     assert percentile_range(counts, edges, 0.12) == (3.0, 4.0)
 
@@ -82,8 +99,12 @@ def test_mse_observer_is_as_good_as_any_range(levels: int) -> None:
         observer(part)
     got = end_to_end(values, *range_of(*observer.calculate_qparams(), levels), levels)
     lowest, highest = float(values.min()), float(values.max())
-    grid = torch.cartesian_prod(lowest * torch.linspace(1, 0.02, 30), highest * torch.linspace(1, 0.02, 30)).double()
-    best = float(squared_error(values.double(), torch.ones(4_000), grid[:, 0], grid[:, 1], levels).min())
+    grid = torch.cartesian_prod(
+        lowest * torch.linspace(1, 0.02, 30), highest * torch.linspace(1, 0.02, 30)
+    ).double()
+    best = float(
+        squared_error(values.double(), torch.ones(4_000), grid[:, 0], grid[:, 1], levels).min()
+    )
     assert got <= 1.02 * best
     if levels == 16:  # with few codes, resolution is worth more than the outliers
         assert got < 0.9 * end_to_end(values, lowest, highest, levels)

@@ -24,7 +24,7 @@ from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.ptq import converted, simplify, trace
 from petra.methods.quantize.qat import QuantizationAwareTrain, SimulatedQuantization
 from petra.methods.quantize.static import StaticQuantize
-from petra.model.graph import constant
+from petra.model.aten.graph import constant
 from petra.runtimes.onnx_export import export_onnx
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -72,7 +72,9 @@ def accuracy(model: nn.Module, task: Task) -> float:
     return float((outputs.argmax(1) == targets).float().mean())
 
 
-def test_training_regains_what_few_codes_lose(trained: tuple[nn.Module, Task], tmp_path: Path) -> None:
+def test_training_regains_what_few_codes_lose(
+    trained: tuple[nn.Module, Task], tmp_path: Path
+) -> None:
     """Weights of 4 bits: static quantization loses ten points, training brings them back, in the file too."""
     model, task = trained
     context = Context(task=task, teacher=model, seed=1)
@@ -95,7 +97,9 @@ def test_training_regains_what_few_codes_lose(trained: tuple[nn.Module, Task], t
     assert np.abs(outputs - expected).max() < 0.02 * float(np.ptp(expected))
 
 
-def prepared(model: nn.Module, weight_max: int = 7) -> tuple[SimulatedQuantization, DeploymentQuantizer]:
+def prepared(
+    model: nn.Module, weight_max: int = 7
+) -> tuple[SimulatedQuantization, DeploymentQuantizer]:
     traced = trace(model, torch.rand(2, 1, 8, 8))
     simplify(traced)
     quantizer = DeploymentQuantizer(weight_max=weight_max, training=True)
@@ -115,7 +119,9 @@ def test_what_is_trained_is_what_is_converted(trained: tuple[nn.Module, Task]) -
         result = converted(student.graph, quantizer, samples=64, total_macs=1, notes={})
         got = result.model(x)
     assert isinstance(expected, Tensor)
-    assert float((got - expected).square().mean().sqrt()) < 0.01 * float(expected.std())  # biases are rounded as well
+    assert float((got - expected).square().mean().sqrt()) < 0.01 * float(
+        expected.std()
+    )  # biases are rounded as well
 
 
 def test_evaluation_teaches_ranges_nothing(trained: tuple[nn.Module, Task]) -> None:
@@ -149,7 +155,9 @@ def test_the_simulation_moves_to_another_device() -> None:
             return self.linear(x) * self.plain.to(x.device) * lifted + self.shift + made
 
     x = torch.rand(6, 4)
-    student = SimulatedQuantization(prepare_qat_pt2e(trace(Model().eval(), x), DeploymentQuantizer(training=True)))
+    student = SimulatedQuantization(
+        prepare_qat_pt2e(trace(Model().eval(), x), DeploymentQuantizer(training=True))
+    )
     there = copy.deepcopy(student).move("meta")
     assert {t.device.type for t in (*there.parameters(), *there.buffers())} == {"meta"}
     for name, module in there.graph.named_children():
@@ -207,7 +215,9 @@ def test_the_most_sensitive_layers_stay_float(trained: tuple[nn.Module, Task]) -
     stage = QuantizationAwareTrain(epochs=1, batch_size=50, keep_float=2, weight_max=7)
     result, trace_ = stage.apply(copy_of(model), context)
     assert trace_.skipped == static.skipped
-    assert sorted(trace_.skipped.values()) == [f"kept in float, number {n} in sensitivity" for n in (1, 2)]
+    assert sorted(trace_.skipped.values()) == [
+        f"kept in float, number {n} in sensitivity" for n in (1, 2)
+    ]
     assert trace_.details["sensitivity"] == static.details["sensitivity"]
     assert set(trace_.touched) == {"0", "4", "7", "12"} - set(static.skipped)
     assert isinstance(result, GraphModule)
@@ -226,12 +236,20 @@ def test_embedding_tables_may_be_int8_too() -> None:
     (table,) = (v for v in result.state_dict().values() if v.shape == (400, 16))
     assert table.dtype == torch.int8
     with torch.no_grad():
-        assert float((result(ids) - model(ids)).abs().max()) < 0.1 * float(np.ptp(model(ids).numpy()))
+        assert float((result(ids) - model(ids)).abs().max()) < 0.1 * float(
+            np.ptp(model(ids).numpy())
+        )
 
 
-def test_nothing_to_quantize_is_refused_before_any_training(trained: tuple[nn.Module, Task]) -> None:
+def test_nothing_to_quantize_is_refused_before_any_training(
+    trained: tuple[nn.Module, Task],
+) -> None:
     model, task = trained
     with pytest.raises(StageRefused, match="excluded"):
-        QuantizationAwareTrain(exclude="0,4,7,12").apply(copy_of(model), Context(task=task, teacher=model, seed=1))
+        QuantizationAwareTrain(exclude="0,4,7,12").apply(
+            copy_of(model), Context(task=task, teacher=model, seed=1)
+        )
     with pytest.raises(StageRefused, match="no such module"):
-        QuantizationAwareTrain(exclude="stem").apply(copy_of(model), Context(task=task, teacher=model, seed=1))
+        QuantizationAwareTrain(exclude="stem").apply(
+            copy_of(model), Context(task=task, teacher=model, seed=1)
+        )

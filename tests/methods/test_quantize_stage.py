@@ -68,7 +68,9 @@ def heavy_tailed(n: int = 600) -> Tensor:
     return x
 
 
-def applied(model: nn.Module, task: Task, *, seed: int = 0, **settings: Any) -> tuple[nn.Module, StageTrace]:
+def applied(
+    model: nn.Module, task: Task, *, seed: int = 0, **settings: Any
+) -> tuple[nn.Module, StageTrace]:
     stage = StaticQuantize(**({"samples": 600, "observer": "minmax"} | settings))
     return stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=seed))
 
@@ -100,7 +102,9 @@ def input_range(result: nn.Module) -> tuple[float, float]:
     ],
     ids=lambda value: ",".join(value),
 )
-def test_every_setting_acts(model: nn.Module, settings: dict[str, Any], arguments: dict[str, Any]) -> None:
+def test_every_setting_acts(
+    model: nn.Module, settings: dict[str, Any], arguments: dict[str, Any]
+) -> None:
     """As the function called with it does, and otherwise than without it."""
     x = heavy_tailed()
     task = task_of(x)
@@ -121,7 +125,9 @@ def test_observers_choose_the_ranges_that_are_theirs(model: nn.Module) -> None:
     task, values = task_of(x), x.flatten().double()
     low, high = float(values.min()), float(values.max())
     step = (high - low) / 255
-    ranges = {o: input_range(applied(model, task, observer=o)[0]) for o in ("minmax", "percentile", "mse")}
+    ranges = {
+        o: input_range(applied(model, task, observer=o)[0]) for o in ("minmax", "percentile", "mse")
+    }
     assert ranges["minmax"] == pytest.approx((low, high), abs=step)
     kept = values.sort().values[3:-3]  # a 10,000th of 38,400 on either side
     assert ranges["percentile"] == pytest.approx((float(kept[0]), float(kept[-1])), abs=0.02)
@@ -154,7 +160,9 @@ def test_calibration_sees_exactly_the_samples_asked_for(model: nn.Module) -> Non
 
 
 @pytest.mark.parametrize(
-    "stage", [StaticQuantize, QuantizationAwareTrain, WeightQuantize, DynamicQuantize], ids=lambda stage: stage.name
+    "stage",
+    [StaticQuantize, QuantizationAwareTrain, WeightQuantize, DynamicQuantize],
+    ids=lambda stage: stage.name,
 )
 def test_convolutions_may_stay_float(stage: type[Stage], model: nn.Module) -> None:
     convolutional = zoo.Temporal().eval()
@@ -165,4 +173,6 @@ def test_convolutions_may_stay_float(stage: type[Stage], model: nn.Module) -> No
     assert trace.touched == ("fc",)
     assert trace.skipped == {"a": "excluded", "b": "excluded"}
     with pytest.raises(StageRefused, match="the model has none"):
-        stage(exclude="convolutions", **fast).apply(model, Context(task=task, teacher=model, seed=0))
+        stage(exclude="convolutions", **fast).apply(
+            model, Context(task=task, teacher=model, seed=0)
+        )

@@ -27,7 +27,9 @@ def test_without_damping_it_is_least_squares() -> None:
 
 def test_damping_is_the_minimum_of_the_damped_sum() -> None:
     """Against gradient descent on the written-out objective."""
-    x, y, prior = (torch.randn(s, generator=G, dtype=torch.float64) for s in ((20, 4), (20, 2), (4, 2)))
+    x, y, prior = (
+        torch.randn(s, generator=G, dtype=torch.float64) for s in ((20, 4), (20, 2), (4, 2))
+    )
     penalty = 0.5 * (x.T @ x).diagonal().mean()
     w = prior.clone().requires_grad_(True)
     descent = torch.optim.LBFGS([w], max_iter=200, tolerance_grad=1e-12)
@@ -75,7 +77,11 @@ def test_only_layers_that_lost_inputs_are_touched() -> None:
     pruned, _ = StructuredPrune(ratio=0.4).apply(copy.deepcopy(MODEL), CONTEXT)
     before = copy.deepcopy(pruned.state_dict())
     repaired, trace = Reconstruct(samples=64).apply(pruned, CONTEXT)
-    changed = {k.rpartition(".")[0] for k, v in repaired.state_dict().items() if not torch.equal(v, before[k])}
+    changed = {
+        k.rpartition(".")[0]
+        for k, v in repaired.state_dict().items()
+        if not torch.equal(v, before[k])
+    }
     assert changed == set(trace.touched)
     assert changed <= {"block1.conv2", "block2.conv2", "block3.conv2", "head"}
 

@@ -24,7 +24,9 @@ from petra.workloads.digits import DigitsNet, digits_task
 QUICK = {"epochs": 1, "batch_size": 256}
 
 
-def trained(stage: TrainingStage, problem: tuple[nn.Module, Task]) -> tuple[nn.Module, dict[str, object]]:
+def trained(
+    stage: TrainingStage, problem: tuple[nn.Module, Task]
+) -> tuple[nn.Module, dict[str, object]]:
     model, task = problem
     result, trace = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=1))
     return result, dict(trace.details)
@@ -49,7 +51,9 @@ def test_smoothing_is_kept_exactly_with_the_losses_it_changes() -> None:
     logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     task = classification((logits, y), (logits, y), (logits, y))
     for name in ("default", *task.losses()):
-        plain, smooth = (float(task.loss(name, logits, y, label_smoothing=share)) for share in (0.0, 0.1))
+        plain, smooth = (
+            float(task.loss(name, logits, y, label_smoothing=share)) for share in (0.0, 0.1)
+        )
         kept = Tune.card().normalize({"loss": name, "label_smoothing": 0.1})
         assert ("label_smoothing" in kept.params) == (plain != smooth), name
 
@@ -79,7 +83,11 @@ def weak_half(norms: Tensor) -> float:
 
 
 def spread(model: nn.Module, kind: str) -> float:
-    layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d if kind == "bn_l1" else nn.Conv2d)]
+    layers = [
+        m
+        for m in model.modules()
+        if isinstance(m, nn.BatchNorm2d if kind == "bn_l1" else nn.Conv2d)
+    ]
     norms = [m.weight.abs() if kind == "bn_l1" else filters(m).norm(dim=1) for m in layers]
     return sum(weak_half(n.detach()) for n in norms) / len(norms)
 
@@ -106,7 +114,9 @@ def plain_problem() -> tuple[nn.Module, Task]:
     return model, task
 
 
-@pytest.mark.parametrize(("kind", "weight"), [("group_lasso", 0.02), ("growing", 0.1), ("hoyer", 0.3)])
+@pytest.mark.parametrize(
+    ("kind", "weight"), [("group_lasso", 0.02), ("growing", 0.1), ("hoyer", 0.3)]
+)
 def test_filters_grow_unequal_before_they_are_cut(
     plain_problem: tuple[nn.Module, Task], kind: str, weight: float
 ) -> None:
@@ -142,7 +152,10 @@ def test_every_penalty_acts_on_what_is_trained(
 def test_a_penalty_without_a_layer_is_refused() -> None:
     x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))
     task = classification((x, y), (x, y), (x, y))
-    for kind, words in (("bn_l1", "no batch normalisation"), ("growing", "layer before the output")):
+    for kind, words in (
+        ("bn_l1", "no batch normalisation"),
+        ("growing", "layer before the output"),
+    ):
         with pytest.raises(StageRefused, match=words):
             trained(Tune(penalty=kind, **QUICK), (nn.Sequential(nn.Linear(4, 3)), task))  # type: ignore[arg-type]
 
@@ -152,7 +165,9 @@ def test_mixup_trains_on_mixtures_and_repeats_itself(
     digits_problem: tuple[DigitsNet, Task], stage: type[TrainingStage]
 ) -> None:
     """The model sees images that are in no batch of the task's."""
-    plain, mixed, again = (trained(stage(mixup=m, **QUICK), digits_problem)[0] for m in (0.0, 1.0, 1.0))  # type: ignore[arg-type]
+    plain, mixed, again = (
+        trained(stage(mixup=m, **QUICK), digits_problem)[0] for m in (0.0, 1.0, 1.0)
+    )  # type: ignore[arg-type]
     weights = [m.classifier.weight for m in (plain, mixed, again)]  # type: ignore[union-attr]
     assert torch.equal(weights[1], weights[2])  # type: ignore[arg-type]
     assert not torch.equal(weights[0], weights[1])  # type: ignore[arg-type]
@@ -161,20 +176,27 @@ def test_mixup_trains_on_mixtures_and_repeats_itself(
 def test_the_teacher_sees_the_mixed_batch(digits_problem: tuple[DigitsNet, Task]) -> None:
     model, task = digits_problem
     task = dataclasses.replace(task, augment=None)
-    known = {tuple(row.flatten().tolist()) for row, _ in zip(*next(task.train.batches(2000)), strict=True)}
+    known = {
+        tuple(row.flatten().tolist())
+        for row, _ in zip(*next(task.train.batches(2000)), strict=True)
+    }
     seen: list[Tensor] = []
     handle = model.register_forward_hook(lambda m, args, out: seen.append(args[0]))
     try:
         student = copy.deepcopy(model)
         student._forward_hooks.clear()
-        student.register_forward_hook(lambda m, args, out: seen.append(args[0]) if m.training else None)
+        student.register_forward_hook(
+            lambda m, args, out: seen.append(args[0]) if m.training else None
+        )
         Distill(mixup=1.0, **QUICK).apply(student, Context(task=task, teacher=model, seed=1))  # type: ignore[arg-type]
     finally:
         handle.remove()
     seen = [batch for batch in seen if len(batch) == 256]  # without looks at two items
     assert len(seen) == 8  # four steps of 256 of 1,078 items, both models
     assert all(torch.equal(own, theirs) for own, theirs in zip(seen[::2], seen[1::2], strict=True))
-    assert sum(tuple(row.flatten().tolist()) in known for row in seen[0]) < 8  # an item may be paired with itself
+    assert (
+        sum(tuple(row.flatten().tolist()) in known for row in seen[0]) < 8
+    )  # an item may be paired with itself
 
 
 def test_mixup_of_integers_is_refused_by_the_inputs_name() -> None:
@@ -190,7 +212,9 @@ def test_regression_is_mixed_too() -> None:
     y = x.sum(1)
     task = regression((x, y), (x, y), (x, y))
     torch.manual_seed(0)
-    _, details = trained(Tune(epochs=8, lr=0.05, batch_size=64, mixup=1.0, loss="lai_mae"), (nn.Linear(4, 1), task))
+    _, details = trained(
+        Tune(epochs=8, lr=0.05, batch_size=64, mixup=1.0, loss="lai_mae"), (nn.Linear(4, 1), task)
+    )
     assert float(str(details["score_best"])) < 0.3 * float(str(details["score_before"]))
 
 
@@ -198,7 +222,12 @@ def test_regression_is_mixed_too() -> None:
 def test_a_hugging_face_model_trains(stage: TrainingStage) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_labels=2
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=2,
     )
     torch.manual_seed(0)
     model = transformers.BertForSequenceClassification(config).eval()

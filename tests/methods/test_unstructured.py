@@ -31,8 +31,8 @@ from petra.methods.prune.unstructured import (
     wanda,
 )
 from petra.methods.table import STAGES
-from petra.model.graph import constant, is_weighted, module_path
-from petra.model.structure import describe, rebuild, weights
+from petra.model.aten.graph import constant, is_weighted, module_path
+from petra.model.description.differences import describe, rebuild, weights
 from petra.space.effects import INITIAL_FACTS
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -64,12 +64,17 @@ def test_exactly_the_lowest_go() -> None:
     for count in (0, 1, 17, 35):
         mask = keep_highest(scores, count)
         assert int((~mask).sum()) == count
-        assert all(a <= b for a, b in itertools.product(scores[~mask].tolist(), scores[mask].tolist()))
+        assert all(
+            a <= b for a, b in itertools.product(scores[~mask].tolist(), scores[mask].tolist())
+        )
     assert int((~keep_highest(torch.ones(4, 4), 5)).sum()) == 5  # ties do not take more along
 
 
 def test_global_ranking_is_one_ranking_of_all() -> None:
-    scores = {"a": torch.randn(40, 5, generator=G).abs(), "b": 3 * torch.randn(30, 10, generator=G).abs()}
+    scores = {
+        "a": torch.randn(40, 5, generator=G).abs(),
+        "b": 3 * torch.randn(30, 10, generator=G).abs(),
+    }
     masks = keep_globally(scores, 0.4)
     gone = torch.cat([scores[p][~masks[p]] for p in scores])
     stay = torch.cat([scores[p][masks[p]] for p in scores])
@@ -79,7 +84,10 @@ def test_global_ranking_is_one_ranking_of_all() -> None:
 
 
 def test_a_global_ranking_empties_no_layer() -> None:
-    scores = {"weak": torch.rand(10, 20, generator=G) * 1e-3, "strong": 1 + torch.rand(10, 20, generator=G)}
+    scores = {
+        "weak": torch.rand(10, 20, generator=G) * 1e-3,
+        "strong": 1 + torch.rand(10, 20, generator=G),
+    }
     masks = keep_globally(scores, 0.5)
     assert int(masks["weak"].sum()) == 2  # a hundredth, its highest
     assert scores["weak"][masks["weak"]].min() >= scores["weak"][~masks["weak"]].max()
@@ -92,7 +100,9 @@ def test_two_of_four_by_trying_all_pairs() -> None:
     for row, kept in zip(scores, mask, strict=True):
         for start in (0, 4):
             four, chosen = row[start : start + 4], kept[start : start + 4]
-            best = max(itertools.combinations(range(4), 2), key=lambda pair: float(four[list(pair)].sum()))
+            best = max(
+                itertools.combinations(range(4), 2), key=lambda pair: float(four[list(pair)].sum())
+            )
             assert tuple(chosen.nonzero().flatten().tolist()) == best
     assert keep_two_of_four(torch.ones(1, 4)).sum() == 2
 
@@ -139,7 +149,9 @@ def test_input_norms_by_hand() -> None:
         at = {"first": x, "grouped": model.first(x)}  # type: ignore[arg-type]
         at["up"] = model.grouped(at["grouped"])
         pooled = model.up(at["up"]).mean((2, 3))
-    expected = {p: [float(t[:, c].pow(2).sum().sqrt()) for c in range(t.shape[1])] for p, t in at.items()}
+    expected = {
+        p: [float(t[:, c].pow(2).sum().sqrt()) for c in range(t.shape[1])] for p, t in at.items()
+    }
     expected["head"] = [float(pooled[:, c].norm()) for c in range(4)]
     assert set(got) == set(expected)
     for path, norms in expected.items():
@@ -157,8 +169,12 @@ def test_wanda_multiplies_every_weight_by_the_norm_of_its_input() -> None:
         model.grouped.weight[7], model.grouped.bias[7] = 0.0, 0.0  # type: ignore[index]
     scores = stage._scores(model, layers, context)
     silent = scores["grouped"] == 0
-    assert silent[6:, 1].all()  # channel 5 is the second input of the second group, which makes outputs 6 to 11
-    assert int(silent.sum()) == 6 * 9 + 3 * 3 * 4 - 9  # and the weights of output 7, which are zero themselves
+    assert silent[
+        6:, 1
+    ].all()  # channel 5 is the second input of the second group, which makes outputs 6 to 11
+    assert (
+        int(silent.sum()) == 6 * 9 + 3 * 3 * 4 - 9
+    )  # and the weights of output 7, which are zero themselves
     assert torch.equal(scores["up"].flatten(1).eq(0).all(1), torch.arange(12) == 7)
 
 
@@ -169,7 +185,9 @@ def test_taylor_scores_against_one_gradient_by_hand() -> None:
     loss = nn.functional.cross_entropy(model(x), y)
     (gradient,) = torch.autograd.grad(loss, model.first.weight)
     assert set(scores) == {"first"}
-    assert torch.allclose(scores["first"], (model.first.weight * gradient).abs().detach(), rtol=1e-4, atol=1e-8)
+    assert torch.allclose(
+        scores["first"], (model.first.weight * gradient).abs().detach(), rtol=1e-4, atol=1e-8
+    )
 
 
 # -- the stage ---------------------------------------------------------------------------------------------------------
@@ -253,7 +271,9 @@ def test_low_weights_cost_less_than_high_ones(digits_problem: tuple[DigitsNet, T
     for layer in weighted(at_random).values():
         layer.weight.data.mul_(torch.rand(layer.weight.shape, generator=G) > 0.5)  # type: ignore[union-attr, operator, arg-type]
     for importance in ("magnitude", "taylor", "wanda"):
-        pruned, _ = UnstructuredPrune(sparsity=0.5, importance=importance).apply(copy.deepcopy(model), context)
+        pruned, _ = UnstructuredPrune(sparsity=0.5, importance=importance).apply(
+            copy.deepcopy(model), context
+        )
         assert loss(pruned) - loss(model) < 0.25 * (loss(at_random) - loss(model)), importance
 
 
@@ -265,13 +285,17 @@ def run(*stages: StageSpec) -> tuple[nn.Module, tuple[StageTrace, ...]]:
         return Context(task=TASK, teacher=MODEL, seed=derive_seed(0, prefix.key))
 
     filled = [STAGES.get(s.kind).card().normalize(dict(s.params)) for s in stages]
-    return apply_pipeline(MODEL, Pipeline(tuple(filled)), context, cache=None, on_stage=lambda i, s: None)
+    return apply_pipeline(
+        MODEL, Pipeline(tuple(filled)), context, cache=None, on_stage=lambda i, s: None
+    )
 
 
 PRUNE = StageSpec("prune.unstructured", {"pattern": "two_of_four"})
 
 
-@pytest.mark.parametrize("after", [StageSpec("tune", {"epochs": 1}), StageSpec("distill", {"epochs": 1})])
+@pytest.mark.parametrize(
+    "after", [StageSpec("tune", {"epochs": 1}), StageSpec("distill", {"epochs": 1})]
+)
 def test_training_keeps_the_zeros_and_moves_the_rest(after: StageSpec) -> None:
     pruned, _ = run(PRUNE)
     trained, _ = run(PRUNE, after)
@@ -287,7 +311,9 @@ def test_training_for_quantization_keeps_the_zeros(weight_max: int) -> None:
     aware = {"epochs": 2, "lr": 0.02, "batch_size": 64, "weight_max": weight_max}
     pruned, _ = run(PRUNE)
     trained, _ = run(PRUNE, StageSpec("quantize.qat", aware))
-    static, _ = run(PRUNE, StageSpec("quantize.static", {"observer": "minmax", "weight_max": weight_max}))
+    static, _ = run(
+        PRUNE, StageSpec("quantize.static", {"observer": "minmax", "weight_max": weight_max})
+    )
     masks = zeros(pruned)
     codes, untrained = codes_of(trained), codes_of(static)
     assert set(codes) == set(untrained) >= set(list(masks)[1:])
@@ -310,14 +336,22 @@ def codes_of(quantized: nn.Module) -> dict[str, Tensor]:
 def test_a_stored_model_still_keeps_its_zeros() -> None:
     pruned, _ = run(PRUNE)
     again = rebuild(MODEL, describe(pruned, MODEL), weights(pruned))
-    assert [p for p, m in again.named_modules() if getattr(m, "keep_zeros", False)] == list(zeros(pruned))[1:]
-    assert again.get_submodule("block1.conv1").keep_zeros == "two_of_four"  # the pattern that a later cut restores
+    assert [p for p, m in again.named_modules() if getattr(m, "keep_zeros", False)] == list(
+        zeros(pruned)
+    )[1:]
+    assert (
+        again.get_submodule("block1.conv1").keep_zeros == "two_of_four"
+    )  # the pattern that a later cut restores
 
 
 def test_channels_can_still_be_cut() -> None:
-    cut, (_, trace, _) = run(PRUNE, StageSpec("prune.structured", {"ratio": 0.4}), StageSpec("tune", {"epochs": 1}))
+    cut, (_, trace, _) = run(
+        PRUNE, StageSpec("prune.structured", {"ratio": 0.4}), StageSpec("tune", {"epochs": 1})
+    )
     assert trace.details["removed_channels"]
-    narrowed = [m for p, m in weighted(cut).items() if m.weight.shape != MODEL.get_submodule(p).weight.shape]  # type: ignore[union-attr]
+    narrowed = [
+        m for p, m in weighted(cut).items() if m.weight.shape != MODEL.get_submodule(p).weight.shape
+    ]  # type: ignore[union-attr]
     assert any(getattr(m, "keep_zeros", False) for m in narrowed)
     for layer in (m for m in narrowed if getattr(m, "keep_zeros", False)):
         assert float((layer.weight == 0).float().mean()) > 0.3  # type: ignore[union-attr]
@@ -328,13 +362,29 @@ def fours(layer: Any) -> Tensor:
     return (layer.weight != 0).movedim(1, -1).unflatten(-1, (-1, 4)).sum(-1)
 
 
-@pytest.mark.parametrize(("schedule", "importance"), [("one_shot", "random"), ("iterative", "magnitude")])
-def test_two_of_four_is_kept_when_channels_between_the_fours_go(schedule: str, importance: str) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "importance"), [("one_shot", "random"), ("iterative", "magnitude")]
+)
+def test_two_of_four_is_kept_when_channels_between_the_fours_go(
+    schedule: str, importance: str
+) -> None:
     """Single channels go out of every four, so that those left close up to new ones."""
-    ratio = {"importance": importance, "schedule": schedule, "ratio": 0.45, "round_to": 4, "spread": "per_layer"}
+    ratio = {
+        "importance": importance,
+        "schedule": schedule,
+        "ratio": 0.45,
+        "round_to": 4,
+        "spread": "per_layer",
+    }
     pruned, _ = run(PRUNE)
-    cut, (_, trace, _) = run(PRUNE, StageSpec("prune.structured", ratio), StageSpec("tune", {"epochs": 1}))
-    narrowed = [p for p, m in weighted(cut).items() if m.weight.shape[1] < pruned.get_submodule(p).weight.shape[1]]  # type: ignore[union-attr, index]
+    cut, (_, trace, _) = run(
+        PRUNE, StageSpec("prune.structured", ratio), StageSpec("tune", {"epochs": 1})
+    )
+    narrowed = [
+        p
+        for p, m in weighted(cut).items()
+        if m.weight.shape[1] < pruned.get_submodule(p).weight.shape[1]
+    ]  # type: ignore[union-attr, index]
     assert narrowed
     for path in weighted(cut):
         if path != "stem.0":  # three input channels
@@ -362,7 +412,10 @@ def test_after_a_cut_the_larger_two_of_every_four_stay() -> None:
 
 def test_a_cut_that_leaves_no_fours_is_refused() -> None:
     with pytest.raises(StageRefused, match="which is no multiple of 4") as refusal:
-        run(PRUNE, StageSpec("prune.structured", {"ratio": 0.3, "round_to": 1, "spread": "per_layer"}))
+        run(
+            PRUNE,
+            StageSpec("prune.structured", {"ratio": 0.3, "round_to": 1, "spread": "per_layer"}),
+        )
     assert refusal.value.layer
     assert "a larger round_to" in str(refusal.value.hint)
 
@@ -382,9 +435,13 @@ def test_two_of_four_is_kept_when_heads_smaller_than_four_go() -> None:
     model = Net().eval()
     with torch.no_grad():
         for start in (2, 8):  # heads 1 and 4, of two channels each, are the weak ones
-            model.encoder.self_attn.in_proj_weight.unflatten(0, (3, 16))[:, start : start + 2] *= 1e-3
+            model.encoder.self_attn.in_proj_weight.unflatten(0, (3, 16))[:, start : start + 2] *= (
+                1e-3
+            )
     x, y = torch.randn(64, 5, 16, generator=G), torch.arange(64) % 4
-    context = Context(task=classification((x, y), (x, y), (x, y)), teacher=copy.deepcopy(model), seed=1)
+    context = Context(
+        task=classification((x, y), (x, y), (x, y)), teacher=copy.deepcopy(model), seed=1
+    )
     model, _ = UnstructuredPrune(pattern="two_of_four").apply(model, context)
     cut, trace = HeadPrune(ratio=0.25, importance="magnitude").apply(model, context)
     assert trace.details["removed"] == {"encoder.self_attn": [1, 4]}
@@ -407,5 +464,7 @@ def test_it_is_not_done_twice_and_not_before_decomposition() -> None:
 
 def test_the_sparsity_means_nothing_where_the_pattern_says_it() -> None:
     card = UnstructuredPrune.card()
-    assert card.normalize({"pattern": "two_of_four", "sparsity": 0.7}) == card.normalize({"pattern": "two_of_four"})
+    assert card.normalize({"pattern": "two_of_four", "sparsity": 0.7}) == card.normalize(
+        {"pattern": "two_of_four"}
+    )
     assert math.isclose(float(card.normalize({"sparsity": 0.7}).params["sparsity"]), 0.7)

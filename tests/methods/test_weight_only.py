@@ -14,20 +14,22 @@ from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
-from petra.measure.structure import count_macs
+from petra.measure.operations import count_macs
 from petra.methods.base import Context
 from petra.methods.quantize.rounding import pack, per_channel, per_group
 from petra.methods.quantize.weights import WeightQuantize
-from petra.model.quantized import Codes, Int4Linear, QuantizedEmbedding, decode, unpack
-from petra.model.structure import describe, rebuild, weights
-from petra.model.weight_only import WeightOnly
+from petra.model.description.differences import describe, rebuild, weights
+from petra.model.layers.quantized import Codes, Int4Linear, QuantizedEmbedding, decode, unpack
+from petra.model.layers.weight_only import WeightOnly
 from petra.runtimes.onnx_export import export_onnx
 from petra.tasks.classification import classification
 
 
 def run(stage: WeightQuantize, model: nn.Module, x: Tensor) -> tuple[nn.Module, StageTrace]:
     split = (x, torch.arange(len(x)) % 2)
-    return stage.apply(model, Context(task=classification(split, split, split), teacher=model, seed=0))
+    return stage.apply(
+        model, Context(task=classification(split, split, split), teacher=model, seed=0)
+    )
 
 
 def shipped(model: nn.Module, x: Tensor, path: Path) -> np.ndarray:
@@ -35,7 +37,9 @@ def shipped(model: nn.Module, x: Tensor, path: Path) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     exported = export_onnx(model, x[:2], path)
-    loaded = onnxruntime.InferenceSession(str(exported), options, providers=["CPUExecutionProvider"])
+    loaded = onnxruntime.InferenceSession(
+        str(exported), options, providers=["CPUExecutionProvider"]
+    )
     result: np.ndarray = loaded.run(None, {loaded.get_inputs()[0].name: x.numpy()})[0]
     return result
 
@@ -48,9 +52,13 @@ def seeded() -> None:
 # -- rounding ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((20, 30), 0), ((20, 30), 1), ((6, 5, 3, 3), 0), ((6, 5, 3, 3), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((20, 30), 0), ((20, 30), 1), ((6, 5, 3, 3), 0), ((6, 5, 3, 3), 1)]
+)
 @pytest.mark.parametrize("largest", [64, 127])
-def test_channels_are_rounded_to_within_half_a_step(shape: tuple[int, ...], axis: int, largest: int) -> None:
+def test_channels_are_rounded_to_within_half_a_step(
+    shape: tuple[int, ...], axis: int, largest: int
+) -> None:
     W = torch.randn(shape) * torch.logspace(-3, 2, shape[axis]).reshape(
         [-1 if d == axis else 1 for d in range(len(shape))]
     )
@@ -65,7 +73,10 @@ def test_channels_are_rounded_to_within_half_a_step(shape: tuple[int, ...], axis
 def test_channels_without_weights_stay_zero() -> None:
     W = torch.zeros(3, 32)
     W[1] = torch.randn(32)
-    for value in (decode(*per_channel(W, 127)), decode(pack(per_group(W, 16)[0]), per_group(W, 16)[1])):
+    for value in (
+        decode(*per_channel(W, 127)),
+        decode(pack(per_group(W, 16)[0]), per_group(W, 16)[1]),
+    ):
         assert torch.isfinite(value).all()
         assert not value[0].any()
         assert value[1].any()
@@ -81,7 +92,13 @@ def best_by_force(w: np.ndarray) -> float:
 
 @pytest.mark.parametrize("block", [16, 32, 64])
 def test_groups_are_clipped_nearly_as_well_as_can_be(block: int) -> None:
-    W = torch.cat([torch.randn(12, 128), torch.distributions.StudentT(3.0).sample((12, 128)), torch.rand(12, 128)])
+    W = torch.cat(
+        [
+            torch.randn(12, 128),
+            torch.distributions.StudentT(3.0).sample((12, 128)),
+            torch.rand(12, 128),
+        ]
+    )
     q, s = per_group(W, block)
     groups = W.reshape(len(W), -1, block)
     error = (groups - q * s.unsqueeze(-1)).square().sum(-1)
@@ -98,7 +115,9 @@ def test_groups_are_clipped_nearly_as_well_as_can_be(block: int) -> None:
 def test_packing_is_undone_by_unpacking() -> None:
     q = torch.arange(-8, 8, dtype=torch.int8).repeat(3, 4)
     assert torch.equal(unpack(pack(q)), q.float())
-    assert pack(torch.tensor([[-8, 7]], dtype=torch.int8)).tolist() == [[0xF0]], "the first in the lower half"
+    assert pack(torch.tensor([[-8, 7]], dtype=torch.int8)).tolist() == [[0xF0]], (
+        "the first in the lower half"
+    )
 
 
 def test_decoding_is_codes_times_scales() -> None:
@@ -141,14 +160,29 @@ def ids(n: int, t: int = 9) -> Tensor:
     return torch.randint(0, 200, (n, t), generator=torch.Generator().manual_seed(n))
 
 
-@pytest.mark.parametrize(("bits", "error", "size"), [(16, 1e-3, 0.56), (8, 0.05, 0.34), (4, 0.4, 0.34)])
-def test_every_kind_of_layer_is_stored_and_ships(bits: int, error: float, size: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bits", "error", "size"), [(16, 1e-3, 0.56), (8, 0.05, 0.34), (4, 0.4, 0.34)]
+)
+def test_every_kind_of_layer_is_stored_and_ships(
+    bits: int, error: float, size: float, tmp_path: Path
+) -> None:
     model, x = Everything().eval(), ids(6)
     floats, macs = export_onnx(model, x[:2], tmp_path / "float.onnx"), count_macs(model, x)
     with torch.no_grad():
         before = model(x)
     result, trace = run(WeightQuantize(bits=bits), model, x)
-    kinds = {"table", "lstm", "conv", "grouped", "up", "attention", "attention.out_proj", "cell", "bilinear", "last"}
+    kinds = {
+        "table",
+        "lstm",
+        "conv",
+        "grouped",
+        "up",
+        "attention",
+        "attention.out_proj",
+        "cell",
+        "bilinear",
+        "last",
+    }
     assert set(trace.touched) >= kinds
     assert set(trace.skipped) <= {"head"}
     with torch.no_grad():
@@ -170,7 +204,9 @@ def test_scales_belong_to_outputs() -> None:
         axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
         with torch.no_grad():
             layer.weight.mul_(
-                torch.logspace(-4, 0, 16).reshape([-1 if d == axis else 1 for d in range(layer.weight.ndim)])
+                torch.logspace(-4, 0, 16).reshape(
+                    [-1 if d == axis else 1 for d in range(layer.weight.ndim)]
+                )
             )
             layer.bias.zero_()
             before = layer(x).transpose(0, 1).flatten(1)
@@ -179,8 +215,12 @@ def test_scales_belong_to_outputs() -> None:
 
 
 def test_four_bits_are_for_linear_layers_and_embeddings() -> None:
-    model = nn.Sequential(nn.Embedding(100, 48), nn.Linear(48, 64), nn.Linear(64, 20), nn.Linear(20, 64))
-    result, trace = run(WeightQuantize(bits=4, block=128), model.eval(), torch.randint(0, 100, (4, 3)))
+    model = nn.Sequential(
+        nn.Embedding(100, 48), nn.Linear(48, 64), nn.Linear(64, 20), nn.Linear(20, 64)
+    )
+    result, trace = run(
+        WeightQuantize(bits=4, block=128), model.eval(), torch.randint(0, 100, (4, 3))
+    )
     assert isinstance(result[0], QuantizedEmbedding)
     assert isinstance(result[1], Int4Linear)
     assert result[1].scale.shape == (64, 3), "48 inputs in blocks of 16"
@@ -220,7 +260,9 @@ def test_weights_that_half_precision_cannot_hold_stay() -> None:
 
 def test_reasons_for_what_is_left() -> None:
     model = nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(32, 32)), nn.Linear(32, 32).double(), nn.Linear(32, 32)
+        nn.utils.parametrizations.weight_norm(nn.Linear(32, 32)),
+        nn.Linear(32, 32).double(),
+        nn.Linear(32, 32),
     )
 
     class Cast(nn.Module):
@@ -262,13 +304,17 @@ def test_a_wrapped_layer_looks_like_the_layer() -> None:
     assert wrapped.bias is layer.bias
     with pytest.raises(AttributeError):
         _ = wrapped.nonsense
-    assert torch.equal(copy.deepcopy(wrapped)(torch.ones(1, 8, 5, 5)), wrapped(torch.ones(1, 8, 5, 5)))
+    assert torch.equal(
+        copy.deepcopy(wrapped)(torch.ones(1, 8, 5, 5)), wrapped(torch.ones(1, 8, 5, 5))
+    )
 
 
 def test_int8_files_hold_no_float_copies(tmp_path: Path) -> None:
     """The exporter folds operators on small constants; codes must survive that, and our own passes."""
     result, _ = run(
-        WeightQuantize(), nn.Sequential(nn.Linear(32, 40), nn.ReLU(), nn.Linear(40, 24)), torch.randn(4, 32)
+        WeightQuantize(),
+        nn.Sequential(nn.Linear(32, 40), nn.ReLU(), nn.Linear(40, 24)),
+        torch.randn(4, 32),
     )
     export_onnx(result, torch.randn(2, 32), tmp_path / "m.onnx")
     tensors = {tuple(t.dims): t.data_type for t in onnx.load(tmp_path / "m.onnx").graph.initializer}

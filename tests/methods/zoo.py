@@ -44,7 +44,11 @@ class Inception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = nn.Conv1d(2, 8, 5, padding=2), nn.Conv1d(2, 12, 3, padding=1), nn.Conv1d(2, 20, 1)
+        self.a, self.b, self.c = (
+            nn.Conv1d(2, 8, 5, padding=2),
+            nn.Conv1d(2, 12, 3, padding=1),
+            nn.Conv1d(2, 20, 1),
+        )
         self.bn, self.shortcut, self.fc = nn.BatchNorm1d(40), nn.Conv1d(2, 40, 1), nn.Linear(40, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +73,11 @@ class Gated(nn.Module):
 class Grouped(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.g, self.bn = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3, groups=4), nn.BatchNorm2d(32)
+        self.a, self.g, self.bn = (
+            nn.Conv2d(3, 16, 3),
+            nn.Conv2d(16, 32, 3, groups=4),
+            nn.BatchNorm2d(32),
+        )
         self.p, self.fc = nn.Conv2d(32, 8, 1), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +95,9 @@ def separable() -> nn.Module:
 
 
 def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(10, 32), nn.GELU(), nn.Linear(32, 24), nn.Sigmoid(), nn.Linear(24, 3))
+    return nn.Sequential(
+        nn.Linear(10, 32), nn.GELU(), nn.Linear(32, 24), nn.Sigmoid(), nn.Linear(24, 3)
+    )
 
 
 class Temporal(nn.Module):
@@ -95,7 +105,11 @@ class Temporal(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.bn, self.b = nn.Conv1d(2, 16, 5, padding=2), nn.BatchNorm1d(16), nn.Conv1d(16, 8, 3, padding=1)
+        self.a, self.bn, self.b = (
+            nn.Conv1d(2, 16, 5, padding=2),
+            nn.BatchNorm1d(16),
+            nn.Conv1d(16, 8, 3, padding=1),
+        )
         self.fc = nn.Linear(8 * 20, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +125,9 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.bn(self.a(x)))
-        return self.fc((h * torch.sigmoid(self.e(F.relu(self.r(h.mean((2, 3), keepdim=True)))))).mean((2, 3)))
+        return self.fc(
+            (h * torch.sigmoid(self.e(F.relu(self.r(h.mean((2, 3), keepdim=True)))))).mean((2, 3))
+        )
 
 
 class Upsampling(nn.Module):
@@ -119,7 +135,11 @@ class Upsampling(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.t, self.o = nn.Conv2d(3, 16, 3, 2), nn.ConvTranspose2d(16, 8, 3, 2), nn.Conv2d(8, 2, 1)
+        self.a, self.t, self.o = (
+            nn.Conv2d(3, 16, 3, 2),
+            nn.ConvTranspose2d(16, 8, 3, 2),
+            nn.Conv2d(8, 2, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.o(F.relu(self.t(F.relu(self.a(x)))))
@@ -143,7 +163,11 @@ class Padded(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 16, 1)
+        self.a, self.b, self.c = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.Conv2d(8, 8, 1),
+            nn.Conv2d(8, 16, 1),
+        )
         self.inner, self.fc = nn.Conv2d(16, 12, 1), nn.Linear(12, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,7 +181,11 @@ class Attention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.e, self.pos, self.norm = nn.Linear(6, 16), nn.Parameter(torch.randn(1, 5, 16)), nn.LayerNorm(16)
+        self.e, self.pos, self.norm = (
+            nn.Linear(6, 16),
+            nn.Parameter(torch.randn(1, 5, 16)),
+            nn.LayerNorm(16),
+        )
         self.qkv, self.p = nn.Linear(16, 48), nn.Linear(16, 16)
         self.up, self.down, self.o = nn.Linear(16, 24), nn.Linear(24, 16), nn.Linear(16, 3)
 
@@ -181,7 +209,11 @@ class ManyOutputs(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         h = F.relu(self.z_first(x))
         features = self.hidden(h)
-        return {"side": self.side(h), "logits": self.a_classifier(F.relu(features)), "features": features}
+        return {
+            "side": self.side(h),
+            "logits": self.a_classifier(F.relu(features)),
+            "features": features,
+        }
 
 
 class GroupNormed(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petra.model.computed import fold_computed_layers
+from petra.model.copies.computed import fold_computed_layers
 from petra.testing.architectures.normed import StandardisedConv
 
 
@@ -69,7 +69,9 @@ class Read(nn.Module):
         (Cosine(5, 4, bias=False), torch.randn(2, 7, 5), nn.Linear),
     ],
 )
-def test_a_computed_weight_becomes_a_parameter(layer: nn.Module, x: Tensor, plain: type[nn.Module]) -> None:
+def test_a_computed_weight_becomes_a_parameter(
+    layer: nn.Module, x: Tensor, plain: type[nn.Module]
+) -> None:
     model = nn.Sequential(layer, nn.ReLU()).eval()
     original, expected = copy.deepcopy(model), model(x)
     assert fold_computed_layers(model, lambda m: m(x)) == ("0",)

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 from petra.core.errors import PetraError
-from petra.model.copying import copy_model
+from petra.model.copies.copying import copy_model
 
 
 @dataclasses.dataclass
@@ -89,7 +89,9 @@ def _tensors(value: Any) -> list[Tensor]:
         value = list(value.values())
     if isinstance(value, list | tuple):
         return [tensor for part in value for tensor in _tensors(part)]
-    return _tensors(vars(value)) if hasattr(value, "__dict__") and not isinstance(value, type) else []
+    return (
+        _tensors(vars(value)) if hasattr(value, "__dict__") and not isinstance(value, type) else []
+    )
 
 
 def _masked() -> nn.Module:
@@ -121,13 +123,17 @@ def test_weights_computed_by_hooks_and_parametrizations(make: Callable[[], nn.Mo
     model, x = nn.Sequential(make()).eval(), torch.randn(2, 3, 4)
     first = model(x)
     copied = copy_model(model)
-    before, after = (value if isinstance(value, Tensor) else value[0] for value in (first, copied(x)))
+    before, after = (
+        value if isinstance(value, Tensor) else value[0] for value in (first, copied(x))
+    )
     torch.testing.assert_close(before, after)
     with torch.no_grad():
         for parameter in copied.parameters():
             parameter.mul_(1.5)
     changed = copied(x)
-    assert not torch.equal(changed if isinstance(changed, Tensor) else changed[0], after), "it computes from its own"
+    assert not torch.equal(changed if isinstance(changed, Tensor) else changed[0], after), (
+        "it computes from its own"
+    )
     assert [n for n, _ in copied.named_parameters()] == [n for n, _ in model.named_parameters()]
     assert parametrize.is_parametrized(copied[0]) == parametrize.is_parametrized(model[0])
 

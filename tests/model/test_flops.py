@@ -25,7 +25,9 @@ class Queries(nn.Module):
         self.layer(self.early)
         self.layer(self.other.expand(len(x), -1, -1))
         self.kept = self.layer(self.token.mean(1)) if self.kept is None else self.layer(self.kept)
-        return self.attention(tokens, torch.cat([tokens, x], 1), x[:, :1].expand(-1, x.shape[1] + 1, -1))[0]
+        return self.attention(
+            tokens, torch.cat([tokens, x], 1), x[:, :1].expand(-1, x.shape[1] + 1, -1)
+        )[0]
 
 
 def test_views_of_parameters_as_arguments_of_layers() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from petra.model.parametrized import fold_parametrizations
+from petra.model.copies.parametrized import fold_parametrizations
 
 
 class Symmetric(nn.Module):

@@ -13,11 +13,11 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from petra.methods.quantize.ptq import trace
-from petra.model.cells import cells_as_linear
-from petra.model.constants import fold_constants
-from petra.model.folding import batch_norm_as_arithmetic, fold_batch_norm_forward
-from petra.model.products import products_as_linear
-from petra.model.transposed import transposed_as_convolutions
+from petra.model.aten.batch_norms import batch_norm_as_arithmetic, fold_batch_norm_forward
+from petra.model.aten.cells import cells_as_linear
+from petra.model.aten.constants import fold_constants
+from petra.model.aten.products import products_as_linear
+from petra.model.aten.transposed import transposed_as_convolutions
 from petra.testing.architectures.loops import CellLoop
 from petra.testing.architectures.normed import StandardisedConv
 
@@ -64,10 +64,14 @@ def layer_reads_constants(operators: list[str]) -> bool:
         lambda: StandardisedConv(3, 4),
         lambda: parametrizations.weight_norm(nn.Conv2d(3, 4, 3)),
         lambda: parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)),
-        lambda: Function(torch.randn(4, 3), lambda x, w: functional.conv2d(x, w.softmax(1)[..., None, None])),
+        lambda: Function(
+            torch.randn(4, 3), lambda x, w: functional.conv2d(x, w.softmax(1)[..., None, None])
+        ),
         lambda: Function(
             torch.randn(4, 3, 1, 1),
-            lambda x, w: functional.conv2d(x, w @ torch.linalg.inv(torch.eye(1) * 2) + torch.ones(4, 3, 1, 1)),
+            lambda x, w: functional.conv2d(
+                x, w @ torch.linalg.inv(torch.eye(1) * 2) + torch.ones(4, 3, 1, 1)
+            ),
         ),
     ],
     ids=["standardised", "weight norm", "spectral norm", "softmax", "with new tensors"],
@@ -127,7 +131,9 @@ def test_products_with_a_constant_are_linear_layers(
 def test_other_products_stay_what_they_are(equation: str) -> None:
     sizes = {"b": 2, "t": 5, "d": 3, "s": 4, "e": 6}
     second = equation.split(",")[1].partition("-")[0]
-    model = Function(torch.randn([sizes[c] for c in second]), lambda x, w: torch.einsum(equation, x, w))
+    model = Function(
+        torch.randn([sizes[c] for c in second]), lambda x, w: torch.einsum(equation, x, w)
+    )
     x = torch.randn(2, 5, 3)
     if "b" in second:
         model = Function(torch.randn(()), lambda x, w: torch.einsum(equation, x, x * w))
@@ -158,7 +164,9 @@ GEOMETRIES = [
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "extra"), GEOMETRIES)
-def test_transposed_convolutions_are_convolutions(kernel: int, stride: int, padding: int, extra: int) -> None:
+def test_transposed_convolutions_are_convolutions(
+    kernel: int, stride: int, padding: int, extra: int
+) -> None:
     torch.manual_seed(0)
     model = nn.ConvTranspose1d(3, 4, kernel, stride, padding, extra)
     operators = rewritten(model, torch.randn(2, 3, 7), transposed_as_convolutions)
@@ -172,7 +180,9 @@ def test_transposed_convolutions_are_convolutions(kernel: int, stride: int, padd
         (nn.ConvTranspose3d(3, 2, 3, 2, 1, 1), (3, 3, 4, 2)),
     ],
 )
-def test_transposed_convolutions_of_more_dimensions(model: nn.Module, shape: tuple[int, ...]) -> None:
+def test_transposed_convolutions_of_more_dimensions(
+    model: nn.Module, shape: tuple[int, ...]
+) -> None:
     operators = rewritten(model, torch.randn(2, *shape), transposed_as_convolutions)
     assert not any("transpose" in o for o in operators)
 
@@ -180,7 +190,9 @@ def test_transposed_convolutions_of_more_dimensions(model: nn.Module, shape: tup
 @pytest.mark.parametrize("option", [{"groups": 2}, {"dilation": 2}])
 def test_transposed_convolutions_of_other_kinds_are_left(option: dict[str, int]) -> None:
     model = nn.ConvTranspose1d(4, 4, 3, **option)
-    assert "aten.conv_transpose1d.default" in rewritten(model, torch.randn(2, 4, 7), transposed_as_convolutions)
+    assert "aten.conv_transpose1d.default" in rewritten(
+        model, torch.randn(2, 4, 7), transposed_as_convolutions
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,7 +210,9 @@ def test_a_batch_norm_goes_into_the_layer_behind_it(
 ) -> None:
     torch.manual_seed(0)
     norm, *others = behind()
-    operators = rewritten(nn.Sequential(settled(norm), *others), torch.randn(2, *shape), fold_batch_norm_forward)
+    operators = rewritten(
+        nn.Sequential(settled(norm), *others), torch.randn(2, *shape), fold_batch_norm_forward
+    )
     assert not any("norm" in o for o in operators)
 
 
@@ -217,7 +231,9 @@ def test_a_batch_norm_that_no_layer_takes_is_left(
     model = nn.Sequential(settled(nn.BatchNorm2d(6)), *behind())
     operators = rewritten(model, torch.randn(2, *shape), fold_batch_norm_forward)
     assert "aten.batch_norm.default" in operators
-    assert not any("norm" in o for o in rewritten(model, torch.randn(2, *shape), batch_norm_as_arithmetic))
+    assert not any(
+        "norm" in o for o in rewritten(model, torch.randn(2, *shape), batch_norm_as_arithmetic)
+    )
 
 
 @pytest.mark.parametrize("affine", [True, False])

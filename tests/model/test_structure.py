@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from petra.core.errors import ArtifactError, PetraError
-from petra.model.fingerprint import fingerprint
-from petra.model.structure import NotDescribable, describe, rebuild, weights
+from petra.model.description.differences import NotDescribable, describe, rebuild, weights
+from petra.model.description.state_hash import fingerprint
 
 
 class Block(nn.Module):
@@ -90,10 +90,22 @@ def assert_same(rebuilt: nn.Module, model: nn.Module, x: Tensor = X) -> None:
     assert str(rebuilt) == str(model)
     assert [type(m) for m in rebuilt.modules()] == [type(m) for m in model.modules()]
     assert [m.training for m in rebuilt.modules()] == [m.training for m in model.modules()]
-    ours = dict([*rebuilt.named_parameters(remove_duplicate=False), *rebuilt.named_buffers(remove_duplicate=False)])
-    theirs = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    ours = dict(
+        [
+            *rebuilt.named_parameters(remove_duplicate=False),
+            *rebuilt.named_buffers(remove_duplicate=False),
+        ]
+    )
+    theirs = dict(
+        [
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ]
+    )
     assert list(ours) == list(theirs)
-    assert list(dict(rebuilt.named_parameters())) == list(dict(model.named_parameters())), "and shared alike"
+    assert list(dict(rebuilt.named_parameters())) == list(dict(model.named_parameters())), (
+        "and shared alike"
+    )
     for name, tensor in theirs.items():
         assert torch.equal(ours[name], tensor), name
         assert ours[name].stride() == tensor.stride(), name
@@ -158,7 +170,9 @@ def test_structured_pruning(original: Net, ratio: float) -> None:
 
 def test_pruning_linear_layers_and_norms() -> None:
     torch.manual_seed(0)
-    original = nn.Sequential(nn.Linear(6, 12), nn.LayerNorm(12), nn.GELU(), nn.Dropout(0.3), nn.Linear(12, 4))
+    original = nn.Sequential(
+        nn.Linear(6, 12), nn.LayerNorm(12), nn.GELU(), nn.Dropout(0.3), nn.Linear(12, 4)
+    )
     model = changed(original)
     graph = tp.DependencyGraph().build_dependency(model, torch.randn(2, 6))
     graph.get_pruning_group(model[0], tp.prune_linear_out_channels, [1, 5, 6]).prune()
@@ -169,7 +183,9 @@ def test_pruning_linear_layers_and_norms() -> None:
 def factorise(conv: nn.Conv2d, rank: int) -> nn.Sequential:
     """conv = 1x1 after k x k, by the SVD of the weight unfolded by output channel."""
     u, s, vh = torch.linalg.svd(conv.weight.detach().flatten(1), full_matrices=False)
-    first = nn.Conv2d(conv.in_channels, rank, conv.kernel_size, conv.stride, conv.padding, bias=False)
+    first = nn.Conv2d(
+        conv.in_channels, rank, conv.kernel_size, conv.stride, conv.padding, bias=False
+    )
     second = nn.Conv2d(rank, conv.out_channels, 1, bias=conv.bias is not None)
     with torch.no_grad():
         first.weight.copy_((s[:rank, None] * vh[:rank]).reshape(first.weight.shape))
@@ -182,7 +198,10 @@ def factorise(conv: nn.Conv2d, rank: int) -> nn.Sequential:
 def test_low_rank_factors(original: Net) -> None:
     model = changed(original)
     for block in model.blocks:
-        block.conv1, block.conv2 = factorise(block.conv1, 3).eval(), factorise(block.conv2, 4).eval()
+        block.conv1, block.conv2 = (
+            factorise(block.conv1, 3).eval(),
+            factorise(block.conv2, 4).eval(),
+        )
     assert_same(through_files(model, original), model)
 
 
@@ -198,7 +217,12 @@ def test_factors_after_pruning_after_training_mode(original: Net) -> None:
 def set_attributes(model: Any) -> None:
     model.blocks[0].scale = float("inf")
     model.blocks[1].scale = -0.0
-    model.blocks[1].names = {"kind": "other", "sizes": (1, [2, (3,)]), "set": {2, 1}, "size": torch.Size([1, 2])}
+    model.blocks[1].names = {
+        "kind": "other",
+        "sizes": (1, [2, (3,)]),
+        "set": {2, 1},
+        "size": torch.Size([1, 2]),
+    }
     model.new, model.dtype = None, torch.bfloat16
     del model.blocks[0].names
 
@@ -275,13 +299,20 @@ def test_other_changes(original: Net, change: Callable[[Any], None]) -> None:
     if change is set_attributes:
         assert repr(rebuilt.blocks[1].names) == repr(model.blocks[1].names)
         assert repr([b.scale for b in rebuilt.blocks]) == "[inf, -0.0]"
-        assert (rebuilt.new, rebuilt.dtype, hasattr(rebuilt.blocks[0], "names")) == (None, torch.bfloat16, False)
+        assert (rebuilt.new, rebuilt.dtype, hasattr(rebuilt.blocks[0], "names")) == (
+            None,
+            torch.bfloat16,
+            False,
+        )
         for m in (model, rebuilt):
             m.blocks[0].scale = 1.0
     if change is tie:
         assert rebuilt.blocks[0].bn1.running_mean is rebuilt.blocks[1].bn1.running_mean
     if change in (double, set_attributes):
-        rebuilt.blocks[0].bn1.running_mean, model.blocks[0].bn1.running_mean = torch.zeros(8), torch.zeros(8)
+        rebuilt.blocks[0].bn1.running_mean, model.blocks[0].bn1.running_mean = (
+            torch.zeros(8),
+            torch.zeros(8),
+        )
     assert_same(rebuilt, model)
 
 
@@ -358,7 +389,9 @@ REFUSED: list[tuple[Callable[[Any], None], str]] = [
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED)
-def test_what_cannot_be_described(original: Net, change: Callable[[Any], None], message: str) -> None:
+def test_what_cannot_be_described(
+    original: Net, change: Callable[[Any], None], message: str
+) -> None:
     model = changed(original)
     change(model)
     with pytest.raises(NotDescribable, match=message) as caught:
@@ -376,7 +409,12 @@ def test_tensors_of_another_model_are_refused(original: Net) -> None:
 
 def test_a_description_cannot_import_what_it_likes(original: Net) -> None:
     description = describe(original, original)
-    for name in ("os:PathLike", "subprocess:Popen", "torch.nn.modules.linear:Absent", "petra.core.errors:PetraError"):
+    for name in (
+        "os:PathLike",
+        "subprocess:Popen",
+        "torch.nn.modules.linear:Absent",
+        "petra.core.errors:PetraError",
+    ):
         evil = {**description, "modules": [{"path": "head", "class": name}]}
         with pytest.raises(NotDescribable, match="class"):
             rebuild(original, evil, weights(original))

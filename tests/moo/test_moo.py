@@ -23,7 +23,11 @@ quick = settings(max_examples=150, deadline=None)
 def grids(draw: st.DrawFn, *, most: int = 9, values: int = 5) -> Floats:
     """Up to `most` points with few distinct coordinates, so that ties, copies and dominance abound; read-only."""
     m = draw(st.integers(1, 4))
-    rows = draw(st.lists(st.lists(st.integers(0, values), min_size=m, max_size=m), min_size=1, max_size=most))
+    rows = draw(
+        st.lists(
+            st.lists(st.integers(0, values), min_size=m, max_size=m), min_size=1, max_size=most
+        )
+    )
     points = np.array(rows, dtype=float)
     points.setflags(write=False)
     return points
@@ -37,14 +41,20 @@ def violations_for(points: Floats, seed: int) -> Floats:
 
 def brute_dominates(a: Floats, b: Floats, va: float = 0.0, vb: float = 0.0) -> bool:
     if va == 0 and vb == 0:
-        return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+        return all(x <= y for x, y in zip(a, b, strict=True)) and any(
+            x < y for x, y in zip(a, b, strict=True)
+        )
     return va < vb
 
 
 def brute_ranks(points: Floats, v: Floats) -> list[int]:
     result, left, rank = [0] * len(points), set(range(len(points))), 0
     while left:
-        front = {i for i in left if not any(brute_dominates(points[j], points[i], v[j], v[i]) for j in left)}
+        front = {
+            i
+            for i in left
+            if not any(brute_dominates(points[j], points[i], v[j], v[i]) for j in left)
+        }
         for i in front:
             result[i] = rank
         left, rank = left - front, rank + 1
@@ -92,7 +102,9 @@ def test_hypervolume_against_inclusion_exclusion(points: Floats, corner: int) ->
 def test_contributions_are_what_removal_costs(points: Floats, corner: int) -> None:
     reference = np.full(points.shape[1], float(corner))
     total = brute_volume(points, reference)
-    expected = [total - brute_volume(np.delete(points, i, axis=0), reference) for i in range(len(points))]
+    expected = [
+        total - brute_volume(np.delete(points, i, axis=0), reference) for i in range(len(points))
+    ]
     assert contributions(points, reference) == pytest.approx(expected, abs=1e-9)
 
 
@@ -117,10 +129,17 @@ def test_points_at_or_beyond_the_reference_count_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [[1.0, 2.0], np.empty((2, 0)), [[math.nan, 1.0]], [[-math.inf, 1.0]]], ids=["1-d", "no-m", "nan", "-inf"]
+    "bad",
+    [[1.0, 2.0], np.empty((2, 0)), [[math.nan, 1.0]], [[-math.inf, 1.0]]],
+    ids=["1-d", "no-m", "nan", "-inf"],
 )
 def test_unusable_costs_are_refused(bad: object) -> None:
-    for function in (ranks, knee, lambda c: hypervolume(c, [1, 1]), lambda c: survivors(c, 1, reference=[1, 1])):
+    for function in (
+        ranks,
+        knee,
+        lambda c: hypervolume(c, [1, 1]),
+        lambda c: survivors(c, 1, reference=[1, 1]),
+    ):
         with pytest.raises(ValueError, match=r"costs|contain|shape|reference"):
             function(bad)
 
@@ -148,8 +167,14 @@ def test_survivors_keep_the_promised_order(points: Floats, seed: int, mu: int) -
     assert len(kept) == min(mu, len(points))
     gone = [i for i in range(len(points)) if i not in kept]
     feasible = [i for i in range(len(points)) if v[i] == 0]
-    first = {i for i in feasible if not any(j < i and (points[j] == points[i]).all() for j in feasible)}
-    rank = dict(zip(sorted(first), ranks(points[sorted(first)]).tolist(), strict=True)) if first else {}
+    first = {
+        i for i in feasible if not any(j < i and (points[j] == points[i]).all() for j in feasible)
+    }
+    rank = (
+        dict(zip(sorted(first), ranks(points[sorted(first)]).tolist(), strict=True))
+        if first
+        else {}
+    )
     for i, j in itertools.product(kept, gone):
         assert v[i] <= v[j] or v[i] == 0, "an infeasible point survived one that violates less"
         if j in first:
@@ -166,7 +191,8 @@ def test_the_last_rank_loses_its_least_contributor_each_time(seed: int, m: int) 
     kept = list(range(7))
     while len(kept) > 3:
         gain = [
-            brute_volume(points[kept], reference) - brute_volume(np.delete(points[kept], i, 0), reference)
+            brute_volume(points[kept], reference)
+            - brute_volume(np.delete(points[kept], i, 0), reference)
             for i in range(len(kept))
         ]
         if sorted(gain)[1] - sorted(gain)[0] < 1e-12:
@@ -179,7 +205,9 @@ def test_one_of_several_copies_survives() -> None:
     points = [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [2.0, 1.0]]
     assert survivors(points, 2, reference=[3, 3]).tolist() == [0, 3]
     assert survivors(points, 3, reference=[3, 3]).tolist() == [0, 1, 3]
-    assert survivors(points, 1, reference=[3, 3]).tolist() == [0], "equal contributions: the older stays"
+    assert survivors(points, 1, reference=[3, 3]).tolist() == [0], (
+        "equal contributions: the older stays"
+    )
 
 
 def test_beyond_the_reference_the_nearer_survives() -> None:
@@ -228,7 +256,15 @@ def test_knee_ignores_dominated_points_and_bulges_away_from_the_ideal() -> None:
         ([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.3, 0.3]], 2),
         ([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [2.0, 2.0, 2.0]], 0),
     ],
-    ids=["one objective", "one point", "copies", "two points", "constant objective", "shared extreme", "on the line"],
+    ids=[
+        "one objective",
+        "one point",
+        "copies",
+        "two points",
+        "constant objective",
+        "shared extreme",
+        "on the line",
+    ],
 )
 def test_knee_of_degenerate_fronts(front: list[list[float]], expected: int) -> None:
     assert knee(front) == expected

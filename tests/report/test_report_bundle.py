@@ -53,10 +53,14 @@ def test_a_file_has_its_companions_beside_it(study: Path, tmp_path: Path) -> Non
     names = {f.name for f in tmp_path.iterdir()}
     assert names == {"tiny.onnx", *(f"tiny.{name}" for name in BUNDLE - {"model.onnx"})}
     assert companion(path, "metrics.json") == tmp_path / "tiny.metrics.json"
-    assert json.loads((tmp_path / "tiny.metrics.json").read_text())["files"][0]["name"] == "tiny.onnx"
+    assert (
+        json.loads((tmp_path / "tiny.metrics.json").read_text())["files"][0]["name"] == "tiny.onnx"
+    )
 
 
-def test_a_trailing_slash_or_an_existing_directory_is_a_directory(study: Path, tmp_path: Path) -> None:
+def test_a_trailing_slash_or_an_existing_directory_is_a_directory(
+    study: Path, tmp_path: Path
+) -> None:
     member = Front.load(study).pick("best")
     assert member.export(f"{tmp_path}/v1.onnx/") == tmp_path / "v1.onnx" / "model.onnx"
     assert member.export(tmp_path) == tmp_path / "model.onnx"
@@ -80,7 +84,9 @@ def test_exporting_again_replaces(study: Path, tmp_path: Path) -> None:
         ("bundle/", "tflite", "unknown format 'tflite'"),
     ],
 )
-def test_only_measured_formats_ship(study: Path, tmp_path: Path, path: str, format: str | None, said: str) -> None:
+def test_only_measured_formats_ship(
+    study: Path, tmp_path: Path, path: str, format: str | None, said: str
+) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)) as error:
         Front.load(study).pick("best").export(f"{tmp_path}/{path}", format)
     assert error.value.hint
@@ -123,5 +129,7 @@ def test_the_card_says_what_got_worse_and_how_to_run(study: Path, tmp_path: Path
     snippet = card.partition("```python\n")[2].partition("\n```")[0]
     assert len([line for line in snippet.splitlines() if line]) <= 7
     code = f"{snippet}\nprint(outputs[0].shape, 'torch' in __import__('sys').modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=path.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=path.parent, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "(1, 3) False"

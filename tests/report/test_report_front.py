@@ -19,7 +19,15 @@ from petra.testing.studies import toy_study
 OBJECTIVES = named_objectives(("quality", "latency_ratio", "size_bytes"), maximize_quality=True)
 
 
-def made(number: int, quality: float, latency: float, size: float, *, noise: float = 0.0, **changes: object) -> Trial:
+def made(
+    number: int,
+    quality: float,
+    latency: float,
+    size: float,
+    *,
+    noise: float = 0.0,
+    **changes: object,
+) -> Trial:
     pipeline = Pipeline((StageSpec("tune", {"epochs": number}),)) if number else Pipeline()
     metrics = {
         "quality": Measurement(quality, 0.01, 500, "accuracy"),
@@ -36,7 +44,9 @@ def made(number: int, quality: float, latency: float, size: float, *, noise: flo
     return Trial(number, pipeline, **fields)  # type: ignore[arg-type]
 
 
-def front(*trials: Trial, constraints: tuple[str, ...] = (), objectives: tuple = OBJECTIVES) -> Front:
+def front(
+    *trials: Trial, constraints: tuple[str, ...] = (), objectives: tuple = OBJECTIVES
+) -> Front:
     return Front.of(trials, objectives, [Constraint.parse(c) for c in constraints], Path("nowhere"))
 
 
@@ -44,14 +54,20 @@ BASE = made(0, 0.9, 1.0, 1000.0)
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("constraints", [(), ("quality >= baseline - 0.1",), ("size <= 30 kB", "latency <= 0.8")])
+@pytest.mark.parametrize(
+    "constraints", [(), ("quality >= baseline - 0.1",), ("size <= 30 kB", "latency <= 0.8")]
+)
 def test_members_are_those_that_no_feasible_trial_dominates(
     tmp_path: Path, seed: int, constraints: tuple[str, ...]
 ) -> None:
     found = Front.load(toy_study(tmp_path, trials=30, seed=seed, constraints=constraints))
     assert found.baseline is not None
     bounds = [Constraint.parse(c) for c in constraints]
-    candidates = [t for t in found.trials if t.measured and violation(bounds, t.metrics, found.baseline.metrics) == 0]
+    candidates = [
+        t
+        for t in found.trials
+        if t.measured and violation(bounds, t.metrics, found.baseline.metrics) == 0
+    ]
 
     def beats(a: Trial, b: Trial) -> bool:
         x, y = ([o.cost(t.metrics) for o in OBJECTIVES] for t in (a, b))
@@ -66,14 +82,18 @@ def test_members_are_those_that_no_feasible_trial_dominates(
 def test_the_untouched_model_is_on_the_front_exactly_when_feasible_and_not_dominated() -> None:
     smaller = made(1, 0.8, 0.5, 500.0)
     assert [t.number for t in front(BASE, smaller).members] == [1, 0]
-    assert [t.number for t in front(BASE, smaller, constraints=("size <= 0.9 * baseline",)).members] == [1]
+    assert [
+        t.number for t in front(BASE, smaller, constraints=("size <= 0.9 * baseline",)).members
+    ] == [1]
     better = made(1, 0.95, 0.5, 500.0)
     assert [t.number for t in front(BASE, better).members] == [1]
 
 
 def test_infeasible_failed_and_unfinished_numbers_never_reach_the_front() -> None:
     tiny = made(1, 0.99, 0.1, 10.0, status=TrialStatus.INFEASIBLE)
-    broken = Trial(2, Pipeline((StageSpec("x"),)), TrialStatus.FAILED, failure=Failure("x", "E", "no"))
+    broken = Trial(
+        2, Pipeline((StageSpec("x"),)), TrialStatus.FAILED, failure=Failure("x", "E", "no")
+    )
     lost = made(3, math.nan, 0.1, 10.0)
     assert [t.number for t in front(BASE, tiny, broken, lost).members] == [0]
 
@@ -99,7 +119,9 @@ def test_smallest_fastest_best_against_a_plain_loop(tmp_path: Path, seed: int) -
     least = min(t.metrics["size_bytes"].mean for t in found.members)
     tied = [t for t in found.members if t.metrics["size_bytes"].mean == least]
     assert found.pick("smallest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
-    top = min((confirmed(t, "latency_ratio") for t in found.members), key=lambda m: m.mean).interval[1]
+    top = min(
+        (confirmed(t, "latency_ratio") for t in found.members), key=lambda m: m.mean
+    ).interval[1]
     tied = [t for t in found.members if confirmed(t, "latency_ratio").interval[0] <= top]
     assert found.pick("fastest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
 
@@ -121,7 +143,12 @@ def test_knee_is_the_bulge_and_ignores_ruined_models() -> None:
 
 def test_best_follows_the_direction_of_the_metric() -> None:
     objectives = named_objectives(("quality", "size_bytes"), maximize_quality=False)
-    found = front(made(0, 0.5, 1.0, 1000.0), made(1, 0.7, 1.0, 100.0), made(2, 0.6, 1.0, 200.0), objectives=objectives)
+    found = front(
+        made(0, 0.5, 1.0, 1000.0),
+        made(1, 0.7, 1.0, 100.0),
+        made(2, 0.6, 1.0, 200.0),
+        objectives=objectives,
+    )
     assert found.pick("best").number == 0
     costs_only = named_objectives(("latency_ratio", "size_bytes"), maximize_quality=False)
     trials = [made(1, 0.7, 0.5, 100.0), made(2, 0.6, 0.4, 200.0)]
@@ -136,7 +163,12 @@ def test_choosing_never_looks_at_test_quality() -> None:
 
 
 def test_pick_by_number_and_what_is_said_of_other_numbers() -> None:
-    broken = Trial(3, Pipeline((StageSpec("x"),)), TrialStatus.FAILED, failure=Failure("prune", "E", "no channels\nx"))
+    broken = Trial(
+        3,
+        Pipeline((StageSpec("x"),)),
+        TrialStatus.FAILED,
+        failure=Failure("prune", "E", "no channels\nx"),
+    )
     outside = made(4, 0.5, 0.1, 10.0, status=TrialStatus.INFEASIBLE)
     trials = (BASE, made(1, 0.8, 0.5, 500.0), made(2, 0.7, 0.6, 600.0), broken, outside)
     found = front(*trials, constraints=("quality >= 0.6",))
@@ -162,7 +194,12 @@ def test_a_misspelt_pick_is_corrected() -> None:
 def test_an_empty_front_says_why() -> None:
     bad = [made(n, 0.2, 0.5, 10.0 * n, status=TrialStatus.INFEASIBLE) for n in (1, 2)]
     dead = [
-        Trial(n, Pipeline((StageSpec("x", {"n": n}),)), TrialStatus.FAILED, failure=Failure("quantize", "Refused", "?"))
+        Trial(
+            n,
+            Pipeline((StageSpec("x", {"n": n}),)),
+            TrialStatus.FAILED,
+            failure=Failure("quantize", "Refused", "?"),
+        )
         for n in (3, 4, 5)
     ]
     found = front(BASE, *bad, *dead, constraints=("quality >= 0.95",))
@@ -189,8 +226,14 @@ def test_a_study_whose_baseline_never_finished_has_an_empty_front() -> None:
 
 
 def test_table_is_relative_to_the_untouched_model_and_prefers_confirmed_speed() -> None:
-    test = {"quality": Measurement(0.78, 0.02, 100), "latency_ratio": Measurement(0.45, 0.01, 50, "x")}
-    found = front(replace(BASE, test={"quality": Measurement(0.88, 0.02, 100)}), made(1, 0.8, 0.5, 250.0, test=test))
+    test = {
+        "quality": Measurement(0.78, 0.02, 100),
+        "latency_ratio": Measurement(0.45, 0.01, 50, "x"),
+    }
+    found = front(
+        replace(BASE, test={"quality": Measurement(0.88, 0.02, 100)}),
+        made(1, 0.8, 0.5, 250.0, test=test),
+    )
     row = found.table().set_index("number").loc[1]
     assert row["quality_val"] == 0.8
     assert row["quality_test"] == 0.78

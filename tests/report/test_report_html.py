@@ -44,7 +44,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags[tag] += 1
         found = dict(attrs)
-        self.loads += [str(found[k]) for k in ("src", "href", "srcset", "action", "data") if found.get(k)]
+        self.loads += [
+            str(found[k]) for k in ("src", "href", "srcset", "action", "data") if found.get(k)
+        ]
         assert not any(name.startswith("on") for name in found), "an inline event handler"
         self._id = str(found.get("id") or "") if tag == "script" else ""
         if tag not in VOID:
@@ -82,7 +84,13 @@ def test_the_file_is_self_contained_and_complete(study: Path) -> None:
         for stage in member.pipeline:
             for name, value in stage.params.items():
                 assert f"{name} = {value}" in page.text
-    for expected in ("accuracy", "untouched model", "3.21 ms", "quality >= baseline - 0.2", "the budget of 50 trials"):
+    for expected in (
+        "accuracy",
+        "untouched model",
+        "3.21 ms",
+        "quality >= baseline - 0.2",
+        "the budget of 50 trials",
+    ):
         assert expected in page.text
     assert "workload:" in page.text
     figures = [json.loads(text) for name, text in page.data.items() if name]
@@ -101,11 +109,19 @@ def test_names_and_messages_cannot_become_markup(tmp_path: Path) -> None:
     directory = toy_study(tmp_path, trials=6)
     failure = Failure(evil, evil, f"{evil}\nsecond line")
     extra = Pipeline((StageSpec("tune", {"loss": evil}),))
-    good = next(t for t in Front.load(directory).trials if t.status is TrialStatus.COMPLETE and t.number)
+    good = next(
+        t for t in Front.load(directory).trials if t.status is TrialStatus.COMPLETE and t.number
+    )
     with Store.open(directory, write=True) as store:
-        store.add(Trial(900, Pipeline((StageSpec(evil),)), TrialStatus.FAILED, Origin(evil), failure=failure))
+        store.add(
+            Trial(
+                900, Pipeline((StageSpec(evil),)), TrialStatus.FAILED, Origin(evil), failure=failure
+            )
+        )
         metrics = dict(good.metrics) | {"size_bytes": replace(good.metrics["size_bytes"], mean=1.0)}
-        store.add(replace(good, number=901, pipeline=extra, metrics=metrics, origin=Origin(evil), test={}))
+        store.add(
+            replace(good, number=901, pipeline=extra, metrics=metrics, origin=Origin(evil), test={})
+        )
         store.set_note("stop_reason", evil)
         store.set_note("task", {"metric": evil, "maximize": True})
     text = write_report(directory).read_text(encoding="utf-8")
@@ -122,9 +138,13 @@ def test_names_and_messages_cannot_become_markup(tmp_path: Path) -> None:
             json.loads(data)
 
 
-@pytest.mark.parametrize("objectives", [("quality",), ("latency",), ("quality", "size"), ("quality", "macs", "memory")])
+@pytest.mark.parametrize(
+    "objectives", [("quality",), ("latency",), ("quality", "size"), ("quality", "macs", "memory")]
+)
 @pytest.mark.parametrize("trials", [0, 1, 12])
-def test_any_objectives_and_any_number_of_trials(tmp_path: Path, objectives: tuple[str, ...], trials: int) -> None:
+def test_any_objectives_and_any_number_of_trials(
+    tmp_path: Path, objectives: tuple[str, ...], trials: int
+) -> None:
     directory = toy_study(tmp_path, trials=trials, objectives=objectives, confirm=trials != 1)
     body = render(StudyRecord.load(directory))
     assert "<h2>Front</h2>" in body
@@ -168,7 +188,9 @@ def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
     volumes = [volume for _, volume in reached]
     assert volumes == sorted(volumes)
     for count in (1, 7, len(reached)):
-        assert volumes[count - 1] == pytest.approx(scaling.hypervolume([t for t, _ in reached[:count]]), rel=1e-12)
+        assert volumes[count - 1] == pytest.approx(
+            scaling.hypervolume([t for t, _ in reached[:count]]), rel=1e-12
+        )
 
 
 def test_moves_count_every_trial_once_per_move_and_successes_by_hypervolume(study: Path) -> None:
@@ -187,8 +209,17 @@ def test_the_front_figure_shows_all_measured_trials_and_the_bound(study: Path) -
     front = Front.load(study)
     quality, latency = front.objectives[:2]
     figure = plots.pair_figure(front, latency, quality)
-    drawn = {(x, y) for trace in figure.data if trace.mode == "markers" for x, y in zip(trace.x, trace.y, strict=True)}
-    wanted = {(t.metrics["latency_ratio"].mean, t.metrics["quality"].mean) for t in front.trials if t.measured}
+    drawn = {
+        (x, y)
+        for trace in figure.data
+        if trace.mode == "markers"
+        for x, y in zip(trace.x, trace.y, strict=True)
+    }
+    wanted = {
+        (t.metrics["latency_ratio"].mean, t.metrics["quality"].mean)
+        for t in front.trials
+        if t.measured
+    }
     assert drawn == wanted
     assert front.baseline is not None
     bound = Constraint.parse("quality >= baseline - 0.2").bound(front.baseline.metrics)
@@ -207,8 +238,15 @@ def test_one_objective_shows_the_best_so_far(tmp_path: Path) -> None:
 
 def test_failures_are_counted_by_stage_and_reason() -> None:
     trials = [
-        Trial(n, Pipeline((StageSpec("x", {"n": n}),)), TrialStatus.FAILED, failure=Failure(stage, kind, "why"))
-        for n, (stage, kind) in enumerate([("prune", "A"), ("prune", "B"), ("prune", "A"), ("export", "A")], 1)
+        Trial(
+            n,
+            Pipeline((StageSpec("x", {"n": n}),)),
+            TrialStatus.FAILED,
+            failure=Failure(stage, kind, "why"),
+        )
+        for n, (stage, kind) in enumerate(
+            [("prune", "A"), ("prune", "B"), ("prune", "A"), ("export", "A")], 1
+        )
     ]
     objectives = named_objectives(("quality",), maximize_quality=True)
     figure = history.failures_figure(Front.of(trials, objectives, (), Path("nowhere")))
@@ -234,7 +272,13 @@ def test_tables_fit_the_terminal_and_keep_what_matters(study: Path, width: int) 
         assert any(line.split()[:1] == [str(member.number)] and "x" in line for line in lines)
     every = to_text(trials_view(front, width=width), width=width)
     assert max(map(len, every.splitlines())) <= width
-    assert sum(line.lstrip("* ").split()[:1] == [str(len(front.trials) - 1)] for line in every.splitlines()) == 1
+    assert (
+        sum(
+            line.lstrip("* ").split()[:1] == [str(len(front.trials) - 1)]
+            for line in every.splitlines()
+        )
+        == 1
+    )
 
 
 def test_ruined_trials_do_not_squeeze_the_front_out_of_sight(tmp_path: Path) -> None:
@@ -243,7 +287,9 @@ def test_ruined_trials_do_not_squeeze_the_front_out_of_sight(tmp_path: Path) -> 
     low, high = plots.frame(front, quality)
     assert front.baseline is not None
     assert low < front.baseline.metrics["quality"].mean - 0.05 < high
-    assert high > max(sum((t.metrics["quality"].mean, t.metrics["quality"].stderr)) for t in front.members)
+    assert high > max(
+        sum((t.metrics["quality"].mean, t.metrics["quality"].stderr)) for t in front.members
+    )
     inside = [t for t in front.trials if t.status is TrialStatus.COMPLETE]
     assert all(low <= t.metrics["quality"].mean <= high for t in inside)
     ruined = [t for t in front.trials if t.measured and t.metrics["quality"].mean < 0.6]

@@ -10,13 +10,28 @@ from hypothesis import strategies as st
 
 from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.report.units import change, difference, duration, si, significant, value, with_error
-from petra.report.words import pipeline_in_words
+from petra.report.numbers_text import (
+    change,
+    difference,
+    duration,
+    si,
+    significant,
+    value,
+    with_error,
+)
+from petra.report.pipeline_text import pipeline_in_words
 
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (61234, "61.2 kB"), (999_600, "1.00 MB"), (123.4, "123 B")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (61234, "61.2 kB"),
+        (999_600, "1.00 MB"),
+        (123.4, "123 B"),
+    ],
 )
 def test_si(number: float, text: str) -> None:
     assert si(number, "B") == text
@@ -58,7 +73,10 @@ def test_units_of_metrics() -> None:
 
 def test_pipelines_in_words() -> None:
     assert pipeline_in_words(Pipeline()) == "untouched model"
-    prune = StageSpec("prune.structured", {"importance": "taylor", "ratio": 0.4, "round_to": 8, "spread": "global"})
+    prune = StageSpec(
+        "prune.structured",
+        {"importance": "taylor", "ratio": 0.4, "round_to": 8, "spread": "global"},
+    )
     plugin = StageSpec("mine", {"on": True, "off": False, "mode": "slow"})
     assert pipeline_in_words(Pipeline((prune, plugin, StageSpec("half")))) == (
         "prune.structured (ratio 0.4, taylor) → mine (mode slow, on) → half"

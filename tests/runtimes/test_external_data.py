@@ -52,7 +52,11 @@ def low(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(quantized: bool) -> nn.Module:
     torch.manual_seed(0)
     model = ResidualNet(16).eval()
-    return quantize_static(model, X[:2], [X], observer="minmax", exclude=frozenset()).model if quantized else model
+    return (
+        quantize_static(model, X[:2], [X], observer="minmax", exclude=frozenset()).model
+        if quantized
+        else model
+    )
 
 
 @pytest.mark.parametrize("quantized", [False, True])
@@ -72,10 +76,15 @@ def test_two_files_compute_what_the_model_computes(
 
 
 def onnx_weights(path: Path) -> list[np.ndarray]:
-    return [onnx.numpy_helper.to_array(tensor, str(path.parent)) for tensor in onnx.load(path).graph.initializer]
+    return [
+        onnx.numpy_helper.to_array(tensor, str(path.parent))
+        for tensor in onnx.load(path).graph.initializer
+    ]
 
 
-def test_one_file_up_to_the_limit_and_nothing_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_file_up_to_the_limit_and_nothing_left_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runtime, path, x = OnnxRuntime(), tmp_path / "model.onnx", torch.randn(2, 8)
     model = nn.Linear(8, 100).eval()
     (whole,) = runtime.export(model, x, path)
@@ -102,7 +111,9 @@ def parted(path: Path) -> tuple[Path, Path]:
     """The model in `path` made two files."""
     proto = onnx.load(path)
     path.unlink()
-    onnx.save_model(proto, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=0)
+    onnx.save_model(
+        proto, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=0
+    )
     return path, path.with_name(f"{path.name}.data")
 
 
@@ -121,8 +132,12 @@ def astray(directory: Path, where: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("where", ["../out.data", "{absolute}", "inside/../../out.data", "link.data", "gone.data"])
-def test_weights_outside_the_artifacts_directory_are_refused(runtime: Runtime, where: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "where", ["../out.data", "{absolute}", "inside/../../out.data", "link.data", "gone.data"]
+)
+def test_weights_outside_the_artifacts_directory_are_refused(
+    runtime: Runtime, where: str, tmp_path: Path
+) -> None:
     with pytest.raises(ArtifactError, match=r"model\.onnx"):
         runtime.load(astray(tmp_path, where), threads=1)
 
@@ -142,7 +157,9 @@ def member(tmp_path: Path) -> Member:
     found = Front.load(toy_study(tmp_path / "study", trials=5)).pick("best")
     parted(found.artifact)
     size = Measurement(float(sum(f.stat().st_size for f in files_of(found.artifact))), unit="B")
-    return replace(found, trial=replace(found.trial, metrics={**found.trial.metrics, "size_bytes": size}))
+    return replace(
+        found, trial=replace(found.trial, metrics={**found.trial.metrics, "size_bytes": size})
+    )
 
 
 def test_a_bundle_holds_both_files_and_verifies(member: Member, tmp_path: Path) -> None:
@@ -150,7 +167,11 @@ def test_a_bundle_holds_both_files_and_verifies(member: Member, tmp_path: Path) 
     data = path.with_name("model.onnx.data")
     recorded = json.loads((path.parent / "metrics.json").read_text())["files"]
     assert recorded == [
-        {"name": f.name, "bytes": f.stat().st_size, "sha256": hashlib.sha256(f.read_bytes()).hexdigest()}
+        {
+            "name": f.name,
+            "bytes": f.stat().st_size,
+            "sha256": hashlib.sha256(f.read_bytes()).hexdigest(),
+        }
         for f in (path, data)
     ]
     found = json.loads(CliRunner().invoke(app, ["verify", str(path), "--json"]).stdout)

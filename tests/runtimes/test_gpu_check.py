@@ -44,7 +44,9 @@ def test_every_pipeline_ships_and_agrees(script: ModuleType) -> None:
     assert all(row.latency_ms > 0 for row in rows.values())
     assert rows["fp32"].error < 1e-5
     assert rows["bf16"].size_mb < rows["fp32"].size_mb
-    assert {what: row.kernels for what, row in rows.items() if row.kernels} == {"int8 rows": 2}  # float8 needs a GPU
+    assert {what: row.kernels for what, row in rows.items() if row.kernels} == {
+        "int8 rows": 2
+    }  # float8 needs a GPU
     assert all(row.text(1.0).count("|") == 10 for row in rows.values())
 
 
@@ -90,7 +92,9 @@ def test_the_plan_has_every_precision_and_both_networks(script: ModuleType) -> N
     assert set(script.ON_GPU) == {"torch.cuda", "torch.compile.cuda"}
 
 
-def test_every_stage_is_tried_on_the_device(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stage_is_tried_on_the_device(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(script, "ZOO", ("mlp",))
     found = {kind: (outcome, why) for kind, _, outcome, why in script.stages_on("cpu", LATER)}
     assert set(found) == set(script.STAGES.names())

@@ -35,7 +35,9 @@ class Encoder(nn.Module):
     def __init__(self, mask: str, *, batch_first: bool = True, norm_first: bool = False) -> None:
         super().__init__()
         self.kind, self.batch_first = mask, batch_first
-        self.encoder = nn.TransformerEncoder(_layer(batch_first=batch_first, norm_first=norm_first), 1)
+        self.encoder = nn.TransformerEncoder(
+            _layer(batch_first=batch_first, norm_first=norm_first), 1
+        )
         self.register_buffer("mask", CAUSAL)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -57,10 +59,14 @@ class Encoder(nn.Module):
 class Whole(nn.Module):
     def __init__(self, *, norm_first: bool = False) -> None:
         super().__init__()
-        self.transformer = nn.Transformer(WIDTH, 2, 1, 1, 16, batch_first=True, norm_first=norm_first)
+        self.transformer = nn.Transformer(
+            WIDTH, 2, 1, 1, 16, batch_first=True, norm_first=norm_first
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.transformer(x, 2 * x, tgt_mask=nn.Transformer.generate_square_subsequent_mask(x.shape[1]))
+        return self.transformer(
+            x, 2 * x, tgt_mask=nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        )
 
 
 class Captions(nn.Module):
@@ -103,10 +109,14 @@ def test_causal_masks_are_traced_and_exported(kind: str, tmp_path: Path) -> None
     changed = call(model, (later, *more[1:]) if isinstance(example, tuple) else later)
     assert isinstance(changed, Tensor)
     if not kind.startswith("whole"):  # whose encoder sees all
-        torch.testing.assert_close(changed[:, :-1], expected[:, :-1], msg="no position sees a later one")
+        torch.testing.assert_close(
+            changed[:, :-1], expected[:, :-1], msg="no position sees a later one"
+        )
     for runtime in (OnnxRuntime(), TorchEager())[: 2 if kind in ("buffer", "whole") else 1]:
         (path,) = runtime.export(model, example, tmp_path / f"model{runtime.suffix}")
-        got = runtime.load(path, threads=1).run({name: t.numpy() for name, t in named(inputs).items()})
+        got = runtime.load(path, threads=1).run(
+            {name: t.numpy() for name, t in named(inputs).items()}
+        )
         np.testing.assert_allclose(got["output"], expected, atol=1e-5)
 
 
@@ -129,10 +139,18 @@ def _padded(n: int) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["", "lowrank.svd", "prune.heads", "prune.depth"])
-def test_what_stages_make_of_a_padded_encoder_runs_as_its_file_does(kind: str, tmp_path: Path) -> None:
+def test_what_stages_make_of_a_padded_encoder_runs_as_its_file_does(
+    kind: str, tmp_path: Path
+) -> None:
     model = Pooled().eval()
     data = [(_padded(n), torch.randint(0, 3, (n,))) for n in (32, 16, 16)]
-    params = {"rule": "ratio", "ratio": 0.3} if kind == "lowrank.svd" else {"ratio": 0.5} if "heads" in kind else {}
+    params = (
+        {"rule": "ratio", "ratio": 0.3}
+        if kind == "lowrank.svd"
+        else {"ratio": 0.5}
+        if "heads" in kind
+        else {}
+    )
     result, _ = apply_pipeline(
         model,
         Pipeline.from_list([{"stage": kind, "params": params}] if kind else []),

@@ -25,7 +25,9 @@ from petra.runtimes.onnx_export import export_onnx
 class Pooled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        )
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,7 +140,9 @@ WINDOWS = nn.Sequential(
 def test_windows_state_what_is_not_a_default_and_nothing_else(tmp_path: Path) -> None:
     model, x = WINDOWS.eval(), torch.randn(2, 3, 20, 20)
     path = export_onnx(model, x, tmp_path / "m.onnx")
-    said = [{a.name: list(a.ints) or a.i for a in node.attribute} for node in onnx.load(path).graph.node]
+    said = [
+        {a.name: list(a.ints) or a.i for a in node.attribute} for node in onnx.load(path).graph.node
+    ]
     assert {"kernel_shape": [3, 3]} in said
     assert {"kernel_shape": [3, 3], "strides": [2, 1], "pads": [1, 1, 1, 1]} in said
     assert {"kernel_shape": [3, 3], "dilations": [2, 2], "group": 2, "pads": [0, 2, 0, 2]} in said
@@ -158,7 +162,9 @@ def test_training_mode_survives_and_does_not_leak(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded.run(None, {"input": x.numpy()})[0], expected, atol=1e-3)
 
 
-def test_export_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_export_is_silent(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
         export_onnx(nn.Linear(4, 2), torch.randn(2, 4), tmp_path / "m.onnx")
@@ -191,8 +197,12 @@ class DataDependent(nn.Module):
         return x * 2 if bool(x.sum() > 0) else x
 
 
-@pytest.mark.parametrize(("model", "operator"), [(Twisted(), "petra_test.twist"), (Eigen(), "aten.linalg_eig")])
-def test_an_operator_without_translation_is_named(model: nn.Module, operator: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "operator"), [(Twisted(), "petra_test.twist"), (Eigen(), "aten.linalg_eig")]
+)
+def test_an_operator_without_translation_is_named(
+    model: nn.Module, operator: str, tmp_path: Path
+) -> None:
     with pytest.raises(ExportError) as caught:
         export_onnx(model, torch.randn(3, 4, 4), tmp_path / "m.onnx")
     assert operator in caught.value.operator
@@ -217,9 +227,18 @@ def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> o
 SCALE = {"s": np.float32(0.05), "z": np.uint8(100)}
 QUANTIZED_MOVES = {
     "relu": ([helper.make_node("Relu", ["d"], ["m"])], {}),
-    "clip": ([helper.make_node("Clip", ["d", "lo", "hi"], ["m"])], {"lo": np.float32(-1), "hi": np.float32(1.5)}),
-    "pad": ([helper.make_node("Pad", ["d", "p"], ["m"])], {"p": np.array([0, 1, 0, 0, 0, 1, 0, 0])}),
-    "pool": ([helper.make_node("MaxPool", ["d"], ["m"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])], {}),
+    "clip": (
+        [helper.make_node("Clip", ["d", "lo", "hi"], ["m"])],
+        {"lo": np.float32(-1), "hi": np.float32(1.5)},
+    ),
+    "pad": (
+        [helper.make_node("Pad", ["d", "p"], ["m"])],
+        {"p": np.array([0, 1, 0, 0, 0, 1, 0, 0])},
+    ),
+    "pool": (
+        [helper.make_node("MaxPool", ["d"], ["m"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])],
+        {},
+    ),
     "slice": (
         [helper.make_node("Slice", ["d", "a", "b", "c", "e"], ["m"])],
         {"a": np.array([0]), "b": np.array([4]), "c": np.array([2]), "e": np.array([2])},
@@ -250,7 +269,9 @@ def test_moves_work_on_codes_with_the_same_result(name: str) -> None:
 
 
 @pytest.mark.parametrize(("zero_point", "left"), [(0, 0), (100, 1)])
-def test_a_relu_before_a_quantize_goes_or_becomes_a_clip_of_codes(zero_point: int, left: int) -> None:
+def test_a_relu_before_a_quantize_goes_or_becomes_a_clip_of_codes(
+    zero_point: int, left: int
+) -> None:
     nodes = [
         helper.make_node("Add", ["x", "x"], ["t"]),
         helper.make_node("Relu", ["t"], ["m"]),
@@ -294,7 +315,9 @@ def padded_convolution(amounts: list[int], value: int, *, twice: bool = False) -
         ([0, 0, 0, 0, 0, 0, 1, 1], 100, True, 1),  # another reader
     ],
 )
-def test_convolutions_pad_themselves(amounts: list[int], value: int, twice: bool, pads: int) -> None:
+def test_convolutions_pad_themselves(
+    amounts: list[int], value: int, twice: bool, pads: int
+) -> None:
     model = padded_convolution(amounts, value, twice=twice)
     x = np.random.default_rng(0).normal(0, 3, (2, 3, 4, 4)).astype(np.float32)
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
@@ -306,9 +329,16 @@ def test_convolutions_pad_themselves(amounts: list[int], value: int, twice: bool
 
 
 @pytest.mark.parametrize("activation", [nn.Identity, nn.ReLU])
-def test_layers_kept_in_float_stay_float_in_the_runtime(activation: type[nn.Module], tmp_path: Path) -> None:
+def test_layers_kept_in_float_stay_float_in_the_runtime(
+    activation: type[nn.Module], tmp_path: Path
+) -> None:
     """ONNX Runtime would quantize the weights of a float layer between two integer ones."""
-    layers = [nn.Conv2d(8, 8, 3, padding=1), activation(), nn.Conv2d(8, 8, 3, padding=1), activation()]
+    layers = [
+        nn.Conv2d(8, 8, 3, padding=1),
+        activation(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        activation(),
+    ]
     model = nn.Sequential(*layers, nn.Conv2d(8, 8, 3, padding=1)).eval()
     x = torch.randn(64, 8, 6, 6)
     result = quantize_static(model, x[:2], [x], observer="minmax", exclude=frozenset({"2"}))

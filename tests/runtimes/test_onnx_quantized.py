@@ -1,4 +1,4 @@
-"""The operators of `petra.model.quantized` in ONNX files: only standard ones, compact, the same numbers everywhere."""
+"""The operators of `petra.model.layers.quantized` in ONNX files: only standard ones, compact, the same numbers everywhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petra.methods.quantize.rounding import pack, per_channel, per_group
-from petra.model.quantized import Codes, DynamicQuantizedLinear, Int4Linear, QuantizedEmbedding
-from petra.model.weight_only import WeightOnly
+from petra.model.layers.quantized import (
+    Codes,
+    DynamicQuantizedLinear,
+    Int4Linear,
+    QuantizedEmbedding,
+)
+from petra.model.layers.weight_only import WeightOnly
 from petra.runtimes.onnx_export import export_onnx
 from petra.runtimes.onnx_inspect import count_operators
 
@@ -34,7 +39,9 @@ class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.table = QuantizedEmbedding(codes(torch.randn(60, 32), 4), None)
-        self.dynamic = DynamicQuantizedLinear(codes(torch.randn(48, 32) / 6, 8), nn.Parameter(torch.randn(48)))
+        self.dynamic = DynamicQuantizedLinear(
+            codes(torch.randn(48, 32) / 6, 8), nn.Parameter(torch.randn(48))
+        )
         self.bare = DynamicQuantizedLinear(codes(torch.randn(64, 48) / 7, 8), None)
         self.packed = Int4Linear(codes(torch.randn(80, 64) / 8, 4), nn.Parameter(torch.randn(80)))
         self.plain = Int4Linear(codes(torch.randn(32, 80) / 9, 4), None)
@@ -55,16 +62,22 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mixed, Path, Ten
     return model, export_onnx(model, ids[:2], tmp_path_factory.mktemp("mixed") / "m.onnx"), ids
 
 
-def test_the_file_has_standard_operators_and_no_float_weights(exported: tuple[Mixed, Path, Tensor]) -> None:
+def test_the_file_has_standard_operators_and_no_float_weights(
+    exported: tuple[Mixed, Path, Tensor],
+) -> None:
     _, path, _ = exported
     proto = onnx.load(path)
     onnx.checker.check_model(proto)
     domains = Counter(node.domain for node in proto.graph.node)
     assert set(domains) == {"", "com.microsoft"} == {opset.domain for opset in proto.opset_import}
-    assert domains["com.microsoft"] == Counter(n.op_type for n in proto.graph.node)["MatMulNBits"] == 2
+    assert (
+        domains["com.microsoft"] == Counter(n.op_type for n in proto.graph.node)["MatMulNBits"] == 2
+    )
     floats = [t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
     assert max(int(np.prod(t.dims)) for t in floats) <= 320, "only biases and scales"
-    assert sum(1 for t in proto.graph.initializer if list(t.dims) == [60, 16]) == 1, "the table is stored once"
+    assert sum(1 for t in proto.graph.initializer if list(t.dims) == [60, 16]) == 1, (
+        "the table is stored once"
+    )
 
 
 def test_onnxruntime_agrees(exported: tuple[Mixed, Path, Tensor]) -> None:
@@ -87,7 +100,11 @@ def test_its_integer_layers_are_counted(exported: tuple[Mixed, Path, Tensor]) ->
 def test_openvino_agrees(exported: tuple[Mixed, Path, Tensor]) -> None:
     openvino = pytest.importorskip("openvino", reason="needs OpenVINO")
     model, path, ids = exported
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": 1,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+    }
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     with torch.no_grad():
         expected = model(ids)

@@ -27,10 +27,14 @@ def test_its_own_format_loads_too(tmp_path: Path) -> None:
     import openvino
 
     source = write_onnx(tmp_path / "model.onnx", hidden=8)
-    openvino.save_model(openvino.Core().read_model(source), tmp_path / "model.xml", compress_to_fp16=False)
+    openvino.save_model(
+        openvino.Core().read_model(source), tmp_path / "model.xml", compress_to_fp16=False
+    )
     x = {"input": RNG.normal(size=(3, 8)).astype(np.float32)}
     session = OpenVino().load(tmp_path / "model.xml", threads=1)
-    assert [(spec.name, spec.dtype, spec.shape) for spec in session.inputs] == [("input", "float32", (None, 8))]
+    assert [(spec.name, spec.dtype, spec.shape) for spec in session.inputs] == [
+        ("input", "float32", (None, 8))
+    ]
     expected = OnnxRuntime().load(source, threads=1).run(x)["output"]
     np.testing.assert_allclose(session.run(x)["output"], expected, atol=1e-5)
     (tmp_path / "model.bin").unlink()
@@ -63,7 +67,10 @@ def quantized(path: Path, constants: Mapping[str, np.ndarray]) -> Path:
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 4, 6, 6])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10),
+        str(path),
+    )
     return path
 
 
@@ -90,7 +97,9 @@ def test_an_operator_that_openvino_cannot_convert_is_named(tmp_path: Path) -> No
     """A window larger than the data, which PyTorch and ONNX Runtime clip."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(8, ceil_mode=True)).eval()
     (path,) = OpenVino().export(model, torch.randn(2, 3, 4, 4), tmp_path / "m.onnx")
-    with pytest.raises(ArtifactError, match=r"it cannot convert AveragePool: Kernel .* larger than the data"):
+    with pytest.raises(
+        ArtifactError, match=r"it cannot convert AveragePool: Kernel .* larger than the data"
+    ):
         OpenVino().load(path, threads=1)
 
 
@@ -103,7 +112,9 @@ def test_outputs_survive_the_next_run(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
-def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_onnx(tmp_path / "model.onnx", hidden=8)
     real = builtins.__import__
 

@@ -50,4 +50,7 @@ def test_no_runtime_is_left_out() -> None:
 
 def test_a_file_stands_for_the_plainest_runtime_that_loads_it() -> None:
     assert runtimes_by_suffix() == {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
-    assert all(Path(f"model{RUNTIMES.get(name).suffix}").suffix in runtimes_by_suffix() for name in RUNTIMES)
+    assert all(
+        Path(f"model{RUNTIMES.get(name).suffix}").suffix in runtimes_by_suffix()
+        for name in RUNTIMES
+    )

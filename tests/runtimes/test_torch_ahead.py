@@ -37,11 +37,15 @@ def test_a_package_agrees_and_stays_closed_to_the_runtimes(tmp_path: Path) -> No
         np.testing.assert_allclose(value.numpy(), expected[:n], atol=1e-6)
 
 
-def test_what_computes_something_else_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_computes_something_else_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The comparison itself, with a compiler that gets the signs wrong."""
     program, package = exported(tmp_path), tmp_path / "model.aot.pt2"
     module = torch.export.load(str(program)).module(check_guards=False)
-    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda program, package_path: package.touch())
+    monkeypatch.setattr(
+        torch._inductor, "aoti_compile_and_package", lambda program, package_path: package.touch()
+    )
     monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path: lambda x: -module(x))
     with pytest.raises(ParityError, match="batch of 1"):
         torch_ahead.compile_ahead(program, package, ITEMS)

@@ -50,7 +50,9 @@ def exported(tmp_path: Path) -> Path:
     return path
 
 
-def tampered(path: Path, *, replace: dict[str, bytes] | None = None, edit: Edit | None = None) -> Path:
+def tampered(
+    path: Path, *, replace: dict[str, bytes] | None = None, edit: Edit | None = None
+) -> Path:
     """A copy with members replaced or added, or the program's JSON edited by a function."""
     out = path.with_name("tampered.pt2")
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(out, "w") as target:
@@ -128,7 +130,11 @@ def evil_weight_name(program: dict[str, Any]) -> None:
 
 def imported_type(program: dict[str, Any]) -> None:
     """A tree specification that imports a module when it is read."""
-    context = {"default_factory_module": "antigravity", "default_factory_name": "x", "dict_context": []}
+    context = {
+        "default_factory_module": "antigravity",
+        "default_factory_name": "x",
+        "dict_context": [],
+    }
     tree = {"type": "collections.defaultdict", "context": context, "children_spec": []}
     signature(program)["out_spec"] = json.dumps([1, tree])
 
@@ -165,7 +171,9 @@ def test_honest_operators_pass(tmp_path: Path) -> None:
     model, x = Masked().eval(), torch.randn(3, 4)
     TorchEager().export(model, x, path)
     session = TorchEager().load(path, threads=1)
-    torch.testing.assert_close(torch.from_numpy(session.run({"input": x.numpy()})["output"]), model(x))
+    torch.testing.assert_close(
+        torch.from_numpy(session.run({"input": x.numpy()})["output"]), model(x)
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,9 +202,13 @@ def test_honest_operators_pass(tmp_path: Path) -> None:
         ({"edit": imported_constant}, "suspicious input or output names"),
     ],
 )
-def test_files_that_could_run_code_are_refused(exported: Path, change: dict[str, Any], words: str) -> None:
+def test_files_that_could_run_code_are_refused(
+    exported: Path, change: dict[str, Any], words: str
+) -> None:
     if "edit_weights" in change:
-        change = {"replace": {"weights_config.json": weights_with(exported, **change["edit_weights"])}}
+        change = {
+            "replace": {"weights_config.json": weights_with(exported, **change["edit_weights"])}
+        }
     with pytest.raises(ArtifactError, match=words):
         TorchEager().load(tampered(exported, **change), threads=1)
 
@@ -267,7 +279,9 @@ def test_tensors_lie_within_their_bytes(exported: Path, fields: dict[str, object
 
 def test_part_of_a_tensor_s_bytes_is_enough(exported: Path) -> None:
     """Views of one storage ship as one member."""
-    table = weights_with(exported, sizes=numbers(3, 2), strides=numbers(4, 2), storage_offset={"as_int": 1})
+    table = weights_with(
+        exported, sizes=numbers(3, 2), strides=numbers(4, 2), storage_offset={"as_int": 1}
+    )
     path = tampered(exported, replace={"weights_config.json": table})
     with rebuilt(path) as clean:
         assert zipfile.is_zipfile(clean)
@@ -286,17 +300,29 @@ def test_every_field_of_torch_s_is_either_read_or_left_out_on_purpose() -> None:
         "Program": "ExportedProgram",
     }
     refused = {
-        "Argument": {"as_strings", "as_custom_obj", "as_operator", "as_nested_tensors", "as_int_lists"}
+        "Argument": {
+            "as_strings",
+            "as_custom_obj",
+            "as_operator",
+            "as_nested_tensors",
+            "as_int_lists",
+        }
         | {"as_string_to_argument", "as_float_lists"},
         "InputSpec": {"custom_obj", "token", "constant_input"},
         "OutputSpec": {"loss_output", "gradient_to_parameter", "gradient_to_user_input", "token"},
     }
     found = {**vars(torch_values), **vars(torch_schema)}.values()
-    ours = [r for r in found if isinstance(r, type) and issubclass(r, torch_records.Record) and r.model_fields]
+    ours = [
+        r
+        for r in found
+        if isinstance(r, type) and issubclass(r, torch_records.Record) and r.model_fields
+    ]
     assert len(ours) > 30
     for record in ours:
         theirs = getattr(schema, records.get(record.__name__, record.__name__))
-        assert set(theirs.__dataclass_fields__) - set(record.model_fields) == refused.get(record.__name__, set())
+        assert set(theirs.__dataclass_fields__) - set(record.model_fields) == refused.get(
+            record.__name__, set()
+        )
         assert set(record.model_fields) <= set(theirs.__dataclass_fields__)
 
 
@@ -420,7 +446,9 @@ def test_paths_of_weights(path: str) -> None:
     assert weight_path(path) == path
 
 
-@pytest.mark.parametrize("path", ["", ".", "a.", "a..b", "__class__.x", "a.__dict__", 'a"', "a'", "a\\", "a\n", "a/b"])
+@pytest.mark.parametrize(
+    "path", ["", ".", "a.", "a..b", "__class__.x", "a.__dict__", 'a"', "a'", "a\\", "a\n", "a/b"]
+)
 def test_other_paths_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match="suspicious name"):
         weight_path(path)
@@ -439,7 +467,12 @@ def tree(kind: str, context: object, *children: object) -> dict[str, object]:
 
 
 def test_trees_of_inputs_and_outputs() -> None:
-    args = tree("builtins.tuple", None, tree("builtins.tuple", None, LEAF), tree("builtins.dict", ["x"], LEAF))
+    args = tree(
+        "builtins.tuple",
+        None,
+        tree("builtins.tuple", None, LEAF),
+        tree("builtins.dict", ["x"], LEAF),
+    )
     assert json.loads(input_tree(json.dumps([1, args]))) == [1, args]
     found = tree("builtins.dict", ["a.b", 3], LEAF, tree("builtins.list", None, LEAF, LEAF))
     assert json.loads(output_tree(json.dumps([1, found]))) == [1, found]

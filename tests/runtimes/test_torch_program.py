@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from petra.core.errors import ArtifactError, DataError
-from petra.model.quantized import Codes, DynamicQuantizedLinear
+from petra.model.layers.quantized import Codes, DynamicQuantizedLinear
 from petra.runtimes.base import Runtime, RuntimeUnavailable
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.openvino import OpenVino
@@ -162,9 +162,13 @@ def coded(out_features: int, in_features: int) -> Codes:
 
 
 @pytest.mark.parametrize("runtime", [TorchEager, TorchCompile, OnnxRuntime, OpenVino])
-def test_petra_s_own_operators_load_wherever_they_ship(runtime: type[Runtime], tmp_path: Path) -> None:
+def test_petra_s_own_operators_load_wherever_they_ship(
+    runtime: type[Runtime], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(DynamicQuantizedLinear(coded(16, 8), None), nn.ReLU(), nn.Linear(16, 2)).eval()
+    model = nn.Sequential(
+        DynamicQuantizedLinear(coded(16, 8), None), nn.ReLU(), nn.Linear(16, 2)
+    ).eval()
     path, x = tmp_path / f"model{runtime.suffix}", torch.randn(6, 8)
     if runtime().lacks():
         pytest.skip(runtime().lacks())
@@ -218,7 +222,9 @@ def test_compiled_it_computes_the_same_at_any_batch(tmp_path: Path) -> None:
     session = TorchCompile().load(path, threads=1)
     for n in (1, 3, 9):
         x = torch.randn(n, 4)
-        np.testing.assert_allclose(session.run({"input": x.numpy()})["output"], model(x).detach().numpy(), atol=1e-5)
+        np.testing.assert_allclose(
+            session.run({"input": x.numpy()})["output"], model(x).detach().numpy(), atol=1e-5
+        )
 
 
 def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,4 +246,6 @@ def test_a_compiled_program_is_right_at_every_batch_size(tmp_path: Path) -> None
     with torch.no_grad():
         expected = model(images).numpy()
     for n in (1, 5, 3, 1):
-        np.testing.assert_allclose(session.run({"input": images[:n].numpy()})["output"], expected[:n], atol=1e-4)
+        np.testing.assert_allclose(
+            session.run({"input": images[:n].numpy()})["output"], expected[:n], atol=1e-4
+        )

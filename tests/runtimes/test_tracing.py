@@ -75,8 +75,12 @@ def _replaced() -> nn.Module:
 
 def _hooked() -> nn.Module:
     model = ByName()
-    model.register_forward_pre_hook(lambda m, args, kwargs: (args, {**kwargs, "x": kwargs["x"] * 3}), with_kwargs=True)
-    model.register_forward_hook(lambda m, args, kwargs, out: out + kwargs["y"][:, :2], with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda m, args, kwargs: (args, {**kwargs, "x": kwargs["x"] * 3}), with_kwargs=True
+    )
+    model.register_forward_hook(
+        lambda m, args, kwargs, out: out + kwargs["y"][:, :2], with_kwargs=True
+    )
     return model
 
 
@@ -109,8 +113,12 @@ def test_every_way_of_taking_arguments(kind: str, runtime: Runtime, tmp_path: Pa
     with torch.no_grad():
         expected = named_outputs(call(model, values))["output"].numpy()
         np.testing.assert_allclose(got, expected, atol=1e-5)
-        np.testing.assert_allclose(named_outputs(call(trace(model, example), values))["output"], expected, atol=1e-5)
-    assert "forward" not in vars(model) or kind in ("partial", "replaced"), "the model is left as it was"
+        np.testing.assert_allclose(
+            named_outputs(call(trace(model, example), values))["output"], expected, atol=1e-5
+        )
+    assert "forward" not in vars(model) or kind in ("partial", "replaced"), (
+        "the model is left as it was"
+    )
 
 
 class Odd(nn.Module):

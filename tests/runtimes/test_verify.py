@@ -31,12 +31,21 @@ def test_rounding_passes_for_int8_and_not_for_float() -> None:
 
 def test_a_shifted_metric_fails_although_the_numbers_are_close() -> None:
     with pytest.raises(ParityError, match="metric differs"):
-        compare(REFERENCE.copy(), REFERENCE, quantized=True, score=lambda p: 0.8 if p is REFERENCE else 0.9)
+        compare(
+            REFERENCE.copy(),
+            REFERENCE,
+            quantized=True,
+            score=lambda p: 0.8 if p is REFERENCE else 0.9,
+        )
 
 
 @pytest.mark.parametrize(
     ("artifact", "words"),
-    [(REFERENCE[:, :3], "returns shape"), (np.where(REFERENCE > 3, np.nan, REFERENCE), "NaN"), (-REFERENCE, "differ")],
+    [
+        (REFERENCE[:, :3], "returns shape"),
+        (np.where(REFERENCE > 3, np.nan, REFERENCE), "NaN"),
+        (-REFERENCE, "differ"),
+    ],
 )
 def test_wrong_predictions_fail(artifact: np.ndarray, words: str) -> None:
     if words == "NaN":
@@ -69,7 +78,9 @@ def turned(n: int, count: int, *, of: int = 5) -> tuple[np.ndarray, np.ndarray, 
 def test_an_item_or_two_at_a_near_tie_do_not_make_a_file_wrong(n: int, count: int) -> None:
     reference, artifact, labels = turned(n, count)
     score = lambda p: float((p.argmax(1) == labels).mean())  # noqa: E731
-    assert abs(compare(artifact, reference, quantized=True, score=score)["metric_difference"]) >= 1 / n
+    assert (
+        abs(compare(artifact, reference, quantized=True, score=score)["metric_difference"]) >= 1 / n
+    )
 
 
 @pytest.mark.parametrize("n", [40, 150, 512])
@@ -77,7 +88,12 @@ def test_items_that_all_turn_for_the_worse_are_too_many_soon(n: int) -> None:
     """A fifth of the items, or two points of accuracy of 512: with a direction, not by chance."""
     reference, artifact, labels = turned(n, 10)
     with pytest.raises(ParityError, match="metric differs"):
-        compare(artifact, reference, quantized=True, score=lambda p: float((p.argmax(1) == labels).mean()))
+        compare(
+            artifact,
+            reference,
+            quantized=True,
+            score=lambda p: float((p.argmax(1) == labels).mean()),
+        )
 
 
 @pytest.mark.parametrize("noise", [1e-6, 1e-2])
@@ -104,10 +120,16 @@ def test_a_bias_shows_in_an_error_that_is_small() -> None:
 def test_the_ends_of_a_metric(best: bool) -> None:
     """All right and one turns wrong; all wrong and one turns right."""
     reference, artifact, labels = turned(150, 1)
-    aims = labels if best else np.where(artifact.argmax(1) == labels, (labels + 1) % 5, artifact.argmax(1))
+    aims = (
+        labels
+        if best
+        else np.where(artifact.argmax(1) == labels, (labels + 1) % 5, artifact.argmax(1))
+    )
     score = lambda p: float((p.argmax(1) == aims).mean())  # noqa: E731
     assert score(reference) == float(best)
-    assert abs(compare(artifact, reference, quantized=True, score=score)["metric_difference"]) == pytest.approx(1 / 150)
+    assert abs(
+        compare(artifact, reference, quantized=True, score=score)["metric_difference"]
+    ) == pytest.approx(1 / 150)
 
 
 @pytest.mark.parametrize("constant", [0.0, 1e-20, 3.0, 1e6])
@@ -123,7 +145,9 @@ def test_logits_of_excluded_classes() -> None:
     reference = REFERENCE.copy()
     reference[:, 2] = -np.inf
     assert has_fixed_infinities(reference)
-    parity = compare(reference * np.float32(1 + 1e-5), reference, quantized=False, score=lambda p: 1.0)
+    parity = compare(
+        reference * np.float32(1 + 1e-5), reference, quantized=False, score=lambda p: 1.0
+    )
     assert 0 < parity["relative_error"] < 1e-4
     for artifact in (REFERENCE, -reference, np.where(np.isinf(reference), np.nan, reference)):
         with pytest.raises(ParityError, match="NaN or infinity"):

@@ -63,7 +63,9 @@ def test_children_come_from_the_population_by_the_named_moves() -> None:
             assert p.origin.parent in parents
             assert set(p.origin.move.split("+")) <= set(MOVES)
             if p.origin.move in ("perturb", "resample", "optimizer", "loss", "swap"):
-                assert Counter(s.kind for s in p.pipeline) == Counter(s.kind for s in known[p.origin.parent])
+                assert Counter(s.kind for s in p.pipeline) == Counter(
+                    s.kind for s in known[p.origin.parent]
+                )
         known.update((p.number, p.pipeline) for p in asked)
         searcher.tell([toy_trial(p) for p in asked])
 
@@ -126,14 +128,19 @@ def test_it_does_not_stop_while_infeasible_trials_get_closer() -> None:
     searcher = EvolutionSearcher(problem, toy_baseline(), EvolutionOptions(stagnation=5))
     sizes = [
         min(t.metrics["size_bytes"].mean for t in told if t.measured)
-        for told in simulate(searcher, lambda p: toy_trial(p, constraints=constraints), generations=15)
+        for told in simulate(
+            searcher, lambda p: toy_trial(p, constraints=constraints), generations=15
+        )
     ]
     assert len(sizes) > 6
     assert min(sizes) < 50_000
 
 
 def test_constraints_are_respected_by_the_population() -> None:
-    constraints = (Constraint.parse("quality >= baseline - 0.05"), Constraint.parse("size <= 400 kB"))
+    constraints = (
+        Constraint.parse("quality >= baseline - 0.05"),
+        Constraint.parse("size <= 400 kB"),
+    )
     problem = toy_problem(constraints=constraints)
     searcher = EvolutionSearcher(problem, toy_baseline(), EvolutionOptions(stagnation=0))
     history = simulate(searcher, lambda p: toy_trial(p, constraints=constraints), generations=30)

@@ -21,7 +21,9 @@ from petra.testing.toy import toy_baseline, toy_problem
 
 
 def trial(number: int = 1, status: TrialStatus = TrialStatus.COMPLETE, **metrics: float) -> Trial:
-    return Trial(number, Pipeline(), status, metrics={k: Measurement(v) for k, v in metrics.items()})
+    return Trial(
+        number, Pipeline(), status, metrics={k: Measurement(v) for k, v in metrics.items()}
+    )
 
 
 BASE = trial(
@@ -53,15 +55,23 @@ BASE = trial(
         ("quality", True, math.nan, math.inf, 0.5),
     ],
 )
-def test_costs_and_references(metric: str, maximize: bool, value: float, cost: float, reference: float) -> None:
+def test_costs_and_references(
+    metric: str, maximize: bool, value: float, cost: float, reference: float
+) -> None:
     scaling = scale([Objective(metric, maximize)], (), BASE)
-    assert scaling.costs(trial(**{metric: value})) == pytest.approx([cost], rel=0.006)  # timed: on a 1% grid
+    assert scaling.costs(trial(**{metric: value})) == pytest.approx(
+        [cost], rel=0.006
+    )  # timed: on a 1% grid
     assert scaling.reference.tolist() == [reference]
     assert scaling.usable(trial(**{metric: value})) == math.isfinite(cost)
 
 
 def test_the_untouched_model_costs_one_and_loses_nothing() -> None:
-    objectives = [Objective("quality", True), Objective("latency_ms", False), Objective("size_bytes", False)]
+    objectives = [
+        Objective("quality", True),
+        Objective("latency_ms", False),
+        Objective("size_bytes", False),
+    ]
     scaling = scale(objectives, (), BASE)
     assert scaling.costs(BASE).tolist() == [0.0, 1.0, 1.0]
     assert scaling.hypervolume([BASE]) == pytest.approx(0.5 * 0.1 * 0.1)
@@ -82,7 +92,9 @@ def test_a_quality_constraint_moves_the_reference_just_beyond_itself(
     maximize: bool, texts: list[str], bound_cost: float
 ) -> None:
     scaling = scale([Objective("quality", maximize)], [Constraint.parse(t) for t in texts], BASE)
-    assert bound_cost < scaling.reference[0] <= bound_cost + max(0.1 * abs(bound_cost), 0.005) + 1e-12
+    assert (
+        bound_cost < scaling.reference[0] <= bound_cost + max(0.1 * abs(bound_cost), 0.005) + 1e-12
+    )
 
 
 def test_a_constraint_in_the_other_direction_moves_nothing() -> None:
@@ -106,7 +118,9 @@ def test_hypervolume_counts_feasible_measured_trials_only() -> None:
     scaling = scale(objectives, constraints, BASE)
     good = trial(quality=0.8, size_bytes=0.5e6)
     too_big = trial(2, quality=0.9, size_bytes=0.9e6)
-    broken = Trial(3, Pipeline(), TrialStatus.FAILED, failure=Failure("tune", "DivergedError", "nan"))
+    broken = Trial(
+        3, Pipeline(), TrialStatus.FAILED, failure=Failure("tune", "DivergedError", "nan")
+    )
     nan = trial(4, quality=math.nan, size_bytes=1.0)
     assert scaling.hypervolume([]) == 0.0
     assert scaling.hypervolume([good]) == pytest.approx(0.5 * 0.6)
@@ -135,7 +149,12 @@ def test_searchers_are_made_from_plain_data() -> None:
     ("name", "options", "message", "hint"),
     [
         ("evolutoin", {}, "unknown searcher 'evolutoin'", "did you mean 'evolution'"),
-        ("evolution", {"populaton": 4}, "search.populaton: no such option", "did you mean 'population'"),
+        (
+            "evolution",
+            {"populaton": 4},
+            "search.populaton: no such option",
+            "did you mean 'population'",
+        ),
         ("evolution", {"population": 0}, "search.population: got 0", r"allowed: \[1, 1000\]"),
         ("evolution", {"population": "8"}, "search.population: got '8'", "allowed"),
         ("evolution", {"population": True}, "search.population: got True", "allowed"),

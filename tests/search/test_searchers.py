@@ -29,7 +29,9 @@ class TestEvolution(SearcherSuite):
 
 class TestSmallEvolution(SearcherSuite):
     def make(self, problem: Problem, baseline: Trial) -> Searcher:
-        return make_searcher("evolution", {"population": 2, "offspring": 3, "stagnation": 0}, problem, baseline)
+        return make_searcher(
+            "evolution", {"population": 2, "offspring": 3, "stagnation": 0}, problem, baseline
+        )
 
 
 def test_every_searcher_of_the_table_is_tested_here() -> None:
@@ -62,7 +64,9 @@ class LooksAtTheClock(UniformSearcher):
 
 class UsesGlobalState(UniformSearcher):
     def ask(self) -> list[Proposal]:
-        self.problem = replace(self.problem, seed=int(np.random.randint(1000)) + random.randrange(10))
+        self.problem = replace(
+            self.problem, seed=int(np.random.randint(1000)) + random.randrange(10)
+        )
         return super().ask()
 
 
@@ -103,7 +107,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "test"), BAD, ids=lambda x: x if isinstance(x, str) else x.__name__)
+@pytest.mark.parametrize(
+    ("bad", "test"), BAD, ids=lambda x: x if isinstance(x, str) else x.__name__
+)
 def test_the_suite_catches(bad: type[Searcher], test: str) -> None:
     class Suite(SearcherSuite):
         def make(self, problem: Problem, baseline: Trial) -> Searcher:

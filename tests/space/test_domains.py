@@ -17,7 +17,9 @@ domains: st.SearchStrategy[Domain] = st.one_of(
     st.tuples(finite, finite).map(lambda ends: Real(min(ends), max(ends))),
     st.tuples(positive, positive).map(lambda ends: Real(min(ends), max(ends), log=True)),
     st.tuples(st.integers(-50, 50), st.integers(0, 60)).map(lambda t: Integer(t[0], t[0] + t[1])),
-    st.tuples(st.integers(1, 50), st.integers(0, 2000)).map(lambda t: Integer(t[0], t[0] + t[1], log=True)),
+    st.tuples(st.integers(1, 50), st.integers(0, 2000)).map(
+        lambda t: Integer(t[0], t[0] + t[1], log=True)
+    ),
     st.lists(finite, min_size=1, max_size=4).map(lambda v: Choice(tuple(v))),
     st.lists(st.text(max_size=3), min_size=1, max_size=4).map(lambda v: Choice(tuple(v))),
     st.just(BOOLEAN),
@@ -48,7 +50,12 @@ def test_samples_and_steps_stay_inside_and_steps_move(domain: Domain, seed: int)
 
 @pytest.mark.parametrize(
     ("domain", "outside"),
-    [(Real(0.1, 0.9), 5.0), (Real(1e-4, 1e-1, log=True), 0.0), (Integer(1, 8), 1000), (Integer(2, 8, log=True), 1)],
+    [
+        (Real(0.1, 0.9), 5.0),
+        (Real(1e-4, 1e-1, log=True), 0.0),
+        (Integer(1, 8), 1000),
+        (Integer(2, 8, log=True), 1),
+    ],
 )
 def test_a_step_from_outside_lands_inside(domain: Domain, outside: float) -> None:
     for seed in range(50):
@@ -61,7 +68,9 @@ def test_steps_are_local_and_draws_are_not() -> None:
     steps = [abs(float(real.perturb(0.5, rng)) - 0.5) for _ in range(500)]
     assert 0.08 < np.mean(steps) < 0.16
     log = [float(Real(1e-4, 1.0, log=True).sample(rng)) for _ in range(2000)]
-    assert 0.45 < np.mean(np.array(log) < 1e-2) < 0.55, "the median of a log-uniform draw is the geometric mean"
+    assert 0.45 < np.mean(np.array(log) < 1e-2) < 0.55, (
+        "the median of a log-uniform draw is the geometric mean"
+    )
     counts = [int(Integer(1, 8, log=True).sample(rng)) for _ in range(4000)]
     assert set(counts) == set(range(1, 9))
     assert counts.count(1) > 3 * counts.count(8)
@@ -81,7 +90,13 @@ def test_types_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Real(1.0, 0.0), lambda: Real(0.0, 1.0, log=True), lambda: Integer(3, 2), lambda: Choice(())]
+    "make",
+    [
+        lambda: Real(1.0, 0.0),
+        lambda: Real(0.0, 1.0, log=True),
+        lambda: Integer(3, 2),
+        lambda: Choice(()),
+    ],
 )
 def test_impossible_domains_are_refused(make: object) -> None:
     assert callable(make)
@@ -99,7 +114,9 @@ def test_a_usual_choice_is_drawn_half_of_the_time_and_left_by_every_perturbation
     domain = Choice(("none", "a", "b", "c"), usual="none")
     draws = [domain.sample(generator(i, "usual")) for i in range(800)]
     assert set(draws) == set(domain.values)
-    assert 0.55 < draws.count("none") / len(draws) < 0.70  # one half, and its share of the other half
+    assert (
+        0.55 < draws.count("none") / len(draws) < 0.70
+    )  # one half, and its share of the other half
     assert all(domain.perturb("none", generator(i, "usual")) != "none" for i in range(50))
     with pytest.raises(ValueError, match="none of"):
         Choice(("a", "b"), usual="c")

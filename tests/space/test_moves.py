@@ -37,7 +37,9 @@ def small_space() -> Space:
 
 
 def all_pipelines(space: Space) -> set[Pipeline]:
-    specs = [StageSpec(n, {"flag": f}) for n in ("a", "end") for f in (False, True)] + [StageSpec("b")]
+    specs = [StageSpec(n, {"flag": f}) for n in ("a", "end") for f in (False, True)] + [
+        StageSpec("b")
+    ]
     found, edge = set(), {Pipeline()}
     while edge:
         edge = {p for e in edge for s in specs if space.is_legal(p := Pipeline((*e.stages, s)))}
@@ -88,7 +90,11 @@ def test_a_parameter_that_becomes_meaningful_takes_its_default() -> None:
     space = toy_space()
     parent = Pipeline((space.cards["prune"].normalize({"importance": "random"}),))
     children = [perturb(parent, space, np.random.default_rng(seed)) for seed in range(200)]
-    norms = {c.stages[0].params["norm"] for c in children if c and c.stages[0].params["importance"] == "magnitude"}
+    norms = {
+        c.stages[0].params["norm"]
+        for c in children
+        if c and c.stages[0].params["importance"] == "magnitude"
+    }
     assert norms == {1}
 
 
@@ -132,7 +138,9 @@ def test_none_where_there_is_nothing_to_do() -> None:
 
 
 BAD = {
-    "test_children_are_legal_normalized_and_different": Move("still", "local", lambda p, s, r: p, ""),
+    "test_children_are_legal_normalized_and_different": Move(
+        "still", "local", lambda p, s, r: p, ""
+    ),
     "test_each_reaches_as_far_as_it_says": Move("liar", "local", MOVES["add"].apply, ""),
     "test_each_acts_somewhere": Move("idle", "local", lambda p, s, r: None, ""),
     "test_the_generator_decides_everything": Move(

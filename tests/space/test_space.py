@@ -32,11 +32,17 @@ CARD = StageCard(
 
 def test_inactive_parameters_are_left_out_down_the_chain() -> None:
     assert CARD.normalize({}).params == {"mode": "off", "rate": 0.5}
-    assert CARD.normalize({"mode": "slow"}).params == {"mode": "slow", "careful": False, "rate": 0.5}
+    assert CARD.normalize({"mode": "slow"}).params == {
+        "mode": "slow",
+        "careful": False,
+        "rate": 0.5,
+    }
     full = {"mode": "slow", "careful": True, "depth": 3, "rate": 0.2}
     assert CARD.normalize(full).params == full
     # `careful` means nothing when mode is off; neither then does `depth`, which hangs on it.
-    assert CARD.normalize({"mode": "off", "careful": True, "depth": 3}) == CARD.normalize({"mode": "off"})
+    assert CARD.normalize({"mode": "off", "careful": True, "depth": 3}) == CARD.normalize(
+        {"mode": "off"}
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -67,7 +73,9 @@ def test_whole_numbers_become_floats_where_floats_are_meant() -> None:
         ({"careful": 1}, r"^s\.careful: got 1"),
     ],
 )
-def test_bad_parameters_are_refused_with_their_path(params: dict[str, bool | int | float | str], message: str) -> None:
+def test_bad_parameters_are_refused_with_their_path(
+    params: dict[str, bool | int | float | str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         CARD.normalize(params)
     assert "allowed" in caught.value.hint
@@ -82,7 +90,11 @@ def brute_legal(space: Space, kinds: tuple[str, ...]) -> bool:
     facts = set(space.facts)
     for i, kind in enumerate(kinds):
         e = space.cards[kind].effects
-        if (i and kinds[i - 1] == kind) or any(n not in facts for n in e.needs) or any(f in facts for f in e.forbids):
+        if (
+            (i and kinds[i - 1] == kind)
+            or any(n not in facts for n in e.needs)
+            or any(f in facts for f in e.forbids)
+        ):
             return False
         facts = {f for f in facts if f not in e.removes} | set(e.gives)
     return len(kinds) <= space.max_length
@@ -95,13 +107,17 @@ effects = st.builds(Effects, facts, facts, facts, facts)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(effects, min_size=1, max_size=4), st.integers(1, 3))
 def test_legality_against_a_walk(declared: list[Effects], length: int) -> None:
-    space = Space({f"s{i}": StageCard(f"s{i}", (), e) for i, e in enumerate(declared)}, max_length=length)
+    space = Space(
+        {f"s{i}": StageCard(f"s{i}", (), e) for i, e in enumerate(declared)}, max_length=length
+    )
     for n in range(length + 2):
         for kinds in itertools.product(space.cards, repeat=n):
             pipeline = Pipeline(tuple(map(StageSpec, kinds)))
             assert space.is_legal(pipeline) == brute_legal(space, kinds)
             if space.is_legal(pipeline) and n:
-                assert space.is_legal(pipeline.prefix(n - 1)), "prefixes of legal pipelines are legal"
+                assert space.is_legal(pipeline.prefix(n - 1)), (
+                    "prefixes of legal pipelines are legal"
+                )
 
 
 def test_objections_name_the_stage() -> None:
@@ -115,7 +131,12 @@ def test_objections_name_the_stage() -> None:
     assert objection("tune", "tune") == "stage 2: tune directly after tune"
     assert objection("tune", "prune", "tune", "prune") == "4 stages, at most 3 allowed"
     assert "did you mean 'prune'" in objection("prun")
-    clash = Space({"a": StageCard("a", (), Effects.of(forbids=["x"], gives=["x"])), "b": StageCard("b", (), Effects())})
+    clash = Space(
+        {
+            "a": StageCard("a", (), Effects.of(forbids=["x"], gives=["x"])),
+            "b": StageCard("b", (), Effects()),
+        }
+    )
     stages = Pipeline((StageSpec("a"), StageSpec("b"), StageSpec("a")))
     assert clash.objection(stages) == "stage 3: a not on a model with x"
     assert clash.facts_after(stages.prefix(2)) == INITIAL_FACTS | {"x"}
@@ -136,7 +157,9 @@ def test_samples_are_legal_and_of_every_length_and_kind() -> None:
     drawn = [space.sample(np.random.default_rng(seed)) for seed in range(400)]
     assert all(space.normalize(p) == p for p in drawn)
     lengths = [len(p) for p in drawn]
-    assert all(50 < lengths.count(n) < 110 for n in range(1, space.max_length + 1)), "80 expected of each"
+    assert all(50 < lengths.count(n) < 110 for n in range(1, space.max_length + 1)), (
+        "80 expected of each"
+    )
     assert {s.kind for p in drawn for s in p} == set(space.cards)
 
 

@@ -24,13 +24,22 @@ from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
 from petra.store import database, schema
 from petra.store.store import Store
 
-CONFIG = {"seed": 3, "objectives": ["quality", "latency"], "budget_s": 60.5, "note": None, "nested": {"é": [1, 2.5]}}
+CONFIG = {
+    "seed": 3,
+    "objectives": ["quality", "latency"],
+    "budget_s": 60.5,
+    "note": None,
+    "nested": {"é": [1, 2.5]},
+}
 HOST = {"cpu": "some cpu", "cores": 2}
 
 
 def make_trial(number: int, **changes: object) -> Trial:
     pipeline = Pipeline((StageSpec("tune", {"epochs": number + 1, "lr": 0.1}),) if number else ())
-    metrics = {"quality": Measurement(0.9, 0.01, 100, "", "h"), "size_bytes": Measurement(1000.0, unit="B")}
+    metrics = {
+        "quality": Measurement(0.9, 0.01, 100, "", "h"),
+        "size_bytes": Measurement(1000.0, unit="B"),
+    }
     fields = {"pipeline": pipeline, "status": TrialStatus.COMPLETE, "metrics": metrics, **changes}
     return Trial(number=number, **fields)  # type: ignore[arg-type]
 
@@ -51,14 +60,20 @@ amounts = st.floats(0, LARGEST)
 scalars = st.booleans() | integers | finite | st.text(max_size=20)
 json_values = st.recursive(
     st.none() | scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
 )
 json_objects = st.dictionaries(st.text(max_size=8), json_values, max_size=4)
 texts = st.text(max_size=30)
 measurements = st.dictionaries(
-    st.text(min_size=1, max_size=12), st.builds(Measurement, numbers, amounts, counts, texts, texts), max_size=4
+    st.text(min_size=1, max_size=12),
+    st.builds(Measurement, numbers, amounts, counts, texts, texts),
+    max_size=4,
 )
-stages = st.builds(StageSpec, st.text(min_size=1, max_size=10), st.dictionaries(texts, scalars, max_size=4))
+stages = st.builds(
+    StageSpec, st.text(min_size=1, max_size=10), st.dictionaries(texts, scalars, max_size=4)
+)
 traces = st.builds(
     StageTrace,
     stage=texts,
@@ -89,8 +104,14 @@ trials = st.builds(
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(batch=st.lists(trials, min_size=1, max_size=3, unique_by=(lambda t: t.number, lambda t: t.pipeline.key)))
-def test_trials_read_back_exactly(batch: list[Trial], tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(
+    batch=st.lists(
+        trials, min_size=1, max_size=3, unique_by=(lambda t: t.number, lambda t: t.pipeline.key)
+    )
+)
+def test_trials_read_back_exactly(
+    batch: list[Trial], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     directory = tmp_path_factory.mktemp("study")
     with Store.create(directory, {}, {}) as made:
         for trial in batch:
@@ -108,7 +129,11 @@ def test_trials_read_back_exactly(batch: list[Trial], tmp_path_factory: pytest.T
 
 def test_an_error_message_that_is_not_unicode_is_kept_escaped(store: Store) -> None:
     name = os.fsdecode(b"w\xff.pt")
-    store.add(make_trial(1, metrics={}, status=TrialStatus.FAILED, failure=Failure("tune", "OSError", name)))
+    store.add(
+        make_trial(
+            1, metrics={}, status=TrialStatus.FAILED, failure=Failure("tune", "OSError", name)
+        )
+    )
     assert store.trial(1).failure == Failure("tune", "OSError", "w\\udcff.pt")
 
 
@@ -177,7 +202,9 @@ def test_exists(tmp_path: Path) -> None:
         {"failure": Failure("tune", "E", "m", math.inf)},
     ],
 )
-def test_what_cannot_be_stored_exactly_is_refused_whole(store: Store, changes: dict[str, object]) -> None:
+def test_what_cannot_be_stored_exactly_is_refused_whole(
+    store: Store, changes: dict[str, object]
+) -> None:
     with pytest.raises(StoreError, match=r"trial 5"):
         store.add(make_trial(5, **changes))
     assert store.trials() == []
@@ -185,7 +212,10 @@ def test_what_cannot_be_stored_exactly_is_refused_whole(store: Store, changes: d
 
 def test_a_number_or_a_pipeline_is_stored_once(store: Store) -> None:
     store.add(make_trial(1))
-    for again in (make_trial(1, pipeline=Pipeline()), make_trial(2, pipeline=make_trial(1).pipeline)):
+    for again in (
+        make_trial(1, pipeline=Pipeline()),
+        make_trial(2, pipeline=make_trial(1).pipeline),
+    ):
         with pytest.raises(StoreError, match="stored already"):
             store.add(again)
     assert store.trials() == [make_trial(1)]
@@ -212,9 +242,13 @@ def test_the_test_split_is_written_once(store: Store) -> None:
 
 def python(code: str, *args: object, **keywords: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, *map(str, args)]
-    path = os.pathsep.join(filter(None, [str(Path(schema.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(
+        filter(None, [str(Path(schema.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    )
     env = {**os.environ, "PYTHONPATH": path}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **keywords)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **keywords
+    )  # type: ignore[call-overload,no-any-return]
 
 
 WRITER = """
@@ -249,7 +283,10 @@ def test_killing_the_writer_loses_no_trial_it_reported(tmp_path: Path) -> None:
         with Store.open(tmp_path, write=False) as store:
             trials = store.trials()
             assert [t.number for t in trials] == list(range(len(trials)))
-            assert len(trials) in (reported + 1, reported + 2)  # one may be stored whose report was cut off
+            assert len(trials) in (
+                reported + 1,
+                reported + 2,
+            )  # one may be stored whose report was cut off
             assert all(len(t.metrics) == 10 for t in trials), "no trial without its measurements"
             assert store.elapsed() > 0
     Store.open(tmp_path, write=True).close()
@@ -271,8 +308,13 @@ def test_one_writer_many_readers(tmp_path: Path) -> None:
     assert holder.stdout
     assert holder.stdout.readline() == "open\n"
     try:
-        for attempt in (lambda: Store.open(tmp_path, write=True), lambda: Store.create(tmp_path, {}, {})):
-            with pytest.raises(StoreError, match=f"written by process {holder.pid} on {os.uname().nodename}") as caught:
+        for attempt in (
+            lambda: Store.open(tmp_path, write=True),
+            lambda: Store.create(tmp_path, {}, {}),
+        ):
+            with pytest.raises(
+                StoreError, match=f"written by process {holder.pid} on {os.uname().nodename}"
+            ) as caught:
                 attempt()
             assert "wait for it" in caught.value.hint
         with Store.open(tmp_path, write=False) as reader:
@@ -290,7 +332,9 @@ def test_one_writer_many_readers(tmp_path: Path) -> None:
         store.add(make_trial(1))
 
 
-def test_a_foreign_program_holding_the_database(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_program_holding_the_database(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = store.directory / database.DATABASE_FILE
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
     store.close()
@@ -300,7 +344,9 @@ def test_a_foreign_program_holding_the_database(store: Store, monkeypatch: pytes
         Store.open(store.directory, write=True)
     assert "another program" in caught.value.hint
     browser.close()
-    Store.open(store.directory, write=True).close()  # the failed attempt has let go of the study's lock
+    Store.open(
+        store.directory, write=True
+    ).close()  # the failed attempt has let go of the study's lock
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -383,7 +429,8 @@ def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["garbage", "garbage inside", "truncated", "short", "half a page", "text", "last page"]
+    "damage",
+    ["garbage", "garbage inside", "truncated", "short", "half a page", "text", "last page"],
 )
 def test_damaged_databases(store: Store, damage: str) -> None:
     for n in range(40):
@@ -442,7 +489,9 @@ def test_a_database_elsewhere(tmp_path: Path) -> None:
         assert store.trials() == [make_trial(0)]
 
 
-@pytest.mark.parametrize("url", ["nonsense", "nosuchdb://host/name", "oracle+oracledb://u:secret@host/name"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "nosuchdb://host/name", "oracle+oracledb://u:secret@host/name"]
+)
 def test_unusable_urls(tmp_path: Path, url: str) -> None:
     with pytest.raises(StoreError) as caught:
         Store.create(tmp_path, {}, {}, url=url)
@@ -484,7 +533,9 @@ EDITS = (
 def test_an_edited_value_is_noticed(store: Store, statement: str) -> None:
     for n in range(2):
         store.add(make_trial(n))
-    store.add(make_trial(2, metrics={}, status=TrialStatus.FAILED, failure=Failure("tune", "E", "m")))
+    store.add(
+        make_trial(2, metrics={}, status=TrialStatus.FAILED, failure=Failure("tune", "E", "m"))
+    )
     store.set_note("stop", 1)
     store.close()
     edited(store, statement)
@@ -505,7 +556,9 @@ HOSTILE_VALUES = (
 
 
 @pytest.mark.parametrize("table", ["study", "trials", "measurements", "notes"])
-def test_values_of_the_wrong_kind_are_refused_where_they_are_read(tmp_path: Path, table: str) -> None:
+def test_values_of_the_wrong_kind_are_refused_where_they_are_read(
+    tmp_path: Path, table: str
+) -> None:
     """Also with checksums that fit, as a forger would make them."""
     from petra.store.database import connect_file
     from petra.store.sealing import seal_study
@@ -549,7 +602,11 @@ def test_a_study_of_the_first_schema_is_read_and_brought_up_to_date(store: Store
     first_schema(store.directory)
     before = (store.directory / database.DATABASE_FILE).read_bytes()
     with Store.open(store.directory, write=False) as reader:
-        assert (reader.trials(), reader.trial(0), reader.note("stop")) == (written, written[0], "budget")
+        assert (reader.trials(), reader.trial(0), reader.note("stop")) == (
+            written,
+            written[0],
+            "budget",
+        )
     assert (store.directory / database.DATABASE_FILE).read_bytes() == before
     with Store.open(store.directory, write=True) as upgraded:
         upgraded.add(make_trial(1))
@@ -557,7 +614,10 @@ def test_a_study_of_the_first_schema_is_read_and_brought_up_to_date(store: Store
         assert reader.trials() == [*written, make_trial(1)]
         assert (reader.note("stop"), reader.config) == ("budget", CONFIG)
     edited(store, "UPDATE measurements SET mean = 0.5")
-    with pytest.raises(StoreError, match="damaged"), Store.open(store.directory, write=False) as reader:
+    with (
+        pytest.raises(StoreError, match="damaged"),
+        Store.open(store.directory, write=False) as reader,
+    ):
         reader.trials()
 
 
@@ -583,7 +643,10 @@ def test_a_foreign_file_is_not_changed_by_a_look_at_it(tmp_path: Path) -> None:
     raw.execute("CREATE TABLE recipes (name TEXT)")
     raw.close()
     before = path.read_bytes()
-    for attempt in (lambda: Store.open(tmp_path, write=True), lambda: Store.create(tmp_path, {}, {})):
+    for attempt in (
+        lambda: Store.open(tmp_path, write=True),
+        lambda: Store.create(tmp_path, {}, {}),
+    ):
         with pytest.raises(StoreError, match="something else"):
             attempt()
     assert path.read_bytes() == before

@@ -75,7 +75,10 @@ def test_names_of_inputs_round_trip(inputs: object) -> None:
     checked = as_inputs(inputs, where="test")
     back = unnamed(named(checked), like=checked)
     assert type(back) is type(checked)
-    assert all(torch.equal(a, b) for a, b in zip(named(back).values(), named(checked).values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(named(back).values(), named(checked).values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,14 @@ class Augmented(Dataset[Any]):
 
 SHUFFLING: dict[str, DataLoader[Any]] = {
     "shuffle": DataLoader(DATA, batch_size=6, shuffle=True),
-    "generator": DataLoader(DATA, batch_size=6, shuffle=True, generator=torch.Generator().manual_seed(7)),
+    "generator": DataLoader(
+        DATA, batch_size=6, shuffle=True, generator=torch.Generator().manual_seed(7)
+    ),
     "sampler": DataLoader(DATA, batch_size=6, sampler=SubsetRandomSampler(range(5, 17))),
     "weights": DataLoader(DATA, batch_size=6, sampler=WeightedRandomSampler([1.0] * 20, 12)),
-    "batch sampler": DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 6, drop_last=False)),
+    "batch sampler": DataLoader(
+        DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 6, drop_last=False)
+    ),
 }
 
 
@@ -64,7 +68,9 @@ def test_order_depends_on_the_seed_alone(kind: str) -> None:
 def test_a_pass_leaves_the_users_generator_alone() -> None:
     generator = torch.Generator().manual_seed(7)
     state = generator.get_state()
-    split = Split.of(DataLoader(DATA, batch_size=6, shuffle=True, generator=generator), name="train")
+    split = Split.of(
+        DataLoader(DATA, batch_size=6, shuffle=True, generator=generator), name="train"
+    )
     order(split), order(split, 3)
     assert torch.equal(state, generator.get_state())
 

@@ -52,7 +52,13 @@ class Biased(nn.Module):
             self.late = self.table[3]
         if self.training:
             self.mean = self.mean.lerp(x.detach().mean(0), 0.1)
-        fixed = self.flat + self.by_width[x.shape[1]] + self.store.maps["a"] + self.frequencies + self.late
+        fixed = (
+            self.flat
+            + self.by_width[x.shape[1]]
+            + self.store.maps["a"]
+            + self.frequencies
+            + self.late
+        )
         y = self.child(x @ self.cache + fixed)
         self.seen.append(y)
         return y
@@ -69,7 +75,11 @@ class Counter(nn.Module):
 
 
 def _state(model: Biased) -> dict[str, Any]:
-    own = {k: v for k, v in vars(model).items() if not k.startswith("_") and k not in ("training", "calls")}
+    own = {
+        k: v
+        for k, v in vars(model).items()
+        if not k.startswith("_") and k not in ("training", "calls")
+    }
     return {
         **own,
         "names": list(model._buffers),
@@ -80,7 +90,9 @@ def _state(model: Biased) -> dict[str, Any]:
 
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("training", [True, False])
-def test_what_a_pass_keeps_goes_with_it_and_follows_the_weights(gradients: bool, training: bool) -> None:
+def test_what_a_pass_keeps_goes_with_it_and_follows_the_weights(
+    gradients: bool, training: bool
+) -> None:
     model, x = Biased().train(training), torch.randn(3, 4)
     before = _state(model)
     with torch.set_grad_enabled(gradients):

@@ -47,7 +47,9 @@ def test_focal() -> None:
     for row, label in zip(LOGITS, LABELS, strict=True):
         log_p = log_softmax(row)[int(label)]
         terms.append(-((1 - math.exp(log_p)) ** 2) * log_p)
-    assert float(classification().loss("focal", LOGITS, LABELS)) == pytest.approx(sum(terms) / 20, rel=1e-5)
+    assert float(classification().loss("focal", LOGITS, LABELS)) == pytest.approx(
+        sum(terms) / 20, rel=1e-5
+    )
 
 
 def test_distillation_is_t_squared_kl_and_zero_for_equals() -> None:
@@ -57,7 +59,9 @@ def test_distillation_is_t_squared_kl_and_zero_for_equals() -> None:
         log_s, log_t = log_softmax(s), log_softmax(te)
         expected += sum(math.exp(b) * (b - a) for a, b in zip(log_s, log_t, strict=True))
     task = classification()
-    assert float(task.distillation(student, LOGITS, temperature=t)) == pytest.approx(t * t * expected / 20, rel=1e-4)
+    assert float(task.distillation(student, LOGITS, temperature=t)) == pytest.approx(
+        t * t * expected / 20, rel=1e-4
+    )
     assert float(task.distillation(LOGITS, LOGITS, temperature=t)) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -78,7 +82,9 @@ def test_rmse_ignores_a_trailing_axis_and_its_error_shrinks() -> None:
     assert few.mean == pytest.approx(1.0, abs=4 * few.stderr)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("mse", 2.5), ("mae", 1.5), ("huber", (0.5 + 1.5) / 2)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("mse", 2.5), ("mae", 1.5), ("huber", (0.5 + 1.5) / 2)]
+)
 def test_regression_losses(name: str, expected: float) -> None:
     prediction, target = torch.tensor([[1.0], [4.0]]), torch.tensor([0.0, 2.0])
     assert float(regression().loss(name, prediction, target)) == pytest.approx(expected)
@@ -116,7 +122,9 @@ def test_regression_checks(prediction: Tensor, target: Tensor, words: str) -> No
         regression().check(prediction, target, where="val split")
 
 
-def lai_by_loops(prediction: list[float], target: list[float], lam: float, *, squared: bool) -> float:
+def lai_by_loops(
+    prediction: list[float], target: list[float], lam: float, *, squared: bool
+) -> float:
     """The formulas of Lai 2024 item by item."""
     n, total = len(target), 0.0
     for p, t in zip(prediction, target, strict=True):
@@ -124,7 +132,11 @@ def lai_by_loops(prediction: list[float], target: list[float], lam: float, *, sq
         k = 2 * r / n if squared else math.copysign(1.0, r) / n if r else 0.0
         sine, cosine = (k * k, 1.0) if squared else (abs(k), 1.0)
         scale = 1 + k * k if squared else math.sqrt(1 + k * k)
-        weight = max(sine / (lam * scale), cosine / scale) if lam < 1 else max(sine / scale, lam * cosine / scale)
+        weight = (
+            max(sine / (lam * scale), cosine / scale)
+            if lam < 1
+            else max(sine / scale, lam * cosine / scale)
+        )
         total += weight * (r * r if squared else abs(r))
     return total / n
 
@@ -137,14 +149,20 @@ def test_lai_losses_by_loops(lam: float, squared: bool) -> None:
     prediction = [0.0, 1.2, 8.0, -30.0, 0.1]
     residual = torch.tensor(prediction) - torch.tensor(target)
     got = (lai_mse if squared else lai_mae)(residual, lam)
-    assert float(got) == pytest.approx(lai_by_loops(prediction, target, lam, squared=squared), rel=1e-5)
+    assert float(got) == pytest.approx(
+        lai_by_loops(prediction, target, lam, squared=squared), rel=1e-5
+    )
 
 
 def test_lai_losses_are_losses_of_the_task() -> None:
     prediction, target = torch.randn(7, 1, generator=G), torch.randn(7, generator=G)
     for name, squared in (("lai_mse", True), ("lai_mae", False)):
-        expected = lai_by_loops(prediction.flatten().tolist(), target.tolist(), LAI_LAMBDA, squared=squared)
-        assert float(regression().loss(name, prediction, target)) == pytest.approx(expected, rel=1e-5)
+        expected = lai_by_loops(
+            prediction.flatten().tolist(), target.tolist(), LAI_LAMBDA, squared=squared
+        )
+        assert float(regression().loss(name, prediction, target)) == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 def test_a_small_lambda_weights_steep_residuals_more() -> None:

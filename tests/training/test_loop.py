@@ -66,7 +66,9 @@ def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         return measured
 
     monkeypatch.setattr(type(task), "score", spy)
-    result = fit(model, task, TrainConfig(epochs=4, lr=3.0, batch_size=64, clip_norm=0.0, warmup=0.0), seed=0)
+    result = fit(
+        model, task, TrainConfig(epochs=4, lr=3.0, batch_size=64, clip_norm=0.0, warmup=0.0), seed=0
+    )
     epochs = scores[1:]
     assert result.score_best == max(epochs)
     assert result.best_epoch == max(i for i, s in enumerate(epochs, 1) if s == max(epochs))
@@ -75,7 +77,12 @@ def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_divergence_is_an_error() -> None:
     with pytest.raises(DivergedError, match="loss is"):
-        fit(fresh(), digits_task(), TrainConfig(epochs=2, lr=1e30, clip_norm=0.0, warmup=0.0), seed=0)
+        fit(
+            fresh(),
+            digits_task(),
+            TrainConfig(epochs=2, lr=1e30, clip_norm=0.0, warmup=0.0),
+            seed=0,
+        )
 
 
 def test_penalty_and_own_loss_reach_the_gradient() -> None:
@@ -133,7 +140,10 @@ def test_zeros_of_marked_modules_stay_zero_and_others_do_not() -> None:
 
 def test_the_penalty_finds_the_gradient_of_the_loss_alone() -> None:
     """And the two gradients add up: a step equals one on the sum of both."""
-    task, config = digits_task(), TrainConfig(epochs=1, lr=0.1, batch_size=1024, clip_norm=0.0, weight_decay=0.0)
+    task, config = (
+        digits_task(),
+        TrainConfig(epochs=1, lr=0.1, batch_size=1024, clip_norm=0.0, weight_decay=0.0),
+    )
     expected, got = fresh(), fresh()
 
     def both(pred: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
@@ -151,7 +161,9 @@ def test_the_penalty_finds_the_gradient_of_the_loss_alone() -> None:
     assert torch.allclose(expected.classifier.weight, got.classifier.weight, atol=1e-6)
     alone = fresh()
     fit(alone, task, config, seed=0)
-    rate = 0.1 * learning_rate_factor(0, 1, schedule="cosine", warmup=0.05) * 1.9  # Nesterov's first step: 1 + momentum
+    rate = (
+        0.1 * learning_rate_factor(0, 1, schedule="cosine", warmup=0.05) * 1.9
+    )  # Nesterov's first step: 1 + momentum
     assert torch.allclose(start - alone.classifier.weight, rate * seen[0], atol=1e-5)
 
 
@@ -169,7 +181,14 @@ def test_augmentation_of_the_caller_comes_after_the_tasks_own() -> None:
         seen.append(inputs.unique().tolist())
         return pred.square().mean()
 
-    fit(fresh(), own, TrainConfig(epochs=1, lr=0.01, batch_size=1024), seed=0, loss_fn=loss, augment=double)
+    fit(
+        fresh(),
+        own,
+        TrainConfig(epochs=1, lr=0.01, batch_size=1024),
+        seed=0,
+        loss_fn=loss,
+        augment=double,
+    )
     assert seen == [[1.0], [2.0]]
 
 
@@ -209,7 +228,9 @@ def test_it_learns_from_named_integers() -> None:
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     data = (inputs, (ids < 10).sum(1).gt(3).long())
     task = classification(data, data, data)
-    result = fit(Words(), task, TrainConfig(epochs=10, lr=0.05, optimizer="adamw", batch_size=32), seed=0)
+    result = fit(
+        Words(), task, TrainConfig(epochs=10, lr=0.05, optimizer="adamw", batch_size=32), seed=0
+    )
     assert result.score_best > 0.95
 
 
@@ -219,7 +240,9 @@ def test_bf16_is_fast_on_gpus_that_need_not_emulate_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=capability))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=capability)
+    )
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
     assert has_fast_bf16("cuda") == fast
 
@@ -254,11 +277,17 @@ def normed() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
 
-@pytest.mark.parametrize(("what", "words"), [("inputs", "NaN or infinity in the inputs"), ("labels", "the label is 7")])
+@pytest.mark.parametrize(
+    ("what", "words"), [("inputs", "NaN or infinity in the inputs"), ("labels", "the label is 7")]
+)
 @pytest.mark.parametrize("form", ["dataset", "loader", "pair"])
 def test_bad_items_are_named_whatever_the_order(what: str, words: str, form: str) -> None:
     x, y = spoiled(what)
-    source = {"dataset": Lazy(x, y), "loader": DataLoader(Lazy(x, y), batch_size=16), "pair": (x, y)}[form]
+    source = {
+        "dataset": Lazy(x, y),
+        "loader": DataLoader(Lazy(x, y), batch_size=16),
+        "pair": (x, y),
+    }[form]
     good = spoiled("nothing")
     task = classification(source, good, good)
     with pytest.raises(DataError, match=f"train split, item 61: .*{words}"):
@@ -278,7 +307,12 @@ def test_only_then_training_itself_is_named() -> None:
     good = spoiled("nothing")
     task = classification(good, good, good)
     with pytest.raises(DivergedError, match=r"lower learning rate than 1e\+30"):
-        fit(normed(), task, TrainConfig(epochs=2, lr=1e30, clip_norm=0.0, warmup=0.0, batch_size=16), seed=0)
+        fit(
+            normed(),
+            task,
+            TrainConfig(epochs=2, lr=1e30, clip_norm=0.0, warmup=0.0, batch_size=16),
+            seed=0,
+        )
     model = normed()
     with torch.no_grad():
         model[0].weight[0, 0] = float("nan")
@@ -290,7 +324,11 @@ def test_only_then_training_itself_is_named() -> None:
 def test_a_norm_never_meets_an_item_alone(size: int) -> None:
     """97 = 6 * 16 + 1 = 96 + 1 items."""
     x, y = spoiled("nothing")
-    for source in (DataLoader(TensorDataset(x, y), batch_size=size), (x, y), [(x[:96], y[:96]), (x[96:], y[96:])]):
+    for source in (
+        DataLoader(TensorDataset(x, y), batch_size=size),
+        (x, y),
+        [(x[:96], y[:96]), (x[96:], y[96:])],
+    ):
         task = classification(source, (x, y), (x, y))
         result = fit(normed(), task, TrainConfig(epochs=1, lr=0.01, batch_size=size), seed=0)
         assert result.steps == max(1, 97 // size) or isinstance(source, list)

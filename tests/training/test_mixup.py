@@ -18,7 +18,9 @@ def test_items_are_mixtures_in_the_shares_kept() -> None:
     assert 0 < mixup.share < 1
     for i, j in enumerate(mixup.order.tolist()):
         for name in x:
-            assert torch.allclose(mixed[name][i], mixup.share * x[name][i] + (1 - mixup.share) * x[name][j])
+            assert torch.allclose(
+                mixed[name][i], mixup.share * x[name][i] + (1 - mixup.share) * x[name][j]
+            )
 
 
 def test_the_loss_is_cross_entropy_with_mixed_labels() -> None:

@@ -42,9 +42,13 @@ def soft_orthogonality(W: list[list[float]]) -> float:
 
 
 def test_orthogonality_by_loops() -> None:
-    assert float(penalties.orthogonality(WIDE)) == pytest.approx(soft_orthogonality(rows(WIDE)), rel=1e-5)
+    assert float(penalties.orthogonality(WIDE)) == pytest.approx(
+        soft_orthogonality(rows(WIDE)), rel=1e-5
+    )
     # With more rows than columns W^T W is compared instead, which is less by the constant (C - k) / C.
-    assert float(penalties.orthogonality(TALL)) == pytest.approx(soft_orthogonality(rows(TALL)) - 4 / 6, rel=1e-5)
+    assert float(penalties.orthogonality(TALL)) == pytest.approx(
+        soft_orthogonality(rows(TALL)) - 4 / 6, rel=1e-5
+    )
     assert float(penalties.orthogonality(torch.eye(4)[:3])) == 0.0
     assert float(penalties.orthogonality(torch.eye(4)[:, :3])) == 0.0
 
@@ -61,7 +65,9 @@ def test_sums_over_filters_by_loops() -> None:
     assert float(penalties.norm(WIDE)) == pytest.approx(sum((1 - n) ** 2 for n in norms), rel=1e-5)
     assert float(penalties.group_lasso(WIDE)) == pytest.approx(sum(norms), rel=1e-5)
     assert float(penalties.hoyer(WIDE)) == pytest.approx(sum(norms) / length(norms), rel=1e-5)
-    assert float(penalties.bn_l1(WIDE[0])) == pytest.approx(sum(abs(v) for v in rows(WIDE)[0]), rel=1e-5)
+    assert float(penalties.bn_l1(WIDE[0])) == pytest.approx(
+        sum(abs(v) for v in rows(WIDE)[0]), rel=1e-5
+    )
     gradient = torch.randn(3, 5, generator=G)
     expected = sum(
         math.exp(-abs(g)) * w * w
@@ -131,10 +137,14 @@ def test_which_layers_are_penalised() -> None:
     assert penalised_layers("bn_l1", nn.Linear(2, 2)) == {}
 
 
-def penalty_of(kind: str, layers: Sequence[nn.Module], *, weight: float, steps: int = 1) -> Callable[[], Tensor]:
+def penalty_of(
+    kind: str, layers: Sequence[nn.Module], *, weight: float, steps: int = 1
+) -> Callable[[], Tensor]:
     """The penalty with each layer's filters as a group of channels where it takes groups."""
     if kind in OVER_CHANNELS:
-        return make_channel_penalty(kind, [partial(filters, m) for m in layers], weight=weight, steps=steps)
+        return make_channel_penalty(
+            kind, [partial(filters, m) for m in layers], weight=weight, steps=steps
+        )
     return make_penalty(kind, layers, weight=weight)
 
 
@@ -142,13 +152,17 @@ def penalty_of(kind: str, layers: Sequence[nn.Module], *, weight: float, steps: 
 def test_the_sum_over_layers_has_its_factor(kind: str) -> None:
     layers = list(penalised_layers(kind, network()).values())
     once = [penalty_of(kind, [m], weight=1.0)().item() for m in layers]
-    assert penalty_of(kind, layers, weight=0.25)().item() == pytest.approx(0.25 * sum(once), rel=1e-5)
+    assert penalty_of(kind, layers, weight=0.25)().item() == pytest.approx(
+        0.25 * sum(once), rel=1e-5
+    )
 
 
 def test_the_adaptive_penalty_reads_the_gradient_in_place() -> None:
     layer = nn.Linear(4, 3)
     penalty = make_penalty("adaptive", [layer], weight=1.0)
-    assert penalty().item() == pytest.approx(layer.weight.square().sum().item(), rel=1e-5)  # no gradient yet: zero
+    assert penalty().item() == pytest.approx(
+        layer.weight.square().sum().item(), rel=1e-5
+    )  # no gradient yet: zero
     layer.weight.grad = torch.randn(3, 4, generator=G)
     expected = penalties.adaptive(layer.weight, layer.weight.grad)
     assert penalty().item() == pytest.approx(expected.item(), rel=1e-5)
@@ -160,7 +174,9 @@ def test_growing_rises_to_full_force_and_goes_by_the_norms_at_the_start() -> Non
         layer.weight.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0], [2.0, 0.0]]))  # norms 5, 1, 2
     penalty = penalty_of("growing", [layer], weight=0.5, steps=4)
     full = 0.5 * (1.0 * 1 + 0.75 * 4)
-    assert [float(penalty()) for _ in range(5)] == pytest.approx([full * s for s in (0.25, 0.5, 0.75, 1.0, 1.0)])
+    assert [float(penalty()) for _ in range(5)] == pytest.approx(
+        [full * s for s in (0.25, 0.5, 0.75, 1.0, 1.0)]
+    )
 
 
 def descended(kind: str, W: Tensor, *, steps: int = 300) -> Tensor:

@@ -120,7 +120,9 @@ def test_training_what_cannot_be_trained_is_refused_at_the_start(
 
 @pytest.mark.parametrize("how", ["no_grad", "set_grad_enabled", "inference_mode", "decorated"])
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "hessian"])
-def test_structure_and_importance_are_seen_through_it(how: str, importance: str, task: Task) -> None:
+def test_structure_and_importance_are_seen_through_it(
+    how: str, importance: str, task: Task
+) -> None:
     model = Decorated("") if how == "decorated" else Frozen(how)
     plain = Frozen("")
     plain.load_state_dict(model.state_dict())

@@ -27,7 +27,10 @@ def planes(images: np.ndarray) -> np.ndarray:
 
 def write_binary(folder: Path) -> None:
     for name, x, y in (
-        *((f"data_batch_{i + 1}.bin", TRAIN[10 * i : 10 * i + 10], Y_TRAIN[10 * i : 10 * i + 10]) for i in range(5)),
+        *(
+            (f"data_batch_{i + 1}.bin", TRAIN[10 * i : 10 * i + 10], Y_TRAIN[10 * i : 10 * i + 10])
+            for i in range(5)
+        ),
         ("test_batch.bin", TEST, Y_TEST),
     ):
         np.hstack([y[:, None].astype(np.uint8), planes(x)]).tofile(folder / name)
@@ -35,10 +38,18 @@ def write_binary(folder: Path) -> None:
 
 def write_python(folder: Path) -> None:
     for name, x, y in (
-        *((f"data_batch_{i + 1}", TRAIN[10 * i : 10 * i + 10], Y_TRAIN[10 * i : 10 * i + 10]) for i in range(5)),
+        *(
+            (f"data_batch_{i + 1}", TRAIN[10 * i : 10 * i + 10], Y_TRAIN[10 * i : 10 * i + 10])
+            for i in range(5)
+        ),
         ("test_batch", TEST, Y_TEST),
     ):
-        batch = {b"batch_label": b"some", b"labels": y.tolist(), b"data": planes(x), b"filenames": [b"a.png"]}
+        batch = {
+            b"batch_label": b"some",
+            b"labels": y.tolist(),
+            b"data": planes(x),
+            b"filenames": [b"a.png"],
+        }
         (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
 
 
@@ -88,12 +99,23 @@ def test_an_npz_of_objects_is_refused(tmp_path: Path) -> None:
     ("arrays", "words"),
     [
         ({"x_train": TRAIN, "y_train": Y_TRAIN}, "x_test missing"),
-        ({"x_train": TRAIN.astype(float), "y_train": Y_TRAIN, "x_test": TEST, "y_test": Y_TEST}, "uint8"),
-        ({"x_train": TRAIN, "y_train": Y_TRAIN + 5, "x_test": TEST, "y_test": Y_TEST}, "labels are 0..9"),
-        ({"x_train": TRAIN, "y_train": Y_TRAIN[:3], "x_test": TEST, "y_test": Y_TEST}, "split 'train'"),
+        (
+            {"x_train": TRAIN.astype(float), "y_train": Y_TRAIN, "x_test": TEST, "y_test": Y_TEST},
+            "uint8",
+        ),
+        (
+            {"x_train": TRAIN, "y_train": Y_TRAIN + 5, "x_test": TEST, "y_test": Y_TEST},
+            "labels are 0..9",
+        ),
+        (
+            {"x_train": TRAIN, "y_train": Y_TRAIN[:3], "x_test": TEST, "y_test": Y_TEST},
+            "split 'train'",
+        ),
     ],
 )
-def test_wrong_arrays_are_refused(arrays: dict[str, np.ndarray], words: str, tmp_path: Path) -> None:
+def test_wrong_arrays_are_refused(
+    arrays: dict[str, np.ndarray], words: str, tmp_path: Path
+) -> None:
     np.savez(tmp_path / "cifar10.npz", **arrays)
     with pytest.raises(DataError, match=words):
         read_arrays(tmp_path)
@@ -118,12 +140,16 @@ def test_augmentation_moves_and_mirrors_without_inventing_pixels() -> None:
         crops = [before[:, i : i + 32, j : j + 32] for i in range(9) for j in range(9)]
         assert any(torch.equal(after, crop) for crop in crops)
     flipped = mirror(images, g)
-    assert all(torch.equal(a, b) or torch.equal(a, b.flip(2)) for a, b in zip(flipped, images, strict=True))
+    assert all(
+        torch.equal(a, b) or torch.equal(a, b.flip(2)) for a, b in zip(flipped, images, strict=True)
+    )
     first, second = (augment(images, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first, second)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("model", "accuracy"), [("resnet20", 0.917), ("resnet56", 0.9295), ("resnet8", 0.8795)])
+@pytest.mark.parametrize(
+    ("model", "accuracy"), [("resnet20", 0.917), ("resnet56", 0.9295), ("resnet8", 0.8795)]
+)
 def test_pretrained_accuracy_on_the_real_validation_images(
     data_root: Path, model: str, accuracy: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,9 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def test_rows_are_read_as_written(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.tsv.gz", ["label\tsentence2\tsentence1", '1\t"quoted\tfirst', "0\tb\ta", ""])
+    path = write(
+        tmp_path / "a.tsv.gz", ["label\tsentence2\tsentence1", '1\t"quoted\tfirst', "0\tb\ta", ""]
+    )
     rows = read_rows(path, ("sentence1", "sentence2"))
     assert rows.texts == [["first", "a"], ['"quoted', "b"]]
     assert rows.labels == ["1", "0"]
@@ -56,7 +58,9 @@ def test_rows_are_read_as_written(tmp_path: Path) -> None:
         (["sentence\tlabel", "a\tb\t0"], "line 2 has 3 fields"),
     ],
 )
-def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, lines: list[str], message: str) -> None:
+def test_a_broken_file_is_named_with_what_is_wrong(
+    tmp_path: Path, lines: list[str], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         read_rows(write(tmp_path / "a.tsv.gz", lines), ("sentence",))
     with pytest.raises(DataError, match="no such file"):
@@ -97,14 +101,18 @@ def test_the_splits_do_not_overlap_and_keep_their_size(tiny: Path) -> None:
     assert not seen["train"] & seen["val"]
     smaller = glue_task("sst2", data=tiny, length=16, val_items=8, train_items=5)
     (a, _), (b, _) = next(task.val.batches(8)), next(smaller.val.batches(8))
-    assert torch.equal(a["input_ids"], b["input_ids"]), "validation does not depend on how much is trained on"
+    assert torch.equal(a["input_ids"], b["input_ids"]), (
+        "validation does not depend on how much is trained on"
+    )
 
 
 @needs_text
 def test_the_real_tasks_have_their_published_sizes(data_root: Path) -> None:
     sizes = {"sst2": 872, "cola": 1043, "rte": 277, "mrpc": 1725, "cb": 56, "stsb": 1500}
     for name in TASKS:
-        task = glue_task(name, data=data_root / "glue" / TASKS[name].folder, length=8, train_items=4, val_items=4)
+        task = glue_task(
+            name, data=data_root / "glue" / TASKS[name].folder, length=8, train_items=4, val_items=4
+        )
         assert len(task.test) == sizes[name]
         assert isinstance(task, Regression if name == "stsb" else Classification)
         assert ("token_type_ids" in task.example(1)) == (name not in ("sst2", "cola"))
@@ -129,9 +137,17 @@ def test_fine_tuning_happens_once_and_its_weights_can_be_given(tiny: Path, tmp_p
     pretrained = minilm.untrained(2).state_dict()
     assert any(not torch.equal(pretrained[k], v) for k, v in load_file(path).items())
     given, _ = glue(
-        "sst2", data=str(tiny), length=12, train_items=4, val_items=8, weights=str(path), cache="/nonexistent"
+        "sst2",
+        data=str(tiny),
+        length=12,
+        train_items=4,
+        val_items=8,
+        weights=str(path),
+        cache="/nonexistent",
     )
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), given.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), given.parameters(), strict=True)
+    )
     with pytest.raises(DataError, match="not weights of this classifier"):
         minilm.load_weights(minilm.untrained(3), path)
 
@@ -153,14 +169,18 @@ def test_the_classifier_ships_at_any_batch(tmp_path: Path) -> None:
     texts = [["a charming journey", "bleak and desperate", "allows us to hope", "so-so"]]
     inputs = minilm.tokenize(texts, length=16)
     model = minilm.untrained(2)
-    (path,) = OnnxRuntime().export(model, {k: v[:2] for k, v in inputs.items()}, tmp_path / "model.onnx")
+    (path,) = OnnxRuntime().export(
+        model, {k: v[:2] for k, v in inputs.items()}, tmp_path / "model.onnx"
+    )
     session = OnnxRuntime().load(path, threads=1)
     assert set(session.input_names) == {"input_ids", "attention_mask"}
     for n in (1, 4):
         some = {k: v[:n] for k, v in inputs.items()}
         with torch.no_grad():
             expected = prediction(call(model, some)).numpy()
-        assert np.allclose(session.run({k: v.numpy() for k, v in some.items()})["logits"], expected, atol=1e-4)
+        assert np.allclose(
+            session.run({k: v.numpy() for k, v in some.items()})["logits"], expected, atol=1e-4
+        )
 
 
 @needs_text
@@ -171,7 +191,9 @@ def test_padding_that_is_cut_off_changes_nothing() -> None:
     assert 5 < short["input_ids"].shape[1] < 12
     model = minilm.untrained(2)
     with torch.no_grad():
-        assert torch.allclose(prediction(call(model, inputs)), prediction(call(model, short)), atol=1e-5)
+        assert torch.allclose(
+            prediction(call(model, inputs)), prediction(call(model, short)), atol=1e-5
+        )
 
 
 def test_what_is_missing_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

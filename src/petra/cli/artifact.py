@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from petra.measure.interface import Interface
 
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
-Runtime = Annotated[str | None, typer.Option(help="Runtime, instead of the one the file's suffix stands for.")]
+Runtime = Annotated[
+    str | None, typer.Option(help="Runtime, instead of the one the file's suffix stands for.")
+]
 Inputs = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.npz", help="Inputs to run on, an array under each input's name. Default: random ones."),
+    typer.Option(
+        metavar="FILE.npz",
+        help="Inputs to run on, an array under each input's name. Default: random ones.",
+    ),
 ]
 TimeLimit = Annotated[
-    str | None, typer.Option(metavar="TIME", help="When to give a file up that does not come to an end.")
+    str | None,
+    typer.Option(metavar="TIME", help="When to give a file up that does not come to an end."),
 ]
 
 VERIFY_LIMIT_S = 120.0
@@ -49,7 +55,9 @@ def verify(
     - `petra verify theirs.onnx --inputs a-few-items.npz --time-limit '5 min'`
     """
     checked = {"file": str(file), "bytes": _size(file), **_check_bundle(file)}
-    found = inspect_file(file, runtime, threads, inputs=inputs, time_limit_s=seconds(time_limit, VERIFY_LIMIT_S))
+    found = inspect_file(
+        file, runtime, threads, inputs=inputs, time_limit_s=seconds(time_limit, VERIFY_LIMIT_S)
+    )
     if as_json:
         say_json(checked | found)
         return
@@ -86,7 +94,9 @@ def _remarks(found: Mapping[str, Any]) -> list[str]:
         said.append(f"of its free sizes, these were tried: {tried}")
     said += found["notes"]
     if found["batch_difference"] > 0.01:
-        said.append(f"an item's outputs depend on its batch, by {found['batch_difference']:.1%} of their spread")
+        said.append(
+            f"an item's outputs depend on its batch, by {found['batch_difference']:.1%} of their spread"
+        )
     return said
 
 
@@ -95,8 +105,12 @@ def _besides_the_batch(spec: Mapping[str, Any], axes: Mapping[str, int]) -> list
 
 
 def package(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pt2", help="A program exported for a PyTorch runtime.")],
-    to: Annotated[Path | None, typer.Option(help="The package. Default: FILE.aot.pt2 beside it.")] = None,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.pt2", help="A program exported for a PyTorch runtime.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="The package. Default: FILE.aot.pt2 beside it.")
+    ] = None,
     threads: Threads = 1,
     as_json: JsonFlag = False,
 ) -> None:
@@ -119,11 +133,22 @@ def package(
     note(f"compiling {file}")
     difference = compile_ahead(file, target, random_inputs(interface.inputs, 5), threads=threads)
     if as_json:
-        say_json({"package": str(target), "bytes": _size(target), "relative_error": difference, "threads": threads})
+        say_json(
+            {
+                "package": str(target),
+                "bytes": _size(target),
+                "relative_error": difference,
+                "threads": threads,
+            }
+        )
         return
     say(f"{target}: {_bytes(_size(target))}, for {threads} thread(s) of this machine's CPU")
-    say(f"agrees with {file}: root mean square difference over the outputs' spread at most {difference:.1e}")
-    say("it contains compiled code: petra does not load it, and nobody should from people they do not trust")
+    say(
+        f"agrees with {file}: root mean square difference over the outputs' spread at most {difference:.1e}"
+    )
+    say(
+        "it contains compiled code: petra does not load it, and nobody should from people they do not trust"
+    )
 
 
 def _size(file: Path) -> int:
@@ -168,7 +193,12 @@ def inspect_file(
     request = InspectRequest(name, str(file), inputs=str(inputs or ""), threads=threads)
     with in_time():
         found, torch_loaded = alone(
-            inspect, request, artifact=str(file), runtimes=(name,), threads=threads, time_limit_s=time_limit_s
+            inspect,
+            request,
+            artifact=str(file),
+            runtimes=(name,),
+            threads=threads,
+            time_limit_s=time_limit_s,
         )
     return found | {"torch_loaded": torch_loaded}
 
@@ -178,7 +208,10 @@ def interface_in(found: Mapping[str, Any]) -> Interface:
     from petra.measure.interface import Interface
     from petra.runtimes.base import InputSpec
 
-    specs = [InputSpec(s["name"], s["dtype"], tuple(s["shape"]), tuple(s["names"])) for s in found["inputs"]]
+    specs = [
+        InputSpec(s["name"], s["dtype"], tuple(s["shape"]), tuple(s["names"]))
+        for s in found["inputs"]
+    ]
     return Interface(tuple(specs), found["axes"], found["fixed"])
 
 
@@ -219,7 +252,10 @@ def _check_bundle(file: Path) -> dict[str, str]:
         return {"sha256": digest, "bundle": "no bundle beside it to compare with"}
     recorded = check_recorded(beside)
     if file.name not in recorded:
-        return {"sha256": digest, "bundle": f"{beside.name} is about {', '.join(recorded)}, not about this file"}
+        return {
+            "sha256": digest,
+            "bundle": f"{beside.name} is about {', '.join(recorded)}, not about this file",
+        }
     return {"sha256": digest, "bundle": f"the file that {beside.name} describes"}
 
 
@@ -244,6 +280,6 @@ def shape_text(sizes: Sequence[int | None], names: Sequence[str] = ()) -> str:
 
 
 def _bytes(size: Any) -> str:
-    from petra.report.units import si
+    from petra.report.numbers_text import si
 
     return si(float(size), "B")

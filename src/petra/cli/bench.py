@@ -17,20 +17,33 @@ from petra.cli.search import Trust
 from petra.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from petra.execute.across import OnRuntime
+    from petra.execute.compare_runtimes import OnRuntime
 
 
 def bench(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...|DIR", help="Model files, or a study's directory.")],
-    against: Annotated[Path | None, typer.Option(help="The file they are compared with, timed in turns.")] = None,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...|DIR", help="Model files, or a study's directory."),
+    ],
+    against: Annotated[
+        Path | None, typer.Option(help="The file they are compared with, timed in turns.")
+    ] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option("--runtime", "--runtimes", help="Runtimes, repeated or separated by commas."),
     ] = None,
-    pick: Annotated[str, typer.Option(help="Which model of a study: as in `petra export`.")] = "knee",
-    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads. Default: 1, or the study's.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Items per call for latency. Default: 1.")] = None,
-    throughput_batch: Annotated[int | None, typer.Option(min=1, help="The same for throughput. Default: 64.")] = None,
+    pick: Annotated[
+        str, typer.Option(help="Which model of a study: as in `petra export`.")
+    ] = "knee",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads. Default: 1, or the study's.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Items per call for latency. Default: 1.")
+    ] = None,
+    throughput_batch: Annotated[
+        int | None, typer.Option(min=1, help="The same for throughput. Default: 64.")
+    ] = None,
     inputs: Inputs = None,
     time_limit: TimeLimit = None,
     trust: Trust = False,
@@ -55,17 +68,22 @@ def bench(
     """
     from petra.runtimes.table import RUNTIMES
 
-    names = list(dict.fromkeys(part for given in runtime or () for part in given.split(",") if part))
+    names = list(
+        dict.fromkeys(part for given in runtime or () for part in given.split(",") if part)
+    )
     for name in names:
         RUNTIMES.get(name)
     sizes = {"threads": threads, "batch": batch, "throughput_batch": throughput_batch}
     given = {name: size for name, size in sizes.items() if size is not None}
     if any(file.is_dir() for file in files):
         if len(files) > 1 or against is not None:
-            raise ConfigError("bench: a study's directory is measured alone", hint="give one directory, or files")
+            raise ConfigError(
+                "bench: a study's directory is measured alone", hint="give one directory, or files"
+            )
         if inputs is not None or time_limit is not None:
             raise ConfigError(
-                "bench: a study has its own data and limits", hint="--inputs and --time-limit are for files"
+                "bench: a study has its own data and limits",
+                hint="--inputs and --time-limit are for files",
             )
         _bench_study(files[0], names, pick, given, trust=trust, as_json=as_json)
         return
@@ -74,7 +92,13 @@ def bench(
 
 
 def _bench_study(
-    directory: Path, names: Sequence[str], pick: str, given: Mapping[str, Any], *, trust: bool, as_json: bool
+    directory: Path,
+    names: Sequence[str],
+    pick: str,
+    given: Mapping[str, Any],
+    *,
+    trust: bool,
+    as_json: bool,
 ) -> None:
     from petra.report.front import Front
     from petra.report.record import StudyRecord
@@ -118,7 +142,10 @@ def _available(first: str) -> list[str]:
     """The runtimes this machine has, the study's first."""
     from petra.runtimes.table import RUNTIMES
 
-    return [first, *(name for name in RUNTIMES.names() if name != first and not RUNTIMES.get(name)().lacks())]
+    return [
+        first,
+        *(name for name in RUNTIMES.names() if name != first and not RUNTIMES.get(name)().lacks()),
+    ]
 
 
 def _say_stage(event: object) -> None:
@@ -130,4 +157,8 @@ def _plain(row: OnRuntime) -> dict[str, Any]:
     if row.failure:
         return {"failure": row.failure}
     metrics = {name: m.as_dict() for name, m in row.metrics.items()}
-    return {"files": [str(file) for file in row.files], "metrics": metrics, "parity": dict(row.parity)}
+    return {
+        "files": [str(file) for file in row.files],
+        "metrics": metrics,
+        "parity": dict(row.parity),
+    }

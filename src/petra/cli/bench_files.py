@@ -53,9 +53,13 @@ def bench_files(files: Sequence[Path], how: How, *, as_json: bool) -> None:
     if as_json:
         say_json(_as_plain(rows, how, several=several))
         return
-    table = table_of(["file", "runtime"] if several else ["file"], ratio=several or how.against is not None)
+    table = table_of(
+        ["file", "runtime"] if several else ["file"], ratio=several or how.against is not None
+    )
     for row in rows:
-        table.add_row(str(row.file), *([row.request.runtime] if several else []), *cells(row.metrics))
+        table.add_row(
+            str(row.file), *([row.request.runtime] if several else []), *cells(row.metrics)
+        )
     say(table)
     usual = next((row.request for row in rows if not row.fixed), rows[0].request)
     inputs = "random inputs" if how.inputs is None else f"inputs from {how.inputs}"
@@ -98,7 +102,9 @@ def _measure(file: Path, name: str | None, how: How) -> _Row:
 
     interface = _interface_of(file, name, how)
     other = how.against or file
-    if how.against is not None and not _same(interface, wanted := _interface_of(how.against, name, how)):
+    if how.against is not None and not _same(
+        interface, wanted := _interface_of(how.against, name, how)
+    ):
         raise ConfigError(
             f"{file} and {how.against} take different inputs: {_shown(interface)} and {_shown(wanted)}",
             hint="only models of one interface can be compared",
@@ -123,7 +129,9 @@ def _measure(file: Path, name: str | None, how: How) -> _Row:
     if how.against is None and len(how.names) < 2:
         found = {key: m for key, m in found.items() if not key.endswith("_ratio")}
     size = sum(f.stat().st_size for f in files_of(file))
-    return _Row(file, ready, not interface.axes, found | {"size_bytes": Measurement(float(size), unit="B")})
+    return _Row(
+        file, ready, not interface.axes, found | {"size_bytes": Measurement(float(size), unit="B")}
+    )
 
 
 def _at_its_batch(request: Request, interface: Interface, how: How) -> Request:
@@ -151,7 +159,9 @@ def _interface_of(file: Path, name: str | None, how: How) -> Interface:
 
 def _same(one: Interface, other: Interface) -> bool:
     """Whether two files can be fed alike, whatever they call their sizes."""
-    return [replace(s, names=()) for s in one.inputs] == [replace(s, names=()) for s in other.inputs]
+    return [replace(s, names=()) for s in one.inputs] == [
+        replace(s, names=()) for s in other.inputs
+    ]
 
 
 def _shown(interface: Interface) -> str:

@@ -22,13 +22,21 @@ def table_of(first: Sequence[str], *, ratio: bool, quality: str = "") -> Table:
     for title in first:
         table.add_column(title, overflow="fold")
     ratios = ["latency ratio"] if ratio else []
-    for title in (*([quality] if quality else []), "latency", "95th pct.", *ratios, "throughput", "memory", "size"):
+    for title in (
+        *([quality] if quality else []),
+        "latency",
+        "95th pct.",
+        *ratios,
+        "throughput",
+        "memory",
+        "size",
+    ):
         table.add_column(title, justify="right", no_wrap=True)
     return table
 
 
 def cells(metrics: Mapping[str, Measurement]) -> list[str]:
-    from petra.report.units import interval, value
+    from petra.report.numbers_text import interval, value
 
     ratio = metrics.get("latency_ratio")
     within = f" ({interval(ratio)})" if ratio and ratio.stderr else ""

@@ -57,7 +57,9 @@ def examine() -> dict[str, Any]:
     found["fast_bf16"] = has_fast_bf16("cuda" if found["gpus"] else "cpu")
     runtimes = {name: RUNTIMES.get(name)() for name in RUNTIMES.names()}
     lacking = {name: runtime.lacks() for name, runtime in runtimes.items()}
-    found["runtimes"] = {name: "" if lacking[name] else runtime.version() for name, runtime in runtimes.items()}
+    found["runtimes"] = {
+        name: "" if lacking[name] else runtime.version() for name, runtime in runtimes.items()
+    }
     found["missing"] = {name: lacks for name, lacks in lacking.items() if lacks}
     found["compiler"] = compiler()
     found["warnings"] = warnings(found)
@@ -71,7 +73,9 @@ def compiler() -> str:
     path = cpp_compiler()
     if not path:
         return ""
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    said = subprocess.run(
+        [path, "--version"], capture_output=True, text=True, timeout=60, check=False
+    ).stdout
     return next(iter(said.splitlines()), path)
 
 
@@ -79,8 +83,13 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
     """What a person should know before a study on this machine."""
     sets: Mapping[str, bool] = found["instruction_sets"]
     said = []
-    if not any(sets.get(name) for name in ("AVX-512 VNNI", "AVX-VNNI", "AMX int8", "Arm dot product", "Arm i8mm")):
-        said.append("no integer dot-product instructions: int8 models gain less speed here than on newer machines")
+    if not any(
+        sets.get(name)
+        for name in ("AVX-512 VNNI", "AVX-VNNI", "AMX int8", "Arm dot product", "Arm i8mm")
+    ):
+        said.append(
+            "no integer dot-product instructions: int8 models gain less speed here than on newer machines"
+        )
     if not found["fast_bf16"]:
         said.append("bf16 is not in hardware: training runs in fp32")
     if found["load"] > 0.5 * found["cores"]:
@@ -89,7 +98,9 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
             "trust ratios, not milliseconds"
         )
     if found["memory_free_gb"] < 4:
-        said.append("less than 4 GiB of memory are free: lower limits.trial_memory and limits.workers")
+        said.append(
+            "less than 4 GiB of memory are free: lower limits.trial_memory and limits.workers"
+        )
     if not any(found["runtimes"].values()):
         said.append("no runtime is installed: pip install onnxruntime")
     return said

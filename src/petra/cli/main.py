@@ -36,7 +36,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     # What these libraries log on import concerns their own optional parts, not the person at the terminal.
@@ -61,7 +64,9 @@ def main() -> None:
     sys.path[:] = settled(sys.path)
     settle(os.environ)
     streams.prepare()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other on shared cores
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # threads that spin starve each other on shared cores
     try:
         app()
     finally:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One stage, in full.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One stage, in full.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the stages a pipeline is made of; with a name, its card and its parameters.
@@ -72,7 +74,13 @@ def _parameters(card: StageCard) -> Table:
     table = _table("parameter", "default", "searched", "allowed", "what it is")
     for p in card.parameters:
         allowed = "" if str(p.limits) == str(p.domain) else str(p.limits)
-        table.add_row(p.name, str(p.default), str(p.domain), allowed, p.doc + (f", when {_when(p)}" if p.when else ""))
+        table.add_row(
+            p.name,
+            str(p.default),
+            str(p.domain),
+            allowed,
+            p.doc + (f", when {_when(p)}" if p.when else ""),
+        )
     return table
 
 

@@ -27,7 +27,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a 
 class _Plain(Console):
     """A console on which text can do nothing: what is not printable is shown escaped."""
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             if segment.control is None and not segment.text.isprintable():
                 yield Segment(printable(segment.text, lines=True), segment.style)

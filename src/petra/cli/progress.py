@@ -17,9 +17,9 @@ from rich.text import Text
 from petra.core.objective import Objective
 from petra.core.text import first_line, printable
 from petra.core.trial import Proposal, Trial, TrialStatus
-from petra.progress import Clock, Listener
-from petra.report.units import change, duration, value
-from petra.report.words import count_statuses, pipeline_in_words
+from petra.listener import Clock, Listener
+from petra.report.numbers_text import change, duration, value
+from petra.report.pipeline_text import count_statuses, pipeline_in_words
 
 
 @contextmanager
@@ -67,11 +67,17 @@ def _objective_text(objective: Objective, trial: Trial, baseline: Trial | None) 
     """'accuracy 0.9712', 'size 61.2 kB (-75%)'."""
     metric = objective.metric
     if trial.number == 0:  # the ratio of the untouched model to itself says nothing
-        metric = {"latency_ratio": "latency_ms", "throughput_ratio": "throughput"}.get(metric, metric)
+        metric = {"latency_ratio": "latency_ms", "throughput_ratio": "throughput"}.get(
+            metric, metric
+        )
     m = trial.metrics[metric]
     name = m.unit or "quality" if metric == "quality" else metric.split("_")[0]
     text = f"{name} {value(metric, m.mean)}"
-    if baseline is None or trial.number == 0 or metric in ("quality", "latency_ratio", "throughput_ratio"):
+    if (
+        baseline is None
+        or trial.number == 0
+        or metric in ("quality", "latency_ratio", "throughput_ratio")
+    ):
         return text
     moved = change(m.mean, baseline.metrics[objective.metric].mean)
     return f"{text} ({moved})" if moved else text
@@ -80,7 +86,9 @@ def _objective_text(objective: Objective, trial: Trial, baseline: Trial | None) 
 def _reason(trial: Trial) -> str:
     if trial.failure is None:
         return "no result"
-    return printable(f"{trial.failure.stage}: {first_line(trial.failure.message) or trial.failure.kind}")
+    return printable(
+        f"{trial.failure.stage}: {first_line(trial.failure.message) or trial.failure.kind}"
+    )
 
 
 class LiveProgress:
@@ -107,7 +115,9 @@ class LiveProgress:
 
     def stage(self, proposal: Proposal, note: object) -> None:
         with self._lock:
-            self._running[proposal.number] = _activity(proposal, note, self._running.get(proposal.number, ""))
+            self._running[proposal.number] = _activity(
+                proposal, note, self._running.get(proposal.number, "")
+            )
 
     def finished(self, trial: Trial, clock: Clock) -> None:
         with self._lock:
@@ -118,7 +128,10 @@ class LiveProgress:
             better = [o for o, t in self._best().items() if t is trial and o in before]
         for objective in better:
             self._console.print(
-                Text(f"trial {trial.number}: best {_objective_text(objective, trial, self._baseline)}, ", style="green")
+                Text(
+                    f"trial {trial.number}: best {_objective_text(objective, trial, self._baseline)}, ",
+                    style="green",
+                )
                 + Text(pipeline_in_words(trial.pipeline), style="dim")
             )
 
@@ -139,8 +152,12 @@ class LiveProgress:
                 for n, text in sorted(self._running.items())
             ]
             lines.append(Text(f"  {self._counts()}"))
-            best = "   ".join(_objective_text(o, t, self._baseline) for o, t in self._best().items())
-            lines.append(Text(f"  best so far: {best}" if best else "  nothing finished yet", style="dim"))
+            best = "   ".join(
+                _objective_text(o, t, self._baseline) for o, t in self._best().items()
+            )
+            lines.append(
+                Text(f"  best so far: {best}" if best else "  nothing finished yet", style="dim")
+            )
         return Group(*lines)
 
     def _bar(self) -> Table:
@@ -153,16 +170,24 @@ class LiveProgress:
             return grid
         now = replace(self._clock, elapsed_s=self._clock.elapsed_s + time.monotonic() - self._heard)
         left = f"{duration(now.left_s)} left" if now.left_s is not None else ""
-        grid.add_row(Text(self._said), ProgressBar(completed=100 * now.fraction), f"{now.fraction:.0%}  {left}")
+        grid.add_row(
+            Text(self._said),
+            ProgressBar(completed=100 * now.fraction),
+            f"{now.fraction:.0%}  {left}",
+        )
         return grid
 
     def _counts(self) -> str:
         earlier = self._clock.trials - len(self._trials) if self._clock else 0
-        return count_statuses(self._trials) + (f", {earlier} in earlier sessions" if earlier > 0 else "")
+        return count_statuses(self._trials) + (
+            f", {earlier} in earlier sessions" if earlier > 0 else ""
+        )
 
     def _best(self) -> dict[Objective, Trial]:
         complete = [t for t in self._trials if t.status is TrialStatus.COMPLETE]
-        return {o: min(complete, key=lambda t: o.cost(t.metrics)) for o in self._objectives if complete}
+        return {
+            o: min(complete, key=lambda t: o.cost(t.metrics)) for o in self._objectives if complete
+        }
 
 
 def _activity(proposal: Proposal, note: object, before: str) -> str:

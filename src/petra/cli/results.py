@@ -14,7 +14,9 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The study's dire
 
 def show(
     directory: Directory,
-    everything: Annotated[bool, typer.Option("--all", help="All trials and failures, not only the front.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All trials and failures, not only the front.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the front of a study, which may still be running.
@@ -45,7 +47,9 @@ def show(
 
 def report(
     directory: Directory,
-    out: Annotated[Path | None, typer.Option(help="The HTML file; by default report.html in the study.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; by default report.html in the study.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the report of a study: one HTML file that needs no network.
@@ -67,12 +71,16 @@ def report(
 def export(
     directory: Directory,
     pick: Annotated[
-        str, typer.Option(help="smallest, fastest, best, knee, or the number of a trial on the front.")
+        str,
+        typer.Option(help="smallest, fastest, best, knee, or the number of a trial on the front."),
     ] = "knee",
     to: Annotated[
-        Path | None, typer.Option(help="A model file, or a directory for a bundle. Default: DIR/export/PICK")
+        Path | None,
+        typer.Option(help="A model file, or a directory for a bundle. Default: DIR/export/PICK"),
     ] = None,
-    format: Annotated[str | None, typer.Option(help="onnx or pt2: refused unless the study measured it.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="onnx or pt2: refused unless the study measured it.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Copy a measured model out of a study, with its pipeline, figures, parity result and model card.

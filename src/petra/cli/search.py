@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 DEMO_TIME = "150 s"
 DEMO_CONSTRAINT = "quality >= baseline - 0.03"
 # An epoch of a thousand digits is a fraction of a second and a dozen steps: the usual few repair nothing.
-DEMO_TRAINING: dict[str, Any] = {"epochs": [5, 20], "batch_size": 64, "penalty": "none", "mixup": 0.0}
+DEMO_TRAINING: dict[str, Any] = {
+    "epochs": [5, 20],
+    "batch_size": 64,
+    "penalty": "none",
+    "mixup": 0.0,
+}
 # What a small convolutional network has use for.
 DEMO_STAGES: dict[str, dict[str, Any]] = {
     "tune": DEMO_TRAINING,
     "distill": DEMO_TRAINING,
-    "prune.structured": {"importance": ["magnitude", "taylor", "fpgm", "lamp"], "schedule": "one_shot"},
+    "prune.structured": {
+        "importance": ["magnitude", "taylor", "fpgm", "lamp"],
+        "schedule": "one_shot",
+    },
     "prune.depth": {},
     "lowrank.svd": {"epochs": 0},
     "repair.reconstruct": {},
@@ -40,13 +48,17 @@ DEMO_INITIAL: list[list[Any]] = [
     ],
 ]
 
-Trust = Annotated[bool, typer.Option("--trust", help="Call what a study names, whoever started it.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Call what a study names, whoever started it.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 def demo(
     workdir: Annotated[Path, typer.Option(help="Where the study goes.")] = Path("petra-demo"),
-    time: Annotated[str, typer.Option(help="Time to search, such as '90 s' or '5 min'.")] = DEMO_TIME,
+    time: Annotated[
+        str, typer.Option(help="Time to search, such as '90 s' or '5 min'.")
+    ] = DEMO_TIME,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -75,7 +87,9 @@ def demo(
         getattr(record.config, k) == getattr(config, k) for k in ("workload", "constraints")
     )
     if same and record and record.stop_reason and record.elapsed_s >= (config.budget.time or 0.0):
-        note(f"{workdir}: the demo has finished already; it searches on with: petra resume {workdir} --time '+2 min'")
+        note(
+            f"{workdir}: the demo has finished already; it searches on with: petra resume {workdir} --time '+2 min'"
+        )
     else:
         from petra.api import create_or_continue
         from petra.sources import resolve_source
@@ -89,11 +103,19 @@ def demo(
 
 def run(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
-    workdir: Annotated[Path | None, typer.Option(help="Where the study goes, instead of the file's workdir.")] = None,
-    time: Annotated[str | None, typer.Option(help="Time to search, such as '30 min', instead of the file's.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials, instead of the file's.")] = None,
+    workdir: Annotated[
+        Path | None, typer.Option(help="Where the study goes, instead of the file's workdir.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Time to search, such as '30 min', instead of the file's.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Number of trials, instead of the file's.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the file's.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Candidates built side by side.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Candidates built side by side.")
+    ] = None,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -117,7 +139,9 @@ def run(
         overrides["seed"] = seed
     if time is not None or trials is not None:
         given = {"time": time, "trials": trials}
-        overrides["budget"] = config.budget.model_dump() | {k: v for k, v in given.items() if v is not None}
+        overrides["budget"] = config.budget.model_dump() | {
+            k: v for k, v in given.items() if v is not None
+        }
     if workers is not None:
         overrides["limits"] = config.limits.model_dump() | {"workers": workers}
     parse_config(config.model_dump() | overrides, where=str(study))  # before torch is loaded
@@ -131,8 +155,12 @@ def run(
 
 def resume(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The study's directory.")],
-    time: Annotated[str | None, typer.Option(help="New total time, such as '1 h'; '+10 min' adds to it.")] = None,
-    trials: Annotated[str | None, typer.Option(help="New total number of trials; '+20' adds to it.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="New total time, such as '1 h'; '+10 min' adds to it.")
+    ] = None,
+    trials: Annotated[
+        str | None, typer.Option(help="New total number of trials; '+20' adds to it.")
+    ] = None,
     trust: Trust = False,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
@@ -167,7 +195,7 @@ def resume(
 def _conduct(study: Study, *, quiet: bool) -> None:
     """Run a study under a progress display; Ctrl-C says how to continue and exits with 130."""
     from petra.cli.progress import watching
-    from petra.progress import Silent
+    from petra.listener import Silent
 
     try:
         if quiet:
@@ -178,7 +206,11 @@ def _conduct(study: Study, *, quiet: bool) -> None:
     except KeyboardInterrupt:
         finished = sum(t.number > 0 for t in study.trials)
         note(f"\nstopped: {finished} finished trials are kept in {study.directory}")
-        again = f"petra resume {study.directory}" if study.config.has_source else "the same call of petra.compress"
+        again = (
+            f"petra resume {study.directory}"
+            if study.config.has_source
+            else "the same call of petra.compress"
+        )
         note(f"continue with: {again}")
         raise typer.Exit(130) from None
 
@@ -215,7 +247,9 @@ def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) 
         say(f"  petra verify {path}")
         say(f"  petra bench {path} --against {directory / 'artifacts' / '00000' / path.name}")
     elif front.members:
-        say(f"  petra export {directory} --pick knee --to model{Path(front.members[0].artifact).suffix}")
+        say(
+            f"  petra export {directory} --pick knee --to model{Path(front.members[0].artifact).suffix}"
+        )
     say(f"  petra resume {directory} --time '+10 min'")
 
 
@@ -255,12 +289,19 @@ def _extended(record: StudyRecord, time: str | None, trials: str | None) -> dict
             seconds = parse_duration(time.removeprefix("+"))
         except ValueError as error:
             raise ConfigError(f"--time: {error}") from None
-        given["time"] = seconds + (max(record.elapsed_s, budget["time"] or 0.0) if time.startswith("+") else 0.0)
+        given["time"] = seconds + (
+            max(record.elapsed_s, budget["time"] or 0.0) if time.startswith("+") else 0.0
+        )
     if trials is not None:
         number = whole_number(trials)
         if number is None or number < 1:
-            raise ConfigError(f"--trials: got {trials!r}", hint="give a total such as 200, or '+50' for fifty more")
-        given["trials"] = number + (max(done, budget["trials"] or 0) if trials.startswith("+") else 0)
+            raise ConfigError(
+                f"--trials: got {trials!r}",
+                hint="give a total such as 200, or '+50' for fifty more",
+            )
+        given["trials"] = number + (
+            max(done, budget["trials"] or 0) if trials.startswith("+") else 0
+        )
     for name, spent in _spent(record).items():
         if spent and name not in given:
             note(f"the limit on {name} is spent; it is lifted")

@@ -15,7 +15,17 @@ PIPE_CLOSED = 141  # what shells say of a process that SIGPIPE ended
 _MIN_WIDTH, _MAX_WIDTH = 20, 1000
 _ERRORS = "petra.plain"
 # What petra prints beyond ASCII, for terminals that have nothing else.
-_SPELT = {"±": "+-", "→": "->", "…": "...", "\u00d7": "x", "\u2013": "-", "\u2014": "-", "·": "*", "•": "*", "━": "="}
+_SPELT = {
+    "±": "+-",
+    "→": "->",
+    "…": "...",
+    "\u00d7": "x",
+    "\u2013": "-",
+    "\u2014": "-",
+    "·": "*",
+    "•": "*",
+    "━": "=",
+}
 
 
 def columns() -> int | None:
@@ -121,7 +131,9 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    ascii_text = "".join(_SPELT.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text)
+    ascii_text = "".join(
+        _SPELT.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text
+    )
     return ascii_text, error.end
 
 

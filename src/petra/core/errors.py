@@ -81,7 +81,8 @@ class MissingExtra(PetraError):
 
     def __init__(self, package: str, *, extra: str) -> None:
         super().__init__(
-            f"the package {package!r} is not installed", hint=f"install it with: pip install 'petra[{extra}]'"
+            f"the package {package!r} is not installed",
+            hint=f"install it with: pip install 'petra[{extra}]'",
         )
 
 

@@ -30,7 +30,12 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
-        Metric("quality", "", None, "the task's metric, measured by running the artifact on the validation split"),
+        Metric(
+            "quality",
+            "",
+            None,
+            "the task's metric, measured by running the artifact on the validation split",
+        ),
         Metric(
             "latency_ratio",
             "x",
@@ -40,8 +45,20 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric("latency_ms", "ms", False, "median latency of one batch", timed=True),
         Metric("latency_p95_ms", "ms", False, "95th percentile latency of one batch", timed=True),
-        Metric("throughput", "items/s", True, "items per second at the throughput batch size", timed=True),
-        Metric("throughput_ratio", "x", True, "paired throughput of the artifact over the untouched model", timed=True),
+        Metric(
+            "throughput",
+            "items/s",
+            True,
+            "items per second at the throughput batch size",
+            timed=True,
+        ),
+        Metric(
+            "throughput_ratio",
+            "x",
+            True,
+            "paired throughput of the artifact over the untouched model",
+            timed=True,
+        ),
         Metric("size_bytes", "B", False, "bytes of all files that ship"),
         Metric("params", "", False, "number of parameters"),
         Metric("macs", "", False, "multiply-accumulates for one item"),
@@ -73,7 +90,9 @@ def resolve_metric(name: str, *, where: str) -> str:
     """The metric a user means by `name`; raises ConfigError that begins with the path `where`."""
     metric = ALIASES.get(name, name)
     if metric not in METRICS:
-        raise ConfigError(f"{where}: unknown metric {shown(name)}", hint=did_you_mean(name, [*METRICS, *ALIASES]))
+        raise ConfigError(
+            f"{where}: unknown metric {shown(name)}", hint=did_you_mean(name, [*METRICS, *ALIASES])
+        )
     return metric
 
 
@@ -99,7 +118,9 @@ class Objective:
 def named_objectives(metrics: Sequence[str], *, maximize_quality: bool) -> tuple[Objective, ...]:
     """Objectives with their directions; quality takes the task's."""
     directions = {name: METRICS[name].maximize for name in metrics}
-    return tuple(Objective(name, maximize_quality if d is None else d) for name, d in directions.items())
+    return tuple(
+        Objective(name, maximize_quality if d is None else d) for name, d in directions.items()
+    )
 
 
 _MAX_TEXT = 200  # characters of a constraint
@@ -169,14 +190,22 @@ class Constraint:
         elif match["times"]:
             scale = float(match["times"])
         else:
-            offset = float(f"{float(match['number']) * _factor(match['unit'] or '', metric, where=where):.12g}")
+            offset = float(
+                f"{float(match['number']) * _factor(match['unit'] or '', metric, where=where):.12g}"
+            )
         if not max(abs(scale), abs(offset)) <= LARGEST:
-            raise ConfigError(f"{where}: {shown(text)}: a number is too large", hint=f"at most {LARGEST:g}")
+            raise ConfigError(
+                f"{where}: {shown(text)}: a number is too large", hint=f"at most {LARGEST:g}"
+            )
         return Constraint(metric, match["op"] == ">=", offset, scale)
 
     def bound(self, baseline: Metrics) -> float:
         """The bound as a number. KeyError when it is relative to a metric the baseline lacks."""
-        return self.scale * baseline_value(self.metric, baseline) + self.offset if self.scale else self.offset
+        return (
+            self.scale * baseline_value(self.metric, baseline) + self.offset
+            if self.scale
+            else self.offset
+        )
 
     def violation(self, metrics: Metrics, baseline: Metrics) -> float:
         """0 when satisfied, else by how much, relative to the bound so that violations of different metrics add up.
@@ -189,7 +218,9 @@ class Constraint:
             return math.inf
         excess = bound - value if self.at_least else value - bound
         relative = excess / max(abs(bound), 1e-9)
-        return relative if relative > 1e-9 else 0.0  # a value at the bound is inside, however both were rounded
+        return (
+            relative if relative > 1e-9 else 0.0
+        )  # a value at the bound is inside, however both were rounded
 
     def __str__(self) -> str:
         parts = []
@@ -214,7 +245,9 @@ def check_attainable(constraints: Sequence[Constraint], *, where: str) -> None:
     high: dict[tuple[str, float], float] = {}
     for c in constraints:
         if c.scale == 0.0 and not c.at_least and c.metric != "quality" and c.offset <= 0:
-            raise ConfigError(f"{where}: {str(c)!r} can never hold", hint=f"{c.metric} is always positive")
+            raise ConfigError(
+                f"{where}: {str(c)!r} can never hold", hint=f"{c.metric} is always positive"
+            )
         key = (c.metric, c.scale)
         if c.at_least:
             low[key] = max(low.get(key, c.offset), c.offset)

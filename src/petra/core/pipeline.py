@@ -42,7 +42,8 @@ class StageSpec:
                 )
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(
-                    f"{printable(self.kind)}.{printable(name)}: got {shown(value)}", hint="give a finite number"
+                    f"{printable(self.kind)}.{printable(name)}: got {shown(value)}",
+                    hint="give a finite number",
                 )
         ordered = {name: canonical_value(self.params[name]) for name in sorted(self.params)}
         object.__setattr__(self, "params", MappingProxyType(ordered))
@@ -67,7 +68,9 @@ class StageSpec:
         return json.dumps([self.kind, dict(self.params)], separators=(",", ":"), allow_nan=False)
 
     def __str__(self) -> str:
-        inside = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.params.items())
+        inside = ", ".join(
+            f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.params.items()
+        )
         return f"{self.kind}({inside})"
 
 
@@ -108,17 +111,24 @@ class Pipeline:
     def from_list(items: object) -> Pipeline:
         """Read `as_list` data. Raises ConfigError naming the position of whatever is malformed."""
         if not isinstance(items, list):
-            raise ConfigError(f"pipeline: got {type(items).__name__}, a pipeline is a list of stages")
+            raise ConfigError(
+                f"pipeline: got {type(items).__name__}, a pipeline is a list of stages"
+            )
         stages = []
         for i, item in enumerate(items):
             if isinstance(item, str):
                 item = {"stage": item}
             if not isinstance(item, Mapping) or not isinstance(item.get("stage"), str):
-                raise ConfigError(f"pipeline[{i}]: got {shown(item)}", hint="write {stage: NAME, params: {...}}")
+                raise ConfigError(
+                    f"pipeline[{i}]: got {shown(item)}", hint="write {stage: NAME, params: {...}}"
+                )
             unknown = set(item) - {"stage", "params"}
             params = item.get("params", {})
             if unknown or not isinstance(params, Mapping):
-                raise ConfigError(f"pipeline[{i}]: got {shown(item)}", hint="allowed keys: stage, params (a mapping)")
+                raise ConfigError(
+                    f"pipeline[{i}]: got {shown(item)}",
+                    hint="allowed keys: stage, params (a mapping)",
+                )
             stages.append(StageSpec(item["stage"], dict(params)))
         return Pipeline(tuple(stages))
 

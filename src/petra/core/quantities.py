@@ -9,7 +9,15 @@ from petra.core.text import shown
 _DURATION = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(s|sec|m|min|h|hours?)?\s*$", re.IGNORECASE)
 _BYTES = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*(b|kb|mb|gb|kib|mib|gib)?\s*$", re.IGNORECASE)
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hour": 3600, "hours": 3600}
-_BYTE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_BYTE_UNITS = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
 
 
 def parse_duration(value: object) -> float:
@@ -22,7 +30,9 @@ def parse_duration(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"cannot read {shown(value)} as a duration; {_DURATION_HINT}")
     if not abs(value) <= _LONGEST_S:
-        raise ValueError(f"{shown(value)} seconds are no duration; at most {_LONGEST_S:g} are allowed")
+        raise ValueError(
+            f"{shown(value)} seconds are no duration; at most {_LONGEST_S:g} are allowed"
+        )
     return value
 
 

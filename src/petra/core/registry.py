@@ -52,7 +52,9 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """The plugin called `name`, imported now if need be. Unknown names raise ConfigError with a suggestion."""
         if name not in self._table:
-            raise ConfigError(f"unknown {self.noun} {shown(name)}", hint=did_you_mean(name, self._table))
+            raise ConfigError(
+                f"unknown {self.noun} {shown(name)}", hint=did_you_mean(name, self._table)
+            )
         entry = self._table[name]
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")

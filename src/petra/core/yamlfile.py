@@ -55,7 +55,9 @@ def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: nested too deeply", hint=_DEPTH_HINT) from None
     if not isinstance(data, dict):
         kind = "nothing" if data is None else type(data).__name__
-        raise ConfigError(f"{where}: got {kind}", hint="a study file is a mapping of keys to values")
+        raise ConfigError(
+            f"{where}: got {kind}", hint="a study file is a mapping of keys to values"
+        )
     return data
 
 
@@ -68,14 +70,23 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep=True)
-        except (ValueError, OverflowError, KeyError, IndexError, AttributeError, TypeError) as error:
+        except (
+            ValueError,
+            OverflowError,
+            KeyError,
+            IndexError,
+            AttributeError,
+            TypeError,
+        ) as error:
             kind = node.tag.rpartition(":")[2]
             given = shown(node.value) if isinstance(node, yaml.ScalarNode) else "this"
             raise yaml.constructor.ConstructorError(
                 None, None, f"{given} is no {kind} ({error})", node.start_mark
             ) from None
         if isinstance(value, int) and abs(value) >= 2**63:
-            raise yaml.constructor.ConstructorError(None, None, "an integer of more than 64 bits", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "an integer of more than 64 bits", node.start_mark
+            )
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -114,7 +125,9 @@ def _count(root: yaml.Node, where: str) -> None:
     for _ in range(_MAX_DEPTH):
         total += len(level)
         if total > _MAX_NODES:
-            raise ConfigError(f"{where}: more than {_MAX_NODES} values", hint="this is no study file")
+            raise ConfigError(
+                f"{where}: more than {_MAX_NODES} values", hint="this is no study file"
+            )
         inner: list[yaml.Node] = []
         for node in level:
             if isinstance(node, yaml.MappingNode):

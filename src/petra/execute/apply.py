@@ -22,9 +22,9 @@ from petra.execute.cache import PrefixCache
 from petra.execute.remembered import forget_what_is_made_again
 from petra.methods.base import Context
 from petra.methods.table import STAGES
-from petra.model.copying import copy_model
-from petra.model.fingerprint import fingerprint
-from petra.model.headwise import unfuse
+from petra.model.attention.separate import unfuse
+from petra.model.copies.copying import copy_model
+from petra.model.description.state_hash import fingerprint
 from petra.model.surgery import count_parameters
 from petra.store.records import write_traces
 from petra.workers.memory import peak_mb, reset_peak
@@ -67,7 +67,8 @@ def apply_pipeline(
         before, mark = mark, fingerprint(current)
         if mark == before:
             raise StageRefused(
-                f"{spec.kind} left the model unchanged", hint=f"it does nothing to this model with {dict(spec.params)}"
+                f"{spec.kind} left the model unchanged",
+                hint=f"it does nothing to this model with {dict(spec.params)}",
             )
         traces = (*traces, trace)
         if cache:
@@ -86,7 +87,9 @@ def _run(model: nn.Module, spec: StageSpec, context: Context) -> tuple[nn.Module
     result, trace = _checked(returned, spec)
     seconds = time.perf_counter() - started
     for parameter in result.parameters():
-        parameter.grad = None  # a stored model has no gradients, so neither may one that goes straight on
+        parameter.grad = (
+            None  # a stored model has no gradients, so neither may one that goes straight on
+        )
     kept = StageTrace(
         stage=spec.kind,
         touched=tuple(map(str, trace.touched)),
@@ -95,7 +98,9 @@ def _run(model: nn.Module, spec: StageSpec, context: Context) -> tuple[nn.Module
         params_after=count_parameters(result),
         seconds=seconds,
         peak_memory_mb=peak_mb(),
-        details={str(k): _plain(v, f"{spec.kind}: trace detail {k!r}") for k, v in trace.details.items()},
+        details={
+            str(k): _plain(v, f"{spec.kind}: trace detail {k!r}") for k, v in trace.details.items()
+        },
     )
     try:
         write_traces([kept], where=f"{spec.kind}: the trace")
@@ -110,7 +115,9 @@ def _checked(returned: object, spec: StageSpec) -> tuple[nn.Module, StageTrace]:
         result, trace = returned
         if isinstance(result, nn.Module) and isinstance(trace, StageTrace):
             return result, trace
-    raise TypeError(f"{spec.kind}.apply returned {type(returned).__name__}, not (model, StageTrace)")
+    raise TypeError(
+        f"{spec.kind}.apply returned {type(returned).__name__}, not (model, StageTrace)"
+    )
 
 
 @contextmanager

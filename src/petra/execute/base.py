@@ -26,7 +26,9 @@ class Executor(ABC):
         """Candidates are paired with, and judged against, this trial from now on. Comes before `run` and `confirm`."""
 
     @abstractmethod
-    def run(self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote) -> Iterator[Trial]:
+    def run(
+        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
+    ) -> Iterator[Trial]:
         """Trials as they finish, in any order. When `remaining()` seconds are used up (None: no limit), returns
         without those that did not finish."""
 
@@ -46,6 +48,9 @@ class Executor(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()

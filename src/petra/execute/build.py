@@ -26,7 +26,7 @@ from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
 from petra.execute.pristine import Pristine
 from petra.measure.bench_main import PREDICTION_BATCH
-from petra.measure.structure import count_macs
+from petra.measure.operations import count_macs
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.surgery import count_parameters
@@ -92,7 +92,11 @@ def prepare(payload: BuildPayload) -> BuildPayload:
     register_plugins(payload.plugins)
     for kind in payload.stages:
         STAGES.get(kind)
-    warm_up(payload.target.runtime if payload.target.runtime not in payload.plugins.get("runtimes", {}) else "")
+    warm_up(
+        payload.target.runtime
+        if payload.target.runtime not in payload.plugins.get("runtimes", {})
+        else ""
+    )
     payload.model.eval()
     return replace(payload, pristine=Pristine.of(payload.model, payload.task))
 
@@ -105,12 +109,20 @@ def warm_up(runtime: str) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped]
 
         tqdm.monitor_interval = 0  # exporters show progress, for which tqdm would start a thread
-    with contextlib.suppress(Exception), TemporaryDirectory(prefix="petra-warm-") as place, torch.random.fork_rng([]):
+    with (
+        contextlib.suppress(Exception),
+        TemporaryDirectory(prefix="petra-warm-") as place,
+        torch.random.fork_rng([]),
+    ):
         plugin = RUNTIMES.get(runtime)()
-        plugin.export(nn.Linear(4, 4).eval(), torch.zeros(2, 4), Path(place) / f"model{plugin.suffix}")
+        plugin.export(
+            nn.Linear(4, 4).eval(), torch.zeros(2, 4), Path(place) / f"model{plugin.suffix}"
+        )
 
 
-def compressed(payload: BuildPayload, note: Note, pipeline: Pipeline) -> tuple[nn.Module, tuple[StageTrace, ...]]:
+def compressed(
+    payload: BuildPayload, note: Note, pipeline: Pipeline
+) -> tuple[nn.Module, tuple[StageTrace, ...]]:
     """The model that `pipeline` makes of the payload's, on the CPU, and a trace of every stage.
 
     Notes are as in `build_candidate`. `payload` is what `prepare` made.
@@ -137,12 +149,19 @@ def compressed(payload: BuildPayload, note: Note, pipeline: Pipeline) -> tuple[n
             payload.pristine.check(payload.model, payload.task, stage=stage.kind)
 
     model, trace = apply_pipeline(
-        payload.model, pipeline, make_context, cache=cache, on_stage=on_stage, after_stage=after_stage
+        payload.model,
+        pipeline,
+        make_context,
+        cache=cache,
+        on_stage=on_stage,
+        after_stage=after_stage,
     )
     return model.to("cpu"), trace
 
 
-def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artifact_dir: Path) -> Built:
+def build_candidate(
+    payload: BuildPayload, note: Note, pipeline: Pipeline, artifact_dir: Path
+) -> Built:
     """Run the pipeline, export to `artifact_dir`/model.*, and save the PyTorch model's own predictions beside it.
 
     Notes are ("stage", index, name) when a stage begins and ("progress", done, total, text) during it; index is one
@@ -158,7 +177,9 @@ def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artif
     if not files:
         raise ExportError(f"runtime {runtime.name} wrote no file")
     quantized = any(FLOAT_WEIGHTS in STAGES.get(stage.kind).effects.removes for stage in pipeline)
-    save_reference(model, payload.directory / "data" / "val", example, artifact_dir / "reference.npy")
+    save_reference(
+        model, payload.directory / "data" / "val", example, artifact_dir / "reference.npy"
+    )
     return Built(
         files=tuple(str(f) for f in files),
         size_bytes=sum(f.stat().st_size for f in files),
@@ -172,12 +193,16 @@ def build_candidate(payload: BuildPayload, note: Note, pipeline: Pipeline, artif
 
 
 @torch.no_grad()
-def save_reference(model: nn.Module, data: Path, example: Inputs, path: Path, *, items: int = PARITY_ITEMS) -> None:
+def save_reference(
+    model: nn.Module, data: Path, example: Inputs, path: Path, *, items: int = PARITY_ITEMS
+) -> None:
     """Predictions of the PyTorch model on the first `items` validation items, for the parity check.
 
     In the batches in which the artifact predicts them: dynamically quantized layers have a range for each batch.
     """
-    arrays = {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(data.glob("*.npy"))}
+    arrays = {
+        p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(data.glob("*.npy"))
+    }
     count = min(items, len(next(iter(arrays.values()))))
     parts = []
     for start in range(0, count, PREDICTION_BATCH):
@@ -190,7 +215,9 @@ def save_reference(model: nn.Module, data: Path, example: Inputs, path: Path, *,
         wrecked = next((name for name, t in named if not torch.isfinite(t).all()), None)
         raise ParityError(
             "the PyTorch model itself returns NaN or infinity on validation items",
-            hint=f"its weight {wrecked!r} is not finite" if wrecked else "its weights are finite: values overflow",
+            hint=f"its weight {wrecked!r} is not finite"
+            if wrecked
+            else "its weights are finite: values overflow",
         )
     np.save(path, reference, allow_pickle=False)
 
@@ -203,7 +230,11 @@ def eager_latency_ms(payload: BuildPayload, note: Note, batch: int, threads: int
     model = payload.model.eval()
     example = payload.task.example(batch)
     inputs = unnamed(
-        {k: t.repeat(-(-batch // len(t)), *[1] * (t.ndim - 1))[:batch] for k, t in named(example).items()}, like=example
+        {
+            k: t.repeat(-(-batch // len(t)), *[1] * (t.ndim - 1))[:batch]
+            for k, t in named(example).items()
+        },
+        like=example,
     )
     times = []
     for _ in range(60):

@@ -28,15 +28,24 @@ from torch import nn
 from petra.core.errors import PetraError
 from petra.core.pipeline import Pipeline
 from petra.core.trial import StageTrace
-from petra.model.fingerprint import fingerprint
-from petra.model.structure import NotDescribable, describe, rebuild, weights
+from petra.model.description.differences import NotDescribable, describe, rebuild, weights
+from petra.model.description.state_hash import fingerprint
 from petra.store.records import read_traces, write_traces
 from petra.store.schema import petra_version
 
 _TENSORS, _STRUCTURE = "model.safetensors", "model.json"
 _UNFINISHED = ".unfinished-"
 _DAMAGE = (
-    *(PetraError, SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(
+        PetraError,
+        SafetensorError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ),
     *(ArithmeticError, MemoryError),
 )
 _ABANDONED_S = 3600.0  # an unfinished entry this old was left by a process that died
@@ -55,7 +64,13 @@ class PrefixCache:
         words = [context_key, petra_version(), torch.__version__, str(torch.get_num_threads())]
         self._context = directory / hashlib.sha256("\x1f".join(words).encode()).hexdigest()[:32]
 
-    def put(self, pipeline: Pipeline, model: nn.Module, original: nn.Module, traces: Sequence[StageTrace]) -> bool:
+    def put(
+        self,
+        pipeline: Pipeline,
+        model: nn.Module,
+        original: nn.Module,
+        traces: Sequence[StageTrace],
+    ) -> bool:
         """Store `model`, made of `original` by `pipeline`. False when it was not stored.
 
         That happens to what cannot be described relative to the original, has no float weights (a quantized graph),
@@ -87,7 +102,9 @@ class PrefixCache:
         except OSError:  # a full or read-only disk costs time, not the trial
             return False
 
-    def longest(self, pipeline: Pipeline, original: nn.Module) -> tuple[int, nn.Module, tuple[StageTrace, ...]] | None:
+    def longest(
+        self, pipeline: Pipeline, original: nn.Module
+    ) -> tuple[int, nn.Module, tuple[StageTrace, ...]] | None:
         """The longest stored prefix of `pipeline` (all of it, possibly): its length, its model and its traces.
 
         A damaged entry is removed and counts as absent.
@@ -106,14 +123,19 @@ class PrefixCache:
             return len(prefix), model, traces
         return None
 
-    def _read(self, entry: Path, prefix: Pipeline, original: nn.Module) -> tuple[nn.Module, tuple[StageTrace, ...]]:
+    def _read(
+        self, entry: Path, prefix: Pipeline, original: nn.Module
+    ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
         """Rebuild an entry; raises one of many errors when anything about it is not as it was written."""
         outer = json.loads(_content(entry / _STRUCTURE, self.limit_bytes))
         if hashlib.blake2b(outer["record"].encode()).hexdigest() != outer["check"]:
             raise ValueError("the structure is damaged")
         record = json.loads(outer["record"])
         body = _content(entry / _TENSORS, self.limit_bytes)
-        if record["pipeline"] != prefix.canonical() or hashlib.blake2b(body).hexdigest() != record["tensors"]:
+        if (
+            record["pipeline"] != prefix.canonical()
+            or hashlib.blake2b(body).hexdigest() != record["tensors"]
+        ):
             raise ValueError("the entry is damaged")
         return rebuild(original, record["structure"], load(body)), read_traces(record["traces"])
 

@@ -77,7 +77,11 @@ class Evaluator:
             step.see(note)
             on_note(note)
 
-        limit = self.limits.time_s if remaining_s is None else min(self.limits.time_s, max(remaining_s, 1.0))
+        limit = (
+            self.limits.time_s
+            if remaining_s is None
+            else min(self.limits.time_s, max(remaining_s, 1.0))
+        )
         run = _Call(worker, limit, self.limits.memory_mb, watch)
         try:
             built: Built = run(build_candidate, proposal.pipeline, place)
@@ -91,7 +95,9 @@ class Evaluator:
             predictions.unlink()
             reference.unlink()
             seconds = time.perf_counter() - started
-            return self._finished(proposal, built, metrics | self._counted(built, judged), judged, seconds)
+            return self._finished(
+                proposal, built, metrics | self._counted(built, judged), judged, seconds
+            )
         except TimeLimitExceeded as error:
             if limit < self.limits.time_s:
                 self._clear(place)
@@ -133,7 +139,9 @@ class Evaluator:
         return self._bench(self._request(main_file, baseline, data, place / "predictions.npy"))
 
     def _bench(self, request: Request) -> dict[str, Measurement]:
-        return run_bench(request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb)
+        return run_bench(
+            request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb
+        )
 
     def _request(
         self, artifact: str, baseline: str, data: Path, predictions: Path, *, confirm: bool = False
@@ -153,14 +161,26 @@ class Evaluator:
 
     def _counted(self, built: Built, judged: Judged) -> dict[str, Measurement]:
         """What is not timed."""
-        counted = {"size_bytes": (built.size_bytes, "B"), "params": (built.params, ""), "macs": (built.macs, "")}
-        metrics = {name: Measurement(float(value), 0.0, 1, unit, self.host) for name, (value, unit) in counted.items()}
+        counted = {
+            "size_bytes": (built.size_bytes, "B"),
+            "params": (built.params, ""),
+            "macs": (built.macs, ""),
+        }
+        metrics = {
+            name: Measurement(float(value), 0.0, 1, unit, self.host)
+            for name, (value, unit) in counted.items()
+        }
         metrics["quality"] = replace(judged.quality, host=self.host)
         metrics["train_s"] = Measurement(built.train_s, 0.0, 1, "s", self.host)
         return metrics
 
     def _finished(
-        self, proposal: Proposal, built: Built, metrics: dict[str, Measurement], judged: Judged, seconds: float
+        self,
+        proposal: Proposal,
+        built: Built,
+        metrics: dict[str, Measurement],
+        judged: Judged,
+        seconds: float,
     ) -> Trial:
         baseline = self.baseline.metrics if self.baseline else metrics
         feasible = violation(self.constraints, metrics, baseline) == 0 or proposal.number == 0
@@ -187,7 +207,13 @@ class Evaluator:
         shutil.rmtree(place, ignore_errors=True)
 
     def _failed(
-        self, proposal: Proposal, status: TrialStatus, stage: str, error: Exception, worker: Worker, started: float
+        self,
+        proposal: Proposal,
+        status: TrialStatus,
+        stage: str,
+        error: Exception,
+        worker: Worker,
+        started: float,
     ) -> Trial:
         """The trial of a candidate that failed. Raises StoreError when the fault is the directory's."""
         self._clear(self.artifact_dir(proposal.number))
@@ -211,10 +237,14 @@ class Evaluator:
         predictions = data.parent / f"predictions-{trial.number}.npy"
         baseline = str(self.directory / self._baseline().artifact)
         try:
-            request = self._request(str(self.directory / trial.artifact), baseline, data, predictions, confirm=True)
+            request = self._request(
+                str(self.directory / trial.artifact), baseline, data, predictions, confirm=True
+            )
             metrics = self._bench(request)
             run = _Call(worker, self.limits.time_s, self.limits.memory_mb, lambda note: None)
-            judged: Judged = run(judge, predictions, targets_file(data.parent, "test"), None, False, 0)
+            judged: Judged = run(
+                judge, predictions, targets_file(data.parent, "test"), None, False, 0
+            )
         finally:
             predictions.unlink(missing_ok=True)
         return metrics | {"quality": replace(judged.quality, host=self.host)}

@@ -79,15 +79,20 @@ def measured(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measur
     """What the task's `score` makes of copies, which it may spoil, in plain numbers. Raises ScoreError for no numbers,
     and what `score` raises."""
     name = f"{type(task).__name__}.score"
-    found: object = task.score(torch.from_numpy(predictions.copy()).float(), torch.from_numpy(targets.copy()))
+    found: object = task.score(
+        torch.from_numpy(predictions.copy()).float(), torch.from_numpy(targets.copy())
+    )
     if not isinstance(found, Measurement):
         raise ScoreError(
-            f"{name} returned {type(found).__name__}", hint="it must return a petra.Measurement(mean, stderr, n)"
+            f"{name} returned {type(found).__name__}",
+            hint="it must return a petra.Measurement(mean, stderr, n)",
         )
     try:
         return Measurement(float(found.mean), float(found.stderr), int(found.n), str(task.metric))
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ScoreError(f"{name} returned no numbers: {error}", hint="mean, stderr and n are numbers") from error
+        raise ScoreError(
+            f"{name} returned no numbers: {error}", hint="mean, stderr and n are numbers"
+        ) from error
 
 
 def checked_score(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measurement:

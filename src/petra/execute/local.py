@@ -103,10 +103,14 @@ class LocalExecutor(Executor):
         self.evaluator.baseline = baseline
         self.evaluator.check_place()
 
-    def run(self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote) -> Iterator[Trial]:
+    def run(
+        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
+    ) -> Iterator[Trial]:
         if proposals:
             self._write("val")
-        pending: set[Future[Trial]] = {self._pool.submit(self._one, p, remaining, on_note) for p in proposals}
+        pending: set[Future[Trial]] = {
+            self._pool.submit(self._one, p, remaining, on_note) for p in proposals
+        }
         while pending:
             done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
             self.evaluator.held()

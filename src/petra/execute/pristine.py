@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.model.fingerprint import tensor_bytes
+from petra.model.description.state_hash import tensor_bytes
 from petra.tasks.base import Task
 
 
@@ -35,7 +35,10 @@ class Pristine:
     def check(self, teacher: nn.Module, task: Task, *, stage: str) -> None:
         """Raise StageRefused, naming what changed, unless both are as they were."""
         now = Pristine.of(teacher, task)
-        for what, before, after in (("the teacher", self.teacher, now.teacher), ("the data", self.data, now.data)):
+        for what, before, after in (
+            ("the teacher", self.teacher, now.teacher),
+            ("the data", self.data, now.data),
+        ):
             changed = [path for path, mark in before.items() if after.get(path, mark) != mark]
             if changed:
                 raise StageRefused(
@@ -45,7 +48,11 @@ class Pristine:
 
 
 def _marks(teacher: nn.Module) -> dict[str, int]:
-    return {name: _mark(tensor) for name, tensor in teacher.state_dict().items() if tensor.is_floating_point()}
+    return {
+        name: _mark(tensor)
+        for name, tensor in teacher.state_dict().items()
+        if tensor.is_floating_point()
+    }
 
 
 def _held(thing: object, path: str, depth: int = 8) -> Iterator[tuple[str, Tensor | np.ndarray]]:
@@ -71,4 +78,7 @@ def _mark(held: Tensor | np.ndarray) -> int:
         return mark
     if held.dtype.hasobject:
         return 0
-    return zlib.crc32(np.ascontiguousarray(held).reshape(-1).view(np.uint8).data, zlib.crc32(repr(held.shape).encode()))
+    return zlib.crc32(
+        np.ascontiguousarray(held).reshape(-1).view(np.uint8).data,
+        zlib.crc32(repr(held.shape).encode()),
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petra.model.copying import forget
+from petra.model.copies.copying import forget
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, call, named_outputs
 
@@ -62,7 +62,9 @@ class _Kept:
 def _kept(model: nn.Module) -> Iterator[_Kept]:
     own = frozenset(vars(nn.Module()))
     for path, module in model.named_modules():
-        derived = {name.rpartition("_")[0] for name in module._parameters}  # of hooks: weight_g, weight_orig
+        derived = {
+            name.rpartition("_")[0] for name in module._parameters
+        }  # of hooks: weight_g, weight_orig
         if isinstance(module, torch.fx.GraphModule | nn.RNNBase):
             continue
         for name, value in list(vars(module).items()):
@@ -75,7 +77,10 @@ def _has_tensors(value: Any, depth: int = 3) -> bool:
         return not isinstance(value, nn.Parameter)
     if not depth or type(value) not in (dict, list, tuple):
         return False
-    return any(_has_tensors(part, depth - 1) for part in (value.values() if isinstance(value, dict) else value))
+    return any(
+        _has_tensors(part, depth - 1)
+        for part in (value.values() if isinstance(value, dict) else value)
+    )
 
 
 def _without_tensors(value: Any) -> Any:
@@ -86,11 +91,15 @@ def _without_tensors(value: Any) -> Any:
     return None if _has_tensors(value) else copy.copy(value)
 
 
-def _made_again(model: nn.Module, example: Inputs, held: list[_Kept], expected: dict[str, Tensor]) -> bool:
+def _made_again(
+    model: nn.Module, example: Inputs, held: list[_Kept], expected: dict[str, Tensor]
+) -> bool:
     """Leave tensors out, and put them back unless the model makes all of them again and computes
     what it did."""
     back: list[bool] = []
-    handle = model.register_forward_hook(lambda *_: back.append(all(kept.is_there() for kept in held)))
+    handle = model.register_forward_hook(
+        lambda *_: back.append(all(kept.is_there() for kept in held))
+    )
     for kept in held:
         kept.leave_out()
     good = _same(lambda: named_outputs(call(model, example)), expected) and back == [True]
@@ -107,6 +116,7 @@ def _same(run: Callable[[], dict[str, Tensor]], expected: dict[str, Tensor]) -> 
     except Exception:  # noqa: BLE001 - the model's own code, without what it may need
         return False
     return got.keys() == expected.keys() and all(
-        t.shape == expected[name].shape and torch.allclose(t.float(), expected[name].float(), equal_nan=True)
+        t.shape == expected[name].shape
+        and torch.allclose(t.float(), expected[name].float(), equal_nan=True)
         for name, t in got.items()
     )

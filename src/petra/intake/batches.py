@@ -15,9 +15,7 @@ from petra.intake.watch import layer_name, watching
 from petra.tasks.inputs import Inputs, call, map_inputs
 
 MIXED = 1e-2  # rms difference over the spread, more than rounding makes of batches of other sizes
-NORM_HINT = (
-    "a norm needs running statistics: track_running_stats=True, and a pass over the training data in training mode"
-)
+NORM_HINT = "a norm needs running statistics: track_running_stats=True, and a pass over the training data in training mode"
 ALONE_HINT = "two items and more work; name the dimension where one is squeezed or averaged away: x.squeeze(-1)"
 
 
@@ -45,7 +43,9 @@ def check_batches(model: nn.Module, probe: Probe) -> Tensor:
         raise DataError(
             f"{where}: an item's prediction depends on the others in its batch: "
             f"{_by_batches(norms[0]) if norms else _what_mixes(model, probe)}",
-            hint=NORM_HINT if norms else "are items along dimension 0 everywhere (batch_first=True, softmax(-1))?",
+            hint=NORM_HINT
+            if norms
+            else "are items along dimension 0 everywhere (batch_first=True, softmax(-1))?",
         )
     return many
 
@@ -58,7 +58,9 @@ def _run_alone(model: nn.Module, one: Inputs, where: str) -> Tensor:
         reason = f": {_by_batches(norms[0])}" if norms else ""
         raise DataError(
             f"{error.message.replace('these inputs', 'one item alone, with the inputs', 1)}{reason}",
-            hint=NORM_HINT if norms or "more than 1 value per channel" in error.message else ALONE_HINT,
+            hint=NORM_HINT
+            if norms or "more than 1 value per channel" in error.message
+            else ALONE_HINT,
         ) from error
 
 
@@ -71,7 +73,9 @@ def _check_axis(output: Tensor, n: int, many: Tensor) -> None:
         return
     of = "one item" if n == 1 else f"{n} items"
     lost = n == 1 and output.ndim < many.ndim
-    shapes = f"the model returns shape {tuple(output.shape)} for {of}, {tuple(many.shape)} for {MANY}"
+    shapes = (
+        f"the model returns shape {tuple(output.shape)} for {of}, {tuple(many.shape)} for {MANY}"
+    )
     raise DataError(
         f"{shapes}: one item loses the batch axis" if lost else shapes,
         hint="name the dimension: x.squeeze(-1) instead of x.squeeze()"
@@ -96,7 +100,13 @@ def _what_mixes(model: nn.Module, probe: Probe) -> str:
         found: list[tuple[str, list[Tensor], list[Tensor]]] = []
 
         def seen(path: str, taken: list[Tensor], given: list[Tensor], found: Any = found) -> None:
-            found.append((path, [t[:1].clone() if t.ndim else t for t in taken], [t[:1] for t in given if t.ndim]))
+            found.append(
+                (
+                    path,
+                    [t[:1].clone() if t.ndim else t for t in taken],
+                    [t[:1] for t in given if t.ndim],
+                )
+            )
 
         with watching(model, seen):
             call(model, probe.take(n))
@@ -109,7 +119,9 @@ def _what_mixes(model: nn.Module, probe: Probe) -> str:
 
 def _all_near(a: list[Tensor], b: list[Tensor]) -> bool:
     pairs = list(zip(a, b, strict=False))
-    return len(a) == len(b) and all(x.shape == y.shape and distance(x, y) <= MIXED for x, y in pairs)
+    return len(a) == len(b) and all(
+        x.shape == y.shape and distance(x, y) <= MIXED for x, y in pairs
+    )
 
 
 def check_training_alone(model: nn.Module, probe: Probe) -> None:
@@ -123,7 +135,11 @@ def check_training_alone(model: nn.Module, probe: Probe) -> None:
     try:
         run(model, probe.take(1), where=f"{probe.name} split")
     except DataError as error:
-        norms = [layer_name(model, path) for path, m in model.named_modules() if isinstance(m, _BatchNorm)]
+        norms = [
+            layer_name(model, path)
+            for path, m in model.named_modules()
+            if isinstance(m, _BatchNorm)
+        ]
         reason = f": {norms[0]} has no statistics of one" if norms else f": {error.message}"
         raise DataError(
             f"{probe.name} split: a batch holds one item, which the model cannot be trained on{reason}",

@@ -42,7 +42,9 @@ def run(model: nn.Module, inputs: Inputs, *, where: str, hint: str = OTHER_INPUT
         except PetraError:
             raise
         except RecursionError as error:
-            raise DataError(f"{watch.layer}: the model is nested too deeply to run", hint=_FLATTEN) from error
+            raise DataError(
+                f"{watch.layer}: the model is nested too deeply to run", hint=_FLATTEN
+            ) from error
         except Exception as error:
             shown = {key: (tuple(t.shape), str(t.dtype)[6:]) for key, t in named(inputs).items()}
             said = (str(error).strip().splitlines() or [""])[0]
@@ -115,7 +117,8 @@ def _check_inputs_kept(given: Inputs, inputs: Inputs) -> None:
     for name, tensor in named(inputs).items():
         if not _same(named(given)[name], tensor):
             raise DataError(
-                f"the model changes its input {name!r} in place", hint="let forward begin with a copy: x = x.clone()"
+                f"the model changes its input {name!r} in place",
+                hint="let forward begin with a copy: x = x.clone()",
             )
 
 
@@ -127,13 +130,19 @@ def check_finite(predictions: Tensor, probe: Probe, model: nn.Module) -> None:
     odd = (~predictions.isfinite()).reshape(len(predictions), -1)
     item = int(odd.any(1).nonzero()[0]) % probe.items
     one = map_inputs(probe.inputs, lambda t: t[item : item + 1].clone())
-    bad = [name for name, t in named(one).items() if t.is_floating_point() and not t.isfinite().all()]
+    bad = [
+        name for name, t in named(one).items() if t.is_floating_point() and not t.isfinite().all()
+    ]
     if bad:
         raise not_finite_input(one, f"{probe.name} split, item {item}")
     first: list[str] = []
 
     def seen(path: str, taken: list[Tensor], given: list[Tensor]) -> None:
-        if not first and all(t.isfinite().all() for t in taken) and not all(t.isfinite().all() for t in given):
+        if (
+            not first
+            and all(t.isfinite().all() for t in taken)
+            and not all(t.isfinite().all() for t in given)
+        ):
             first.append(layer_name(model, path))
 
     with watching(model, seen):
@@ -158,7 +167,8 @@ def not_finite_input(one: Inputs, where: str) -> DataError:
                 hint="drop such items or fill the gaps: x.nan_to_num(0.0)",
             )
     return DataError(
-        f"{where}: the model returns NaN or infinity for finite inputs", hint="mend its weights or its arithmetic"
+        f"{where}: the model returns NaN or infinity for finite inputs",
+        hint="mend its weights or its arithmetic",
     )
 
 

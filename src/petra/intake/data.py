@@ -19,9 +19,13 @@ from petra.tasks.pairs import check_structure
 from petra.tasks.sources import sized
 
 READ = 256
-TRAIN_ITEMS = 2048  # of a training split that is not in memory; the rest is looked at when training stumbles
+TRAIN_ITEMS = (
+    2048  # of a training split that is not in memory; the rest is looked at when training stumbles
+)
 PATIENCE_S = 10.0  # for reading through a source that does not say how long it is
-SUSPECTS = 16  # items with NaN or infinity in the inputs that the model is asked about, of each batch
+SUSPECTS = (
+    16  # items with NaN or infinity in the inputs that the model is asked about, of each batch
+)
 
 
 def probe(split: Split) -> Probe:
@@ -38,7 +42,9 @@ class Inspector:
         """`tried` are inputs (n, ...) that the model was run on, `width` (1, ...) is a prediction."""
         self.task, self.model, self.first, self.width = task, model, tried, width
         self._span = {
-            name: (int(t.min()), int(t.max())) for name, t in named(tried).items() if _is_whole(t) and t.numel()
+            name: (int(t.min()), int(t.max()))
+            for name, t in named(tried).items()
+            if _is_whole(t) and t.numel()
         }
 
     def inspect(self, split: Split, *, whole: bool) -> int:
@@ -49,7 +55,9 @@ class Inspector:
         whose inputs are not finite or hold integers, such as tokens, beyond those tried before.
         """
         items, sizes = 0, []
-        for inputs, target in _patiently(split, None if whole or split.targets() is not None else TRAIN_ITEMS):
+        for inputs, target in _patiently(
+            split, None if whole or split.targets() is not None else TRAIN_ITEMS
+        ):
             n = batch_size(inputs)
             last = f"s {items} to {items + n - 1}" if n > 1 else f" {items}"
             here = f"{split.name} split, item{last}"

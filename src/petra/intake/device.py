@@ -15,4 +15,7 @@ def check_device(device: str) -> None:
         allowed += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if device not in allowed:
         reason = f": {missing}" if missing and device.startswith("cuda") else ""
-        raise ConfigError(f"device: cannot train on {device!r}{reason}", hint=f"allowed here: {', '.join(allowed)}")
+        raise ConfigError(
+            f"device: cannot train on {device!r}{reason}",
+            hint=f"allowed here: {', '.join(allowed)}",
+        )

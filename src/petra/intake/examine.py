@@ -20,7 +20,7 @@ from petra.intake.data import Inspector, probe
 from petra.intake.kinds import as_task
 from petra.intake.model import with_plain_layers, working_copy
 from petra.intake.pickling import check_sendable
-from petra.model.copying import copy_model
+from petra.model.copies.copying import copy_model
 from petra.tasks.base import Task
 from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, named
@@ -77,7 +77,9 @@ def _examine(model: object, task: Task) -> Examined:
     predictions = check_batches(trial, tried)
     width = predictions[:1]
     inspector = Inspector(task, trial, tried.inputs, width)
-    smallest = {name: inspector.inspect(split, whole=name != "train") for name, split in task.splits()}
+    smallest = {
+        name: inspector.inspect(split, whole=name != "train") for name, split in task.splits()
+    }
     check_finite(predictions, tried, trial)
     if smallest["train"] == 1:
         check_training_alone(trial, Probe("train", tried.inputs, MANY))

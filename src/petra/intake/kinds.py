@@ -40,7 +40,11 @@ def as_model(model: Any) -> nn.Module:
 def unwrapped(module: nn.Module) -> nn.Module:
     """What is inside the wrappers that compile a module or spread it over devices."""
     while True:
-        inner = getattr(module, "_orig_mod", None) if not isinstance(module, WRAPPERS) else module.module
+        inner = (
+            getattr(module, "_orig_mod", None)
+            if not isinstance(module, WRAPPERS)
+            else module.module
+        )
         if not isinstance(inner, nn.Module):
             return module
         module = inner
@@ -65,10 +69,13 @@ def as_task(task: Any) -> Task:
         said = f"data ({type(task).__name__})"
     elif callable(task) and getattr(task, "__name__", "") in ("classification", "regression"):
         raise DataError(
-            f"the task is the function {task.__name__}", hint=f"call it: petra.{task.__name__}(train, val, test)"
+            f"the task is the function {task.__name__}",
+            hint=f"call it: petra.{task.__name__}(train, val, test)",
         )
     else:
-        said = repr(task)[:60] if isinstance(task, str | None | int | float) else type(task).__name__
+        said = (
+            repr(task)[:60] if isinstance(task, str | None | int | float) else type(task).__name__
+        )
     raise DataError(f"the task is {said}, not a petra.Task", hint=TASK_HINT)
 
 
@@ -89,7 +96,9 @@ def _is_path(m: object, *suffixes: str) -> bool:
 
 
 def _is_checkpoint(m: object) -> bool:
-    return isinstance(m, Mapping) and any(isinstance(m.get(k), Mapping | nn.Module) for k in _CHECKPOINT_KEYS)
+    return isinstance(m, Mapping) and any(
+        isinstance(m.get(k), Mapping | nn.Module) for k in _CHECKPOINT_KEYS
+    )
 
 
 def _checkpoint(m: Any) -> str:
@@ -101,14 +110,22 @@ Mistake = tuple[Callable[[Any], bool], Callable[[Any], str], str]
 _ONNX = "petra compresses PyTorch models: give the nn.Module that it was exported from; petra verify measures files"
 _MISTAKES: tuple[Mistake, ...] = (
     (lambda m: _is_path(m, ".onnx"), lambda m: f"a path ({m})", _ONNX),
-    (_is_path, lambda m: f"a path ({m})", "load it: model = Net(); model.load_state_dict(torch.load(path))"),
+    (
+        _is_path,
+        lambda m: f"a path ({m})",
+        "load it: model = Net(); model.load_state_dict(torch.load(path))",
+    ),
     (lambda m: m is None, lambda m: "None", "does the function that makes it return it?"),
     (
         lambda m: isinstance(m, type),
         lambda m: f"the class {m.__name__}",
         "make one of it and load its weights: model = Net(...); model.load_state_dict(...)",
     ),
-    (lambda m: isinstance(m, Task), lambda m: "a task", "compress(model, task): is the order right?"),
+    (
+        lambda m: isinstance(m, Task),
+        lambda m: "a task",
+        "compress(model, task): is the order right?",
+    ),
     (
         lambda m: isinstance(m, DataLoader | Dataset | Split),
         lambda m: f"data ({type(m).__name__})",
@@ -116,11 +133,17 @@ _MISTAKES: tuple[Mistake, ...] = (
     ),
     (_is_checkpoint, _checkpoint, LOAD_HINT),
     (
-        lambda m: isinstance(m, Mapping) and bool(m) and all(isinstance(v, Tensor) for v in m.values()),
+        lambda m: (
+            isinstance(m, Mapping) and bool(m) and all(isinstance(v, Tensor) for v in m.values())
+        ),
         lambda m: f"a state dict of {len(m)} tensors",
         LOAD_HINT,
     ),
-    (lambda m: isinstance(m, Mapping), lambda m: f"a dict with the keys {', '.join(map(str, m))[:60]}", LOAD_HINT),
+    (
+        lambda m: isinstance(m, Mapping),
+        lambda m: f"a dict with the keys {', '.join(map(str, m))[:60]}",
+        LOAD_HINT,
+    ),
     (
         lambda m: isinstance(m, torch.export.ExportedProgram),
         lambda m: "an exported program",

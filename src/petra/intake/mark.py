@@ -19,7 +19,9 @@ def fingerprint(model: nn.Module, task: Task) -> str:
     digest = hashlib.sha256(str(model).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
     digest.update(",".join(f"{name}:{len(split)}" for name, split in task.splits()).encode())
     targets = torch.cat([target.reshape(len(target), -1) for _, target in task.val.batches(1024)])
     digest.update(targets.double().sum(1).sort().values.numpy().tobytes())

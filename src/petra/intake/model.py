@@ -8,9 +8,9 @@ from torch.nn.parameter import is_lazy
 
 from petra.core.errors import DataError
 from petra.intake.kinds import as_model, unwrapped
-from petra.model.computed import fold_computed_layers
-from petra.model.copying import NotCopyable, copy_model
-from petra.model.parametrized import fold_parametrizations
+from petra.model.copies.computed import fold_computed_layers
+from petra.model.copies.copying import NotCopyable, copy_model
+from petra.model.copies.parametrized import fold_parametrizations
 from petra.tasks.inputs import Inputs, call
 from petra.tasks.tensors import WIDE
 
@@ -33,11 +33,13 @@ def working_copy(model: object) -> tuple[nn.Module, tuple[str, ...]]:
         raise DataError(error.message, hint=error.hint) from error
     except NotImplementedError as error:  # so do graphs that torch.export has made
         raise DataError(
-            f"the model has no evaluation mode: {error}", hint="give the nn.Module that it was exported from"
+            f"the model has no evaluation mode: {error}",
+            hint="give the nn.Module that it was exported from",
         ) from error
     if not modal:
         raise DataError(
-            f"train or eval of {type(module).__name__} does not return the model", hint="let it end with: return self"
+            f"train or eval of {type(module).__name__} does not return the model",
+            hint="let it end with: return self",
         )
     for parent in list(copied.modules()):
         for name, child in parent._modules.items():
@@ -98,7 +100,8 @@ def _refuse_unmade(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise DataError(
-                f"the weight {name!r} has no shape yet", hint="run the model once, on a batch, before petra gets it"
+                f"the weight {name!r} has no shape yet",
+                hint="run the model once, on a batch, before petra gets it",
             )
         if tensor.is_meta:
             raise DataError(

@@ -25,7 +25,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles everything but the numbers, which always can be."""
 
     def persistent_id(self, value: object) -> object:
-        return "numbers" if isinstance(value, Tensor | np.ndarray) and type(value) in _PLAIN else None
+        return (
+            "numbers" if isinstance(value, Tensor | np.ndarray) and type(value) in _PLAIN else None
+        )
 
 
 _PLAIN = (Tensor, nn.Parameter, np.ndarray)
@@ -39,7 +41,10 @@ def check_sendable(value: object, *, what: str) -> None:
         return
     path, last = "", value
     for _ in range(_DEEPEST):
-        step = next(((name, child, found) for name, child in _parts(last) if (found := _problem(child))), None)
+        step = next(
+            ((name, child, found) for name, child in _parts(last) if (found := _problem(child))),
+            None,
+        )
         if step is None:
             break
         path, last, error = f"{path}{step[0]}", step[1], step[2]

@@ -47,7 +47,10 @@ class Request:
 
 def load_inputs(directory: Path) -> Arrays:
     """The inputs of a split, memory-mapped, by name."""
-    return {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(directory.glob("*.npy"))}
+    return {
+        p.stem: np.load(p, mmap_mode="r", allow_pickle=False)
+        for p in sorted(directory.glob("*.npy"))
+    }
 
 
 def take(inputs: Mapping[str, np.ndarray], start: int, count: int) -> Arrays:
@@ -67,7 +70,9 @@ def pick(outputs: Arrays) -> np.ndarray:
     return outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))
 
 
-def predict(session: Session, inputs: Mapping[str, np.ndarray], batch: int = PREDICTION_BATCH) -> np.ndarray:
+def predict(
+    session: Session, inputs: Mapping[str, np.ndarray], batch: int = PREDICTION_BATCH
+) -> np.ndarray:
     """All predictions of a split, (n, ...)."""
     n = len(next(iter(inputs.values())))
     parts = [pick(session.run(take(inputs, i, min(batch, n - i)))) for i in range(0, n, batch)]

@@ -106,9 +106,16 @@ def alone(
         with Worker(log, threads=threads, alone=True) as worker:
             try:
                 # The program that registered a runtime knows where its module is.
-                worker.start([str(Path(entry).absolute()) for entry in sys.path if added], _import_also_from)
+                worker.start(
+                    [str(Path(entry).absolute()) for entry in sys.path if added], _import_also_from
+                )
                 return worker.call(
-                    _work, function, args, added, time_limit_s=time_limit_s, memory_limit_mb=memory_limit_mb
+                    _work,
+                    function,
+                    args,
+                    added,
+                    time_limit_s=time_limit_s,
+                    memory_limit_mb=memory_limit_mb,
                 )
             except WorkerError as error:
                 raise _about(artifact, error, log) from None
@@ -137,7 +144,9 @@ def _work(
 
 def _bounded(text: str) -> str:
     """The beginning and the end of a text that names of a file made long."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    return (
+        text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    )
 
 
 def _about(artifact: str, error: WorkerError, log: Path) -> PetraError:
@@ -145,7 +154,11 @@ def _about(artifact: str, error: WorkerError, log: Path) -> PetraError:
     if isinstance(error, WorkerFailure):
         return BenchDied(f"{artifact}: {first_line(error)}")
     if isinstance(error, WorkerDied):
-        how = f"was ended by {error.signal}" if error.signal else f"exited with code {error.exit_code}"
+        how = (
+            f"was ended by {error.signal}"
+            if error.signal
+            else f"exited with code {error.exit_code}"
+        )
         said = _last_words(log)
         return BenchDied(
             f"{artifact}: the process that ran it {how}" + (f": {said}" if said else ""),
@@ -158,5 +171,7 @@ def _about(artifact: str, error: WorkerError, log: Path) -> PetraError:
 def _last_words(log: Path) -> str:
     """The last line of a log that tells something, '' when there is none. Traces of the stack do not."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    said = [line.strip() for line in lines if line.strip() and not line.startswith((" ", *_NOT_SAID))]
+    said = [
+        line.strip() for line in lines if line.strip() and not line.startswith((" ", *_NOT_SAID))
+    ]
     return said[-1][:300] if said else ""

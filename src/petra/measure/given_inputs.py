@@ -42,10 +42,14 @@ def given_inputs(path: Path, interface: Interface) -> Arrays:
     except PetraError:
         raise
     except Exception as error:
-        raise ConfigError(f"{path}: cannot be read as an .npz file: {first_line(error)}", hint=_HOW) from error
+        raise ConfigError(
+            f"{path}: cannot be read as an .npz file: {first_line(error)}", hint=_HOW
+        ) from error
 
 
-def _members(archive: zipfile.ZipFile, path: Path, wanted: Mapping[str, InputSpec]) -> dict[str, zipfile.ZipInfo]:
+def _members(
+    archive: zipfile.ZipFile, path: Path, wanted: Mapping[str, InputSpec]
+) -> dict[str, zipfile.ZipInfo]:
     """The members by the input they are for."""
     found = Counter(member.filename.removesuffix(".npy") for member in archive.infolist())
     if twice := [name for name, count in found.items() if count > 1]:
@@ -94,7 +98,9 @@ def _fits(spec: InputSpec, shape: tuple[int, ...], dtype: np.dtype, *, where: st
             hint=f"store array.astype({'str' if wanted.kind == 'U' else wanted.name!r})",
         )
     declared = spec.shape or shape
-    if len(shape) != len(declared) or any(w not in (None, s) for w, s in zip(declared, shape, strict=True)):
+    if len(shape) != len(declared) or any(
+        w not in (None, s) for w, s in zip(declared, shape, strict=True)
+    ):
         raise ConfigError(
             f"{where} has shape {shape}, the input {_declared(spec)}",
             hint="the array needs the sizes that the model fixes; the others are free",
@@ -103,7 +109,10 @@ def _fits(spec: InputSpec, shape: tuple[int, ...], dtype: np.dtype, *, where: st
 
 def _declared(spec: InputSpec) -> str:
     names = spec.names or ("",) * len(spec.shape)
-    sizes = [str(size) if size is not None else name or "?" for size, name in zip(spec.shape, names, strict=True)]
+    sizes = [
+        str(size) if size is not None else name or "?"
+        for size, name in zip(spec.shape, names, strict=True)
+    ]
     return f"({', '.join(sizes)})"
 
 

@@ -70,7 +70,10 @@ def describe_host() -> dict[str, object]:
         "instruction_sets": sets,
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("torch", "torchao", "onnxruntime", "openvino", "onnx", "petra")},
+        "versions": {
+            name: _version(name)
+            for name in ("torch", "torchao", "onnxruntime", "openvino", "onnx", "petra")
+        },
     }
 
 

@@ -9,7 +9,14 @@ from typing import Any
 from petra.core.errors import ArtifactError
 from petra.measure.feed import Feed, make_feed
 from petra.measure.interface import Interface, interface_of
-from petra.measure.outputs import GIVE_INPUTS, batch_axes, batch_difference, infinite, refuse_nan, remark_on_infinities
+from petra.measure.outputs import (
+    GIVE_INPUTS,
+    batch_axes,
+    batch_difference,
+    infinite,
+    refuse_nan,
+    remark_on_infinities,
+)
 from petra.runtimes.base import Arrays, InputSpec, Session
 from petra.runtimes.table import RUNTIMES
 
@@ -45,7 +52,9 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     session = RUNTIMES.get(request.runtime)().load(Path(request.artifact), threads=request.threads)
     interface = interface_of(*_declared(session, Path(request.artifact)))
     few, many = request.batches
-    feed = make_feed(interface, many if interface.axes else 1, given=request.inputs, seed=request.seed)
+    feed = make_feed(
+        interface, many if interface.axes else 1, given=request.inputs, seed=request.seed
+    )
     sizes = sorted({min(few, feed.items), feed.items}) if interface.axes else [interface.fixed or 1]
     runs = {size: _run(session, feed, 0, size, request) for size in sizes}
     notes = _on_kinds(session)
@@ -57,7 +66,11 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     difference = 0.0
     if len(sizes) > 1:
         axes = batch_axes(runs[sizes[0]], runs[sizes[1]], (sizes[0], sizes[1]))
-        notes += [f"output {n!r} has no part for each item of a batch" for n, axis in axes.items() if axis is None]
+        notes += [
+            f"output {n!r} has no part for each item of a batch"
+            for n, axis in axes.items()
+            if axis is None
+        ]
         alone = [_run(session, feed, item, 1, request) for item in range(feed.items)]
         difference = batch_difference(runs[sizes[1]], alone, axes)
     return {
@@ -75,7 +88,9 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     }
 
 
-def _declared(session: Session, artifact: Path) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
+def _declared(
+    session: Session, artifact: Path
+) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
     """Inputs and outputs, with the names of free sizes where the file has some and the runtime keeps silent."""
     if artifact.suffix != ".onnx" or all(spec.names for spec in session.inputs):
         return session.inputs, session.outputs

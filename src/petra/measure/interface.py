@@ -40,7 +40,10 @@ class Interface:
 
     def _shape(self, spec: InputSpec, batch: int) -> tuple[int, ...]:
         names = spec.names or ("",) * len(spec.shape)
-        sizes = [_reckoned(name) if size is None else size for size, name in zip(spec.shape, names, strict=True)]
+        sizes = [
+            _reckoned(name) if size is None else size
+            for size, name in zip(spec.shape, names, strict=True)
+        ]
         if spec.name in self.axes:
             sizes[self.axes[spec.name]] = batch
         return tuple(sizes)
@@ -80,7 +83,9 @@ def interface_of(inputs: Sequence[InputSpec], outputs: Sequence[InputSpec] = ())
 def _symbols(spec: InputSpec) -> list[str | None]:
     """Of every dimension: None for a fixed size, else its name, '' where it has none."""
     names = spec.names or ("",) * len(spec.shape)
-    return [None if size is not None else name for size, name in zip(spec.shape, names, strict=True)]
+    return [
+        None if size is not None else name for size, name in zip(spec.shape, names, strict=True)
+    ]
 
 
 def _once(inputs: Sequence[InputSpec], symbol: str | None) -> bool:
@@ -112,7 +117,11 @@ def _first_axes(inputs: Sequence[InputSpec], outputs: Sequence[InputSpec]) -> di
     if first and "" not in leading and not leading & set[str | None]().union(*shown):
         for symbol in (s for spec in inputs for s in _symbols(spec)):
             if symbol in common and _once(inputs, symbol):
-                return {spec.name: _symbols(spec).index(symbol) for spec in inputs if symbol in _symbols(spec)}
+                return {
+                    spec.name: _symbols(spec).index(symbol)
+                    for spec in inputs
+                    if symbol in _symbols(spec)
+                }
     return first
 
 

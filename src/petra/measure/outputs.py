@@ -19,7 +19,9 @@ def refuse_nan(outputs: Arrays, *, call: str, random: bool) -> None:
         if count:
             raise ArtifactError(
                 f"output {name!r} contains NaN or infinity: NaN at {count} of {array.size} places, for {call}",
-                hint=GIVE_INPUTS if random else "the weights are broken, or the given inputs are not what it takes",
+                hint=GIVE_INPUTS
+                if random
+                else "the weights are broken, or the given inputs are not what it takes",
             )
 
 
@@ -37,12 +39,16 @@ def remark_on_infinities(found: Arrays, again: Arrays | None, *, call: str) -> l
     """
     notes, others = [], infinite(again or {})
     for name, signs in infinite(found).items():
-        which = " and ".join(text for sign, text in ((1, "+inf"), (-1, "-inf")) if (signs == sign).any())
+        which = " and ".join(
+            text for sign, text in ((1, "+inf"), (-1, "-inf")) if (signs == sign).any()
+        )
         text = f"{which} at {int((signs != 0).sum())} of {signs.size} places"
         if again is None:
             notes.append(f"output {name!r} has {text}")
         elif name in others and np.array_equal(others[name], signs):
-            notes.append(f"output {name!r} has {text}, whatever the inputs: taken as meant, as a mask is")
+            notes.append(
+                f"output {name!r} has {text}, whatever the inputs: taken as meant, as a mask is"
+            )
         else:
             raise ArtifactError(
                 f"output {name!r} contains NaN or infinity: {text}, which depend on the inputs, for {call}",
@@ -60,7 +66,9 @@ def batch_axes(small: Arrays, large: Arrays, sizes: tuple[int, int]) -> dict[str
     return found
 
 
-def batch_difference(whole: Arrays, alone: Sequence[Arrays], axes: Mapping[str, int | None]) -> float:
+def batch_difference(
+    whole: Arrays, alone: Sequence[Arrays], axes: Mapping[str, int | None]
+) -> float:
     """The largest difference between an item's outputs alone and among others, over the spread of all.
 
     Over finite places, and outputs that have an item's part.
@@ -71,8 +79,14 @@ def batch_difference(whole: Arrays, alone: Sequence[Arrays], axes: Mapping[str, 
         if axis is None or array.dtype.kind != "f":
             continue
         single = np.concatenate([one[name] for one in alone], axis=axis).astype(np.float64)
-        finite = np.isfinite(array) & np.isfinite(single) if single.shape == array.shape else np.zeros(0, bool)
+        finite = (
+            np.isfinite(array) & np.isfinite(single)
+            if single.shape == array.shape
+            else np.zeros(0, bool)
+        )
         if finite.any():
             values = array.astype(np.float64)[finite]
-            worst = max(worst, float(np.abs(single[finite] - values).max()) / (float(np.std(values)) or 1.0))
+            worst = max(
+                worst, float(np.abs(single[finite] - values).max()) / (float(np.std(values)) or 1.0)
+            )
     return worst

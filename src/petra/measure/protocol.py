@@ -99,10 +99,16 @@ def percentile(samples: tuple[float, ...], q: float) -> float:
 def latency_measurements(paired: Paired, *, host: str) -> dict[str, Measurement]:
     """latency_ms (p50), latency_p95_ms and latency_ratio of the candidate."""
     n = len(paired.candidate_s)
-    spread = 1.4826 * statistics.median(abs(s - statistics.median(paired.candidate_s)) for s in paired.candidate_s)
+    spread = 1.4826 * statistics.median(
+        abs(s - statistics.median(paired.candidate_s)) for s in paired.candidate_s
+    )
     return {
         "latency_ms": Measurement(
-            1e3 * statistics.median(paired.candidate_s), 1e3 * 1.2533 * spread / math.sqrt(n), n, "ms", host
+            1e3 * statistics.median(paired.candidate_s),
+            1e3 * 1.2533 * spread / math.sqrt(n),
+            n,
+            "ms",
+            host,
         ),
         "latency_p95_ms": Measurement(1e3 * percentile(paired.candidate_s, 95), 0.0, n, "ms", host),
         "latency_ratio": ratio_measurement(paired.ratios, host=host),
@@ -116,6 +122,8 @@ def throughput_measurements(paired: Paired, batch: int, *, host: str) -> dict[st
     relative = ratio.stderr / ratio.mean
     n = len(paired.candidate_s)
     return {
-        "throughput": Measurement(batch / per_call, relative * batch / per_call, n, "items/s", host),
+        "throughput": Measurement(
+            batch / per_call, relative * batch / per_call, n, "items/s", host
+        ),
         "throughput_ratio": ratio,
     }

@@ -57,7 +57,9 @@ def _type(spec: InputSpec) -> np.dtype:
     return dtype
 
 
-def _random(shape: tuple[int, ...], dtype: np.dtype, axis: int, rng: np.random.Generator) -> np.ndarray:
+def _random(
+    shape: tuple[int, ...], dtype: np.dtype, axis: int, rng: np.random.Generator
+) -> np.ndarray:
     """Drawn item by item along `axis`."""
     drawn = (shape[axis], *shape[:axis], *shape[axis + 1 :]) if shape else ()
     values = rng.standard_normal(drawn) if dtype.kind == "f" else rng.integers(0, 2, drawn)

@@ -46,7 +46,13 @@ def parameter(
     scope: str = "",
 ) -> V:
     """Declare a stage parameter as a dataclass field, from which space, CLI, docs and validation all derive."""
-    meta = {"domain": domain, "limits": limits or domain, "doc": doc, "when": when or {}, "scope": scope}
+    meta = {
+        "domain": domain,
+        "limits": limits or domain,
+        "doc": doc,
+        "when": when or {},
+        "scope": scope,
+    }
     declared: V = field(default=default, metadata={"petra": meta})
     return declared
 
@@ -101,7 +107,15 @@ class Stage(ABC):
             meta = f.metadata["petra"]
             default = cast(Value, f.default)
             parameters.append(
-                Parameter(f.name, default, meta["domain"], meta["limits"], meta["doc"], meta["when"], meta["scope"])
+                Parameter(
+                    f.name,
+                    default,
+                    meta["domain"],
+                    meta["limits"],
+                    meta["doc"],
+                    meta["when"],
+                    meta["scope"],
+                )
             )
         summary = (cls.__doc__ or "").strip().split("\n\n")[0]
         return StageCard(cls.name, tuple(parameters), cls.effects, " ".join(summary.split()))

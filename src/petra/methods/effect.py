@@ -19,7 +19,9 @@ PART_OF_ASKED = 6
 _SHOWN = 4
 
 
-def check_effect(verb: str, done: float, of: str, *, asked: float, rest: Mapping[str, float]) -> None:
+def check_effect(
+    verb: str, done: float, of: str, *, asked: float, rest: Mapping[str, float]
+) -> None:
     """Raise StageRefused when `done`, a share of the model, is less than 5%, and less than a sixth of
     the share `asked`: "verb 3.0% of the of".
 
@@ -31,7 +33,8 @@ def check_effect(verb: str, done: float, of: str, *, asked: float, rest: Mapping
     shown = sorted(rest.items(), key=lambda item: -item[1])[:_SHOWN]
     raise StageRefused(
         f"{verb} {done:.1%} of the {of}, and less than {least:.1%} is not worth a stage",
-        hint="; ".join(f"{share:.0%}: {why}" for why, share in shown if share >= 0.005) or "leave the stage out",
+        hint="; ".join(f"{share:.0%}: {why}" for why, share in shown if share >= 0.005)
+        or "leave the stage out",
     )
 
 
@@ -48,11 +51,15 @@ def own_parameters(model: nn.Module, known: Mapping[str, str]) -> dict[str, str]
     for path, module in model.named_modules():
         share = sum(p.numel() for p in module.parameters(recurse=False)) / total
         if module._modules and path not in known and share >= LEAST:
-            found[path or "the model itself"] = f"{share:.0%} of the parameters are its own, no layer's"
+            found[path or "the model itself"] = (
+                f"{share:.0%} of the parameters are its own, no layer's"
+            )
     return found
 
 
-def held_elsewhere(model: nn.Module, touched: tuple[str, ...], skipped: Mapping[str, str]) -> dict[str, float]:
+def held_elsewhere(
+    model: nn.Module, touched: tuple[str, ...], skipped: Mapping[str, str]
+) -> dict[str, float]:
     """Shares of the parameters that belong to no layer in `touched`, by layer and reason."""
     total = sum(p.numel() for p in model.parameters()) or 1
     seen: set[int] = set()

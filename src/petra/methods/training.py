@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.prune.channels import channel_weights
+from petra.model.channels.weights import channel_weights
 from petra.space.domains import Choice, Integer, Real, Text
 from petra.tasks.base import Augment
 from petra.tasks.inputs import map_inputs, named
@@ -62,7 +62,9 @@ def run_fit(
     for p in trainable:
         p.requires_grad_(True)
     model.to(context.device)
-    kept_away = untrained(model, map_inputs(context.task.example(2), lambda t: t.to(context.device)))
+    kept_away = untrained(
+        model, map_inputs(context.task.example(2), lambda t: t.to(context.device))
+    )
     before = {name: t.detach().clone() for name, t in tensors_of(model).items()}
     result = fit(
         model,
@@ -76,7 +78,11 @@ def run_fit(
         progress=context.progress,
     )
     after = tensors_of(model)
-    changed = {name.rpartition(".")[0] for name, t in before.items() if not torch.equal(t, after[name].to(t.device))}
+    changed = {
+        name.rpartition(".")[0]
+        for name, t in before.items()
+        if not torch.equal(t, after[name].to(t.device))
+    }
     touched = tuple(path for path, _ in model.named_modules() if path in changed)
     skipped = {path: reason for path, reason in kept_away.items() if path not in changed}
     return model, StageTrace(stage, touched=touched, skipped=skipped, details=result.as_details())
@@ -91,18 +97,28 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 class TrainingStage(Stage):
     """Base of the stages that are training and nothing else."""
 
-    epochs: int = parameter(3, Integer(1, 8, log=True), "passes over the training split", limits=EPOCHS)
+    epochs: int = parameter(
+        3, Integer(1, 8, log=True), "passes over the training split", limits=EPOCHS
+    )
     optimizer: str = parameter("sgd", OPTIMIZER, "optimizer", scope="optimizer")
     lr: float = parameter(0.01, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR)
     schedule: str = parameter("cosine", SCHEDULE, "learning-rate schedule after the warm-up")
     batch_size: int = parameter(128, Choice((64, 128)), "items per step", limits=BATCH_SIZE)
-    weight_decay: float = parameter(5e-4, Real(1e-6, 1e-2, log=True), "decay of weight matrices", limits=WEIGHT_DECAY)
+    weight_decay: float = parameter(
+        5e-4, Real(1e-6, 1e-2, log=True), "decay of weight matrices", limits=WEIGHT_DECAY
+    )
     loss: str = parameter("default", LOSS, "the task's loss", scope="loss")
     penalty: str = parameter(
-        "none", PENALTY, "what is added to the loss to shape the weights, summed over layers or groups of coupled ones"
+        "none",
+        PENALTY,
+        "what is added to the loss to shape the weights, summed over layers or groups of coupled ones",
     )
     penalty_weight: float = parameter(
-        1e-3, Real(1e-5, 1.0, log=True), "factor of the penalty", limits=Real(1e-9, 1e4), when={"penalty": PENALTIES}
+        1e-3,
+        Real(1e-5, 1.0, log=True),
+        "factor of the penalty",
+        limits=Real(1e-9, 1e4),
+        when={"penalty": PENALTIES},
     )
     mixup: float = parameter(
         0.0,
@@ -114,7 +130,9 @@ class TrainingStage(Stage):
     def config(self) -> TrainConfig:
         """The parameters that the loop knows under the same name."""
         known = {f.name for f in dataclasses.fields(TrainConfig)}
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in known}
+        values: dict[str, Any] = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in known
+        }
         return TrainConfig(**values)
 
     def train(
@@ -136,11 +154,15 @@ class TrainingStage(Stage):
         model.to(context.device)
         penalty, layers = self._penalty(model, context)
         loss_fn = loss(hard)
-        model, trace = run_fit(self.name, model, config, context, loss_fn=loss_fn, penalty=penalty, augment=mixup)
+        model, trace = run_fit(
+            self.name, model, config, context, loss_fn=loss_fn, penalty=penalty, augment=mixup
+        )
         details = {"penalised": layers} if layers else {}
         return model, replace(trace, details={**trace.details, **details})
 
-    def _penalty(self, model: nn.Module, context: Context) -> tuple[Callable[[], Tensor] | None, list[str]]:
+    def _penalty(
+        self, model: nn.Module, context: Context
+    ) -> tuple[Callable[[], Tensor] | None, list[str]]:
         """What is added to the loss, and the layers that it acts on: for penalties that prepare channels for being cut,
         those that would narrow."""
         if self.penalty == "none":
@@ -151,16 +173,25 @@ class TrainingStage(Stage):
             groups = channel_weights(model, example, generator=generator)
             self._require(groups, "layer before the output with channels that can be cut")
             steps = self.epochs * steps_per_epoch(context.task.train, self.batch_size)
-            penalty = make_channel_penalty(self.penalty, groups, weight=self.penalty_weight, steps=steps)
+            penalty = make_channel_penalty(
+                self.penalty, groups, weight=self.penalty_weight, steps=steps
+            )
             return penalty, [path for group in groups for path in group.layers]
         layers = penalised_layers(self.penalty, model)
         norms = self.penalty == "bn_l1"
-        self._require(layers, "batch normalisation with gains" if norms else "linear or convolutional layer")
-        return make_penalty(self.penalty, list(layers.values()), weight=self.penalty_weight), list(layers)
+        self._require(
+            layers, "batch normalisation with gains" if norms else "linear or convolutional layer"
+        )
+        return make_penalty(self.penalty, list(layers.values()), weight=self.penalty_weight), list(
+            layers
+        )
 
     def _require(self, found: Collection[object], wanted: str) -> None:
         if not found:
-            raise StageRefused(f"the penalty {self.penalty} finds no {wanted} to act on", hint="set penalty to none")
+            raise StageRefused(
+                f"the penalty {self.penalty} finds no {wanted} to act on",
+                hint="set penalty to none",
+            )
 
 
 def _mixup(alpha: float, context: Context) -> Mixup:

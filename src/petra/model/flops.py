@@ -12,18 +12,22 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 from torch.utils.module_tracker import ModuleTracker
 
-import petra.model.quantized  # noqa: F401  (has formulas of its own)
+import petra.model.layers.quantized  # noqa: F401  (has formulas of its own)
 from petra.model.surgery import aliases_of, evaluating
 
 aten = torch.ops.aten
 
 
-def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any) -> int:
+def attention(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
     """Two products of every query with every key. Shapes (batch, heads, length, width) come in place of tensors."""
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-def recurrent(x: Sequence[int], w_input: Sequence[int], w_hidden: Sequence[int], *args: Any, **kwargs: Any) -> int:
+def recurrent(
+    x: Sequence[int], w_input: Sequence[int], w_hidden: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
     """Both weights once for every step of every item. x: (length, batch, in)."""
     return 2 * math.prod(x[:2]) * (math.prod(w_input) + math.prod(w_hidden))
 
@@ -54,10 +58,13 @@ def macs_by_module(
         forward(model)
     root = f"{type(model).__name__}."
     counts = {
-        name: int(sum(n for operator, n in flops.items() if str(operator).startswith(operators))) // 2
+        name: int(sum(n for operator, n in flops.items() if str(operator).startswith(operators)))
+        // 2
         for name, flops in counter.get_flop_counts().items()
     }
-    inside = {name.removeprefix(root): macs for name, macs in counts.items() if name.startswith(root)}
+    inside = {
+        name.removeprefix(root): macs for name, macs in counts.items() if name.startswith(root)
+    }
     return inside | {"": counts.get("Global", 0)}
 
 
@@ -79,7 +86,9 @@ def own_macs(
         attends = isinstance(layers[path], nn.MultiheadAttention)
         own[path] += macs.get(alias, 0) - (products.get(alias, 0) if attends else 0)
         parents = (alias.rsplit(".", n)[0] for n in range(1, alias.count(".") + 1))
-        above = next((parent for parent in (*parents, "") if parent in owner and parent != alias), None)
+        above = next(
+            (parent for parent in (*parents, "") if parent in owner and parent != alias), None
+        )
         if above is not None:
             own[owner[above]] -= macs.get(alias, 0)
     return own, macs[""]

@@ -52,7 +52,9 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def leave(self) -> None:
         self.depth -= 1
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         operands = [t for t in tensors_in([list(args), kwargs]) if t.is_floating_point()]

@@ -11,7 +11,9 @@ from petra.model.surgery import differentiable, evaluating
 
 NOT_USED = "the example inputs do not reach it"
 READ = "its weight is read directly, without calling it"
-NO_GRADIENT = "it is called where no gradients are kept (no_grad, detach), and they are what is followed"
+NO_GRADIENT = (
+    "it is called where no gradients are kept (no_grad, detach), and they are what is followed"
+)
 
 
 def why_not_followed(
@@ -21,7 +23,10 @@ def why_not_followed(
     called, the reason; '' where it is called like any other. Cost: one pass with gradients."""
     layers = {path: model.get_submodule(path) for path in paths}
     called: set[str] = set()
-    hooks = [layer.register_forward_hook(lambda *_, path=path: called.add(path)) for path, layer in layers.items()]
+    hooks = [
+        layer.register_forward_hook(lambda *_, path=path: called.add(path))
+        for path, layer in layers.items()
+    ]
     try:
         with evaluating(model), differentiable(model):
             reached = _parameters_behind(list(forward(model)))

@@ -10,16 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-MIXING_LAYERS = (
-    nn.modules.conv._ConvNd,
-    nn.Linear,
-    nn.Bilinear,
-    nn.Embedding,
-    nn.EmbeddingBag,
-    nn.RNNBase,
-    nn.MultiheadAttention,
-)
-"""Layers whose output channels are each a mixture (or a choice) made by a weight, unlike norms and activations."""
+from petra.model.kinds import MIXING_LAYERS
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
@@ -124,7 +115,9 @@ def tensors_in(value: object) -> Iterator[Tensor]:
             yield from tensors_in(item)
 
 
-def output_layers(model: nn.Module, forward: Callable[[nn.Module], Iterable[Tensor]]) -> frozenset[str]:
+def output_layers(
+    model: nn.Module, forward: Callable[[nn.Module], Iterable[Tensor]]
+) -> frozenset[str]:
     """Paths of the layers that produce what `forward(model)` returns: the last mixing layer on every way there.
 
     Found by walking the autograd graph back from the outputs through everything that keeps channels in place
@@ -142,7 +135,11 @@ def output_layers(model: nn.Module, forward: Callable[[nn.Module], Iterable[Tens
 
         return hook
 
-    hooks = [m.register_forward_hook(record(p)) for p, m in model.named_modules() if isinstance(m, MIXING_LAYERS)]
+    hooks = [
+        m.register_forward_hook(record(p))
+        for p, m in model.named_modules()
+        if isinstance(m, MIXING_LAYERS)
+    ]
     try:
         with evaluating(model), differentiable(model):
             outputs = list(forward(model))

@@ -34,7 +34,11 @@ def ranks(costs: ArrayLike, violations: ArrayLike | None = None) -> NDArray[np.i
     feasible = excess == 0
     result = np.zeros(len(points), dtype=np.int64)
     if feasible.any():
-        result[feasible] = moocore.pareto_rank(points[feasible]) if points.shape[1] > 1 else _dense(points[feasible, 0])
+        result[feasible] = (
+            moocore.pareto_rank(points[feasible])
+            if points.shape[1] > 1
+            else _dense(points[feasible, 0])
+        )
     if not feasible.all():
         behind = int(result[feasible].max()) + 1 if feasible.any() else 0
         result[~feasible] = behind + _dense(excess[~feasible])

@@ -46,7 +46,10 @@ def export_member(member: Member, path: str | Path, format: str | None) -> Path:
     with _explained(place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
         stem = member.artifact.stem
-        shipped = [_copy(source, place.with_name(place.stem + source.name.removeprefix(stem))) for source in sources]
+        shipped = [
+            _copy(source, place.with_name(place.stem + source.name.removeprefix(stem)))
+            for source in sources
+        ]
         for left_over in {*files_of(place)} - {*shipped}:
             left_over.unlink()
         prefix = "" if _is_bundle(place, path) else f"{place.stem}."
@@ -65,7 +68,10 @@ def default_place(directory: Path, pick: str) -> str:
 
 def companion(model_file: Path, name: str) -> Path | None:
     """The file `name` of the bundle that `model_file` belongs to; None when there is none."""
-    for candidate in (model_file.with_name(f"{model_file.stem}.{name}"), model_file.with_name(name)):
+    for candidate in (
+        model_file.with_name(f"{model_file.stem}.{name}"),
+        model_file.with_name(name),
+    ):
         if os.path.lexists(candidate):
             return candidate
     return None
@@ -86,7 +92,9 @@ def recorded_files(metrics: Path) -> dict[str, str]:
         if not 0 < len(found) == len(listed) <= _MAX_FILES:
             raise ValueError("files are none, too many, or named twice")
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{metrics}: cannot be read: {error}", hint="export the model again") from None
+        raise ArtifactError(
+            f"{metrics}: cannot be read: {error}", hint="export the model again"
+        ) from None
     return found
 
 
@@ -99,7 +107,9 @@ def check_recorded(metrics: Path) -> dict[str, str]:
     for name, digest in recorded.items():
         place = metrics.parent / name
         if not os.path.lexists(place):
-            raise ArtifactError(f"{place}: the bundle's file is missing", hint="copy the whole bundle")
+            raise ArtifactError(
+                f"{place}: the bundle's file is missing", hint="copy the whole bundle"
+            )
         if sha256(own_file(metrics.parent, name)) != digest:
             raise ArtifactError(
                 f"{place}: not the file that was measured: {metrics.name} records another SHA-256",
@@ -135,12 +145,18 @@ def shipped_files(member: Member) -> list[Path]:
     """All files of the artifact, the main one first. Raises ArtifactError unless they are those that were measured."""
     main = member.artifact
     if not member.trial.artifact or not os.path.lexists(main):
-        raise ArtifactError(f"{main}: the model file of trial {member.number} is missing", hint="was it deleted?")
+        raise ArtifactError(
+            f"{main}: the model file of trial {member.number} is missing", hint="was it deleted?"
+        )
     directory = member.front.directory
     main = own_file(directory, member.trial.artifact)
     beside = sorted(f for f in main.parent.iterdir() if f.name.startswith(f"{main.stem}."))
     files = [main]
-    files += [own_file(directory, str(f.relative_to(directory))) for f in beside if f != main and not f.is_dir()]
+    files += [
+        own_file(directory, str(f.relative_to(directory)))
+        for f in beside
+        if f != main and not f.is_dir()
+    ]
     size, measured = sum(f.stat().st_size for f in files), member.trial.metrics["size_bytes"].mean
     if size != measured:
         raise ArtifactError(
@@ -153,7 +169,11 @@ def shipped_files(member: Member) -> list[Path]:
 def _formats() -> dict[str, str]:
     """File kind -> the runtime that writes it, the plainest of several."""
     found = runtimes_by_suffix().items()
-    return {suffix.removeprefix("."): name for suffix, name in found if RUNTIMES.get(name).suffix == suffix}
+    return {
+        suffix.removeprefix("."): name
+        for suffix, name in found
+        if RUNTIMES.get(name).suffix == suffix
+    }
 
 
 def _place(member: Member, path: str | Path, format: str | None) -> Path:
@@ -190,14 +210,20 @@ def _inputs(member: Member) -> tuple[InputSpec, ...]:
 
 
 def _companions(
-    member: Member, record: StudyRecord, place: Path, shipped: list[Path], inputs: tuple[InputSpec, ...]
+    member: Member,
+    record: StudyRecord,
+    place: Path,
+    shipped: list[Path],
+    inputs: tuple[InputSpec, ...],
 ) -> dict[str, str]:
     trial, baseline = member.trial, member.front.baseline
     metrics = {
         "trial": trial.number,
         "metric": record.metric,
         "maximize": record.maximize,
-        "files": [{"name": f.name, "bytes": f.stat().st_size, "sha256": sha256(f)} for f in shipped],
+        "files": [
+            {"name": f.name, "bytes": f.stat().st_size, "sha256": sha256(f)} for f in shipped
+        ],
         "inputs": [{"name": i.name, "dtype": i.dtype, "shape": list(i.shape)} for i in inputs],
         "validation": _plain(trial.metrics),
         "test": _plain(trial.test),
@@ -208,7 +234,10 @@ def _companions(
         "target": record.config.target.model_dump(),
         "host": dict(record.host),
     }
-    parity = {"compared_with": "the PyTorch model this file was exported from, on validation items", **trial.parity}
+    parity = {
+        "compared_with": "the PyTorch model this file was exported from, on validation items",
+        **trial.parity,
+    }
     return {
         PIPELINE: f"# trial {trial.number}, read by petra.Pipeline.from_list\n"
         + yaml.safe_dump(trial.pipeline.as_list(), sort_keys=False, allow_unicode=True),
@@ -259,5 +288,6 @@ def _explained(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(
-            f"export: cannot write to {directory}: {error.strerror or error}", hint="choose another place"
+            f"export: cannot write to {directory}: {error.strerror or error}",
+            hint="choose another place",
         ) from error

@@ -12,9 +12,9 @@ from petra.core.measurement import Measurement
 from petra.core.objective import METRICS, Metrics
 from petra.core.text import printable
 from petra.core.trial import Trial
+from petra.report.numbers_text import change, difference, interval, value, with_error
+from petra.report.pipeline_text import pipeline_in_words, trace_in_words
 from petra.report.record import StudyRecord
-from petra.report.units import change, difference, interval, value, with_error
-from petra.report.words import pipeline_in_words, trace_in_words
 from petra.runtimes.base import InputSpec
 from petra.store.schema import petra_version
 
@@ -31,7 +31,11 @@ _NAMES = {
 
 
 def model_card(
-    trial: Trial, baseline: Trial | None, record: StudyRecord, file: str, inputs: tuple[InputSpec, ...]
+    trial: Trial,
+    baseline: Trial | None,
+    record: StudyRecord,
+    file: str,
+    inputs: tuple[InputSpec, ...],
 ) -> str:
     """The card of `file` as Markdown."""
     untouched = not trial.pipeline.stages
@@ -92,12 +96,14 @@ def snippet(file: str, inputs: tuple[InputSpec, ...], runtime: str) -> str:
                 "})  # the first dimension is the batch, of any size",
             ]
         )
-    keyed = [i.name for i in inputs] != ["input"] and not all(i.name.startswith("input_") for i in inputs)
+    keyed = [i.name for i in inputs] != ["input"] and not all(
+        i.name.startswith("input_") for i in inputs
+    )
     return "\n".join(
         [
             "import numpy as np",
             "import torch",
-            "import torchao.quantization.pt2e, petra.model.quantized  # operators of quantized models",
+            "import torchao.quantization.pt2e, petra.model.layers.quantized  # operators of quantized models",
             f'model = torch.export.load("{file}").module()',
             "inputs = {",
             *arrays,
@@ -109,15 +115,23 @@ def snippet(file: str, inputs: tuple[InputSpec, ...], runtime: str) -> str:
 
 
 def _shape(spec: InputSpec) -> str:
-    sizes = [1 if i == 0 and size is None else 16 if size is None else size for i, size in enumerate(spec.shape)]
+    sizes = [
+        1 if i == 0 and size is None else 16 if size is None else size
+        for i, size in enumerate(spec.shape)
+    ]
     return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
 
 
 def _pipeline(trial: Trial) -> str:
     if not trial.pipeline.stages:
         return "Exported as it was given; nothing was changed."
-    lines = [f"{markdown(pipeline_in_words(trial.pipeline))}. All parameters are in `pipeline.yaml`.", ""]
-    lines += [f"{i}. {markdown(t.stage)}: {trace_in_words(t)}" for i, t in enumerate(trial.trace, 1)]
+    lines = [
+        f"{markdown(pipeline_in_words(trial.pipeline))}. All parameters are in `pipeline.yaml`.",
+        "",
+    ]
+    lines += [
+        f"{i}. {markdown(t.stage)}: {trace_in_words(t)}" for i, t in enumerate(trial.trace, 1)
+    ]
     return "\n".join(lines).rstrip()
 
 
@@ -125,7 +139,9 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     rows = ["| | this model | untouched model | change |", "|---|---:|---:|---:|"]
     metric = markdown(record.metric)
     for split, mine, base in _qualities(trial, baseline):
-        rows.append(f"| {metric}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |")
+        rows.append(
+            f"| {metric}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |"
+        )
     for name in _COSTS:
         new, old = _pair(trial, baseline, name)
         if new and old:
@@ -137,7 +153,8 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
         f"Latency over the untouched model's, measured in turns in one process: {ratio.mean:.2f}x{within}. Of the two, "
         "this ratio carries to other times and machines better than milliseconds.",
         f"± is one standard error. The search chose by {metric} on the validation split; the test split was "
-        "read once, for models already chosen." + ("" if trial.test else " This model has not been confirmed on it."),
+        "read once, for models already chosen."
+        + ("" if trial.test else " This model has not been confirmed on it."),
     ]
     return "\n".join(rows) + "\n\n" + "\n\n".join(notes)
 
@@ -155,7 +172,9 @@ def _qualities(trial: Trial, baseline: Trial | None) -> list[tuple[str, Measurem
     ]
 
 
-def _pair(trial: Trial, baseline: Trial | None, name: str) -> tuple[Measurement | None, Measurement | None]:
+def _pair(
+    trial: Trial, baseline: Trial | None, name: str
+) -> tuple[Measurement | None, Measurement | None]:
     def of(t: Trial) -> Measurement | None:
         return t.test.get(name) or t.metrics.get(name)
 
@@ -168,8 +187,14 @@ def _worse(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
         delta = mine.mean - base.mean
         if (delta < 0) if record.maximize else (delta > 0):
             noise = 1.96 * math.hypot(mine.stderr, base.stderr)
-            remark = " (within the 95% sampling noise of two independent samples)" if abs(delta) < noise else ""
-            found.append(f"- {markdown(record.metric)} on {split}: {difference(mine, base)}{remark}")
+            remark = (
+                " (within the 95% sampling noise of two independent samples)"
+                if abs(delta) < noise
+                else ""
+            )
+            found.append(
+                f"- {markdown(record.metric)} on {split}: {difference(mine, base)}{remark}"
+            )
     for name in _COSTS:
         first, second = _pair(trial, baseline, name)
         if first and second:
@@ -187,7 +212,10 @@ def _parity(trial: Trial) -> str:
         "relative_error": "root mean square difference over the outputs' spread",
         "metric_difference": "difference of the metric on the same items",
     }
-    return "\n".join(f"- {markdown(names.get(name, name))}: {number:.3g}" for name, number in trial.parity.items())
+    return "\n".join(
+        f"- {markdown(names.get(name, name))}: {number:.3g}"
+        for name, number in trial.parity.items()
+    )
 
 
 def _host(record: StudyRecord) -> str:
@@ -195,7 +223,11 @@ def _host(record: StudyRecord) -> str:
     sets = host.get("instruction_sets")
     present = [name for name, has in sets.items() if has] if isinstance(sets, Mapping) else []
     versions = host.get("versions")
-    shown = ", ".join(f"{k} {v}" for k, v in versions.items() if v) if isinstance(versions, Mapping) else ""
+    shown = (
+        ", ".join(f"{k} {v}" for k, v in versions.items() if v)
+        if isinstance(versions, Mapping)
+        else ""
+    )
 
     def fact(name: str, unknown: str) -> str:
         return markdown(host.get(name, unknown))

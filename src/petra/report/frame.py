@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from petra.core.trial import Trial
 from petra.report.front import Front, confirmed
-from petra.report.words import pipeline_in_words
+from petra.report.pipeline_text import pipeline_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +61,8 @@ def _row(trial: Trial, baseline: Trial | None) -> dict[str, object]:
         base = confirmed(baseline, name).mean if baseline else nan
         row[name] = mine
         if name not in ("latency_ms", "throughput"):
-            row[f"{name.removesuffix('_bytes').removesuffix('_mb')}_ratio"] = mine / base if base else nan
+            row[f"{name.removesuffix('_bytes').removesuffix('_mb')}_ratio"] = (
+                mine / base if base else nan
+            )
     row["throughput_ratio"] = confirmed(trial, "throughput_ratio").mean
     return row

@@ -18,8 +18,8 @@ from petra.core.text import first_line, printable, whole_number
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import dominates, front_mask
 from petra.moo.selection import knee
+from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
-from petra.report.words import pipeline_in_words
 from petra.search.scaling import scale
 
 if TYPE_CHECKING:
@@ -73,14 +73,22 @@ class Front:
         candidates = [t for t in everything if t.number > 0 and t.status is TrialStatus.COMPLETE]
         if baseline and violation(constraints, baseline.metrics, baseline.metrics) == 0:
             candidates.insert(0, baseline)
-        candidates = [t for t in candidates if all(math.isfinite(o.cost(t.metrics)) for o in objectives)]
+        candidates = [
+            t for t in candidates if all(math.isfinite(o.cost(t.metrics)) for o in objectives)
+        ]
         costs = np.array([[o.cost(t.metrics) for o in objectives] for t in candidates])
-        members = [t for t, on in zip(candidates, front_mask(costs), strict=True) if on] if candidates else []
+        members = (
+            [t for t, on in zip(candidates, front_mask(costs), strict=True) if on]
+            if candidates
+            else []
+        )
         by = _sorted_by(objectives)
         members.sort(key=lambda t: (by.cost(t.metrics), t.number))
         up = next((o.maximize for o in objectives if o.metric == "quality"), maximize_quality)
         shown = {0, *(t.number for t in members)}
-        reasons = {number: reason for number, reason in (unconfirmed or {}).items() if number in shown}
+        reasons = {
+            number: reason for number, reason in (unconfirmed or {}).items() if number in shown
+        }
         goals, bounds = tuple(objectives), tuple(constraints)
         return Front(members, baseline, goals, bounds, directory, everything, metric, up, reasons)
 
@@ -121,7 +129,8 @@ class Front:
             which = number
         if isinstance(which, str) and which not in PICKS:
             raise ConfigError(
-                f"pick: got {which!r}", hint=f"{did_you_mean(which, PICKS)}, or the number of a trial on the front"
+                f"pick: got {which!r}",
+                hint=f"{did_you_mean(which, PICKS)}, or the number of a trial on the front",
             )
         if not self.members:
             raise self._empty()
@@ -140,7 +149,9 @@ class Front:
         inside = self.members
         if self.baseline:
             scaling = scale(self.objectives, self.constraints, self.baseline)
-            inside = [t for t in self.members if (scaling.costs(t) < scaling.reference).all()] or self.members
+            inside = [
+                t for t in self.members if (scaling.costs(t) < scaling.reference).all()
+            ] or self.members
         return inside[knee([[o.cost(t.metrics) for o in self.objectives] for t in inside])]
 
     def _tied(self, which: str) -> list[Trial]:
@@ -149,8 +160,14 @@ class Front:
             least = min(t.metrics["size_bytes"].mean for t in self.members)
             return [t for t in self.members if t.metrics["size_bytes"].mean == least]
         if which == "fastest":
-            lowest = min((confirmed(t, "latency_ratio") for t in self.members), key=lambda m: m.mean)
-            return [t for t in self.members if confirmed(t, "latency_ratio").interval[0] <= lowest.interval[1]]
+            lowest = min(
+                (confirmed(t, "latency_ratio") for t in self.members), key=lambda m: m.mean
+            )
+            return [
+                t
+                for t in self.members
+                if confirmed(t, "latency_ratio").interval[0] <= lowest.interval[1]
+            ]
         return self.members
 
     def _loss(self, trial: Trial) -> float:
@@ -201,14 +218,18 @@ class Front:
         if not candidates:
             return "no trial has finished, and the untouched model does not meet the constraints"
         broken = Counter(text for t in candidates if t.measured for text in self._broken(t))
-        failed = Counter(printable(f"{t.failure.stage}: {t.failure.kind}") for t in candidates if t.failure)
+        failed = Counter(
+            printable(f"{t.failure.stage}: {t.failure.kind}") for t in candidates if t.failure
+        )
         parts = [f"{count} violate {text}" for text, count in broken.most_common()]
         parts += [f"{count} failed in {text}" for text, count in failed.most_common(5)]
         return f"none of {len(candidates)} trials is feasible: " + "; ".join(parts)
 
     def _empty(self) -> ConfigError:
         loosen = (
-            "loosen the constraints, or give the search more time" if self.constraints else "see `petra show --all`"
+            "loosen the constraints, or give the search more time"
+            if self.constraints
+            else "see `petra show --all`"
         )
         return ConfigError(f"the front is empty: {self.why_empty()}", hint=loosen)
 

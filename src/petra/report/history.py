@@ -52,7 +52,9 @@ def hypervolume_figure(front: Front, *, over: str) -> go.Figure:
     )
     title = "seconds of search" if over == "seconds" else "finished trials"
     figure.update_xaxes(title_text=title, zeroline=False, gridcolor="rgba(128,128,128,0.25)")
-    figure.update_yaxes(title_text="hypervolume", rangemode="tozero", gridcolor="rgba(128,128,128,0.25)")
+    figure.update_yaxes(
+        title_text="hypervolume", rangemode="tozero", gridcolor="rgba(128,128,128,0.25)"
+    )
     return finished(figure).update_layout(showlegend=False)
 
 
@@ -79,7 +81,12 @@ def moves_figure(front: Front) -> go.Figure:
     figure = go.Figure(
         [
             go.Bar(x=names, y=[n for _, n, _ in counts], name="proposed", marker={"color": OTHER}),
-            go.Bar(x=names, y=[n for _, _, n in counts], name="extended the hypervolume", marker={"color": FRONT}),
+            go.Bar(
+                x=names,
+                y=[n for _, _, n in counts],
+                name="extended the hypervolume",
+                marker={"color": FRONT},
+            ),
         ]
     )
     figure.update_yaxes(title_text="trials", gridcolor="rgba(128,128,128,0.25)")
@@ -104,10 +111,14 @@ def failures_figure(front: Front) -> go.Figure:
         ]
     )
     figure.update_xaxes(
-        title_text="trials", gridcolor="rgba(128,128,128,0.25)", dtick=_whole(max(number.values(), default=1))
+        title_text="trials",
+        gridcolor="rgba(128,128,128,0.25)",
+        dtick=_whole(max(number.values(), default=1)),
     )
     figure.update_yaxes(automargin=True, autorange="reversed")
-    return finished(figure).update_layout(barmode="stack", showlegend=True, height=130 + 45 * len(stages))
+    return finished(figure).update_layout(
+        barmode="stack", showlegend=True, height=130 + 45 * len(stages)
+    )
 
 
 def _whole(highest: int) -> int | None:

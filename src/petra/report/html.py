@@ -15,11 +15,11 @@ from petra.report.bundle import write_whole
 from petra.report.card import subject
 from petra.report.front import Front, confirmed
 from petra.report.html_front import front_table
+from petra.report.numbers_text import change, duration, value, with_error
 from petra.report.page import esc
+from petra.report.pipeline_text import count_statuses, pipeline_in_words, trace_in_words
 from petra.report.record import StudyRecord
 from petra.report.tables import failure_counts
-from petra.report.units import change, duration, value, with_error
-from petra.report.words import count_statuses, pipeline_in_words, trace_in_words
 from petra.store.schema import petra_version
 
 
@@ -42,7 +42,9 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
         else:
             write_whole(target.resolve(), text)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"report: cannot write {target}: {error}", hint="give another --out") from error
+        raise ConfigError(
+            f"report: cannot write {target}: {error}", hint="give another --out"
+        ) from error
     return target
 
 
@@ -77,7 +79,10 @@ def _summary(record: StudyRecord, front: Front) -> str:
         f"<p>Searched for {esc(objectives)} on {esc(config.target.runtime)} with {esc(_search_name(record))}, seed "
         f"{config.seed}. {esc(_constraints(front))} {esc(_budget(record))} "
         f"{esc('Stopped: ' + record.stop_reason + '.' if record.stop_reason else 'The search has not ended yet.')}</p>",
-        *(f"<p>{esc(f'Trial {n} is not confirmed: {reason}')}</p>" for n, reason in front.unconfirmed.items()),
+        *(
+            f"<p>{esc(f'Trial {n} is not confirmed: {reason}')}</p>"
+            for n, reason in front.unconfirmed.items()
+        ),
         page.tiles(_tiles(record, front)),
     ]
     return "".join(parts)
@@ -89,7 +94,9 @@ def _headline(front: Front) -> str:
     if not front.members:
         return f"No model to ship: {front.why_empty()}."
     if not compressed:
-        return "Nothing that was tried beats the untouched model: it is the only member of the front."
+        return (
+            "Nothing that was tried beats the untouched model: it is the only member of the front."
+        )
     knee = front.pick("knee").trial
     base = front.baseline
     if base is None or not knee.number:
@@ -109,7 +116,11 @@ def _search_name(record: StudyRecord) -> str:
 
 
 def _constraints(front: Front) -> str:
-    return f"Demanded: {'; '.join(map(str, front.constraints))}." if front.constraints else "No constraints."
+    return (
+        f"Demanded: {'; '.join(map(str, front.constraints))}."
+        if front.constraints
+        else "No constraints."
+    )
 
 
 def _budget(record: StudyRecord) -> str:
@@ -128,7 +139,9 @@ def _tiles(record: StudyRecord, front: Front) -> dict[str, str]:
         base = front.baseline
         quality = base.test.get("quality", base.metrics["quality"])
         facts[f"{front.metric} of the untouched model"] = esc(with_error(quality))
-        facts["its latency on this runtime"] = esc(value("latency_ms", confirmed(base, "latency_ms").mean))
+        facts["its latency on this runtime"] = esc(
+            value("latency_ms", confirmed(base, "latency_ms").mean)
+        )
         facts["its size"] = esc(value("size_bytes", base.metrics["size_bytes"].mean))
     if record.eager_latency_ms is not None:
         facts["its latency in eager PyTorch"] = esc(value("latency_ms", record.eager_latency_ms))
@@ -152,7 +165,9 @@ def _members(front: Front) -> str:
 
 
 def _member(trial: Trial) -> str:
-    origin = trial.origin.move + ("" if trial.origin.parent is None else f" of trial {trial.origin.parent}")
+    origin = trial.origin.move + (
+        "" if trial.origin.parent is None else f" of trial {trial.origin.parent}"
+    )
     stages = []
     for i, stage in enumerate(trial.pipeline):
         trace = trial.trace[i] if i < len(trial.trace) else None
@@ -160,7 +175,10 @@ def _member(trial: Trial) -> str:
         lines = [f"<b>{esc(stage.kind)}</b>", f"<small>{esc(params)}</small>"]
         if trace:
             lines.append(esc(trace_in_words(trace)))
-            lines += [f"<small>left alone: {esc(layer)} ({esc(why)})</small>" for layer, why in trace.skipped.items()]
+            lines += [
+                f"<small>left alone: {esc(layer)} ({esc(why)})</small>"
+                for layer, why in trace.skipped.items()
+            ]
         stages.append(f"<li>{'<br>'.join(lines)}</li>")
     files = f"<p class=soft>By {esc(origin)}; {esc(duration(trial.seconds))}; <code>{esc(trial.artifact)}</code></p>"
     title = f"trial {trial.number}: {esc(pipeline_in_words(trial.pipeline))}"
@@ -181,11 +199,17 @@ def _figures(front: Front) -> str:
             "attainable in these two alone; dashed: constraints, shaded where they are violated."
         )
         if beyond := plots.outside(front, x, y):
-            caption += f" {beyond} trials lie outside the frame: zoom out, or double-click, to see them."
+            caption += (
+                f" {beyond} trials lie outside the frame: zoom out, or double-click, to see them."
+            )
         objectives.append((plots.pair_figure(front, x, y), caption))
     if len(front.objectives) == 1:
-        objectives.append((plots.single_figure(front), "Every measured trial, and the best so far."))
-    volume = "Hypervolume dominated by the feasible trials, objectives in units of the untouched model,"
+        objectives.append(
+            (plots.single_figure(front), "Every measured trial, and the best so far.")
+        )
+    volume = (
+        "Hypervolume dominated by the feasible trials, objectives in units of the untouched model,"
+    )
     progress = [
         (history.hypervolume_figure(front, over="seconds"), f"{volume} against time."),
         (history.hypervolume_figure(front, over="trials"), f"{volume} against finished trials."),
@@ -197,7 +221,10 @@ def _figures(front: Front) -> str:
 
 
 def _plots(drawn: Sequence[tuple[Any, str]], name: str) -> str:
-    figures = [page.figure(f"{name}-{i}", figure.to_json(), caption=text) for i, (figure, text) in enumerate(drawn)]
+    figures = [
+        page.figure(f"{name}-{i}", figure.to_json(), caption=text)
+        for i, (figure, text) in enumerate(drawn)
+    ]
     return f"<div class=plots>{''.join(figures)}</div>"
 
 
@@ -209,16 +236,24 @@ def _failures(front: Front) -> str:
     for (stage, kind), count, example in counts:
         assert example.failure is not None
         shown = f"trial {example.number}: {example.failure.message}"
-        rows.append([esc(stage), esc(kind), str(count), esc(shown), esc(pipeline_in_words(example.pipeline))])
+        rows.append(
+            [
+                esc(stage),
+                esc(kind),
+                str(count),
+                esc(shown),
+                esc(pipeline_in_words(example.pipeline)),
+            ]
+        )
     head = ["stage", "reason", "trials", "for example", "its pipeline"]
     failed = sum(count for _, count, _ in counts)
-    caption = (
-        f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in and the reason"
-    )
+    caption = f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in and the reason"
     table = page.table(head, rows, caption=caption, classes=("name", "name", "", "text", "text"))
     if len(counts) == 1:
         return f"<h2>Failures</h2>{table}"
-    drawn = page.figure("failures", history.failures_figure(front).to_json(), caption="Failures by stage and reason")
+    drawn = page.figure(
+        "failures", history.failures_figure(front).to_json(), caption="Failures by stage and reason"
+    )
     return f"<h2>Failures</h2>{table}{drawn}"
 
 
@@ -236,7 +271,9 @@ def _host(record: StudyRecord) -> str:
         else:
             shown = str(fact)
         rows.append([esc(name.replace("_", " ")), esc(shown)])
-    table = page.table(["", ""], rows, caption="Where every figure above was taken", classes=("name", "text"))
+    table = page.table(
+        ["", ""], rows, caption="Where every figure above was taken", classes=("name", "text")
+    )
     return f"<h2>Machine and versions</h2>{table}"
 
 

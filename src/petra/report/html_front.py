@@ -6,9 +6,9 @@ from petra.core.objective import METRICS, Metrics
 from petra.core.trial import Trial
 from petra.report import page
 from petra.report.front import Front, confirmed
+from petra.report.numbers_text import change, difference, interval, value, with_error
 from petra.report.page import esc
-from petra.report.units import change, difference, interval, value, with_error
-from petra.report.words import pipeline_in_words
+from petra.report.pipeline_text import pipeline_in_words
 
 
 def front_table(front: Front) -> str:
@@ -56,7 +56,9 @@ def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
     def cost(name: str) -> str:
         new, old = confirmed(trial, name).mean, confirmed(base, name).mean
         note = "" if trial is base else change(new, old)
-        return esc(value(name, new)) + _note(note, worse=(new > old) != bool(METRICS[name].maximize))
+        return esc(value(name, new)) + _note(
+            note, worse=(new > old) != bool(METRICS[name].maximize)
+        )
 
     return [
         str(trial.number),
@@ -70,7 +72,9 @@ def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
 
 
 def _labels(front: Front, trial: Trial) -> str:
-    return "".join(f"<span class=tag>{esc(label)}</span> " for label in front.labels().get(trial.number, []))
+    return "".join(
+        f"<span class=tag>{esc(label)}</span> " for label in front.labels().get(trial.number, [])
+    )
 
 
 def _note(text: str, *, worse: bool) -> str:

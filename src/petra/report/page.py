@@ -77,7 +77,9 @@ SCRIPT = """
 })();
 """
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
 
 
 def esc(text: object) -> str:
@@ -107,10 +109,16 @@ def table(
     top = "".join(cell("th", c, k, "col") for c, k in zip(head, kinds, strict=True))
     body = []
     for i, row in enumerate(rows):
-        cells = [cell("td" if j else "th", c, kinds[j], "" if j else "row") for j, c in enumerate(row)]
-        body.append(f"<tbody{f' class={first}' if first and i == 0 else ''}><tr>{''.join(cells)}</tr>")
+        cells = [
+            cell("td" if j else "th", c, kinds[j], "" if j else "row") for j, c in enumerate(row)
+        ]
+        body.append(
+            f"<tbody{f' class={first}' if first and i == 0 else ''}><tr>{''.join(cells)}</tr>"
+        )
         if below:
-            body.append(f"<tr class=below><td class=text colspan={len(head)}><div>{below[i]}</div></td></tr>")
+            body.append(
+                f"<tr class=below><td class=text colspan={len(head)}><div>{below[i]}</div></td></tr>"
+            )
         body.append("</tbody>")
     label = esc(caption)
     return (

@@ -7,7 +7,7 @@ from collections import Counter
 from petra.core.objective import Metrics
 from petra.core.trial import Trial
 from petra.report.front import Front
-from petra.report.words import pipeline_in_words
+from petra.report.pipeline_text import pipeline_in_words
 
 
 def front_data(front: Front) -> dict[str, object]:
@@ -39,7 +39,9 @@ def trial_data(trial: Trial) -> dict[str, object]:
         "test": _metrics(trial.test),
         "parity": dict(trial.parity),
         "artifact": trial.artifact,
-        "failure": {"stage": failure.stage, "kind": failure.kind, "message": failure.message} if failure else None,
+        "failure": {"stage": failure.stage, "kind": failure.kind, "message": failure.message}
+        if failure
+        else None,
         "seconds": trial.seconds,
         "finished_at": trial.finished_at,
     }

@@ -14,8 +14,8 @@ from petra.core.objective import METRICS, Constraint, Objective
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import front_mask
 from petra.report.front import Front
-from petra.report.units import value
-from petra.report.words import pipeline_in_words
+from petra.report.numbers_text import value
+from petra.report.pipeline_text import pipeline_in_words
 
 FRONT, OTHER, INFEASIBLE, BASELINE, BOUND = "#d9622b", "#7d8aa0", "#b0578d", "#2f7ed8", "#c0392b"
 _TITLES = {
@@ -78,14 +78,18 @@ def _hover(front: Front, trial: Trial) -> str:
     lines = [f"<b>trial {trial.number}</b> ({trial.status.value})"]
     words = pipeline_in_words(trial.pipeline)
     lines += [html.escape(part) for part in words.split(" → ")]
-    shown = dict.fromkeys([o.metric for o in front.objectives] + ["quality", "latency_ratio", "size_bytes"])
+    shown = dict.fromkeys(
+        [o.metric for o in front.objectives] + ["quality", "latency_ratio", "size_bytes"]
+    )
     for name in shown:
         label = front.metric if name == "quality" else name
         lines.append(f"{html.escape(label)}: {value(name, trial.metrics[name].mean)}")
     return "<br>".join(lines)
 
 
-def _points(front: Front, trials: Sequence[Trial], x: Objective, y: Objective, **style: object) -> go.Scatter:
+def _points(
+    front: Front, trials: Sequence[Trial], x: Objective, y: Objective, **style: object
+) -> go.Scatter:
     return go.Scatter(
         x=[t.metrics[x.metric].mean for t in trials],
         y=[t.metrics[y.metric].mean for t in trials],
@@ -99,7 +103,11 @@ def _points(front: Front, trials: Sequence[Trial], x: Objective, y: Objective, *
 def _draw_pair(figure: go.Figure, front: Front, x: Objective, y: Objective, col: int) -> None:
     on_front = {t.number for t in front.members}
     measured = [t for t in front.trials if t.measured]
-    others = [t for t in measured if t.number and t.status is TrialStatus.COMPLETE and t.number not in on_front]
+    others = [
+        t
+        for t in measured
+        if t.number and t.status is TrialStatus.COMPLETE and t.number not in on_front
+    ]
     infeasible = [t for t in measured if t.status is TrialStatus.INFEASIBLE]
     groups = (
         ("dominated", others, {"color": OTHER, "size": 7, "opacity": 0.65}),
@@ -118,18 +126,36 @@ def _draw_pair(figure: go.Figure, front: Front, x: Objective, y: Objective, col:
             x,
             y,
             name="front",
-            marker={"color": FRONT, "size": 11, "symbol": "diamond", "line": {"width": 1, "color": "white"}},
+            marker={
+                "color": FRONT,
+                "size": 11,
+                "symbol": "diamond",
+                "line": {"width": 1, "color": "white"},
+            },
             legendgroup="front",
             showlegend=col == 1,
         )
         if y.metric == "quality":
-            points.error_y = {"array": [t.metrics["quality"].stderr for t in members], "thickness": 1, "width": 3}
+            points.error_y = {
+                "array": [t.metrics["quality"].stderr for t in members],
+                "thickness": 1,
+                "width": 3,
+            }
         figure.add_trace(points, row=1, col=col)
     if front.baseline:
         style = {"color": BASELINE, "size": 13, "symbol": "star"}
         name = "untouched model"
         figure.add_trace(
-            _points(front, [front.baseline], x, y, name=name, marker=style, legendgroup=name, showlegend=col == 1),
+            _points(
+                front,
+                [front.baseline],
+                x,
+                y,
+                name=name,
+                marker=style,
+                legendgroup=name,
+                showlegend=col == 1,
+            ),
             row=1,
             col=col,
         )
@@ -168,19 +194,32 @@ def _draw_bounds(figure: go.Figure, front: Front, x: Objective, y: Objective, co
             beyond = bound - reach if constraint.at_least else bound + reach
             line = {"color": BOUND, "width": 1.5, "dash": "dash"}
             shade = {"fillcolor": BOUND, "opacity": 0.1, "line_width": 0, "layer": "below"}
-            note = {"annotation_text": html.escape(str(constraint)), "annotation_font": {"size": 11, "color": BOUND}}
+            note = {
+                "annotation_text": html.escape(str(constraint)),
+                "annotation_font": {"size": 11, "color": BOUND},
+            }
             if axis == "x":
-                figure.add_vline(x=bound, line=line, row=1, col=col, annotation_position="bottom right", **note)
+                figure.add_vline(
+                    x=bound, line=line, row=1, col=col, annotation_position="bottom right", **note
+                )
                 figure.add_vrect(x0=bound, x1=beyond, row=1, col=col, **shade)
             else:
-                figure.add_hline(y=bound, line=line, row=1, col=col, annotation_position="bottom left", **note)
+                figure.add_hline(
+                    y=bound, line=line, row=1, col=col, annotation_position="bottom left", **note
+                )
                 figure.add_hrect(y0=bound, y1=beyond, row=1, col=col, **shade)
-        figure.update_layout({f"{axis}axis{'' if col == 1 else col}": {"range": list(frame(front, objective))}})
+        figure.update_layout(
+            {f"{axis}axis{'' if col == 1 else col}": {"range": list(frame(front, objective))}}
+        )
 
 
 def _bounds(front: Front, objective: Objective) -> list[tuple[Constraint, float]]:
     base = front.baseline
-    return [(c, c.bound(base.metrics)) for c in front.constraints if base and c.metric == objective.metric]
+    return [
+        (c, c.bound(base.metrics))
+        for c in front.constraints
+        if base and c.metric == objective.metric
+    ]
 
 
 def frame(front: Front, objective: Objective) -> tuple[float, float]:
@@ -194,7 +233,9 @@ def frame(front: Front, objective: Objective) -> tuple[float, float]:
     found = [t.metrics[objective.metric] for t in shown]
     values = [m.mean + side * m.stderr for m in found for side in (-1, 1)]  # with the error bars
     bounds = _bounds(front, objective)
-    low, high = (pick([*values, *(bound for _, bound in bounds)], default=0.0) for pick in (min, max))
+    low, high = (
+        pick([*values, *(bound for _, bound in bounds)], default=0.0) for pick in (min, max)
+    )
     span = high - low or abs(high) or 1.0
     below = any(c.at_least and bound == low for c, bound in bounds)
     above = any(not c.at_least and bound == high for c, bound in bounds)
@@ -205,7 +246,9 @@ def outside(front: Front, x: Objective, y: Objective) -> int:
     """How many measured trials lie outside the frame of either axis."""
     frames = [(o.metric, *frame(front, o)) for o in (x, y)]
     return sum(
-        any(not low <= t.metrics[name].mean <= high for name, low, high in frames) for t in front.trials if t.measured
+        any(not low <= t.metrics[name].mean <= high for name, low, high in frames)
+        for t in front.trials
+        if t.measured
     )
 
 
@@ -255,7 +298,11 @@ def single_figure(front: Front) -> go.Figure:
         pick = max if objective.maximize else min
         best.append(pick(best[-1], found) if best else found)
     line = {"color": FRONT, "shape": "hv", "width": 2}
-    figure.add_trace(go.Scatter(x=[t.number for t in feasible], y=best, mode="lines", line=line, name="best so far"))
+    figure.add_trace(
+        go.Scatter(
+            x=[t.number for t in feasible], y=best, mode="lines", line=line, name="best so far"
+        )
+    )
     figure.update_xaxes(title_text="trial", zeroline=False, gridcolor="rgba(128,128,128,0.25)")
     title = html.escape(title_of(objective.metric, front.metric))
     figure.update_yaxes(title_text=title, automargin=True, **_axis_style(objective.metric))

@@ -17,8 +17,16 @@ from petra.core.objective import METRICS, Objective
 from petra.core.text import first_line, printable
 from petra.core.trial import Trial, TrialStatus
 from petra.report.front import Front, confirmed
-from petra.report.units import change, decimals, difference, duration, interval, value, with_error
-from petra.report.words import count_statuses, pipeline_in_words
+from petra.report.numbers_text import (
+    change,
+    decimals,
+    difference,
+    duration,
+    interval,
+    value,
+    with_error,
+)
+from petra.report.pipeline_text import count_statuses, pipeline_in_words
 
 _GAP = 2  # spaces between two columns
 
@@ -35,7 +43,13 @@ class Column:
 
 def to_text(renderable: RenderableType, *, width: int) -> str:
     """Plain text without colours, lines without trailing spaces."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        legacy_windows=False,
+    )
     console.print(renderable)
     output: io.StringIO = console.file  # type: ignore[assignment]
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()).strip("\n")
@@ -54,14 +68,20 @@ def front_view(front: Front, *, width: int) -> RenderableType:
         parts.append(_pipelines([t for t in front.members if t.number]))
     else:
         parts += [Text(f"The front is empty: {front.why_empty()}.", style="bold")]
-    parts += [Text(f"{n} is not confirmed: {reason}", style="red") for n, reason in front.unconfirmed.items()]
+    parts += [
+        Text(f"{n} is not confirmed: {reason}", style="red")
+        for n, reason in front.unconfirmed.items()
+    ]
     parts.append(Text(_footnote(front, on_front=on_front, noise=width >= 55), style="dim"))
     return Group(*parts)
 
 
 def _footnote(front: Front, *, on_front: bool, noise: bool) -> str:
     tested = any(t.test for t in front.members)
-    words = ["0 is the untouched model" + (", which is on the front itself." if on_front else ", for comparison.")]
+    words = [
+        "0 is the untouched model"
+        + (", which is on the front itself." if on_front else ", for comparison.")
+    ]
     if noise:
         words.append("± one standard error, in brackets 95% intervals.")
     if front.members and not tested and not front.unconfirmed:
@@ -126,7 +146,12 @@ def _front_columns(front: Front, *, noise: bool) -> list[Column]:
         Column("MACs", cost("macs"), 5),
         Column("memory", cost("memory_mb"), 6),
     ]
-    extra = {o.metric for o in front.objectives} - {"quality", "latency_ratio", "latency_ms", "size_bytes"}
+    extra = {o.metric for o in front.objectives} - {
+        "quality",
+        "latency_ratio",
+        "latency_ms",
+        "size_bytes",
+    }
     extra -= {"params", "macs", "memory_mb"}
     columns += [Column(name.replace("_", " "), cost(name), 1) for name in sorted(extra)]
     return [c for c in columns if c is not None]
@@ -172,7 +197,9 @@ def _table(
     for _, column in shown:
         last = fold_last and column is columns[-1]
         title = Text(column.title)
-        table.add_column(title, justify="right" if column.right else "left", no_wrap=not last, overflow="fold")
+        table.add_column(
+            title, justify="right" if column.right else "left", no_wrap=not last, overflow="fold"
+        )
     for row in range(len(rows)):
         # As texts: a string would be read as markup.
         shown_cells = (cells[i][row] for i, _ in shown)
@@ -215,14 +242,22 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
     ]
     return Group(
         _table(columns, front.trials, width=width, fold_last=True),
-        Text(f"{count_statuses(front.trials)}. * on the front; metrics on the validation split.", style="dim"),
+        Text(
+            f"{count_statuses(front.trials)}. * on the front; metrics on the validation split.",
+            style="dim",
+        ),
     )
 
 
 def failures_view(front: Front) -> Table:
     """Failures by stage and reason, the most frequent first, each with an example."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for title, justify in (("trials", "right"), ("stage", "left"), ("reason", "left"), ("for example", "left")):
+    for title, justify in (
+        ("trials", "right"),
+        ("stage", "left"),
+        ("reason", "left"),
+        ("for example", "left"),
+    ):
         table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for (stage, kind), count, example in failure_counts(front.trials):
         assert example.failure is not None

@@ -50,7 +50,9 @@ class InputSpec:
 
 
 _NUMBERS = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
-_ARRAYS = {name: name for name in (*_NUMBERS, "float16", "float32", "float64", "complex64", "complex128")}
+_ARRAYS = {
+    name: name for name in (*_NUMBERS, "float16", "float32", "float64", "complex64", "complex128")
+}
 _ARRAYS |= {"bfloat16": "float32", "string": "str"}
 
 
@@ -140,7 +142,9 @@ class Runtime(ABC):
     def require(self) -> None:
         """Raise RuntimeUnavailable when this machine lacks something."""
         if missing := self.lacks():
-            raise RuntimeUnavailable(f"the runtime {self.name} cannot run here: {missing}", hint="see `petra doctor`")
+            raise RuntimeUnavailable(
+                f"the runtime {self.name} cannot run here: {missing}", hint="see `petra doctor`"
+            )
 
 
 def data_beside(path: Path) -> Path:
@@ -163,11 +167,18 @@ def first_line(error: BaseException) -> str:
 def must_exist(path: Path, suffix: str) -> None:
     """Raise ArtifactError unless `path` is a file."""
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such file", hint=f"give the path of an exported {suffix} file")
+        raise ArtifactError(
+            f"{path}: no such file", hint=f"give the path of an exported {suffix} file"
+        )
 
 
 def does_not_run(
-    runtime: str, names: tuple[str, ...], arrays: list[np.ndarray], error: BaseException, *, said: str = ""
+    runtime: str,
+    names: tuple[str, ...],
+    arrays: list[np.ndarray],
+    error: BaseException,
+    *,
+    said: str = "",
 ) -> ArtifactError:
     """The error of a session that cannot run on these inputs. `said`: the reason, for one that is better hidden."""
     shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}

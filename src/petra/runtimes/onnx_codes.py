@@ -25,7 +25,17 @@ from petra.runtimes.onnx_graph import (
     substitute,
 )
 
-_MOVES_CODES = {"Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool", "Identity", "Concat"}
+_MOVES_CODES = {
+    "Slice",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "MaxPool",
+    "Identity",
+    "Concat",
+}
 
 
 def transpose_quantized_weights(graph: GraphProto) -> None:
@@ -33,9 +43,16 @@ def transpose_quantized_weights(graph: GraphProto) -> None:
     constants, producer = constants_of(graph), producers(graph)
     for node in list(graph.node):
         source = producer.get(node.input[0]) if node.op_type == "Transpose" else None
-        if source is None or source.op_type != "DequantizeLinear" or source.input[0] not in constants:
+        if (
+            source is None
+            or source.op_type != "DequantizeLinear"
+            or source.input[0] not in constants
+        ):
             continue
-        if len(consumers(graph)[source.output[0]]) != 1 or len(consumers(graph)[source.input[0]]) != 1:
+        if (
+            len(consumers(graph)[source.output[0]]) != 1
+            or len(consumers(graph)[source.input[0]]) != 1
+        ):
             continue
         weight = constants[source.input[0]]
         order = list(attribute_of(node, "perm", list(range(weight.ndim))[::-1]))
@@ -55,7 +72,11 @@ def spell_global_average(graph: GraphProto) -> None:
         if node.op_type != "ReduceMean" or len(node.input) != 2 or node.input[1] not in constants:
             continue
         dims = rank.get(node.input[0], 0)
-        axes = sorted(int(axis) % dims for axis in constants[node.input[1]].ravel()) if dims >= 3 else []
+        axes = (
+            sorted(int(axis) % dims for axis in constants[node.input[1]].ravel())
+            if dims >= 3
+            else []
+        )
         if axes != list(range(2, dims)) or not axes:
             continue
         keep, result = attribute_of(node, "keepdims", 1), node.output[0]
@@ -65,7 +86,11 @@ def spell_global_average(graph: GraphProto) -> None:
         if not keep and len(readers) == 1 and readers[0].op_type == "QuantizeLinear":
             quantize = readers[0]
             codes = quantize.output[0]
-            new.append(onnx.helper.make_node("QuantizeLinear", [pooled, *quantize.input[1:]], [f"{codes}_pooled"]))
+            new.append(
+                onnx.helper.make_node(
+                    "QuantizeLinear", [pooled, *quantize.input[1:]], [f"{codes}_pooled"]
+                )
+            )
             new.append(onnx.helper.make_node("Flatten", [f"{codes}_pooled"], [codes], axis=1))
             graph.node.remove(quantize)
         elif not keep:
@@ -82,7 +107,11 @@ def work_on_codes(graph: GraphProto) -> bool:
     producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)
     for node in list(graph.node):
         source = producer.get(node.input[0]) if node.op_type == "QuantizeLinear" else None
-        if source is not None and source.op_type == "DequantizeLinear" and _parameters(source) == _parameters(node):
+        if (
+            source is not None
+            and source.op_type == "DequantizeLinear"
+            and _parameters(source) == _parameters(node)
+        ):
             rename_inputs(graph, {node.output[0]: source.input[0]})
             graph.node.remove(node)
             return True
@@ -93,7 +122,9 @@ def work_on_codes(graph: GraphProto) -> bool:
         data = node.input if node.op_type == "Concat" else node.input[:1]
         sources = [producer.get(name) for name in data]
         if any(
-            source is None or source.op_type != "DequantizeLinear" or _parameters(source) != _parameters(quantize)
+            source is None
+            or source.op_type != "DequantizeLinear"
+            or _parameters(source) != _parameters(quantize)
             for source in sources
         ):
             continue
@@ -113,18 +144,24 @@ def work_on_codes(graph: GraphProto) -> bool:
     return False
 
 
-def _on_codes(graph: GraphProto, node: NodeProto, scale: float, zero_point: Array, constants: dict[str, Array]) -> bool:
+def _on_codes(
+    graph: GraphProto, node: NodeProto, scale: float, zero_point: Array, constants: dict[str, Array]
+) -> bool:
     """Turn a float operator into the same operator on codes, apart from its data inputs; False when it has none."""
     if node.op_type in _MOVES_CODES:
         return True
     if node.op_type == "Pad":
-        if attribute_of(node, "mode", b"constant") != b"constant" or (len(node.input) > 2 and node.input[2]):
+        if attribute_of(node, "mode", b"constant") != b"constant" or (
+            len(node.input) > 2 and node.input[2]
+        ):
             padding = constants.get(node.input[2]) if len(node.input) > 2 else None
             if padding is None or padding.any():
                 return False
         axes = list(node.input[3:])
         del node.input[2:]
-        node.input.extend([add_constant(graph, f"{node.output[0]}_zero", zero_point.reshape(())), *axes])
+        node.input.extend(
+            [add_constant(graph, f"{node.output[0]}_zero", zero_point.reshape(())), *axes]
+        )
         return True
     bounds = _clip_codes(node, scale, zero_point, constants)
     if bounds is None:
@@ -132,7 +169,9 @@ def _on_codes(graph: GraphProto, node: NodeProto, scale: float, zero_point: Arra
     node.op_type = "Clip"
     del node.input[1:]
     names = (f"{node.output[0]}_low", f"{node.output[0]}_high")
-    node.input.extend(add_constant(graph, name, code) for name, code in zip(names, bounds, strict=True))
+    node.input.extend(
+        add_constant(graph, name, code) for name, code in zip(names, bounds, strict=True)
+    )
     return True
 
 
@@ -148,7 +187,11 @@ def pad_in_convolutions(graph: GraphProto) -> None:
         producer, readers = producers(graph), consumers(graph)
         reader, zero = node, np.zeros(())
         dequantize = producer.get(node.input[0])
-        if dequantize is not None and dequantize.op_type == "DequantizeLinear" and len(dequantize.input) > 2:
+        if (
+            dequantize is not None
+            and dequantize.op_type == "DequantizeLinear"
+            and len(dequantize.input) > 2
+        ):
             if len(readers[dequantize.output[0]]) != 1 or dequantize.input[2] not in constants:
                 continue
             reader, zero = dequantize, constants[dequantize.input[2]]
@@ -169,11 +212,23 @@ def pad_in_convolutions(graph: GraphProto) -> None:
 
 def _padding(node: NodeProto, zero: Array, constants: dict[str, Array]) -> list[int] | None:
     """What a Pad puts before and after every spatial dimension, if it pads nothing else and with nothing but `zero`."""
-    if node.op_type != "Pad" or attribute_of(node, "mode", b"constant") != b"constant" or any(node.input[3:]):
+    if (
+        node.op_type != "Pad"
+        or attribute_of(node, "mode", b"constant") != b"constant"
+        or any(node.input[3:])
+    ):
         return None
     given = len(node.input) > 2 and node.input[2]
-    value, amounts = constants.get(node.input[2]) if given else np.zeros(()), constants.get(node.input[1])
-    if value is None or amounts is None or zero.size != 1 or float(value.item()) != float(zero.item()):
+    value, amounts = (
+        constants.get(node.input[2]) if given else np.zeros(()),
+        constants.get(node.input[1]),
+    )
+    if (
+        value is None
+        or amounts is None
+        or zero.size != 1
+        or float(value.item()) != float(zero.item())
+    ):
         return None
     before, after = amounts.reshape(2, -1)
     around = [*map(int, before[2:]), *map(int, after[2:])]
@@ -188,7 +243,11 @@ def drop_saturated_clips(graph: GraphProto) -> bool:
         source = producer.get(node.input[0]) if after else None
         if len(after) != 1 or after[0].op_type != "QuantizeLinear" or len(after[0].input) < 3:
             continue
-        if source is None or source.op_type == "DequantizeLinear" or len(readers[node.input[0]]) != 1:
+        if (
+            source is None
+            or source.op_type == "DequantizeLinear"
+            or len(readers[node.input[0]]) != 1
+        ):
             continue
         quantize = after[0]
         scale, zero_point = constants.get(quantize.input[1]), constants.get(quantize.input[2])
@@ -201,7 +260,10 @@ def drop_saturated_clips(graph: GraphProto) -> bool:
         new: list[NodeProto] = []
         if int(bounds[0]) > info.min or int(bounds[1]) < info.max:
             quantize.output[0] = f"{codes}_free"
-            names = [add_constant(graph, f"{codes}_{k}", b) for k, b in zip(("low", "high"), bounds, strict=True)]
+            names = [
+                add_constant(graph, f"{codes}_{k}", b)
+                for k, b in zip(("low", "high"), bounds, strict=True)
+            ]
             new.append(onnx.helper.make_node("Clip", [quantize.output[0], *names], [codes]))
         quantize.input[0] = node.input[0]
         position = list(graph.node).index(quantize)
@@ -229,7 +291,9 @@ def _clip_codes(
         return None
     info = np.iinfo(zero_point.dtype)
     codes = [np.rint(bound / scale) + float(zero_point.item()) for bound in (low, high)]
-    lowest, highest = (np.asarray(np.clip(code, info.min, info.max), dtype=zero_point.dtype) for code in codes)
+    lowest, highest = (
+        np.asarray(np.clip(code, info.min, info.max), dtype=zero_point.dtype) for code in codes
+    )
     return lowest, highest
 
 
@@ -241,7 +305,10 @@ def keep_float_layers(graph: GraphProto) -> None:
     """
     producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)
     for node in list(graph.node):
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.input[1] not in constants:
+        if (
+            node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+            or node.input[1] not in constants
+        ):
             continue
         source, after = producer.get(node.input[0]), readers[node.output[0]]
         while len(after) == 1 and after[0].op_type in ("Relu", "Clip", "Add"):
@@ -251,7 +318,9 @@ def keep_float_layers(graph: GraphProto) -> None:
         if all(reader.op_type != "QuantizeLinear" for reader in after):
             continue
         name = f"{node.output[0]}_apart"
-        lowest = add_constant(graph, f"{name}_low", np.asarray(np.finfo(np.float32).min, dtype=np.float32))
+        lowest = add_constant(
+            graph, f"{name}_low", np.asarray(np.finfo(np.float32).min, dtype=np.float32)
+        )
         clip = onnx.helper.make_node("Clip", [node.input[0], lowest], [name])
         graph.node.insert(list(graph.node).index(node), clip)
         node.input[0] = name
@@ -274,13 +343,20 @@ def quantize_gemm_biases(graph: GraphProto) -> None:
         if data.input[1] not in constants or weight.input[1] not in constants:
             continue
         bias = constants[node.input[2]]
-        scale = (constants[data.input[1]] * constants[weight.input[1]]).astype(np.float32).reshape(-1)
+        scale = (
+            (constants[data.input[1]] * constants[weight.input[1]]).astype(np.float32).reshape(-1)
+        )
         codes = np.rint(bias / scale.astype(np.float64))
-        if scale.size not in (1, bias.size) or np.abs(codes).max(initial=0) > np.iinfo(np.int32).max:
+        if (
+            scale.size not in (1, bias.size)
+            or np.abs(codes).max(initial=0) > np.iinfo(np.int32).max
+        ):
             continue
         name = f"{node.output[0]}_bias"
         inputs = [add_constant(graph, f"{name}_codes", codes.astype(np.int32))]
-        inputs.append(add_constant(graph, f"{name}_scale", scale if scale.size > 1 else scale.reshape(())))
+        inputs.append(
+            add_constant(graph, f"{name}_scale", scale if scale.size > 1 else scale.reshape(()))
+        )
         # `axis` is ignored for the scalar scale of a per-tensor weight.
         dequantize = onnx.helper.make_node("DequantizeLinear", inputs, [name], axis=0)
         graph.node.insert(list(graph.node).index(node), dequantize)

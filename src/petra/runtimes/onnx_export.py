@@ -28,7 +28,9 @@ OPSET = 20
 LARGEST = 2 * 10**9
 """Bytes of weights in one file; protobuf's limit of 2**31 - 1 is for the graph too."""
 
-_OPERATOR = re.compile(r"op='([\w:.]+)'|\b((?:aten|prims|torchvision|quantized_decomposed)[.:]+\w+(?:\.\w+)?)")
+_OPERATOR = re.compile(
+    r"op='([\w:.]+)'|\b((?:aten|prims|torchvision|quantized_decomposed)[.:]+\w+(?:\.\w+)?)"
+)
 
 
 def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = OPSET) -> Path:
@@ -37,14 +39,14 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
     example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch first, any batch
     size. Outputs are named 'output', 'output_0', ..., or by their keys. The first dimension of every input is free.
     Works for float modules, for graphs quantized by `petra.methods.quantize`, whose file is in QDQ form, and for
-    modules with the layers of `petra.model.quantized`. Models in half precision (`petra.model.half`) are written with
+    modules with the layers of `petra.model.layers.quantized`. Models in half precision (`petra.model.layers.half`) are written with
     weights of 16 bits and arithmetic in float32, which a runtime may do in bf16.
 
     Raises `ExportError`, with the operator where it is known, when the model cannot be expressed in ONNX.
     """
     import onnx
 
-    from petra.model.half import half_dtype, widened
+    from petra.model.layers.half import half_dtype, widened
     from petra.runtimes.onnx_half import store_half
     from petra.runtimes.onnx_lean import make_lean
     from petra.runtimes.onnx_quantized import lower
@@ -75,7 +77,7 @@ def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProg
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from petra.model.rewrites import global_average_as_mean
+    from petra.model.aten.rewrites import global_average_as_mean
     from petra.runtimes.tracing import capture, traced_example
     from petra.tasks.inputs import call, named_outputs
 

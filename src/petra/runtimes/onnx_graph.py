@@ -45,11 +45,17 @@ def constants_of(graph: GraphProto) -> dict[str, Array]:
 
 def ranks(graph: GraphProto) -> dict[str, int]:
     values = (*graph.input, *graph.value_info)
-    return {v.name: len(v.type.tensor_type.shape.dim) for v in values if v.type.tensor_type.HasField("shape")}
+    return {
+        v.name: len(v.type.tensor_type.shape.dim)
+        for v in values
+        if v.type.tensor_type.HasField("shape")
+    }
 
 
 def attribute_of(node: NodeProto, name: str, default: object) -> Any:
-    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+    return next(
+        (onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default
+    )
 
 
 def add_constant(graph: GraphProto, name: str, value: Array) -> str:

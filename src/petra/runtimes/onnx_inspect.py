@@ -12,11 +12,28 @@ from typing import Any
 from petra.runtimes.base import InputSpec
 
 _FLOAT_COMPUTE = (
-    *("Conv", "ConvTranspose", "FusedConv", "NhwcFusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Einsum"),
+    *(
+        "Conv",
+        "ConvTranspose",
+        "FusedConv",
+        "NhwcFusedConv",
+        "MatMul",
+        "FusedMatMul",
+        "Gemm",
+        "FusedGemm",
+        "Einsum",
+    ),
     *("Attention", "MultiHeadAttention", "LSTM", "GRU", "RNN"),
 )
 _INTEGER_COMPUTE = (
-    *("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"),
+    *(
+        "QLinearConv",
+        "QLinearMatMul",
+        "QGemm",
+        "ConvInteger",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+    ),
     *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention", "MatMulNBits"),
 )
 
@@ -45,12 +62,16 @@ def count_operators(path: Path) -> Operators:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.optimized_model_filepath = str(optimised)
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", "weights"
+        )
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         running = _count(onnx.load(str(optimised), load_external_data=False).graph.node)
     integer = sum(n for name, n in running.items() if name in _INTEGER_COMPUTE)
     compute = integer + sum(n for name, n in running.items() if name in _FLOAT_COMPUTE)
-    return Operators(_count(onnx.load(str(path), load_external_data=False).graph.node), running, compute, integer)
+    return Operators(
+        _count(onnx.load(str(path), load_external_data=False).graph.node), running, compute, integer
+    )
 
 
 Specs = tuple[InputSpec, ...]
@@ -67,7 +88,9 @@ def with_names(inputs: Specs, outputs: Specs, path: Path) -> tuple[Specs, Specs]
 def _named(specs: Specs, values: Iterable[Any]) -> Specs:
     found = {v.name: tuple(size.dim_param for size in v.type.tensor_type.shape.dim) for v in values}
     fit = {spec.name for spec in specs if len(found.get(spec.name, ())) == len(spec.shape)}
-    return tuple(replace(spec, names=found[spec.name]) if spec.name in fit else spec for spec in specs)
+    return tuple(
+        replace(spec, names=found[spec.name]) if spec.name in fit else spec for spec in specs
+    )
 
 
 def _count(nodes: object) -> dict[str, int]:

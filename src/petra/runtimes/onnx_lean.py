@@ -21,9 +21,27 @@ from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from petra.runtimes import onnx_codes
-from petra.runtimes.onnx_graph import Array, add_constant, constants_of, consumers, producers, reads, rename_inputs
+from petra.runtimes.onnx_graph import (
+    Array,
+    add_constant,
+    constants_of,
+    consumers,
+    producers,
+    reads,
+    rename_inputs,
+)
 
-_FOLDABLE = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Concat", "Cast", "Gather", "Identity"}
+_FOLDABLE = {
+    "Transpose",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Slice",
+    "Concat",
+    "Cast",
+    "Gather",
+    "Identity",
+}
 
 # Defaults that the standard states in words only, because how many values they have depends on the input.
 _WINDOWS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool"}
@@ -53,7 +71,12 @@ def make_lean(model: ModelProto) -> None:
 
 def strip(model: ModelProto) -> None:
     """Remove documentation, metadata, intermediate shapes and node names."""
-    model.doc_string, model.producer_name, model.producer_version, model.domain = "", "petra", "", ""
+    model.doc_string, model.producer_name, model.producer_version, model.domain = (
+        "",
+        "petra",
+        "",
+        "",
+    )
     del model.metadata_props[:]
     graph = model.graph
     graph.doc_string, graph.name = "", "g"
@@ -79,7 +102,11 @@ def _is_default(node: NodeProto, attribute: onnx.AttributeProto) -> bool:
     if node.op_type in _WINDOWS and attribute.name in _UNSAID:
         return set(attribute.ints) == {_UNSAID[attribute.name]}
     declared = onnx.defs.get_schema(node.op_type).attributes.get(attribute.name)
-    if declared is None or declared.required or declared.default_value.type == onnx.AttributeProto.UNDEFINED:
+    if (
+        declared is None
+        or declared.required
+        or declared.default_value.type == onnx.AttributeProto.UNDEFINED
+    ):
         return False
     default = onnx.helper.get_attribute_value(declared.default_value)
     return bool(onnx.helper.get_attribute_value(attribute) == default)
@@ -106,14 +133,20 @@ def drop_unused(model: ModelProto) -> None:
     """Remove nodes and initialisers nothing reads, functions nothing calls and opsets nothing uses."""
     graph = model.graph
     while True:
-        read = {name for node in graph.node for name in reads(node)} | {output.name for output in graph.output}
+        read = {name for node in graph.node for name in reads(node)} | {
+            output.name for output in graph.output
+        }
         dead = [node for node in graph.node if not any(output in read for output in node.output)]
         for node in dead:
             graph.node.remove(node)
         if not dead:
             break
     _drop_initializers(graph, lambda name: name not in read)
-    domains = {node.domain for node in graph.node} | {node.domain for f in model.functions for node in f.node} | {""}
+    domains = (
+        {node.domain for node in graph.node}
+        | {node.domain for f in model.functions for node in f.node}
+        | {""}
+    )
     functions = [f for f in model.functions if f.domain in domains]
     del model.functions[:]
     model.functions.extend(functions)
@@ -131,7 +164,11 @@ def _drop_initializers(graph: GraphProto, unwanted: Callable[[str], bool]) -> No
 
 def shorten_names(graph: GraphProto) -> None:
     """Rename every value that is not a graph input or output to one or two letters."""
-    if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for n in graph.node for a in n.attribute):
+    if any(
+        a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+        for n in graph.node
+        for a in n.attribute
+    ):
         return  # a subgraph reads outer values by name
     fixed = {value.name for value in (*graph.input, *graph.output)}
     fresh = (name for name in _short_names() if name not in fixed)
@@ -183,7 +220,9 @@ def merge_slices(graph: GraphProto) -> None:
             continue
         del node.input[:]
         node.input.append(inner.input[0])
-        for kind, head, tail in zip(("starts", "ends", "axes", "steps"), first, second, strict=True):
+        for kind, head, tail in zip(
+            ("starts", "ends", "axes", "steps"), first, second, strict=True
+        ):
             bounds = np.asarray([*head, *tail], dtype=np.int64)
             node.input.append(add_constant(graph, f"{node.output[0]}_{kind}", bounds))
         graph.node.remove(inner)

@@ -1,4 +1,4 @@
-"""The operators of `petra.model.quantized` in ONNX.
+"""The operators of `petra.model.layers.quantized` in ONNX.
 
 The exporter writes each of them as one node of a private domain, whose operands it cannot fold: it would decode small
 weights and store them in float. `lower` then puts standard operators in the place of those nodes. ONNX Runtime decodes
@@ -24,7 +24,7 @@ def translations() -> dict[Callable[..., object], Callable[..., object]]:
     """A `custom_translation_table` for `torch.onnx.export`: torch's operator -> what writes its private node."""
     import torch
 
-    import petra.model.quantized  # noqa: F401  (registers the operators)
+    import petra.model.layers.quantized  # noqa: F401  (registers the operators)
 
     def decode(codes: Any, scale: Any = None) -> Any:
         return _private("Decode", 2)(codes, scale)
@@ -51,12 +51,15 @@ def _private(name: str, inputs: int) -> Any:
     option = schema.FormalParameterOption
     given = [
         schema.FormalParameter(
-            f"input_{i}", f"T{i}", param_option=option.Optional if i == inputs - 1 else option.Single
+            f"input_{i}",
+            f"T{i}",
+            param_option=option.Optional if i == inputs - 1 else option.Single,
         )
         for i in range(inputs)
     ]
     types = [
-        (f"T{i}", ["tensor(float)", "tensor(float16)", "tensor(int8)", "tensor(uint8)"], "") for i in range(inputs)
+        (f"T{i}", ["tensor(float)", "tensor(float16)", "tensor(int8)", "tensor(uint8)"], "")
+        for i in range(inputs)
     ]
     result = schema.FormalParameter("output", "tensor(float)")
     declared = schema(name, _DOMAIN, 1, inputs=given, outputs=[result], type_constraints=types)
@@ -93,7 +96,7 @@ def _decode(graph: GraphProto, node: NodeProto) -> list[NodeProto]:
 
 
 def _decode_packed(graph: GraphProto, codes: str, scale: str, out: str) -> list[NodeProto]:
-    """As `petra.model.quantized.unpack`, in float arithmetic, which every runtime has."""
+    """As `petra.model.layers.quantized.unpack`, in float arithmetic, which every runtime has."""
     (rows, inputs), groups = _packed_shape(graph, codes), constants_of(graph)[scale].shape[1]
     sixteen = add_constant(graph, f"{out}_16", np.array(16, np.float32))
     eight = add_constant(graph, f"{out}_8", np.array(8, np.float32))
@@ -150,7 +153,13 @@ def _int4_linear(graph: GraphProto, node: NodeProto) -> list[NodeProto]:
     make = onnx.helper.make_node
     nodes = [
         make("Reshape", [codes, shape], [f"{out}_codes"]),
-        make("MatMulNBits", [x, f"{out}_codes", scale], [f"{out}_product"], domain=_MICROSOFT, **options),
+        make(
+            "MatMulNBits",
+            [x, f"{out}_codes", scale],
+            [f"{out}_product"],
+            domain=_MICROSOFT,
+            **options,
+        ),
     ]
     return _add_bias(nodes, bias, out)
 

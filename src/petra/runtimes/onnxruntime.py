@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from petra.core.errors import ArtifactError
-from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, files_of, must_exist
+from petra.runtimes.base import (
+    Arrays,
+    InputSpec,
+    Runtime,
+    Session,
+    does_not_run,
+    files_of,
+    must_exist,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +33,15 @@ if TYPE_CHECKING:
 
 # ONNX Runtime's names of element types, where they are not NumPy's.
 _DTYPES = {"float": "float32", "double": "float64"}
-_LOST = ("bfloat16", "float8", "int4", "uint4", "float4", "int2", "uint2")  # come back as no NumPy array
+_LOST = (
+    "bfloat16",
+    "float8",
+    "int4",
+    "uint4",
+    "float4",
+    "int2",
+    "uint2",
+)  # come back as no NumPy array
 _REMEDIES = {
     "external data": "its weights are in a second file, which it finds by name: copy that one beside it",
     "missing opset": "it does not say which operators it means: its opset_import is empty",
@@ -55,11 +71,14 @@ class OnnxSession(Session):
         options.log_severity_level = 3
         must_exist(path, OnnxRuntime.suffix)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
         except _errors() as error:
             said = reason(error)
             raise ArtifactError(
-                f"{path}: ONNX Runtime cannot load this file: {said}", hint=_remedy(said, str(error))
+                f"{path}: ONNX Runtime cannot load this file: {said}",
+                hint=_remedy(said, str(error)),
             ) from error
         self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
@@ -67,7 +86,9 @@ class OnnxSession(Session):
         self._wanted = [spec.name for spec in self._outputs]
         self._wide = any(spec.dtype == "bfloat16" for spec in self._inputs)
         if not self._outputs:
-            raise ArtifactError(f"{path}: it has no outputs", hint="name some when the model is exported")
+            raise ArtifactError(
+                f"{path}: it has no outputs", hint="name some when the model is exported"
+            )
         for spec in self._outputs:
             if spec.dtype.startswith(_LOST):
                 raise ArtifactError(
@@ -93,7 +114,9 @@ class OnnxSession(Session):
         try:
             values = self._run_wide(feed) if self._wide else self._session.run(self._wanted, feed)
         except _errors() as error:
-            raise does_not_run("ONNX Runtime", self._names, arrays, error, said=reason(error)) from error
+            raise does_not_run(
+                "ONNX Runtime", self._names, arrays, error, said=reason(error)
+            ) from error
         found = dict(zip(self._wanted, values, strict=True))
         return found if all(isinstance(v, np.ndarray) for v in values) else flat(found)
 
@@ -107,14 +130,20 @@ class OnnxSession(Session):
         for spec in self._inputs:
             if spec.dtype == "bfloat16":
                 bits = feed[spec.name].astype(ml_dtypes.bfloat16).view(np.uint16)
-                values[spec.name] = OrtValue.ortvalue_from_numpy_with_onnx_type(bits, TensorProto.BFLOAT16)
+                values[spec.name] = OrtValue.ortvalue_from_numpy_with_onnx_type(
+                    bits, TensorProto.BFLOAT16
+                )
         return [value.numpy() for value in self._session.run_with_ort_values(self._wanted, values)]
 
 
 def _spec(value: Any) -> InputSpec:
     """What a session says of an input or output. An optional tensor is one that is given."""
     kind: str = value.type
-    kind = kind.removeprefix("optional(").removesuffix(")") if kind.startswith("optional(tensor(") else kind
+    kind = (
+        kind.removeprefix("optional(").removesuffix(")")
+        if kind.startswith("optional(tensor(")
+        else kind
+    )
     plain = kind.removeprefix("tensor(").removesuffix(")") if kind.startswith("tensor(") else kind
     return InputSpec(
         value.name,
@@ -187,7 +216,11 @@ def _errors() -> tuple[type[Exception], ...]:
     """All that ONNX Runtime raises for a model or for inputs, in loading and running."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    own = (item for item in vars(state).values() if isinstance(item, type) and issubclass(item, Exception))
+    own = (
+        item
+        for item in vars(state).values()
+        if isinstance(item, type) and issubclass(item, Exception)
+    )
     return (*own, RuntimeError, ValueError, TypeError, MemoryError)
 
 

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from petra.core.errors import ArtifactError, MissingExtra
-from petra.runtimes.base import Arrays, InputSpec, Runtime, Session, does_not_run, files_of, first_line, must_exist
+from petra.runtimes.base import (
+    Arrays,
+    InputSpec,
+    Runtime,
+    Session,
+    does_not_run,
+    files_of,
+    first_line,
+    must_exist,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +55,9 @@ class OpenVinoSession(Session):
         core = openvino.Core()
         try:
             model = core.read_model(path)
-            self.precision = settings["INFERENCE_PRECISION_HINT"] = "bf16" if _stores_bf16(model) else "f32"
+            self.precision = settings["INFERENCE_PRECISION_HINT"] = (
+                "bf16" if _stores_bf16(model) else "f32"
+            )
             compiled = core.compile_model(model, "CPU", settings)
             self._inputs = tuple(_spec(port) for port in compiled.inputs)
             self._outputs = tuple(_spec(port) for port in compiled.outputs)
@@ -73,7 +84,9 @@ class OpenVinoSession(Session):
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         arrays = self.in_order(inputs)
-        feed = [_narrow(a) if s.dtype == _BF16 else a for s, a in zip(self._inputs, arrays, strict=True)]
+        feed = [
+            _narrow(a) if s.dtype == _BF16 else a for s, a in zip(self._inputs, arrays, strict=True)
+        ]
         try:
             outputs = self._request.infer(dict(enumerate(feed)), share_inputs=True)
         except (RuntimeError, ValueError, TypeError) as error:
@@ -91,11 +104,17 @@ def _stores_bf16(model: Any) -> bool:
 _BF16 = "bfloat16"
 # OpenVINO's names of element types -> ours.
 _DTYPES = {"boolean": "bool", "bf16": _BF16} | {f"f{bits}": f"float{bits}" for bits in (16, 32, 64)}
-_DTYPES |= {f"{k}{bits}": f"{kind}{bits}" for k, kind in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)}
+_DTYPES |= {
+    f"{k}{bits}": f"{kind}{bits}"
+    for k, kind in (("i", "int"), ("u", "uint"))
+    for bits in (8, 16, 32, 64)
+}
 
 
 def _spec(port: Any) -> InputSpec:
-    shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
+    shape = tuple(
+        size.get_length() if size.is_static else None for size in port.get_partial_shape()
+    )
     kind = port.get_element_type().get_type_name()
     return InputSpec(port.get_any_name(), _DTYPES.get(kind, kind), shape)
 
@@ -132,7 +151,11 @@ _UNCONVERTED = re.compile(r"-- (\w+)-\d+ with a message:")
 def _reason(error: RuntimeError) -> str:
     """OpenVINO's messages begin with where in its sources they were raised; the reason comes after that."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(("Exception from", "Check ", "src/", "While validating"))]
+    said = [
+        line
+        for line in lines
+        if not line.startswith(("Exception from", "Check ", "src/", "While validating"))
+    ]
     for where, line in enumerate(said):
         if found := _UNCONVERTED.match(line):
             why = said[where + 1 : where + 2]

@@ -32,7 +32,9 @@ def compile_ahead(program_file: Path, package: Path, items: Arrays, *, threads: 
 
     TorchCompile().require()
     if package.suffix != SUFFIX:
-        raise ArtifactError(f"{package}: a package is a {SUFFIX} file", hint=f"for example model.aot{SUFFIX}")
+        raise ArtifactError(
+            f"{package}: a package is a {SUFFIX} file", hint=f"for example model.aot{SUFFIX}"
+        )
     reference = ProgramSession(program_file, threads=threads)
     program = load_program(program_file)
     tensors = {name: torch.from_numpy(items[name]) for name in reference.input_names}
@@ -43,16 +45,22 @@ def compile_ahead(program_file: Path, package: Path, items: Arrays, *, threads: 
             torch._inductor.aoti_compile_and_package(program, package_path=str(package))
         compiled = torch._inductor.aoti_load_package(str(package))
         session = ProgramSession(program_file, threads=threads, prepare=lambda _: compiled)
-        return max(_difference(session, reference, items, n) for n in (1, len(next(iter(items.values())))))
+        return max(
+            _difference(session, reference, items, n) for n in (1, len(next(iter(items.values()))))
+        )
     except (ArtifactError, ParityError):
         package.unlink(missing_ok=True)
         raise
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         package.unlink(missing_ok=True)
-        raise ExportError(f"{program_file}: cannot be compiled ahead of time: {first_line(error)}") from error
+        raise ExportError(
+            f"{program_file}: cannot be compiled ahead of time: {first_line(error)}"
+        ) from error
 
 
-def _difference(compiled: ProgramSession, reference: ProgramSession, items: Arrays, batch: int) -> float:
+def _difference(
+    compiled: ProgramSession, reference: ProgramSession, items: Arrays, batch: int
+) -> float:
     inputs = {name: array[:batch] for name, array in items.items()}
     found, wanted = compiled.run(inputs), reference.run(inputs)
     worst = 0.0

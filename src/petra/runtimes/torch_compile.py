@@ -57,7 +57,10 @@ class TorchCompile(TorchEager):
             batch = next(iter((*args, *kwargs.values()))).shape[0]
             if batch in known:
                 return compiled(*args, **kwargs)
-            with config.patch(settings), warnings.catch_warnings():  # it may compile; options= would not reach Dynamo
+            with (
+                config.patch(settings),
+                warnings.catch_warnings(),
+            ):  # it may compile; options= would not reach Dynamo
                 warnings.simplefilter("ignore")
                 try:
                     result = compiled(*args, **kwargs)
@@ -73,7 +76,9 @@ class TorchCompile(TorchEager):
         return call
 
     def lacks(self) -> str:
-        return super().lacks() or ("" if cpp_compiler() else f"no C++ compiler ({_wanted()}), which CXX may name")
+        return super().lacks() or (
+            "" if cpp_compiler() else f"no C++ compiler ({_wanted()}), which CXX may name"
+        )
 
 
 class TorchCompileCuda(TorchCompile):

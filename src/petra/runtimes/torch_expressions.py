@@ -112,7 +112,10 @@ def _combined(name: str, weights: Sequence[Weight]) -> Weight:
 
 def _power(args: Sequence[ast.expr], depth: int) -> Weight:
     match args:
-        case [base, ast.Call(func=ast.Name(id="Integer" | "Rational"), args=[_, *_] as power, keywords=[])]:
+        case [
+            base,
+            ast.Call(func=ast.Name(id="Integer" | "Rational"), args=[_, *_] as power, keywords=[]),
+        ]:
             numbers = [abs(_integer(number)) for number in power]
             bits, terms = _weigh(base, depth - 1)
             if max(numbers) <= MAX_POWER:
@@ -128,7 +131,9 @@ def _weigh_symbol(node: ast.Call) -> Weight:
             raise ValueError("a symbol without a name")
     for assumption in node.keywords:
         match assumption:
-            case ast.keyword(arg=str(name), value=ast.Constant(value=bool())) if name in _ASSUMPTIONS:
+            case ast.keyword(arg=str(name), value=ast.Constant(value=bool())) if (
+                name in _ASSUMPTIONS
+            ):
                 pass
             case _:
                 raise ValueError("an assumption that sizes do not have")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
-import petra.model.rowwise  # noqa: F401  # registers the operator
+import petra.model.layers.row_scaled  # noqa: F401  # registers the operator
 
 aten = torch.ops.aten
 FLOAT8_SINCE = (8, 9)
@@ -75,7 +75,10 @@ def _torchao_weight(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Any:
     from torchao.float8.inference import Float8MMConfig
     from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
     from torchao.quantization.quantize_.common import KernelPreference
-    from torchao.quantization.quantize_.workflows import QuantizeTensorToFloat8Kwargs, QuantizeTensorToInt8Kwargs
+    from torchao.quantization.quantize_.workflows import (
+        QuantizeTensorToFloat8Kwargs,
+        QuantizeTensorToInt8Kwargs,
+    )
 
     block = [1, codes.shape[1]]
     if codes.dtype == torch.int8:
@@ -87,7 +90,9 @@ def _torchao_weight(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Any:
         scale,
         block_size=block,
         mm_config=Float8MMConfig(use_fast_accum=True),
-        act_quant_kwargs=QuantizeTensorToFloat8Kwargs(granularity=PerRow(), kernel_preference=KernelPreference.TORCH),
+        act_quant_kwargs=QuantizeTensorToFloat8Kwargs(
+            granularity=PerRow(), kernel_preference=KernelPreference.TORCH
+        ),
         kernel_preference=KernelPreference.TORCH,
         dtype=dtype,
     )
@@ -106,13 +111,22 @@ def _sparse(program: GraphModule) -> Iterator[str]:
 
     for node in program.graph.nodes:
         weight = _constant(program, node)
-        if weight is None or weight.dtype not in (torch.float16, torch.bfloat16) or not two_of_four(weight):
+        if (
+            weight is None
+            or weight.dtype not in (torch.float16, torch.bfloat16)
+            or not two_of_four(weight)
+        ):
             continue
-        if not all(user.target is aten.linear.default and user.args[1] is node for user in node.users):
+        if not all(
+            user.target is aten.linear.default and user.args[1] is node for user in node.users
+        ):
             continue
         try:
             sparse = to_sparse_semi_structured(weight)
-        except (RuntimeError, ValueError):  # a shape, or a GPU, that the kernels do not take: it stays dense
+        except (
+            RuntimeError,
+            ValueError,
+        ):  # a shape, or a GPU, that the kernels do not take: it stays dense
             continue
         _put(program, str(node.target), nn.Parameter(sparse, requires_grad=False))
         for user in node.users:

@@ -122,7 +122,8 @@ def _understood(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # what it trips over: a name, a type, a syntax
         raise ArtifactError(
-            f"{path}: torch cannot load this program: {first_line(error)}", hint="export the model again"
+            f"{path}: torch cannot load this program: {first_line(error)}",
+            hint="export the model again",
         ) from error
 
 
@@ -130,8 +131,8 @@ def _register_operators() -> None:
     """Importing these makes the operators of quantized programs known to torch."""
     import torchao.quantization.pt2e  # noqa: F401
 
-    import petra.model.quantized
-    import petra.model.rowwise  # noqa: F401
+    import petra.model.layers.quantized
+    import petra.model.layers.row_scaled  # noqa: F401
 
 
 class ProgramSession(Session):
@@ -212,7 +213,9 @@ def _argument_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
     return ("input",) if n == 1 else tuple(f"input_{i}" for i in range(n))
 
 
-def _argument_specs(program: torch.export.ExportedProgram, names: tuple[str, ...]) -> tuple[InputSpec, ...]:
+def _argument_specs(
+    program: torch.export.ExportedProgram, names: tuple[str, ...]
+) -> tuple[InputSpec, ...]:
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     specs = []
     for name, wanted in zip(names, program.graph_signature.user_inputs, strict=True):

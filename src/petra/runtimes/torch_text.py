@@ -37,7 +37,12 @@ def shown(text: object) -> str:
 def identifier(text: str) -> str:
     """A name that becomes a variable or an argument of generated source."""
     meant = unicodedata.normalize("NFKC", text[:MAX_NAME])  # as Python's parser reads it
-    if not meant.isidentifier() or keyword.iskeyword(meant) or meant in _TAKEN or len(text) > MAX_NAME:
+    if (
+        not meant.isidentifier()
+        or keyword.iskeyword(meant)
+        or meant in _TAKEN
+        or len(text) > MAX_NAME
+    ):
         raise ValueError(f"suspicious name {shown(text)}")
     return text
 

@@ -23,7 +23,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, S
 from torch.utils._pytree import tree_map
 
 from petra.core.errors import ExportError, PetraError
-from petra.model.graph import module_path
+from petra.model.aten.graph import module_path
 from petra.runtimes.quiet import quiet
 from petra.tasks.inputs import Inputs, batch_size, map_inputs
 from petra.tasks.passes import one_pass
@@ -68,7 +68,9 @@ def capture(
 
 
 @contextmanager
-def _signed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _signed(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """The arguments as torch.export binds them to the signature of the forward pass, one tuple for
     ``*args``.
 
@@ -78,7 +80,9 @@ def _signed(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     with suppress(TypeError):
         signature = inspect.signature(model.forward)
         bound = signature.bind(*args, **kwargs).arguments
-        if all(signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD for name in bound):
+        if all(
+            signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD for name in bound
+        ):
             yield dict(bound)
             return
     own = vars(model).get("forward")
@@ -114,10 +118,14 @@ class Place:
     line: str
 
     def __str__(self) -> str:
-        return (f" in layer {self.layer!r}" if self.layer else "") + (f", {self.line}" if self.line else "")
+        return (f" in layer {self.layer!r}" if self.layer else "") + (
+            f", {self.line}" if self.line else ""
+        )
 
 
-def _explained(error: Exception, model: nn.Module, fixed: list[Place], run: Callable[[], object]) -> ExportError:
+def _explained(
+    error: Exception, model: nn.Module, fixed: list[Place], run: Callable[[], object]
+) -> ExportError:
     said = summary(error)
     if "specialized it to be a constant" in str(error) or "Constraints violated" in str(error):
         return ExportError(
@@ -152,8 +160,12 @@ def itself_fails(error: Exception, model: nn.Module) -> ExportError:
 
 def summary(error: BaseException) -> str:
     """The first line of what an error says, short enough to quote; never a graph."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no more is known")
-    line = line.partition(" (unhinted:")[0].partition(" For more information, run with TORCH_LOGS")[0]
+    line = next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), "no more is known"
+    )
+    line = line.partition(" (unhinted:")[0].partition(" For more information, run with TORCH_LOGS")[
+        0
+    ]
     return line if len(line) <= 200 else f"{line[:199]}…"
 
 
@@ -201,7 +213,9 @@ def failing_place(graph: nn.Module, inputs: Inputs) -> Place | str:
     watched = _Watched(graph)
     args = inputs if isinstance(inputs, tuple) else () if isinstance(inputs, dict) else (inputs,)
     with quiet(), suppress(Exception), torch.no_grad():
-        watched.run(*tree_flatten_spec((args, inputs if isinstance(inputs, dict) else {}), graph._in_spec))
+        watched.run(
+            *tree_flatten_spec((args, inputs if isinstance(inputs, dict) else {}), graph._in_spec)
+        )
         return ""
     node = watched.current
     if node is None:

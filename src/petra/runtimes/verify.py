@@ -32,7 +32,9 @@ FLOAT_TOLERANCE = 1e-3
 INT8_TOLERANCE = 5e-2
 METRIC_TOLERANCE = 5e-3  # of the reference's metric
 SIGN_DRAWS = 200
-LEAST_SPREAD = 1e-3  # of the reference's magnitude: predictions that hardly vary are compared with their size
+LEAST_SPREAD = (
+    1e-3  # of the reference's magnitude: predictions that hardly vary are compared with their size
+)
 
 
 def compare(
@@ -52,7 +54,9 @@ def compare(
     share.
     """
     if artifact.shape != reference.shape:
-        raise ParityError(f"the artifact returns shape {artifact.shape}, the model {reference.shape}")
+        raise ParityError(
+            f"the artifact returns shape {artifact.shape}, the model {reference.shape}"
+        )
     _check_finite(artifact, reference)
     finite = np.isfinite(reference)
     values = reference[finite].astype(np.float64)
@@ -81,7 +85,9 @@ def compare(
     return parity
 
 
-def moved_by_chance(reference: np.ndarray, difference: np.ndarray, score: Callable[[np.ndarray], float]) -> float:
+def moved_by_chance(
+    reference: np.ndarray, difference: np.ndarray, score: Callable[[np.ndarray], float]
+) -> float:
     """|mean| + 2 standard deviations of the change of `score` when each item's difference gets a
     random sign.
 
@@ -92,11 +98,15 @@ def moved_by_chance(reference: np.ndarray, difference: np.ndarray, score: Callab
     random, before = np.random.default_rng(0), score(reference)
     signs = random.choice([-1.0, 1.0], size=(SIGN_DRAWS, len(reference)))
     shape = (-1, *[1] * (reference.ndim - 1))
-    moved = np.array([score((reference + s.reshape(shape) * difference).astype(reference.dtype)) for s in signs])
+    moved = np.array(
+        [score((reference + s.reshape(shape) * difference).astype(reference.dtype)) for s in signs]
+    )
     moved = moved[np.isfinite(moved)] - before
     if not len(moved):
         return 0.0
-    return float(abs(moved.mean()) + 2 * moved.std()) * (1 + 1e-6)  # rounding, where all draws agree
+    return float(abs(moved.mean()) + 2 * moved.std()) * (
+        1 + 1e-6
+    )  # rounding, where all draws agree
 
 
 def has_fixed_infinities(predictions: np.ndarray) -> bool:
@@ -115,7 +125,11 @@ def _check_finite(artifact: np.ndarray, reference: np.ndarray) -> None:
     same = odd == ~np.isfinite(reference)
     if same.all() and np.array_equal(artifact[odd], reference[odd], equal_nan=False):
         return
-    item = int(np.argwhere(odd & ~same)[0][0]) if (odd & ~same).any() else int(np.argwhere(odd | ~same)[0][0])
+    item = (
+        int(np.argwhere(odd & ~same)[0][0])
+        if (odd & ~same).any()
+        else int(np.argwhere(odd | ~same)[0][0])
+    )
     raise ParityError(
         f"the artifact returns NaN or infinity for item {item} where the model does not, or the other way round",
         hint="a numeric overflow in the exported graph",

@@ -46,4 +46,7 @@ class Adaptation:
     def quality(self) -> dict[str, float]:
         """Estimated share of each move's children that are worth having."""
         overall = (sum(self._good.values()) + 1) / (sum(self._made.values()) + 2)
-        return {name: (self._good[name] + PRIOR * overall) / (made + PRIOR) for name, made in self._made.items()}
+        return {
+            name: (self._good[name] + PRIOR * overall) / (made + PRIOR)
+            for name, made in self._made.items()
+        }

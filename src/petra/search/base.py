@@ -39,7 +39,9 @@ class Searcher(ABC):
 
     Options: ClassVar[type[SearchOptions]] = SearchOptions
 
-    def __init__(self, problem: Problem, baseline: Trial, options: SearchOptions | None = None) -> None:
+    def __init__(
+        self, problem: Problem, baseline: Trial, options: SearchOptions | None = None
+    ) -> None:
         """`baseline` is trial 0, the untouched model, already measured; proposals are numbered from 1."""
         self.problem = problem
         self.baseline = baseline

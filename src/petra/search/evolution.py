@@ -35,10 +35,16 @@ START = {"local": 0.6, "global": 0.2, "structural": 0.2}
 class EvolutionOptions(SearchOptions):
     """Options of `EvolutionSearcher`."""
 
-    population: int = option(8, Integer(1, 1000), "pipelines kept as parents (mu); the first generation has as many")
+    population: int = option(
+        8, Integer(1, 1000), "pipelines kept as parents (mu); the first generation has as many"
+    )
     offspring: int = option(8, Integer(1, 1000), "pipelines proposed per generation (lambda)")
-    stagnation: int = option(10, Integer(0, 10_000), "generations without progress before the search ends; 0: never")
-    epsilon: float = option(1e-3, Real(0.0, 1.0), "relative growth of the hypervolume that counts as progress")
+    stagnation: int = option(
+        10, Integer(0, 10_000), "generations without progress before the search ends; 0: never"
+    )
+    epsilon: float = option(
+        1e-3, Real(0.0, 1.0), "relative growth of the hypervolume that counts as progress"
+    )
 
 
 class EvolutionSearcher(Searcher):
@@ -51,12 +57,16 @@ class EvolutionSearcher(Searcher):
 
     Options = EvolutionOptions
 
-    def __init__(self, problem: Problem, baseline: Trial, options: EvolutionOptions | None = None) -> None:
+    def __init__(
+        self, problem: Problem, baseline: Trial, options: EvolutionOptions | None = None
+    ) -> None:
         super().__init__(problem, baseline)
         self.options = options or EvolutionOptions()
         self.scaling = scale(problem.objectives, problem.constraints, baseline)
         self.population: tuple[int, ...] = (baseline.number,)
-        self.adaptation = Adaptation(_start_weights([m for m in MOVES.values() if m.concerns(problem.space)]))
+        self.adaptation = Adaptation(
+            _start_weights([m for m in MOVES.values() if m.concerns(problem.space)])
+        )
         self._usable = {baseline.number: baseline}
         self._proposed = {baseline.pipeline.key}
         self._asked: list[Proposal] = []
@@ -71,7 +81,9 @@ class EvolutionSearcher(Searcher):
         if self._asked:
             raise RuntimeError("the last generation has not been told yet")
         given = () if self._generation else self.problem.initial
-        size = self.options.offspring if self._generation else max(self.options.population, len(given))
+        size = (
+            self.options.offspring if self._generation else max(self.options.population, len(given))
+        )
         for slot in range(size):
             if self.stop_reason:
                 break
@@ -91,15 +103,22 @@ class EvolutionSearcher(Searcher):
         return list(self._asked)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        if [(t.number, t.pipeline) for t in trials] != [(p.number, p.pipeline) for p in self._asked]:
-            raise ValueError("tell() takes all trials of the generation last asked for, sorted by number")
+        if [(t.number, t.pipeline) for t in trials] != [
+            (p.number, p.pipeline) for p in self._asked
+        ]:
+            raise ValueError(
+                "tell() takes all trials of the generation last asked for, sorted by number"
+            )
         fresh = [t for t in trials if self.scaling.usable(t)]
         self._usable.update((t.number, t) for t in fresh)
         self._count_failures(trials)
         self._select([*self.population, *(t.number for t in fresh)])
         worthy = {*self.population, *self._front()}
         self.adaptation.update(
-            (move, p.number in worthy) for p in self._asked if p.origin.parent is not None for move in _moves_of(p)
+            (move, p.number in worthy)
+            for p in self._asked
+            if p.origin.parent is not None
+            for move in _moves_of(p)
         )
         self._asked = []
         self._generation += 1
@@ -107,10 +126,14 @@ class EvolutionSearcher(Searcher):
 
     def _founder(self, rng: np.random.Generator) -> tuple[Pipeline, Origin] | None:
         """A random pipeline with a kind of stage not seen yet, while there is one: each method gets its chance."""
-        missing = self.problem.space.cards.keys() - {s.kind for p in self._asked for s in p.pipeline}
+        missing = self.problem.space.cards.keys() - {
+            s.kind for p in self._asked for s in p.pipeline
+        }
         for _ in range(TRIES):
             pipeline = self.problem.space.sample(rng)
-            if pipeline.key not in self._proposed and (not missing or any(s.kind in missing for s in pipeline)):
+            if pipeline.key not in self._proposed and (
+                not missing or any(s.kind in missing for s in pipeline)
+            ):
                 return pipeline, Origin("initial")
         return None
 
@@ -158,7 +181,10 @@ class EvolutionSearcher(Searcher):
 
     def _reliability(self, pipeline: Pipeline) -> float:
         """Of its least reliable stage: a kind that fails again and again is proposed less often, never ruled out."""
-        return min((1 + self._runs[s.kind] - self._failures[s.kind]) / (1 + self._runs[s.kind]) for s in pipeline)
+        return min(
+            (1 + self._runs[s.kind] - self._failures[s.kind]) / (1 + self._runs[s.kind])
+            for s in pipeline
+        )
 
     def _count_failures(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
@@ -169,7 +195,9 @@ class EvolutionSearcher(Searcher):
 
     def _arrays(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         trials = [self._usable[n] for n in numbers]
-        return np.array([self.scaling.costs(t) for t in trials]), np.array([self.scaling.violation(t) for t in trials])
+        return np.array([self.scaling.costs(t) for t in trials]), np.array(
+            [self.scaling.violation(t) for t in trials]
+        )
 
     def _select(self, pool: Sequence[int]) -> None:
         """Reduce the pool to the population and rate its members for the tournament."""

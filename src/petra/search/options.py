@@ -52,5 +52,7 @@ def read_options(kind: type[O], given: Mapping[str, object], *, where: str) -> O
         limits: Domain = fields[name].metadata["limits"]
         if not limits.contains(value):
             raise ConfigError(f"{where}.{name}: got {shown(value)}", hint=f"allowed: {limits}")
-        values[name] = float(value) if isinstance(limits, Real) and isinstance(value, int) else value
+        values[name] = (
+            float(value) if isinstance(limits, Real) and isinstance(value, int) else value
+        )
     return kind(**values)

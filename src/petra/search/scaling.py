@@ -20,7 +20,9 @@ from petra.moo.hypervolume import hypervolume
 RATIO_REFERENCE = 1.1  # a tenth more than the untouched model's latency, size, ...
 SCORE_REFERENCE = 0.5  # half of the untouched model's score lost
 ERROR_REFERENCE = 1.0  # twice the untouched model's error
-TRAIN_HALF_S = 600.0  # training seconds that cost 0.5; the untouched model takes none, so there is no ratio
+TRAIN_HALF_S = (
+    600.0  # training seconds that cost 0.5; the untouched model takes none, so there is no ratio
+)
 _TINY = 1e-9
 
 
@@ -38,7 +40,10 @@ class Scaling:
 
     def costs(self, trial: Trial) -> NDArray[np.float64]:
         """Cost vector (m,) of a measured trial. A metric that is not a number costs +inf."""
-        values = [o.resolved(_cost(o, trial.metrics[o.metric].mean, self.baseline)) for o in self.objectives]
+        values = [
+            o.resolved(_cost(o, trial.metrics[o.metric].mean, self.baseline))
+            for o in self.objectives
+        ]
         return np.array([math.inf if math.isnan(v) else v for v in values])
 
     def violation(self, trial: Trial) -> float:
@@ -55,7 +60,9 @@ class Scaling:
         return hypervolume(np.array(rows), self.reference) if rows else 0.0
 
 
-def scale(objectives: Sequence[Objective], constraints: Sequence[Constraint], baseline: Trial) -> Scaling:
+def scale(
+    objectives: Sequence[Objective], constraints: Sequence[Constraint], baseline: Trial
+) -> Scaling:
     """The scaling of a study.
 
     ===================================  ============================  ==================================

@@ -19,7 +19,12 @@ SEARCHERS: Registry[type[Searcher]] = Registry(
 
 
 def make_searcher(
-    name: str, options: Mapping[str, object], problem: Problem, baseline: Trial, *, where: str = "search"
+    name: str,
+    options: Mapping[str, object],
+    problem: Problem,
+    baseline: Trial,
+    *,
+    where: str = "search",
 ) -> Searcher:
     """The searcher called `name` with `options` as plain data.
 

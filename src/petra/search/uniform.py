@@ -31,7 +31,9 @@ class UniformSearcher(Searcher):
 
     Options = UniformOptions
 
-    def __init__(self, problem: Problem, baseline: Trial, options: UniformOptions | None = None) -> None:
+    def __init__(
+        self, problem: Problem, baseline: Trial, options: UniformOptions | None = None
+    ) -> None:
         super().__init__(problem, baseline)
         self.options = options or UniformOptions()
         self._proposed = {baseline.pipeline.key}

@@ -36,9 +36,13 @@ class Move:
         """Whether it can ever act: a global move needs a stage with a parameter of its scope that can be changed."""
         if not self.scope:
             return True
-        declared = [p for card in space.cards.values() for p in card.parameters if p.scope == self.scope]
+        declared = [
+            p for card in space.cards.values() for p in card.parameters if p.scope == self.scope
+        ]
         # A domain returns the value it was given exactly when it has no other.
-        return any(p.domain.perturb(p.default, np.random.default_rng(0)) != p.default for p in declared)
+        return any(
+            p.domain.perturb(p.default, np.random.default_rng(0)) != p.default for p in declared
+        )
 
 
 def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
@@ -88,7 +92,11 @@ def replace(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipel
     """Put a stage of another kind in the place of one, its parameters drawn."""
     for at in _shuffled(rng, range(len(pipeline))):
         others = [name for name in sorted(space.cards) if name != pipeline.stages[at].kind]
-        fitting = [name for name in others if space.is_legal(_spliced(pipeline, at, at + 1, StageSpec(name)))]
+        fitting = [
+            name
+            for name in others
+            if space.is_legal(_spliced(pipeline, at, at + 1, StageSpec(name)))
+        ]
         if fitting:
             return _spliced(pipeline, at, at + 1, space.cards[_pick(rng, fitting)].sample(rng))
     return None
@@ -133,7 +141,9 @@ def resample(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipe
     return None
 
 
-def _everywhere(scope: str, pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
+def _everywhere(
+    scope: str, pipeline: Pipeline, space: Space, rng: np.random.Generator
+) -> Pipeline | None:
     holders: dict[str, list[int]] = {}
     for at, stage in enumerate(pipeline):
         for p in _active(space, stage):
@@ -174,7 +184,13 @@ MOVES: Mapping[str, Move] = {
         Move("swap", "structural", swap, "exchange two stages"),
         Move("perturb", "local", perturb, "take a small step in a few parameters of one stage"),
         Move("resample", "local", resample, "draw the parameters of one stage anew"),
-        Move("optimizer", "global", change_optimizer, "change the optimizer in all stages at once", "optimizer"),
+        Move(
+            "optimizer",
+            "global",
+            change_optimizer,
+            "change the optimizer in all stages at once",
+            "optimizer",
+        ),
         Move("loss", "global", change_loss, "change the loss in all stages at once", "loss"),
     )
 }

@@ -23,10 +23,12 @@ def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> Stag
     for name in ranges:
         if name not in known:
             raise ConfigError(
-                f"{where}.{printable(name)[:80]}: {card.name} has no such parameter", hint=did_you_mean(name, known)
+                f"{where}.{printable(name)[:80]}: {card.name} has no such parameter",
+                hint=did_you_mean(name, known),
             )
     parameters = tuple(
-        _narrowed(p, ranges[p.name], where=f"{where}.{p.name}") if p.name in ranges else p for p in card.parameters
+        _narrowed(p, ranges[p.name], where=f"{where}.{p.name}") if p.name in ranges else p
+        for p in card.parameters
     )
     return replace(card, parameters=parameters)
 
@@ -34,7 +36,9 @@ def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> Stag
 def _narrowed(parameter: Parameter, given: object, *, where: str) -> Parameter:
     values: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     for value in values:
-        wanted = float(value) if isinstance(parameter.default, float) and _is_small(value) else value
+        wanted = (
+            float(value) if isinstance(parameter.default, float) and _is_small(value) else value
+        )
         if not parameter.limits.contains(wanted):
             raise ConfigError(f"{where}: got {shown(value)}", hint=f"allowed: {parameter.limits}")
     if isinstance(parameter.default, float):
@@ -54,7 +58,9 @@ def _domain(old: Domain, values: list[Value], *, where: str) -> Domain:
     if len(values) == 2 and isinstance(old, Real | Integer):
         low, high = values
         if low >= high:  # type: ignore[operator]
-            raise ConfigError(f"{where}: got [{low}, {high}]", hint="an interval is [low, high] with low < high")
+            raise ConfigError(
+                f"{where}: got [{low}, {high}]", hint="an interval is [low, high] with low < high"
+            )
         if isinstance(old, Integer):
             return Integer(int(low), int(high), old.log and int(low) > 0)
         return Real(float(low), float(high), old.log and float(low) > 0)
@@ -85,13 +91,17 @@ def fix_for_runtime(card: StageCard, *, runtime: str, precisions: tuple[str, ...
     Raises ConfigError when one is left with nothing, so that the stage is of no use there.
     """
     if reason := lacks_kernels(card, runtime=runtime, precisions=precisions):
-        raise ConfigError(f"{card.name}: {reason}", hint="leave the stage out, or choose another target.runtime")
+        raise ConfigError(
+            f"{card.name}: {reason}", hint="leave the stage out, or choose another target.runtime"
+        )
     parameters = []
     for p in card.parameters:
         if p.scope == "precision" and isinstance(p.domain, Choice):
             values = _runnable(p.domain, precisions)
             kept = Choice(values)
-            p = replace(p, domain=kept, limits=kept, default=_default(p.default, kept, list(values)))
+            p = replace(
+                p, domain=kept, limits=kept, default=_default(p.default, kept, list(values))
+            )
         parameters.append(p)
     return replace(card, parameters=tuple(parameters))
 
@@ -99,7 +109,11 @@ def fix_for_runtime(card: StageCard, *, runtime: str, precisions: tuple[str, ...
 def lacks_kernels(card: StageCard, *, runtime: str, precisions: tuple[str, ...]) -> str:
     """Why the stage is of no use on a runtime that computes in `precisions`; '' when it is of some."""
     for p in card.parameters:
-        if p.scope == "precision" and isinstance(p.domain, Choice) and not _runnable(p.domain, precisions):
+        if (
+            p.scope == "precision"
+            and isinstance(p.domain, Choice)
+            and not _runnable(p.domain, precisions)
+        ):
             return f"the runtime {runtime} computes in none of {p.domain}"
     return ""
 

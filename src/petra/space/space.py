@@ -31,7 +31,10 @@ class StageCard:
         known = {p.name for p in self.parameters}
         for name in params:
             if name not in known:
-                raise ConfigError(f"{at}.{name}: {self.name} has no such parameter", hint=did_you_mean(name, known))
+                raise ConfigError(
+                    f"{at}.{name}: {self.name} has no such parameter",
+                    hint=did_you_mean(name, known),
+                )
         full = {p.name: params.get(p.name, p.default) for p in self.parameters}
         for p in self.parameters:
             value = full[p.name]
@@ -42,7 +45,9 @@ class StageCard:
                 raise ConfigError(f"{at}.{p.name}: got {value!r}", hint=f"allowed: {p.limits}")
         # What hangs on an inactive parameter is inactive too, so drop until nothing changes.
         live = {p.name: p for p in self.parameters}
-        while idle := [name for name, p in live.items() if not p.active({n: full[n] for n in live})]:
+        while idle := [
+            name for name, p in live.items() if not p.active({n: full[n] for n in live})
+        ]:
             live = {name: p for name, p in live.items() if name not in idle}
         return StageSpec(self.name, {name: full[name] for name in live})
 
@@ -88,7 +93,8 @@ class Space:
         for i, stage in enumerate(pipeline):
             if stage.kind not in self.cards:
                 raise ConfigError(
-                    f"{where}[{i}].stage: unknown stage {stage.kind!r}", hint=did_you_mean(stage.kind, self.cards)
+                    f"{where}[{i}].stage: unknown stage {stage.kind!r}",
+                    hint=did_you_mean(stage.kind, self.cards),
                 )
             stages.append(self.cards[stage.kind].normalize(stage.params, where=f"{where}[{i}]"))
         result = Pipeline(tuple(stages))
@@ -107,7 +113,9 @@ class Space:
         while len(stages) < length:
             options = self._next(facts, previous)
             if len(stages) + 1 < length:
-                options = [n for n in options if self._next(self.cards[n].effects.after(facts), n)] or options
+                options = [
+                    n for n in options if self._next(self.cards[n].effects.after(facts), n)
+                ] or options
             if not options:
                 break
             previous = options[int(rng.integers(len(options)))]

@@ -8,7 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, exc, inspect, make_url, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    QueuePool,
+    create_engine,
+    event,
+    exc,
+    inspect,
+    make_url,
+    select,
+)
 
 from petra.core.errors import StoreError
 from petra.core.text import printable
@@ -42,12 +52,16 @@ def connect_file(path: Path, *, write: bool) -> Engine:
         restrict(connection, write=write)
         connection.execute("PRAGMA foreign_keys = ON")
         if write:
-            connection.execute("PRAGMA journal_mode = WAL")  # where there is no shared memory, SQLite keeps its default
+            connection.execute(
+                "PRAGMA journal_mode = WAL"
+            )  # where there is no shared memory, SQLite keeps its default
             connection.execute("PRAGMA synchronous = FULL")
         return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
-    event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN"))
+    event.listen(
+        engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    )
     return engine
 
 
@@ -75,7 +89,8 @@ def connect_url(url: str, *, write: bool) -> tuple[Engine, str]:
         return create_engine(parsed), where
     except (exc.ArgumentError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(
-            f"database URL: {error}", hint="write dialect://user:password@host/name and install the dialect's driver"
+            f"database URL: {error}",
+            hint="write dialect://user:password@host/name and install the dialect's driver",
         ) from error
 
 
@@ -93,11 +108,18 @@ def check_file(path: Path) -> None:
         with path.open("rb") as file:
             header = file.read(len(_HEADER))
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}", hint="check the permissions") from error
+        raise StoreError(
+            f"{path}: cannot be read: {error.strerror}", hint="check the permissions"
+        ) from error
     if header and header != _HEADER:
-        raise StoreError(f"{path} is not a study's database", hint="it is damaged or another file; restore a copy")
+        raise StoreError(
+            f"{path} is not a study's database",
+            hint="it is damaged or another file; restore a copy",
+        )
     if size > MAX_BYTES:
-        raise StoreError(f"{path} has {size} bytes, a study has at most {MAX_BYTES}", hint=_DAMAGED_HINT)
+        raise StoreError(
+            f"{path} has {size} bytes, a study has at most {MAX_BYTES}", hint=_DAMAGED_HINT
+        )
     with guarded(str(path)):
         examine(path, timeout_s=BUSY_TIMEOUT_S)
 
@@ -135,7 +157,8 @@ def check_content(connection: Connection, where: str) -> int:
         verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
         if verdict != "ok":
             raise StoreError(
-                f"{where} is damaged: {printable(verdict)}", hint="restore it from a copy, or start a new study"
+                f"{where} is damaged: {printable(verdict)}",
+                hint="restore it from a copy, or start a new study",
             )
     if not has_study(connection):
         raise StoreError(
@@ -155,7 +178,8 @@ def check_content(connection: Connection, where: str) -> int:
         names = [c["name"] for c in found.get_columns(table.name)]
         if names != [c.name for c in columns(table, version)]:
             raise StoreError(
-                f"{where} is damaged: the table {table.name} is not of schema version {version}", hint=_DAMAGED_HINT
+                f"{where} is damaged: the table {table.name} is not of schema version {version}",
+                hint=_DAMAGED_HINT,
             )
     return int(version)
 
@@ -165,7 +189,11 @@ def has_study(connection: Connection) -> bool:
     tables = set(inspect(connection).get_table_names())
     if not tables:
         return False
-    columns = {c["name"] for c in inspect(connection).get_columns(STUDY.name)} if STUDY.name in tables else set()
+    columns = (
+        {c["name"] for c in inspect(connection).get_columns(STUDY.name)}
+        if STUDY.name in tables
+        else set()
+    )
     if not {"schema_version", "petra_version"} <= columns:
         raise StoreError(
             f"the database holds something else (tables: {printable(', '.join(sorted(tables)[:5]))})",
@@ -192,4 +220,6 @@ def holds_study(path: Path) -> bool:
 def create_tables(connection: Connection, study: dict[str, Any]) -> None:
     """All tables and the study's row, in the caller's transaction: a killed creation leaves no half of them."""
     METADATA.create_all(connection)
-    connection.execute(STUDY.insert().values(id=1, schema_version=SCHEMA_VERSION, elapsed_s=0.0, **study))
+    connection.execute(
+        STUDY.insert().values(id=1, schema_version=SCHEMA_VERSION, elapsed_s=0.0, **study)
+    )

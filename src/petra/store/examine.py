@@ -69,7 +69,9 @@ def examine(path: Path, *, timeout_s: float) -> None:
     """
     with closing(read_only(path, timeout_s=timeout_s)) as connection:
         restrict(connection, write=False)
-        found = connection.execute(f"SELECT type, name, sql FROM sqlite_master LIMIT {_ENTRIES}").fetchall()
+        found = connection.execute(
+            f"SELECT type, name, sql FROM sqlite_master LIMIT {_ENTRIES}"
+        ).fetchall()
         tables = sorted(str(name) for kind, name, _ in found if kind == "table")
         if tables and (STUDY.name not in tables or len(found) >= _ENTRIES):
             shown = printable(", ".join(tables[:5]))[:200]

@@ -9,7 +9,14 @@ from pathlib import Path
 from petra.core.errors import ArtifactError, StoreError
 from petra.core.text import printable
 
-FILES = ("study.db", "study.db-wal", "study.db-shm", "study.db-journal", "study.lock", "report.html")
+FILES = (
+    "study.db",
+    "study.db-wal",
+    "study.db-shm",
+    "study.db-journal",
+    "study.lock",
+    "report.html",
+)
 DIRECTORIES = ("artifacts", "cache", "data", "export", "logs", "runtimes")
 
 
@@ -19,7 +26,8 @@ def make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"{directory}: cannot be made: {error.strerror}", hint="choose a directory you may write to"
+            f"{directory}: cannot be made: {error.strerror}",
+            hint="choose a directory you may write to",
         ) from error
 
 
@@ -51,7 +59,9 @@ def check_writable(directory: Path) -> None:
     text = printable(str(directory))
     shown = text if len(text) < 200 else f"{text[:200]} ..."
     if text != str(directory):
-        raise StoreError(f"workdir: got '{shown}'", hint="give a path of characters that can be seen")
+        raise StoreError(
+            f"workdir: got '{shown}'", hint="give a path of characters that can be seen"
+        )
     place = directory
     try:
         while not (mode := _existing(place)) and place != place.parent:

@@ -38,7 +38,9 @@ class WriterLock:
         try:
             self._take(directory)
             self._file.truncate(0)
-            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}, self._file)
+            json.dump(
+                {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}, self._file
+            )
             self._file.flush()
         except OSError as error:  # a full disk: what the file says is only for people
             self._fail(error)
@@ -67,7 +69,8 @@ class WriterLock:
     def _fail(self, error: OSError) -> NoReturn:
         self.release()
         raise StoreError(
-            f"{self._directory}: cannot write here: {error.strerror}", hint="free the disk, and continue"
+            f"{self._directory}: cannot write here: {error.strerror}",
+            hint="free the disk, and continue",
         ) from error
 
     def watch(self, path: Path) -> None:

@@ -114,7 +114,9 @@ def read_trial(row: Row, measurements: Iterable[Row]) -> Trial:
     except DEFECTS as error:
         where = printable(row["number"])
         message = printable(str(error))
-        raise StoreError(f"trial {where}: the stored row is damaged: {message}", hint=DAMAGE_HINT) from error
+        raise StoreError(
+            f"trial {where}: the stored row is damaged: {message}", hint=DAMAGE_HINT
+        ) from error
 
 
 DAMAGE_HINT = "the database was changed by something other than petra; restore it from a copy"
@@ -181,7 +183,12 @@ def _parity(value: object) -> dict[str, float]:
 
 def _trace_dict(trace: StageTrace) -> dict[str, Any]:
     plain = {f.name: getattr(trace, f.name) for f in fields(trace)}
-    return {**plain, "touched": list(trace.touched), "skipped": dict(trace.skipped), "details": dict(trace.details)}
+    return {
+        **plain,
+        "touched": list(trace.touched),
+        "skipped": dict(trace.skipped),
+        "details": dict(trace.details),
+    }
 
 
 def write_traces(traces: Sequence[StageTrace], *, where: str) -> str:
@@ -191,7 +198,9 @@ def write_traces(traces: Sequence[StageTrace], *, where: str) -> str:
 
 def read_traces(items: object) -> tuple[StageTrace, ...]:
     """Traces from their JSON form; a ValueError, TypeError or KeyError for anything else."""
-    return tuple(_trace(checked.mapping(item, "trace")) for item in checked.sequence(items, "trace"))
+    return tuple(
+        _trace(checked.mapping(item, "trace")) for item in checked.sequence(items, "trace")
+    )
 
 
 def _trace(item: Mapping[str, Any]) -> StageTrace:

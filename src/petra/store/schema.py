@@ -8,7 +8,17 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, Double, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 SCHEMA_VERSION = 2
 READABLE = (1, SCHEMA_VERSION)

@@ -71,7 +71,9 @@ def upgrade(connection: Connection) -> int:
     """Bring a study of schema version 1 to this one, in the caller's transaction: every row that
     makes sense gets its checksum. The content; raises StoreError for a row that makes none."""
     for table in SEALED:
-        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {CHECKSUM} VARCHAR(64) DEFAULT '' NOT NULL")
+        connection.exec_driver_sql(
+            f"ALTER TABLE {table.name} ADD COLUMN {CHECKSUM} VARCHAR(64) DEFAULT '' NOT NULL"
+        )
     measured: dict[Any, list[RowMapping]] = defaultdict(list)
     for m in connection.execute(select(MEASUREMENTS)).mappings():
         measured[m["number"]].append(m)

@@ -50,7 +50,9 @@ class Store:
     the database is a `StoreError`. The directory holds the writer's lock even when the database is elsewhere.
     """
 
-    def __init__(self, directory: Path, engine: Engine, where: str, lock: WriterLock | None) -> None:
+    def __init__(
+        self, directory: Path, engine: Engine, where: str, lock: WriterLock | None
+    ) -> None:
         self.directory = directory
         self._engine = engine
         self._where = where
@@ -58,11 +60,18 @@ class Store:
         self._version = SCHEMA_VERSION
         self._content = 0  # see `petra.store.seal.content`; kept while writing
         self._earlier = 0.0  # seconds of search in earlier sessions
-        self._began: float | None = None  # when this session began, by the monotonic clock; None: not writing
+        self._began: float | None = (
+            None  # when this session began, by the monotonic clock; None: not writing
+        )
 
     @classmethod
     def create(
-        cls, directory: Path, config: Mapping[str, Any], host: Mapping[str, Any], *, url: str | None = None
+        cls,
+        directory: Path,
+        config: Mapping[str, Any],
+        host: Mapping[str, Any],
+        *,
+        url: str | None = None,
     ) -> Store:
         """Begin a study and open it for writing; the directory is made if need be.
 
@@ -78,7 +87,8 @@ class Store:
         with store._closed_on_error(), guarded(store._where), store._engine.begin() as connection:
             if has_study(connection):
                 raise StoreError(
-                    f"{directory}: there is a study here already", hint="resume it, or choose another directory"
+                    f"{directory}: there is a study here already",
+                    hint="resume it, or choose another directory",
                 )
             create_tables(connection, study)
             seal(connection, store._content)
@@ -131,7 +141,9 @@ class Store:
     def _closed_on_error(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:  # whatever it was, and on it goes: the lock must not outlive the attempt
+        except (
+            BaseException
+        ):  # whatever it was, and on it goes: the lock must not outlive the attempt
             self.close()
             raise
 
@@ -198,7 +210,9 @@ class Store:
         a number in it is not finite.
         """
         row = trial_row(trial)
-        rows = measurement_rows(trial.number, "val", trial.metrics) + measurement_rows(trial.number, "test", trial.test)
+        rows = measurement_rows(trial.number, "val", trial.metrics) + measurement_rows(
+            trial.number, "test", trial.test
+        )
         checksum = trial_checksum(row, rows)
         try:
             with self._writing() as writing:
@@ -238,7 +252,10 @@ class Store:
         """One trial. Raises StoreError when there is none of that number."""
         found = self._read(number)
         if not found:
-            raise StoreError(f"{self._where}: there is no trial {number}", hint="list the trials to see their numbers")
+            raise StoreError(
+                f"{self._where}: there is no trial {number}",
+                hint="list the trials to see their numbers",
+            )
         return found[0]
 
     def _read(self, number: int | None = None) -> list[Trial]:
@@ -261,7 +278,9 @@ class Store:
         try:
             yield
         except (ValueError, TypeError) as error:
-            raise StoreError(f"{self._where} is damaged: {what}{printable(error)}", hint=DAMAGE_HINT) from error
+            raise StoreError(
+                f"{self._where} is damaged: {what}{printable(error)}", hint=DAMAGE_HINT
+            ) from error
 
     def _hold(self, url: str | None) -> None:
         """Notice from now on when the database file is deleted or replaced."""
@@ -277,7 +296,9 @@ class Store:
     def _writing(self) -> Iterator[Writing]:
         """One write transaction, which also keeps the time."""
         if self._began is None:
-            raise StoreError(f"{self._where} is not open for writing", hint="open it with write=True")
+            raise StoreError(
+                f"{self._where} is not open for writing", hint="open it with write=True"
+            )
         self.check_held()
         with guarded(self._where), self._engine.begin() as connection:
             writing = Writing(connection, self._content)
@@ -305,7 +326,10 @@ class Store:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         try:
             self.close()

@@ -35,7 +35,9 @@ class Task(ABC):
 
     metric: ClassVar[str]
     maximize: ClassVar[bool]
-    ignores: ClassVar[frozenset[str]] = frozenset()  # stage parameters that mean nothing to this task
+    ignores: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # stage parameters that mean nothing to this task
 
     def __post_init__(self) -> None:
         """Whatever stands for a split becomes one, its targets read as this task has them."""
@@ -65,7 +67,9 @@ class Task(ABC):
             )
 
     @abstractmethod
-    def loss(self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0
+    ) -> Tensor:
         """Mean loss of a batch, prediction and target (B, ...) -> scalar. "default" is the first of `losses()`."""
 
     @abstractmethod

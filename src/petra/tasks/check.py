@@ -12,7 +12,9 @@ from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, named
 
 
-def check_targets(task: Task, target: Tensor, width: Tensor, place: Callable[[int], str], *, where: str) -> None:
+def check_targets(
+    task: Task, target: Tensor, width: Tensor, place: Callable[[int], str], *, where: str
+) -> None:
     """Hold targets (n, ...) against one prediction, `width` (1, ...), and name the first item that
     fails.
 
@@ -40,7 +42,9 @@ def first_not_finite(*tensors: Tensor) -> int | None:
     """Number of the first item with NaN or infinity in one of its tensors (n, ...), None where
     there is none."""
     found = [
-        (~t.isfinite()).reshape(len(t), -1).any(1).nonzero() for t in tensors if t.is_floating_point() and t.numel()
+        (~t.isfinite()).reshape(len(t), -1).any(1).nonzero()
+        for t in tensors
+        if t.is_floating_point() and t.numel()
     ]
     numbers = [int(rows[0]) for rows in found if len(rows)]
     return min(numbers, default=None)

@@ -41,7 +41,9 @@ class Classification(Task):
     def losses(self) -> tuple[str, ...]:
         return LOSSES
 
-    def loss(self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0
+    ) -> Tensor:
         self.check_loss(name)
         prediction = _unmasked(prediction)
         if name == "focal":
@@ -54,7 +56,9 @@ class Classification(Task):
         """Hinton et al. 2015: T^2 KL(softmax(teacher / T) || softmax(student / T))."""
         log_s = functional.log_softmax(_unmasked(student) / temperature, dim=1)
         log_t = functional.log_softmax(_unmasked(teacher) / temperature, dim=1)
-        return functional.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
+        return (
+            functional.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
+        )
 
     def score(self, predictions: Tensor, targets: Tensor) -> Measurement:
         """Accuracy with its binomial standard error."""

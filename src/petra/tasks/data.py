@@ -48,8 +48,12 @@ class Split:
         too. A stream without end needs `limit`. Reads nothing. Raises DataError for anything else,
         for what can be read only once, and for an empty split.
         """
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise ConfigError(f"limit: {limit!r} is no number of items", hint="a whole number from 1, or None")
+        if limit is not None and (
+            isinstance(limit, bool) or not isinstance(limit, int) or limit < 1
+        ):
+            raise ConfigError(
+                f"limit: {limit!r} is no number of items", hint="a whole number from 1, or None"
+            )
         if isinstance(source, Split):
             return source if limit is None else replace(source, limit=limit)
         made = as_source(source, where=f"{name} split")
@@ -57,7 +61,10 @@ class Split:
         if length == 0:
             raise DataError(f"{name} split is empty", hint="give at least one item")
         if limit is None and length is not None and length > MOST_ITEMS:
-            raise DataError(f"{name} split: {length} items are too many for a pass", hint="say how many: limit=10_000")
+            raise DataError(
+                f"{name} split: {length} items are too many for a pass",
+                hint="say how many: limit=10_000",
+            )
         return Split(made, name, limit)
 
     def read_by(self, reader: Reader) -> Split:
@@ -78,7 +85,11 @@ class Split:
         n: int | None = None
         if isinstance(self.source, Dataset):
             n = len(self.source)  # type: ignore[arg-type]
-        elif isinstance(self.source, DataLoader) and self.source.batch_size is not None and not self.source.drop_last:
+        elif (
+            isinstance(self.source, DataLoader)
+            and self.source.batch_size is not None
+            and not self.source.drop_last
+        ):
             n = sized(self.source.sampler)
         return n if n is None or self.limit is None else min(n, self.limit)
 
@@ -103,7 +114,9 @@ class Split:
         single_last = n is not None and own is not None and own > 1 and n % own == 1
         return batches - 1 if single_last and batches > 1 else batches
 
-    def batches(self, size: int, *, seed: int | None = None, drop_last: bool = False) -> Iterator[Batch]:
+    def batches(
+        self, size: int, *, seed: int | None = None, drop_last: bool = False
+    ) -> Iterator[Batch]:
         """Batches of `size` items; shuffled when a `seed` is given. Loaders keep their own batch
         size and order.
 
@@ -150,21 +163,35 @@ class Split:
         for start in range(0, stop, size):
             index = order[start : start + size]
             if isinstance(self.source, Arrays):
-                inputs, raw = self.source[index if isinstance(self.source.targets, Tensor) else index.numpy()]
+                inputs, raw = self.source[
+                    index if isinstance(self.source.targets, Tensor) else index.numpy()
+                ]
             else:
                 inputs, raw = self._items(index.tolist(), where)
             yield inputs, self._target(raw, batch_size(inputs), where)
 
     def _items(self, index: list[int], where: str) -> tuple[Inputs, Any]:
         pairs = [as_pair(self._item(i), where=f"{where}, item {i}", what="it") for i in index]
-        read = [as_inputs(inputs, where=f"{where}, item {i}") for i, (inputs, _) in zip(index, pairs, strict=True)]
+        read = [
+            as_inputs(inputs, where=f"{where}, item {i}")
+            for i, (inputs, _) in zip(index, pairs, strict=True)
+        ]
         raw = [target for _, target in pairs]
         if not is_text(raw):
-            targets = [as_tensor(t, what=f"{where}, item {i}: targets") for i, t in zip(index, raw, strict=True)]
-            odd = next((i for i, t in zip(index, targets, strict=True) if t.shape != targets[0].shape), None)
+            targets = [
+                as_tensor(t, what=f"{where}, item {i}: targets")
+                for i, t in zip(index, raw, strict=True)
+            ]
+            odd = next(
+                (i for i, t in zip(index, targets, strict=True) if t.shape != targets[0].shape),
+                None,
+            )
             if odd is not None:
                 shapes = sorted({tuple(t.shape) for t in targets})
-                raise DataError(f"{where}, item {odd}: targets have shapes {shapes}", hint="give all items one shape")
+                raise DataError(
+                    f"{where}, item {odd}: targets have shapes {shapes}",
+                    hint="give all items one shape",
+                )
             return stacked(read, index, where=where), torch.stack(targets)
         return stacked(read, index, where=where), raw
 
@@ -211,7 +238,9 @@ class Split:
         target = self.reader(raw, where=where)
         if target.ndim == 0 or len(target) != n:
             got = "no batch axis" if target.ndim == 0 else f"{len(target)} entries"
-            raise DataError(f"{where}: targets have {got} for {n} inputs", hint="give one target per item")
+            raise DataError(
+                f"{where}: targets have {got} for {n} inputs", hint="give one target per item"
+            )
         return target
 
 

@@ -33,7 +33,9 @@ def as_inputs(value: object, *, where: str) -> Inputs:
 
     Arrays and lists of numbers become tensors (`as_tensor`). Raises DataError for what holds none.
     """
-    if isinstance(value, Tensor) or (is_array(value) and not _several(value) and not is_text(value)):
+    if isinstance(value, Tensor) or (
+        is_array(value) and not _several(value) and not is_text(value)
+    ):
         return as_tensor(value, what=f"{where}: inputs")
     if isinstance(value, Mapping) and value:
         return {str(k): as_tensor(v, what=f"{where}: inputs {str(k)!r}") for k, v in value.items()}
@@ -45,11 +47,17 @@ def as_inputs(value: object, *, where: str) -> Inputs:
         hint = "tokenize text first: a dict of input_ids and attention_mask"
     else:
         hint = "allowed: a tensor or array (of an image: numpy.asarray(image)), a tuple or dict of them"
-    raise DataError(f"{where}: inputs are {'str' if is_text(value) else type(value).__name__}", hint=hint)
+    raise DataError(
+        f"{where}: inputs are {'str' if is_text(value) else type(value).__name__}", hint=hint
+    )
 
 
 def _several(value: object) -> bool:
-    return isinstance(value, tuple | list) and not is_scalar(value[0]) and not isinstance(value[0], list)
+    return (
+        isinstance(value, tuple | list)
+        and not is_scalar(value[0])
+        and not isinstance(value[0], list)
+    )
 
 
 def named(inputs: Inputs) -> dict[str, Tensor]:
@@ -88,7 +96,10 @@ def batch_size(inputs: Inputs) -> int:
     """Length of the first dimension, which all tensors must share."""
     sizes = {int(t.shape[0]) if t.ndim else 0 for t in named(inputs).values()}
     if len(sizes) != 1:
-        raise DataError(f"inputs of one batch have different lengths {sorted(sizes)}", hint="batch along dimension 0")
+        raise DataError(
+            f"inputs of one batch have different lengths {sorted(sizes)}",
+            hint="batch along dimension 0",
+        )
     return sizes.pop()
 
 
@@ -104,7 +115,8 @@ def named_outputs(value: object) -> dict[str, Tensor]:
         found = {}
     if not found:
         raise DataError(
-            f"the model returned {type(value).__name__}", hint="allowed: tensors, tuples or mappings of them"
+            f"the model returned {type(value).__name__}",
+            hint="allowed: tensors, tuples or mappings of them",
         )
     return found
 

@@ -49,7 +49,10 @@ def _from_mapping(item: Mapping[Any, Any], where: str) -> tuple[Any, Any]:
         )
     words = [key for key, value in inputs.items() if is_text(value)]
     if words:
-        raise DataError(f"{where}: {words[0]!r} is text", hint=f"drop it: remove_columns({words!r}), or encode it")
+        raise DataError(
+            f"{where}: {words[0]!r} is text",
+            hint=f"drop it: remove_columns({words!r}), or encode it",
+        )
     return (inputs if len(inputs) > 1 else next(iter(inputs.values()))), item[found[0]]
 
 
@@ -75,7 +78,8 @@ def joined(batches: Sequence[Inputs], *, where: str) -> Inputs:
     for batch in batches[1:]:
         check_structure(batch, batches[0], where=where)
     return unnamed(
-        {name: torch.cat([named(batch)[name] for batch in batches]) for name in named(batches[0])}, like=batches[0]
+        {name: torch.cat([named(batch)[name] for batch in batches]) for name in named(batches[0])},
+        like=batches[0],
     )
 
 
@@ -90,7 +94,9 @@ def check_structure(inputs: Inputs, first: Inputs, *, where: str) -> None:
         )
     for name, tensor in got.items():
         if tensor.ndim == 0:
-            raise DataError(f"{where}: {name} has no batch axis", hint="batch along dimension 0: batch_size=64")
+            raise DataError(
+                f"{where}: {name} has no batch axis", hint="batch along dimension 0: batch_size=64"
+            )
         check_alike(tensor[0], wanted[name][0], where=where, name=name)
 
 
@@ -103,7 +109,8 @@ def check_alike(tensor: Tensor, first: Tensor, *, where: str, name: str) -> None
         )
     if tensor.dtype != first.dtype:
         raise DataError(
-            f"{where}: {name} is {tensor.dtype}, earlier items are {first.dtype}", hint="give all items one type"
+            f"{where}: {name} is {tensor.dtype}, earlier items are {first.dtype}",
+            hint="give all items one type",
         )
 
 

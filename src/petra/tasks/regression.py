@@ -35,7 +35,9 @@ class Regression(Task):
     def losses(self) -> tuple[str, ...]:
         return LOSSES
 
-    def loss(self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0
+    ) -> Tensor:
         self.check_loss(name)
         prediction, target = _aligned(prediction, target)
         if name == "mae":
@@ -63,9 +65,13 @@ class Regression(Task):
 
     def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
         if not target.is_floating_point():
-            raise DataError(f"{where}: targets are {target.dtype}", hint="regression targets are floating point")
+            raise DataError(
+                f"{where}: targets are {target.dtype}", hint="regression targets are floating point"
+            )
         if not torch.isfinite(target).all():
-            raise DataError(f"{where}: targets contain NaN or infinity", hint="drop or impute those items")
+            raise DataError(
+                f"{where}: targets contain NaN or infinity", hint="drop or impute those items"
+            )
         if _squeezed(prediction).shape != _squeezed(target).shape:
             same = prediction[0].numel() == target[0].numel()
             raise DataError(
@@ -108,7 +114,12 @@ def _aligned(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def regression(
-    train: object, val: object, test: object, *, augment: Augment | None = None, limit: int | None = None
+    train: object,
+    val: object,
+    test: object,
+    *,
+    augment: Augment | None = None,
+    limit: int | None = None,
 ) -> Regression:
     """A regression task from datasets, loaders or (inputs, targets) pairs of arrays; integer targets become real.
 

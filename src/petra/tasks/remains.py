@@ -24,7 +24,9 @@ _OWN = frozenset(vars(nn.Module()))
 
 _DEPTH = 3  # of containers and objects inside attributes
 _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool, Proxy)
-_PLAIN = frozenset({type(None), bool, int, float, str, Tensor, nn.Parameter, torch.dtype, torch.device, torch.Size})
+_PLAIN = frozenset(
+    {type(None), bool, int, float, str, Tensor, nn.Parameter, torch.dtype, torch.device, torch.Size}
+)
 
 
 @contextmanager
@@ -60,7 +62,9 @@ def put_back(model: nn.Module) -> Iterator[None]:
 def is_traced(value: object) -> bool:
     """Whether a value stands for one that is not known: a tensor or number inside a trace."""
     if isinstance(value, Tensor):
-        return isinstance(value, FakeTensor | FunctionalTensor) or torch._is_functional_tensor(value)
+        return isinstance(value, FakeTensor | FunctionalTensor) or torch._is_functional_tensor(
+            value
+        )
     return isinstance(value, _SYMBOLS)
 
 
@@ -156,7 +160,9 @@ def _restore(holder: Any, before: Any) -> None:
         (holder.update if isinstance(holder, set) else holder.extend)(before)
 
 
-def _check_buffer(now: dict[str, Tensor | None], old: dict[str, Tensor | None], name: str, *, training: bool) -> None:
+def _check_buffer(
+    now: dict[str, Tensor | None], old: dict[str, Tensor | None], name: str, *, training: bool
+) -> None:
     """A buffer that was given a new tensor keeps it, unless it had none, or the tensor belongs to
     the pass."""
     value = now[name]

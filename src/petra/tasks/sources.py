@@ -64,7 +64,9 @@ def as_source(source: object, *, where: str) -> Dataset[Any] | Iterable[Any]:
         return _arrays(*source.tensors, where=where)
     if isinstance(source, Dataset):
         if not isinstance(source, Sized):
-            raise DataError(f"{where}: {type(source).__name__} has no length", hint="define __len__")
+            raise DataError(
+                f"{where}: {type(source).__name__} has no length", hint="define __len__"
+            )
         return source
     if isinstance(source, DataLoader):
         return detached(source)
@@ -72,7 +74,11 @@ def as_source(source: object, *, where: str) -> Dataset[Any] | Iterable[Any]:
         return _arrays(source[0], source[1], where=where)
     if isinstance(source, Mapping) and any(key in source for key in TARGET_KEYS):
         return _arrays(*as_pair(source, where=where), where=where)
-    if hasattr(source, "__getitem__") and isinstance(source, Sized) and not isinstance(source, Mapping):
+    if (
+        hasattr(source, "__getitem__")
+        and isinstance(source, Sized)
+        and not isinstance(source, Mapping)
+    ):
         return _sequence(source, where)
     if isinstance(source, Iterable) and not isinstance(source, Mapping):
         return source
@@ -91,11 +97,18 @@ def _refuse(source: Any, where: str) -> None:
             hint="wrap it: torch.utils.data.DataLoader(stream, batch_size=64)",
         )
     if isinstance(source, str | bytes | Path):
-        raise DataError(f"{where}: got the path {str(source)!r}", hint=f"load it first; {PAIR_HINT}")
+        raise DataError(
+            f"{where}: got the path {str(source)!r}", hint=f"load it first; {PAIR_HINT}"
+        )
     if isinstance(source, type):
-        raise DataError(f"{where}: got the class {source.__name__}", hint=f"make one of it: {source.__name__}(...)")
+        raise DataError(
+            f"{where}: got the class {source.__name__}",
+            hint=f"make one of it: {source.__name__}(...)",
+        )
     if isinstance(source, Tensor | np.ndarray) or hasattr(source, "to_numpy"):
-        raise DataError(f"{where}: got {type(source).__name__} alone", hint="give a pair: (inputs, targets)")
+        raise DataError(
+            f"{where}: got {type(source).__name__} alone", hint="give a pair: (inputs, targets)"
+        )
     if hasattr(source, "__next__") and iter(source) is source:
         raise DataError(
             f"{where}: {type(source).__name__} can be read only once, and petra reads its data many times",
@@ -111,9 +124,15 @@ def _sequence(source: Any, where: str) -> Dataset[Any] | Iterable[Any]:
         raise DataError(f"{where} is empty", hint="give at least one item")
     try:
         first = source[0]
-    except (KeyError, TypeError, IndexError):  # indexed by something else: it is read in its own order
+    except (
+        KeyError,
+        TypeError,
+        IndexError,
+    ):  # indexed by something else: it is read in its own order
         return source  # type: ignore[no-any-return]
-    if isinstance(first, tuple | list | Mapping) and (isinstance(first, Mapping) or len(first) == 2):
+    if isinstance(first, tuple | list | Mapping) and (
+        isinstance(first, Mapping) or len(first) == 2
+    ):
         _, target = as_pair(first, where=f"{where}, item 0")
         return Items(source) if is_scalar(target) else source
     return source  # type: ignore[no-any-return]
@@ -128,7 +147,8 @@ def _arrays(inputs: object, targets: object, *, where: str) -> Arrays:
         column = as_tensor(targets, what=f"{where}: targets")
     if batch_size(checked) != len(column):
         raise DataError(
-            f"{where}: {batch_size(checked)} inputs but {len(column)} targets", hint="give one target per item"
+            f"{where}: {batch_size(checked)} inputs but {len(column)} targets",
+            hint="give one target per item",
         )
     return Arrays(checked, column)
 
@@ -136,7 +156,11 @@ def _arrays(inputs: object, targets: object, *, where: str) -> Arrays:
 def _stacked(inputs: object, targets: object) -> object:
     """A list of the arrays of single items as one array; anything else as it is."""
     n = len(targets) if isinstance(targets, Sized) else 0
-    items = isinstance(inputs, list) and len(inputs) == n and all(is_array(x) and len(x) != n for x in inputs)
+    items = (
+        isinstance(inputs, list)
+        and len(inputs) == n
+        and all(is_array(x) and len(x) != n for x in inputs)
+    )
     if not items or not isinstance(inputs, list) or is_scalar(inputs[0]):
         return inputs
     tensors = [as_tensor(x, what="inputs") for x in inputs]
@@ -151,10 +175,15 @@ def sized(source: object, *, where: str = "the data") -> int | None:
     """
     try:
         return len(source) if isinstance(source, Sized) else None
-    except (TypeError, NotImplementedError):  # a DataLoader looks sized even where its dataset is not
+    except (
+        TypeError,
+        NotImplementedError,
+    ):  # a DataLoader looks sized even where its dataset is not
         return None
     except Exception as error:
-        raise DataError(f"{where}: {type(source).__name__} has no length: {error}", hint="mend its __len__") from error
+        raise DataError(
+            f"{where}: {type(source).__name__} has no length: {error}", hint="mend its __len__"
+        ) from error
 
 
 Reader = Callable[..., Tensor]

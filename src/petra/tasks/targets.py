@@ -35,7 +35,9 @@ class ClassIndices:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(not isinstance(name, str) for name in self.classes) or len(set(self.classes)) < len(self.classes):
+        if any(not isinstance(name, str) for name in self.classes) or len(set(self.classes)) < len(
+            self.classes
+        ):
             raise ConfigError(
                 f"classes: {', '.join(map(repr, self.classes))[:80]} are not the names of different classes",
                 hint="one text per output of the model, in their order; class indices need no names",
@@ -51,7 +53,9 @@ class ClassIndices:
             return _from_rows(labels, where)
         if labels.is_floating_point():
             whole = labels.round()
-            odd = ((whole != labels) | (whole.abs() > MOST_CLASSES)).nonzero()  # NaN differs from itself
+            odd = (
+                (whole != labels) | (whole.abs() > MOST_CLASSES)
+            ).nonzero()  # NaN differs from itself
             if len(odd):
                 raise DataError(
                     f"{where}, entry {int(odd[0, 0])}: the target {labels[tuple(odd[0])]:g} is no class index",
@@ -72,7 +76,9 @@ class ClassIndices:
         for i, word in enumerate(words.tolist()):
             if word not in number:
                 hint = did_you_mean(word, self.classes)
-                raise DataError(f"{where}, entry {i}: the label {word!r} is not among the classes", hint=hint)
+                raise DataError(
+                    f"{where}, entry {i}: the label {word!r} is not among the classes", hint=hint
+                )
         return torch.tensor([number[word] for word in words.tolist()], dtype=torch.int64)
 
 

@@ -24,7 +24,9 @@ def is_text(value: object) -> bool:
     if isinstance(value, Tensor) or not hasattr(value, "__array__"):
         return False
     array = np.asarray(value)
-    return array.dtype.kind in "US" or (array.dtype.kind == "O" and array.size > 0 and isinstance(array.flat[0], str))
+    return array.dtype.kind in "US" or (
+        array.dtype.kind == "O" and array.size > 0 and isinstance(array.flat[0], str)
+    )
 
 
 def is_array(value: object) -> bool:
@@ -33,7 +35,9 @@ def is_array(value: object) -> bool:
     if isinstance(value, Tensor):
         return value.ndim > 0
     if isinstance(value, list | tuple):
-        return bool(value) and (is_scalar(value[0]) or (isinstance(value[0], list) and is_array(value[0])))
+        return bool(value) and (
+            is_scalar(value[0]) or (isinstance(value[0], list) and is_array(value[0]))
+        )
     return hasattr(value, "__array__") and not is_scalar(value)
 
 
@@ -60,21 +64,35 @@ def as_tensor(value: object, *, what: str) -> Tensor:
 
 def _as_array(value: object, *, what: str) -> np.ndarray:
     if is_text(value):
-        raise DataError(f"{what} are text", hint="models compute with numbers: encode the text first")
+        raise DataError(
+            f"{what} are text", hint="models compute with numbers: encode the text first"
+        )
     if np.ma.is_masked(value):
         raise DataError(f"{what} have masked entries", hint="fill them first: array.filled(0)")
     if isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
         shapes = sorted({tuple(as_tensor(v, what=what).shape) for v in value})
         if len(shapes) > 1:
-            raise DataError(f"{what} have shapes {shapes[0]} and {shapes[-1]}", hint="pad or crop them to one shape")
+            raise DataError(
+                f"{what} have shapes {shapes[0]} and {shapes[-1]}",
+                hint="pad or crop them to one shape",
+            )
         value = [as_tensor(v, what=what).numpy() for v in value]
     scalar = isinstance(value, int | float | np.generic | list | tuple)
     if not scalar and not hasattr(value, "__array__"):
-        raise DataError(f"{what} are {type(value).__name__}", hint="allowed: tensors, NumPy arrays, lists of numbers")
+        raise DataError(
+            f"{what} are {type(value).__name__}",
+            hint="allowed: tensors, NumPy arrays, lists of numbers",
+        )
     try:
         return np.asarray(value)
-    except (ValueError, TypeError, OverflowError) as error:  # lists of several lengths, integers beyond 64 bits
-        raise DataError(f"{what} make no array: {error}", hint="give all items one shape") from error
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+    ) as error:  # lists of several lengths, integers beyond 64 bits
+        raise DataError(
+            f"{what} make no array: {error}", hint="give all items one shape"
+        ) from error
 
 
 def _from_array(array: np.ndarray, *, what: str) -> Tensor:
@@ -108,7 +126,9 @@ def _from_objects(array: np.ndarray, *, what: str) -> Tensor:
     try:
         stacked = np.array(inner, dtype=np.float32) if array.ndim > 1 else np.stack(inner)
     except ValueError as error:
-        raise DataError(f"{what} make no array: {error}", hint="give all items one shape") from error
+        raise DataError(
+            f"{what} make no array: {error}", hint="give all items one shape"
+        ) from error
     if stacked.dtype.kind == "O":
         raise DataError(f"{what} hold integers beyond 64 bits", hint="give them as float")
     return _from_array(stacked, what=what)

@@ -27,9 +27,9 @@ from petra.execute.apply import apply_pipeline
 from petra.execute.build import warm_up
 from petra.methods.base import Context
 from petra.methods.table import STAGES
-from petra.model.computed import fold_computed_layers
-from petra.model.half import half_dtype
-from petra.model.parametrized import fold_parametrizations
+from petra.model.copies.computed import fold_computed_layers
+from petra.model.copies.parametrized import fold_parametrizations
+from petra.model.layers.half import half_dtype
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.verify import compare
@@ -86,7 +86,9 @@ def attempt(architecture: str, pipeline: Pipeline, *, device: str = "cpu") -> Ce
     """Try `pipeline` on `architecture`, with stages that work on `device`; whatever is raised is in the cell."""
     started = time.perf_counter()
     outcome, reason, error = _attempt(architecture, pipeline, device)
-    return Cell(architecture, pipeline, outcome, reason, error, round(time.perf_counter() - started, 2))
+    return Cell(
+        architecture, pipeline, outcome, reason, error, round(time.perf_counter() - started, 2)
+    )
 
 
 def prepare_architecture(architecture: str) -> str:
@@ -113,14 +115,20 @@ def _attempt(architecture: str, pipeline: Pipeline, device: str) -> tuple[str, s
         model, task = _problem(architecture)
 
         def context(prefix: Pipeline) -> Context:
-            return Context(task=task, teacher=model, seed=derive_seed(0, "stage", prefix.key), device=device)
+            return Context(
+                task=task, teacher=model, seed=derive_seed(0, "stage", prefix.key), device=device
+            )
 
         result, _ = apply_pipeline(model, pipeline, context, cache=None, on_stage=on_stage)
         where = "export"
         error, note = _relative_error(result, task, quantized=FLOAT_WEIGHTS not in _facts(pipeline))
         return ACTS, note, error
     except (StageRefused, DivergedError) as error:
-        return REFUSES, f"{where}: {error.message}" + (f" ({error.hint[:300]})" if error.hint else ""), None
+        return (
+            REFUSES,
+            f"{where}: {error.message}" + (f" ({error.hint[:300]})" if error.hint else ""),
+            None,
+        )
     except MissingExtra as error:
         return UNAVAILABLE, f"{where}: {error.message}; {error.hint}", None
     except Exception as error:  # noqa: BLE001 - whatever escapes is what is looked for
@@ -160,7 +168,9 @@ def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[f
         session = runtime.load(path, threads=1)
         batches = [map_inputs(inputs, lambda t: t[:1]), map_inputs(inputs, lambda t: t[1:])]
         expected = [named_outputs(call(model, batch)) for batch in batches]
-        got = [session.run({name: t.numpy() for name, t in named(batch).items()}) for batch in batches]
+        got = [
+            session.run({name: t.numpy() for name, t in named(batch).items()}) for batch in batches
+        ]
     worst, note = 0.0, ""
     for name in expected[0]:
         if name not in got[0]:
@@ -168,7 +178,9 @@ def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[f
         reference = torch.cat([outputs[name] for outputs in expected]).float().numpy()
         array = np.concatenate([arrays[name] for arrays in got])
         try:
-            error = compare(array, reference, quantized=quantized, score=lambda predictions: 0.0)["relative_error"]
+            error = compare(array, reference, quantized=quantized, score=lambda predictions: 0.0)[
+                "relative_error"
+            ]
         except ParityError:
             own = _unrest(model, inputs, name) if quantized else 0.0
             error = _distance(array, reference)
@@ -181,7 +193,9 @@ def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[f
 
 def _distance(array: np.ndarray, reference: np.ndarray) -> float:
     """Root mean square difference over the spread of the reference, as in `petra.runtimes.verify`."""
-    return float(np.sqrt(np.mean((array.astype(np.float64) - reference) ** 2)) / (np.std(reference) or 1.0))
+    return float(
+        np.sqrt(np.mean((array.astype(np.float64) - reference) ** 2)) / (np.std(reference) or 1.0)
+    )
 
 
 @torch.no_grad()
@@ -190,10 +204,15 @@ def _unrest(model: nn.Module, inputs: Inputs, name: str, *, draws: int = 8) -> f
     random = torch.Generator().manual_seed(0)
 
     def noisy(t: Tensor) -> Tensor:
-        return t * (1 + 1e-6 * torch.randn(t.shape, generator=random)) if t.is_floating_point() else t
+        return (
+            t * (1 + 1e-6 * torch.randn(t.shape, generator=random)) if t.is_floating_point() else t
+        )
 
     before = named_outputs(call(model, inputs))[name].float().numpy()
-    after = (named_outputs(call(model, map_inputs(inputs, noisy)))[name].float().numpy() for _ in range(draws))
+    after = (
+        named_outputs(call(model, map_inputs(inputs, noisy)))[name].float().numpy()
+        for _ in range(draws)
+    )
     return max(_distance(array, before) for array in after)
 
 
@@ -205,9 +224,14 @@ def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:
     cards = {}
     for kind in STAGES:
         card = STAGES.get(kind).card()
-        ranges = {p.name: [v for v in CHEAP.get(p.name, ()) if p.limits.contains(v)] for p in card.parameters}
+        ranges = {
+            p.name: [v for v in CHEAP.get(p.name, ()) if p.limits.contains(v)]
+            for p in card.parameters
+        }
         card = narrow(card, {name: values for name, values in ranges.items() if values}, where=kind)
-        cards[kind] = fix_for_task(card, losses=task.losses(), ignores=task.ignored()) if task else card
+        cards[kind] = (
+            fix_for_task(card, losses=task.losses(), ignores=task.ignored()) if task else card
+        )
     return cards
 
 
@@ -228,7 +252,11 @@ def shortest_pipeline(kind: str) -> Pipeline:
 
 
 def draw_chains(
-    architectures: Sequence[str], count: int, *, seed: int, without: Collection[tuple[str, str]] = ()
+    architectures: Sequence[str],
+    count: int,
+    *,
+    seed: int,
+    without: Collection[tuple[str, str]] = (),
 ) -> Iterator[tuple[str, Pipeline]]:
     """`count` random legal pipelines of 2 to 5 stages, for the architectures in turn.
 
@@ -239,7 +267,11 @@ def draw_chains(
         name = architectures[index % len(architectures)]
         if name not in spaces:
             _, task = ARCHITECTURES.get(name)()
-            cards = {kind: card for kind, card in cheap_cards(task).items() if (name, kind) not in without}
+            cards = {
+                kind: card
+                for kind, card in cheap_cards(task).items()
+                if (name, kind) not in without
+            }
             spaces[name] = Space(cards, max_length=5)
         rng = generator(seed, "chain", index)
         while len(pipeline := spaces[name].sample(rng)) < 2:

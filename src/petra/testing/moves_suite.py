@@ -38,7 +38,10 @@ class MoveSuite:
 
     def _children(self, seed: int) -> list[tuple[Move, Pipeline, Pipeline]]:
         parent = self._parent(seed)
-        made = [(move, move.apply(parent, self.space, np.random.default_rng(seed + 1))) for move in self.moves]
+        made = [
+            (move, move.apply(parent, self.space, np.random.default_rng(seed + 1)))
+            for move in self.moves
+        ]
         return [(move, parent, child) for move, child in made if child is not None]
 
     @_settings
@@ -82,7 +85,10 @@ class MoveSuite:
     def test_each_acts_somewhere(self) -> None:
         for move in self.moves:
             if move.concerns(self.space):
-                acted = [move.apply(self._parent(seed), self.space, np.random.default_rng(seed)) for seed in range(100)]
+                acted = [
+                    move.apply(self._parent(seed), self.space, np.random.default_rng(seed))
+                    for seed in range(100)
+                ]
                 assert any(child is not None for child in acted), f"{move.name} never acts"
 
     def test_nothing_breaks_on_the_untouched_model(self) -> None:

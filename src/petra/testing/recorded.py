@@ -23,16 +23,26 @@ def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
     draw = random.Random(derive_seed(seed, "result", proposal.pipeline.key))
     if proposal.number and draw.random() < 0.1:
         failure = Failure(proposal.pipeline.stages[0].kind, "StageRefused", "made up")
-        return Trial(proposal.number, proposal.pipeline, TrialStatus.FAILED, proposal.origin, failure=failure)
+        return Trial(
+            proposal.number, proposal.pipeline, TrialStatus.FAILED, proposal.origin, failure=failure
+        )
     depth = len(proposal.pipeline)
     metrics = {
-        "quality": Measurement(0.95 - 0.1 * depth * draw.random(), 0.01, 100, "accuracy", "made-up"),
+        "quality": Measurement(
+            0.95 - 0.1 * depth * draw.random(), 0.01, 100, "accuracy", "made-up"
+        ),
         "latency_ratio": Measurement((1 - 0.2 * draw.random()) ** depth, 0.001, 10, "x", "made-up"),
-        "size_bytes": Measurement(round(1e6 * (1 - 0.4 * draw.random()) ** depth), 0.0, 1, "B", "made-up"),
+        "size_bytes": Measurement(
+            round(1e6 * (1 - 0.4 * draw.random()) ** depth), 0.0, 1, "B", "made-up"
+        ),
     }
     others = METRICS.keys() - metrics.keys()
-    metrics |= {name: Measurement(1.0, unit=METRICS[name].unit, host="made-up") for name in sorted(others)}
-    return Trial(proposal.number, proposal.pipeline, TrialStatus.COMPLETE, proposal.origin, metrics=metrics)
+    metrics |= {
+        name: Measurement(1.0, unit=METRICS[name].unit, host="made-up") for name in sorted(others)
+    }
+    return Trial(
+        proposal.number, proposal.pipeline, TrialStatus.COMPLETE, proposal.origin, metrics=metrics
+    )
 
 
 class RecordedExecutor(Executor):
@@ -42,7 +52,11 @@ class RecordedExecutor(Executor):
     """
 
     def __init__(
-        self, trials: Mapping[Pipeline, Trial] | None = None, *, workers: int = 1, delay_s: float = 0.0
+        self,
+        trials: Mapping[Pipeline, Trial] | None = None,
+        *,
+        workers: int = 1,
+        delay_s: float = 0.0,
     ) -> None:
         self._trials = trials
         self._delay_s = delay_s
@@ -56,7 +70,9 @@ class RecordedExecutor(Executor):
             return synthetic_trial(proposal)
         if proposal.pipeline not in self._trials:
             raise PetraError(f"no result is recorded for {proposal.pipeline}")
-        return replace(self._trials[proposal.pipeline], number=proposal.number, origin=proposal.origin)
+        return replace(
+            self._trials[proposal.pipeline], number=proposal.number, origin=proposal.origin
+        )
 
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
         return self._result(proposal), {}
@@ -64,7 +80,9 @@ class RecordedExecutor(Executor):
     def use_baseline(self, baseline: Trial) -> None:
         """Recorded results are judged already."""
 
-    def run(self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote) -> Iterator[Trial]:
+    def run(
+        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
+    ) -> Iterator[Trial]:
         shuffled = random.sample(list(proposals), len(proposals))
         for future in as_completed([self._pool.submit(self._result, p) for p in shuffled]):
             yield future.result()

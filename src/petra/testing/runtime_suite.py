@@ -48,7 +48,10 @@ def _two_inputs() -> tuple[Tensor, Tensor]:
 
 CASES: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
     "convolutions": lambda: (ResidualNet(8), torch.randn(4, 3, 8, 8)),
-    "1-D": lambda: (nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)), torch.randn(4, 2, 8)),
+    "1-D": lambda: (
+        nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)),
+        torch.randn(4, 2, 8),
+    ),
     "perceptron": lambda: (_mlp(), torch.randn(4, 5)),
     "tuple inputs": lambda: (_Two(), _two_inputs()),
     "dict inputs": lambda: (_Two(), dict(zip(("tokens", "scale"), _two_inputs(), strict=True))),
@@ -76,7 +79,9 @@ class RuntimeSuite:
         return model, example, path
 
     @pytest.mark.parametrize("case", CASES)
-    def test_it_computes_what_the_model_computes_at_any_batch(self, case: str, tmp_path: Path) -> None:
+    def test_it_computes_what_the_model_computes_at_any_batch(
+        self, case: str, tmp_path: Path
+    ) -> None:
         model, example, path = self.exported(case, tmp_path)
         session = self.runtime().load(path, threads=1)
         assert set(session.input_names) == set(named(example))
@@ -103,7 +108,9 @@ class RuntimeSuite:
             f"out = session.run({{'input': np.load({str(tmp_path / 'x.npy')!r})}})\n"
             "print(json.dumps([next(iter(out.values())).tolist(), 'torch' in sys.modules]))"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
         with torch.no_grad():
             expected = model(example).numpy()
         got, torch_loaded = json.loads(done.stdout.splitlines()[-1])

@@ -52,10 +52,14 @@ def recorded(proposal: Proposal, *, failing: float = 0.2) -> Trial:
 def failed(proposal: Proposal) -> Trial:
     """The result of a proposal whose export fails."""
     failure = Failure("export", "ExportError", "cannot")
-    return Trial(proposal.number, proposal.pipeline, TrialStatus.FAILED, proposal.origin, failure=failure)
+    return Trial(
+        proposal.number, proposal.pipeline, TrialStatus.FAILED, proposal.origin, failure=failure
+    )
 
 
-def simulate(searcher: Searcher, evaluate: Evaluate, *, generations: int, workers: int = 1) -> list[list[Trial]]:
+def simulate(
+    searcher: Searcher, evaluate: Evaluate, *, generations: int, workers: int = 1
+) -> list[list[Trial]]:
     """Run `generations` on `workers` imaginary workers of uneven speed; the trials of each, as told.
 
     Trials finish in an order, and at times, that depend on `workers`.
@@ -72,7 +76,14 @@ def simulate(searcher: Searcher, evaluate: Evaluate, *, generations: int, worker
             while waiting and len(busy) < workers:
                 proposal = waiting.pop(0)
                 seconds = float(generator(workers, "duration", proposal.number).exponential(10.0))
-                heapq.heappush(busy, (clock + seconds, proposal.number, replace(evaluate(proposal), seconds=seconds)))
+                heapq.heappush(
+                    busy,
+                    (
+                        clock + seconds,
+                        proposal.number,
+                        replace(evaluate(proposal), seconds=seconds),
+                    ),
+                )
             clock, _number, trial = heapq.heappop(busy)
             finished.append(replace(trial, finished_at=clock))
         history.append(sorted(finished, key=lambda t: t.number))
@@ -82,7 +93,11 @@ def simulate(searcher: Searcher, evaluate: Evaluate, *, generations: int, worker
 
 def proposals(history: list[list[Trial]]) -> list[tuple[int, str, str, int | None]]:
     """What was proposed, for comparison: number, pipeline, move and parent."""
-    return [(t.number, t.pipeline.canonical(), t.origin.move, t.origin.parent) for told in history for t in told]
+    return [
+        (t.number, t.pipeline.canonical(), t.origin.move, t.origin.parent)
+        for told in history
+        for t in told
+    ]
 
 
 class SearcherSuite(ABC):
@@ -185,7 +200,9 @@ class SearcherSuite(ABC):
         assert len(self._run(broken)) == self.generations
 
     def test_ends_with_a_reason_when_the_space_is_used_up(self) -> None:
-        plain = [replace_parameters(card) for card in CARDS if card.name in ("tune", "prune", "half")]
+        plain = [
+            replace_parameters(card) for card in CARDS if card.name in ("tune", "prune", "half")
+        ]
         space = Space({card.name: card for card in plain}, max_length=2)
         # Of one stage: 3. Of two: tune-prune, tune-half, prune-tune, prune-half.
         searcher = self.make(Problem(space, OBJECTIVES), toy_baseline())

@@ -23,7 +23,7 @@ from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
-from petra.model.fingerprint import fingerprint
+from petra.model.description.state_hash import fingerprint
 from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
@@ -36,7 +36,9 @@ class ResidualNet(nn.Module):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
         self.block1, self.block2, self.block3 = (_Block(width) for _ in range(3))
         self.head = nn.Linear(width, 4)
 
@@ -71,7 +73,9 @@ def small_problem() -> tuple[nn.Module, Task]:
     with torch.no_grad():
         for _ in range(20):
             model(x)
-    return model.eval(), classification((x[:128], y[:128]), (x[128:160], y[128:160]), (x[160:], y[160:]))
+    return model.eval(), classification(
+        (x[:128], y[:128]), (x[128:160], y[128:160]), (x[160:], y[160:])
+    )
 
 
 class StageSuite:
@@ -100,7 +104,9 @@ class StageSuite:
             return Context(task=task, teacher=model, seed=derive_seed(seed, prefix.key))
 
         pipeline = Pipeline((*self.before, self.spec()))
-        result, traces = apply_pipeline(model, pipeline, context, cache=None, on_stage=lambda index, spec: None)
+        result, traces = apply_pipeline(
+            model, pipeline, context, cache=None, on_stage=lambda index, spec: None
+        )
         return result, traces[-1]
 
     def test_its_card_is_complete(self) -> None:
@@ -116,7 +122,9 @@ class StageSuite:
             assert p.doc
             assert p.limits.contains(p.default)
             for i in range(50):
-                assert p.limits.contains(p.domain.sample(generator(i, p.name))), f"{p.name}: the search may draw it"
+                assert p.limits.contains(p.domain.sample(generator(i, p.name))), (
+                    f"{p.name}: the search may draw it"
+                )
 
     def test_every_sample_builds_the_stage(self) -> None:
         for i in range(50):
@@ -132,7 +140,9 @@ class StageSuite:
         assert fingerprint(result) != before
         assert trace.touched
 
-    def test_it_has_no_objection_to_a_model_it_treats(self, problem: tuple[nn.Module, Task]) -> None:
+    def test_it_has_no_objection_to_a_model_it_treats(
+        self, problem: tuple[nn.Module, Task]
+    ) -> None:
         model, task = problem
         before = fingerprint(model)
         assert self.stage.objection(model, task) == ""

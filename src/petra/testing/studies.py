@@ -30,7 +30,10 @@ def write_onnx(path: Path, *, hidden: int, seed: int = 0) -> Path:
     from onnx import TensorProto, helper, numpy_helper
 
     rng = generator(seed, "weights", hidden)
-    w, v = rng.normal(size=(8, hidden)).astype(np.float32), rng.normal(size=(hidden, 3)).astype(np.float32)
+    w, v = (
+        rng.normal(size=(8, hidden)).astype(np.float32),
+        rng.normal(size=(hidden, 3)).astype(np.float32),
+    )
     nodes = [
         helper.make_node("MatMul", ["input", "w"], ["h"]),
         helper.make_node("Relu", ["h"], ["r"]),
@@ -72,15 +75,23 @@ def toy_study(
             "workdir": str(directory),
         }
     )
-    goals, bounds = named_objectives(config.objectives, maximize_quality=True), config.parsed_constraints()
+    goals, bounds = (
+        named_objectives(config.objectives, maximize_quality=True),
+        config.parsed_constraints(),
+    )
     with Store.create(directory, config.model_dump(mode="json"), describe_host()) as store:
         store.set_note("task", {"metric": "accuracy", "maximize": True})
         store.set_note("eager_latency_ms", 3.21)
         baseline = _trial(directory, Proposal(0, Pipeline(), Origin("baseline")), None, ())
         found = [baseline]
-        searcher = make_searcher("evolution", {}, Problem(toy_space(), goals, bounds, seed), baseline)
+        searcher = make_searcher(
+            "evolution", {}, Problem(toy_space(), goals, bounds, seed), baseline
+        )
         while len(found) <= trials and (proposals := searcher.ask()):
-            told = [replace(_trial(directory, p, baseline, constraints), finished_at=1.5 * p.number) for p in proposals]
+            told = [
+                replace(_trial(directory, p, baseline, constraints), finished_at=1.5 * p.number)
+                for p in proposals
+            ]
             searcher.tell(told)
             found += told
         found = found[: trials + 1]
@@ -94,7 +105,9 @@ def toy_study(
     return directory
 
 
-def _trial(directory: Path, proposal: Proposal, baseline: Trial | None, constraints: Sequence[str]) -> Trial:
+def _trial(
+    directory: Path, proposal: Proposal, baseline: Trial | None, constraints: Sequence[str]
+) -> Trial:
     from petra.core.objective import Constraint, violation
     from petra.core.trial import TrialStatus
 
@@ -113,7 +126,10 @@ def _trial(directory: Path, proposal: Proposal, baseline: Trial | None, constrai
         metrics=metrics,
         artifact=str(artifact),
         parity={"max_abs_error": 1e-5, "relative_error": 2e-6, "metric_difference": 0.0},
-        trace=tuple(StageTrace(s.kind, ("a", "b"), {"c": "too thin"}, 1000, 800, 0.5) for s in proposal.pipeline),
+        trace=tuple(
+            StageTrace(s.kind, ("a", "b"), {"c": "too thin"}, 1000, 800, 0.5)
+            for s in proposal.pipeline
+        ),
         seconds=1.5,
     )
 
@@ -140,8 +156,14 @@ def _all_metrics(toy: Metrics, size: int) -> dict[str, Measurement]:
 def _confirmed(trial: Trial) -> dict[str, Measurement]:
     """The same trial on another split: quality a little off, speed measured again."""
     rng = generator(0, "test split", trial.number)
-    again = {name: m for name, m in trial.metrics.items() if name not in ("size_bytes", "params", "macs", "train_s")}
+    again = {
+        name: m
+        for name, m in trial.metrics.items()
+        if name not in ("size_bytes", "params", "macs", "train_s")
+    }
     quality = again["quality"]
     again["quality"] = replace(quality, mean=quality.mean + 0.005 * float(rng.normal()))
-    again["latency_ratio"] = replace(again["latency_ratio"], stderr=again["latency_ratio"].stderr / 2)
+    again["latency_ratio"] = replace(
+        again["latency_ratio"], stderr=again["latency_ratio"].stderr / 2
+    )
     return again

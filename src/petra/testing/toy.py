@@ -20,11 +20,20 @@ from petra.space.domains import BOOLEAN, Choice, Domain, Integer, Parameter, Rea
 from petra.space.effects import FLOAT_WEIGHTS, PLAIN_LAYERS, TRAINABLE, Effects
 from petra.space.space import Space, StageCard
 
-OBJECTIVES = (Objective("quality", True), Objective("latency_ratio", False), Objective("size_bytes", False))
+OBJECTIVES = (
+    Objective("quality", True),
+    Objective("latency_ratio", False),
+    Objective("size_bytes", False),
+)
 
 
 def _parameter(
-    name: str, default: bool | float | str, domain: Domain, *, scope: str = "", **when: tuple[str, ...]
+    name: str,
+    default: bool | float | str,
+    domain: Domain,
+    *,
+    scope: str = "",
+    **when: tuple[str, ...],
 ) -> Parameter:
     return Parameter(name, default, domain, domain, name, when, scope)
 
@@ -41,7 +50,9 @@ _TRAINS = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE])
 _QUANTIZES = Effects.of(needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE])
 CARDS = (
     StageCard("tune", _TRAINING, _TRAINS),
-    StageCard("distill", (*_TRAINING, _parameter("temperature", 2.0, Real(1.0, 10.0, log=True))), _TRAINS),
+    StageCard(
+        "distill", (*_TRAINING, _parameter("temperature", 2.0, Real(1.0, 10.0, log=True))), _TRAINS
+    ),
     StageCard(
         "prune",
         (
@@ -63,7 +74,10 @@ CARDS = (
     ),
     StageCard(
         "quantize.static",
-        (_parameter("per_channel", True, BOOLEAN), _parameter("samples", 128, Integer(16, 512, log=True))),
+        (
+            _parameter("per_channel", True, BOOLEAN),
+            _parameter("samples", 128, Integer(16, 512, log=True)),
+        ),
         _QUANTIZES,
     ),
     StageCard("quantize.dynamic", (_parameter("embeddings", True, BOOLEAN),), _QUANTIZES),
@@ -76,7 +90,9 @@ def toy_space(*, max_length: int = 5) -> Space:
     return Space({card.name: card for card in CARDS}, max_length)
 
 
-def toy_problem(*, seed: int = 0, constraints: tuple[Constraint, ...] = (), max_length: int = 5) -> Problem:
+def toy_problem(
+    *, seed: int = 0, constraints: tuple[Constraint, ...] = (), max_length: int = 5
+) -> Problem:
     """Quality against latency against size on `toy_space`."""
     return Problem(toy_space(max_length=max_length), OBJECTIVES, constraints, seed)
 
@@ -93,7 +109,11 @@ class _Model:
         tuned = math.exp(-(math.log10(float(p["lr"]) / best) ** 2))
         if p["optimizer"] == "sgd":
             tuned *= 1 - 0.5 * (float(p["momentum"]) - 0.9) ** 2
-        tuned *= {"plain": 0.95, "smooth": 1 - abs(float(p.get("smoothing", 0.1)) - 0.1), "robust": 0.9}[str(p["loss"])]
+        tuned *= {
+            "plain": 0.95,
+            "smooth": 1 - abs(float(p.get("smoothing", 0.1)) - 0.1),
+            "robust": 0.9,
+        }[str(p["loss"])]
         if stage.kind == "distill":
             tuned *= math.exp(-(math.log10(float(p["temperature"]) / 4) ** 2))
         self.damage *= 1 - skill * tuned * (1 - math.exp(-float(p["epochs"]) / 3))
@@ -154,4 +174,10 @@ def toy_trial(proposal: Proposal, *, constraints: tuple[Constraint, ...] = ()) -
         failure = Failure("prune", type(error).__name__, error.message)
         return Trial(number, pipeline, TrialStatus.FAILED, origin, failure=failure)
     broken = any(c.violation(metrics, toy_baseline().metrics) for c in constraints)
-    return Trial(number, pipeline, TrialStatus.INFEASIBLE if broken else TrialStatus.COMPLETE, origin, metrics=metrics)
+    return Trial(
+        number,
+        pipeline,
+        TrialStatus.INFEASIBLE if broken else TrialStatus.COMPLETE,
+        origin,
+        metrics=metrics,
+    )

@@ -40,7 +40,8 @@ class Blame:
         if odd is not None:
             which = "targets" if first_not_finite(self.target) == odd else "inputs"
             raise DataError(
-                f"{self._place(odd)}: NaN or infinity in the {which}", hint="drop such items or fill the gaps"
+                f"{self._place(odd)}: NaN or infinity in the {which}",
+                hint="drop such items or fill the gaps",
             )
         if width is not None:
             where = f"{self.split.name} split, batch of {len(self.target)} items"
@@ -61,7 +62,13 @@ class Blame:
         self.data()
         said = f"the training loss is {loss} at step {step + 1} of {total}"
         if step == 0:
-            raise DivergedError(said, hint="it is so before the first step: the model's outputs are the cause")
-        wrecked = next((n for n, p in model.named_parameters() if not torch.isfinite(p).all()), None)
+            raise DivergedError(
+                said, hint="it is so before the first step: the model's outputs are the cause"
+            )
+        wrecked = next(
+            (n for n, p in model.named_parameters() if not torch.isfinite(p).all()), None
+        )
         seen = f"the weights {wrecked!r} are no longer finite: " if wrecked else ""
-        raise DivergedError(said, hint=f"{seen}training led there; try a lower learning rate than {rate}")
+        raise DivergedError(
+            said, hint=f"{seen}training led there; try a lower learning rate than {rate}"
+        )

@@ -64,7 +64,10 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     for p in model.parameters():
         if p.requires_grad:
             (no_decay if p.ndim <= 1 else decay).append(p)  # norms and biases are not shrunk
-    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
+    groups = [
+        {"params": decay, "weight_decay": config.weight_decay},
+        {"params": no_decay, "weight_decay": 0.0},
+    ]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
@@ -89,13 +92,17 @@ def learning_rate_factor(step: int, total: int, *, schedule: str, warmup: float)
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: Split, *, batch_size: int = 256, device: str = "cpu") -> tuple[Tensor, Tensor]:
+def predict(
+    model: nn.Module, split: Split, *, batch_size: int = 256, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """All predictions and targets of a split, on the CPU: (n, ...), (n, ...). Leaves the training mode as it was."""
     was_training = model.training
     _set_mode(model, training=False)
     outputs, targets = [], []
     for inputs, target in split.batches(batch_size):
-        outputs.append(prediction(call(model, map_inputs(inputs, lambda t: t.to(device)))).float().cpu())
+        outputs.append(
+            prediction(call(model, map_inputs(inputs, lambda t: t.to(device)))).float().cpu()
+        )
         targets.append(target)
     _set_mode(model, training=was_training)
     return torch.cat(outputs), torch.cat(targets)
@@ -145,7 +152,9 @@ def fit(
     model.to(device)
     precision.prepare(model)
     base = loss_fn or (
-        lambda pred, inputs, target: task.loss(config.loss, pred, target, label_smoothing=config.label_smoothing)
+        lambda pred, inputs, target: task.loss(
+            config.loss, pred, target, label_smoothing=config.label_smoothing
+        )
     )
     score = task.score(*predict(model, task.val, device=device)).mean
     before, best, best_epoch = score, -math.inf if task.maximize else math.inf, 0
@@ -161,7 +170,9 @@ def fit(
             _epoch(run, epoch)
             score = task.score(*predict(model, task.val, device=device)).mean
             if not math.isfinite(score):
-                raise DivergedError(f"the validation {task.metric} is {score} after epoch {epoch + 1}")
+                raise DivergedError(
+                    f"the validation {task.metric} is {score} after epoch {epoch + 1}"
+                )
             if score >= best if task.maximize else score <= best:
                 best, best_epoch, best_state = score, epoch + 1, copy.deepcopy(model.state_dict())
     model.load_state_dict(best_state)
@@ -198,7 +209,9 @@ def _epoch(run: _Run, epoch: int) -> None:
     for inputs, target in run.task.train.batches(config.batch_size, seed=shuffle, drop_last=True):
         blame = Blame(run.task, run.task.train, shuffle, inputs, target, items)
         items += len(target)
-        factor = learning_rate_factor(step, run.total, schedule=config.schedule, warmup=config.warmup)
+        factor = learning_rate_factor(
+            step, run.total, schedule=config.schedule, warmup=config.warmup
+        )
         for group in run.optimizer.param_groups:
             group["lr"] = config.lr * factor
         for augment in (run.task.augment, run.augment):

@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+from petra.model.kinds import WEIGHTED
+
 PENALTIES = ("orthogonality", "hoyer", "norm", "adaptive", "bn_l1", "group_lasso", "growing")
-OVER_CHANNELS = frozenset({"hoyer", "group_lasso", "growing"})  # those that prepare channels for being cut
+OVER_CHANNELS = frozenset(
+    {"hoyer", "group_lasso", "growing"}
+)  # those that prepare channels for being cut
 
 Channels = Callable[[], Tensor]
 """Gives W (C, k): all weights that go with each of C channels, one row per channel. Gradients pass through."""
@@ -26,7 +29,9 @@ def filters(layer: nn.Module) -> Tensor:
     """(C, k) weight of a linear or convolutional layer, one row per output channel. Gradients pass through."""
     module: Any = layer
     weight: Tensor = module.weight
-    if getattr(layer, "transposed", False):  # (in, out / groups, ...), and groups are counted along the inputs
+    if getattr(
+        layer, "transposed", False
+    ):  # (in, out / groups, ...), and groups are counted along the inputs
         grouped = weight.reshape(module.groups, -1, *weight.shape[1:])
         return grouped.transpose(1, 2).reshape(module.out_channels, -1)
     return weight.flatten(1)
@@ -142,7 +147,9 @@ def make_penalty(kind: str, layers: Sequence[nn.Module], *, weight: float) -> Ca
     return lambda: weight * torch.stack([of_layer(m) for m in layers]).sum()
 
 
-def make_channel_penalty(kind: str, groups: Sequence[Channels], *, weight: float, steps: int) -> Callable[[], Tensor]:
+def make_channel_penalty(
+    kind: str, groups: Sequence[Channels], *, weight: float, steps: int
+) -> Callable[[], Tensor]:
     """`weight` times the sum over `groups` (at least one) of the penalty `kind`, one of OVER_CHANNELS, as `fit` takes
     it. To be called once per training step, of `steps` in all."""
     if kind == "growing":

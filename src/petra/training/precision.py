@@ -37,7 +37,11 @@ class Precision:
         return tensor
 
     def autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16) if self.bf16 else nullcontext()
+        return (
+            torch.autocast(torch.device(self.device).type, torch.bfloat16)
+            if self.bf16
+            else nullcontext()
+        )
 
 
 def has_fast_bf16(device: str) -> bool:

@@ -37,7 +37,9 @@ def untrained(model: nn.Module, example: Inputs) -> dict[str, str]:
         if not any(id(p) in reached for p in _trainable(module))
     }
     if len(found) == len(weighted):
-        path = next((p for p, reason in found.items() if reason in (NO_GRAD, INFERENCE)), next(iter(found)))
+        path = next(
+            (p for p, reason in found.items() if reason in (NO_GRAD, INFERENCE)), next(iter(found))
+        )
         layer = f"layer {path!r}" if path else "it"
         raise StageRefused(
             f"the model cannot be trained: {layer} {found[path]}, and so with all other layers",
@@ -58,7 +60,13 @@ def _outputs(
 
     def before(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            seen[path] = INFERENCE if torch.is_inference_mode_enabled() else "" if torch.is_grad_enabled() else NO_GRAD
+            seen[path] = (
+                INFERENCE
+                if torch.is_inference_mode_enabled()
+                else ""
+                if torch.is_grad_enabled()
+                else NO_GRAD
+            )
 
         return hook
 

@@ -52,7 +52,9 @@ class Frames:
             return None
         length = _LENGTH.unpack_from(self._buffer)[0]
         if self._longest is not None and length > self._longest:
-            raise Unreadable(f"the worker's message claims to have {length} bytes, {self._longest} allowed")
+            raise Unreadable(
+                f"the worker's message claims to have {length} bytes, {self._longest} allowed"
+            )
         end = _LENGTH.size + length
         if len(self._buffer) < end:
             return None

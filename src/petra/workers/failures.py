@@ -11,7 +11,9 @@ class WorkerError(PetraError):
     """A call failed. `note` is the last note the function sent (None: none); `peak_memory_mb` the most resident memory
     of the worker and its descendants during the call, as far as it was seen."""
 
-    def __init__(self, message: str, *, note: object = None, peak_memory_mb: float = 0.0, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, note: object = None, peak_memory_mb: float = 0.0, hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.note = note
         self.peak_memory_mb = peak_memory_mb
@@ -32,20 +34,26 @@ class WorkerFailure(WorkerError):
 class WorkerDied(WorkerError):
     """The process ended during the call: by `signal` (a name, '' if none) or by itself with `exit_code`."""
 
-    def __init__(self, exit_code: int, *, note: object, peak_memory_mb: float, hint: str = "") -> None:
+    def __init__(
+        self, exit_code: int, *, note: object, peak_memory_mb: float, hint: str = ""
+    ) -> None:
         self.signal = _signal_name(-exit_code) if exit_code < 0 else ""
         self.exit_code = exit_code
         how = f"was ended by {self.signal}" if self.signal else f"exited with code {exit_code}"
         if self.signal == "SIGKILL":
             hint = f"most likely the system ran out of memory ({peak_memory_mb:.0f} MB were seen in use); {hint}"
-        super().__init__(f"the worker process {how}", note=note, peak_memory_mb=peak_memory_mb, hint=hint)
+        super().__init__(
+            f"the worker process {how}", note=note, peak_memory_mb=peak_memory_mb, hint=hint
+        )
 
 
 class TimeLimitExceeded(WorkerError):
     """The call took longer than `limit_s` seconds, suspensions not counted."""
 
     def __init__(self, limit_s: float, *, note: object, peak_memory_mb: float) -> None:
-        super().__init__(f"not finished after {limit_s:g} s", note=note, peak_memory_mb=peak_memory_mb)
+        super().__init__(
+            f"not finished after {limit_s:g} s", note=note, peak_memory_mb=peak_memory_mb
+        )
         self.limit_s = limit_s
 
 

@@ -81,7 +81,9 @@ class Worker:
         Raises NotSendable.
         """
         with self._exclusively():
-            self._payload = _packed((payload, prepare), "the model, the data or something they hold")
+            self._payload = _packed(
+                (payload, prepare), "the model, the data or something they hold"
+            )
             self._kill()
             self._launch()
 
@@ -118,7 +120,9 @@ class Worker:
                 result: R = value
                 return result
             finally:
-                if not reusable:  # whatever went wrong, here or there, this process is in the middle of something
+                if (
+                    not reusable
+                ):  # whatever went wrong, here or there, this process is in the middle of something
                     self._kill()
 
     def suspend(self) -> None:
@@ -201,7 +205,9 @@ class Worker:
         if not self._process.write(data):
             raise self._died(self._process.wait())
 
-    def _answer(self, time_limit_s: float | None, memory_limit_mb: float | None, on_note: Note | None) -> Any:
+    def _answer(
+        self, time_limit_s: float | None, memory_limit_mb: float | None, on_note: Note | None
+    ) -> Any:
         """Wait for the message that is not a note, watching the limits."""
         process = self._process
         assert process is not None
@@ -222,13 +228,17 @@ class Worker:
             if not alive:
                 raise self._died(process.wait())
             if time_limit_s is not None and self._clock.seconds() - began > time_limit_s:
-                raise TimeLimitExceeded(time_limit_s, note=self.last_note, peak_memory_mb=self.peak_memory_mb)
+                raise TimeLimitExceeded(
+                    time_limit_s, note=self.last_note, peak_memory_mb=self.peak_memory_mb
+                )
             if self._clock.running and time.monotonic() >= next_look:
                 used = tree_mb(process.watched)
                 next_look = time.monotonic() + TICK_S
                 self.peak_memory_mb = max(self.peak_memory_mb, used)
                 if memory_limit_mb is not None and used > memory_limit_mb:
-                    raise MemoryLimitExceeded(memory_limit_mb, note=self.last_note, peak_memory_mb=used)
+                    raise MemoryLimitExceeded(
+                        memory_limit_mb, note=self.last_note, peak_memory_mb=used
+                    )
 
     def _completed(self, error: PetraError) -> PetraError:
         """An error from the worker, with what only this side knows."""
@@ -240,7 +250,9 @@ class Worker:
 
     def _died(self, exit_code: int) -> WorkerDied:
         hint = "the worker was closed" if self._closed else f"what it printed is in {self.log}"
-        return WorkerDied(exit_code, note=self.last_note, peak_memory_mb=self.peak_memory_mb, hint=hint)
+        return WorkerDied(
+            exit_code, note=self.last_note, peak_memory_mb=self.peak_memory_mb, hint=hint
+        )
 
 
 def _packed(message: object, what: str) -> bytes:

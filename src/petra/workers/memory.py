@@ -44,7 +44,10 @@ def tree_mb(process: psutil.Process) -> float:
         with contextlib.suppress(psutil.NoSuchProcess):
             try:
                 total += member.memory_full_info().pss
-            except (psutil.AccessDenied, AttributeError):  # other systems do not divide shared pages up
+            except (
+                psutil.AccessDenied,
+                AttributeError,
+            ):  # other systems do not divide shared pages up
                 total += member.memory_info().rss
     return total / MB
 
@@ -57,7 +60,9 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
     parents = [process.pid]
     while parents:
         for listing in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError, psutil.NoSuchProcess):  # threads and processes come and go
+            with contextlib.suppress(
+                OSError, psutil.NoSuchProcess
+            ):  # threads and processes come and go
                 for pid in map(int, listing.read_text().split()):
                     found.append(psutil.Process(pid))
                     parents.append(pid)

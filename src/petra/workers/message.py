@@ -32,7 +32,9 @@ def decode(body: bytes) -> Any:
     try:
         return _value(json.loads(body))
     except Exception as error:  # noqa: BLE001 - the sender chose the bytes, and so what goes wrong with them
-        raise Unreadable(f"the worker's message is no plain record: {type(error).__name__}: {error}"[:500]) from None
+        raise Unreadable(
+            f"the worker's message is no plain record: {type(error).__name__}: {error}"[:500]
+        ) from None
 
 
 def _plain(value: object) -> Any:
@@ -52,7 +54,9 @@ def _plain(value: object) -> Any:
     if _is_record(kind):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
         return {"record": [kind.__module__, kind.__qualname__, _plain(fields)]}
-    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} is no plain record and cannot leave a worker")
+    raise TypeError(
+        f"a {kind.__module__}.{kind.__qualname__} is no plain record and cannot leave a worker"
+    )
 
 
 def _value(data: Any) -> Any:

@@ -46,7 +46,16 @@ class Process:
         # File objects, so that a forgotten worker is closed with them, reads the end of its input, and exits.
         self._reader = os.fdopen(read_fd, "rb", buffering=0)
         self._writer = os.fdopen(write_fd, "wb", buffering=0)
-        command = [sys.executable, "-u", "-X", "faulthandler", "-c", _BOOT, str(child_read), str(child_write)]
+        command = [
+            sys.executable,
+            "-u",
+            "-X",
+            "faulthandler",
+            "-c",
+            _BOOT,
+            str(child_read),
+            str(child_write),
+        ]
         command += [str(os.getpid()), str(threads), HOME, *([] if alone else sys.path)]
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         environment |= {} if alone else _BEHAVIOUR
@@ -135,7 +144,9 @@ class Process:
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-        if number is signal.SIGKILL:  # orphans too; the group has the number of the process that led it
+        if (
+            number is signal.SIGKILL
+        ):  # orphans too; the group has the number of the process that led it
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._popen.pid, number)
 
@@ -179,7 +190,9 @@ class _Guard:
 
     def _tell(self, line: str) -> None:
         assert self._popen.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # somebody killed it: it is a second line of defence
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # somebody killed it: it is a second line of defence
             os.write(self._popen.stdin.fileno(), f"{line}\n".encode())
 
 

@@ -21,11 +21,22 @@ from typing import Any
 from petra.core.errors import PetraError
 from petra.workers.channel import ChildEnd, unpack
 from petra.workers.failures import WorkerFailure
-from petra.workers.forking import die_with_parent, in_a_fork, prepare_to_fork, regular_files, unforkable
+from petra.workers.forking import (
+    die_with_parent,
+    in_a_fork,
+    prepare_to_fork,
+    regular_files,
+    unforkable,
+)
 from petra.workers.memory import peak_mb, reset_peak
 from petra.workers.message import encode
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 _LONGEST_TEXT, _LONGEST_TRACEBACK = 4_000, 20_000  # characters
 _NOT_THE_USERS = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 
@@ -115,7 +126,10 @@ def sendable(error: BaseException) -> PetraError:
     try:
         full = "".join(traceback.format_exception(error))
     except BaseException as reason:  # noqa: BLE001 - it asks the error for its text
-        full = "".join(traceback.format_tb(error.__traceback__)) + f"{name} (no text: {type(reason).__name__})\n"
+        full = (
+            "".join(traceback.format_tb(error.__traceback__))
+            + f"{name} (no text: {type(reason).__name__})\n"
+        )
     sys.stderr.write(full[-_LONGEST_TRACEBACK:])
     place = "" if isinstance(error, PetraError) else _users_place(error.__traceback__)
     return WorkerFailure(name, f"{text} {place}".strip(), full[-_LONGEST_TRACEBACK:])

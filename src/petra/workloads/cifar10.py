@@ -103,7 +103,10 @@ def pretrained(model: str = "resnet20", weights: str | Path | None = None) -> nn
     known = _known(model)
     path = Path(weights) if weights is not None else data_root() / "weights" / known.weights
     if not path.is_file():
-        raise DataError(f"{path}: no such weights file", hint="pass weights=, a state dict saved with torch.save")
+        raise DataError(
+            f"{path}: no such weights file",
+            hint="pass weights=, a state dict saved with torch.save",
+        )
     net = known.build()
     state = torch.load(path, map_location="cpu", weights_only=True)
     net.load_state_dict(state)

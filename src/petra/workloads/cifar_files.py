@@ -20,7 +20,11 @@ def read_arrays(path: Path) -> Arrays:
     if path.is_file() and path.suffix == ".npz":
         return _checked(_npz(path), path)
     if path.is_dir():
-        for reader, probe in ((_binary, "data_batch_1.bin"), (_python, "data_batch_1"), (_mosaics, "train.webp")):
+        for reader, probe in (
+            (_binary, "data_batch_1.bin"),
+            (_python, "data_batch_1"),
+            (_mosaics, "train.webp"),
+        ):
             if (path / probe).is_file():
                 return _checked(reader(path), path)
         if (path / "cifar10.npz").is_file():
@@ -36,9 +40,14 @@ def _checked(arrays: Arrays, path: Path) -> Arrays:
         x, y = arrays.get(f"x_{split}"), arrays.get(f"y_{split}")
         if x is None or y is None or x.shape != (len(y), 32, 32, 3) or x.dtype != np.uint8:
             shape = None if x is None else (x.dtype, x.shape)
-            raise DataError(f"{path}: split {split!r} has images {shape}", hint="images are uint8 (n, 32, 32, 3)")
+            raise DataError(
+                f"{path}: split {split!r} has images {shape}",
+                hint="images are uint8 (n, 32, 32, 3)",
+            )
         if len(y) and not (int(y.min()) >= 0 and int(y.max()) <= 9):
-            raise DataError(f"{path}: split {split!r} has labels {y.min()}..{y.max()}", hint="labels are 0..9")
+            raise DataError(
+                f"{path}: split {split!r} has labels {y.min()}..{y.max()}", hint="labels are 0..9"
+            )
     missing = {"x_train", "x_test"} - set(arrays)
     if missing:
         raise DataError(f"{path}: {', '.join(sorted(missing))} missing")
@@ -62,7 +71,10 @@ def _binary(folder: Path) -> Arrays:
     def read(names: list[str]) -> tuple[np.ndarray, np.ndarray]:
         raw = np.concatenate([np.fromfile(folder / name, dtype=np.uint8) for name in names])
         if len(raw) % _ITEM_BYTES:
-            raise DataError(f"{folder}: {len(raw)} bytes are not a multiple of {_ITEM_BYTES}", hint="a truncated file?")
+            raise DataError(
+                f"{folder}: {len(raw)} bytes are not a multiple of {_ITEM_BYTES}",
+                hint="a truncated file?",
+            )
         rows = raw.reshape(-1, _ITEM_BYTES)
         return _planes(rows[:, 1:]), rows[:, 0].astype(np.int64)
 
@@ -92,7 +104,8 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
             raise DataError(
-                f"a batch file wants {module}.{name}", hint="not an official CIFAR-10 batch; do not trust it"
+                f"a batch file wants {module}.{name}",
+                hint="not an official CIFAR-10 batch; do not trust it",
             )
         return self.ALLOWED[module, name]
 
@@ -102,9 +115,13 @@ def _python(folder: Path) -> Arrays:
         images, labels = [], []
         for name in names:
             try:
-                batch = _ArraysOnly(io.BytesIO((folder / name).read_bytes()), encoding="bytes").load()
+                batch = _ArraysOnly(
+                    io.BytesIO((folder / name).read_bytes()), encoding="bytes"
+                ).load()
             except (pickle.UnpicklingError, EOFError, ValueError, IndexError) as error:
-                raise DataError(f"{folder / name}: not an official CIFAR-10 batch: {error}") from error
+                raise DataError(
+                    f"{folder / name}: not an official CIFAR-10 batch: {error}"
+                ) from error
             images.append(_planes(batch[b"data"]))
             labels.append(np.asarray(batch[b"labels"], dtype=np.int64))
         return np.concatenate(images), np.concatenate(labels)
@@ -127,5 +144,7 @@ def _mosaics(folder: Path) -> Arrays:
             mosaic = np.asarray(image.convert("RGB"))
         rows, columns = mosaic.shape[0] // 32, mosaic.shape[1] // 32
         tiles = mosaic.reshape(rows, 32, columns, 32, 3).transpose(0, 2, 1, 3, 4)
-        arrays[f"x_{split}"] = np.ascontiguousarray(tiles.reshape(-1, 32, 32, 3)[: len(arrays[f"y_{split}"])])
+        arrays[f"x_{split}"] = np.ascontiguousarray(
+            tiles.reshape(-1, 32, 32, 3)[: len(arrays[f"y_{split}"])]
+        )
     return arrays

@@ -37,7 +37,9 @@ class DigitsNet(nn.Module):
 
 
 def _conv_bn(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
+    )
 
 
 def digits_task(*, seed: int = 0) -> Task:

@@ -56,13 +56,17 @@ class Rows:
     labels: list[str]
 
     def take(self, index: list[int]) -> Rows:
-        return Rows([[column[i] for i in index] for column in self.texts], [self.labels[i] for i in index])
+        return Rows(
+            [[column[i] for i in index] for column in self.texts], [self.labels[i] for i in index]
+        )
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> Rows:
     """Read a gzipped tab-separated file. Raises DataError naming the line that is wrong."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file", hint="a GLUE task is a folder with train.tsv.gz and dev.tsv.gz")
+        raise DataError(
+            f"{path}: no such file", hint="a GLUE task is a folder with train.tsv.gz and dev.tsv.gz"
+        )
     try:
         lines = gzip.decompress(path.read_bytes()).decode().split("\n")
     except (OSError, EOFError, UnicodeDecodeError) as error:
@@ -70,11 +74,15 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Rows:
     header = lines[0].split("\t")
     wanted = (*columns, "label")
     if not set(wanted) <= set(header):
-        raise DataError(f"{path}: its columns are {', '.join(header)}", hint=f"wanted: {', '.join(wanted)}")
+        raise DataError(
+            f"{path}: its columns are {', '.join(header)}", hint=f"wanted: {', '.join(wanted)}"
+        )
     rows = [line.split("\t") for line in lines[1:] if line]
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise DataError(f"{path}: line {number} has {len(row)} fields, the header {len(header)}")
+            raise DataError(
+                f"{path}: line {number} has {len(row)} fields, the header {len(header)}"
+            )
     found = {name: [row[header.index(name)] for row in rows] for name in wanted}
     return Rows([found[name] for name in columns], found["label"])
 
@@ -88,7 +96,10 @@ def targets(labels: list[str], classes: int, *, where: str) -> Tensor:
     except ValueError as error:
         raise DataError(f"{where}: a label is not a number: {error}") from error
     if len(found) and not (int(found.min()) >= 0 and int(found.max()) < classes):
-        raise DataError(f"{where}: labels run from {found.min()} to {found.max()}", hint=f"allowed: 0..{classes - 1}")
+        raise DataError(
+            f"{where}: labels run from {found.min()} to {found.max()}",
+            hint=f"allowed: 0..{classes - 1}",
+        )
     return found
 
 
@@ -111,9 +122,16 @@ def glue_task(
     order = generator(0, "glue", task, "validation").permutation(len(train.labels)).tolist()
     held_out = min(val_items, len(order) // 5)
     stop = None if train_items is None else held_out + train_items
-    rows = {"train": train.take(order[held_out:stop]), "val": train.take(order[:held_out]), "test": test}
+    rows = {
+        "train": train.take(order[held_out:stop]),
+        "val": train.take(order[:held_out]),
+        "test": test,
+    }
     parts = [
-        (tokenize(r.texts, length=length), targets(r.labels, known.classes, where=f"{folder}, {split}"))
+        (
+            tokenize(r.texts, length=length),
+            targets(r.labels, known.classes, where=f"{folder}, {split}"),
+        )
         for split, r in rows.items()
     ]
     return regression(*parts) if known.classes == 1 else classification(*parts)

@@ -75,7 +75,9 @@ def tokenize(texts: list[list[str]], *, length: int) -> dict[str, Tensor]:
     Longer texts are cut and shorter ones padded.
     """
     tokenizer = _transformers().AutoTokenizer.from_pretrained(model_folder(), local_files_only=True)
-    encoded = tokenizer(*texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    encoded = tokenizer(
+        *texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    )
     names = ["input_ids", "attention_mask"] + (["token_type_ids"] if len(texts) > 1 else [])
     return {name: encoded[name].long() for name in names}
 
@@ -92,7 +94,12 @@ def untrained(outputs: int, *, seed: int = 0) -> nn.Module:
 
 
 def fine_tuned(
-    task: Task, recipe: Recipe, *, outputs: int, cache: Path | None = None, progress: Progress | None = None
+    task: Task,
+    recipe: Recipe,
+    *,
+    outputs: int,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> nn.Module:
     """The classifier trained on `task` as `recipe` says, from the cache where it is there.
 
@@ -108,8 +115,18 @@ def fine_tuned(
         weight_decay=recipe.weight_decay, clip_norm=1.0,
     )  # fmt: skip
     seed = derive_seed(recipe.seed, "minilm", "fine-tuning")
-    result = fit(model, task, config, seed=seed, augment=trimmed, progress=progress or _print_progress(recipe.task))
-    facts = {"recipe": json.dumps(dataclasses.asdict(recipe)), "training": json.dumps(result.as_details())}
+    result = fit(
+        model,
+        task,
+        config,
+        seed=seed,
+        augment=trimmed,
+        progress=progress or _print_progress(recipe.task),
+    )
+    facts = {
+        "recipe": json.dumps(dataclasses.asdict(recipe)),
+        "training": json.dumps(result.as_details()),
+    }
     save_weights(model, path, facts)
     return model
 
@@ -127,7 +144,11 @@ def save_weights(model: nn.Module, path: Path, facts: dict[str, str]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary, metadata=facts)
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
+        temporary,
+        metadata=facts,
+    )
     temporary.replace(path)
 
 
@@ -137,12 +158,16 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise DataError(f"{path}: no such weights file", hint="pass weights=, a state dict in safetensors form")
+        raise DataError(
+            f"{path}: no such weights file", hint="pass weights=, a state dict in safetensors form"
+        )
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"{path}: not weights of this classifier: {first}", hint="delete it to train again") from error
+        raise DataError(
+            f"{path}: not weights of this classifier: {first}", hint="delete it to train again"
+        ) from error
     return model.eval()
 
 
@@ -174,6 +199,10 @@ def _print_progress(task: str) -> Progress:
 
     def show(done: int, total: int, note: str) -> None:
         if done == total or done % max(1, total // 20) == 0:
-            print(f"fine-tuning MiniLM on {task}: {done}/{total} steps, {note}", file=sys.stderr, flush=True)
+            print(
+                f"fine-tuning MiniLM on {task}: {done}/{total} steps, {note}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return show

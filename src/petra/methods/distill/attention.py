@@ -42,9 +42,14 @@ def attention_shown(*models: nn.Module) -> Iterator[None]:
             before += [(c, c._attn_implementation_internal) for c in _hugging_face_configs(model)]
             for module in model.modules():
                 if isinstance(module, nn.MultiheadAttention):
-                    handles.append(module.register_forward_pre_hook(_with_weights, with_kwargs=True))
+                    handles.append(
+                        module.register_forward_pre_hook(_with_weights, with_kwargs=True)
+                    )
                 pretrained: Any = module
-                if hasattr(module, "set_attn_implementation") and pretrained.config._attn_implementation != "eager":
+                if (
+                    hasattr(module, "set_attn_implementation")
+                    and pretrained.config._attn_implementation != "eager"
+                ):
                     pretrained.set_attn_implementation("eager")
         yield
     finally:
@@ -63,7 +68,9 @@ def without_dropout(layers: Iterable[nn.Module]) -> Iterator[None]:
     Dropout of anything else stays.
     """
     functional = set(layers)  # they read their own mode where they call dropout as a function
-    parts = {part for layer in functional for part in layer.children() if isinstance(part, nn.Dropout)}
+    parts = {
+        part for layer in functional for part in layer.children() if isinstance(part, nn.Dropout)
+    }
     before: list[bool] = []
 
     def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -96,7 +103,9 @@ def _hugging_face_configs(model: nn.Module) -> list[Any]:
     return list(found.values())
 
 
-def _with_weights(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+def _with_weights(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, Any]:
     if len(args) > 4:  # need_weights given by position
         args = (*args[:4], True, *args[5:])
     else:

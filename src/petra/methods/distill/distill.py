@@ -15,7 +15,7 @@ from petra.methods.base import Context, parameter
 from petra.methods.distill.attention import attention_shown, without_dropout
 from petra.methods.distill.features import Pair, Tap, matched, relative_distance, tapped, whole
 from petra.methods.training import LOSS, LR, HardLoss, TrainingStage
-from petra.model.copying import copy_model
+from petra.model.copies.copying import copy_model
 from petra.space.domains import Choice, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
@@ -55,10 +55,18 @@ class Distill(TrainingStage):
 
     lr: float = parameter(0.02, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR)
     loss: str = parameter(
-        "default", LOSS, "the task's loss, the hard part", scope="loss", when={"alpha": Real(0.0, 1 - 1e-6)}
+        "default",
+        LOSS,
+        "the task's loss, the hard part",
+        scope="loss",
+        when={"alpha": Real(0.0, 1 - 1e-6)},
     )
     temperature: float = parameter(
-        4.0, Real(1.0, 8.0), "softening of both distributions", limits=Real(0.1, 100.0), when={"alpha": Real(1e-9, 1.0)}
+        4.0,
+        Real(1.0, 8.0),
+        "softening of both distributions",
+        limits=Real(0.1, 100.0),
+        when={"alpha": Real(1e-9, 1.0)},
     )
     alpha: float = parameter(0.9, Real(0.3, 1.0), "weight of the soft loss", limits=Real(0.0, 1.0))
     features: float = parameter(
@@ -68,9 +76,14 @@ class Distill(TrainingStage):
         limits=Real(0.0, 1e3),
     )
     features_kind: str = parameter(
-        "values", Choice(("values", "attention")), "what is compared of a block's output", when=MATCHED
+        "values",
+        Choice(("values", "attention")),
+        "what is compared of a block's output",
+        when=MATCHED,
     )
-    match: str = parameter("name", Choice(("name", "shape")), "which blocks are compared", when=MATCHED)
+    match: str = parameter(
+        "name", Choice(("name", "shape")), "which blocks are compared", when=MATCHED
+    )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         # A copy, since the loop's precision lays weights out anew and the next stage gets the teacher as it was.
@@ -79,10 +92,18 @@ class Distill(TrainingStage):
         explicit = self.features > 0 and self.features_kind == "attention"
         with attention_shown(model, teacher) if explicit else nullcontext():
             pairs = self._pairs(model, teacher, context) if self.features else ()
-            shown = [model.get_submodule(p.student.path) for p in pairs if explicit and p.student.view is whole]
+            shown = [
+                model.get_submodule(p.student.path)
+                for p in pairs
+                if explicit and p.student.view is whole
+            ]
             with without_dropout(shown), tapped(model, teacher, pairs) as taps:
-                model, trace = self.train(model, context, lambda hard: self._loss(hard, context, teacher, *taps))
-        return model, replace(trace, details={**trace.details, "blocks_matched": [str(pair) for pair in pairs]})
+                model, trace = self.train(
+                    model, context, lambda hard: self._loss(hard, context, teacher, *taps)
+                )
+        return model, replace(
+            trace, details={**trace.details, "blocks_matched": [str(pair) for pair in pairs]}
+        )
 
     def _pairs(self, model: nn.Module, teacher: nn.Module, context: Context) -> tuple[Pair, ...]:
         example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
@@ -96,7 +117,9 @@ class Distill(TrainingStage):
             )
         return pairs
 
-    def _loss(self, hard: HardLoss, context: Context, teacher: nn.Module, own: Tap, theirs: Tap) -> LossFunction:
+    def _loss(
+        self, hard: HardLoss, context: Context, teacher: nn.Module, own: Tap, theirs: Tap
+    ) -> LossFunction:
         precision = choose_precision(teacher, context.device)
         precision.prepare(teacher)
 
@@ -106,7 +129,9 @@ class Distill(TrainingStage):
             soft = context.task.distillation(student, reference, temperature=self.temperature)
             total = mixed_loss(hard(student, target), soft, self.alpha)
             both = [
-                (s, t) for s, t in zip(own.outputs(), theirs.outputs(), strict=True) if s is not None and t is not None
+                (s, t)
+                for s, t in zip(own.outputs(), theirs.outputs(), strict=True)
+                if s is not None and t is not None
             ]
             if both:
                 total = total + self.features * relative_distance(*zip(*both, strict=True))

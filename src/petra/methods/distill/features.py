@@ -17,7 +17,10 @@ from petra.tasks.inputs import Inputs, call
 def relative_distance(student: Iterable[Tensor], teacher: Iterable[Tensor]) -> Tensor:
     """Mean over pairs of ||s - t||^2 / ||t||^2 (Romero et al. 2015, without a regressor; scaled so that blocks count
     alike). Tensors of a pair have one shape; at least one pair is needed."""
-    terms = [(s - t).square().sum() / t.square().sum().clamp_min(1e-12) for s, t in zip(student, teacher, strict=True)]
+    terms = [
+        (s - t).square().sum() / t.square().sum().clamp_min(1e-12)
+        for s, t in zip(student, teacher, strict=True)
+    ]
     return torch.stack(terms).mean()
 
 
@@ -52,8 +55,12 @@ class Tap:
     def __init__(self, model: nn.Module, spots: Sequence[Spot]) -> None:
         self._latest: dict[Spot, Tensor] = {}
         self.spots = tuple(spots)
-        self._handles = [model.get_submodule(s.path).register_forward_hook(self._keep(s)) for s in self.spots]
-        self._handles.append(model.register_forward_pre_hook(lambda module, inputs: self._latest.clear()))
+        self._handles = [
+            model.get_submodule(s.path).register_forward_hook(self._keep(s)) for s in self.spots
+        ]
+        self._handles.append(
+            model.register_forward_pre_hook(lambda module, inputs: self._latest.clear())
+        )
 
     def _keep(self, spot: Spot) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
@@ -80,7 +87,9 @@ def _outputs(model: nn.Module, inputs: Inputs) -> dict[str, list[Tensor]]:
 
         return hook
 
-    handles = [m.register_forward_hook(record(p)) for p, m in model.named_modules() if p and m._modules]
+    handles = [
+        m.register_forward_hook(record(p)) for p, m in model.named_modules() if p and m._modules
+    ]
     try:
         with evaluating(model), torch.no_grad():
             call(model, inputs)
@@ -118,7 +127,12 @@ def _found(model: nn.Module, inputs: Inputs, kind: str) -> Iterator[tuple[Spot, 
 
 
 def matched(
-    student: nn.Module, teacher: nn.Module, inputs: Inputs, *, kind: str = "values", match: str = "name"
+    student: nn.Module,
+    teacher: nn.Module,
+    inputs: Inputs,
+    *,
+    kind: str = "values",
+    match: str = "name",
 ) -> tuple[Pair, ...]:
     """Corresponding blocks of two models, of which something of one shape can be compared.
 
@@ -134,14 +148,21 @@ def matched(
         by_path = {spot.path: (spot, tensor) for spot, tensor in theirs}
         for spot, tensor in own:
             other, reference = by_path.get(spot.path, (None, None))
-            if reference is not None and spot == other and spot.view(tensor).shape == spot.view(reference).shape:
+            if (
+                reference is not None
+                and spot == other
+                and spot.view(tensor).shape == spot.view(reference).shape
+            ):
                 pairs.append(Pair(spot, spot))
         return tuple(pairs)
     ours_by_shape, theirs_by_shape = _by_shape(own), _by_shape(theirs)
     for shape, spots in ours_by_shape.items():
         others = theirs_by_shape.get(shape, [])
         n = min(len(spots), len(others))
-        pairs += (Pair(spots[_nth(j, n, len(spots))], others[_nth(j, n, len(others))]) for j in range(1, n + 1))
+        pairs += (
+            Pair(spots[_nth(j, n, len(spots))], others[_nth(j, n, len(others))])
+            for j in range(1, n + 1)
+        )
     return tuple(pairs)
 
 
@@ -162,7 +183,9 @@ def _nth(j: int, n: int, total: int) -> int:
 
 
 @contextmanager
-def tapped(student: nn.Module, teacher: nn.Module, pairs: Sequence[Pair]) -> Iterator[tuple[Tap, Tap]]:
+def tapped(
+    student: nn.Module, teacher: nn.Module, pairs: Sequence[Pair]
+) -> Iterator[tuple[Tap, Tap]]:
     """Taps on both models, removed afterwards."""
     taps = Tap(student, [p.student for p in pairs]), Tap(teacher, [p.teacher for p in pairs])
     try:

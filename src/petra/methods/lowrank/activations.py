@@ -39,14 +39,18 @@ class Moments:
         """Energies (p,), descending: the squared singular values of W X; and directions (m, p), orthonormal columns."""
         values, vectors = torch.linalg.eigh(self.gram)
         directions = vectors.flip(1)
-        return values.flip(0).clamp(min=0), directions if self.basis is None else self.basis @ directions
+        return values.flip(0).clamp(
+            min=0
+        ), directions if self.basis is None else self.basis @ directions
 
     def variance(self) -> float:
         """Sum of squared deviations of the rows from their mean."""
         return float(self.gram.trace() - self.total.square().sum() / max(1, self.rows))
 
 
-def output_moments(model: nn.Module, layers: Mapping[str, str], batches: Iterable[Inputs]) -> dict[str, Moments]:
+def output_moments(
+    model: nn.Module, layers: Mapping[str, str], batches: Iterable[Inputs]
+) -> dict[str, Moments]:
     """Moments of the outputs of the layers at the given paths (-> how they are unfolded) while `model` sees `batches`.
 
     Cost: one forward pass, and a product of the outputs with themselves; memory (p, p) in double per layer.

@@ -29,11 +29,15 @@ class CURDecompose(Decompose):
 
     name: ClassVar[str] = "lowrank.cur"
 
-    unfold: str = parameter("channel", Choice(("channel", "spatial")), "how a convolution's weight becomes a matrix")
+    unfold: str = parameter(
+        "channel", Choice(("channel", "spatial")), "how a convolution's weight becomes a matrix"
+    )
 
     @property
     def _convolutions(self) -> str:
         return self.unfold
 
-    def _decomposition(self, layer: nn.Module, path: str, how: str, calls: Calls, context: Context) -> Decomposition:
+    def _decomposition(
+        self, layer: nn.Module, path: str, how: str, calls: Calls, context: Context
+    ) -> Decomposition:
         return CUR(layer, how, calls, self.layers)

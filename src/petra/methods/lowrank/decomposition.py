@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from petra.methods.lowrank.activations import Moments
-from petra.methods.lowrank.factorize import Factors, cur, mode, projected, randomized_svd, svd, tucker2
+from petra.methods.lowrank.factorize import (
+    Factors,
+    cur,
+    mode,
+    projected,
+    randomized_svd,
+    svd,
+    tucker2,
+)
 from petra.methods.lowrank.modules import factored, tucker_factored
 from petra.methods.lowrank.rank import rank_by_ratio
 from petra.methods.lowrank.unfold import (
@@ -163,7 +171,9 @@ class RandomizedSVD(MatrixDecomposition):
 class WhitenedSVD(MatrixDecomposition):
     """Truncates the spectrum of the layer's outputs, from their `moments`, instead of that of its weight."""
 
-    def __init__(self, layer: nn.Module, how: str, calls: Calls, layers: int, *, moments: Moments) -> None:
+    def __init__(
+        self, layer: nn.Module, how: str, calls: Calls, layers: int, *, moments: Moments
+    ) -> None:
         super().__init__(layer, how, calls, layers)
         self.moments = moments
 

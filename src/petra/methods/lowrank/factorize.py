@@ -42,7 +42,9 @@ def svd(W: Tensor) -> Factors:
     return Factors(U.to(W.dtype), s.to(W.dtype), Vh.T.to(W.dtype))
 
 
-def randomized_svd(W: Tensor, k: int, *, seed: int, oversampling: int = 10, iterations: int = 2) -> Factors:
+def randomized_svd(
+    W: Tensor, k: int, *, seed: int, oversampling: int = 10, iterations: int = 2
+) -> Factors:
     """The first `k` triplets, nearly: the SVD of W's projection onto the range of W Omega, Omega Gaussian with
     k + oversampling columns, after power iterations (Halko, Martinsson & Tropp 2011).
 
@@ -100,7 +102,9 @@ def tucker2(W: Tensor, r_out: int, r_in: int, *, sweeps: int = 5) -> tuple[Tenso
     """
     kernel = W[0, 0].numel()
     if r_out > r_in * kernel or r_in > r_out * kernel:
-        raise ValueError(f"ranks {r_out} and {r_in} with {kernel} kernel elements: one exceeds what the other supports")
+        raise ValueError(
+            f"ranks {r_out} and {r_in} with {kernel} kernel elements: one exceeds what the other supports"
+        )
     W64 = W.double()
     U = _leading(mode(W64, 0), r_out)
     V = _leading(mode(W64, 1), r_in)

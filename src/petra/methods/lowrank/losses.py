@@ -20,7 +20,9 @@ def orthogonality(layers: Sequence[Factors]) -> Tensor:
     for f in layers:
         r = len(f.s)
         identity = torch.eye(r, dtype=f.s.dtype, device=f.s.device)
-        terms.append(((f.U.T @ f.U - identity).square().sum() + (f.V.T @ f.V - identity).square().sum()) / r)
+        terms.append(
+            ((f.U.T @ f.U - identity).square().sum() + (f.V.T @ f.V - identity).square().sum()) / r
+        )
     return torch.stack(terms).mean()
 
 
@@ -29,4 +31,6 @@ def hoyer(layers: Sequence[Factors]) -> Tensor:
 
     Does not depend on the scale of s, so it makes spectra steep without shrinking weights (Hoyer 2004).
     """
-    return torch.stack([f.s.abs().sum() / torch.linalg.vector_norm(f.s).clamp(min=1e-12) for f in layers]).mean()
+    return torch.stack(
+        [f.s.abs().sum() / torch.linalg.vector_norm(f.s).clamp(min=1e-12) for f in layers]
+    ).mean()

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from petra.methods.lowrank.factorize import Factors, svd
 from petra.methods.lowrank.unfold import compose, fold, fold_factors, unfold
+from petra.model.kinds import transposed_linears
 
 _CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -30,8 +31,7 @@ def how_to_unfold(layer: nn.Module, convolutions: str) -> str:
         return "transposed"
     if type(layer) is nn.Embedding:
         return "lookup"
-    # GPT-2's linear layer; by name, because transformers need not be installed.
-    if type(layer).__name__ == "Conv1D" and type(layer).__module__ == "transformers.pytorch_utils":
+    if type(layer) in transposed_linears():
         return "flipped"
     return ""
 
@@ -107,7 +107,9 @@ class TrainableFactors(nn.Module):
         self._dense = [layer]
 
     def set_factors(self, factors: Factors) -> None:
-        self.U, self.s, self.V = (nn.Parameter(t.contiguous()) for t in (factors.U, factors.s, factors.V))
+        self.U, self.s, self.V = (
+            nn.Parameter(t.contiguous()) for t in (factors.U, factors.s, factors.V)
+        )
 
     @property
     def factors(self) -> Factors:
@@ -143,7 +145,9 @@ def factored(layer: nn.Module, matrices: Sequence[Tensor], how: str) -> Factored
         first, middle, last = _convolutions(layer, rank, how)
     else:
         first, middle, last = _linears(layer, rank, how)
-    return _assemble(layer, how, [first, last] if len(weights) == 2 else [first, middle, last], weights)
+    return _assemble(
+        layer, how, [first, last] if len(weights) == 2 else [first, middle, last], weights
+    )
 
 
 def tucker_factored(layer: nn.Module, U: Tensor, G: Tensor, V: Tensor) -> Factored:
@@ -157,10 +161,14 @@ def tucker_factored(layer: nn.Module, U: Tensor, G: Tensor, V: Tensor) -> Factor
         _share(layer, every, r_in, r_out),
         _CONVS[len(ones)](r_out, layer.out_channels, 1, bias=False, device="meta"),
     ]
-    return _assemble(layer, "tucker", parts, (V.T.reshape(r_in, -1, *ones), G, U.reshape(-1, r_out, *ones)))
+    return _assemble(
+        layer, "tucker", parts, (V.T.reshape(r_in, -1, *ones), G, U.reshape(-1, r_out, *ones))
+    )
 
 
-def _assemble(layer: nn.Module, how: str, parts: Sequence[nn.Module], weights: Sequence[Tensor]) -> Factored:
+def _assemble(
+    layer: nn.Module, how: str, parts: Sequence[nn.Module], weights: Sequence[Tensor]
+) -> Factored:
     """Fill empty `parts` with `weights` and, the last one, with the layer's bias."""
     old = _weight(layer)
     for part, weight in zip(parts, weights, strict=True):
@@ -180,7 +188,9 @@ def _weight(layer: nn.Module) -> Tensor:
 
 def _linears(layer: nn.Module, rank: int, how: str) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Empty layers in -> rank -> rank -> out; the first of an embedding is a thinner embedding."""
-    inputs, outputs = _weight(layer).shape if how in ("flipped", "lookup") else _weight(layer).shape[::-1]
+    inputs, outputs = (
+        _weight(layer).shape if how in ("flipped", "lookup") else _weight(layer).shape[::-1]
+    )
     first: nn.Module
     if isinstance(layer, nn.Embedding):
         first = nn.Embedding(inputs, rank, padding_idx=layer.padding_idx, device="meta")
@@ -190,7 +200,9 @@ def _linears(layer: nn.Module, rank: int, how: str) -> tuple[nn.Module, nn.Modul
     return first, middle, last
 
 
-def _convolutions(layer: nn.modules.conv._ConvNd, rank: int, how: str) -> tuple[nn.Module, nn.Module, nn.Module]:
+def _convolutions(
+    layer: nn.modules.conv._ConvNd, rank: int, how: str
+) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Empty convolutions in -> rank -> rank -> out whose kernels, strides, paddings and dilations together are the
     layer's.
 
@@ -218,7 +230,9 @@ def _convolutions(layer: nn.modules.conv._ConvNd, rank: int, how: str) -> tuple[
     return first, middle, _share(layer, on_last, rank, layer.out_channels)
 
 
-def _share(layer: nn.modules.conv._ConvNd, mine: Sequence[bool], inputs: int, outputs: int) -> nn.Module:
+def _share(
+    layer: nn.modules.conv._ConvNd, mine: Sequence[bool], inputs: int, outputs: int
+) -> nn.Module:
     """An empty convolution with the layer's kernel, stride, padding and dilation in the dimensions that are `mine`."""
 
     def pick(values: Sequence[int], neutral: int) -> tuple[int, ...]:

@@ -53,7 +53,9 @@ def ranks_by_quantile(spectra: Sequence[Tensor], q: float) -> list[int]:
     return [max(1, int((r >= threshold).sum())) for r in relative]
 
 
-def allocate(costs: Sequence[Sequence[int]], distances: Sequence[Sequence[float]], budget: float) -> list[int] | None:
+def allocate(
+    costs: Sequence[Sequence[int]], distances: Sequence[Sequence[float]], budget: float
+) -> list[int] | None:
     """One option per layer with the least total distance among those whose total cost is within `budget`.
 
     `costs[l][j]` and `distances[l][j]` belong to option j of layer l. A multiple-choice knapsack, solved by dynamic

@@ -23,13 +23,13 @@ from petra.methods.lowrank.rank import (
     rank_by_explained_variance,
     ranks_by_quantile,
 )
-from petra.methods.lowrank.sensitivity import prediction_distances
 from petra.methods.lowrank.swap import swap
+from petra.methods.lowrank.truncation_cost import prediction_distances
 from petra.methods.lowrank.unfold import Calls
 from petra.methods.lowrank.work import Work
+from petra.model.kinds import MIXING_LAYERS
 from petra.model.reach import why_not_followed
 from petra.model.surgery import (
-    MIXING_LAYERS,
     count_parameters,
     has_derived_weight,
     is_under,
@@ -60,10 +60,18 @@ class Decompose(Stage):
 
     rule: str = parameter("ratio", Choice(RULES), "what decides a layer's rank")
     ratio: float = parameter(
-        0.4, Real(0.1, 0.8), "share of each layer's singular values kept", limits=SHARE, when={"rule": ("ratio",)}
+        0.4,
+        Real(0.1, 0.8),
+        "share of each layer's singular values kept",
+        limits=SHARE,
+        when={"rule": ("ratio",)},
     )
     energy: float = parameter(
-        0.95, Real(0.7, 0.999), "share of squared singular values kept", limits=SHARE, when={"rule": ("energy",)}
+        0.95,
+        Real(0.7, 0.999),
+        "share of squared singular values kept",
+        limits=SHARE,
+        when={"rule": ("energy",)},
     )
     explained_variance: float = parameter(
         0.95, Real(0.7, 0.999), "share of the variance around the mean kept", limits=SHARE,
@@ -81,10 +89,14 @@ class Decompose(Stage):
         0.6, Real(0.2, 0.9), "share of these layers' cost kept, spread by measured sensitivity", limits=SHARE,
         when={"rule": ("budget",)},
     )  # fmt: skip
-    budget_of: str = parameter("params", Choice(("params", "macs")), "the cost meant", when={"rule": ("budget",)})
+    budget_of: str = parameter(
+        "params", Choice(("params", "macs")), "the cost meant", when={"rule": ("budget",)}
+    )
     embeddings: bool = parameter(True, BOOLEAN, "decompose embeddings too")
     layers: int = parameter(
-        2, Choice((1, 2, 3), usual=2), "layers that one becomes; 1: itself, dense, at the rank that two would have"
+        2,
+        Choice((1, 2, 3), usual=2),
+        "layers that one becomes; 1: itself, dense, at the rank that two would have",
     )
 
     @property
@@ -93,7 +105,9 @@ class Decompose(Stage):
         """How convolutions are unfolded."""
 
     @abstractmethod
-    def _decomposition(self, layer: nn.Module, path: str, how: str, calls: Calls, context: Context) -> Decomposition:
+    def _decomposition(
+        self, layer: nn.Module, path: str, how: str, calls: Calls, context: Context
+    ) -> Decomposition:
         """Lazy: costs can be asked for before anything is computed."""
 
     def _objection(self, how: str) -> str:
@@ -106,7 +120,10 @@ class Decompose(Stage):
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         if self.layers == 1 and self.rule == "budget":
-            raise StageRefused("layers that stay one cost what they did: no budget is kept", hint="take another rule")
+            raise StageRefused(
+                "layers that stay one cost what they did: no budget is kept",
+                hint="take another rule",
+            )
         model.to(context.device)
         example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
         calls = layer_shapes(model, lambda m: call(m, example))
@@ -124,7 +141,9 @@ class Decompose(Stage):
             if path not in ranks:
                 work.skipped[path] = "left dense by the budget"
             elif not part.saves(ranks[path]):
-                work.skipped[path] = f"rank {_plain(ranks[path])} of {_plain(part.full)} saves too little: left dense"
+                work.skipped[path] = (
+                    f"rank {_plain(ranks[path])} of {_plain(part.full)} saves too little: left dense"
+                )
             else:
                 dense, cost = part.dense, part.cost(ranks[path])
                 record[path] = {
@@ -140,13 +159,17 @@ class Decompose(Stage):
                 f"no layer becomes cheaper by its decomposition under the {self.rule} rule",
                 hint="; ".join(f"{path}: {why}" for path, why in list(work.skipped.items())[:5]),
             )
-        changed = sum(before - after if self.layers > 1 else before for before, after in _elements(record))
+        changed = sum(
+            before - after if self.layers > 1 else before for before, after in _elements(record)
+        )
         check_effect(
             "saves" if self.layers > 1 else "lowers the rank of", changed / elements, "parameters", asked=self._asked(),
             rest=held_elsewhere(model, _inside(model, record), work.skipped),
         )  # fmt: skip
         details["layers"] = record
-        return model, StageTrace(self.name, touched=tuple(record), skipped=work.skipped, details=details)
+        return model, StageTrace(
+            self.name, touched=tuple(record), skipped=work.skipped, details=details
+        )
 
     def _asked(self) -> float:
         """The share of what the rule counts that is to go."""
@@ -167,11 +190,18 @@ class Decompose(Stage):
                 work.layers[path] = how
         uncalled = [path for path, reason in work.skipped.items() if reason == NOT_CALLED]
         if uncalled:
-            reasons = why_not_followed(work.model, lambda m: named_outputs(call(m, work.example)).values(), uncalled)
+            reasons = why_not_followed(
+                work.model, lambda m: named_outputs(call(m, work.example)).values(), uncalled
+            )
             work.skipped.update({path: why for path, why in reasons.items() if why})
 
     def _layer_objection(
-        self, work: Work, path: str, layer: nn.Module, how: str, shared: Mapping[str, tuple[str, ...]]
+        self,
+        work: Work,
+        path: str,
+        layer: nn.Module,
+        how: str,
+        shared: Mapping[str, tuple[str, ...]],
     ) -> str:
         if not path:
             return "the model is this single layer"
@@ -193,11 +223,17 @@ class Decompose(Stage):
             return NOT_CALLED
         part = self._decomposition(layer, path, how, work.calls[path], work.context)
         least = part.at(self.ratio if self.rule == "ratio" else 0.0)
-        return "" if part.saves(least) else f"rank {_plain(least)} of {_plain(part.full)} saves too little"
+        return (
+            ""
+            if part.saves(least)
+            else f"rank {_plain(least)} of {_plain(part.full)} saves too little"
+        )
 
     def _decompositions(self, work: Work) -> dict[str, Decomposition]:
         return {
-            path: self._decomposition(work.model.get_submodule(path), path, how, work.calls[path], work.context)
+            path: self._decomposition(
+                work.model.get_submodule(path), path, how, work.calls[path], work.context
+            )
             for path, how in work.layers.items()
         }
 
@@ -213,14 +249,25 @@ class Decompose(Stage):
             return {path: part.at(self.ratio) for path, part in parts.items()}
         spectra = {path: part.spectra() for path, part in parts.items()}
         if self.rule == "quantile":
-            pooled = iter(ranks_by_quantile([x.s for each in spectra.values() for x in each], self.quantile))
+            pooled = iter(
+                ranks_by_quantile([x.s for each in spectra.values() for x in each], self.quantile)
+            )
             return {path: tuple(next(pooled) for _ in each) for path, each in spectra.items()}
         if self.rule == "energy":
-            return {p: tuple(rank_by_energy(x.s, self.energy) for x in each) for p, each in spectra.items()}
+            return {
+                p: tuple(rank_by_energy(x.s, self.energy) for x in each)
+                for p, each in spectra.items()
+            }
         if self.rule == "absolute_sum":
-            return {p: tuple(rank_by_absolute_sum(x.s, self.absolute_sum) for x in each) for p, each in spectra.items()}
+            return {
+                p: tuple(rank_by_absolute_sum(x.s, self.absolute_sum) for x in each)
+                for p, each in spectra.items()
+            }
         tau = self.explained_variance
-        return {p: tuple(rank_by_explained_variance(x.s, tau, x.variance) for x in each) for p, each in spectra.items()}
+        return {
+            p: tuple(rank_by_explained_variance(x.s, tau, x.variance) for x in each)
+            for p, each in spectra.items()
+        }
 
     def _spread_budget(self, work: Work) -> dict[str, Ranks]:
         """Measure what truncating each layer alone does to the predictions, then find the ranks that cost no more than
@@ -236,14 +283,22 @@ class Decompose(Stage):
         distances = prediction_distances(
             work.model,
             list(work.batches(SENSITIVITY_ITEMS)),
-            {p: [lambda p=p, r=r: parts[p].approximation(r) for r in ranks] for p, ranks in options.items()},  # type: ignore[misc]
+            {
+                p: [lambda p=p, r=r: parts[p].approximation(r) for r in ranks]
+                for p, ranks in options.items()
+            },  # type: ignore[misc]
             work.context.progress,
         )
-        dense: dict[str, int] = {path: getattr(parts[path].dense, self.budget_of) for path in options}
+        dense: dict[str, int] = {
+            path: getattr(parts[path].dense, self.budget_of) for path in options
+        }
         costs = [
-            [dense[p], *(getattr(parts[p].cost(r), self.budget_of) for r in ranks)] for p, ranks in options.items()
+            [dense[p], *(getattr(parts[p].cost(r), self.budget_of) for r in ranks)]
+            for p, ranks in options.items()
         ]
-        picks = allocate(costs, [[0.0, *distances[p]] for p in options], self.budget * sum(dense.values()))
+        picks = allocate(
+            costs, [[0.0, *distances[p]] for p in options], self.budget * sum(dense.values())
+        )
         if picks is None:
             least = sum(map(min, costs)) / sum(dense.values())
             raise StageRefused(

@@ -56,7 +56,9 @@ class SVDDecompose(Decompose):
 
     name: ClassVar[str] = "lowrank.svd"
 
-    decomposer: str = parameter("svd", Choice(("svd", "randomized", "whitened")), "what finds the factors")
+    decomposer: str = parameter(
+        "svd", Choice(("svd", "randomized", "whitened")), "what finds the factors"
+    )
     unfold: str = parameter(
         "channel", Choice(("channel", "spatial")), "how a convolution's weight becomes a matrix",
         when={"decomposer": ("svd", "randomized")},
@@ -74,12 +76,22 @@ class SVDDecompose(Decompose):
         limits=Integer(0, MAX_EPOCHS), when=TRAINED,
     )  # fmt: skip
     optimizer: str = parameter("sgd", OPTIMIZER, "optimizer", scope="optimizer", when=TRAINED)
-    lr: float = parameter(0.01, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR, when=TRAINED)
+    lr: float = parameter(
+        0.01, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR, when=TRAINED
+    )
     orthogonality: float = parameter(
-        1.0, Real(0.01, 10.0, log=True), "weight of the orthogonality penalty", limits=Real(0.0, 1e4), when=TRAINED
+        1.0,
+        Real(0.01, 10.0, log=True),
+        "weight of the orthogonality penalty",
+        limits=Real(0.0, 1e4),
+        when=TRAINED,
     )
     hoyer: float = parameter(
-        0.3, Real(0.01, 10.0, log=True), "weight of the Hoyer penalty", limits=Real(0.0, 1e4), when=TRAINED
+        0.3,
+        Real(0.01, 10.0, log=True),
+        "weight of the Hoyer penalty",
+        limits=Real(0.0, 1e4),
+        when=TRAINED,
     )
 
     @property
@@ -91,17 +103,29 @@ class SVDDecompose(Decompose):
             return "the outputs of transposed convolutions overlap, so their activations do not say what to keep"
         return ""
 
-    def _decomposition(self, layer: nn.Module, path: str, how: str, calls: Calls, context: Context) -> Decomposition:
+    def _decomposition(
+        self, layer: nn.Module, path: str, how: str, calls: Calls, context: Context
+    ) -> Decomposition:
         if self.decomposer == "randomized":
-            return RandomizedSVD(layer, how, calls, self.layers, seed=context.seed_for("sketch", path))
+            return RandomizedSVD(
+                layer, how, calls, self.layers, seed=context.seed_for("sketch", path)
+            )
         return ExactSVD(layer, how, calls, self.layers)
 
     def _decompositions(self, work: Work) -> dict[str, Decomposition]:
         if self.decomposer != "whitened":
             return super()._decompositions(work)
-        moments: Mapping[str, Moments] = output_moments(work.model, work.layers, work.batches(self.samples))
+        moments: Mapping[str, Moments] = output_moments(
+            work.model, work.layers, work.batches(self.samples)
+        )
         return {
-            path: WhitenedSVD(work.model.get_submodule(path), how, work.calls[path], self.layers, moments=moments[path])
+            path: WhitenedSVD(
+                work.model.get_submodule(path),
+                how,
+                work.calls[path],
+                self.layers,
+                moments=moments[path],
+            )
             for path, how in work.layers.items()
         }
 
@@ -121,12 +145,16 @@ class SVDDecompose(Decompose):
         work.give_up(failed)
         trained = {path: module for path, module in trained.items() if path not in failed}
         if not trained:
-            return {"not_trained": f"no layer trains in decomposed form for {self.epochs} epochs: embeddings do not"}
+            return {
+                "not_trained": f"no layer trains in decomposed form for {self.epochs} epochs: embeddings do not"
+            }
         truncation = _Truncation(trained, work.calls, self.layers, decide)
 
         def penalty() -> Tensor:
             factors = [m.factors for m in trained.values()]
-            return self.orthogonality * losses.orthogonality(factors) + self.hoyer * losses.hoyer(factors)
+            return self.orthogonality * losses.orthogonality(factors) + self.hoyer * losses.hoyer(
+                factors
+            )
 
         rounds: list[Mapping[str, object]] = []
         hook = work.model.register_forward_pre_hook(truncation.preview)
@@ -137,13 +165,18 @@ class SVDDecompose(Decompose):
                 epochs = min(left, self.truncate_every or left)
                 config = TrainConfig(epochs=epochs, lr=self.lr, optimizer=self.optimizer)
                 trace: StageTrace
-                _, trace = run_fit(f"{self.name} {len(rounds)}", work.model, config, work.context, penalty=penalty)
+                _, trace = run_fit(
+                    f"{self.name} {len(rounds)}", work.model, config, work.context, penalty=penalty
+                )
                 rounds.append(trace.details)
         finally:
             hook.remove()
         with torch.no_grad():
             factors = [m.factors for m in trained.values()]
-            final = {"orthogonality": float(losses.orthogonality(factors)), "hoyer": float(losses.hoyer(factors))}
+            final = {
+                "orthogonality": float(losses.orthogonality(factors)),
+                "hoyer": float(losses.hoyer(factors)),
+            }
         for path, module in trained.items():
             replace_module(work.model, path, module.as_dense())
         return {"training": {"rounds": rounds, **{k: round(v, 5) for k, v in final.items()}}}
@@ -165,10 +198,15 @@ class _Truncation:
 
     def _kept(self) -> dict[str, tuple[TrainableFactors, Decomposition, int]]:
         parts: dict[str, Decomposition] = {
-            path: ExactSVD(module, module.how, self.calls[path], self.layers) for path, module in self.trained.items()
+            path: ExactSVD(module, module.how, self.calls[path], self.layers)
+            for path, module in self.trained.items()
         }
         ranks = self.decide(parts)
-        return {path: (self.trained[path], parts[path], k[0]) for path, k in ranks.items() if parts[path].saves(k)}
+        return {
+            path: (self.trained[path], parts[path], k[0])
+            for path, k in ranks.items()
+            if parts[path].saves(k)
+        }
 
     def preview(self, model: nn.Module, inputs: object) -> None:
         """Before a forward pass in evaluation mode: let every layer compute with what truncation would leave."""

@@ -11,7 +11,9 @@ from petra.model.surgery import evaluating, replace_module
 from petra.tasks.inputs import Inputs, call
 
 
-def swap(model: nn.Module, replacements: Mapping[str, nn.Module], example: Inputs) -> dict[str, str]:
+def swap(
+    model: nn.Module, replacements: Mapping[str, nn.Module], example: Inputs
+) -> dict[str, str]:
     """Put modules at paths; those with which the model does not run are taken back. Returns these with the reason.
 
     Some models reach into a layer for what a replacement does not have. Cost: one forward pass if all is well, one
@@ -38,6 +40,13 @@ def _complaint(model: nn.Module, example: Inputs) -> str:
     try:
         with evaluating(model), torch.no_grad():
             call(model, example)
-    except (AttributeError, TypeError, RuntimeError, ValueError, LookupError, AssertionError) as error:
+    except (
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        AssertionError,
+    ) as error:
         return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
     return ""

@@ -32,14 +32,18 @@ class TuckerDecompose(Decompose):
     name: ClassVar[str] = "lowrank.tucker"
 
     layers: int = parameter(
-        3, Choice((1, 3), usual=3), "layers that a convolution becomes; 1: itself, dense, at the ranks three would have"
+        3,
+        Choice((1, 3), usual=3),
+        "layers that a convolution becomes; 1: itself, dense, at the ranks three would have",
     )
 
     @property
     def _convolutions(self) -> str:
         return "channel"
 
-    def _decomposition(self, layer: nn.Module, path: str, how: str, calls: Calls, context: Context) -> Decomposition:
+    def _decomposition(
+        self, layer: nn.Module, path: str, how: str, calls: Calls, context: Context
+    ) -> Decomposition:
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and max(layer.kernel_size) > 1:
             return Tucker2(layer, how, calls, self.layers)
         return ExactSVD(layer, how, calls, min(self.layers, 2))

@@ -111,7 +111,9 @@ def compose(weights: Sequence[Tensor], how: str) -> Tensor:
     for M in middle:
         W = W @ M.flatten(1)
     W = W @ B
-    return fold(W, torch.Size(W.shape[::-1]) if how in ("flipped", "lookup") else torch.Size(shape), how)
+    return fold(
+        W, torch.Size(W.shape[::-1]) if how in ("flipped", "lookup") else torch.Size(shape), how
+    )
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ class Cost:
         """Whether this is cheaper than `dense` by at least `MARGIN` in both; in weights alone where `dense` multiplies
         nothing, as a lookup."""
         most = 1 - MARGIN
-        return self.params <= most * dense.params and (dense.macs == 0 or self.macs <= most * dense.macs)
+        return self.params <= most * dense.params and (
+            dense.macs == 0 or self.macs <= most * dense.macs
+        )
 
 
 def dense_cost(shape: torch.Size, how: str, calls: Calls) -> Cost:
@@ -133,7 +137,9 @@ def dense_cost(shape: torch.Size, how: str, calls: Calls) -> Cost:
     weights = math.prod(shape)
     if how == "lookup":
         return Cost(weights, 0)
-    return Cost(weights, sum(weights * positions(seen, len(shape)) for seen in _applied_at(how, calls)))
+    return Cost(
+        weights, sum(weights * positions(seen, len(shape)) for seen in _applied_at(how, calls))
+    )
 
 
 def factored_cost(shape: torch.Size, k: int, how: str, calls: Calls, layers: int = 2) -> Cost:

@@ -84,7 +84,9 @@ def keep_global(candidates: Sequence[Candidate], *, ratio: float, round_to: int)
     return kept
 
 
-def keep_per_block(candidates: Sequence[Candidate], blocks: Sequence[str], *, ratio: float, round_to: int) -> list[int]:
+def keep_per_block(
+    candidates: Sequence[Candidate], blocks: Sequence[str], *, ratio: float, round_to: int
+) -> list[int]:
     """Units kept in each layer when every block loses the share `ratio` of its channels, least important first.
 
     `blocks` names the block of each candidate; inside a block it is `keep_global`.
@@ -120,7 +122,11 @@ def _ranked(candidates: Sequence[Candidate], *, wanted: float, round_to: int) ->
     """
     kept = [c.remaining for c in candidates]
     floors = [c.floor(round_to) for c in candidates]
-    order = sorted((float(s), u / c.remaining, i) for i, c in enumerate(candidates) for u, s in enumerate(c.scores))
+    order = sorted(
+        (float(s), u / c.remaining, i)
+        for i, c in enumerate(candidates)
+        for u, s in enumerate(c.scores)
+    )
     removed = 0
     for _, _, i in order:
         size = candidates[i].size

@@ -14,10 +14,17 @@ from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.lowrank.modules import Factored
-from petra.methods.prune.graph import BREAKAGE, first_line
-from petra.model.attention import upstream
-from petra.model.heads import mixes
-from petra.model.surgery import count_parameters, differentiable, evaluating, layer_shapes, replace_module, tensors_in
+from petra.model.attention.find import upstream
+from petra.model.channels.graph import BREAKAGE, first_line
+from petra.model.kinds import mixes
+from petra.model.surgery import (
+    count_parameters,
+    differentiable,
+    evaluating,
+    layer_shapes,
+    replace_module,
+    tensors_in,
+)
 from petra.space.domains import Choice, Integer
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.base import Task
@@ -42,7 +49,10 @@ class PassThrough(nn.Module):
         self.sources, self.tuple_ = sources, tuple_
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        found = tuple(None if s is None else kwargs[s] if isinstance(s, str) else args[s] for s in self.sources)
+        found = tuple(
+            None if s is None else kwargs[s] if isinstance(s, str) else args[s]
+            for s in self.sources
+        )
         return found if self.tuple_ else found[0]
 
 
@@ -68,9 +78,15 @@ def stand_ins(model: nn.Module, example: Inputs) -> tuple[dict[str, nn.Module], 
     layer goes as a whole. Other results of a block must be None or handed through. Factors are the one layer that they
     were made of, not a block. Cost: one forward pass.
     """
-    composite = {p: m for p, m in model.named_modules() if p and m._modules and not isinstance(m, Factored)}
+    composite = {
+        p: m for p, m in model.named_modules() if p and m._modules and not isinstance(m, Factored)
+    }
     seen = _observe(model, composite, example)
-    weighty = {p: c for p, c in seen.items() if any(mixes(m) for m in composite[p].modules()) and c.stand_in}
+    weighty = {
+        p: c
+        for p, c in seen.items()
+        if any(mixes(m) for m in composite[p].modules()) and c.stand_in
+    }
     fits = {p: c for p, c in weighty.items() if c.times == 1}
     residual = [p for p in fits if fits[p].shortcut]
     single = [p for p in residual if not _is_stack(p, residual, composite)]
@@ -103,7 +119,9 @@ def _inside(path: str, outer: str) -> bool:
     return path.startswith(f"{outer}.")
 
 
-def _observe(model: nn.Module, modules: Mapping[str, nn.Module], example: Inputs) -> dict[str, _Calls]:
+def _observe(
+    model: nn.Module, modules: Mapping[str, nn.Module], example: Inputs
+) -> dict[str, _Calls]:
     """Watch `modules` during one forward pass; absent if not called."""
     seen: dict[str, _Calls] = {}
     mixed: dict[Any, str] = {}
@@ -126,7 +144,9 @@ def _observe(model: nn.Module, modules: Mapping[str, nn.Module], example: Inputs
         return hook
 
     def leave(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        def hook(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        ) -> None:
             calls = seen[path]
             if calls.given is None:
                 return
@@ -184,7 +204,9 @@ def _stand_in(
     passing = PassThrough(tuple(sources), tuple_=not isinstance(output, Tensor))
     for name, value in vars(module).items():
         if type(value) in (bool, int, float, str) and name != "training":
-            vars(passing)[name] = value  # the code around a layer may ask it for its kind or its number
+            vars(passing)[name] = (
+                value  # the code around a layer may ask it for its kind or its number
+            )
     return passing
 
 
@@ -250,18 +272,25 @@ class DepthPrune(Stage):
             skipped |= broken
             if not distances:
                 raise StageRefused(
-                    "the model does not run without any of its blocks", hint="; ".join(list(broken.values())[:3])
+                    "the model does not run without any of its blocks",
+                    hint="; ".join(list(broken.values())[:3]),
                 )
             path = min(distances, key=lambda p: (distances[p] / saved[p], p))
             removed[path] = distances[path]
             replace_module(model, path, candidates[path])
         kept = {p: "the model misses it more" for p in candidates if p not in removed}
         details = {"distance": {p: float(f"{d:.4g}") for p, d in removed.items()}}
-        return model, StageTrace(self.name, touched=tuple(removed), skipped={**kept, **skipped}, details=details)
+        return model, StageTrace(
+            self.name, touched=tuple(removed), skipped={**kept, **skipped}, details=details
+        )
 
     @torch.no_grad()
     def _distances(
-        self, model: nn.Module, inputs: Inputs, candidates: Mapping[str, nn.Module], context: Context
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        candidates: Mapping[str, nn.Module],
+        context: Context,
     ) -> tuple[dict[str, float], dict[str, str]]:
         """Distance of the predictions without each block to the untouched model's, and why some blocks cannot go."""
         reference = prediction(call(context.teacher.to(context.device).eval(), inputs)).float()
@@ -288,10 +317,20 @@ def _one_must_stay(candidates: Iterable[str], skipped: Mapping[str, str]) -> str
     return f"at least one block that keeps its input's shape must stay: {found}{others}"
 
 
-def _activations(model: nn.Module, inputs: Inputs, candidates: Mapping[str, nn.Module]) -> dict[str, int]:
+def _activations(
+    model: nn.Module, inputs: Inputs, candidates: Mapping[str, nn.Module]
+) -> dict[str, int]:
     """Elements written by the leaf layers inside each block."""
     shapes = layer_shapes(model, lambda m: call(m, inputs))
     return {
-        p: max(1, sum(out.numel() for path, calls in shapes.items() if path.startswith(f"{p}.") for _, out in calls))
+        p: max(
+            1,
+            sum(
+                out.numel()
+                for path, calls in shapes.items()
+                if path.startswith(f"{p}.")
+                for _, out in calls
+            ),
+        )
         for p in candidates
     }

@@ -1,6 +1,6 @@
 """Removing heads from attention layers, and the proof that nothing else changed.
 
-What `petra.model.attention` says of a layer is a guess until a trial has shown that the model without some heads
+What `petra.model.attention.find` says of a layer is a guess until a trial has shown that the model without some heads
 computes what it computed while the layers that read the heads were blind to them.
 """
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.methods.prune.graph import BREAKAGE, first_line, outputs_of
-from petra.model.attention import find_heads
-from petra.model.heads import Heads, Undo, gated, take_out
-from petra.model.headwise import separate_attention
+from petra.model.attention.find import find_heads
+from petra.model.attention.heads import Heads, Undo, gated, take_out
+from petra.model.attention.separate import separate_attention
+from petra.model.channels.graph import BREAKAGE, first_line, outputs_of
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, comparable
 
@@ -36,7 +36,9 @@ def find_bundles(
     try:
         found, refused = find_heads(model, lambda m: outputs_of(m, example))
     except BREAKAGE as error:
-        raise StageRefused(f"cannot follow how layers depend on each other: {first_line(error)}") from error
+        raise StageRefused(
+            f"cannot follow how layers depend on each other: {first_line(error)}"
+        ) from error
     bundles: list[Bundle] = []
     stacks: dict[tuple[str, int], list[Heads]] = {}
     for path, readings in found.items():
@@ -48,9 +50,9 @@ def find_bundles(
                 break
         else:
             refused[path] = reasons[0]
-            stacks.setdefault((re.sub(r"(^|\.)\d+(\.|$)", r"\1*\2", path, count=1), readings[0].units), []).append(
-                readings[0]
-            )
+            stacks.setdefault(
+                (re.sub(r"(^|\.)\d+(\.|$)", r"\1*\2", path, count=1), readings[0].units), []
+            ).append(readings[0])
     for stack in stacks.values():
         if len(stack) > 1 and not _trial(model, tuple(stack), example, generator):
             bundles.append(tuple(stack))
@@ -69,7 +71,11 @@ def _trial(model: nn.Module, bundle: Bundle, example: Inputs, generator: torch.G
 
 
 def cut_heads(
-    model: nn.Module, cuts: Sequence[tuple[Heads, list[int]]], example: Inputs, *, must_show: bool = False
+    model: nn.Module,
+    cuts: Sequence[tuple[Heads, list[int]]],
+    example: Inputs,
+    *,
+    must_show: bool = False,
 ) -> tuple[str, Undo]:
     """Remove units, in place; what is wrong with the result ('' when nothing is), and how to put them back.
 
@@ -95,14 +101,20 @@ def cut_heads(
     return _difference(before, expected, got, must_show=must_show), undo
 
 
-def _difference(before: list[Tensor], expected: list[Tensor], got: list[Tensor], *, must_show: bool) -> str:
+def _difference(
+    before: list[Tensor], expected: list[Tensor], got: list[Tensor], *, must_show: bool
+) -> str:
     if [t.shape for t in got] != [t.shape for t in expected]:
         return "removing some of its heads changes the shape of the output"
     before, expected, got = ([comparable(t) for t in ts] for ts in (before, expected, got))
     scale = max(float(t.abs().max()) for t in before)
     noise = 1e3 * max(torch.finfo(t.dtype).eps for t in before if t.is_floating_point()) * scale
-    effect = max(float((a.double() - b.double()).abs().max()) for a, b in zip(before, expected, strict=True))
-    error = max(float((a.double() - b.double()).abs().max()) for a, b in zip(expected, got, strict=True))
+    effect = max(
+        float((a.double() - b.double()).abs().max()) for a, b in zip(before, expected, strict=True)
+    )
+    error = max(
+        float((a.double() - b.double()).abs().max()) for a, b in zip(expected, got, strict=True)
+    )
     if not error <= max(noise, 0.01 * effect):  # also when it is not a number
         return "without some of its heads it computes something else than with those heads ignored"
     if must_show and effect <= noise:

@@ -15,11 +15,18 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.prune.head_cut import Bundle, all_gated, closed_gate, cut_heads, find_bundles, separated
+from petra.methods.prune.head_cut import (
+    Bundle,
+    all_gated,
+    closed_gate,
+    cut_heads,
+    find_bundles,
+    separated,
+)
 from petra.methods.prune.statistics import gradients_of
 from petra.methods.prune.unstructured import restore_two_of_four
-from petra.model.heads import Heads
-from petra.model.headwise import separate_attention
+from petra.model.attention.heads import Heads
+from petra.model.attention.separate import separate_attention
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Real
 from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -28,7 +35,9 @@ from petra.tasks.inputs import Inputs, batch_size, call, map_inputs, prediction
 
 PROBE_ITEMS = 64
 TEMPERATURE = 2.0
-SMOOTHING = 0.1  # items learnt by heart have no gradient otherwise, and the few that are not decide alone
+SMOOTHING = (
+    0.1  # items learnt by heart have no gradient otherwise, and the few that are not decide alone
+)
 
 
 NO_HEADS = "no attention layer has heads that can be removed"
@@ -67,14 +76,23 @@ class HeadPrune(Stage):
     name: ClassVar[str] = "prune.heads"
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE], gives=[CUT_CHANNELS])
 
-    ratio: float = parameter(0.25, Real(0.05, 0.6), "share of the removable heads that goes", limits=Real(0.001, 0.95))
-    importance: str = parameter("gradient", Choice(("output", "gradient", "magnitude")), "what ranks heads")
-    spread: str = parameter("global", Choice(("global", "per_layer")), "rank in the whole model or in each layer")
+    ratio: float = parameter(
+        0.25, Real(0.05, 0.6), "share of the removable heads that goes", limits=Real(0.001, 0.95)
+    )
+    importance: str = parameter(
+        "gradient", Choice(("output", "gradient", "magnitude")), "what ranks heads"
+    )
+    spread: str = parameter(
+        "global", Choice(("global", "per_layer")), "rank in the whole model or in each layer"
+    )
 
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
         try:
-            with removable(model, task.example(2), torch.Generator().manual_seed(0)) as (bundles, _):
+            with removable(model, task.example(2), torch.Generator().manual_seed(0)) as (
+                bundles,
+                _,
+            ):
                 return "" if bundles else NO_HEADS
         except StageRefused as refusal:
             return refusal.message
@@ -92,9 +110,15 @@ class HeadPrune(Stage):
         if not any(chosen):
             raise StageRefused(
                 f"a ratio of {self.ratio:g} rounds to no head at all",
-                hint="raise the ratio; removable heads: " + ", ".join(f"{b[0].path} {b[0].units}" for b in bundles[:8]),
+                hint="raise the ratio; removable heads: "
+                + ", ".join(f"{b[0].path} {b[0].units}" for b in bundles[:8]),
             )
-        cuts = [(h, units) for bundle, units in zip(bundles, chosen, strict=True) for h in bundle if units]
+        cuts = [
+            (h, units)
+            for bundle, units in zip(bundles, chosen, strict=True)
+            for h in bundle
+            if units
+        ]
         separate_attention(model, only=[heads.path for heads, _ in cuts])
         wrong, _ = cut_heads(model, cuts, example)
         if wrong:
@@ -102,12 +126,21 @@ class HeadPrune(Stage):
         again = restore_two_of_four(model)
         return model, self._trace(bundles, cuts, skipped, again)
 
-    def _scores(self, model: nn.Module, bundles: Sequence[Bundle], context: Context) -> list[Tensor]:
+    def _scores(
+        self, model: nn.Module, bundles: Sequence[Bundle], context: Context
+    ) -> list[Tensor]:
         """(units,) importance of every bundle's units, per layer of the bundle."""
         if self.importance == "magnitude":
-            return [relative(torch.stack([magnitude(model, h) for h in b]).mean(0)) for b in bundles]
-        inputs, target = next(context.task.train.batches(PROBE_ITEMS, seed=context.seed_for("probe")))
-        inputs, target = map_inputs(inputs, lambda t: t[:PROBE_ITEMS].to(context.device)), target[:PROBE_ITEMS]
+            return [
+                relative(torch.stack([magnitude(model, h) for h in b]).mean(0)) for b in bundles
+            ]
+        inputs, target = next(
+            context.task.train.batches(PROBE_ITEMS, seed=context.seed_for("probe"))
+        )
+        inputs, target = (
+            map_inputs(inputs, lambda t: t[:PROBE_ITEMS].to(context.device)),
+            target[:PROBE_ITEMS],
+        )
         if self.importance == "output":
             return distances(model, bundles, inputs, context)
         found = gate_gradients(model, bundles, inputs, target.to(context.device), context.task)
@@ -125,7 +158,9 @@ class HeadPrune(Stage):
         total = sum(h.units * h.shared for h in layers)
         gone = sum(len(units) * h.shared for h, units in cuts)
         details: dict[str, object] = {
-            "heads": {h.path: [h.units * h.shared, (h.units - len(units)) * h.shared] for h, units in cuts},
+            "heads": {
+                h.path: [h.units * h.shared, (h.units - len(units)) * h.shared] for h, units in cuts
+            },
             "removed": removed,
             "removable_heads": total,
             "removed_heads": gone,
@@ -134,10 +169,14 @@ class HeadPrune(Stage):
         if again:
             details["two_of_four_again"] = dict(again)
         unchosen = {h.path: "none of its heads was chosen" for h in layers if h.path not in removed}
-        return StageTrace(self.name, touched=tuple(removed), skipped={**skipped, **unchosen}, details=details)
+        return StageTrace(
+            self.name, touched=tuple(removed), skipped={**skipped, **unchosen}, details=details
+        )
 
 
-def choose(scores: Sequence[Tensor], sizes: Sequence[int], *, ratio: float, spread: str) -> list[list[int]]:
+def choose(
+    scores: Sequence[Tensor], sizes: Sequence[int], *, ratio: float, spread: str
+) -> list[list[int]]:
     """Units to remove of every bundle, the lowest scores first and at least one staying.
 
     A unit of bundle b counts `sizes[b]` times. per_layer: the nearest whole number to the ratio in each. global: while
@@ -150,7 +189,9 @@ def choose(scores: Sequence[Tensor], sizes: Sequence[int], *, ratio: float, spre
             units += sorted(torch.argsort(s, stable=True)[:count].tolist())
         return removed
     left = int(ratio * sum(len(s) * size for s, size in zip(scores, sizes, strict=True)) + 0.5)
-    for _, b, unit in sorted((float(v), b, i) for b, s in enumerate(scores) for i, v in enumerate(s)):
+    for _, b, unit in sorted(
+        (float(v), b, i) for b, s in enumerate(scores) for i, v in enumerate(s)
+    ):
         if sizes[b] <= left and len(removed[b]) < len(scores[b]) - 1:
             removed[b].append(unit)
             left -= sizes[b]
@@ -172,12 +213,16 @@ def magnitude(model: nn.Module, heads: Heads) -> Tensor:
         assert tensor is not None
         for unit in range(heads.units):
             index = torch.tensor(part.entries(heads.units, [unit]), device=tensor.device)
-            squares[unit] += tensor.detach().index_select(part.dim, index).double().square().sum().cpu()
+            squares[unit] += (
+                tensor.detach().index_select(part.dim, index).double().square().sum().cpu()
+            )
     return squares.sqrt()
 
 
 @torch.no_grad()
-def distances(model: nn.Module, bundles: Sequence[Bundle], inputs: Inputs, context: Context) -> list[Tensor]:
+def distances(
+    model: nn.Module, bundles: Sequence[Bundle], inputs: Inputs, context: Context
+) -> list[Tensor]:
     """(units,) distance of the predictions without a unit to the untouched model's, per layer of the bundle."""
     reference = prediction(call(context.teacher.to(context.device).eval(), inputs)).float()
     total = sum(bundle[0].units for bundle in bundles)
@@ -211,7 +256,9 @@ def gate_gradients(
             with all_gated(model, layers, gates):
                 output = prediction(call(model, map_inputs(inputs, lambda t, i=i: t[i : i + 1])))  # type: ignore[misc]
             loss = task.loss(task.losses()[0], output, target[i : i + 1], label_smoothing=SMOOTHING)
-            for layer, total, gradient in zip(layers, totals, gradients_of(loss, gates), strict=True):
+            for layer, total, gradient in zip(
+                layers, totals, gradients_of(loss, gates), strict=True
+            ):
                 if gradient is None:
                     raise StageRefused(
                         "no gradient reaches its heads from the output that the task judges",

@@ -94,7 +94,9 @@ def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tens
     x = activations.double()
     low, high = x.amin(0), x.amax(0)
     spread = high - low
-    constant = spread <= 1e-6 * torch.maximum(low.abs(), high.abs())  # the rounding errors of float32 are no message
+    constant = spread <= 1e-6 * torch.maximum(
+        low.abs(), high.abs()
+    )  # the rounding errors of float32 are no message
     cells = ((x - low) / spread.masked_fill(constant, 1) * bins).long().clamp(0, bins - 1)
     counts = torch.zeros(bins, x.shape[1], dtype=x.dtype, device=x.device)
     counts.scatter_add_(0, cells, torch.ones_like(x))
@@ -111,14 +113,18 @@ def relative(scores: Tensor) -> Tensor:
     return scores / mean if float(mean) > 0 else torch.zeros_like(scores)
 
 
-def coupled(members: Sequence[tuple[Tensor, Sequence[int]]], width: int, reduction: str = "mean") -> Tensor:
+def coupled(
+    members: Sequence[tuple[Tensor, Sequence[int]]], width: int, reduction: str = "mean"
+) -> Tensor:
     """(width,) score of channels that several layers share: the members' relative scores, reduced over the members.
 
     Each member is its scores (k,) and the k different channels they belong to; a member may cover only some channels,
     and a channel that none covers scores zero. `reduction` is one of REDUCTIONS; `first` takes the first member that
     covers the channel.
     """
-    comparable = [(relative(scores.detach().cpu().double()), channels) for scores, channels in members]
+    comparable = [
+        (relative(scores.detach().cpu().double()), channels) for scores, channels in members
+    ]
     return reduced(comparable, width, reduction)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from petra.methods.prune import importance
-from petra.methods.prune.graph import ChannelGraph
-from petra.methods.prune.groups import ChannelGroup
-from petra.methods.prune.layers import channel_dim, is_weighted
+from petra.model.channels.graph import ChannelGraph
+from petra.model.channels.groups import ChannelGroup
+from petra.model.channels.rows import has_weights, parts_before, rows, table_of
+from petra.model.kinds import is_weighted
 
 GROUP_IMPORTANCES = ("group_magnitude", "group_taylor", "group_hessian")
 IMPORTANCES = (
@@ -27,7 +27,6 @@ IMPORTANCES = (
     "random",
     *GROUP_IMPORTANCES,
 )
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,9 @@ def score(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Tensor:
     width = graph.width(group.root)
     members: list[tuple[Tensor, Sequence[int]]]
     if ranking.importance == "random":
-        members = [(torch.rand(width, generator=ranking.generator, dtype=torch.float64), range(width))]
+        members = [
+            (torch.rand(width, generator=ranking.generator, dtype=torch.float64), range(width))
+        ]
     else:
         members = list(_members(graph, group, ranking))
     if not members:
@@ -72,7 +73,9 @@ def score(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Tensor:
     return importance.normalised(units, ranking.normalisation)
 
 
-def _members(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Iterator[tuple[Tensor, list[int]]]:
+def _members(
+    graph: ChannelGraph, group: ChannelGroup, ranking: Ranking
+) -> Iterator[tuple[Tensor, list[int]]]:
     """Scores of every member that the importance measures, and the channels of the root that they belong to."""
     kind = ranking.importance.removeprefix("group_")
     for item in graph.group(group.root, range(graph.width(group.root))):
@@ -83,7 +86,12 @@ def _members(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Iter
         if kind == "activation_entropy":
             seen = ranking.evidence[path].T[item.idxs]  # (k, N)
             channels, filters = by_owner(seen, owners)
-            yield importance.activation_entropy(filters.reshape(len(channels), -1, seen.shape[1]).mean(1).T), channels
+            yield (
+                importance.activation_entropy(
+                    filters.reshape(len(channels), -1, seen.shape[1]).mean(1).T
+                ),
+                channels,
+            )
             continue
         reads = graph.reads(item.dep)
         weight = module.weight.detach().cpu()
@@ -93,11 +101,6 @@ def _members(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Iter
             found = ranking.evidence.get(f"{path}.weight", torch.zeros_like(weight))
             _, data = by_owner(rows(module, found, inputs=reads)[item.idxs], owners)
         yield _score(kind, filters, data, ranking.p), channels
-
-
-def has_weights(module: object) -> bool:
-    """Whether weights of the module go with a channel: a weighted layer, or a norm with gains."""
-    return is_weighted(module) or (isinstance(module, NORMS) and module.weight is not None)
 
 
 def _measured(graph: ChannelGraph, dep: Any, ranking: Ranking) -> bool:
@@ -133,20 +136,6 @@ def _score(kind: str, filters: Tensor, data: Tensor, p: float) -> Tensor:
     raise ValueError(f"importance {kind!r} is none of {', '.join(IMPORTANCES)}")
 
 
-def rows(module: nn.Module, tensor: Tensor, *, inputs: bool) -> Tensor:
-    """(channels, elements) a tensor in the shape of the module's weight, by the output channels that its elements make
-    or, with `inputs`, the input channels that they read (each group of a grouped convolution has its own)."""
-    if tensor.ndim == 1:  # the gains of a norm
-        return tensor[:, None]
-    dim = channel_dim(module)
-    if not inputs:
-        return tensor.movedim(dim, 0).flatten(1)
-    if dim == 1:
-        return tensor.flatten(1)
-    groups = int(getattr(module, "groups", 1))
-    return tensor.reshape(groups, -1, *tensor.shape[1:]).transpose(1, 2).flatten(0, 1).flatten(1)
-
-
 def by_owner(parts: Tensor, owners: Sequence[int]) -> tuple[list[int], Tensor]:
     """Parts (k, m) that belong to `owners` (k,), side by side: the different owners, ascending, and for each a row of
     all its parts, filled up with zeros where others have more.
@@ -155,20 +144,4 @@ def by_owner(parts: Tensor, owners: Sequence[int]) -> tuple[list[int], Tensor]:
     """
     channels = sorted(set(owners))
     row = {owner: i for i, owner in enumerate(channels)}
-    return channels, table_of(parts, *places([row[owner] for owner in owners]), len(channels))
-
-
-def places(owners: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(k,) the owners, and (k,) how many parts of its owner come before each part."""
-    seen: Counter[int] = Counter()
-    before = []
-    for owner in owners:
-        before.append(seen[owner])
-        seen[owner] += 1
-    return torch.tensor(owners), torch.tensor(before)
-
-
-def table_of(parts: Tensor, owners: Tensor, before: Tensor, width: int) -> Tensor:
-    """(width, ...) for each owner a row of all its parts (k, m), in the places that `places` gave them, and zeros."""
-    table = parts.new_zeros(width, int(before.max()) + 1, parts.shape[1])
-    return table.index_put((owners.to(parts.device), before.to(parts.device)), parts).flatten(1)
+    return channels, table_of(parts, *parts_before([row[owner] for owner in owners]), len(channels))

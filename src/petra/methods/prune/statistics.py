@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.methods.prune.layers import is_weighted
+from petra.model.kinds import is_weighted
 from petra.model.surgery import evaluating
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
@@ -19,7 +19,9 @@ TAYLOR_BATCHES = 16
 CURVATURE_BATCHES = 4
 MICRO_BATCH = 8
 ENTROPY_BATCHES = 4
-SMOOTHING = 0.1  # items learnt by heart have no gradient otherwise, and the few that are not decide alone
+SMOOTHING = (
+    0.1  # items learnt by heart have no gradient otherwise, and the few that are not decide alone
+)
 
 
 def mean_absolute_gradients(
@@ -41,7 +43,13 @@ def mean_absolute_gradients(
 
 
 def empirical_fisher(
-    model: nn.Module, task: Task, *, batches: int, seed: int, device: str = "cpu", micro_batch: int = MICRO_BATCH
+    model: nn.Module,
+    task: Task,
+    *,
+    batches: int,
+    seed: int,
+    device: str = "cpu",
+    micro_batch: int = MICRO_BATCH,
 ) -> tuple[dict[str, Tensor], int]:
     """Mean over items of (dL/dw)^2, the diagonal of the empirical Fisher, by parameter name; and the number of items.
 
@@ -55,7 +63,9 @@ def empirical_fisher(
         for start in range(0, len(target), micro_batch):
             part = slice(start, start + micro_batch)
             few = target[part]
-            for name, gradient in _gradients(model, task, _items(inputs, part), few, device).items():
+            for name, gradient in _gradients(
+                model, task, _items(inputs, part), few, device
+            ).items():
                 total[name] = total.get(name, 0) + len(few) ** 2 * gradient.square()
             items += len(few)
     return {name: t / items for name, t in total.items()}, items
@@ -79,7 +89,9 @@ def read_activations(
     items = 0
     try:
         with evaluating(model), torch.no_grad():
-            for inputs, target in itertools.islice(task.train.batches(BATCH_SIZE, seed=seed), batches):
+            for inputs, target in itertools.islice(
+                task.train.batches(BATCH_SIZE, seed=seed), batches
+            ):
                 call(model, map_inputs(inputs, lambda t: t.to(device)))
                 items += len(target)
     finally:
@@ -88,26 +100,36 @@ def read_activations(
     return {path: torch.cat(parts) for path, parts in seen.items()}, items
 
 
-def gather(kind: str, model: nn.Module, task: Task, *, seed: int, device: str) -> tuple[Mapping[str, Tensor], int]:
+def gather(
+    kind: str, model: nn.Module, task: Task, *, seed: int, device: str
+) -> tuple[Mapping[str, Tensor], int]:
     """What importance `kind` needs besides weights, by parameter name or layer path, and the items it rests on."""
     match kind.removeprefix("group_"):
         case "taylor":
-            return mean_absolute_gradients(model, task, batches=TAYLOR_BATCHES, seed=seed, device=device)
+            return mean_absolute_gradients(
+                model, task, batches=TAYLOR_BATCHES, seed=seed, device=device
+            )
         case "hessian":
-            return empirical_fisher(model, task, batches=CURVATURE_BATCHES, seed=seed, device=device)
+            return empirical_fisher(
+                model, task, batches=CURVATURE_BATCHES, seed=seed, device=device
+            )
         case "activation_entropy":
             return read_activations(model, task, batches=ENTROPY_BATCHES, seed=seed, device=device)
     return {}, 0
 
 
-def _gradients(model: nn.Module, task: Task, inputs: Inputs, target: Tensor, device: str) -> dict[str, Tensor]:
+def _gradients(
+    model: nn.Module, task: Task, inputs: Inputs, target: Tensor, device: str
+) -> dict[str, Tensor]:
     """Gradients of the mean loss over the items, on the CPU, by name; parameters without one are left out."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with evaluating(model):
         output = prediction(call(model, map_inputs(inputs, lambda t: t.to(device))))
         loss = task.loss(task.losses()[0], output, target.to(device), label_smoothing=SMOOTHING)
         gradients = gradients_of(loss, list(named.values()))
-    return {name: g.float().cpu() for name, g in zip(named, gradients, strict=True) if g is not None}
+    return {
+        name: g.float().cpu() for name, g in zip(named, gradients, strict=True) if g is not None
+    }
 
 
 def gradients_of(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

@@ -13,18 +13,25 @@ from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.effect import LEAST, check_effect, held_elsewhere, own_parameters
-from petra.methods.prune.allocate import Candidate, block_of, keep_global, keep_per_block, keep_per_layer, lowest
-from petra.methods.prune.cut import cut
-from petra.methods.prune.graph import BREAKAGE, ChannelGraph
-from petra.methods.prune.groups import ChannelGroup, find_groups, regroup
+from petra.methods.prune.allocate import (
+    Candidate,
+    block_of,
+    keep_global,
+    keep_per_block,
+    keep_per_layer,
+    lowest,
+)
 from petra.methods.prune.importance import NORMALISATIONS, REDUCTIONS
-from petra.methods.prune.layers import width_of
 from petra.methods.prune.scores import IMPORTANCES, Ranking, score
 from petra.methods.prune.statistics import gather
 from petra.methods.prune.unstructured import restore_two_of_four
 from petra.methods.training import LR, OPTIMIZER, run_fit
-from petra.model.copying import copy_model
+from petra.model.channels.cut import cut
+from petra.model.channels.graph import BREAKAGE, ChannelGraph
+from petra.model.channels.groups import ChannelGroup, find_groups, regroup
+from petra.model.copies.copying import copy_model
 from petra.model.flops import macs_by_module
+from petra.model.kinds import width_of
 from petra.model.surgery import count_parameters, differentiable, evaluating
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -33,7 +40,9 @@ from petra.training.loop import TrainConfig
 
 ITERATIVE = {"schedule": ("iterative",)}
 MEASURED = tuple(kind for kind in IMPORTANCES if kind != "random")
-SCALED = tuple(kind for kind in MEASURED if kind != "lamp")  # LAMP compares layers as it is, and only as it is
+SCALED = tuple(
+    kind for kind in MEASURED if kind != "lamp"
+)  # LAMP compares layers as it is, and only as it is
 
 
 @dataclass(frozen=True)
@@ -61,10 +70,16 @@ class StructuredPrune(Stage):
 
     importance: str = parameter("magnitude", Choice(IMPORTANCES), "what ranks channels")
     p: int = parameter(
-        2, Choice((0, 1, 2)), "norm of the weights", when={"importance": ("magnitude", "group_magnitude")}
+        2,
+        Choice((0, 1, 2)),
+        "norm of the weights",
+        when={"importance": ("magnitude", "group_magnitude")},
     )
     reduction: str = parameter(
-        "mean", Choice(REDUCTIONS), "how scores of coupled layers become one", when={"importance": MEASURED}
+        "mean",
+        Choice(REDUCTIONS),
+        "how scores of coupled layers become one",
+        when={"importance": MEASURED},
     )
     spread: str = parameter(
         "global",
@@ -80,14 +95,30 @@ class StructuredPrune(Stage):
     ratio: float = parameter(
         0.3, Real(0.05, 0.95), "share of the prunable channels that goes", limits=Real(0.001, 0.95)
     )
-    round_to: int = parameter(8, Choice((1, 4, 8, 16)), "widths that are cut become multiples of this")
-    schedule: str = parameter("one_shot", Choice(("one_shot", "iterative")), "one cut, or several with tuning between")
+    round_to: int = parameter(
+        8, Choice((1, 4, 8, 16)), "widths that are cut become multiples of this"
+    )
+    schedule: str = parameter(
+        "one_shot", Choice(("one_shot", "iterative")), "one cut, or several with tuning between"
+    )
     steps: int = parameter(3, Integer(2, 5), "cuts", limits=Integer(2, 50), when=ITERATIVE)
     epochs_between: int = parameter(
-        1, Integer(1, 3), "epochs of tuning between two cuts", limits=Integer(0, 1000), when=ITERATIVE
+        1,
+        Integer(1, 3),
+        "epochs of tuning between two cuts",
+        limits=Integer(0, 1000),
+        when=ITERATIVE,
     )
-    optimizer: str = parameter("sgd", OPTIMIZER, "optimizer between cuts", scope="optimizer", when=ITERATIVE)
-    lr: float = parameter(0.01, Real(1e-4, 0.1, log=True), "peak learning rate between cuts", limits=LR, when=ITERATIVE)
+    optimizer: str = parameter(
+        "sgd", OPTIMIZER, "optimizer between cuts", scope="optimizer", when=ITERATIVE
+    )
+    lr: float = parameter(
+        0.01,
+        Real(1e-4, 0.1, log=True),
+        "peak learning rate between cuts",
+        limits=LR,
+        when=ITERATIVE,
+    )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device)
@@ -98,7 +129,9 @@ class StructuredPrune(Stage):
         kept.update(unranked)
         if not groups:
             own = own_parameters(model, kept)
-            raise StageRefused("no layer has channels that can be removed", hint=_summary({**kept, **own}))
+            raise StageRefused(
+                "no layer has channels that can be removed", hint=_summary({**kept, **own})
+            )
 
         pruned = copy_model(model)
         cuts = self.steps if self.schedule == "iterative" else 1
@@ -107,11 +140,17 @@ class StructuredPrune(Stage):
         history: list[dict[str, object]] = []
         for step in range(cuts):
             active = [g for g in groups if g.root not in failed]
-            record, wrong = self._cut(pruned, active, original, self.ratio * (step + 1) / cuts, example, context)
+            record, wrong = self._cut(
+                pruned, active, original, self.ratio * (step + 1) / cuts, example, context
+            )
             failed.update(wrong)
             if step + 1 < cuts and self.epochs_between and record["removed_channels"]:
-                config = TrainConfig(epochs=self.epochs_between, lr=self.lr, optimizer=self.optimizer)
-                pruned, tuned = run_fit(f"{self.name} after cut {step + 1}", pruned, config, context)
+                config = TrainConfig(
+                    epochs=self.epochs_between, lr=self.lr, optimizer=self.optimizer
+                )
+                pruned, tuned = run_fit(
+                    f"{self.name} after cut {step + 1}", pruned, config, context
+                )
                 record["tuning"] = tuned.details
             history.append(record)
         _check_outputs(model, pruned, example, groups)
@@ -166,11 +205,19 @@ class StructuredPrune(Stage):
             unmeasured = f"nothing in it that {self.importance} could measure"
             failed |= {g.root: unmeasured for g in scores if not len(scores[g])}
             groups = [g for g in scores if g.root not in failed]
-            segments = [(g, part, n) for g in groups for part, n in zip(g.segments, original[g.root], strict=True)]
-            candidates = [Candidate(scores[g][list(part)], n, g.unit_size) for g, part, n in segments]
+            segments = [
+                (g, part, n)
+                for g in groups
+                for part, n in zip(g.segments, original[g.root], strict=True)
+            ]
+            candidates = [
+                Candidate(scores[g][list(part)], n, g.unit_size) for g, part, n in segments
+            ]
             widths = self._widths(model, [g.root for g, _, _ in segments], candidates, ratio)
             chosen: dict[ChannelGroup, list[int]] = {g: [] for g in groups}
-            for (group, part, _), candidate, width in zip(segments, candidates, widths, strict=True):
+            for (group, part, _), candidate, width in zip(
+                segments, candidates, widths, strict=True
+            ):
                 units = [part[u] for u in lowest(candidate.scores, candidate.remaining - width)]
                 chosen[group] += [channel for u in units for channel in group.units[u]]
             for group, channels in chosen.items():
@@ -188,11 +235,17 @@ class StructuredPrune(Stage):
     def _ranking(self, model: nn.Module, ratio: float, context: Context) -> tuple[Ranking, int]:
         """How channels are ranked for one cut, and the number of training items that it rests on."""
         seed = context.seed_for(self.name, self.importance)
-        evidence, items = gather(self.importance, model, context.task, seed=seed, device=context.device)
-        generator = torch.Generator().manual_seed(context.seed_for(self.name, "random", f"{ratio:g}"))
+        evidence, items = gather(
+            self.importance, model, context.task, seed=seed, device=context.device
+        )
+        generator = torch.Generator().manual_seed(
+            context.seed_for(self.name, "random", f"{ratio:g}")
+        )
         p = float(self.p)
         normalisation = "none" if self.importance == "lamp" else self.normalisation
-        return Ranking(self.importance, p, self.reduction, normalisation, evidence, generator), items
+        return Ranking(
+            self.importance, p, self.reduction, normalisation, evidence, generator
+        ), items
 
     def _widths(
         self, model: nn.Module, roots: Sequence[str], candidates: Sequence[Candidate], ratio: float
@@ -218,11 +271,15 @@ class StructuredPrune(Stage):
         """What differs between the two models, read off the models themselves."""
         old = {path: _shapes(m) for path, m in before.named_modules()}
         touched = tuple(path for path, m in after.named_modules() if _shapes(m) != old[path])
-        widths = {path: (_width(before, path), _width(after, path)) for g in groups for path in g.layers}
+        widths = {
+            path: (_width(before, path), _width(after, path)) for g in groups for path in g.layers
+        }
         reasons = dict(kept)
         for group in groups:
             reason = failed.get(group.root, "none of its channels was chosen")
-            reasons.update({path: reason for path in group.layers if widths[path][0] == widths[path][1]})
+            reasons.update(
+                {path: reason for path in group.layers if widths[path][0] == widths[path][1]}
+            )
         total = sum(_width(before, g.root) for g in groups)
         removed = total - sum(_width(after, g.root) for g in groups)
         details: dict[str, object] = {
@@ -256,7 +313,9 @@ def _width(model: nn.Module, path: str) -> int:
     return width_of(model.get_submodule(path))
 
 
-def _check_outputs(before: nn.Module, after: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]) -> None:
+def _check_outputs(
+    before: nn.Module, after: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]
+) -> None:
     """Refuse a pruned model whose outputs have another shape than the original's, at two batch sizes."""
     wider = map_inputs(example, lambda t: torch.cat([t, t[:1]]))
     layers = ", ".join(g.root for g in groups)
@@ -266,7 +325,9 @@ def _check_outputs(before: nn.Module, after: nn.Module, example: Inputs, groups:
             try:
                 got = {k: t.shape for k, t in named_outputs(call(after, inputs)).items()}
             except BREAKAGE as error:
-                raise StageRefused(f"the model no longer runs after cutting {layers}: {error}") from error
+                raise StageRefused(
+                    f"the model no longer runs after cutting {layers}: {error}"
+                ) from error
         if got != expected:
             raise StageRefused(f"the output is {got} instead of {expected} after cutting {layers}")
 

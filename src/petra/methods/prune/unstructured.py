@@ -25,7 +25,9 @@ from petra.training.untrained import DETACHED
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 BATCHES = 16
 BATCH_SIZE = 64
-LEAST_KEPT = 0.01  # share of a layer that a global ranking leaves: an empty layer cuts the network in two
+LEAST_KEPT = (
+    0.01  # share of a layer that a global ranking leaves: an empty layer cuts the network in two
+)
 ANYWHERE = {"pattern": ("anywhere",)}
 
 
@@ -51,17 +53,25 @@ def keep_globally(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Te
 
     No layer falls below LEAST_KEPT of its weights, which with very small layers can leave the share a little short.
     """
-    guarded = {path: s.masked_fill(keep_highest(s, _most(s)), math.inf) for path, s in scores.items()}
+    guarded = {
+        path: s.masked_fill(keep_highest(s, _most(s)), math.inf) for path, s in scores.items()
+    }
     ranked = torch.cat([s.flatten() for s in guarded.values()])
     zeros = min(round(sparsity * len(ranked)), int(torch.isfinite(ranked).sum()))
     flat = torch.split(keep_highest(ranked, zeros), [s.numel() for s in scores.values()])
-    return {path: part.reshape(s.shape) for part, (path, s) in zip(flat, scores.items(), strict=True)}
+    return {
+        path: part.reshape(s.shape) for part, (path, s) in zip(flat, scores.items(), strict=True)
+    }
 
 
 def keep_two_of_four(scores: Tensor) -> Tensor:
     """Mask of scores (..., 4 m), true for the two highest of every four neighbours in the last dimension."""
     fours = scores.reshape(*scores.shape[:-1], -1, 4)
-    return torch.zeros_like(fours, dtype=torch.bool).scatter_(-1, fours.topk(2, dim=-1).indices, True).flatten(-2)
+    return (
+        torch.zeros_like(fours, dtype=torch.bool)
+        .scatter_(-1, fours.topk(2, dim=-1).indices, True)
+        .flatten(-2)
+    )
 
 
 @dataclass(frozen=True)
@@ -81,28 +91,47 @@ class UnstructuredPrune(Stage):
     """
 
     name: ClassVar[str] = "prune.unstructured"
-    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE, DENSE_WEIGHTS], removes=[DENSE_WEIGHTS])
+    effects: ClassVar[Effects] = Effects.of(
+        needs=[FLOAT_WEIGHTS, TRAINABLE, DENSE_WEIGHTS], removes=[DENSE_WEIGHTS]
+    )
 
     pattern: str = parameter("anywhere", Choice(("anywhere", "two_of_four")), "where zeros may lie")
     sparsity: float = parameter(
-        0.5, Real(0.3, 0.95), "share of the weights that becomes zero", limits=Real(0.001, 0.99), when=ANYWHERE
+        0.5,
+        Real(0.3, 0.95),
+        "share of the weights that becomes zero",
+        limits=Real(0.001, 0.99),
+        when=ANYWHERE,
     )
     scope: str = parameter(
-        "global", Choice(("global", "per_layer")), "rank in the whole model or in each layer", when=ANYWHERE
+        "global",
+        Choice(("global", "per_layer")),
+        "rank in the whole model or in each layer",
+        when=ANYWHERE,
     )
-    importance: str = parameter("magnitude", Choice(("magnitude", "taylor", "wanda")), "what ranks weights")
+    importance: str = parameter(
+        "magnitude", Choice(("magnitude", "taylor", "wanda")), "what ranks weights"
+    )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device)
         layers, skipped = self._layers(model)
         scores = self._scores(model, layers, context)
-        unreached = DETACHED if self.importance == "taylor" else "training items do not pass through it as a layer"
+        unreached = (
+            DETACHED
+            if self.importance == "taylor"
+            else "training items do not pass through it as a layer"
+        )
         skipped.update(dict.fromkeys((path for path in layers if path not in scores), unreached))
         if not scores:
             reasons = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:5])
-            raise StageRefused("no linear or convolutional layer has weights that can become zero", hint=reasons)
+            raise StageRefused(
+                "no linear or convolutional layer has weights that can become zero", hint=reasons
+            )
         before = _zipped(layers[path].weight for path in scores)
-        new = {path: _zero(layers[path], mask) for path, mask in self._masks(layers, scores).items()}
+        new = {
+            path: _zero(layers[path], mask) for path, mask in self._masks(layers, scores).items()
+        }
         for path in new:
             layers[path].keep_zeros = self.pattern
         touched = tuple(path for path, zeros in new.items() if zeros)
@@ -111,9 +140,13 @@ class UnstructuredPrune(Stage):
                 f"none of the weights of {len(new)} layers becomes zero that is not zero already",
                 hint="raise the sparsity",
             )
-        skipped.update({path: "none of its weights was chosen" for path, zeros in new.items() if not zeros})
+        skipped.update(
+            {path: "none of its weights was chosen" for path, zeros in new.items() if not zeros}
+        )
         sparsity = {path: float((layers[path].weight == 0).double().mean()) for path in scores}
-        zeros, total = (sum(f(layers[path].weight) for path in scores) for f in (_zeros, torch.numel))
+        zeros, total = (
+            sum(f(layers[path].weight) for path in scores) for f in (_zeros, torch.numel)
+        )
         details: dict[str, object] = {
             "sparsity": round(zeros / total, 5),
             "layers": {path: round(share, 5) for path, share in sparsity.items()},
@@ -140,7 +173,9 @@ class UnstructuredPrune(Stage):
                 layers[path] = module
         return layers, skipped
 
-    def _scores(self, model: nn.Module, layers: Mapping[str, Any], context: Context) -> dict[str, Tensor]:
+    def _scores(
+        self, model: nn.Module, layers: Mapping[str, Any], context: Context
+    ) -> dict[str, Tensor]:
         """Importance of every weight by layer, in the weight's shape; layers that data does not reach are missing."""
         if self.importance == "taylor":
             return taylor_scores(model, layers, context)
@@ -148,14 +183,21 @@ class UnstructuredPrune(Stage):
         if self.importance == "magnitude":
             return {path: w.abs() for path, w in weights.items()}
         norms = input_norms(model, layers, context)
-        return {path: wanda(weights[path], _like_weight(layers[path], n)) for path, n in norms.items()}
+        return {
+            path: wanda(weights[path], _like_weight(layers[path], n)) for path, n in norms.items()
+        }
 
-    def _masks(self, layers: Mapping[str, nn.Module], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _masks(
+        self, layers: Mapping[str, nn.Module], scores: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         if self.pattern == "two_of_four":
             return {path: _two_of_four(layers[path], s) for path, s in scores.items()}
         if self.scope == "global":
             return keep_globally(scores, self.sparsity)
-        return {path: keep_highest(s, min(_most(s), round(self.sparsity * s.numel()))) for path, s in scores.items()}
+        return {
+            path: keep_highest(s, min(_most(s), round(self.sparsity * s.numel())))
+            for path, s in scores.items()
+        }
 
 
 def restore_two_of_four(model: nn.Module) -> dict[str, int]:
@@ -179,7 +221,9 @@ def restore_two_of_four(model: nn.Module) -> dict[str, int]:
     return again
 
 
-def taylor_scores(model: nn.Module, layers: Mapping[str, Any], context: Context) -> dict[str, Tensor]:
+def taylor_scores(
+    model: nn.Module, layers: Mapping[str, Any], context: Context
+) -> dict[str, Tensor]:
     """Sum over training batches of every weight's `taylor`, for the layers that a gradient reaches.
 
     Scores are summed, not gradients, which cancel near a minimum. Evaluation mode, so no statistics move. Cost: one
@@ -190,7 +234,9 @@ def taylor_scores(model: nn.Module, layers: Mapping[str, Any], context: Context)
     with evaluating(model), differentiable(model):
         weights = [layer.weight for layer in layers.values()]
         for inputs, target in _batches(context):
-            output = prediction(call(model, map_inputs(inputs, lambda t: t.to(context.device)))).float()
+            output = prediction(
+                call(model, map_inputs(inputs, lambda t: t.to(context.device)))
+            ).float()
             loss = task.loss("default", output, target.to(context.device))
             gradients = gradients_of(loss, weights)
             for path, weight, gradient in zip(layers, weights, gradients, strict=True):
@@ -211,7 +257,9 @@ def input_norms(model: nn.Module, layers: Mapping[str, Any], context: Context) -
             x: Tensor = args[0].detach().float()
             places = layers[path].weight.ndim - 2  # dimensions behind the channels
             last = x.movedim(-1 - places, -1)
-            squares[path] = squares.get(path, 0.0) + last.reshape(-1, last.shape[-1]).square().sum(0)
+            squares[path] = squares.get(path, 0.0) + last.reshape(-1, last.shape[-1]).square().sum(
+                0
+            )
 
         return hook
 
@@ -227,7 +275,9 @@ def input_norms(model: nn.Module, layers: Mapping[str, Any], context: Context) -
 
 
 def _batches(context: Context) -> Iterable[tuple[Any, Tensor]]:
-    return itertools.islice(context.task.train.batches(BATCH_SIZE, seed=context.seed_for("importance")), BATCHES)
+    return itertools.islice(
+        context.task.train.batches(BATCH_SIZE, seed=context.seed_for("importance")), BATCHES
+    )
 
 
 def _two_of_four(layer: nn.Module, scores: Tensor) -> Tensor:
@@ -271,4 +321,7 @@ def _zero(layer: Any, mask: Tensor) -> int:
 
 def _zipped(weights: Iterable[Tensor]) -> int:
     """Bytes of the weights after DEFLATE at its fastest level."""
-    return sum(len(zlib.compress(w.detach().cpu().float().contiguous().numpy().tobytes(), 1)) for w in weights)
+    return sum(
+        len(zlib.compress(w.detach().cpu().float().contiguous().numpy().tobytes(), 1))
+        for w in weights
+    )

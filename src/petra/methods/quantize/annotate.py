@@ -38,9 +38,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from petra.methods.quantize.account import EXCLUDED, KEPT, PRODUCTS, WITH_PARAMETERS, LayerCall
-from petra.methods.quantize.observers import OBSERVERS
-from petra.methods.quantize.units import (
+from petra.methods.quantize.integer_operators import (
     end_of_unit,
     is_arithmetic,
     is_convolution,
@@ -49,8 +47,16 @@ from petra.methods.quantize.units import (
     is_pass_through,
     moves_integers,
 )
-from petra.model.constants import from_parameters
-from petra.model.graph import (
+from petra.methods.quantize.observers import OBSERVERS
+from petra.methods.quantize.quantized_share import (
+    EXCLUDED,
+    KEPT,
+    PRODUCTS,
+    WITH_PARAMETERS,
+    LayerCall,
+)
+from petra.model.aten.constants import from_parameters
+from petra.model.aten.graph import (
     aten,
     is_float32,
     is_weighted,
@@ -127,16 +133,24 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         self._written: set[Node] = set()
         if training:
             # Weight ranges are those of the present weights: an average of 1.0 remembers nothing.
-            activation = FakeQuantize.with_args(observer=MovingAverageMinMaxObserver, eps=_ACTIVATION_EPS)
+            activation = FakeQuantize.with_args(
+                observer=MovingAverageMinMaxObserver, eps=_ACTIVATION_EPS
+            )
             weight = FakeQuantize.with_args(
-                observer=MovingAveragePerChannelMinMaxObserver, averaging_constant=1.0, eps=_WEIGHT_EPS
+                observer=MovingAveragePerChannelMinMaxObserver,
+                averaging_constant=1.0,
+                eps=_WEIGHT_EPS,
             )
         else:
             activation = OBSERVERS[observer].with_args(eps=_ACTIVATION_EPS)
             weight = PerChannelMinMaxObserver.with_args(eps=_WEIGHT_EPS)
-        self._activation = QuantizationSpec(torch.uint8, activation, 0, 255, torch.per_tensor_affine)
+        self._activation = QuantizationSpec(
+            torch.uint8, activation, 0, 255, torch.per_tensor_affine
+        )
         symmetric = torch.per_channel_symmetric
-        self._weight = QuantizationSpec(torch.int8, weight, -weight_max, weight_max, symmetric, ch_axis=0)
+        self._weight = QuantizationSpec(
+            torch.int8, weight, -weight_max, weight_max, symmetric, ch_axis=0
+        )
 
     @property
     def counts(self) -> Counter[str]:
@@ -148,7 +162,11 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         self._written = written(model.graph)
         weighted = self._select_layers(model)
         wanted, moved = self._wanted(model, weighted)
-        ends = {node: last for node in weighted if (last := self._integer_end(node, wanted, moved)) is not None}
+        ends = {
+            node: last
+            for node in weighted
+            if (last := self._integer_end(node, wanted, moved)) is not None
+        }
         integer = self._integer_values(model, weighted, wanted, ends)
         for node in model.graph.nodes:
             if node in weighted:
@@ -221,7 +239,11 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             if node in weighted:
                 wanted.add(node.args[0])
                 moved.add(node.args[0])
-            elif node in wanted and (is_arithmetic(node) or is_pass_through(node)) and self._allowed(node):
+            elif (
+                node in wanted
+                and (is_arithmetic(node) or is_pass_through(node))
+                and self._allowed(node)
+            ):
                 wanted.update(tensor_inputs(node))
                 if node in moved and is_pass_through(node):
                     moved.update(tensor_inputs(node))
@@ -257,7 +279,11 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         """
         last = end_of_unit(node)
         reads_on = wanted if len(shape_of(node)) < 3 else moved
-        return last if (is_convolution(node) or last in reads_on) and last not in self._written else None
+        return (
+            last
+            if (is_convolution(node) or last in reads_on) and last not in self._written
+            else None
+        )
 
     def _annotate_weighted(self, node: Node, last: Node | None) -> None:
         inputs = {node.args[0]: self._activation, node.args[1]: self._weight}
@@ -267,7 +293,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
 
     def _annotate_arithmetic(self, node: Node) -> None:
         last = end_of_unit(node)
-        inputs: dict[Node, QuantizationSpecBase] = dict.fromkeys(tensor_inputs(node), self._activation)
+        inputs: dict[Node, QuantizationSpecBase] = dict.fromkeys(
+            tensor_inputs(node), self._activation
+        )
         _annotate(node, inputs, self._activation if last is node else None)
         if last is not node:
             _annotate(last, {}, self._activation)
@@ -279,12 +307,18 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         _annotate(node, {first: self._activation, **inputs}, shared)
 
 
-def _annotate(node: Node, inputs: dict[Any, QuantizationSpecBase], output: QuantizationSpecBase | None) -> None:
+def _annotate(
+    node: Node, inputs: dict[Any, QuantizationSpecBase], output: QuantizationSpecBase | None
+) -> None:
     node.meta["quantization_annotation"] = QuantizationAnnotation(inputs, output, _annotated=True)
 
 
 def _layer_call(node: Node, path: str, reason: str, *, in_8_bits: bool) -> LayerCall:
-    constants = [source for source in node.all_input_nodes if source.op == "get_attr" and len(sizes(source)) > 1]
+    constants = [
+        source
+        for source in node.all_input_nodes
+        if source.op == "get_attr" and len(sizes(source)) > 1
+    ]
     weights = {str(source.target): math.prod(sizes(source)) for source in constants}
     return LayerCall(path, multiply_accumulates(node), weights, reason, in_8_bits)
 

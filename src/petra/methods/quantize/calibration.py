@@ -33,7 +33,9 @@ class Calibration:
 
     def __iter__(self) -> Iterator[Inputs]:
         left = self.samples
-        for inputs, _ in self.context.task.train.batches(BATCH, seed=self.context.seed_for("calibration")):
+        for inputs, _ in self.context.task.train.batches(
+            BATCH, seed=self.context.seed_for("calibration")
+        ):
             taken = min(left, batch_size(inputs))
             if taken == 0:
                 return
@@ -101,8 +103,12 @@ class Rounding(nn.Module):
         if not self.on:
             return x
         if self.axis is None:
-            return torch.fake_quantize_per_tensor_affine(x, float(self.scale), int(self.zero_point), *self.range)
-        return torch.fake_quantize_per_channel_affine(x, self.scale, self.zero_point, self.axis, *self.range)
+            return torch.fake_quantize_per_tensor_affine(
+                x, float(self.scale), int(self.zero_point), *self.range
+            )
+        return torch.fake_quantize_per_channel_affine(
+            x, self.scale, self.zero_point, self.axis, *self.range
+        )
 
 
 @contextmanager

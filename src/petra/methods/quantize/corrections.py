@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_aggregate
 
 from petra.methods.quantize.calibration import Rounding, in_order, rounding
-from petra.model.graph import aten, constant, is_weighted, module_path, replace_constant
+from petra.model.aten.graph import aten, constant, is_weighted, module_path, replace_constant
 from petra.tasks.inputs import Inputs
 
 
@@ -71,7 +71,9 @@ class _Both:
 class _BothNetworks(Interpreter):
     """Runs the float and the quantized network side by side and shifts the latter's layers to the former's means."""
 
-    def __init__(self, prepared: GraphModule, roundings: Mapping[str, Rounding], layers: frozenset[Node]) -> None:
+    def __init__(
+        self, prepared: GraphModule, roundings: Mapping[str, Rounding], layers: frozenset[Node]
+    ) -> None:
         super().__init__(prepared)
         self.roundings, self.layers = roundings, layers
         self.shifts: dict[Node, Tensor] = {}
@@ -99,4 +101,6 @@ class _BothNetworks(Interpreter):
 
 
 def _of(value: Any, network: str) -> Any:
-    return map_aggregate(value, lambda item: getattr(item, network) if isinstance(item, _Both) else item)
+    return map_aggregate(
+        value, lambda item: getattr(item, network) if isinstance(item, _Both) else item
+    )

@@ -11,7 +11,7 @@ from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.stored import store_weights
-from petra.model.headwise import separate_attention
+from petra.model.attention.separate import separate_attention
 from petra.model.surgery import is_under
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -32,22 +32,36 @@ class DynamicQuantize(Stage):
     """
 
     name: ClassVar[str] = "quantize.dynamic"
-    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE])
+    effects: ClassVar[Effects] = Effects.of(
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+    )
 
-    embeddings: str = parameter("int8", Choice(("float", "int8")), "how weights of embeddings are stored")
-    convolutions: str = parameter("int8", Choice(("float", "int8")), "how weights of convolutions are stored")
+    embeddings: str = parameter(
+        "int8", Choice(("float", "int8")), "how weights of embeddings are stored"
+    )
+    convolutions: str = parameter(
+        "int8", Choice(("float", "int8")), "how weights of convolutions are stored"
+    )
     exclude: str = parameter("none", EXCLUDE_ENDS, "layers kept in float", limits=EXCLUDE_LIMITS)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)
-        kinds = {"linear": "dynamic", "embedding": self.embeddings, "convolution": self.convolutions}
+        kinds = {
+            "linear": "dynamic",
+            "embedding": self.embeddings,
+            "convolution": self.convolutions,
+        }
         rest = dict.fromkeys(("recurrent", "attention", "other"), "int8")
-        attention = [path for path, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
+        attention = [
+            path for path, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)
+        ]
         separate_attention(model, only=[path for path in attention if not is_under(path, exclude)])
         avoid_fused_layers(model)
         result = store_weights(model, context.task.example(2), kinds | rest, exclude=exclude)
-        return result.model, StageTrace(self.name, tuple(result.formats), result.skipped, details=result.details)
+        return result.model, StageTrace(
+            self.name, tuple(result.formats), result.skipped, details=result.details
+        )
 
 
 def avoid_fused_layers(model: nn.Module) -> None:

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from petra.model.graph import argument, aten, constant, is_weighted, module_path, readers, replace_constant
+from petra.model.aten.graph import (
+    argument,
+    aten,
+    constant,
+    is_weighted,
+    module_path,
+    readers,
+    replace_constant,
+)
 
 _HOMOGENEOUS = {
     aten.relu.default,
@@ -89,9 +97,15 @@ def _partner(layer: Node) -> Node | str:
         if is_weighted(reader) and reader.op == "call_function" and reader.args[0] is node:
             break
         if reader.target not in _HOMOGENEOUS:
-            return "the model's output" if reader.op == "output" else f"{reader.target} does not scale with its input"
+            return (
+                "the model's output"
+                if reader.op == "output"
+                else f"{reader.target} does not scale with its input"
+            )
         node = reader
-    if (reader.target is aten.linear.default) != (layer.target is aten.linear.default) or not _owns_weight(reader):
+    if (reader.target is aten.linear.default) != (
+        layer.target is aten.linear.default
+    ) or not _owns_weight(reader):
         return f"what reads it, {module_path(reader)!r}, cannot take the scale"
     return reader
 
@@ -99,7 +113,10 @@ def _partner(layer: Node) -> Node | str:
 def _owns_weight(layer: Node) -> bool:
     """Whether weight and bias are constants that this call alone reads."""
     held = [value for value in (layer.args[1], argument(layer, 2, "bias")) if value is not None]
-    return all(isinstance(value, Node) and value.op == "get_attr" and len(value.users) == 1 for value in held)
+    return all(
+        isinstance(value, Node) and value.op == "get_attr" and len(value.users) == 1
+        for value in held
+    )
 
 
 def equalize_layers(gm: GraphModule) -> tuple[list[Pair], dict[str, str]]:
@@ -109,8 +126,12 @@ def equalize_layers(gm: GraphModule) -> tuple[list[Pair], dict[str, str]]:
     `equalizable_pairs` does. Cost: a few passes over the weights.
     """
     pairs, skipped = equalizable_pairs(gm)
-    nodes = {node for pair in pairs for layer in (pair.first, pair.second) for node in _constants(layer)}
-    values: dict[Node, Tensor] = {node: value for node in nodes if (value := constant(gm, node)) is not None}
+    nodes = {
+        node for pair in pairs for layer in (pair.first, pair.second) for node in _constants(layer)
+    }
+    values: dict[Node, Tensor] = {
+        node: value for node in nodes if (value := constant(gm, node)) is not None
+    }
     for _ in range(_ROUNDS):
         furthest = 0.0
         for pair in pairs:
@@ -132,7 +153,9 @@ def equalize_layers(gm: GraphModule) -> tuple[list[Pair], dict[str, str]]:
 
 
 def _constants(layer: Node) -> list[Node]:
-    return [value for value in (layer.args[1], argument(layer, 2, "bias")) if isinstance(value, Node)]
+    return [
+        value for value in (layer.args[1], argument(layer, 2, "bias")) if isinstance(value, Node)
+    ]
 
 
 def _groups(layer: Node) -> int:

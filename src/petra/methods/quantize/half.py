@@ -12,7 +12,7 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.account import (
+from petra.methods.quantize.quantized_share import (
     LayerCall,
     account,
     multiplications,
@@ -21,8 +21,8 @@ from petra.methods.quantize.account import (
 )
 from petra.methods.quantize.selection import kind_of, matrices
 from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
-from petra.model.half import DTYPES, halve
-from petra.model.rowwise import FORMATS, RowwiseLinear
+from petra.model.layers.half import DTYPES, halve
+from petra.model.layers.row_scaled import FORMATS, RowwiseLinear
 from petra.model.surgery import is_under, replace_module, shared_weights, weight_bytes
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -46,9 +46,13 @@ class HalfPrecision(Stage):
     """
 
     name: ClassVar[str] = "quantize.half"
-    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE])
+    effects: ClassVar[Effects] = Effects.of(
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+    )
 
-    dtype: str = parameter("bf16", Choice(tuple(DTYPES)), "arithmetic of the network", scope="precision")
+    dtype: str = parameter(
+        "bf16", Choice(tuple(DTYPES)), "arithmetic of the network", scope="precision"
+    )
     linear: str = parameter(
         "half",
         Choice(("half", *FORMATS), usual="half"),
@@ -80,7 +84,9 @@ class HalfPrecision(Stage):
         weights = {path: layer.weight.detach().clone() for path, layer in layers.items()}
         halve(model, DTYPES[self.dtype])
         for path, weight in weights.items():
-            replace_module(model, path, RowwiseLinear(weight, layers[path].bias, FORMATS[self.linear]))
+            replace_module(
+                model, path, RowwiseLinear(weight, layers[path].bias, FORMATS[self.linear])
+            )
         try:
             after = predictions(model, example)
         except RuntimeError as error:
@@ -89,8 +95,12 @@ class HalfPrecision(Stage):
                 hint="it makes tensors of a fixed precision while it runs",
             ) from error
         if not torch.equal(after.isfinite(), reference.isfinite()):
-            raise StageRefused(f"the outputs are not finite in {self.dtype}", hint="bf16 has float32's range")
-        changed = {path for path, module in model.named_modules() if list(module.parameters(recurse=False))}
+            raise StageRefused(
+                f"the outputs are not finite in {self.dtype}", hint="bf16 has float32's range"
+            )
+        changed = {
+            path for path, module in model.named_modules() if list(module.parameters(recurse=False))
+        }
         stored = weight_bytes(model)
         details: dict[str, object] = {
             "dtype": self.dtype,
@@ -101,12 +111,18 @@ class HalfPrecision(Stage):
         if calls:
             codes = sum(weight.numel() for weight in weights.values())
             elements = sum(p.numel() for p in model.parameters())
-            shares = account(calls, others, macs=macs, elements=elements, code_bytes=codes, all_bytes=stored)
+            shares = account(
+                calls, others, macs=macs, elements=elements, code_bytes=codes, all_bytes=stored
+            )
             details |= shares.as_details()
-        return model, StageTrace(self.name, tuple(sorted(changed - skipped.keys())), skipped, details=details)
+        return model, StageTrace(
+            self.name, tuple(sorted(changed - skipped.keys())), skipped, details=details
+        )
 
 
-def _linear_layers(model: nn.Module, excluded: frozenset[str]) -> tuple[dict[str, nn.Linear], dict[str, str]]:
+def _linear_layers(
+    model: nn.Module, excluded: frozenset[str]
+) -> tuple[dict[str, nn.Linear], dict[str, str]]:
     """The linear layers that 8-bit kernels take, and why they do not take the others. Refuses where there is none."""
     shared = shared_weights(model)
     layers: dict[str, nn.Linear] = {}
@@ -121,17 +137,25 @@ def _linear_layers(model: nn.Module, excluded: frozenset[str]) -> tuple[dict[str
         elif path in shared:
             skipped[path] = f"it shares parameters with {', '.join(shared[path])}"
         elif module.in_features % MULTIPLE or module.out_features % MULTIPLE:
-            skipped[path] = f"{module.out_features} x {module.in_features}: 8-bit kernels take multiples of {MULTIPLE}"
+            skipped[path] = (
+                f"{module.out_features} x {module.in_features}: 8-bit kernels take multiples of {MULTIPLE}"
+            )
         else:
             layers[path] = module
     if not layers:
         reasons = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:3])
-        raise StageRefused("no linear layer fits 8-bit kernels", hint=reasons or "the model has none")
+        raise StageRefused(
+            "no linear layer fits 8-bit kernels", hint=reasons or "the model has none"
+        )
     return layers, skipped
 
 
 def _calls(
-    model: nn.Module, example: Inputs, rows: Mapping[str, nn.Linear], skipped: Mapping[str, str], dtype: str
+    model: nn.Module,
+    example: Inputs,
+    rows: Mapping[str, nn.Linear],
+    skipped: Mapping[str, str],
+    dtype: str,
 ) -> tuple[list[LayerCall], dict[str, int], int]:
     """Every layer with weights, those of `rows` as 8 bits; multiply-accumulates of what is in no
     layer, and of the whole model."""

@@ -16,7 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchao.quantization.pt2e.observer import HistogramObserver, MinMaxObserver, UniformQuantizationObserverBase
+from torchao.quantization.pt2e.observer import (
+    HistogramObserver,
+    MinMaxObserver,
+    UniformQuantizationObserverBase,
+)
 
 BINS = 2**14
 """Bins over [-bound, bound]. At least a quarter of them is used, so that 16 or more fall on each of 256 codes."""
@@ -49,7 +53,9 @@ def squared_error(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, lev
     return (((codes - zero) * scale - values).square() * counts).sum(1)
 
 
-def mse_range(values: Tensor, counts: Tensor, low: float, high: float, levels: int) -> tuple[float, float]:
+def mse_range(
+    values: Tensor, counts: Tensor, low: float, high: float, levels: int
+) -> tuple[float, float]:
     """The range inside [low, high] with the smallest `squared_error`: values, counts (n,).
 
     Searched one end at a time, twice, in steps of 1% of that end. Cost: 400 passes over `values`.
@@ -96,7 +102,9 @@ class _CountingObserver(UniformQuantizationObserverBase):  # type: ignore[misc] 
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         if self._chosen is None and self.low <= self.high:
-            low, high = self.choose(torch.linspace(-self.bound, self.bound, BINS + 1, dtype=torch.float64))
+            low, high = self.choose(
+                torch.linspace(-self.bound, self.bound, BINS + 1, dtype=torch.float64)
+            )
             self._chosen = max(low, self.low), min(high, self.high)
         low, high = self._chosen or (self.low, self.high)
         scale, zero_point = self._calculate_qparams(torch.tensor(low), torch.tensor(high))

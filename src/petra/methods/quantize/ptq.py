@@ -18,20 +18,20 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import ExportError, StageRefused
-from petra.methods.quantize.account import Shares, account, check_macs
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
 from petra.methods.quantize.corrections import correct_biases
 from petra.methods.quantize.equalize import equalize_layers
-from petra.methods.quantize.sensitivity import sensitivities
+from petra.methods.quantize.quantized_share import Shares, account, check_macs
+from petra.methods.quantize.rounding_cost import sensitivities
 from petra.methods.quantize.smooth import smooth_layers
 from petra.model import folding, rewrites
-from petra.model.cells import cells_as_linear
-from petra.model.constants import fold_constants
-from petra.model.graph import constant, is_weighted, multiply_accumulates, replace_constant
-from petra.model.products import products_as_linear
+from petra.model.aten.cells import cells_as_linear
+from petra.model.aten.constants import fold_constants
+from petra.model.aten.graph import constant, is_weighted, multiply_accumulates, replace_constant
+from petra.model.aten.products import products_as_linear
+from petra.model.aten.transposed import transposed_as_convolutions
 from petra.model.surgery import evaluating, is_under
-from petra.model.transposed import transposed_as_convolutions
 from petra.runtimes.tracing import capture, traced_example
 from petra.tasks.inputs import Inputs
 
@@ -96,7 +96,9 @@ def quantize_static(
         quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, weight_max=weight_max)
         notes["sensitivity"] = ranking = rank_layers(traced, calibration, quantizer)
     keep = list(ranking)[:keep_float]
-    quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, keep=keep, weight_max=weight_max)
+    quantizer = DeploymentQuantizer(
+        observer=observer, exclude=exclude, keep=keep, weight_max=weight_max
+    )
     total_macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
     prepared = _prepared(traced, quantizer)
     check_macs(quantizer.calls, quantizer.others, total_macs)
@@ -109,7 +111,9 @@ def quantize_static(
     return converted(prepared, quantizer, samples=samples, total_macs=total_macs, notes=notes)
 
 
-def _equalized(traced: GraphModule, calibration: Iterable[Inputs], equalize: str, alpha: float) -> dict[str, object]:
+def _equalized(
+    traced: GraphModule, calibration: Iterable[Inputs], equalize: str, alpha: float
+) -> dict[str, object]:
     """Equalise or smooth in place; notes of where. Raises StageRefused when there is nowhere to."""
     notes: dict[str, object] = {}
     if equalize == "cross_layer":
@@ -122,14 +126,17 @@ def _equalized(traced: GraphModule, calibration: Iterable[Inputs], equalize: str
         smoothing = smooth_layers(traced, calibration, alpha)
         if not smoothing.folded and not smoothing.multiplied:
             raise StageRefused(
-                "no layer's inputs can be smoothed", hint=_few(smoothing.skipped) or "it has no linear layer"
+                "no layer's inputs can be smoothed",
+                hint=_few(smoothing.skipped) or "it has no linear layer",
             )
         notes["smoothed"] = {"folded": smoothing.folded, "multiplied": smoothing.multiplied}
         notes["not_smoothed"] = smoothing.skipped
     return notes
 
 
-def rank_layers(traced: GraphModule, calibration: Iterable[Inputs], quantizer: DeploymentQuantizer) -> dict[str, float]:
+def rank_layers(
+    traced: GraphModule, calibration: Iterable[Inputs], quantizer: DeploymentQuantizer
+) -> dict[str, float]:
     """`sensitivities`, the largest first, of the layers that `quantizer` would treat; `traced` is left as it was.
 
     Costs a forward pass over `calibration`, and one over `MEASURED_ITEMS` for every layer.
@@ -150,7 +157,9 @@ def _prepared(traced: GraphModule, quantizer: DeploymentQuantizer) -> GraphModul
 def check_something_is_quantized(quantizer: DeploymentQuantizer) -> None:
     """Raise StageRefused with all reasons when no layer was annotated."""
     if not quantizer.quantized:
-        reasons = "; ".join(f"{path or 'the model'}: {reason}" for path, reason in quantizer.skipped.items())
+        reasons = "; ".join(
+            f"{path or 'the model'}: {reason}" for path, reason in quantizer.skipped.items()
+        )
         raise StageRefused(
             f"nothing can be quantized ({reasons or 'the model has no parameterised layer'})",
             hint="int8 covers convolutions and linear layers; keep fewer in float or drop the stage",
@@ -215,7 +224,10 @@ def round_biases(converted: GraphModule) -> None:
         if node.op != "call_function" or not is_weighted(node) or len(node.args) < 3:
             continue
         data, weight, bias = node.args[:3]
-        if not isinstance(bias, Node) or {data.target, weight.target} != {_DEQUANTIZE, _DEQUANTIZE_CHANNELS}:
+        if not isinstance(bias, Node) or {data.target, weight.target} != {
+            _DEQUANTIZE,
+            _DEQUANTIZE_CHANNELS,
+        }:
             continue
         value, weight_scale = constant(converted, bias), constant(converted, weight.args[1])
         if value is None or weight_scale is None or len(bias.users) != 1:
@@ -228,7 +240,9 @@ def trace(model: nn.Module, example: Inputs) -> GraphModule:
     """Export in evaluation mode with a dynamic batch dimension. Raises StageRefused when that is impossible."""
     example = traced_example(example)
     kwargs = example if isinstance(example, dict) else {}
-    args = example if isinstance(example, tuple) else () if isinstance(example, dict) else (example,)
+    args = (
+        example if isinstance(example, tuple) else () if isinstance(example, dict) else (example,)
+    )
     try:
         # Fused attention returns another memory layout than the plain form exporters write; torch remembers the first.
         with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -242,7 +256,9 @@ def trace(model: nn.Module, example: Inputs) -> GraphModule:
 
 def _few(reasons: Mapping[str, str]) -> str:
     """The first five reasons."""
-    return "; ".join(f"{path or 'the model'}: {reason}" for path, reason in list(reasons.items())[:5])
+    return "; ".join(
+        f"{path or 'the model'}: {reason}" for path, reason in list(reasons.items())[:5]
+    )
 
 
 def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:

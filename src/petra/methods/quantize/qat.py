@@ -16,7 +16,6 @@ from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.distill.distill import mixed_loss
-from petra.methods.quantize.account import check_macs
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import Calibration, observe
 from petra.methods.quantize.ptq import (
@@ -27,6 +26,7 @@ from petra.methods.quantize.ptq import (
     simplify,
     trace,
 )
+from petra.methods.quantize.quantized_share import check_macs
 from petra.methods.quantize.static import (
     CODES,
     CODES_DOC,
@@ -42,8 +42,8 @@ from petra.methods.quantize.static import (
 )
 from petra.methods.quantize.stored import replace_embeddings
 from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
-from petra.model.copying import copy_model
-from petra.model.graph import module_path, multiply_accumulates
+from petra.model.aten.graph import module_path, multiply_accumulates
+from petra.model.copies.copying import copy_model
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs, call, prediction
@@ -75,7 +75,9 @@ class SimulatedQuantization(nn.Module):
     def train(self, mode: bool = True) -> SimulatedQuantization:
         self.training = mode
         for quantizer in self.quantizers():
-            quantizer.enable_observer(mode or quantizer.is_per_channel)  # weight ranges are those of the weights
+            quantizer.enable_observer(
+                mode or quantizer.is_per_channel
+            )  # weight ranges are those of the weights
         return self
 
     def quantizers(self) -> list[FakeQuantize]:
@@ -92,7 +94,8 @@ class SimulatedQuantization(nn.Module):
         for graph in (module for module in self.graph.modules() if isinstance(module, GraphModule)):
             for node in graph.graph.nodes:
                 node.args, node.kwargs = map_aggregate(
-                    (node.args, node.kwargs), lambda value: new if isinstance(value, torch.device) else value
+                    (node.args, node.kwargs),
+                    lambda value: new if isinstance(value, torch.device) else value,
                 )
             graph.recompile()
         return self.to(device)
@@ -114,7 +117,9 @@ def _weights_of(traced: GraphModule, paths: Collection[str]) -> set[str]:
     return {
         str(node.target)
         for node in traced.graph.nodes
-        if node.op == "get_attr" and node.users and all(module_path(user) in paths for user in node.users)
+        if node.op == "get_attr"
+        and node.users
+        and all(module_path(user) in paths for user in node.users)
     }
 
 
@@ -144,22 +149,38 @@ class QuantizationAwareTrain(Stage):
     """
 
     name: ClassVar[str] = "quantize.qat"
-    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE], removes=[FLOAT_WEIGHTS, TRAINABLE])
+    effects: ClassVar[Effects] = Effects.of(
+        needs=[FLOAT_WEIGHTS, TRAINABLE], removes=[FLOAT_WEIGHTS, TRAINABLE]
+    )
 
-    epochs: int = parameter(2, Integer(1, 6, log=True), "passes over the training split", limits=EPOCHS)
+    epochs: int = parameter(
+        2, Integer(1, 6, log=True), "passes over the training split", limits=EPOCHS
+    )
     alpha: float = parameter(
-        0.5, Choice((0.0, 0.5, 0.9)), "weight of matching the untouched model", limits=Real(0.0, 1.0)
+        0.5,
+        Choice((0.0, 0.5, 0.9)),
+        "weight of matching the untouched model",
+        limits=Real(0.0, 1.0),
     )
     optimizer: str = parameter("sgd", OPTIMIZER, "optimizer", scope="optimizer")
     lr: float = parameter(0.002, Real(1e-5, 0.02, log=True), "peak learning rate", limits=LR)
     schedule: str = parameter("cosine", SCHEDULE, "learning-rate schedule after the warm-up")
     batch_size: int = parameter(128, Choice((64, 128)), "items per step", limits=BATCH_SIZE)
-    weight_decay: float = parameter(1e-5, Real(1e-6, 1e-3, log=True), "decay of weight matrices", limits=WEIGHT_DECAY)
+    weight_decay: float = parameter(
+        1e-5, Real(1e-6, 1e-3, log=True), "decay of weight matrices", limits=WEIGHT_DECAY
+    )
     loss: str = parameter(
-        "default", LOSS, "the task's loss, the hard part", scope="loss", when={"alpha": Real(0.0, 1 - 1e-6)}
+        "default",
+        LOSS,
+        "the task's loss, the hard part",
+        scope="loss",
+        when={"alpha": Real(0.0, 1 - 1e-6)},
     )
     samples: int = parameter(
-        256, Choice((256,)), "training items that the first ranges come from", limits=Integer(1, 10**6)
+        256,
+        Choice((256,)),
+        "training items that the first ranges come from",
+        limits=Integer(1, 10**6),
     )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
     keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
@@ -170,7 +191,9 @@ class QuantizationAwareTrain(Stage):
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)
         check_excluded(model, exclude)
-        embedded, tables = replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
+        embedded, tables = (
+            replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
+        )
         kept_away = _untrained(model, context)
         traced = trace(model, context.task.example(2))
         simplify(traced)
@@ -181,7 +204,9 @@ class QuantizationAwareTrain(Stage):
             untrained = DeploymentQuantizer(exclude=exclude, weight_max=self.weight_max)
             ranking = rank_layers(traced, calibration, untrained)
         keep = list(ranking)[: self.keep_float]
-        quantizer = DeploymentQuantizer(exclude=exclude, keep=keep, weight_max=self.weight_max, training=True)
+        quantizer = DeploymentQuantizer(
+            exclude=exclude, keep=keep, weight_max=self.weight_max, training=True
+        )
         macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
         student = SimulatedQuantization(prepare_qat_pt2e(traced, quantizer))
         check_something_is_quantized(quantizer)
@@ -206,7 +231,11 @@ class QuantizationAwareTrain(Stage):
             value.requires_grad_(False)
         with torch.no_grad():
             call(student, context.task.example(2))  # weight ranges of the weights that were kept
-        notes = fitted.as_details() | {"precision": "fp32"} | ({"sensitivity": ranking} if ranking else {})
+        notes = (
+            fitted.as_details()
+            | {"precision": "fp32"}
+            | ({"sensitivity": ranking} if ranking else {})
+        )
         notes |= {"untrained": kept_away} if kept_away else {}
         result = converted(student.graph, quantizer, samples=samples, total_macs=macs, notes=notes)
         return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)

@@ -44,7 +44,10 @@ def per_group(W: Tensor, block: int) -> tuple[Tensor, Tensor]:
 def _fit_groups(w: Tensor) -> tuple[Tensor, Tensor]:
     """`per_group` for weights that are split into groups already (out, groups, block)."""
     extreme = w.gather(-1, w.abs().argmax(-1, keepdim=True))
-    base = torch.where(extreme.abs() < _LEAST_SCALE, torch.full_like(extreme, _LEAST_SCALE), extreme) / -8
+    base = (
+        torch.where(extreme.abs() < _LEAST_SCALE, torch.full_like(extreme, _LEAST_SCALE), extreme)
+        / -8
+    )
     best_q, best_s = torch.zeros_like(w), base.clone()
     best_error = torch.full_like(base, torch.inf)
     for share in _SHARES:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.account import EXCLUDED, TO_STAY
+from petra.methods.quantize.quantized_share import EXCLUDED, TO_STAY
+from petra.model.kinds import is_transposed_linear
 from petra.model.surgery import has_derived_weight, is_under
 
 KINDS = ("linear", "convolution", "embedding", "recurrent", "attention", "other")
@@ -22,7 +23,9 @@ _OVERHEAD = 256
 """Bytes of the operators that decode a weight, below which storing it as codes saves nothing."""
 
 _SMALLEST_BLOCK = 16
-_ATTENTION_OUTPUT = nn.modules.linear.NonDynamicallyQuantizableLinear  # its weight is used without calling it
+_ATTENTION_OUTPUT = (
+    nn.modules.linear.NonDynamicallyQuantizableLinear
+)  # its weight is used without calling it
 _FLOAT16_MAX = 65504.0
 
 
@@ -46,13 +49,6 @@ def is_linear(module: nn.Module) -> bool:
     return is_transposed_linear(module)
 
 
-def is_transposed_linear(module: nn.Module) -> bool:
-    """Hugging Face's Conv1D (GPT-2), which is a linear layer with a weight of (in, out)."""
-    weight = module._parameters.get("weight")
-    named = type(module).__name__ == "Conv1D" and hasattr(module, "nf")
-    return named and weight is not None and weight.ndim == 2 and weight.shape[1] == module.nf
-
-
 @dataclass
 class Selection:
     """Layers to treat, in order of definition, with their formats, and why the others are not."""
@@ -68,10 +64,18 @@ class Selection:
         module, bits = self.layers[path], {"float16": 16, "int4": 4}.get(self.formats[path], 8)
 
         def saved(weight: nn.Parameter) -> float:
-            scales = weight.numel() / self.block if bits == 4 else weight.shape[output_axis(module)] if bits == 8 else 0
+            scales = (
+                weight.numel() / self.block
+                if bits == 4
+                else weight.shape[output_axis(module)]
+                if bits == 8
+                else 0
+            )
             return (4 - bits / 8) * weight.numel() - 4 * scales
 
-        return {name: weight for name, weight in matrices(module).items() if saved(weight) > _OVERHEAD}
+        return {
+            name: weight for name, weight in matrices(module).items() if saved(weight) > _OVERHEAD
+        }
 
 
 def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
@@ -82,7 +86,12 @@ def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
 
 
 def choose(
-    model: nn.Module, formats: Mapping[str, str], exclude: frozenset[str], block: int, *, ties: bool = True
+    model: nn.Module,
+    formats: Mapping[str, str],
+    exclude: frozenset[str],
+    block: int,
+    *,
+    ties: bool = True,
 ) -> Selection:
     choice = Selection(block=block)
     for path, module in model.named_modules():
@@ -105,7 +114,10 @@ def choose(
     if ties:
         _keep_ties(model, choice)
     choice.integer = frozenset(
-        id(p) for path, name in choice.formats.items() if name == "dynamic" for p in choice.stored(path).values()
+        id(p)
+        for path, name in choice.formats.items()
+        if name == "dynamic"
+        for p in choice.stored(path).values()
     )
     return choice
 
@@ -189,5 +201,7 @@ def _keep_ties(model: nn.Module, choice: Selection) -> None:
             del choice.formats[path]
             choice.skipped[path] = f"it shares a weight with {other!r}, which stays in float"
     for path in [path for path, name in choice.formats.items() if name == "int4"]:
-        if any(choice.formats[o] == "int8" for p in choice.stored(path).values() for o in owners[id(p)]):
+        if any(
+            choice.formats[o] == "int8" for p in choice.stored(path).values() for o in owners[id(p)]
+        ):
             choice.formats[path] = "int8"

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from petra.methods.quantize.calibration import in_order
-from petra.methods.quantize.units import is_pass_through
-from petra.model.graph import (
+from petra.methods.quantize.integer_operators import is_pass_through
+from petra.model.aten.graph import (
     argument,
     aten,
     constant,
@@ -79,7 +79,11 @@ def smooth_layers(gm: GraphModule, calibration: Iterable[Inputs], alpha: float) 
                 replace_constant(gm, name, value / s.reshape(-1, *[1] * (value.ndim - 1)))
             result.folded.extend(paths)
         elif _may_stay_integer(x):
-            result.skipped.update(dict.fromkeys(paths, f"nothing before it can absorb the scale of its input {x.name}"))
+            result.skipped.update(
+                dict.fromkeys(
+                    paths, f"nothing before it can absorb the scale of its input {x.name}"
+                )
+            )
             continue
         else:
             with gm.graph.inserting_before(layers[0]):
@@ -148,10 +152,14 @@ def _may_stay_integer(x: Node) -> bool:
     """Whether the value may be made by integer kernels, by way of operators that only move codes."""
     while is_pass_through(x) and isinstance(x.args[0], Node):
         x = x.args[0]
-    return x.op == "call_function" and (is_weighted(x) or x.target in (aten.add.Tensor, aten.mean.dim))
+    return x.op == "call_function" and (
+        is_weighted(x) or x.target in (aten.add.Tensor, aten.mean.dim)
+    )
 
 
-def _largest_values(gm: GraphModule, nodes: list[Node], calibration: Iterable[Inputs]) -> dict[Node, Tensor]:
+def _largest_values(
+    gm: GraphModule, nodes: list[Node], calibration: Iterable[Inputs]
+) -> dict[Node, Tensor]:
     """max|X_j| over all batches and all dimensions but the last, for the values `nodes` make."""
     found: dict[Node, Tensor] = {}
 

@@ -20,7 +20,9 @@ from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
 EXCLUDE = Choice((*EXCLUDE_ENDS.values, "convolutions"))
-EXCLUDE_LIMITS = Text("none", "none, first, last, ends, convolutions, or module paths separated by commas")
+EXCLUDE_LIMITS = Text(
+    "none", "none, first, last, ends, convolutions, or module paths separated by commas"
+)
 KEEP_FLOAT, KEEP_LIMITS = Choice((0, 1, 2, 4)), Integer(0, 10_000)
 KEEP_DOC = "layers that cost most when quantized, kept in float"
 EMBEDDINGS, EMBEDDINGS_DOC = Choice(("float", "int8")), "how embedding tables are stored"
@@ -41,11 +43,15 @@ def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
         "first": layers[:1],
         "last": layers[-1:],
         "ends": [*layers[:1], *layers[-1:]],
-        "convolutions": [name for name, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)],
+        "convolutions": [
+            name for name, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)
+        ],
     }
     if exclude == "convolutions" and not named[exclude]:
         raise StageRefused("convolutions are to be excluded, but the model has none")
-    return frozenset(named[exclude] if exclude in named else (part.strip() for part in exclude.split(",")))
+    return frozenset(
+        named[exclude] if exclude in named else (part.strip() for part in exclude.split(","))
+    )
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,20 @@ class StaticQuantize(Stage):
     """
 
     name: ClassVar[str] = "quantize.static"
-    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE])
+    effects: ClassVar[Effects] = Effects.of(
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+    )
 
     observer: str = parameter(
-        "histogram", Choice(("minmax", "histogram", "percentile", "mse")), "how activation ranges are chosen"
+        "histogram",
+        Choice(("minmax", "histogram", "percentile", "mse")),
+        "how activation ranges are chosen",
     )
     samples: int = parameter(
-        512, Choice((128, 256, 512, 1024)), "calibration items from the training split", limits=Integer(1, 10**6)
+        512,
+        Choice((128, 256, 512, 1024)),
+        "calibration items from the training split",
+        limits=Integer(1, 10**6),
     )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
     keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
@@ -93,7 +106,9 @@ class StaticQuantize(Stage):
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)
         check_excluded(model, exclude)
-        embedded, tables = replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
+        embedded, tables = (
+            replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
+        )
         result = quantize_static(
             model,
             context.task.example(2),
@@ -110,7 +125,11 @@ class StaticQuantize(Stage):
 
 
 def traced_quantization(
-    name: str, result: QuantizationResult, samples: int, embedded: tuple[str, ...], tables: dict[str, str]
+    name: str,
+    result: QuantizationResult,
+    samples: int,
+    embedded: tuple[str, ...],
+    tables: dict[str, str],
 ) -> StageTrace:
     """The trace of a stage that asked for so many `samples` and had `replace_embeddings` return the last two."""
     details = {
@@ -119,5 +138,7 @@ def traced_quantization(
         **result.shares.as_details(),
         **result.notes,
     }
-    skipped = {path: reason for path, reason in result.layers_skipped.items() if path not in embedded} | tables
+    skipped = {
+        path: reason for path, reason in result.layers_skipped.items() if path not in embedded
+    } | tables
     return StageTrace(name, (*embedded, *result.layers_quantized), skipped, details=details)

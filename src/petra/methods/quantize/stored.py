@@ -1,7 +1,7 @@
 """Replacing a model's layers by layers that hold codes, one kind of layer at a time, the model staying what it is.
 
 A table says in which format the weights of each kind of layer are to be stored. What is found in the model, what can be
-treated and what the result is worth is found out here; `petra.model.quantized` and `weight_only` have the layers.
+treated and what the result is worth is found out here; `petra.model.layers.quantized` and `weight_only` have the layers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.account import (
+from petra.methods.quantize.annotate import WEIGHT_MAX
+from petra.methods.quantize.quantized_share import (
     LayerCall,
     account,
     check_weights,
@@ -22,7 +23,6 @@ from petra.methods.quantize.account import (
     output_change,
     predictions,
 )
-from petra.methods.quantize.annotate import WEIGHT_MAX
 from petra.methods.quantize.rounding import pack, per_channel, per_group
 from petra.methods.quantize.selection import (
     KINDS,
@@ -31,15 +31,20 @@ from petra.methods.quantize.selection import (
     choose,
     is_linear,
     is_plain,
-    is_transposed_linear,
     kind_of,
     largest_block,
     matrices,
     output_axis,
 )
-from petra.model.quantized import Codes, DynamicQuantizedLinear, Int4Linear, QuantizedEmbedding
+from petra.model.kinds import is_transposed_linear
+from petra.model.layers.quantized import (
+    Codes,
+    DynamicQuantizedLinear,
+    Int4Linear,
+    QuantizedEmbedding,
+)
+from petra.model.layers.weight_only import WeightOnly, WeightOnlyRecurrent
 from petra.model.surgery import aliases_of, replace_module, weight_bytes
-from petra.model.weight_only import WeightOnly, WeightOnlyRecurrent
 from petra.tasks.inputs import Inputs
 
 Made = dict[tuple[object, ...], Codes]
@@ -57,7 +62,12 @@ class StoredLayers:
 
 
 def store_weights(
-    model: nn.Module, example: Inputs, formats: Mapping[str, str], *, exclude: frozenset[str], block: int = 32
+    model: nn.Module,
+    example: Inputs,
+    formats: Mapping[str, str],
+    *,
+    exclude: frozenset[str],
+    block: int = 32,
 ) -> StoredLayers:
     """Replace the layers of `model`, which is modified, by layers that hold codes.
 
@@ -74,7 +84,9 @@ def store_weights(
     aliases = aliases_of(model)
     macs, others, all_macs = multiplications(model, example, choice.layers)
     total = {id(p): p.numel() for p in model.parameters()}
-    sizes = {path: {id(p): p.numel() for p in choice.stored(path).values()} for path in choice.formats}
+    sizes = {
+        path: {id(p): p.numel() for p in choice.stored(path).values()} for path in choice.formats
+    }
     made: Made = {}
     swaps = [
         _Swap.of(path, aliases[path], choice, made) for path in reversed(choice.formats)
@@ -82,18 +94,33 @@ def store_weights(
     result.model = _apply(model, swaps, example, reference, result)
     if not result.formats:
         reasons = [f"{path or 'the model'}: {reason}" for path, reason in result.skipped.items()]
-        raise StageRefused("no layer's weights can be stored as codes", hint="; ".join(reasons[:5]) or "it has none")
+        raise StageRefused(
+            "no layer's weights can be stored as codes",
+            hint="; ".join(reasons[:5]) or "it has none",
+        )
     calls = [
         LayerCall(path, macs[path], sizes[path], in_8_bits=result.formats[path] == "dynamic")
         if path in result.formats
         else LayerCall(path, macs[path], {}, result.skipped[path])
         for path in choice.layers
     ]
-    of = {path: sum(p.numel() for p in matrices(layer).values()) for path, layer in choice.layers.items()}
+    of = {
+        path: sum(p.numel() for p in matrices(layer).values())
+        for path, layer in choice.layers.items()
+    }
     check_weights(calls, sum(total.values()), of)
     after, stored = predictions(result.model, example), weight_bytes(result.model)
-    codes = sum(p.numel() * p.element_size() for p in result.model.parameters() if id(p) not in total)
-    shares = account(calls, others, macs=all_macs, elements=sum(total.values()), code_bytes=codes, all_bytes=stored)
+    codes = sum(
+        p.numel() * p.element_size() for p in result.model.parameters() if id(p) not in total
+    )
+    shares = account(
+        calls,
+        others,
+        macs=all_macs,
+        elements=sum(total.values()),
+        code_bytes=codes,
+        all_bytes=stored,
+    )
     result.details = {
         "formats": dict(Counter(result.formats.values())),
         **shares.as_details(),
@@ -113,7 +140,11 @@ def replace_embeddings(
     """
     formats = dict.fromkeys(KINDS, "float") | {"embedding": "int8"}
     choice = choose(model, formats, exclude, block=0, ties=False)
-    skipped = {path: why for path, why in choice.skipped.items() if kind_of(choice.layers[path]) == "embedding"}
+    skipped = {
+        path: why
+        for path, why in choice.skipped.items()
+        if kind_of(choice.layers[path]) == "embedding"
+    }
     made: Made = {}
     done, aliases = [], aliases_of(model)
     for path in choice.formats:
@@ -144,7 +175,14 @@ class _Swap:
         module = choice.layers[path]
         stored = choice.stored(path)
         codes = {name: _encode(choice, path, weight, made) for name, weight in stored.items()}
-        return cls(path, paths, choice.formats[path], module, _replacement(module, choice.formats[path], codes), stored)
+        return cls(
+            path,
+            paths,
+            choice.formats[path],
+            module,
+            _replacement(module, choice.formats[path], codes),
+            stored,
+        )
 
     def do(self, model: nn.Module) -> nn.Module:
         if isinstance(self.after, WeightOnly):
@@ -170,7 +208,10 @@ def _encode(choice: Selection, path: str, weight: nn.Parameter, made: Made) -> C
     """The codes of a weight; those it has already when another layer shares it in the same form."""
     module, name = choice.layers[path], choice.formats[path]
     largest = WEIGHT_MAX if id(weight) in choice.integer else 127
-    rows = is_transposed_linear(module) and name in ("dynamic", "int4")  # our own layers hold rows of (out, in)
+    rows = is_transposed_linear(module) and name in (
+        "dynamic",
+        "int4",
+    )  # our own layers hold rows of (out, in)
     key = (id(weight), name == "int4", name == "float16", rows, output_axis(module))
     if key not in made:
         W = weight.detach().T.contiguous() if rows else weight.detach()
@@ -179,7 +220,9 @@ def _encode(choice: Selection, path: str, weight: nn.Parameter, made: Made) -> C
     return made[key]
 
 
-def _codes(W: Tensor, name: str, axis: int, largest: int, block: int) -> tuple[Tensor, Tensor | None]:
+def _codes(
+    W: Tensor, name: str, axis: int, largest: int, block: int
+) -> tuple[Tensor, Tensor | None]:
     if name == "float16":
         return W.half(), None
     if name == "int4":

@@ -30,10 +30,14 @@ class WeightQuantize(Stage):
     """
 
     name: ClassVar[str] = "quantize.weights"
-    effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE])
+    effects: ClassVar[Effects] = Effects.of(
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+    )
 
     bits: int = parameter(8, Choice((16, 8, 4)), "bits a weight is stored in")
-    block: int = parameter(32, Choice((32, 64, 128)), "weights that share a scale at 4 bits", when={"bits": (4,)})
+    block: int = parameter(
+        32, Choice((32, 64, 128)), "weights that share a scale at 4 bits", when={"bits": (4,)}
+    )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
@@ -45,4 +49,6 @@ class WeightQuantize(Stage):
             exclude=excluded_layers(model, self.exclude),
             block=self.block,
         )
-        return result.model, StageTrace(self.name, tuple(result.formats), result.skipped, details=result.details)
+        return result.model, StageTrace(
+            self.name, tuple(result.formats), result.skipped, details=result.details
+        )

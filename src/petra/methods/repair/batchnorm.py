@@ -24,7 +24,11 @@ NO_NORM = "the model has no batch norm with statistics"
 
 
 def norms_with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
-    return {path: m for path, m in model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
+    return {
+        path: m
+        for path, m in model.named_modules()
+        if isinstance(m, _BatchNorm) and m.track_running_stats
+    }
 
 
 def estimate_statistics(model: nn.Module, batches: Iterable[Inputs]) -> dict[str, str]:
@@ -67,7 +71,10 @@ class EstimateBatchNorm(Stage):
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS])
 
     samples: int = parameter(
-        1024, Choice((512, 1024, 4096)), "items of the training split seen", limits=Integer(16, 10**7)
+        1024,
+        Choice((512, 1024, 4096)),
+        "items of the training split seen",
+        limits=Integer(16, 10**7),
     )
 
     @classmethod
@@ -81,7 +88,9 @@ class EstimateBatchNorm(Stage):
             raise StageRefused(NO_NORM)
         batches: list[Inputs] = []
         items = 0
-        for inputs, _ in context.task.train.batches(BATCH, seed=context.seed_for("samples"), drop_last=True):
+        for inputs, _ in context.task.train.batches(
+            BATCH, seed=context.seed_for("samples"), drop_last=True
+        ):
             batches.append(inputs)
             items += batch_size(inputs)
             if items >= self.samples:
@@ -90,7 +99,8 @@ class EstimateBatchNorm(Stage):
             skipped = estimate_statistics(model, batches)
         except ValueError as error:  # torch's, for a channel with a single value
             raise StageRefused(
-                f"a batch has no statistics: {error}", hint="give training batches of two items and more"
+                f"a batch has no statistics: {error}",
+                hint="give training batches of two items and more",
             ) from error
         touched = tuple(path for path in norms if path not in skipped)
         if not touched:

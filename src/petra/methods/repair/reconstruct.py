@@ -82,7 +82,9 @@ class Reconstruct(Stage):
         needs=[FLOAT_WEIGHTS, TRAINABLE, DENSE_WEIGHTS, CUT_CHANNELS], removes=[CUT_CHANNELS]
     )
 
-    samples: int = parameter(512, Choice((256, 512)), "training items fitted to", limits=Integer(16, 10**6))
+    samples: int = parameter(
+        512, Choice((256, 512)), "training items fitted to", limits=Integer(16, 10**6)
+    )
     damping: float = parameter(
         0.003, Real(1e-4, 0.1, log=True), "pull towards the present weights", limits=Real(0.0, 1e3)
     )
@@ -114,7 +116,9 @@ class Reconstruct(Stage):
             yield map_inputs(inputs, lambda t, k=taken: t[:k])  # type: ignore[misc]
             left -= taken
 
-    def _layers(self, model: nn.Module, teacher: nn.Module, inputs: Inputs) -> tuple[list[str], dict[str, str]]:
+    def _layers(
+        self, model: nn.Module, teacher: nn.Module, inputs: Inputs
+    ) -> tuple[list[str], dict[str, str]]:
         """Layers to refit in the order of execution, and why others with weights are not."""
         theirs = dict(teacher.named_modules())
         shared = shared_weights(model)
@@ -135,7 +139,9 @@ class Reconstruct(Stage):
             elif layer.weight.shape == other.weight.shape:
                 skipped[path] = "lost no input channels"
             else:
-                hooks.append(layer.register_forward_hook(lambda m, i, o, path=path: chosen.append(path)))
+                hooks.append(
+                    layer.register_forward_hook(lambda m, i, o, path=path: chosen.append(path))
+                )
         try:
             with evaluating(model), torch.no_grad():
                 call(model, inputs)
@@ -146,7 +152,9 @@ class Reconstruct(Stage):
         skipped.update(dict.fromkeys(twice, "called more than once"))
         return [path for path in chosen if path not in twice], skipped
 
-    def _refit(self, model: nn.Module, teacher: nn.Module, path: str, batches: list[Inputs]) -> list[float]:
+    def _refit(
+        self, model: nn.Module, teacher: nn.Module, path: str, batches: list[Inputs]
+    ) -> list[float]:
         """Refit one layer in place; relative error of its outputs before and after."""
         layer: Any = model.get_submodule(path)
         gram, cross, power = None, None, 0.0

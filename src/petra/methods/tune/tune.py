@@ -38,8 +38,14 @@ class Tune(TrainingStage):
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE])
 
     label_smoothing: float = parameter(
-        0.0, Real(0.0, 0.15), "share of a label spread over all", limits=Real(0.0, 0.9), when={"loss": SMOOTHED}
+        0.0,
+        Real(0.0, 0.15),
+        "share of a label spread over all",
+        limits=Real(0.0, 0.9),
+        when={"loss": SMOOTHED},
     )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
-        return self.train(model, context, lambda hard: lambda prediction, inputs, target: hard(prediction, target))
+        return self.train(
+            model, context, lambda hard: lambda prediction, inputs, target: hard(prediction, target)
+        )

@@ -14,7 +14,16 @@ from petra.testing.architectures.base import Problem
 
 _BUILDERS = {
     "images": (
-        *("cifar_resnet", "se_resnet", "resnext", "separable", "group_norm", "densenet", "unet", "cnn_3d"),
+        *(
+            "cifar_resnet",
+            "se_resnet",
+            "resnext",
+            "separable",
+            "group_norm",
+            "densenet",
+            "unet",
+            "cnn_3d",
+        ),
         "functional_calls",
     ),
     "series": ("cnn_1d", "inception_time", "tcn", "gru", "lstm", "conv_gru"),
@@ -24,12 +33,27 @@ _BUILDERS = {
         *("gated_conv", "mixture"),
     ),
     "normed": (
-        *("preact_resnet", "batch_statistics", "single_group", "standardised", "normed_tcn", "spectral"),
+        *(
+            "preact_resnet",
+            "batch_statistics",
+            "single_group",
+            "standardised",
+            "normed_tcn",
+            "spectral",
+        ),
         "autoencoder",
     ),
     "loops": ("lstm_cells", "gru_cells", "hand_written_cell", "time_major", "state_space"),
     "queries": (
-        *("class_token", "learned_queries", "relative_bias", "decoder", "mixer", "fourier", "einsums"),
+        *(
+            "class_token",
+            "learned_queries",
+            "relative_bias",
+            "decoder",
+            "mixer",
+            "fourier",
+            "einsums",
+        ),
         "data_parallel",
     ),
     "tokens": ("mlp", "fused_qkv", "torch_transformer", "multi_output", "shared_weights"),
@@ -37,7 +61,17 @@ _BUILDERS = {
     "hugging_face": (
         *("resnet", "regnet", "convnext", "mobilenet_v2", "efficientnet", "poolformer"),
         *("vit", "beit", "swin", "mobilevit", "segformer", "cvt"),
-        *("bert", "roberta", "distilbert", "albert", "deberta_v2", "squeezebert", "gpt2", "llama", "qwen2"),
+        *(
+            "bert",
+            "roberta",
+            "distilbert",
+            "albert",
+            "deberta_v2",
+            "squeezebert",
+            "gpt2",
+            "llama",
+            "qwen2",
+        ),
         *("t5", "bart", "whisper", "wav2vec2", "patchtst"),
     ),
 }

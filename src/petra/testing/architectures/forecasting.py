@@ -50,7 +50,9 @@ def mamba() -> Problem:
         "Mamba", "Model", vocab_size=VOCABULARY, hidden_size=32, state_size=4, num_hidden_layers=1, use_cache=False,
         initializer_range=STD,
     )  # fmt: skip
-    return classifier(lambda: Averaged(make(), 32, use_cache=False), dict_of("input_ids", _few_tokens), gain=1.0)
+    return classifier(
+        lambda: Averaged(make(), 32, use_cache=False), dict_of("input_ids", _few_tokens), gain=1.0
+    )
 
 
 def _few_tokens(generator: torch.Generator, n: int) -> Tensor:

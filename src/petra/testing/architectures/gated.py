@@ -119,7 +119,13 @@ class ShuffleBlock(nn.Module):
         super().__init__()
         half = width // 2
         self.body = nn.Sequential(
-            *(conv_bn(half, half, 1), nn.ReLU(), conv_bn(half, half, groups=half), conv_bn(half, half, 1), nn.ReLU())
+            *(
+                conv_bn(half, half, 1),
+                nn.ReLU(),
+                conv_bn(half, half, groups=half),
+                conv_bn(half, half, 1),
+                nn.ReLU(),
+            )
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,7 +182,8 @@ class Mixture(nn.Module):
     def __init__(self, inputs: int = 16, experts: int = 3) -> None:
         super().__init__()
         self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(inputs, 48), nn.ReLU(), nn.Linear(48, 24)) for _ in range(experts)
+            nn.Sequential(nn.Linear(inputs, 48), nn.ReLU(), nn.Linear(48, 24))
+            for _ in range(experts)
         )
         self.gate, self.fc = nn.Linear(inputs, experts), nn.Linear(24, CLASSES)
 
@@ -185,7 +192,10 @@ class Mixture(nn.Module):
 
     def _mix(self, features: Tensor, scale: Tensor) -> Tensor:
         weights = torch.softmax(self.gate(features), -1)
-        mixed = sum(weights[:, i : i + 1] * expert(features * scale) for i, expert in enumerate(self.experts))
+        mixed = sum(
+            weights[:, i : i + 1] * expert(features * scale)
+            for i, expert in enumerate(self.experts)
+        )
         logits: Tensor = self.fc(functional.relu(mixed))
         return logits
 
@@ -194,5 +204,9 @@ def mixture() -> Problem:
     """A mixture of experts called by keywords only."""
     features = normal(16)
     return classifier(
-        Mixture, lambda generator, n: {"features": features(generator, n), "scale": features(generator, n)[:, :1] + 2}
+        Mixture,
+        lambda generator, n: {
+            "features": features(generator, n),
+            "scale": features(generator, n)[:, :1] + 2,
+        },
     )

@@ -79,7 +79,9 @@ def text(family: str, **config: object) -> Problem:
 
 
 def resnet() -> Problem:
-    return vision("ResNet", embedding_size=16, hidden_sizes=[16, 32], depths=[2, 2], layer_type="basic")
+    return vision(
+        "ResNet", embedding_size=16, hidden_sizes=[16, 32], depths=[2, 2], layer_type="basic"
+    )
 
 
 def regnet() -> Problem:
@@ -94,7 +96,13 @@ def convnext() -> Problem:
 
 
 def mobilenet_v2() -> Problem:
-    return vision("MobileNetV2", depth_multiplier=0.35, output_stride=8, image_size=IMAGE_SIZE, initializer_range=STD)
+    return vision(
+        "MobileNetV2",
+        depth_multiplier=0.35,
+        output_stride=8,
+        image_size=IMAGE_SIZE,
+        initializer_range=STD,
+    )
 
 
 def efficientnet() -> Problem:
@@ -212,19 +220,32 @@ class EncoderDecoder(nn.Module):
         self.model, self.classifier = model, nn.Linear(width, CLASSES)
 
     def forward(self, input_ids: Tensor, decoder_input_ids: Tensor) -> Tensor:
-        states = self.model(input_ids=input_ids, decoder_input_ids=decoder_input_ids).last_hidden_state
+        states = self.model(
+            input_ids=input_ids, decoder_input_ids=decoder_input_ids
+        ).last_hidden_state
         logits: Tensor = self.classifier(states.mean(1))
         return logits
 
 
 def _translation(generator: torch.Generator, n: int) -> Inputs:
-    return {"input_ids": token_ids(generator, n), "decoder_input_ids": token_ids(generator, n)[:, :6]}
+    return {
+        "input_ids": token_ids(generator, n),
+        "decoder_input_ids": token_ids(generator, n)[:, :6],
+    }
 
 
 def t5() -> Problem:
     """Relative position biases computed once and shared; one embedding for both sides."""
     make = made(
-        "T5", "Model", vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, use_cache=False
+        "T5",
+        "Model",
+        vocab_size=VOCABULARY,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        use_cache=False,
     )
     return classifier(lambda: EncoderDecoder(make(), 32), _translation, gain=1.0)
 

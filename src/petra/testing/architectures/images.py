@@ -12,9 +12,12 @@ from petra.workloads.resnet import CifarResNet
 IMAGE = normal(3, 16, 16)
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_bn(
+    inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
     )
 
 
@@ -36,7 +39,9 @@ class SqueezeExcite(nn.Module):
         self.reduce, self.expand = nn.Conv2d(width, width // 2, 1), nn.Conv2d(width // 2, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.expand(functional.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
+        gate = torch.sigmoid(
+            self.expand(functional.relu(self.reduce(x.mean((2, 3), keepdim=True))))
+        )
         return x * gate
 
 
@@ -57,7 +62,12 @@ def se_resnet() -> Problem:
     """Squeeze-and-excite gates inside residual blocks with projected shortcuts."""
     return classifier(
         lambda: nn.Sequential(
-            conv_bn(3, 16), nn.ReLU(), SEBlock(16, 16, 1), SEBlock(16, 32, 2), SEBlock(32, 32, 1), head(32)
+            conv_bn(3, 16),
+            nn.ReLU(),
+            SEBlock(16, 16, 1),
+            SEBlock(16, 32, 2),
+            SEBlock(32, 32, 1),
+            head(32),
         ),
         IMAGE,
     )
@@ -98,7 +108,14 @@ def separable() -> Problem:
 
     return classifier(
         lambda: nn.Sequential(
-            *(conv_bn(3, 16), nn.ReLU6(), *block(16, 32, 1), *block(32, 48, 2), *block(48, 64, 2), head(64))
+            *(
+                conv_bn(3, 16),
+                nn.ReLU6(),
+                *block(16, 32, 1),
+                *block(32, 48, 2),
+                *block(48, 64, 2),
+                head(64),
+            )
         ),
         IMAGE,
     )
@@ -108,7 +125,10 @@ class GroupNormBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(4, width), nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(8, 2 * width), nn.Conv2d(2 * width, width, 3, padding=1)
+        self.norm2, self.conv2 = (
+            nn.GroupNorm(8, 2 * width),
+            nn.Conv2d(2 * width, width, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(functional.silu(self.norm1(x)))
@@ -120,7 +140,11 @@ def group_norm() -> Problem:
     """Pre-activation residual blocks with GroupNorm and SiLU."""
     return classifier(
         lambda: nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1), GroupNormBlock(16), nn.AvgPool2d(2), GroupNormBlock(16), head(16)
+            nn.Conv2d(3, 16, 3, padding=1),
+            GroupNormBlock(16),
+            nn.AvgPool2d(2),
+            GroupNormBlock(16),
+            head(16),
         ),
         IMAGE,
     )
@@ -163,14 +187,20 @@ class UNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.down1, self.down2, self.bottom = self._double(3, 16), self._double(16, 24), self._double(24, 32)
+        self.down1, self.down2, self.bottom = (
+            self._double(3, 16),
+            self._double(16, 24),
+            self._double(24, 32),
+        )
         self.up2, self.up1 = nn.ConvTranspose2d(32, 24, 2, 2), nn.ConvTranspose2d(24, 16, 2, 2)
         self.merge2, self.merge1 = self._double(48, 24), self._double(32, 16)
         self.out = nn.Conv2d(16, 2, 1)
 
     @staticmethod
     def _double(inputs: int, outputs: int) -> nn.Sequential:
-        return nn.Sequential(conv_bn(inputs, outputs), nn.ReLU(), conv_bn(outputs, outputs), nn.ReLU())
+        return nn.Sequential(
+            conv_bn(inputs, outputs), nn.ReLU(), conv_bn(outputs, outputs), nn.ReLU()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.down1(x)
@@ -195,7 +225,10 @@ class Functional(nn.Module):
         self.stem, self.norm = conv_bn(3, 16), nn.BatchNorm2d(24)
         self.convs = nn.Sequential(conv_bn(24, 32), nn.ReLU(), conv_bn(32, 32))
         self.kernel = nn.Parameter(torch.randn(24, 16, 3, 3) / (3 * 16 * 9) ** 0.5)
-        self.weight, self.bias = nn.Parameter(torch.randn(40, 32) / (3 * 32) ** 0.5), nn.Parameter(torch.zeros(40))
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(40, 32) / (3 * 32) ** 0.5),
+            nn.Parameter(torch.zeros(40)),
+        )
         self.read, self.fc = nn.Linear(40, 32), nn.Linear(32, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,7 +236,9 @@ class Functional(nn.Module):
         x = functional.relu(self.norm(functional.conv2d(x, self.kernel, padding=1)))
         x = functional.relu(self.convs(functional.max_pool2d(x, 2))).mean((2, 3))
         x = functional.relu(functional.linear(x, self.weight, self.bias))
-        logits: Tensor = self.fc(functional.relu(functional.linear(x, self.read.weight, self.read.bias)))
+        logits: Tensor = self.fc(
+            functional.relu(functional.linear(x, self.read.weight, self.read.bias))
+        )
         return logits
 
 
@@ -216,7 +251,10 @@ class VideoNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv3d(2, 16, 3, padding=1, bias=False), nn.BatchNorm3d(16)
-        self.conv2, self.bn2 = nn.Conv3d(16, 24, 3, stride=2, padding=1, bias=False), nn.BatchNorm3d(24)
+        self.conv2, self.bn2 = (
+            nn.Conv3d(16, 24, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm3d(24),
+        )
         self.conv3, self.fc = nn.Conv3d(24, 32, 3, padding=1), nn.Linear(32, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:

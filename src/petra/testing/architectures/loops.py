@@ -15,7 +15,9 @@ SEQUENCE = normal(STEPS, FEATURES)
 class CellLoop(nn.Module):
     """A projection, a cell applied at every step, and a classifier of the last state."""
 
-    def __init__(self, cell: type[nn.LSTMCell] | type[nn.GRUCell] | type[nn.RNNCell], width: int = 32) -> None:
+    def __init__(
+        self, cell: type[nn.LSTMCell] | type[nn.GRUCell] | type[nn.RNNCell], width: int = 32
+    ) -> None:
         super().__init__()
         self.project, self.cell = nn.Linear(FEATURES, width), cell(width, width)
         self.hidden, self.fc = nn.Linear(width, 32), nn.Linear(32, CLASSES)
@@ -45,7 +47,10 @@ class HandWritten(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.gates, self.proposal = nn.Linear(FEATURES + width, width), nn.Linear(FEATURES + width, width)
+        self.gates, self.proposal = (
+            nn.Linear(FEATURES + width, width),
+            nn.Linear(FEATURES + width, width),
+        )
         self.width, self.fc = width, nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +74,11 @@ class TimeMajor(nn.Module):
     def __init__(self, width: int = 24) -> None:
         super().__init__()
         self.project, self.rnn = nn.Linear(FEATURES, width), nn.LSTM(width, width)
-        self.norm, self.hidden, self.fc = nn.LayerNorm(width), nn.Linear(width, 32), nn.Linear(32, CLASSES)
+        self.norm, self.hidden, self.fc = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 32),
+            nn.Linear(32, CLASSES),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         steps = functional.relu(self.project(x.transpose(0, 1)))
@@ -92,12 +101,17 @@ class StateSpace(nn.Module):
         self.conv = nn.Conv1d(2 * width, 2 * width, 3, padding=2, groups=2 * width)
         self.select, self.step = nn.Linear(2 * width, 2 * states + 8), nn.Linear(8, 2 * width)
         self.log_decay = nn.Parameter(torch.log(torch.arange(1.0, states + 1)).repeat(2 * width, 1))
-        self.skip, self.merge = nn.Parameter(torch.ones(2 * width)), nn.Linear(2 * width, width, bias=False)
+        self.skip, self.merge = (
+            nn.Parameter(torch.ones(2 * width)),
+            nn.Linear(2 * width, width, bias=False),
+        )
         self.states = states
 
     def forward(self, x: Tensor) -> Tensor:
         values, gate = self.split(self.norm(x)).chunk(2, -1)
-        values = functional.silu(self.conv(values.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))
+        values = functional.silu(
+            self.conv(values.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
+        )
         delta, into, out_of = self.select(values).split([8, self.states, self.states], -1)
         delta = functional.softplus(self.step(delta))
         decay = torch.exp(-delta.unsqueeze(-1) * torch.exp(self.log_decay))

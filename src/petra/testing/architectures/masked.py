@@ -47,13 +47,19 @@ class Causal(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(VOCABULARY, WIDTH)
-        self.encoder = nn.TransformerEncoder(_layer(norm_first=True, batch_first=False), 2, nn.LayerNorm(WIDTH))
+        self.encoder = nn.TransformerEncoder(
+            _layer(norm_first=True, batch_first=False), 2, nn.LayerNorm(WIDTH)
+        )
         self.fc = nn.Linear(WIDTH, CLASSES)
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(TOKENS), persistent=False)
+        self.register_buffer(
+            "mask", nn.Transformer.generate_square_subsequent_mask(TOKENS), persistent=False
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         padding = torch.zeros(ids.shape).masked_fill(ids == PADDING, float("-inf"))
-        x = self.encoder(self.embed(ids).transpose(0, 1), mask=self.mask, src_key_padding_mask=padding)
+        x = self.encoder(
+            self.embed(ids).transpose(0, 1), mask=self.mask, src_key_padding_mask=padding
+        )
         logits: Tensor = self.fc(x[-1])
         return logits
 
@@ -82,7 +88,9 @@ class Translator(nn.Module):
 def encoder_decoder() -> Problem:
     """torch's encoder-decoder with a causal decoder; two named inputs."""
     features = normal(10, 8)
-    return classifier(Translator, lambda g, n: {"source": features(g, n), "target": token_ids(g, n)})
+    return classifier(
+        Translator, lambda g, n: {"source": features(g, n), "target": token_ids(g, n)}
+    )
 
 
 class Decoder(nn.Module):
@@ -92,7 +100,9 @@ class Decoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.embed = nn.Conv1d(3, WIDTH, 4, stride=4), nn.Embedding(VOCABULARY, WIDTH)
-        layer = nn.TransformerDecoderLayer(WIDTH, 4, 64, batch_first=True, norm_first=True, activation="gelu")
+        layer = nn.TransformerDecoderLayer(
+            WIDTH, 4, 64, batch_first=True, norm_first=True, activation="gelu"
+        )
         self.decoder = nn.TransformerDecoder(layer, 2)
         self.fc = nn.Linear(WIDTH, CLASSES)
 
@@ -100,7 +110,9 @@ class Decoder(nn.Module):
         n = ids.shape[1]
         mask = torch.triu(torch.ones(n, n, dtype=torch.bool), diagonal=1)
         memory = self.conv(series).transpose(1, 2)
-        x = self.decoder(self.embed(ids), memory, tgt_mask=mask, tgt_key_padding_mask=ids == PADDING)
+        x = self.decoder(
+            self.embed(ids), memory, tgt_mask=mask, tgt_key_padding_mask=ids == PADDING
+        )
         logits: Tensor = self.fc(x[:, -1])
         return logits
 
@@ -124,7 +136,9 @@ class CachedBias(nn.Module):
             nn.Linear(WIDTH, WIDTH),
         )
         self.bias_table = nn.Parameter(torch.randn(2 * TOKENS - 1, self.num_heads))
-        self.mlp = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 64), nn.GELU(), nn.Linear(64, WIDTH))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 64), nn.GELU(), nn.Linear(64, WIDTH)
+        )
         self.bias: Tensor | None = None
         self.attention: Tensor | None = None
 
@@ -133,7 +147,11 @@ class CachedBias(nn.Module):
         if self.bias is None:
             places = torch.arange(t)
             self.bias = self.bias_table[places[:, None] - places + t - 1].permute(2, 0, 1)
-        q, k, v = self.qkv(self.norm(x)).reshape(n, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(self.norm(x))
+            .reshape(n, t, 3, self.num_heads, self.head_dim)
+            .permute(2, 0, 3, 1, 4)
+        )
         self.attention = torch.softmax(q @ k.transpose(-2, -1) / self.head_dim**0.5 + self.bias, -1)
         x = x + self.proj((self.attention @ v).transpose(1, 2).flatten(2))
         out: Tensor = x + self.mlp(x)

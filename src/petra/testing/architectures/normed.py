@@ -30,7 +30,12 @@ def preact_resnet() -> Problem:
     """Batch norms that no convolution before them can take in, and one over features before a linear layer."""
     return classifier(
         lambda: nn.Sequential(
-            *(nn.BatchNorm2d(3), nn.Conv2d(3, 24, 3, padding=1), PreActivation(24), nn.AvgPool2d(2)),
+            *(
+                nn.BatchNorm2d(3),
+                nn.Conv2d(3, 24, 3, padding=1),
+                PreActivation(24),
+                nn.AvgPool2d(2),
+            ),
             *(PreActivation(24), nn.BatchNorm2d(24), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
             *(nn.BatchNorm1d(24), nn.Linear(24, CLASSES)),
         ),
@@ -43,7 +48,10 @@ class BatchStatistics(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(3, 24, 3, padding=1), nn.BatchNorm2d(24, track_running_stats=False)
+        self.conv1, self.norm1 = (
+            nn.Conv2d(3, 24, 3, padding=1),
+            nn.BatchNorm2d(24, track_running_stats=False),
+        )
         self.conv2, self.norm2 = nn.Conv2d(24, 32, 3, padding=1), nn.InstanceNorm2d(32, affine=True)
         self.conv3, self.fc = nn.Conv2d(32, 32, 3, padding=1), nn.Linear(32, CLASSES)
 
@@ -70,7 +78,10 @@ def single_group() -> Problem:
     """Pre-activation blocks whose norms have a single group."""
     return classifier(
         lambda: nn.Sequential(
-            nn.Conv2d(3, 24, 3, padding=1), PreActivation(24, LayerNormOverAll), nn.AvgPool2d(2), head(24)
+            nn.Conv2d(3, 24, 3, padding=1),
+            PreActivation(24, LayerNormOverAll),
+            nn.AvgPool2d(2),
+            head(24),
         ),
         IMAGE,
     )
@@ -95,7 +106,10 @@ class StandardisedConv(nn.Conv2d):
 class StandardisedBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.conv2 = StandardisedConv(inputs, outputs, stride=stride), StandardisedConv(outputs, outputs)
+        self.conv1, self.conv2 = (
+            StandardisedConv(inputs, outputs, stride=stride),
+            StandardisedConv(outputs, outputs),
+        )
         self.norm1, self.norm2 = nn.GroupNorm(4, outputs), nn.GroupNorm(4, outputs)
         self.shortcut = StandardisedConv(inputs, outputs, 1, stride=stride)
 
@@ -122,8 +136,12 @@ class NormedBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
         super().__init__()
         self.trim = 2 * dilation
-        self.conv1 = parametrizations.weight_norm(nn.Conv1d(inputs, outputs, 3, padding=self.trim, dilation=dilation))
-        self.conv2 = parametrizations.weight_norm(nn.Conv1d(outputs, outputs, 3, padding=self.trim, dilation=dilation))
+        self.conv1 = parametrizations.weight_norm(
+            nn.Conv1d(inputs, outputs, 3, padding=self.trim, dilation=dilation)
+        )
+        self.conv2 = parametrizations.weight_norm(
+            nn.Conv1d(outputs, outputs, 3, padding=self.trim, dilation=dilation)
+        )
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv1d(inputs, outputs, 1)
         self.dropout = nn.Dropout(0.1)
 
@@ -136,7 +154,9 @@ class NormedBlock(nn.Module):
 class NormedTCN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(NormedBlock(CHANNELS, 16, 1), NormedBlock(16, 24, 2), NormedBlock(24, 24, 4))
+        self.blocks = nn.Sequential(
+            NormedBlock(CHANNELS, 16, 1), NormedBlock(16, 24, 2), NormedBlock(24, 24, 4)
+        )
         self.fc = nn.Linear(24, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,7 +176,13 @@ def spectral() -> Problem:
         lambda: nn.Sequential(
             *(norm(nn.Conv2d(3, 24, 3, padding=1)), nn.LeakyReLU(0.2)),
             *(norm(nn.Conv2d(24, 32, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)),
-            *(nn.AdaptiveAvgPool2d(2), nn.Flatten(), norm(nn.Linear(128, 48)), nn.ReLU(), nn.Linear(48, CLASSES)),
+            *(
+                nn.AdaptiveAvgPool2d(2),
+                nn.Flatten(),
+                norm(nn.Linear(128, 48)),
+                nn.ReLU(),
+                nn.Linear(48, CLASSES),
+            ),
         ),
         IMAGE,
         gain=TORCH_GAIN,
@@ -168,7 +194,9 @@ class Autoencoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.down = nn.Sequential(conv_bn(3, 16, stride=2), nn.ReLU(), conv_bn(16, 32, stride=2), nn.ReLU())
+        self.down = nn.Sequential(
+            conv_bn(3, 16, stride=2), nn.ReLU(), conv_bn(16, 32, stride=2), nn.ReLU()
+        )
         self.up = nn.Sequential(
             *(nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU()),
             *(nn.ConvTranspose2d(32, 24, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(24, 2, 3, 1, 1)),

@@ -37,7 +37,9 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(width), Attention(width, causal=causal)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         y = self.norm1(x)
@@ -52,7 +54,10 @@ class ClassToken(nn.Module):
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, width, 4, stride=4)
-        self.token, self.position = nn.Parameter(torch.randn(1, 1, width)), nn.Parameter(torch.randn(1, 17, width))
+        self.token, self.position = (
+            nn.Parameter(torch.randn(1, 1, width)),
+            nn.Parameter(torch.randn(1, 17, width)),
+        )
         layer = nn.TransformerEncoderLayer(width, 4, 64, batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.token_norm, self.fc = nn.LayerNorm(width), nn.Linear(width, CLASSES)
@@ -98,9 +103,14 @@ class RelativeBias(nn.Module):
 
     def __init__(self, width: int = WIDTH, heads: int = 4) -> None:
         super().__init__()
-        self.embed, self.table = nn.Embedding(VOCABULARY, width), nn.Parameter(torch.randn(2 * TOKENS - 1, heads))
+        self.embed, self.table = (
+            nn.Embedding(VOCABULARY, width),
+            nn.Parameter(torch.randn(2 * TOKENS - 1, heads)),
+        )
         steps = torch.arange(TOKENS)
-        self.register_buffer("distance", steps[:, None] - steps[None] + TOKENS - 1, persistent=False)
+        self.register_buffer(
+            "distance", steps[:, None] - steps[None] + TOKENS - 1, persistent=False
+        )
         self.blocks = nn.ModuleList(Block(width) for _ in range(2))
         self.norm, self.fc = nn.LayerNorm(width), nn.Linear(width, CLASSES)
         self.kept: Tensor | None = None
@@ -155,7 +165,9 @@ class MixerBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.tokens = nn.Sequential(nn.Linear(tokens, 24), nn.GELU(), nn.Linear(24, tokens))
-        self.channels = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.channels = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
@@ -192,7 +204,9 @@ class FourierBlock(nn.Module):
         for name, size in (("over_tokens", tokens), ("over_width", width)):
             self.register_buffer(name, torch.fft.fft(torch.eye(size)) / size**0.5)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         tokens, width = self.over_tokens, self.over_width
@@ -252,7 +266,9 @@ def data_parallel() -> Problem:
 
     def make() -> nn.Module:
         return nn.DataParallel(
-            nn.Sequential(*(conv_bn(3, 16), nn.ReLU(), conv_bn(16, 32, stride=2), nn.ReLU(), head(32)))
+            nn.Sequential(
+                *(conv_bn(3, 16), nn.ReLU(), conv_bn(16, 32, stride=2), nn.ReLU(), head(32))
+            )
         )
 
     return classifier(make, IMAGE)

@@ -40,13 +40,18 @@ class Inception(nn.Module):
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.bottleneck = nn.Conv1d(inputs, width, 1, bias=False)
-        self.branches = nn.ModuleList(nn.Conv1d(width, width, k, padding=k // 2, bias=False) for k in (11, 7, 3))
+        self.branches = nn.ModuleList(
+            nn.Conv1d(width, width, k, padding=k // 2, bias=False) for k in (11, 7, 3)
+        )
         self.pooled = nn.Conv1d(inputs, width, 1, bias=False)
         self.bn = nn.BatchNorm1d(4 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.bottleneck(x)
-        parts = [*(branch(h) for branch in self.branches), self.pooled(functional.max_pool1d(x, 3, 1, 1))]
+        parts = [
+            *(branch(h) for branch in self.branches),
+            self.pooled(functional.max_pool1d(x, 3, 1, 1)),
+        ]
         return functional.relu(self.bn(torch.cat(parts, 1)))
 
 
@@ -55,7 +60,9 @@ class InceptionTime(nn.Module):
         super().__init__()
         self.first, self.second = Inception(CHANNELS, width), Inception(4 * width, width)
         self.third = Inception(4 * width, width)
-        self.shortcut = nn.Sequential(nn.Conv1d(CHANNELS, 4 * width, 1, bias=False), nn.BatchNorm1d(4 * width))
+        self.shortcut = nn.Sequential(
+            nn.Conv1d(CHANNELS, 4 * width, 1, bias=False), nn.BatchNorm1d(4 * width)
+        )
         self.fc = nn.Linear(4 * width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +95,9 @@ class CausalBlock(nn.Module):
 class TCN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(CausalBlock(CHANNELS, 16, 1), CausalBlock(16, 24, 2), CausalBlock(24, 24, 4))
+        self.blocks = nn.Sequential(
+            CausalBlock(CHANNELS, 16, 1), CausalBlock(16, 24, 2), CausalBlock(24, 24, 4)
+        )
         self.fc = nn.Linear(24, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +139,10 @@ class ConvGRU(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv1d(CHANNELS, 24, 5, padding=2, bias=False), nn.BatchNorm1d(24)
-        self.conv2, self.bn2 = nn.Conv1d(24, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm1d(32)
+        self.conv2, self.bn2 = (
+            nn.Conv1d(24, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm1d(32),
+        )
         self.rnn, self.norm = nn.GRU(32, 24, batch_first=True), nn.LayerNorm(24)
         self.fc = nn.Linear(24, CLASSES)
 

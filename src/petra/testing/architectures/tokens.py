@@ -21,7 +21,13 @@ def mlp() -> Problem:
     return classifier(
         lambda: nn.Sequential(
             *(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.GELU()),
-            *(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 32), nn.Sigmoid(), nn.Linear(32, CLASSES)),
+            *(
+                nn.Linear(64, 48),
+                nn.ReLU(),
+                nn.Linear(48, 32),
+                nn.Sigmoid(),
+                nn.Linear(32, CLASSES),
+            ),
         ),
         normal(16),
     )
@@ -34,7 +40,10 @@ class RMSBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.RMSNorm(width), nn.RMSNorm(width)
-        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.qkv, self.proj = (
+            nn.Linear(width, 3 * width, bias=False),
+            nn.Linear(width, width, bias=False),
+        )
         self.gate_up, self.down = nn.Linear(width, 4 * width), nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +83,9 @@ class EncoderClassifier(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.project, self.embed = nn.Linear(8, width), nn.Embedding(VOCABULARY, width)
-        layer = nn.TransformerEncoderLayer(width, 4, 64, batch_first=True, norm_first=True, activation="gelu")
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 64, batch_first=True, norm_first=True, activation="gelu"
+        )
         self.encoder = nn.TransformerEncoder(layer, 2)
         self.fc = nn.Linear(width, CLASSES)
 
@@ -87,7 +98,9 @@ class EncoderClassifier(nn.Module):
 def torch_transformer() -> Problem:
     """torch's own encoder layers; two inputs in a tuple."""
     features = normal(TOKENS, 8)
-    return classifier(EncoderClassifier, lambda generator, n: (features(generator, n), token_ids(generator, n)))
+    return classifier(
+        EncoderClassifier, lambda generator, n: (features(generator, n), token_ids(generator, n))
+    )
 
 
 class ManyOutputs(nn.Module):
@@ -101,13 +114,20 @@ class ManyOutputs(nn.Module):
     def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
         h = functional.relu(self.first(torch.cat([left, right], 1)))
         features = self.hidden(h)
-        return {"side": self.side(h), "logits": self.classifier(functional.relu(features)), "features": features}
+        return {
+            "side": self.side(h),
+            "logits": self.classifier(functional.relu(features)),
+            "features": features,
+        }
 
 
 def multi_output() -> Problem:
     """Two named inputs, three named outputs."""
     halves = normal(8)
-    return classifier(ManyOutputs, lambda generator, n: {"left": halves(generator, n), "right": halves(generator, n)})
+    return classifier(
+        ManyOutputs,
+        lambda generator, n: {"left": halves(generator, n), "right": halves(generator, n)},
+    )
 
 
 class SharedWeights(nn.Module):
@@ -116,7 +136,9 @@ class SharedWeights(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.embed = nn.Embedding(VOCABULARY, width)
-        self.block = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 64), nn.GELU(), nn.Linear(64, width))
+        self.block = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 64), nn.GELU(), nn.Linear(64, width)
+        )
         self.a, self.b = nn.Linear(width, width), nn.Linear(width, width)
         self.b.weight = self.a.weight
         self.tied = nn.Linear(width, VOCABULARY, bias=False)

@@ -1,0 +1,115 @@
+"""What a running study tells whoever watches: a few events, and the silent listener."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from petra.core.trial import Proposal, Trial
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far a study is: trials finished, seconds spent, and what its budget allows (None: no such limit)."""
+
+    trials: int
+    elapsed_s: float
+    max_trials: int | None = None
+    max_seconds: float | None = None
+    generation: int = 0
+    max_generations: int | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget used, by whichever limit is nearest."""
+        shares = [
+            used / limit
+            for used, limit in (
+                (self.trials, self.max_trials),
+                (self.elapsed_s, self.max_seconds),
+                (self.generation, self.max_generations),
+            )
+            if limit
+        ]
+        return min(1.0, max(shares, default=0.0))
+
+    @property
+    def left_s(self) -> float | None:
+        """Estimated seconds left, None before anything is known."""
+        if self.max_seconds is not None and self.fraction == min(
+            1.0, self.elapsed_s / self.max_seconds
+        ):
+            return max(0.0, self.max_seconds - self.elapsed_s)
+        if self.fraction <= 0:
+            return None
+        return self.elapsed_s * (1 - self.fraction) / self.fraction
+
+
+class Listener(Protocol):
+    """Receives a study's events, possibly from several threads."""
+
+    def started(self, baseline: Trial, clock: Clock) -> None:
+        """The baseline is measured (or was, in an earlier session); the search begins."""
+
+    def stage(self, proposal: Proposal, note: object) -> None:
+        """A note from a worker: ("stage", index, name) or ("progress", done, total, text)."""
+
+    def finished(self, trial: Trial, clock: Clock) -> None:
+        """A trial ended and is in the store."""
+
+    def message(self, text: str) -> None:
+        """Something worth a line."""
+
+
+class Silent:
+    """Listens to nothing."""
+
+    def started(self, baseline: Trial, clock: Clock) -> None: ...
+
+    def stage(self, proposal: Proposal, note: object) -> None: ...
+
+    def finished(self, trial: Trial, clock: Clock) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+
+class Unfailing:
+    """Passes events on to a listener that may be broken: the first thing that goes wrong in it is said, once.
+
+    Ctrl-C still gets through.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._said = threading.Event()
+
+    def started(self, baseline: Trial, clock: Clock) -> None:
+        self._pass_on(lambda: self._listener.started(baseline, clock))
+
+    def stage(self, proposal: Proposal, note: object) -> None:
+        self._pass_on(lambda: self._listener.stage(proposal, note))
+
+    def finished(self, trial: Trial, clock: Clock) -> None:
+        self._pass_on(lambda: self._listener.finished(trial, clock))
+
+    def message(self, text: str) -> None:
+        self._pass_on(lambda: self._listener.message(text))
+
+    def _pass_on(self, event: Callable[[], None]) -> None:
+        try:
+            event()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it only watches: the study does not depend on it
+            if not self._said.is_set():
+                self._said.set()
+                with contextlib.suppress(
+                    Exception
+                ):  # what its text is, and where it goes, may be as broken
+                    kind = type(self._listener).__name__
+                    sys.stderr.write(
+                        f"petra: the listener {kind} failed: {type(error).__name__}: {error}"[:500]
+                        + "\n"
+                    )

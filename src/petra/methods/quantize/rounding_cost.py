@@ -1,0 +1,72 @@
+"""Which layers cost the most quality when they are quantized, measured by forward passes alone.
+
+By how far predictions move (as Cai et al. 2020, "ZeroQ", by the divergence between a model's outputs before and after),
+not by what the task's loss rises by: rounding one layer moves predictions a little in every direction, so that on a
+hundred items the rise is mostly chance and often negative, while the distance hardly depends on the items drawn.
+Measured once, by hand, on ResNet-20, CIFAR-10, 20 layers, five draws of 128 training items: rank correlation between
+draws at weight_max 64 / 7 / 2 is 0.97 / 0.99 / 0.99 for the distance and 0.0 / 0.1 / 0.7 for the rise in loss. Where
+accuracy really falls (at 2), the distance has the four layers of worst validation loss in every draw and correlates
+with the fall in accuracy at 0.80 to 0.84 (rise in loss: 0.57 to 0.82); at 64 and 7, effects are noise and neither
+predicts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from petra.methods.quantize.calibration import Rounding, rounding
+from petra.model.aten.graph import ACTIVATIONS, is_weighted, module_path
+from petra.tasks.inputs import Inputs, call, comparable, prediction
+
+
+def relative_distance(prediction: Tensor, reference: Tensor) -> float:
+    """||p - r||^2 / ||r - mean over items of r||^2 of two sets of predictions, both (n, ...)."""
+    spread = (reference - reference.mean(0, keepdim=True)).square().sum()
+    return float((prediction - reference).square().sum() / spread.clamp_min(1e-12))
+
+
+def sensitivities(prepared: GraphModule, batches: Sequence[Inputs]) -> dict[str, float]:
+    """For every quantized layer, how far the predictions move when it alone is quantized; the largest first.
+
+    prepared: an observed graph that has been calibrated; it is left as it was. A layer is its module path, and what is
+    rounded for it are its weight, its input and, where the graph quantizes that, its output. The distance is
+    `relative_distance` over all batches. Cost: one forward pass over `batches` per layer, and one.
+    """
+    with rounding(prepared) as roundings, torch.no_grad():
+        own = _roundings_by_layer(prepared, roundings)
+        for every in roundings.values():
+            every.on = False
+        reference = _predictions(prepared, batches)
+        found = {}
+        for path, parts in own.items():
+            for part in parts:
+                part.on = True
+            found[path] = relative_distance(_predictions(prepared, batches), reference)
+            for part in parts:
+                part.on = False
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _predictions(prepared: GraphModule, batches: Sequence[Inputs]) -> Tensor:
+    return torch.cat([comparable(prediction(call(prepared, inputs))).float() for inputs in batches])
+
+
+def _roundings_by_layer(
+    prepared: GraphModule, roundings: dict[str, Rounding]
+) -> dict[str, list[Rounding]]:
+    found: dict[str, list[Rounding]] = {}
+    for node in prepared.graph.nodes:
+        if node.op != "call_function" or not is_weighted(node):
+            continue
+        ends = [node, *(user for user in node.users if user.target in ACTIVATIONS)]
+        around = [*node.args[:2], *(user for end in ends for user in end.users)]
+        parts = [
+            roundings[n.target] for n in around if isinstance(n, Node) and n.target in roundings
+        ]
+        if parts and node.args[1].op == "call_module":
+            found.setdefault(module_path(node), []).extend(parts)
+    return found

@@ -1,0 +1,108 @@
+"""Where the parameters and buffers of a model are held, which of them are one tensor, and how each lies in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petra.model.description.attribute_values import NotDescribable
+
+SLOTS = ("_parameters", "_buffers")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter or buffer is held: ``held[name]`` is the dict of its module and its name there."""
+
+    key: str
+    held: dict[str, Tensor | None]
+    name: str
+    tensor: Tensor
+    is_parameter: bool
+
+
+def places(model: nn.Module) -> Iterator[Place]:
+    """Every place with a tensor in it, module by module; a tensor held in several places comes several times."""
+    for path, module in model.named_modules():
+        for slot in SLOTS:
+            held: dict[str, Tensor | None] = getattr(module, slot)
+            for name, tensor in held.items():
+                if tensor is not None:
+                    yield Place(
+                        f"{path}.{name}" if path else name,
+                        held,
+                        name,
+                        tensor,
+                        slot == "_parameters",
+                    )
+
+
+def distinct_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Distinct tensors by their first key, and the first key of every other key. Raises NotDescribable on overlaps."""
+    tensors: dict[str, Tensor] = {}
+    first: dict[int, str] = {}
+    aliases: dict[str, str] = {}
+    for place in places(model):
+        key, tensor = place.key, place.tensor
+        if id(tensor) in first:
+            aliases[key] = first[id(tensor)]
+            continue
+        if (
+            type(tensor) not in (Tensor, nn.Parameter)
+            or tensor.layout != torch.strided
+            or tensor.is_meta
+        ):
+            raise NotDescribable(
+                f"{key!r}: a {type(tensor).__name__} of layout {tensor.layout} on {tensor.device}"
+            )
+        first[id(tensor)] = key
+        tensors[key] = tensor
+    _refuse_overlaps(tensors)
+    return tensors, aliases
+
+
+def _refuse_overlaps(tensors: Mapping[str, Tensor]) -> None:
+    spans = sorted((str(t.device), t.data_ptr(), t.data_ptr() + _extent(t) * t.element_size(), key)
+                   for key, t in tensors.items() if t.numel())  # fmt: skip
+    for (device, _, end, key), (next_device, start, _, next_key) in pairwise(spans):
+        if device == next_device and start < end:
+            raise NotDescribable(
+                f"{key!r} and {next_key!r} are different tensors on the same memory"
+            )
+
+
+def _extent(tensor: Tensor) -> int:
+    """Elements from the first to the last in memory."""
+    return 1 + sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+
+
+def tensor_facts(key: str, tensor: Tensor) -> dict[str, Any]:
+    """What a parameter or buffer is besides its numbers; results in a few bits depend on its layout."""
+    if tensor.grad_fn is not None or (
+        tensor.requires_grad and not isinstance(tensor, nn.Parameter)
+    ):
+        raise NotDescribable(f"{key!r}: a buffer that takes part in differentiation")
+    facts: dict[str, Any] = {}
+    if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
+        facts["frozen"] = True
+    dense = _extent(tensor) == tensor.numel()  # expanded and sliced tensors come back contiguous
+    if dense and tensor.stride() != torch.empty(tensor.shape, device="meta").stride():
+        facts["stride"] = list(tensor.stride())
+    if tensor.device.type != "cpu":
+        facts["device"] = str(tensor.device)
+    return facts
+
+
+def laid_out(value: Tensor, facts: Mapping[str, Any]) -> Tensor:
+    """A fresh copy in the recorded memory layout, on the recorded device."""
+    stride = facts.get("stride") or torch.empty(value.shape, device="meta").stride()
+    return torch.empty_strided(
+        value.shape, stride, dtype=value.dtype, device=facts.get("device", "cpu")
+    ).copy_(value)

@@ -1,0 +1,63 @@
+"""The kinds of layers that petra treats, each recognised here and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import nn
+
+WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+MIXING_LAYERS = (
+    *WEIGHTED,
+    nn.Bilinear,
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+)
+"""Layers whose output channels are each a mixture (or a choice) made by a weight, unlike norms and activations."""
+
+
+def transposed_linears() -> tuple[type[nn.Module], ...]:
+    """Hugging Face's `Conv1D` (GPT-2), a linear layer whose weight is (inputs, outputs), where it can be in use."""
+    library = sys.modules.get("transformers.pytorch_utils")
+    return (library.Conv1D,) if library else ()
+
+
+def is_weighted(module: object) -> bool:
+    """Whether the module is a layer whose output channels can go one by one."""
+    return isinstance(module, WEIGHTED) or is_transposed_linear(module)
+
+
+def is_transposed_linear(module: object) -> bool:
+    """Whether the module is Hugging Face's `Conv1D` with a weight of its own, (inputs, outputs)."""
+    return isinstance(module, transposed_linears()) and "weight" in module._parameters
+
+
+def mixes(module: nn.Module) -> bool:
+    """Whether a layer's outputs are mixtures of its inputs made by a weight, unlike an embedding's."""
+    embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
+    return (isinstance(module, MIXING_LAYERS) and not embeds) or is_transposed_linear(module)
+
+
+def channel_dim(module: nn.Module) -> int:
+    """Dimension of the weight that counts output channels."""
+    if is_transposed_linear(module):
+        return 1
+    depthwise = 1 < getattr(module, "groups", 1) == module.out_channels
+    return 1 if getattr(module, "transposed", False) and not depthwise else 0
+
+
+def width_of(module: Any) -> int:
+    """Output channels of a weighted layer."""
+    return widths(module)[1]
+
+
+def widths(module: Any) -> tuple[int, int]:
+    """Input and output channels of a weighted layer."""
+    if is_transposed_linear(module):
+        return module.weight.shape[0], module.weight.shape[1]
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return module.in_channels, module.out_channels

@@ -1,0 +1,73 @@
+"""A pipeline in words, short enough for a table: what each stage is, and the parameters that tell most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from petra.core.pipeline import Pipeline, StageSpec, Value
+from petra.core.text import printable
+from petra.core.trial import StageTrace, Trial
+
+# Parameter names that say most about what a stage does, in the order in which they are shown. A stage that has none of
+# them shows its first parameters, so a plugin's stage reads well enough without being listed anywhere.
+_TELLING = (
+    "ratio",
+    "rank",
+    "energy",
+    "bits",
+    "epochs",
+    "importance",
+    "rule",
+    "observer",
+    "features",
+    "lr",
+)
+_SHOWN = 2
+UNTOUCHED = "untouched model"
+
+
+def _said(name: str, value: Value) -> str:
+    if isinstance(value, bool):
+        return name
+    if isinstance(value, str):
+        return value if name in _TELLING else f"{name} {value}"
+    return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+
+
+def stage_in_words(stage: StageSpec) -> str:
+    """'prune.structured (ratio 0.4, taylor)'."""
+    names = [name for name in _TELLING if name in stage.params]
+    names = names or [
+        name for name, value in stage.params.items() if value is not False and value != "none"
+    ]
+    shown = ", ".join(_said(name, stage.params[name]) for name in names[:_SHOWN])
+    return printable(f"{stage.kind} ({shown})" if shown else stage.kind)
+
+
+def pipeline_in_words(pipeline: Pipeline) -> str:
+    """Stages joined by arrows; 'untouched model' for the empty pipeline."""
+    return " → ".join(map(stage_in_words, pipeline)) if pipeline.stages else UNTOUCHED
+
+
+def trace_in_words(trace: StageTrace) -> str:
+    """What one stage really did: '14 layers touched, 2 skipped, parameters 270 k → 190 k, 8.1 s'."""
+    from petra.report.numbers_text import duration, si
+
+    parts = [f"{len(trace.touched)} layer{'' if len(trace.touched) == 1 else 's'} touched"]
+    if trace.skipped:
+        parts.append(f"{len(trace.skipped)} skipped")
+    if trace.params_after != trace.params_before:
+        parts.append(f"parameters {si(trace.params_before)} → {si(trace.params_after)}")
+    parts.append("taken from the cache" if trace.cached else duration(trace.seconds))
+    return ", ".join(parts)
+
+
+def count_statuses(trials: Sequence[Trial]) -> str:
+    """'12 complete, 3 infeasible, 2 failed' of the candidates among `trials` (not the untouched model)."""
+    counts: dict[str, int] = {}
+    for trial in trials:
+        if trial.number:
+            counts[trial.status.value] = counts.get(trial.status.value, 0) + 1
+    order = ("complete", "infeasible", "failed", "timed_out")
+    known = [name for name in order if name in counts] + sorted(set(counts) - set(order))
+    return ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in known) or "no trials"
