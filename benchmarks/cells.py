@@ -1,4 +1,6 @@
-"""Trying pipelines on architectures in worker processes, so that a crash or a hang is one cell, and resumably."""
+"""Trying pipelines on architectures in worker processes, so that a crash or a hang is one cell, and
+resumably.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def options(description: str, journal: str) -> argparse.ArgumentParser:
 
 
 def run(jobs: Sequence[Job], given: argparse.Namespace) -> list[Cell]:
-    """The cells of `jobs`, in their order: those in the journal as they are, the others run now and added to it."""
+    """The cells of `jobs`, in their order: those in the journal as they are, the others run now and
+    added to it.
+    """
     known = _read(given.journal)
     finished = {key: cell for key, cell in known.items() if cell.outcome not in given.again}
     groups: dict[str, list[Pipeline]] = defaultdict(list)
@@ -66,8 +70,8 @@ def run(jobs: Sequence[Job], given: argparse.Namespace) -> list[Cell]:
             finished[cell.key] = cell
             out.write(json.dumps(cell.as_dict()) + "\n")
             print(
-                f"{count}/{total} {cell.architecture}: {cell.pipeline}: {cell.outcome} {cell.reason} "
-                f"[{cell.seconds:.1f} s]",
+                f"{count}/{total} {cell.architecture}: {cell.pipeline}: {cell.outcome}"
+                f" {cell.reason} [{cell.seconds:.1f} s]",
                 flush=True,
             )
 
@@ -101,7 +105,8 @@ def _read(journal: Path) -> dict[tuple[str, str], Cell]:
     return {cell.key: cell for cell in map(Cell.from_dict, map(json.loads, lines))}
 
 
-# -- writing -----------------------------------------------------------------------------------------------------------
+# -- writing
+# --------------------------------------------------------------------------------------------------
 
 
 def header(title: str, cells: Iterable[Cell]) -> list[str]:
@@ -119,14 +124,18 @@ def header(title: str, cells: Iterable[Cell]) -> list[str]:
         f"- host: {host['cpu']}, {host['cores']} cores",
         f"- versions: Python {host['python']}, "
         + ", ".join(f"{k} {v}" for k, v in versions.items() if k != "petra"),
-        f"- command: `python benchmarks/{Path(sys.argv[0]).name}`; {sum(c.seconds for c in cells) / 60:.0f} minutes of "
-        "one core",
+        (
+            f"- command: `python benchmarks/{Path(sys.argv[0]).name}`;"
+            f" {sum(c.seconds for c in cells) / 60:.0f} minutes of one core"
+        ),
         "",
     ]
 
 
 def reasons(cells: Iterable[Cell], label: Callable[[Cell], str]) -> list[str]:
-    """A list of why cells did not act, or what is to be said of those that did, with where. Equal ones are one."""
+    """A list of why cells did not act, or what is to be said of those that did, with where. Equal
+    ones are one.
+    """
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for cell in cells:
         if cell.reason:

@@ -1,8 +1,9 @@
 """Random legal pipelines of 2 to 5 stages on ten architectures: ``python benchmarks/chains.py``.
 
-Writes ``results/chains.md`` and ``.json``. Every chain ends as a file that agrees with its PyTorch model, or is refused
-with a reason; a stage that leaves the model unchanged counts as refused, and is listed as such. Stages that refuse an
-architecture on their own, by ``results/coverage.json``, are not drawn for it: run ``coverage.py`` first.
+Writes ``results/chains.md`` and ``.json``. Every chain ends as a file that agrees with its PyTorch
+model, or is refused with a reason; a stage that leaves the model unchanged counts as refused, and
+is listed as such. Stages that refuse an architecture on their own, by ``results/coverage.json``,
+are not drawn for it: run ``coverage.py`` first.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Every method on every architecture of the zoo: ``python benchmarks/coverage.py``, about a quarter of an hour.
+"""Every method on every architecture of the zoo: ``python benchmarks/coverage.py``, about a quarter
+of an hour.
 
-Writes ``results/coverage.md`` and ``.json``. A cell *acts* when the stage changed the model and the exported file
-computes what the model computes, *refuses* when the stage said why it cannot, and *fails* otherwise. Finished cells are
-kept in a journal and not run again, except as ``--again`` says; with ``--only`` and ``--stage``, which look at a part,
-nothing but the journal is written.
+Writes ``results/coverage.md`` and ``.json``. A cell *acts* when the stage changed the model and the
+exported file computes what the model computes, *refuses* when the stage said why it cannot, and
+*fails* otherwise. Finished cells are kept in a journal and not run again, except as ``--again``
+says; with ``--only`` and ``--stage``, which look at a part, nothing but the journal is written.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from petra.testing.coverage import (
 
 UNTOUCHED = "untouched"
 PRIMARY = ("prune.structured", "lowrank.", "quantize.static", "quantize.dynamic")
-"""Stages, or families of them, that are to act on at least `GOAL` of all architectures, taken together."""
+"""Stages, or families of them, that are to act on at least `GOAL` of all architectures, taken
+together.
+"""
 GOAL = 0.85
 
 
@@ -61,14 +64,32 @@ def main() -> None:
 
 
 INTRODUCTION = [
-    "Small networks with random weights, built from code. *acts*: the stage changed the model, and the exported,",
-    "reloaded file computes what the PyTorch model computes, for one item and for many (root mean square difference at",
-    "most 0.1% of the outputs' spread for float models, 5% for quantized ones). *refuses*: it said why it cannot.",
-    "*fails*: anything else. *acts\\**: a quantized file is further off than 5%, but by no more than twice what input",
+    (
+        "Small networks with random weights, built from code. *acts*: the stage changed the model,"
+        " and the exported,"
+    ),
+    (
+        "reloaded file computes what the PyTorch model computes, for one item and for many (root"
+        " mean square difference at"
+    ),
+    (
+        "most 0.1% of the outputs' spread for float models, 5% for quantized ones). *refuses*: it"
+        " said why it cannot."
+    ),
+    (
+        "*fails*: anything else. *acts\\**: a quantized file is further off than 5%, but by no more"
+        " than twice what input"
+    ),
     "noise of 1e-6 moves the PyTorch model itself; the figures are below.",
     "",
-    "Batch norms have settled statistics with a floor under their variances, so that signals do not fade in random",
-    "layers. `mobilenet-v2` (output stride) and `mobilevit` (range of initial weights) were adjusted after quantized",
+    (
+        "Batch norms have settled statistics with a floor under their variances, so that signals do"
+        " not fade in random"
+    ),
+    (
+        "layers. `mobilenet-v2` (output stride) and `mobilevit` (range of initial weights) were"
+        " adjusted after quantized"
+    ),
     "files of their first versions were 7.0% and 9.8% off.",
     "",
 ]
@@ -118,7 +139,8 @@ def totals(grid: Mapping[str, Sequence[Cell]], columns: Sequence[str]) -> list[s
     lines = [f"- {len(grid)} architectures, {len(every)} cells: {counts}"]
     if primary:
         lines.append(
-            f"- {names} taken together: {acting} of {len(primary)} act, {acting / len(primary):.1%} (goal: {GOAL:.0%})"
+            f"- {names} taken together: {acting} of {len(primary)} act, {acting / len(primary):.1%}"
+            f" (goal: {GOAL:.0%})"
         )
     return lines
 

@@ -1,7 +1,7 @@
 """Every campaign of attacks, one after the other: ``make faults``, about twenty minutes.
 
-Writes ``results/faults.md`` and exits with 1 when a promise was broken. The campaigns live in ``tests/faults``, where
-the tests run each of them for seconds.
+Writes ``results/faults.md`` and exits with 1 when a promise was broken. The campaigns live in
+``tests/faults``, where the tests run each of them for seconds.
 """
 
 from __future__ import annotations

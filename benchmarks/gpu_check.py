@@ -1,10 +1,12 @@
 """Everything of petra that needs a CUDA GPU, in under eight minutes: ``make gpu-check``.
 
-A residual network (ResNet-50, 224x224) and a BERT-base encoder with random weights go through pipelines that ship fp32,
-fp16, bf16, int8 and float8 rows, and 2:4 sparse weights; each file is then loaded by both CUDA runtimes (eager, and
-compiled into CUDA graphs), timed, and compared with the PyTorch model it came from. After that every stage runs with
-``device: cuda`` on two small networks of the zoo. ``results/gpu-check.md`` is written only where there is a GPU;
-elsewhere the script says that it skipped. The exit status is 1 when a row fails, disagrees or is not reached in time.
+A residual network (ResNet-50, 224x224) and a BERT-base encoder with random weights go through
+pipelines that ship fp32, fp16, bf16, int8 and float8 rows, and 2:4 sparse weights; each file is
+then loaded by both CUDA runtimes (eager, and compiled into CUDA graphs), timed, and compared with
+the PyTorch model it came from. After that every stage runs with ``device: cuda`` on two small
+networks of the zoo. ``results/gpu-check.md`` is written only where there is a GPU; elsewhere the
+script says that it skipped. The exit status is 1 when a row fails, disagrees or is not reached in
+time.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ ON_GPU = ("torch.cuda", "torch.compile.cuda")
 ZOO = ("cifar-resnet", "bert")
 
 
-# ---- the networks ----------------------------------------------------------------------------------------------------
+# ---- the networks
+# --------------------------------------------------------------------------------------------------
 
 
 class Bottleneck(nn.Module):
@@ -134,13 +137,16 @@ def networks() -> dict[str, Network]:
     }
 
 
-# ---- measuring -------------------------------------------------------------------------------------------------------
+# ---- measuring
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `latency_ms` is the median of single calls with arrays in and out of the host's memory,
-    `kernels` the number of weights that 8-bit or sparse kernels took, `error` relative to the outputs' spread."""
+    """One line of the table. `latency_ms` is the median of single calls with arrays in and out of
+    the host's memory, `kernels` the number of weights that 8-bit or sparse kernels took, `error`
+    relative to the outputs' spread.
+    """
 
     network: str
     what: str
@@ -157,8 +163,8 @@ class Row:
             return f"{start}| | | | | | {self.failure.replace('|', '/')} |"
         ratio = f"{self.latency_ms / fp32_ms:.2f}x" if fp32_ms else ""
         return (
-            f"{start}| {self.latency_ms:.2f} | {ratio} | {self.size_mb:.1f} | {self.kernels} | {self.error:.1e} |"
-            f" {self.failure} |"
+            f"{start}| {self.latency_ms:.2f} | {ratio} | {self.size_mb:.1f} | {self.kernels} |"
+            f" {self.error:.1e} | {self.failure} |"
         )
 
 
@@ -191,7 +197,9 @@ def candidate(model: nn.Module, batch: Tensor, pipeline: Pipeline) -> nn.Module:
 def measure(
     network: str, what: str, name: str, path: Path, batch: Tensor, expected: np.ndarray, calls: int
 ) -> Row:
-    """One file in one runtime. What is compared is a late call: the first ones compile and record."""
+    """One file in one runtime. What is compared is a late call: the first ones compile and
+    record.
+    """
     session = RUNTIMES.get(name)().load(path, threads=1)
     inputs = {session.input_names[0]: batch.numpy()}
     ms = latency_ms(lambda: session.run(inputs), calls)
@@ -206,7 +214,9 @@ def measure(
 def check(
     chosen: Mapping[str, Network], runtimes: tuple[str, ...], calls: int, deadline: float
 ) -> Iterator[Row]:
-    """All rows, each guarded: what one cannot do is its reason, and what comes too late is said to."""
+    """All rows, each guarded: what one cannot do is its reason, and what comes too late is said
+    to.
+    """
     for network, spec in chosen.items():
         torch.manual_seed(0)
         try:
@@ -251,7 +261,9 @@ def _through_both(
 
 
 def stages_on(device: str, deadline: float) -> Iterator[tuple[str, str, str, str]]:
-    """(stage, architecture, outcome, reason) of every stage on `device`, on two architectures of the zoo."""
+    """(stage, architecture, outcome, reason) of every stage on `device`, on two architectures of
+    the zoo.
+    """
     for kind in STAGES:
         for architecture in ZOO:
             if time.perf_counter() > deadline:
@@ -268,7 +280,8 @@ def main() -> None:
     parser.parse_args()
     if reason := lacks_cuda():
         print(
-            f"gpu-check: skipped, nothing was run or written: {reason} (GPU_PYTHON names another interpreter)"
+            f"gpu-check: skipped, nothing was run or written: {reason} (GPU_PYTHON names another"
+            " interpreter)"
         )
         return
     from petra.measure.host import describe_host
@@ -282,8 +295,14 @@ def main() -> None:
         f"- date: {datetime.date.today().isoformat()}; command: `make gpu-check`",
         f"- {torch.cuda.get_device_name()}, compute capability {major}.{minor}",
         f"- torch {torch.__version__}, CUDA {torch.version.cuda}, torchao {versions['torchao']}",
-        f"- batch 8; median of {CALLS} calls, transfers to and from the GPU included; megabytes of the exported file",
-        "- random weights; ratio: to fp32 in the same runtime; layers: those that 8-bit or 2:4 kernels took; error:",
+        (
+            f"- batch 8; median of {CALLS} calls, transfers to and from the GPU included; megabytes"
+            " of the exported file"
+        ),
+        (
+            "- random weights; ratio: to fp32 in the same runtime; layers: those that 8-bit or 2:4"
+            " kernels took; error:"
+        ),
         "  root mean square difference from the PyTorch model on the CPU over its outputs' spread",
         "",
         "| network | what | runtime | ms | ratio | MB | layers | error | failed because |",

@@ -1,7 +1,9 @@
-"""Half precision against fp32 where a CPU runtime gains from it: ``python benchmarks/half_precision.py``.
+"""Half precision against fp32 where a CPU runtime gains from it: ``python
+benchmarks/half_precision.py``.
 
-ResNet-56 on CIFAR-10's 4,000 test images and MiniLM-L6 on SST-2's development set, in bf16, and MiniLM with int8 rows
-as well, on every CPU runtime that has kernels for it. Takes minutes; writes ``results/half-precision.md``.
+ResNet-56 on CIFAR-10's 4,000 test images and MiniLM-L6 on SST-2's development set, in bf16, and
+MiniLM with int8 rows as well, on every CPU runtime that has kernels for it. Takes minutes; writes
+``results/half-precision.md``.
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     lines = [
         *heading("Half precision on CPUs", "python benchmarks/half_precision.py"),
-        "- batch 1, 1 thread, timed in turns with the fp32 file; accuracy of the file on the test split",
+        (
+            "- batch 1, 1 thread, timed in turns with the fp32 file; accuracy of the file on the"
+            " test split"
+        ),
         "",
     ]
     with tempfile.TemporaryDirectory() as scratch:

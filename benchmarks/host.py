@@ -8,7 +8,9 @@ from petra.measure.host import describe_host
 
 
 def heading(title: str, command: str) -> list[str]:
-    """Title, date, command and host, as lines of Markdown; more facts may follow in the same list."""
+    """Title, date, command and host, as lines of Markdown; more facts may follow in the same
+    list.
+    """
     host = describe_host()
     sets = ", ".join(k for k, has in dict(host["instruction_sets"]).items() if has)  # type: ignore[call-overload]
     return [

@@ -1,8 +1,10 @@
-"""Our static int8 against the quantizers of ONNX Runtime and NNCF: one fp32 file, the same 512 calibration images.
+"""Our static int8 against the quantizers of ONNX Runtime and NNCF: one fp32 file, the same 512
+calibration images.
 
-``python benchmarks/int8_reference.py [resnet20|resnet56|resnet8]`` writes ``results/int8-reference-MODEL.md``. The fp32
-file is what PyTorch's own exporter writes. Both of ONNX Runtime's weight ranges are tried: full, and reduced to 7 bits,
-which CPUs without integer dot products need. Every file runs in every runtime that reads it.
+``python benchmarks/int8_reference.py [resnet20|resnet56|resnet8]`` writes
+``results/int8-reference-MODEL.md``. The fp32 file is what PyTorch's own exporter writes. Both of
+ONNX Runtime's weight ranges are tried: full, and reduced to 7 bits, which CPUs without integer dot
+products need. Every file runs in every runtime that reads it.
 """
 
 from __future__ import annotations
@@ -115,7 +117,9 @@ def rivals(model: nn.Module, task: Task, place: Path) -> list[Rival]:
 
 @torch.no_grad()
 def in_pytorch(model: nn.Module, task: Task) -> str:
-    """Accuracy on both splits that are official test images: validation, which nothing here chooses by, and test."""
+    """Accuracy on both splits that are official test images: validation, which nothing here chooses
+    by, and test.
+    """
     predictions, targets = [], []
     for split in (task.val, task.test):
         for inputs, target in split.batches(250):
@@ -150,7 +154,10 @@ def table(
     """The rows of one runtime, then ours paired directly with the fastest of the others."""
     yield f"## {runtime} {metadata.version(runtime)}"
     yield ""
-    yield "| file | bytes | of fp32 | test accuracy | latency ratio (95%) | ms | throughput ratio at 64 |"
+    yield (
+        "| file | bytes | of fp32 | test accuracy | latency ratio (95%) | ms | throughput ratio at"
+        " 64 |"
+    )
     yield "|---|---|---|---|---|---|---|"
     here = [f for f in files if runtime in f.runtimes]
     speed: dict[str, float] = {}
@@ -160,10 +167,10 @@ def table(
         ratio = found["latency_ratio"]
         speed[file.label] = ratio.mean
         yield (
-            f"| {file.label} | {file.size:,} | {file.size / files[0].size:.3f} "
-            f"| {100 * score.mean:.2f} ± {100 * score.stderr:.2f} "
-            f"| {ratio.mean:.3f} ({ratio.interval[0]:.3f}-{ratio.interval[1]:.3f}) | {found['latency_ms'].mean:.3f} "
-            f"| {found['throughput_ratio'].mean:.2f} |"
+            f"| {file.label} | {file.size:,} | {file.size / files[0].size:.3f} |"
+            f" {100 * score.mean:.2f} ± {100 * score.stderr:.2f} | {ratio.mean:.3f}"
+            f" ({ratio.interval[0]:.3f}-{ratio.interval[1]:.3f}) | {found['latency_ms'].mean:.3f} |"
+            f" {found['throughput_ratio'].mean:.2f} |"
         )
     best = min((f for f in here[1:] if not f.ours), key=lambda f: speed[f.label])
     ours = min((f for f in here if f.ours), key=lambda f: speed[f.label])
@@ -171,8 +178,9 @@ def table(
     ratio = found["latency_ratio"]
     yield ""
     yield (
-        f"{ours.label} against {best.label}, timed in turns: {ratio.mean:.3f} "
-        f"({ratio.interval[0]:.3f}-{ratio.interval[1]:.3f}) of its latency, {ours.size / best.size:.3f} of its bytes."
+        f"{ours.label} against {best.label}, timed in turns: {ratio.mean:.3f}"
+        f" ({ratio.interval[0]:.3f}-{ratio.interval[1]:.3f}) of its latency,"
+        f" {ours.size / best.size:.3f} of its bytes."
     )
     yield ""
 
@@ -184,10 +192,15 @@ def main() -> None:
     model, task = cifar10(model=name)
     lines = [
         *heading(f"Static int8 of {name}", f"python benchmarks/int8_reference.py {name}"),
-        f"- {SAMPLES} calibration images, the same for all; batch 1, 1 thread, timed in turns with the fp32 file",
+        (
+            f"- {SAMPLES} calibration images, the same for all; batch 1, 1 thread, timed in turns"
+            " with the fp32 file"
+        ),
         f"- NNCF {metadata.version('nncf')}, torch {torch.__version__}",
-        f"- fp32 in PyTorch on all official test images that we have, the validation split included: "
-        f"{in_pytorch(model, task)}",
+        (
+            "- fp32 in PyTorch on all official test images that we have, the validation split"
+            f" included: {in_pytorch(model, task)}"
+        ),
         "",
     ]
     with tempfile.TemporaryDirectory() as scratch:

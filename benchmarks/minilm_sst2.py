@@ -1,9 +1,10 @@
-"""MiniLM-L6 on SST-2: dynamic int8, and static int8 with smoothing, against fp32 on two CPU runtimes.
+"""MiniLM-L6 on SST-2: dynamic int8, and static int8 with smoothing, against fp32 on two CPU
+runtimes.
 
-``python benchmarks/minilm_sst2.py`` fine-tunes once (8 minutes on a core with AVX-512 BF16; kept, see
-`petra.workloads.minilm`) and writes ``results/minilm-sst2.md``: accuracy on the official development set, bytes of the
-one file that serves both runtimes, and latency of one sentence of 64 tokens in turns with the fp32 file. ``--only``
-picks rows.
+``python benchmarks/minilm_sst2.py`` fine-tunes once (8 minutes on a core with AVX-512 BF16; kept,
+see `petra.workloads.minilm`) and writes ``results/minilm-sst2.md``: accuracy on the official
+development set, bytes of the one file that serves both runtimes, and latency of one sentence of 64
+tokens in turns with the fp32 file. ``--only`` picks rows.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ STATIC = {
 }
 DYNAMIC: dict[str, object] = {"stage": "quantize.dynamic", "params": {"embeddings": "int8"}}
 SMOOTHED: dict[str, object] = {"stage": "quantize.static", "params": STATIC}
-# Scales, biases and norms keep pure int8 just above a quarter of the bytes; slightly narrower MLPs make up for them.
+# Scales, biases and norms keep pure int8 just above a quarter of the bytes; slightly narrower MLPs
+# make up for them.
 NARROWER: list[dict[str, object]] = [
     {
         "stage": "prune.structured",
@@ -86,7 +88,8 @@ def made(model: nn.Module, task: Task, stages: list[dict[str, object]]) -> nn.Mo
     )
     for trace in traces:
         print(
-            f"  {trace.stage}: {trace.seconds:.0f} s, {len(trace.touched)} layers, {len(trace.skipped)} skipped"
+            f"  {trace.stage}: {trace.seconds:.0f} s, {len(trace.touched)} layers,"
+            f" {len(trace.skipped)} skipped"
         )
     return result
 
@@ -95,7 +98,9 @@ def rows(runtime: str, files: Mapping[str, Path], task: Task, data: Path) -> Ite
     """The table of one runtime; fp32 is the first file."""
     yield f"## {runtime} {RUNTIMES.get(runtime)().version()}"
     yield ""
-    yield "| model | bytes | of fp32 | accuracy | latency ratio (95%) | ms | throughput ratio at 8 |"
+    yield (
+        "| model | bytes | of fp32 | accuracy | latency ratio (95%) | ms | throughput ratio at 8 |"
+    )
     yield "|---|---|---|---|---|---|---|"
     targets = torch.from_numpy(write_split(task.test, data))
     fp32 = next(iter(files.values()))
@@ -110,10 +115,10 @@ def rows(runtime: str, files: Mapping[str, Path], task: Task, data: Path) -> Ite
         )
         ratio, size = found["latency_ratio"], path.stat().st_size
         yield (
-            f"| {label} | {size:,} | {size / fp32.stat().st_size:.3f} "
-            f"| {100 * score.mean:.2f} ± {100 * score.stderr:.2f} "
-            f"| {ratio.mean:.3f} ({ratio.interval[0]:.3f}-{ratio.interval[1]:.3f}) | {found['latency_ms'].mean:.2f} "
-            f"| {found['throughput_ratio'].mean:.2f} |"
+            f"| {label} | {size:,} | {size / fp32.stat().st_size:.3f} | {100 * score.mean:.2f} ±"
+            f" {100 * score.stderr:.2f} | {ratio.mean:.3f}"
+            f" ({ratio.interval[0]:.3f}-{ratio.interval[1]:.3f}) | {found['latency_ms'].mean:.2f} |"
+            f" {found['throughput_ratio'].mean:.2f} |"
         )
     yield ""
 
@@ -130,7 +135,10 @@ def main() -> None:
     lines = [
         *heading("MiniLM-L6 on SST-2", "python benchmarks/minilm_sst2.py"),
         f"- fine-tuned on {given.train_items:,} sentences, {given.epochs} epochs; {LENGTH} tokens",
-        "- batch 1, 1 thread, timed in turns with the fp32 file; accuracy on the 872 sentences of the development set",
+        (
+            "- batch 1, 1 thread, timed in turns with the fp32 file; accuracy on the 872 sentences"
+            " of the development set"
+        ),
         "",
     ]
     lines += [

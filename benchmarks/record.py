@@ -1,7 +1,8 @@
-"""Write a finished study down as a result: ``python benchmarks/record.py STUDY_DIR NAME --command '...'``.
+"""Write a finished study down as a result: ``python benchmarks/record.py STUDY_DIR NAME --command
+'...'``.
 
-Leaves ``benchmarks/results/NAME.md`` (host, date, command, the front with test-split figures, how the search went) and
-``NAME.json`` (every trial).
+Leaves ``benchmarks/results/NAME.md`` (host, date, command, the front with test-split figures, how
+the search went) and ``NAME.json`` (every trial).
 """
 
 from __future__ import annotations
@@ -29,17 +30,23 @@ def row(trial: Trial, baseline: Trial) -> str:
     low, high = ratio.interval
     cells = [
         str(trial.number),
-        f"{trial.origin.move} of {trial.origin.parent}"
-        if trial.origin.parent is not None
-        else trial.origin.move,
+        (
+            f"{trial.origin.move} of {trial.origin.parent}"
+            if trial.origin.parent is not None
+            else trial.origin.move
+        ),
         str(trial.pipeline),
         f"{100 * val['quality'].mean:.2f}",
-        f"{100 * test['quality'].mean:.2f} ± {100 * test['quality'].stderr:.2f}"
-        if trial.test
-        else "",
-        f"{100 * (test['quality'].mean - baseline.test['quality'].mean):+.2f}"
-        if trial.test and baseline.test
-        else "",
+        (
+            f"{100 * test['quality'].mean:.2f} ± {100 * test['quality'].stderr:.2f}"
+            if trial.test
+            else ""
+        ),
+        (
+            f"{100 * (test['quality'].mean - baseline.test['quality'].mean):+.2f}"
+            if trial.test and baseline.test
+            else ""
+        ),
         f"{val['size_bytes'].mean / 1000:.1f}",
         f"{val['size_bytes'].mean / baseline.metrics['size_bytes'].mean:.3f}",
         f"{test['latency_ms'].mean:.3f}",
@@ -77,22 +84,41 @@ def main() -> None:
         f"# {options.name}",
         "",
         f"- date: {datetime.date.today().isoformat()}, commit {commit.stdout.strip()}",
-        f"- host: {host['cpu']}, {host['cores']} cores, {host['memory_gb']} GB, {sets}; {host['os']}",
+        (
+            f"- host: {host['cpu']}, {host['cores']} cores, {host['memory_gb']} GB, {sets};"
+            f" {host['os']}"
+        ),
         f"- versions: Python {host['python']}, "
         + ", ".join(f"{k} {v}" for k, v in host["versions"].items() if v and k != "petra"),
         f"- command: `{options.command}`",
-        f"- search: {len(trials) - 1} trials ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}) in "
-        f"{facts['seconds'] / 60:.1f} minutes, confirmation included; stopped: {facts['stop_reason']}",
+        (
+            f"- search: {len(trials) - 1} trials"
+            f" ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}) in"
+            f" {facts['seconds'] / 60:.1f} minutes, confirmation included; stopped:"
+            f" {facts['stop_reason']}"
+        ),
         f"- failures: {', '.join(f'{n} x {k}' for k, n in failures.items()) or 'none'}",
         *([f"- conditions: {options.conditions}"] if options.conditions else []),
         f"- untouched model in eager PyTorch: {facts['eager_latency_ms']:.3f} ms",
         "",
-        "Quality in percent (validation; test ± one standard error; difference to the untouched model on the test",
-        "split), size in kB (1,000 bytes) and relative, latency at the target's batch and threads (ratio to the",
-        "untouched model on the same runtime with its 95% interval), throughput ratio, millions of MACs. Pipelines are",
+        (
+            "Quality in percent (validation; test ± one standard error; difference to the untouched"
+            " model on the test"
+        ),
+        (
+            "split), size in kB (1,000 bytes) and relative, latency at the target's batch and"
+            " threads (ratio to the"
+        ),
+        (
+            "untouched model on the same runtime with its 95% interval), throughput ratio, millions"
+            " of MACs. Pipelines are"
+        ),
         "given by the study file, drawn, or made by the search by a move from an earlier trial.",
         "",
-        "| # | from | pipeline | val | test | diff | kB | size | ms | latency ratio | throughput | MMACs |",
+        (
+            "| # | from | pipeline | val | test | diff | kB | size | ms | latency ratio |"
+            " throughput | MMACs |"
+        ),
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(
             row(trials_by_number[n], baseline)

@@ -14,19 +14,24 @@ from petra.tasks.base import Task
 from petra.training.loop import TrainConfig, fit
 from petra.workloads.digits import DigitsNet, digits_task
 
-# What petra remembers of its user goes where tests leave nothing behind, in all processes they start.
+# What petra remembers of its user goes where tests leave nothing behind, in all processes they
+# start.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="petra-tests-")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Where another process keeps a core busy, two threads spend their time waiting for each other."""
+    """Where another process keeps a core busy, two threads spend their time waiting for each
+    other.
+    """
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
-    """A script's background processes ignore Ctrl-C, and so would those that tests start and interrupt."""
+    """A script's background processes ignore Ctrl-C, and so would those that tests start and
+    interrupt.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,4 +1,6 @@
-"""What is given from Python: anything of the wrong kind is one message that names the argument, and leaves nothing."""
+"""What is given from Python: anything of the wrong kind is one message that names the argument, and
+leaves nothing.
+"""
 
 from __future__ import annotations
 

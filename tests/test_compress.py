@@ -1,4 +1,6 @@
-"""`petra.compress` as its users call it: live objects of every shape, real stages, real files on both runtimes."""
+"""`petra.compress` as its users call it: live objects of every shape, real stages, real files on
+both runtimes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ pytestmark = pytest.mark.timeout(900)
 
 
 class TwoTables(Dataset):  # type: ignore[type-arg]
-    """Items with a dict of inputs of different types and a real target, without in-memory tensors to shortcut to."""
+    """Items with a dict of inputs of different types and a real target, without in-memory tensors
+    to shortcut to.
+    """
 
     def __init__(self, n: int, seed: int) -> None:
         g = torch.Generator().manual_seed(seed)
@@ -197,7 +201,9 @@ def test_an_exported_bundle_stands_alone(digits_study: petra.Study, tmp_path: Pa
 def test_two_workers_propose_what_one_does(
     tmp_path: Path, digits_problem: tuple[DigitsNet, Task]
 ) -> None:
-    """Real candidates side by side: the proposals of the first generation, and every measurement, are there."""
+    """Real candidates side by side: the proposals of the first generation, and every measurement,
+    are there.
+    """
     model, task = digits_problem
     studies = [
         petra.compress(
@@ -222,7 +228,9 @@ def test_two_workers_propose_what_one_does(
 
 
 class CausalNet(nn.Module):
-    """A temporal convolution with weight normalisation, as time series have it, that keeps what it computed last."""
+    """A temporal convolution with weight normalisation, as time series have it, that keeps what it
+    computed last.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -240,7 +248,9 @@ class CausalNet(nn.Module):
 
 
 def test_models_and_data_as_people_bring_them(tmp_path: Path) -> None:
-    """Computed weights, a tensor of a pass on the model, persistent workers, an item left over, an error of nothing."""
+    """Computed weights, a tensor of a pass on the model, persistent workers, an item left over, an
+    error of nothing.
+    """
     torch.manual_seed(0)
     model, x = CausalNet(), torch.randn(161, 3, 24)
     for _ in range(30):

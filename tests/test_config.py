@@ -1,4 +1,6 @@
-"""Study files: every fault is refused with its path and what is allowed; what is accepted means what it says."""
+"""Study files: every fault is refused with its path and what is allowed; what is accepted means
+what it says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The committed figures against what is promised of them: a table that is written anew and falls short fails here."""
+"""The committed figures against what is promised of them: a table that is written anew and falls
+short fails here.
+"""
 
 from __future__ import annotations
 
@@ -75,8 +77,10 @@ def test_random_chains_act_or_say_why_not() -> None:
 
 @pytest.mark.parametrize("model", ["resnet20", "resnet56"])
 def test_static_int8_holds_against_the_quantizers_of_others(model: str) -> None:
-    """In each runtime the file named in the comparison: no less accurate within its standard error, at most 1.02 of the
-    latency of the fastest other, timed in turns, and at most 0.8 of the bytes of ONNX Runtime's."""
+    """In each runtime the file named in the comparison: no less accurate within its standard error,
+    at most 1.02 of the latency of the fastest other, timed in turns, and at most 0.8 of the bytes
+    of ONNX Runtime's.
+    """
     runtimes = dict(sections(f"int8-reference-{model}"))
     assert set(runtimes) == {"onnxruntime", "openvino"}
     for said in runtimes.values():
@@ -125,8 +129,9 @@ def test_minilm_is_a_quarter_in_half_the_time_within_a_point(kind: str) -> None:
 
 
 def test_resnet56_goes_far_beyond_int8() -> None:
-    """Within a point of its test accuracy at 0.15 of the bytes and 0.33 of the latency, found by a search from recipes
-    that miss this; and a best attempt at less."""
+    """Within a point of its test accuracy at 0.15 of the bytes and 0.33 of the latency, found by a
+    search from recipes that miss this; and a best attempt at less.
+    """
 
     def smaller(name: str, size: float, latency: float) -> list[Row]:
         untouched, *found = rows(text(name))

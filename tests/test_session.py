@@ -1,4 +1,6 @@
-"""Odd results, listeners, confirmations and directories under a run: each costs what it must and no more."""
+"""Odd results, listeners, confirmations and directories under a run: each costs what it must and no
+more.
+"""
 
 from __future__ import annotations
 
@@ -157,7 +159,8 @@ def test_ctrl_c_in_a_listener_still_interrupts(tmp_path: Path) -> None:
         study(tmp_path).run(Broken(KeyboardInterrupt()), executor=RecordedExecutor)
 
 
-# ---- the end ---------------------------------------------------------------------------------------------------------
+# ---- the end
+# --------------------------------------------------------------------------------------------------
 
 
 class Unconfirming(RecordedExecutor):
@@ -235,7 +238,8 @@ def test_a_study_is_done_when_its_front_is_confirmed(tmp_path: Path) -> None:
     assert _finished(StudyRecord.load(tmp_path))
 
 
-# ---- the directory ---------------------------------------------------------------------------------------------------
+# ---- the directory
+# --------------------------------------------------------------------------------------------------
 
 
 class Meddling(RecordedExecutor):
@@ -300,7 +304,10 @@ def test_nothing_of_a_newcomer_is_touched(tmp_path: Path) -> None:
 
 def test_two_writers_are_never_at_once_even_without_the_lock_file(tmp_path: Path) -> None:
     study(tmp_path, budget={"trials": 4}).run(executor=RecordedExecutor)
-    with pytest.raises(StoreError, match="is gone"), Store.open(tmp_path, write=True) as first:  # noqa: PT012
+    with (
+        pytest.raises(StoreError, match="is gone"),
+        Store.open(tmp_path, write=True) as first,
+    ):  # noqa: PT012
         (tmp_path / LOCK_FILE).unlink()
         with pytest.raises(StoreError, match="being written by"):
             Store.open(tmp_path, write=True)

@@ -1,4 +1,6 @@
-"""The loop: same proposals for any number of workers, resume as if nothing had happened, budgets, refusals."""
+"""The loop: same proposals for any number of workers, resume as if nothing had happened, budgets,
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,9 @@ study(pathlib.Path({workdir!r}), budget={{"trials": 200}}).run(executor=recorded
 
 
 def kill_repeatedly(workdir: Path, times: int) -> int:
-    """Start the study in a process of its own, kill -9 it at a random moment, check the store; again."""
+    """Start the study in a process of its own, kill -9 it at a random moment, check the store;
+    again.
+    """
     seen: dict[int, str] = {}
     landed = 0
     draw = random.Random(7)

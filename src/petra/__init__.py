@@ -1,4 +1,5 @@
-"""petra: search over training and compression pipelines for the Pareto set of deployable neural networks.
+"""petra: search over training and compression pipelines for the Pareto set of deployable neural
+networks.
 
     study = petra.compress(model, petra.classification(train, val, test), budget="10 min")
     print(study.front)

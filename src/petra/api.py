@@ -1,4 +1,6 @@
-"""The Python entry points: `compress` live objects, open a study from a file, look at a finished one."""
+"""The Python entry points: `compress` live objects, open a study from a file, look at a finished
+one.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +57,10 @@ def compress(
 ) -> Study:
     """Search for compressed versions of `model` and return the finished study.
 
-    `task` comes from `petra.classification`, `petra.regression` or a subclass of `petra.Task`. `budget` is a time
-    ("20 min", seconds) or a mapping with any of time, trials, generations, goal. The other arguments are as in a study
-    file. If `workdir` holds a study of the same model, data and settings, it is continued (a larger budget is taken
-    over). The model is not modified.
+    `task` comes from `petra.classification`, `petra.regression` or a subclass of `petra.Task`.
+    `budget` is a time ("20 min", seconds) or a mapping with any of time, trials, generations, goal.
+    The other arguments are as in a study file. If `workdir` holds a study of the same model, data
+    and settings, it is continued (a larger budget is taken over). The model is not modified.
 
     >>> study = petra.compress(model, petra.classification(train, val, test), budget="10 min")
     >>> study.front.pick("knee").export("model.onnx")
@@ -95,7 +97,8 @@ def _listed(given: object) -> object:
 
 
 def load_study(directory: str | Path) -> Study:
-    """A study for reading; and for running too, when its configuration names the model and the data.
+    """A study for reading; and for running too, when its configuration names the model and the
+    data.
 
     Raises StoreError when there is none, or when what is there makes no sense.
     """
@@ -139,7 +142,10 @@ def _rebuilt(
     if not study.config.has_source:
         raise ConfigError(
             f"{directory}: this study was started from live Python objects",
-            hint="continue it with petra.compress(model, task, workdir=...), or use the Study that it returns",
+            hint=(
+                "continue it with petra.compress(model, task, workdir=...), or use the Study that"
+                " it returns"
+            ),
         )
     with Store.open(study.directory, write=False) as store:
         check_trust(store, study.config, trust=trust)
@@ -182,7 +188,8 @@ def _path(value: object, name: str) -> Path:
     return Path(value)
 
 
-# What may differ between the sessions of one study: nothing that changes what is proposed or how it is judged.
+# What may differ between the sessions of one study: nothing that changes what is proposed or how it
+# is judged.
 _MAY_CHANGE = frozenset({"budget", "limits", "workdir"})
 
 

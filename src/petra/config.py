@@ -69,7 +69,9 @@ class TargetConfig(_Record):
 
 
 class BudgetConfig(_Record):
-    """When to stop, whichever comes first. `goal`: stop as soon as one trial satisfies all of these constraints."""
+    """When to stop, whichever comes first. `goal`: stop as soon as one trial satisfies all of these
+    constraints.
+    """
 
     time: Seconds | None = None
     trials: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
@@ -100,9 +102,10 @@ class BudgetConfig(_Record):
 class SpaceConfig(_Record):
     """The pipelines searched: which stages (default: all), ranges narrowed, greatest length.
 
-    `stages` maps a stage to narrowed domains: ``{prune.structured: {ratio: [0.1, 0.5], importance: [magnitude]}}``;
-    two numbers are an interval, a list is a set of choices, a single value fixes the parameter. `initial` are pipelines
-    to try first, each a list of stages: ``[[{stage: prune.structured, params: {ratio: 0.3}}, distill]]``.
+    `stages` maps a stage to narrowed domains: ``{prune.structured: {ratio: [0.1, 0.5], importance:
+    [magnitude]}}``; two numbers are an interval, a list is a set of choices, a single value fixes
+    the parameter. `initial` are pipelines to try first, each a list of stages: ``[[{stage:
+    prune.structured, params: {ratio: 0.3}}, distill]]``.
     """
 
     stages: Mapping[str, Mapping[str, Any]] | None = None
@@ -133,8 +136,9 @@ class LimitsConfig(_Record):
 
 
 class StudyConfig(_Record):
-    """Everything that defines a study. Either `workload`, or `model` and `task`; none of them when a study was started
-    from live Python objects."""
+    """Everything that defines a study. Either `workload`, or `model` and `task`; none of them when
+    a study was started from live Python objects.
+    """
 
     workload: WorkloadConfig | None = None
     model: CallConfig | None = None
@@ -241,7 +245,9 @@ def _parsed(text: str, *, where: str) -> Constraint:
 
 
 def parse_config(data: Mapping[str, Any], *, where: str = "study") -> StudyConfig:
-    """Validate; raises ConfigError with one line per fault: its path, what was got, what is allowed."""
+    """Validate; raises ConfigError with one line per fault: its path, what was got, what is
+    allowed.
+    """
     _check_plain(data, where)
     try:
         return StudyConfig.model_validate(data)
@@ -256,8 +262,9 @@ _MOST_FAULTS = 20
 
 
 def _check_plain(data: object, where: str) -> None:
-    """Refuse what could not be kept with the study, wherever it is: numbers that are none or too large, and data that
-    is nested deeply, or holds itself."""
+    """Refuse what could not be kept with the study, wherever it is: numbers that are none or too
+    large, and data that is nested deeply, or holds itself.
+    """
     level: list[tuple[str, object]] = [("", data)]
     for _ in range(50):
         inner: list[tuple[str, object]] = []

@@ -14,7 +14,9 @@ from petra.core.trial import Proposal, Trial
 
 @dataclass(frozen=True)
 class Clock:
-    """How far a study is: trials finished, seconds spent, and what its budget allows (None: no such limit)."""
+    """How far a study is: trials finished, seconds spent, and what its budget allows (None: no such
+    limit).
+    """
 
     trials: int
     elapsed_s: float
@@ -78,7 +80,8 @@ class Silent:
 
 
 class Unfailing:
-    """Passes events on to a listener that may be broken: the first thing that goes wrong in it is said, once.
+    """Passes events on to a listener that may be broken: the first thing that goes wrong in it is
+    said, once.
 
     Ctrl-C still gets through.
     """
@@ -102,7 +105,10 @@ class Unfailing:
     def _pass_on(self, event: Callable[[], None]) -> None:
         try:
             event()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it only watches: the study does not depend on it
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # noqa: BLE001 - it only watches: the study does not depend on it
             if not self._said.is_set():
                 self._said.set()
                 with contextlib.suppress(

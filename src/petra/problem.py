@@ -1,4 +1,6 @@
-"""From a configuration to what a searcher is given: legal pipelines, those to begin with, and its options."""
+"""From a configuration to what a searcher is given: legal pipelines, those to begin with, and its
+options.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ from petra.tasks.base import Task
 
 
 def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = ()) -> Space:
-    """The legal pipelines of a study: the user's stages and ranges, or all stages but those in `without` and those of
-    no use on the target's runtime; the task's losses."""
+    """The legal pipelines of a study: the user's stages and ranges, or all stages but those in
+    `without` and those of no use on the target's runtime; the task's losses.
+    """
     check_settings(config)
     useless = _useless(config)
     every: Mapping[str, Mapping[str, Any]] = {
@@ -76,8 +79,9 @@ def check_settings(config: StudyConfig) -> None:
 
 
 def _card(name: str, config: StudyConfig) -> StageCard:
-    """The declaration of a stage for the study's target. Raises ConfigError when there is no such stage, or none for
-    this runtime."""
+    """The declaration of a stage for the study's target. Raises ConfigError when there is no such
+    stage, or none for this runtime.
+    """
     runtime = RUNTIMES.get(config.target.runtime)
     return fix_for_runtime(
         STAGES.get(name).card(), runtime=runtime.name, precisions=runtime.precisions
@@ -92,7 +96,9 @@ def _asked(config: StudyConfig) -> set[str]:
 
 
 def _useless(config: StudyConfig) -> dict[str, str]:
-    """Stages that the target's runtime has no kernels for, and which it lacks; of those only that nobody asked for."""
+    """Stages that the target's runtime has no kernels for, and which it lacks; of those only that
+    nobody asked for.
+    """
     check_target(config)
     runtime, asked = RUNTIMES.get(config.target.runtime), _asked(config)
     reasons = {
@@ -106,10 +112,11 @@ def _useless(config: StudyConfig) -> dict[str, str]:
 
 
 def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str, str]:
-    """Stages that object to the untouched `model` or are of no use on the target's runtime, and why; of those only that
-    nobody asked for.
+    """Stages that object to the untouched `model` or are of no use on the target's runtime, and
+    why; of those only that nobody asked for.
 
-    Those named under ``space.stages`` or in an initial pipeline were asked for. Costs a few forward passes.
+    Those named under ``space.stages`` or in an initial pipeline were asked for. Costs a few forward
+    passes.
     """
     if config.space.stages is not None:
         return {}

@@ -1,7 +1,8 @@
-"""The loop: ask for pipelines, run them, tell the results, until the budget is spent; then confirm the front.
+"""The loop: ask for pipelines, run them, tell the results, until the budget is spent; then confirm
+the front.
 
-Running a study again continues it: stored trials are replayed into the searcher, which then proposes exactly what it
-would have proposed without the interruption.
+Running a study again continues it: stored trials are replayed into the searcher, which then
+proposes exactly what it would have proposed without the interruption.
 """
 
 from __future__ import annotations
@@ -25,22 +26,33 @@ from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
 from petra.workers.failures import MemoryLimitExceeded
 
-UNCONFIRMED = (
-    "unconfirmed"  # the note with members of the front that could not be measured again, and why
+UNCONFIRMED = (  # the note with members of the front that could not be measured again, and why
+    "unconfirmed"
 )
 # What to do when the untouched model fails in a step of its trial; other steps say it themselves.
 _REMEDIES = {
-    "start": "correct what the model or the data do when they are unpickled; the worker's log has all of it",
-    "export": "replace the operator, choose another runtime (target.runtime), or see `petra doctor`",
+    "start": (
+        "correct what the model or the data do when they are unpickled; the worker's log has all"
+        " of it"
+    ),
+    "export": (
+        "replace the operator, choose another runtime (target.runtime), or see `petra doctor`"
+    ),
     "measure": "choose another runtime (target.runtime), or see `petra doctor`",
-    "compare": "choose another runtime (target.runtime): this one does not compute what PyTorch does",
-    "score": "correct the task's `score`: it must return a finite Measurement for the untouched model",
+    "compare": (
+        "choose another runtime (target.runtime): this one does not compute what PyTorch does"
+    ),
+    "score": (
+        "correct the task's `score`: it must return a finite Measurement for the untouched model"
+    ),
     "record": "correct what the task, the runtime or the executor returns",
 }
 
 
 class BaselineError(PetraError):
-    """The untouched model cannot be exported, run, verified or judged on the target: nothing compares with it."""
+    """The untouched model cannot be exported, run, verified or judged on the target: nothing
+    compares with it.
+    """
 
     def __init__(self, trial: Trial) -> None:
         failure = trial.failure or Failure("start", "unknown", trial.status)
@@ -71,7 +83,8 @@ class Session:
         self.finished = {trial.number: trial for trial in store.trials()}
         self.generation = 0
 
-    # ---- time and budget -----------------------------------------------------------------------------------------
+    # ---- time and budget
+    # -----------------------------------------------------------------------------------------
 
     def remaining(self) -> float | None:
         limit = self.config.budget.time
@@ -107,7 +120,8 @@ class Session:
         goal: tuple[Constraint, ...] = self.config.parsed_goal()
         return bool(goal) and violation(goal, trial.metrics, self.finished[0].metrics) == 0
 
-    # ---- the loop ------------------------------------------------------------------------------------------------
+    # ---- the loop
+    # ----------------------------------------------------------------------------------------------
 
     def search(self) -> None:
         self.store.set_note("stop_reason", "")
@@ -152,13 +166,16 @@ class Session:
         return self.finished[0]
 
     def _run_generation(self, executor: Executor, generation: list[Proposal]) -> list[Trial]:
-        """Its trials, stored ones replayed, sorted by number; fewer when the budget ended within it."""
+        """Its trials, stored ones replayed, sorted by number; fewer when the budget ended within
+        it.
+        """
         budget = self.config.budget.trials
         missing = [p for p in generation if p.number not in self.finished]
         for p in generation:
             if p.number in self.finished and self.finished[p.number].pipeline != p.pipeline:
                 raise StoreError(
-                    f"{self.store.directory}: trial {p.number} is stored with another pipeline than is proposed now",
+                    f"{self.store.directory}: trial {p.number} is stored with another pipeline than"
+                    " is proposed now",
                     hint="the study was made by another version of petra; start a new one",
                 )
         if budget is not None:
@@ -174,7 +191,9 @@ class Session:
         self.finished[trial.number] = trial
 
     def _storable(self, trial: Trial) -> Trial:
-        """The trial, or a failed one that says what about it cannot be kept, or compared with others."""
+        """The trial, or a failed one that says what about it cannot be kept, or compared with
+        others.
+        """
         try:
             trial_row(trial)
             measurement_rows(trial.number, "val", trial.metrics)
@@ -197,7 +216,8 @@ class Session:
         )
 
     def _confirm(self, executor: Executor) -> None:
-        """Read the test split, once, for the members of the final front that have not been confirmed before.
+        """Read the test split, once, for the members of the final front that have not been
+        confirmed before.
 
         One that cannot be does not keep the others from it: it is noted with its reason.
         """

@@ -34,7 +34,9 @@ _SHOWN = 2000  # characters of arguments in a message
 
 
 def study_places(store: Store) -> tuple[str, ...]:
-    """The directories in which the modules that a study names were looked for when it was started."""
+    """The directories in which the modules that a study names were looked for when it was
+    started.
+    """
     note = store.note(PLACES_NOTE)
     listed = [note] if isinstance(note, str) else note or []
     try:
@@ -85,8 +87,10 @@ def check_trust(store: Store, config: StudyConfig, *, trust: bool) -> None:
     raise StoreError(
         f"{directory}: this study {how}; going on with it would call\n  "
         + "\n  ".join(printable(line) for line in shown),
-        hint="if you trust whoever made it, say --trust (in Python: trust=True); or run its study "
-        f"file: petra run STUDY.yaml --workdir {directory}",
+        hint=(
+            "if you trust whoever made it, say --trust (in Python: trust=True); or run its study "
+            f"file: petra run STUDY.yaml --workdir {directory}"
+        ),
     )
 
 
@@ -112,15 +116,17 @@ def find_modules(config: StudyConfig, places: Iterable[str | Path]) -> None:
         other = _origin(top) if beside else None
         if other is not None and other not in [str(path.resolve()) for path in beside]:
             raise ConfigError(
-                f"{top!r} is the name of {beside[0]} and of another module ({other or 'a package'})",
+                f"{top!r} is the name of {beside[0]} and of another module"
+                f" ({other or 'a package'})",
                 hint="rename the file",
             )
     sys.path.extend(d for d in dict.fromkeys(directories) if d not in sys.path)
 
 
 def _origin(top: str) -> str | None:
-    """Where a module is imported from without more places: a file, '' when it has none, None when there is no such
-    module."""
+    """Where a module is imported from without more places: a file, '' when it has none, None when
+    there is no such module.
+    """
     if top in sys.modules:
         file = getattr(sys.modules[top], "__file__", None)
     else:
@@ -136,7 +142,9 @@ def _module_files(directory: str, top: str) -> tuple[Path, Path]:
 
 
 def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:
-    """Build the model and the task a configuration names. Raises ConfigError with the path of what is wrong."""
+    """Build the model and the task a configuration names. Raises ConfigError with the path of what
+    is wrong.
+    """
     if config.workload is not None:
         try:
             build = WORKLOADS.get(config.workload.name)
@@ -165,7 +173,10 @@ def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:
     if not isinstance(task, Task):
         raise ConfigError(
             f"task.call: {config.task.call} returned {type(task).__name__}",
-            hint="return petra.classification(train, val, test), petra.regression(...) or another petra.Task",
+            hint=(
+                "return petra.classification(train, val, test), petra.regression(...) or another"
+                " petra.Task"
+            ),
         )
     return model, task
 
@@ -177,7 +188,10 @@ def _call(config: CallConfig, *, where: str) -> object:
     except (ImportError, ValueError, SyntaxError) as error:  # a name such as "a..b", a broken file
         raise ConfigError(
             f"{where}.call: cannot import {module_name!r}: {error}",
-            hint="modules are looked for beside the study file, in the current directory and in the environment",
+            hint=(
+                "modules are looked for beside the study file, in the current directory and in the"
+                " environment"
+            ),
         ) from error
     for part in attribute.split("."):
         if not hasattr(function, part):

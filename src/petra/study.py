@@ -1,4 +1,6 @@
-"""A study: a directory, the settings that it was started with, and what to run it needs, model and task."""
+"""A study: a directory, the settings that it was started with, and what to run it needs, model and
+task.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ from petra.tasks.base import Task
 
 
 class Study:
-    """A search and its results. Reading needs only the directory; running needs the model and the task as well."""
+    """A search and its results. Reading needs only the directory; running needs the model and the
+    task as well.
+    """
 
     def __init__(
         self, directory: Path, config: StudyConfig, *, model: nn.Module | None, task: Task | None
@@ -43,7 +47,8 @@ class Study:
         self._model = model
         self._task = task
 
-    # ---- reading -------------------------------------------------------------------------------------------------
+    # ---- reading
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def trials(self) -> list[Trial]:
@@ -56,17 +61,18 @@ class Study:
         """The Pareto set of feasible trials, with tables, plots, `pick` and `export`."""
         return Front.load(self.directory)
 
-    # ---- running -------------------------------------------------------------------------------------------------
+    # ---- running
+    # ----------------------------------------------------------------------------------------------
 
     def run(
         self, listener: Listener | None = None, *, executor: Callable[[], Executor] | None = None
     ) -> Study:
         """Search until the budget is spent, then confirm the front on the test split.
 
-        Continues where an earlier session stopped. Ctrl-C keeps what is finished and raises KeyboardInterrupt.
-        Candidates run in local worker processes unless an `executor` is given. Raises DataError when model and data do
-        not fit each other, BaselineError when the untouched model cannot be judged on the target at all, StoreError
-        when the directory cannot be used.
+        Continues where an earlier session stopped. Ctrl-C keeps what is finished and raises
+        KeyboardInterrupt. Candidates run in local worker processes unless an `executor` is given.
+        Raises DataError when model and data do not fit each other, BaselineError when the untouched
+        model cannot be judged on the target at all, StoreError when the directory cannot be used.
         """
         with Store.open(self.directory, write=True) as store:
             problem, mark = self._prepare(store)
@@ -80,7 +86,9 @@ class Study:
         return self
 
     def _prepare(self, store: Store) -> tuple[Problem, str]:
-        """Examine model and data, and see that the study was started with them; the problem and their mark."""
+        """Examine model and data, and see that the study was started with them; the problem and
+        their mark.
+        """
         RUNTIMES.get(self.config.target.runtime)().require()
         task = self.examined.task
         problem = self.problem()
@@ -98,11 +106,13 @@ class Study:
         target: Target | None = None,
         note: Callable[[object], None] = lambda note: None,
     ) -> list[OnRuntime]:
-        """Build a member of the front again and measure it on each of `runtimes`; ratios are over the first that works.
+        """Build a member of the front again and measure it on each of `runtimes`; ratios are over
+        the first that works.
 
-        The exported files stay in ``runtimes/<trial>/<runtime>/`` of the study's directory. `target` says threads and
-        batch sizes, by default the study's; `note` receives what the worker is doing. Stages whose results are in the
-        cache do not run again. Raises StoreError when model or data are not those of the study.
+        The exported files stay in ``runtimes/<trial>/<runtime>/`` of the study's directory.
+        `target` says threads and batch sizes, by default the study's; `note` receives what the
+        worker is doing. Stages whose results are in the cache do not run again. Raises StoreError
+        when model or data are not those of the study.
         """
         member, mark = self.front.pick(pick), fingerprint(*self._given())
         with Store.open(self.directory, write=False) as store:
@@ -161,7 +171,9 @@ class Study:
 
     @cached_property
     def examined(self) -> Examined:
-        """Model and task as petra works on them; `petra.intake.examine` says what is looked at and raised."""
+        """Model and task as petra works on them; `petra.intake.examine` says what is looked at and
+        raised.
+        """
         return examine(*self._given())
 
     def _given(self) -> tuple[nn.Module, Task]:
@@ -169,7 +181,10 @@ class Study:
         if self._model is None or self._task is None:
             raise ConfigError(
                 f"{self.directory}: this study was started from live Python objects",
-                hint="call petra.compress(model, task, workdir=...) with the same model and task to continue it",
+                hint=(
+                    "call petra.compress(model, task, workdir=...) with the same model and task to"
+                    " continue it"
+                ),
             )
         return self._model, self._task
 
@@ -179,7 +194,9 @@ class Study:
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
-        """Stages that the search does without, because none of their settings can treat this model, and why."""
+        """Stages that the search does without, because none of their settings can treat this model,
+        and why.
+        """
         return objections(self.config, self.examined.model, self.examined.task)
 
     def problem(self) -> Problem:

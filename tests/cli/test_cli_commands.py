@@ -38,13 +38,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_study(tmp_path_factory.mktemp("study"), trials=25)
 
 
-# ---- help ------------------------------------------------------------------------------------------------------------
+# ---- help
+# --------------------------------------------------------------------------------------------------
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from petra.cli.main import app; "
-        "print([m for m in ('torch', 'numpy', 'pandas', 'sqlalchemy', 'pydantic', 'plotly') if m in sys.modules])"
+        "import sys; from petra.cli.main import app; print([m for m in ('torch', 'numpy', 'pandas',"
+        " 'sqlalchemy', 'pydantic', 'plotly') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -52,9 +53,9 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
 
 def test_reading_a_study_does_not_import_torch(study: Path) -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from petra.cli.main import app; r = CliRunner(); "
-        f"codes = [r.invoke(app, [c, {str(study)!r}]).exit_code for c in ('show', 'report', 'export')]; "
-        "print(codes, 'torch' in sys.modules)"
+        "import sys; from typer.testing import CliRunner; from petra.cli.main import app; r ="
+        f" CliRunner(); codes = [r.invoke(app, [c, {str(study)!r}]).exit_code for c in ('show',"
+        " 'report', 'export')]; print(codes, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[0, 0, 0] False"
@@ -88,7 +89,8 @@ def test_version() -> None:
     assert petra("--version").output.startswith("petra ")
 
 
-# ---- results ---------------------------------------------------------------------------------------------------------
+# ---- results
+# --------------------------------------------------------------------------------------------------
 
 
 def test_show_prints_the_front(study: Path) -> None:
@@ -147,7 +149,8 @@ def test_export_to_a_directory_or_a_file(study: Path, tmp_path: Path) -> None:
     assert (tmp_path / "knee.MODEL_CARD.md").is_file()
 
 
-# ---- mistakes --------------------------------------------------------------------------------------------------------
+# ---- mistakes
+# --------------------------------------------------------------------------------------------------
 
 
 def refused(result: Result | subprocess.CompletedProcess[str], *said: str) -> None:
@@ -271,7 +274,8 @@ def test_a_bug_keeps_its_traceback(study: Path) -> None:
     assert "ZeroDivisionError: boom" in done.stderr
 
 
-# ---- methods and doctor ----------------------------------------------------------------------------------------------
+# ---- methods and doctor
+# ----------------------------------------------------------------------------------------------
 
 
 def test_methods_come_from_the_table_and_the_cards() -> None:
@@ -313,7 +317,8 @@ def test_doctor_names_the_runtimes_and_warns_of_a_machine_without_int8() -> None
     assert "onnxruntime" in petra("doctor").output
 
 
-# ---- model files -----------------------------------------------------------------------------------------------------
+# ---- model files
+# --------------------------------------------------------------------------------------------------
 
 
 def test_verify_accepts_what_export_wrote(study: Path, tmp_path: Path) -> None:

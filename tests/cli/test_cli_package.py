@@ -1,4 +1,6 @@
-"""`petra package`: what it says, what it leaves behind, and a real package of a convolutional network."""
+"""`petra package`: what it says, what it leaves behind, and a real package of a convolutional
+network.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A real study from the command line: run a file, interrupt, resume from elsewhere, take a model out and check it."""
+"""A real study from the command line: run a file, interrupt, resume from elsewhere, take a model
+out and check it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whose functions are called: those that somebody named on this machine, and no others unless they are trusted."""
+"""Whose functions are called: those that somebody named on this machine, and no others unless they
+are trusted.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,10 @@ def test_known_key() -> None:
 
 
 def test_the_key_does_not_depend_on_the_process() -> None:
-    code = "from petra.core.pipeline import *; import sys, json; print(Pipeline.from_list(json.load(sys.stdin)).key)"
+    code = (
+        "from petra.core.pipeline import *; import sys, json;"
+        " print(Pipeline.from_list(json.load(sys.stdin)).key)"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", code],
         input=json.dumps(KNOWN.as_list()),

@@ -112,7 +112,9 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    """Real data, random weights: what is asked here is where results come from, not whether they are good."""
+    """Real data, random weights: what is asked here is where results come from, not whether they
+    are good.
+    """
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         return DigitsNet(width=8), digits_task()

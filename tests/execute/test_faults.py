@@ -1,4 +1,6 @@
-"""Stages that crash, hang, devour memory or diverge cost one trial each, with the reason; the study goes on."""
+"""Stages that crash, hang, devour memory or diverge cost one trial each, with the reason; the study
+goes on.
+"""
 
 from __future__ import annotations
 

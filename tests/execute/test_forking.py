@@ -1,4 +1,6 @@
-"""Every call begins with the process as it was; what comes back is plain records; where forks would share: none."""
+"""Every call begins with the process as it was; what comes back is plain records; where forks would
+share: none.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +158,8 @@ def test_a_fork_of_the_calls_own_does_not_speak(shared: Worker) -> None:
     assert shared.call(lambda payload, note: 2) == 2
 
 
-# ---- messages --------------------------------------------------------------------------------------------------------
+# ---- messages
+# --------------------------------------------------------------------------------------------------
 
 
 class Crafted:

@@ -1,4 +1,6 @@
-"""Worker processes under real faults: what they do to themselves, what is done to them, and what is left of it."""
+"""Worker processes under real faults: what they do to themselves, what is done to them, and what is
+left of it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ SOURCE = str(Path(petra.workers.isolate.__file__).parents[2])
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """One worker for the whole file: every test also shows that the faults before it did no lasting harm."""
+    """One worker for the whole file: every test also shows that the faults before it did no lasting
+    harm.
+    """
     with Worker(tmp_path_factory.mktemp("log") / "worker.log", threads=1) as worker:
         worker.start({"numbers": [1, 2, 3]})
         yield worker
@@ -66,7 +70,8 @@ def gone(pid: int, within_s: float = 20.0) -> bool:
     return False
 
 
-# -- ordinary calls ----------------------------------------------------------------------------------------------------
+# -- ordinary calls
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_call_sees_payload_arguments_and_streams_notes(shared: Worker) -> None:
@@ -113,7 +118,8 @@ def test_output_goes_to_the_log(shared: Worker) -> None:
     assert "hello from inside" in shared.log.read_text()
 
 
-# -- failures of the function ------------------------------------------------------------------------------------------
+# -- failures of the function
+# ------------------------------------------------------------------------------------------
 
 
 class Special(PetraError):
@@ -154,7 +160,10 @@ def test_other_exceptions_are_recorded_with_their_place(shared: Worker) -> None:
     line = divide.__code__.co_firstlineno + 2
     assert (error.kind, error.message, error.note) == (
         "ZeroDivisionError",
-        f"ZeroDivisionError: division by zero (in {divide.__qualname__}, test_isolate.py line {line})",
+        (
+            f"ZeroDivisionError: division by zero (in {divide.__qualname__}, test_isolate.py line"
+            f" {line})"
+        ),
         "dividing",
     )
     assert "return 1 / zero" in error.traceback or "in divide" in error.traceback
@@ -201,7 +210,8 @@ def test_odd_ways_to_fail(shared: Worker, function: Any, kind: str, text: str) -
     assert caught.value.kind == kind
 
 
-# -- deaths ------------------------------------------------------------------------------------------------------------
+# -- deaths
+# --------------------------------------------------------------------------------------------------
 
 
 def segfault(payload: Any, note: Note) -> None:
@@ -273,7 +283,8 @@ def test_descendants_do_not_survive(shared: Worker) -> None:
     assert gone(late.value.note)  # type: ignore[arg-type]
 
 
-# -- limits ------------------------------------------------------------------------------------------------------------
+# -- limits
+# --------------------------------------------------------------------------------------------------
 
 
 def hang(payload: Any, note: Note) -> None:
@@ -345,7 +356,8 @@ def test_pages_shared_by_forks_count_once(shared: Worker) -> None:
     assert 100 < shared.peak_memory_mb < 200
 
 
-# -- suspending --------------------------------------------------------------------------------------------------------
+# -- suspending
+# --------------------------------------------------------------------------------------------------
 
 
 def test_suspended_time_does_not_count(shared: Worker) -> None:
@@ -395,7 +407,8 @@ def test_a_suspended_worker_begins_nothing(shared: Worker) -> None:
     assert released
 
 
-# -- misuse and interruptions ------------------------------------------------------------------------------------------
+# -- misuse and interruptions
+# ------------------------------------------------------------------------------------------
 
 
 def test_an_interruption_here_ends_the_call_there(shared: Worker) -> None:
@@ -473,7 +486,8 @@ def test_a_call_while_another_thread_closes(
         closing.join()
 
 
-# -- scripts -----------------------------------------------------------------------------------------------------------
+# -- scripts
+# --------------------------------------------------------------------------------------------------
 
 SCRIPT = """
 import json, os, signal, sys, time

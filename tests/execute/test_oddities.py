@@ -1,4 +1,6 @@
-"""Real studies with odd metrics, data and directories: the trial fails, or one message says what is wrong."""
+"""Real studies with odd metrics, data and directories: the trial fails, or one message says what is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from petra.tasks.data import Split
 
 @dataclass(frozen=True)
 class Recall(Classification):
-    """Of class 0 among the items predicted to be of it: 0 / 0 where there are none. Prints what it sees."""
+    """Of class 0 among the items predicted to be of it: 0 / 0 where there are none. Prints what it
+    sees.
+    """
 
     metric: ClassVar[str] = "precision"
 

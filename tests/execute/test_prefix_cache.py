@@ -1,4 +1,6 @@
-"""The prefix cache: what is found, what is not, and what happens to it under damage, pressure and company."""
+"""The prefix cache: what is found, what is not, and what happens to it under damage, pressure and
+company.
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,9 @@ def layout_before_2_8(archive: Archive, canary: Canary) -> Archive:
 
 @known
 def both_layouts(archive: Archive, canary: Canary) -> Archive:
-    """Where the newer layout does not load, PyTorch falls back to the older one of the same file."""
+    """Where the newer layout does not load, PyTorch falls back to the older one of the same
+    file.
+    """
     old = layout_before_2_8(archive, canary)
     broken = archive.renamed(lambda name: f"model/{name}").changed(
         "model/models/model.json", lambda _: b"{"

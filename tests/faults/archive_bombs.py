@@ -1,4 +1,6 @@
-"""Known ways to take all time or memory of whoever opens an archive, or to show two readers two files."""
+"""Known ways to take all time or memory of whoever opens an archive, or to show two readers two
+files.
+"""
 
 from __future__ import annotations
 

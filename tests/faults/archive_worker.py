@@ -1,7 +1,8 @@
-"""A process that opens archives as ``petra verify`` does, many one after the other: a line in, a line of JSON out.
+"""A process that opens archives as ``petra verify`` does, many one after the other: a line in, a
+line of JSON out.
 
-``python archive_worker.py petra`` loads and runs them with petra; ``... plain`` with PyTorch alone, which shows that
-an attack is one.
+``python archive_worker.py petra`` loads and runs them with petra; ``... plain`` with PyTorch alone,
+which shows that an attack is one.
 """
 
 from __future__ import annotations

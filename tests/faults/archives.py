@@ -68,8 +68,9 @@ class Opened:
 
 
 class Opener:
-    """A process that opens archives, started again when one ends or hangs it. `how`: "petra", or "plain" for PyTorch
-    alone."""
+    """A process that opens archives, started again when one ends or hangs it. `how`: "petra", or
+    "plain" for PyTorch alone.
+    """
 
     def __init__(self, how: str = "petra") -> None:
         self.how = how

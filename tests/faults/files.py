@@ -1,8 +1,9 @@
 """Damaged and hostile files of every kind that petra reads back: studies, bundles, cache entries.
 
-What is damaged is read as it was or refused with one message; what is forged (its checksums made to fit) may say what
-it likes, but acts on nothing: no traceback, no hang, no escape sequence on the terminal, nothing read or written
-outside of the study. Archives of models are attacked by a campaign of their own.
+What is damaged is read as it was or refused with one message; what is forged (its checksums made to
+fit) may say what it likes, but acts on nothing: no traceback, no hang, no escape sequence on the
+terminal, nothing read or written outside of the study. Archives of models are attacked by a
+campaign of their own.
 """
 
 from __future__ import annotations
@@ -144,12 +145,15 @@ class Ground:
         cache = PrefixCache(scratch / "cache", 1 << 20)
         assert cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
 
-    # ---- studies -------------------------------------------------------------------------------------------------
+    # ---- studies
+    # ----------------------------------------------------------------------------------------------
 
     def study(
         self, kind: str, harm: Callable[[Path, Any], None], how: Any, *, forged: bool = False
     ) -> Attack:
-        """Spoil a copy, look at it in every way; unless it is `forged`, its figures are right or refused."""
+        """Spoil a copy, look at it in every way; unless it is `forged`, its figures are right or
+        refused.
+        """
         place = self.scratch / "case"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
@@ -210,7 +214,8 @@ class Ground:
         data = json.loads(output)
         return code, data | {"directory": ""}
 
-    # ---- bundles and cache entries -------------------------------------------------------------------------------
+    # ---- bundles and cache entries
+    # -------------------------------------------------------------------------------
 
     def bundle(self, draw: random.Random) -> Attack:
         """A bundle whose metrics.json was changed: it names the measured files, or is refused."""
@@ -348,7 +353,8 @@ def outside(path: Path) -> Path:
     return next(p for p in path.parents if p.name == "study").parent
 
 
-# ---- harm: damage ----------------------------------------------------------------------------------------------------
+# ---- harm: damage
+# --------------------------------------------------------------------------------------------------
 
 
 def flip_bits(directory: Path, draw: random.Random) -> None:
@@ -436,8 +442,8 @@ def speak(directory: Path, text: str) -> None:
         )
         raw.execute("UPDATE trials SET pipeline = ? WHERE number = 3", [json.dumps(pipeline)])
         raw.execute(
-            "UPDATE trials SET failure_stage = ?, failure_kind = ?, failure_message = ?, failure_peak_memory_mb = 1, "
-            "status = 'failed' WHERE number = 2",
+            "UPDATE trials SET failure_stage = ?, failure_kind = ?, failure_message = ?,"
+            " failure_peak_memory_mb = 1, status = 'failed' WHERE number = 2",
             [text, text, text],
         )
         raw.execute("UPDATE measurements SET unit = ?, host = ?", [text, text])
@@ -493,7 +499,8 @@ def reseal(connection: Connection) -> None:
     seal_study(connection)
 
 
-# ---- harm: schemas and layouts --------------------------------------------------------------------------------
+# ---- harm: schemas and layouts
+# --------------------------------------------------------------------------------
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
 SCHEMAS: dict[str, Callable[[Path, str], None]] = {}
@@ -517,7 +524,8 @@ _sql(
 )
 _sql(
     "an endless view",
-    f"DROP TABLE notes; CREATE VIEW notes AS SELECT x AS name, x AS value, x AS checksum FROM ({ENDLESS});",
+    "DROP TABLE notes; CREATE VIEW notes AS SELECT x AS name, x AS value, x AS checksum FROM"
+    f" ({ENDLESS});",
 )
 _sql("a trigger", "CREATE TRIGGER t AFTER UPDATE ON study BEGIN DELETE FROM trials; END;")
 _sql(
@@ -541,7 +549,8 @@ _sql("a huge value", "UPDATE study SET config = hex(zeroblob(30000000));")
 _sql("another encoding", "PRAGMA encoding = 'UTF-16'; VACUUM;")
 _sql(
     "somebody else's",
-    "DROP TABLE measurements; DROP TABLE trials; DROP TABLE study; DROP TABLE notes; CREATE TABLE recipes (x);",
+    "DROP TABLE measurements; DROP TABLE trials; DROP TABLE study; DROP TABLE notes; CREATE TABLE"
+    " recipes (x);",
 )
 _sql(
     "nothing in it",

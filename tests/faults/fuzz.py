@@ -1,8 +1,10 @@
-"""Study files that are wrong in every way: each is refused with one message, before anything is written.
+"""Study files that are wrong in every way: each is refused with one message, before anything is
+written.
 
-Files are made by changing a valid one at a few places of its structure, in its text, or in its bytes. Most are read in
-this process, where thousands take seconds; some through the command, whose exit code, output and directory are looked
-at. What is read without complaint must mean something: it is dumped and read again.
+Files are made by changing a valid one at a few places of its structure, in its text, or in its
+bytes. Most are read in this process, where thousands take seconds; some through the command, whose
+exit code, output and directory are looked at. What is read without complaint must mean something:
+it is dumped and read again.
 """
 
 from __future__ import annotations
@@ -256,7 +258,9 @@ BYTES: tuple[bytes, ...] = (
 
 
 def campaign(scratch: Path, *, seed: int, seconds: float) -> Iterator[Attack]:
-    """At most 10,000 files in this process, then 300 through the command, in shares of the time of two to three."""
+    """At most 10,000 files in this process, then 300 through the command, in shares of the time of
+    two to three.
+    """
     check_settings(parse_config(VALID))  # loads what is loaded once
     began = time.monotonic()
     draw = random.Random(seed)
@@ -349,7 +353,8 @@ def dumped(data: Any) -> bytes:
     return yaml.dump(data, allow_unicode=True, sort_keys=False).encode("utf-8", "surrogatepass")
 
 
-# ---- in this process -----------------------------------------------------------------------------------------------
+# ---- in this process
+# -----------------------------------------------------------------------------------------------
 
 
 def read_here(scratch: Path, kind: str, content: bytes) -> Attack:
@@ -393,11 +398,14 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-# ---- through the command -------------------------------------------------------------------------------------------
+# ---- through the command
+# -------------------------------------------------------------------------------------------
 
 
 def by_command(place: Path, kind: str, content: bytes) -> Attack:
-    """`petra run` of a file that is refused here: in a directory of its own, where nothing may appear."""
+    """`petra run` of a file that is refused here: in a directory of its own, where nothing may
+    appear.
+    """
     here = place / "run"
     here.mkdir(parents=True, exist_ok=True)
     if read_here(here, kind, content).outcome == "accepted":

@@ -1,7 +1,8 @@
-"""Real studies whose processes are killed at random moments: nothing finished is lost, nothing is done twice.
+"""Real studies whose processes are killed at random moments: nothing finished is lost, nothing is
+done twice.
 
-``python kills.py WORKDIR WORKERS [confirming]`` is the study that is killed; with the last word it kills itself when
-the search has ended and its front is about to be confirmed.
+``python kills.py WORKDIR WORKERS [confirming]`` is the study that is killed; with the last word it
+kills itself when the search has ended and its front is about to be confirmed.
 """
 
 from __future__ import annotations
@@ -216,7 +217,9 @@ def same(one: Trial, other: Trial, extra: Callable[[Trial], object] = lambda tri
 
 
 def differs(ended: Ended, calm: Ended, *, exact: bool) -> str:
-    """How a study that was killed differs from one that was not; what killed a candidate alone may have failed it."""
+    """How a study that was killed differs from one that was not; what killed a candidate alone may
+    have failed it.
+    """
     if ended.trials.keys() != calm.trials.keys() or not ended.done:
         return f"trials {sorted(ended.trials)}, done: {ended.done}"
     others = [n for n, trial in ended.trials.items() if not same(trial, calm.trials[n])]

@@ -1,7 +1,9 @@
-"""ONNX files and given inputs as nobody would write them: each is judged or refused, in one message, in time.
+"""ONNX files and given inputs as nobody would write them: each is judged or refused, in one
+message, in time.
 
-From well-made small models, parts are changed that a parser takes for granted: sizes, types, names, attributes, how
-often something is there, bytes. Every file is tried in a worker of its own, as `petra verify` does.
+From well-made small models, parts are changed that a parser takes for granted: sizes, types, names,
+attributes, how often something is there, bytes. Every file is tried in a worker of its own, as
+`petra verify` does.
 """
 
 from __future__ import annotations
@@ -100,7 +102,8 @@ def _try(path: Path, inputs: str, runtime: str) -> tuple[str, str]:
     return "judged", ""
 
 
-# ---- changes ---------------------------------------------------------------------------------------------------------
+# ---- changes
+# --------------------------------------------------------------------------------------------------
 
 
 def _values(model: onnx.ModelProto) -> list[Any]:

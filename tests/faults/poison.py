@@ -1,4 +1,5 @@
-"""Faulty stages, metrics and data between two clean candidates: the clean ones must not differ in a bit.
+"""Faulty stages, metrics and data between two clean candidates: the clean ones must not differ in a
+bit.
 
 Studies of a few faults each, by `petra.compress` with real workers, exports and measurements.
 """

@@ -1,9 +1,9 @@
 """Faults that people's stages, metrics and data can have, each in a line or a few.
 
-A `Poison` acts inside a stage, on its model and context. `words` are what the trial's failure must say; None when the
-candidate may complete, or trip over itself: only the next one counts. What the metric, the loss, the augmentation or
-the data do wrong is switched on by the stage: `FLAGS` for what runs in its own process, a mark in the predictions for
-the metric.
+A `Poison` acts inside a stage, on its model and context. `words` are what the trial's failure must
+say; None when the candidate may complete, or trip over itself: only the next one counts. What the
+metric, the loss, the augmentation or the data do wrong is switched on by the stage: `FLAGS` for
+what runs in its own process, a mark in the predictions for the metric.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ KEPT: list[object] = []  # what a fault leaves lying about
 
 @dataclass(frozen=True)
 class Poison:
-    """`act` returns None to let the stage go on as it should, anything else to have the stage return that."""
+    """`act` returns None to let the stage go on as it should, anything else to have the stage
+    return that.
+    """
 
     kind: str
     name: str
@@ -360,5 +362,7 @@ def poisons() -> list[Poison]:
 
 
 def find(kind: str, name: str) -> Poison:
-    """The one of this name; workers, to which functions without a name cannot be sent, look it up themselves."""
+    """The one of this name; workers, to which functions without a name cannot be sent, look it up
+    themselves.
+    """
     return next(poison for poison in poisons() if (poison.kind, poison.name) == (kind, name))

@@ -1,4 +1,6 @@
-"""A few seconds of the campaign of damaged and hostile files; every schema, layout and saying is tried."""
+"""A few seconds of the campaign of damaged and hostile files; every schema, layout and saying is
+tried.
+"""
 
 from __future__ import annotations
 

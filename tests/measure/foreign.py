@@ -40,7 +40,9 @@ def model(
 
 
 def lstm(time: object, batch: object) -> onnx.ModelProto:
-    """Time first, as PyTorch's recurrent layers have it by default; only the last state is returned."""
+    """Time first, as PyTorch's recurrent layers have it by default; only the last state is
+    returned.
+    """
     weights = [
         constant("Wi", _RNG.standard_normal((1, 20, 4))),
         constant("R", _RNG.standard_normal((1, 20, 5))),
@@ -75,7 +77,9 @@ def bomb() -> onnx.ModelProto:
 
 
 def zipmap() -> onnx.ModelProto:
-    """A classifier as scikit-learn's converter writes it: labels, and a map of probabilities for every item."""
+    """A classifier as scikit-learn's converter writes it: labels, and a map of probabilities for
+    every item.
+    """
     scores = h.make_sequence_type_proto(
         h.make_map_type_proto(T.INT64, h.make_tensor_type_proto(T.FLOAT, None))
     )

@@ -31,7 +31,9 @@ CLI = "from petra.cli.main import main; main()"  # what the installed script hol
 
 
 def console(place: Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """The `petra` command as it is installed: a script in a directory of its own, run from `place`."""
+    """The `petra` command as it is installed: a script in a directory of its own, run from
+    `place`.
+    """
     script = place.parent / "bin" / "petra"
     script.parent.mkdir(exist_ok=True)
     script.write_text(CLI)
@@ -50,7 +52,8 @@ def run_to_the_end(artifact: Path, **limits: float) -> None:
     alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)  # type: ignore[arg-type]
 
 
-# ---- limits ----------------------------------------------------------------------------------------------------------
+# ---- limits
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_endless_file_is_given_up(tmp_path: Path) -> None:
@@ -85,11 +88,13 @@ def test_the_command_says_that_a_file_was_given_up(tmp_path: Path, command: str)
     assert out == ""
     assert (
         err
-        == "error: endless.onnx: not finished after 2 s\n  it is slow, or never ends; --time-limit gives it longer\n"
+        == "error: endless.onnx: not finished after 2 s\n  it is slow, or never ends; --time-limit"
+        " gives it longer\n"
     )
 
 
-# ---- the end ---------------------------------------------------------------------------------------------------------
+# ---- the end
+# --------------------------------------------------------------------------------------------------
 
 
 def measuring(parent: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -167,7 +172,8 @@ def test_what_kills_the_process_is_one_message(
     assert "\n" not in caught.value.message
 
 
-# ---- runtimes of other people's --------------------------------------------------------------------------------------
+# ---- runtimes of other people's
+# --------------------------------------------------------------------------------------
 
 
 class Doubling(OnnxRuntime):
@@ -204,7 +210,8 @@ def test_a_refusal_keeps_its_kind(tmp_path: Path) -> None:
         run_to_the_end(tmp_path / "none.onnx")
 
 
-# ---- imports ---------------------------------------------------------------------------------------------------------
+# ---- imports
+# --------------------------------------------------------------------------------------------------
 
 HOSTILE = (
     *(
@@ -246,11 +253,16 @@ HOSTILE = (
 
 
 def bundle(place: Path) -> Path:
-    """A directory with a model and modules of well-known names, each of which leaves its name behind when it runs."""
+    """A directory with a model and modules of well-known names, each of which leaves its name
+    behind when it runs.
+    """
     canary = place / "canary"
     place.mkdir()
     for name in HOSTILE:
-        code = f"open({str(canary)!r}, 'a').write(__name__ + chr(10))\nraise SystemExit('ran ' + __name__)\n"
+        code = (
+            f"open({str(canary)!r}, 'a').write(__name__ + chr(10))\nraise SystemExit('ran ' +"
+            " __name__)\n"
+        )
         (place / f"{name}.py").write_text(code)
         (place / name).mkdir()
         (place / name / "__init__.py").write_text(code)

@@ -1,4 +1,6 @@
-"""Other people's ONNX files: judged by what they declare, or refused with the reason and what to do."""
+"""Other people's ONNX files: judged by what they declare, or refused with the reason and what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,8 @@ def test_another_runtime_says_the_same_or_why_not(tmp_path: Path, kind: str) -> 
     assert [r["batch"] for r in found["runs"]] == [r["batch"] for r in expected["runs"]]
 
 
-# ---- where the batch is ----------------------------------------------------------------------------------------------
+# ---- where the batch is
+# ----------------------------------------------------------------------------------------------
 
 
 def spec(*sizes: int | str | None, name: str = "x") -> InputSpec:
@@ -114,15 +117,16 @@ def test_the_batch_is_found(
     assert interface_of(inputs, outputs) == Interface(tuple(inputs), axes, fixed)
 
 
-# ---- the commands ----------------------------------------------------------------------------------------------------
+# ---- the commands
+# --------------------------------------------------------------------------------------------------
 
 
 def test_verify_and_bench_of_a_fixed_batch(tmp_path: Path) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.FINE["fixed batch of 8"][0]())
     shown = petra("verify", path).output
     assert (
-        "batch 8: finite outputs y (8, 3)\nnote: the file takes 8 item(s) in every call, and no other"
-        in shown
+        "batch 8: finite outputs y (8, 3)\nnote: the file takes 8 item(s) in every call, and no"
+        " other" in shown
     )
     assert "batch 5" not in shown
     given = npz(tmp_path / "x.npz", x=np.ones((8, 4), np.float32))
@@ -168,7 +172,8 @@ def test_given_inputs_do_what_random_ones_cannot(tmp_path: Path) -> None:
     assert "NaN at 3 of 3 places, for the given inputs" in refused.stderr
 
 
-# ---- given inputs ----------------------------------------------------------------------------------------------------
+# ---- given inputs
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Multiply-accumulates against sums made by hand, for what torch's own counter passes over on CPUs."""
+"""Multiply-accumulates against sums made by hand, for what torch's own counter passes over on
+CPUs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Timing arithmetic on made-up samples, and the protocol on real callables. No wall-clock figure is asserted."""
+"""Timing arithmetic on made-up samples, and the protocol on real callables. No wall-clock figure is
+asserted.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def test_both_sides_are_called_alternately_and_as_often() -> None:
 
 
 def test_a_heavier_callable_is_slower() -> None:
-    """Ratios, not times: four times the work in the same process is clearly more than the work itself."""
+    """Ratios, not times: four times the work in the same process is clearly more than the work
+    itself.
+    """
     a = np.random.default_rng(0).random((120, 120))
 
     def work(n: int) -> None:

@@ -26,7 +26,9 @@ class Encoder(nn.Module):
 
 
 def sequence_problem() -> tuple[nn.Module, Task]:
-    """The network with random weights, its layers different, and sequences whose label is their largest mean."""
+    """The network with random weights, its layers different, and sequences whose label is their
+    largest mean.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(192, 6, 8, generator=generator)
     y = x.mean(1)[:, :4].argmax(1)

@@ -54,7 +54,9 @@ def test_statistics_are_the_averages_over_batches() -> None:
 
 
 def test_statistics_that_no_longer_fit_are_put_right() -> None:
-    """What pruning does to the layers before: half of the channels are gone, and the sums behind them are smaller."""
+    """What pruning does to the layers before: half of the channels are gone, and the sums behind
+    them are smaller.
+    """
     torch.manual_seed(0)
     x = torch.randn(256, 4)
     y = (x.sum(1) > 0).long()

@@ -61,7 +61,9 @@ def test_the_least_missed_block_goes_by_brute_force(per: str) -> None:
 
 
 class Branch(nn.Module):
-    """A residual branch of `middle` channels through convolutions of `kernel` x `kernel`, scaled by `gain`."""
+    """A residual branch of `middle` channels through convolutions of `kernel` x `kernel`, scaled by
+    `gain`.
+    """
 
     def __init__(self, middle: int, kernel: int, gain: float) -> None:
         super().__init__()
@@ -75,8 +77,9 @@ class Branch(nn.Module):
 
 
 def test_distance_is_counted_per_what_is_saved() -> None:
-    """Three blocks of which each is the cheapest by one of the three counts: the least missed; one of many activations
-    and few weights; one of many weights and few activations."""
+    """Three blocks of which each is the cheapest by one of the three counts: the least missed; one
+    of many activations and few weights; one of many weights and few activations.
+    """
     torch.manual_seed(0)
     blocks = {"1": Branch(2, 1, 2.0), "2": Branch(64, 1, 1.5), "3": Branch(16, 5, 2.0)}
     model = nn.Sequential(
@@ -135,8 +138,9 @@ class Shift(nn.Module):
 
 
 def test_what_is_left_is_measured_again_after_every_removal() -> None:
-    """Blocks `1` and `2` do the same and either suffices, since their sum is squashed: alone they are the two least
-    missed, but without the one the other is missed the most."""
+    """Blocks `1` and `2` do the same and either suffices, since their sum is squashed: alone they
+    are the two least missed, but without the one the other is missed the most.
+    """
     torch.manual_seed(0)
     head = nn.Linear(4, 4)
     with torch.no_grad():
@@ -198,7 +202,8 @@ def test_a_block_called_twice_is_left_alone() -> None:
     assert droppable_blocks(Twice(), torch.randn(2, 4)) == ()
 
 
-# -- transformers ------------------------------------------------------------------------------------------------------
+# -- transformers
+# --------------------------------------------------------------------------------------------------
 
 
 def architecture(name: str) -> tuple[nn.Module, Task]:
@@ -218,7 +223,8 @@ LAYERS = {
     "vit": {"vit.layers.0", "vit.layers.1"},
     "whisper": {"encoder.layers.0", "encoder.layers.1"},
     "bart": {f"model.{side}.layers.{i}" for side in ("encoder", "decoder") for i in (0, 1)},
-    # The first layer of each stack computes the position biases of all, so only its feed-forward half can go.
+    # The first layer of each stack computes the position biases of all, so only its feed-forward
+    # half can go.
     "t5": {
         *("model.encoder.block.0.layer.1", "model.encoder.block.1"),
         *("model.decoder.block.0.layer.2", "model.decoder.block.1"),

@@ -1,4 +1,6 @@
-"""Distillation: the mixture, the feature distance, which blocks match, and that students move towards their teacher."""
+"""Distillation: the mixture, the feature distance, which blocks match, and that students move
+towards their teacher.
+"""
 
 from __future__ import annotations
 
@@ -114,11 +116,14 @@ def test_features_without_a_common_block_are_refused() -> None:
         Distill(features=1.0).apply(plain, CONTEXT)
 
 
-# -- blocks of other names ---------------------------------------------------------------------------------------------
+# -- blocks of other names
+# ---------------------------------------------------------------------------------------------
 
 
 class Chain(nn.Module):
-    """Blocks of given widths, under a name of its own, in a container that passes the last block's output on."""
+    """Blocks of given widths, under a name of its own, in a container that passes the last block's
+    output on.
+    """
 
     def __init__(self, name: str, widths: list[int]) -> None:
         super().__init__()
@@ -143,7 +148,8 @@ def test_blocks_match_by_shape_in_the_order_they_run() -> None:
     x = TASK.example(2)
     small, large = Chain("small", [8, 8, 16]), Chain("large", [8, 8, 8, 8, 16, 16, 12])
     assert matched(small, large, x) == ()
-    # Two blocks of 8 channels stand for four: the second and the fourth. The containers pass on what counts already.
+    # Two blocks of 8 channels stand for four: the second and the fourth. The containers pass on
+    # what counts already.
     by_shape = ["small.0 ~ large.1", "small.1 ~ large.3", "small.2 ~ large.5"]
     assert names(matched(small, large, x, match="shape")) == by_shape
     assert names(matched(large, small, x, match="shape")) == [
@@ -186,7 +192,8 @@ def test_which_blocks_only_means_something_with_features() -> None:
     assert {"match", "features_kind"} <= set(card.normalize({"features": 0.5}).params)
 
 
-# -- attention ---------------------------------------------------------------------------------------------------------
+# -- attention
+# --------------------------------------------------------------------------------------------------
 
 
 def test_spatial_attention_by_loops() -> None:
@@ -291,7 +298,9 @@ def test_hugging_face_models_show_their_maps_inside_and_only_there() -> None:
 
 @pytest.mark.parametrize("make", [Encoder, bert])
 def test_attention_maps_are_learnt_from_the_teacher(make: type[nn.Module]) -> None:
-    """Student and teacher with other weights; the distance of their maps falls further than with logits alone."""
+    """Student and teacher with other weights; the distance of their maps falls further than with
+    logits alone.
+    """
     teacher, student = make(), make()
     with torch.no_grad():
         for p in student.parameters():
@@ -370,7 +379,9 @@ class Own(nn.Module):
 def test_maps_are_compared_as_they_are_before_dropout(
     make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Equal models are at no distance though the student drops half of its maps when it trains; afterwards it does."""
+    """Equal models are at no distance though the student drops half of its maps when it trains;
+    afterwards it does.
+    """
     seen: list[float] = []
 
     def watched(own: Iterable[Tensor], theirs: Iterable[Tensor]) -> Tensor:

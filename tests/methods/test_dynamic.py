@@ -1,4 +1,6 @@
-"""Dynamic quantization: exact integer arithmetic, what is treated and what is not, and the same numbers everywhere."""
+"""Dynamic quantization: exact integer arithmetic, what is treated and what is not, and the same
+numbers everywhere.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ from petra.tasks.classification import classification
 
 
 class Encoder(nn.Module):
-    """A language model with a table shared between its first and its last layer, as GPT-2 has, and a dict output."""
+    """A language model with a table shared between its first and its last layer, as GPT-2 has, and
+    a dict output.
+    """
 
     def __init__(self, *, tied: bool = True) -> None:
         super().__init__()
@@ -91,7 +95,8 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-# -- arithmetic --------------------------------------------------------------------------------------------------------
+# -- arithmetic
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -143,7 +148,8 @@ def test_the_layer_is_near_the_float_layer_and_near_nothing_else() -> None:
     )
 
 
-# -- what is treated ---------------------------------------------------------------------------------------------------
+# -- what is treated
+# --------------------------------------------------------------------------------------------------
 
 
 def test_all_of_a_transformer_is_treated_and_ships(tmp_path: Path) -> None:
@@ -303,7 +309,8 @@ def test_torch_transformers_compute_what_they_export(tmp_path: Path) -> None:
     )
 
 
-# -- recurrent layers --------------------------------------------------------------------------------------------------
+# -- recurrent layers
+# --------------------------------------------------------------------------------------------------
 
 
 def recurrent(kind: type[nn.RNNBase], **options: object) -> tuple[nn.RNNBase, WeightOnlyRecurrent]:
@@ -382,7 +389,8 @@ def test_recurrent_models_ship_in_int8(kind: type[nn.RNNBase], tmp_path: Path) -
     assert (tmp_path / "m.onnx").stat().st_size < 0.5 * floats.stat().st_size
 
 
-# -- keeping -----------------------------------------------------------------------------------------------------------
+# -- keeping
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [Encoder, TorchTransformer, lambda: Recurrent(nn.LSTM)])

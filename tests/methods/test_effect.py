@@ -1,4 +1,6 @@
-"""Stages that would change next to nothing refuse, relative to what was asked, and say what holds the rest."""
+"""Stages that would change next to nothing refuse, relative to what was asked, and say what holds
+the rest.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from petra.tasks.classification import classification
 
 
 class Mostly(nn.Module):
-    """A recurrent layer with nearly all weights and arithmetic, and a small perceptron behind it."""
+    """A recurrent layer with nearly all weights and arithmetic, and a small perceptron behind
+    it.
+    """
 
     def __init__(self) -> None:
         super().__init__()

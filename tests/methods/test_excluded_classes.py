@@ -1,4 +1,6 @@
-"""A classifier that gives some classes a logit of minus infinity: every stage and its file keep to that."""
+"""A classifier that gives some classes a logit of minus infinity: every stage and its file keep to
+that.
+"""
 
 from __future__ import annotations
 

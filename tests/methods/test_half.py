@@ -1,4 +1,6 @@
-"""Half precision: 16 bits throughout, rows of 8 bits as the formulas say, and only where a runtime gains from it."""
+"""Half precision: 16 bits throughout, rows of 8 bits as the formulas say, and only where a runtime
+gains from it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ from petra.testing.stage_suite import small_problem
 
 
 class Towers(nn.Module):
-    """Linear layers that fit 8-bit kernels, one that does not, two that share a weight, and codes beside floats."""
+    """Linear layers that fit 8-bit kernels, one that does not, two that share a weight, and codes
+    beside floats.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +193,9 @@ def test_int8_rows_against_integers() -> None:
 
 
 def test_float8_rows_against_rounded_numbers() -> None:
-    """e4m3 has 448 as its largest number: every row is scaled so that its largest value becomes that."""
+    """e4m3 has 448 as its largest number: every row is scaled so that its largest value becomes
+    that.
+    """
     g = torch.Generator().manual_seed(0)
     W, x = torch.randn(16, 48, generator=g), torch.randn(5, 48, generator=g)
     layer = RowwiseLinear(W, None, torch.float8_e4m3fn)
@@ -267,7 +273,9 @@ def sparse_program(tmp_path: Path) -> tuple[Any, Task]:
 def test_only_sparse_weights_of_linear_layers_are_given_to_sparse_kernels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The conversion needs a GPU; here one that refuses small shapes, as it does, stands in for it."""
+    """The conversion needs a GPU; here one that refuses small shapes, as it does, stands in for
+    it.
+    """
     given: list[tuple[int, ...]] = []
 
     def convert(weight: Tensor) -> Tensor:
@@ -375,7 +383,9 @@ def test_every_runtime_s_precisions_are_ones_the_stage_knows() -> None:
 
 
 def test_a_study_ships_it(tmp_path: Path) -> None:
-    """From a pipeline to a measured file, in parity with the halved model, at about half the bytes."""
+    """From a pipeline to a measured file, in parity with the halved model, at about half the
+    bytes.
+    """
     model, task = small_problem()
     study = petra.compress(
         model,

@@ -1,4 +1,6 @@
-"""Head pruning: cuts against projections zeroed by hand on many architectures, scores and choice by brute force."""
+"""Head pruning: cuts against projections zeroed by hand on many architectures, scores and choice by
+brute force.
+"""
 
 from __future__ import annotations
 
@@ -184,7 +186,8 @@ def test_layers_that_share_a_position_table_lose_the_same_heads() -> None:
     assert table.weight.shape == (32, 3)
 
 
-# -- scores ------------------------------------------------------------------------------------------------------------
+# -- scores
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_measured_effect_by_brute_force() -> None:
@@ -236,7 +239,7 @@ def test_gate_gradients_against_finite_differences() -> None:
 def test_magnitude_is_the_norm_of_all_that_goes() -> None:
     model, task = architecture("gpt2")
     bundles, _ = find_bundles(model, task.example(2), generator=torch.Generator().manual_seed(0))
-    ((heads,), *_) = bundles
+    (heads,), *_ = bundles
     attention: Any = model.get_submodule(heads.path)
     for unit, value in enumerate(magnitude(model, heads).tolist()):
         columns = [32 * part + 8 * unit + i for part in range(3) for i in range(8)]
@@ -300,7 +303,8 @@ def test_a_unit_of_many_layers_counts_as_many() -> None:
     assert choose(scores, [3, 1], ratio=4 / 15, spread="global") == [[0], [0]]
 
 
-# -- refusals ----------------------------------------------------------------------------------------------------------
+# -- refusals
+# --------------------------------------------------------------------------------------------------
 
 
 def test_what_has_no_heads_is_refused() -> None:
@@ -311,7 +315,9 @@ def test_what_has_no_heads_is_refused() -> None:
 
 
 class CountedOn(nn.Module):
-    """Attention whose heads are put together by the width of the stream: with one head less they do not fill it."""
+    """Attention whose heads are put together by the width of the stream: with one head less they do
+    not fill it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -365,7 +371,8 @@ def test_removing_can_be_undone() -> None:
     assert closed_gate(next(iter(found.values()))[0], [1]).tolist() == [1, 0, 1, 1]
 
 
-# -- the module in the place of nn.MultiheadAttention ------------------------------------------------------------------
+# -- the module in the place of nn.MultiheadAttention
+# ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -427,7 +434,8 @@ def test_attention_with_extra_keys_stays_torchs() -> None:
     assert isinstance(model["b"], nn.MultiheadAttention)
 
 
-# -- what is left ships ------------------------------------------------------------------------------------------------
+# -- what is left ships
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["torch", "gpt2", "swin"])

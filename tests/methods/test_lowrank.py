@@ -1,4 +1,6 @@
-"""Low-rank factors against the layers they replace, decompositions against brute force, costs against real modules."""
+"""Low-rank factors against the layers they replace, decompositions against brute force, costs
+against real modules.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,8 @@ def real_macs(layers: Sequence[nn.Module], x: Tensor) -> int:
     return total
 
 
-# --- unfolding -------------------------------------------------------------------------------------------------------
+# --- unfolding
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 2, 4), (6, 2, 5), (4, 7)])
@@ -159,7 +162,8 @@ def test_what_is_not_decomposed_has_no_unfolding() -> None:
         assert how_to_unfold(layer, "channel") == ""
 
 
-# --- layers for factors ----------------------------------------------------------------------------------------------
+# --- layers for factors
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -259,7 +263,8 @@ def test_frozen_layers_stay_frozen_and_modes_are_kept() -> None:
     assert not parts[0].training
 
 
-# --- decompositions --------------------------------------------------------------------------------------------------
+# --- decompositions
+# --------------------------------------------------------------------------------------------------
 
 
 def test_svd_is_sorted_orthonormal_and_optimal() -> None:
@@ -370,7 +375,8 @@ def test_tucker_factors_are_orthonormal_with_the_core_they_imply(r_out: int, r_i
         A, core, B = tucker2(W, r_out, r_in, sweeps=sweeps)
         return float((W - torch.einsum("or,rsyx,is->oiyx", A, core, B)).square().sum())
 
-    # HOSVD's bounds: no better than either mode's own truncation, no worse than their sum; sweeps only improve.
+    # HOSVD's bounds: no better than either mode's own truncation, no worse than their sum; sweeps
+    # only improve.
     tails = [float(svd(mode(W, d)).s[k:].square().sum()) for d, k in ((0, r_out), (1, r_in))]
     assert max(tails) - 1e-4 <= error(5) <= error(0) + 1e-4
     assert error(0) <= sum(tails) + 1e-4
@@ -408,7 +414,8 @@ def test_tucker_layers_compute_what_the_composed_weight_does(case: str) -> None:
     assert part.cost((5, 1)).params == sum(m.weight.numel() for m in clamped)
 
 
-# --- activations -----------------------------------------------------------------------------------------------------
+# --- activations
+# --------------------------------------------------------------------------------------------------
 
 
 def lopsided(case: str) -> tuple[nn.Module, list[Tensor]]:
@@ -463,7 +470,8 @@ def test_whitened_truncation_is_optimal_for_the_outputs(case: str) -> None:
     better = 0
     for k in range(1, part.full[0]):
         error = output_error(layer, part.approximation((k,)), batches)
-        # Eckart-Young for W X: the least possible error is the energy of its smaller singular values.
+        # Eckart-Young for W X: the least possible error is the energy of its smaller singular
+        # values.
         floor = float(spectrum.s[k:].square().sum())
         assert error == pytest.approx(floor, rel=1e-3, abs=1e-8 * float(spectrum.s.square().sum()))
         plain = output_error(layer, exact.approximation((k,)), batches)
@@ -474,7 +482,9 @@ def test_whitened_truncation_is_optimal_for_the_outputs(case: str) -> None:
 
 
 def test_whitening_by_the_closed_form() -> None:
-    """W_k = U_k s_k V_k^T C^(-1/2) from the SVD of W C^(1/2), C from patches unfolded by torch's own im2col."""
+    """W_k = U_k s_k V_k^T C^(-1/2) from the SVD of W C^(1/2), C from patches unfolded by torch's
+    own im2col.
+    """
     layer, batches = lopsided("conv")
     patches = torch.cat(
         [nn.functional.unfold(b, 3, padding=1).transpose(1, 2).flatten(0, 1) for b in batches]
@@ -522,7 +532,8 @@ def test_projection_keeps_its_triplets() -> None:
     torch.testing.assert_close(f.V.T @ f.V, torch.eye(2), atol=1e-5, rtol=0)
 
 
-# --- costs -----------------------------------------------------------------------------------------------------------
+# --- costs
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -604,7 +615,8 @@ def test_one_layer_is_composed_back() -> None:
     assert torch.linalg.matrix_rank(layer.weight.detach().flatten(1), rtol=1e-5) == 2
 
 
-# --- penalties -------------------------------------------------------------------------------------------------------
+# --- penalties
+# --------------------------------------------------------------------------------------------------
 
 
 def test_penalties_against_their_formulas() -> None:

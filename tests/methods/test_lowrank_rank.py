@@ -1,4 +1,6 @@
-"""Rank rules by scanning all ranks, each with a case that the inverted rule (keep N - k) gets wrong."""
+"""Rank rules by scanning all ranks, each with a case that the inverted rule (keep N - k) gets
+wrong.
+"""
 
 from __future__ import annotations
 

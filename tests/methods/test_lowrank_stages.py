@@ -1,4 +1,6 @@
-"""The low-rank stages on small models: what they take, what they leave and why, and that what they keep is right."""
+"""The low-rank stages on small models: what they take, what they leave and why, and that what they
+keep is right.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +121,8 @@ class Volume(nn.Module):
         return self.o(torch.relu(self.line(h.flatten(2))).mean(2))
 
 
-# --- which layers, and what becomes of them --------------------------------------------------------------------------
+# --- which layers, and what becomes of them
+# --------------------------------------------------------------------------
 
 
 @HOW
@@ -156,7 +159,9 @@ def test_exactly_low_multilinear_rank_is_found_by_tucker() -> None:
 @pytest.mark.parametrize("rule", RULES)
 @stage_case
 def test_every_rule_with_every_decomposer(kind: str, rule: str) -> None:
-    """Acts, saves what the trace says, and keeps the function where the weights are of low rank to begin with."""
+    """Acts, saves what the trace says, and keeps the function where the weights are of low rank to
+    begin with.
+    """
     torch.manual_seed(0)
     model = zoo.Residual().eval()
     how = "spatial" if "spatial" in kind else "channel"
@@ -220,7 +225,9 @@ def test_unsuitable_layers_are_skipped_with_the_reason(
 
 
 class Odd(nn.Module):
-    """Layers whose weights are not for replacing: read by attention, by the model, computed, bounded, recurrent."""
+    """Layers whose weights are not for replacing: read by attention, by the model, computed,
+    bounded, recurrent.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -356,7 +363,8 @@ def test_one_layer_may_be_drawn_and_keeps_no_budget(stage: type[Decompose]) -> N
         run(stage(rule="budget", layers=1), zoo.mlp(), task_of(features, 3))
 
 
-# --- what a budget and activations are worth -------------------------------------------------------------------------
+# --- what a budget and activations are worth
+# -------------------------------------------------------------------------
 
 
 def test_distances_are_those_of_models_changed_by_hand() -> None:
@@ -386,8 +394,9 @@ def test_distances_are_those_of_models_changed_by_hand() -> None:
 def test_a_budget_is_kept_and_well_spent(
     digits_problem: tuple[nn.Module, Task], axis: str, budget: float
 ) -> None:
-    """Within the budget over the layers that can be decomposed, and much nearer to the model than any one ratio for
-    all within it; inverted sensitivities would be farther."""
+    """Within the budget over the layers that can be decomposed, and much nearer to the model than
+    any one ratio for all within it; inverted sensitivities would be farther.
+    """
     model, task = digits_problem
     result, trace = run(SVDDecompose(rule="budget", budget=budget, budget_of=axis), model, task)
     eligible = run(SVDDecompose(ratio=0.05), model, task)[1].touched
@@ -440,7 +449,8 @@ def test_activations_beat_weights_on_a_trained_model(
     assert 0.8 * plain < error("randomized") < 1.25 * plain
 
 
-# --- training in decomposed form -------------------------------------------------------------------------------------
+# --- training in decomposed form
+# -------------------------------------------------------------------------------------
 
 
 def test_training_steepens_spectra_and_keeps_factors_orthogonal(
@@ -468,7 +478,9 @@ def test_training_steepens_spectra_and_keeps_factors_orthogonal(
 def test_the_score_in_training_is_that_of_the_truncated_model(
     digits_problem: tuple[nn.Module, Task], rule: str
 ) -> None:
-    """The epoch kept is chosen by what ships: its score is the result's own, not that at full rank."""
+    """The epoch kept is chosen by what ships: its score is the result's own, not that at full
+    rank.
+    """
     model, task = digits_problem
     stage = SVDDecompose(
         rule=rule, ratio=0.15, energy=0.6, quantile=0.8, budget=0.35, epochs=2, lr=0.003
@@ -562,7 +574,8 @@ def test_training_is_reproducible(digits_problem: tuple[nn.Module, Task]) -> Non
     assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
 
 
-# --- among other stages ----------------------------------------------------------------------------------------------
+# --- among other stages
+# ----------------------------------------------------------------------------------------------
 
 
 def test_effects_and_parameters() -> None:
@@ -640,7 +653,9 @@ def test_resnet20(how: str, data_root: Path) -> None:
 
 
 def test_unfolding_survives_a_round_trip_through_the_stage() -> None:
-    """At (nearly) full rank the result is the model: nothing is transposed, dropped or doubled on the way."""
+    """At (nearly) full rank the result is the model: nothing is transposed, dropped or doubled on
+    the way.
+    """
     torch.manual_seed(0)
     model = Volume().eval()
     for path in ("a", "up", "line"):

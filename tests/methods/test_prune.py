@@ -1,4 +1,6 @@
-"""Structured pruning: importance by loops, allocation by brute force, and cuts by the function they must compute."""
+"""Structured pruning: importance by loops, allocation by brute force, and cuts by the function they
+must compute.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,8 @@ def build(name: str) -> tuple[nn.Module, Callable[[int], Tensor], set[str]]:
     return settled(make()), inputs, cuttable
 
 
-# --- importance ------------------------------------------------------------------------------------------------------
+# --- importance
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0, 2.0])
@@ -152,7 +155,8 @@ def test_taylor_averages_over_batches_and_counts_items(
     )
 
 
-# --- allocation ------------------------------------------------------------------------------------------------------
+# --- allocation
+# --------------------------------------------------------------------------------------------------
 
 
 def random_candidates(seed: int, *, multiple: int = 1) -> list[Candidate]:
@@ -243,7 +247,8 @@ def test_lowest_breaks_ties_by_position() -> None:
     assert lowest(torch.tensor([3.0, 1.0, 1.0, 0.0, 1.0]), 3) == [1, 2, 3]
 
 
-# --- groups and cuts -------------------------------------------------------------------------------------------------
+# --- groups and cuts
+# -------------------------------------------------------------------------------------------------
 
 
 @zoo_model
@@ -312,7 +317,9 @@ def test_every_branch_of_a_sum_keeps_its_floor_and_its_multiple(
 
 
 def test_a_signal_that_fades_does_not_hide_channels() -> None:
-    """Untrained: tiny weights, batch norms that have seen nothing, and a branch scaled by next to nothing."""
+    """Untrained: tiny weights, batch norms that have seen nothing, and a branch scaled by next to
+    nothing.
+    """
 
     class Faint(nn.Module):
         def __init__(self) -> None:
@@ -425,7 +432,9 @@ def test_cut_networks_keep_outputs_inputs_and_ratio(name: str) -> None:
 
 
 def test_pruned_network_computes_what_the_masked_one_does() -> None:
-    """Distinct BatchNorm gains tell which channels survived; the others are set to zero by hand in the original."""
+    """Distinct BatchNorm gains tell which channels survived; the others are set to zero by hand in
+    the original.
+    """
     model, inputs, _ = build("residual")
     stage = StructuredPrune(ratio=0.4, round_to=1, spread="per_layer")
     pruned, _ = stage.apply(copy.deepcopy(model), context_of(model, task_of(inputs, 5)))
@@ -445,7 +454,8 @@ def test_pruned_network_computes_what_the_masked_one_does() -> None:
     torch.testing.assert_close(pruned(x), masked(x), rtol=1e-4, atol=1e-5)
 
 
-# Where a channel that is set to zero stays zero until it is read: group root -> layer after which to silence it.
+# Where a channel that is set to zero stays zero until it is read: group root -> layer after which
+# to silence it.
 SILENCED = {
     "temporal": {"a": "bn", "b": "b"},
     "separable": {"3": "4", "6": "7"},
@@ -549,7 +559,8 @@ def test_dicts_and_norms_without_a_module() -> None:
 def test_low_scores_cost_less_than_high_scores(
     kind: str, digits_problem: tuple[nn.Module, Task]
 ) -> None:
-    """The direction of the ranking, on a trained network: the same number of channels from either end.
+    """The direction of the ranking, on a trained network: the same number of channels from either
+    end.
 
     Judged by how far the predictions move, which tells more than accuracies near chance.
     """
@@ -575,7 +586,8 @@ def test_low_scores_cost_less_than_high_scores(
     assert moved[1] < moved[-1]
 
 
-# --- the stage -------------------------------------------------------------------------------------------------------
+# --- the stage
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("importance_name", ["magnitude", "bn_scale", "taylor"])

@@ -1,4 +1,6 @@
-"""The weights that go with a channel: exactly those that a cut removes, and penalties on them prepare for it."""
+"""The weights that go with a channel: exactly those that a cut removes, and penalties on them
+prepare for it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def squares(model: nn.Module) -> float:
 
 @zoo_model
 def test_a_row_holds_the_weights_that_a_cut_removes(name: str) -> None:
-    """The first and the last unit of every group, cut out alone: its row's square is what the weights' squares lose."""
+    """The first and the last unit of every group, cut out alone: its row's square is what the
+    weights' squares lose.
+    """
     model, inputs, _ = build(name)
     state = copy.deepcopy(model.state_dict())
     found = weights_of(model, inputs(2))
@@ -78,7 +82,9 @@ def test_gradients_reach_producers_norms_and_readers() -> None:
 
 
 def weak_half(norms: Tensor) -> float:
-    """Share of the summed norms that the weaker half of the channels holds: 0.5 where all are alike."""
+    """Share of the summed norms that the weaker half of the channels holds: 0.5 where all are
+    alike.
+    """
     ordered = norms.sort().values
     return float(ordered[: len(ordered) // 2].sum() / ordered.sum())
 
@@ -107,7 +113,9 @@ def tuned(problem: tuple[nn.Module, Task], **parameters: object) -> tuple[nn.Mod
 def without_penalty(
     digits_problem: tuple[DigitsNet, Task],
 ) -> tuple[tuple[nn.Module, Task], float, float]:
-    """The problem, and how alike the channels are and what cutting moves after training without a penalty."""
+    """The problem, and how alike the channels are and what cutting moves after training without a
+    penalty.
+    """
     problem = (digits_problem[0], dataclasses.replace(digits_problem[1], augment=None))
     model, _ = tuned(problem)
     return problem, spread(model, problem[1]), moved(model, problem[1])
@@ -119,7 +127,9 @@ def without_penalty(
 def test_behind_batch_norms_and_across_shortcuts_a_penalty_makes_cutting_cheaper(
     without_penalty: tuple[tuple[nn.Module, Task], float, float], kind: str, weight: float
 ) -> None:
-    """Penalties on the filters of each layer alone miss these bounds: most lengths do not matter to the function."""
+    """Penalties on the filters of each layer alone miss these bounds: most lengths do not matter to
+    the function.
+    """
     problem, alike, cost = without_penalty
     model, score = tuned(problem, penalty=kind, penalty_weight=weight)
     assert score > 0.9, "it has not unlearnt the task"

@@ -1,4 +1,6 @@
-"""Importance scores against loops over single numbers, and against what removing a channel really costs."""
+"""Importance scores against loops over single numbers, and against what removing a channel really
+costs.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ def as_tensor(weight: np.ndarray, dim: int) -> Tensor:
     return torch.tensor(np.moveaxis(weight, 0, dim))
 
 
-# --- one layer -------------------------------------------------------------------------------------------------------
+# --- one layer
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", EXAMPLES)
@@ -90,7 +93,9 @@ def test_lamp_divides_by_everything_that_is_not_smaller(seed: int, dim: int) -> 
 
 
 def test_lamp_compares_layers_of_any_scale() -> None:
-    """Both layers keep the same filters when one of them is a thousand times the other; norms would empty it."""
+    """Both layers keep the same filters when one of them is a thousand times the other; norms would
+    empty it.
+    """
     weight = torch.tensor(random_filters(0))[:5] + 1e-3
     lamp = [importance.lamp(weight), importance.lamp(1e-3 * weight)]
     torch.testing.assert_close(*lamp)
@@ -142,7 +147,8 @@ def test_entropy_of_a_histogram_per_channel(seed: int, bins: int) -> None:
     assert float(got.max()) <= math.log(bins) + 1e-12
 
 
-# --- several layers --------------------------------------------------------------------------------------------------
+# --- several layers
+# --------------------------------------------------------------------------------------------------
 
 
 MEMBERS = [
@@ -204,7 +210,8 @@ def test_unknown_names_are_errors() -> None:
         importance.reduced([(torch.ones(2), [0, 1])], 2, "median")
 
 
-# --- which weights belong to a channel -------------------------------------------------------------------------------
+# --- which weights belong to a channel
+# -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -240,7 +247,8 @@ def test_parts_of_one_channel_stand_in_one_row() -> None:
     assert table.tolist() == [[3, 4, 0, 0], [1, 2, 5, 6]]
 
 
-# --- groups ----------------------------------------------------------------------------------------------------------
+# --- groups
+# --------------------------------------------------------------------------------------------------
 
 
 def image_task(classes: int, n: int = 24) -> Task:
@@ -267,7 +275,9 @@ def numpy_of(tensor: Tensor) -> np.ndarray:
 
 
 def test_group_scores_count_every_weight_that_makes_or_reads_a_channel() -> None:
-    """Squeeze-and-excite: channels of `a` are scaled by `e`, normed by `bn`, read by `r` and the classifier."""
+    """Squeeze-and-excite: channels of `a` are scaled by `e`, normed by `bn`, read by `r` and the
+    classifier.
+    """
     torch.manual_seed(0)
     model = zoo.SqueezeExcite().eval()
     nn.init.uniform_(model.bn.weight, 0.5, 2)
@@ -363,7 +373,8 @@ def test_every_combination_gives_one_finite_score_per_unit(name: str) -> None:
                         assert float(statistic[normalisation](got)) == pytest.approx(1), case
 
 
-# --- what data says --------------------------------------------------------------------------------------------------
+# --- what data says
+# --------------------------------------------------------------------------------------------------
 
 
 def test_fisher_is_the_mean_square_of_single_gradients() -> None:
@@ -414,11 +425,14 @@ def test_activations_are_what_each_layer_reads_pooled_per_item() -> None:
     torch.testing.assert_close(got, expected / expected.mean(), rtol=1e-3, atol=1e-4)
 
 
-# --- what a ranking is for -------------------------------------------------------------------------------------------
+# --- what a ranking is for
+# -------------------------------------------------------------------------------------------
 
 
 class Additive(nn.Module):
-    """y = sum_j v_j u_j x_j with one hidden channel per input, so that the loss without each can be computed."""
+    """y = sum_j v_j u_j x_j with one hidden channel per input, so that the loss without each can be
+    computed.
+    """
 
     def __init__(self, u: Tensor, v: Tensor) -> None:
         super().__init__()
@@ -435,7 +449,9 @@ class Additive(nn.Module):
 
 
 def additive_problem() -> tuple[Additive, Task]:
-    """Inputs of very different size: the weights alone say nothing about what a channel is worth."""
+    """Inputs of very different size: the weights alone say nothing about what a channel is
+    worth.
+    """
     g = torch.Generator().manual_seed(0)
     size = torch.tensor([7.0, 0.01, 2.0, 0.15, 2.5, 0.4])
     u, v = (
@@ -546,7 +562,8 @@ def test_parameters_without_meaning_are_dropped() -> None:
     assert "reduction" not in card.normalize({"importance": "random"}).params
 
 
-# --- spreads and rounding --------------------------------------------------------------------------------------------
+# --- spreads and rounding
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", EXAMPLES)

@@ -1,4 +1,6 @@
-"""Structured pruning where many channels meet in one: linear walks, true reasons, gates that couple nothing."""
+"""Structured pruning where many channels meet in one: linear walks, true reasons, gates that couple
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Structured pruning's parameters against the whole stage by brute force: each must reach what is cut."""
+"""Structured pruning's parameters against the whole stage by brute force: each must reach what is
+cut.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from petra.tasks.classification import classification
 
 RATIO = 0.3
 STREAM, WIDTHS = 10, (16, 24)
-# Groups by root: the layers whose outputs are coupled, first the root, and the block that it lies in.
+# Groups by root: the layers whose outputs are coupled, first the root, and the block that it lies
+# in.
 GROUPS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "blocks.0.inner": (("blocks.0.inner",), "blocks.0"),
     "blocks.1.inner": (("blocks.1.inner",), "blocks.1"),
@@ -60,7 +63,9 @@ class Stream(nn.Module):
 
 
 def stream() -> tuple[Stream, Task]:
-    """Filters with tails, zeros for the norm that counts them, and biases that tell channels apart."""
+    """Filters with tails, zeros for the norm that counts them, and biases that tell channels
+    apart.
+    """
     g = torch.Generator().manual_seed(32)
     model = Stream().eval()
     for i, p in enumerate(model.parameters()):
@@ -75,7 +80,8 @@ def stream() -> tuple[Stream, Task]:
     return model, classification(split, split, split)
 
 
-# -- the oracle: loops over single numbers -----------------------------------------------------------------------------
+# -- the oracle: loops over single numbers
+# -----------------------------------------------------------------------------
 
 
 def filters(model: nn.Module, path: str) -> list[list[float]]:
@@ -135,8 +141,9 @@ def chosen(
     normalisation: str = "mean",
     spread: str = "global",
 ) -> set[Channel]:
-    """The channels that go: the lowest of all, or of every block, as many as the ratio says; of equal ones those that
-    come first in their layer."""
+    """The channels that go: the lowest of all, or of every block, as many as the ratio says; of
+    equal ones those that come first in their layer.
+    """
     ranked: dict[str, list[tuple[float, float, Channel]]] = {}
     for root, (_, block) in GROUPS.items():
         scores = group_scores(
@@ -162,7 +169,8 @@ def cut_by_the_stage(model: nn.Module, task: Task, **parameters: object) -> set[
     return gone
 
 
-# -- the stage against it ----------------------------------------------------------------------------------------------
+# -- the stage against it
+# ----------------------------------------------------------------------------------------------
 
 
 SETTINGS: Mapping[str, list[dict[str, object]]] = {

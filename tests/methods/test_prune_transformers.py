@@ -1,4 +1,6 @@
-"""Structured pruning of Hugging Face's models: the widths of their feed-forward layers, with reasons for the rest."""
+"""Structured pruning of Hugging Face's models: the widths of their feed-forward layers, with
+reasons for the rest.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ def vit() -> nn.Module:
     return transformers.ViTForImageClassification(config)
 
 
-# model, inputs, names of the layers that may narrow (the ends of their paths) and of some that may not
+# model, inputs, names of the layers that may narrow (the ends of their paths) and of some that may
+# not
 MODELS: dict[str, tuple[Any, Any, tuple[str, ...], tuple[str, ...]]] = {
     "bert": (bert, text, ("intermediate.dense",), ("query", "classifier", "output.dense")),
     "llama": (llama, text, ("gate_proj", "up_proj"), ("q_proj", "o_proj", "down_proj", "score")),

@@ -1,4 +1,6 @@
-"""Static int8 quantization: what becomes integer, what stays float, and that the answer stays the same."""
+"""Static int8 quantization: what becomes integer, what stays float, and that the answer stays the
+same.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ class DepthwiseResidual(nn.Module):
 
 
 class Inception1d(nn.Module):
-    """One InceptionTime block: a batch norm and a relu behind a concatenation, max pooling of the raw input."""
+    """One InceptionTime block: a batch norm and a relu behind a concatenation, max pooling of the
+    raw input.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +117,9 @@ class Inception1d(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """A batch norm that no convolution can absorb, a value read twice, and a strided zero-padded shortcut."""
+    """A batch norm that no convolution can absorb, a value read twice, and a strided zero-padded
+    shortcut.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +188,9 @@ def run_onnx(path: Path, x: Tensor) -> tuple[np.ndarray, Counter[str]]:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """A network trained on digits for a few steps, its training images, test images and test labels."""
+    """A network trained on digits for a few steps, its training images, test images and test
+    labels.
+    """
     torch.manual_seed(0)
     data = load_digits()
     x = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
@@ -330,7 +338,9 @@ class Gelu(nn.Module):
 
 
 class MutatesView(nn.Module):
-    """Half of a convolution's channels are clipped in place before the next one reads all of them."""
+    """Half of a convolution's channels are clipped in place before the next one reads all of
+    them.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,9 @@ NO_KERNEL, TOO_SMALL = "has no static integer kernel", "its weights are too smal
 
 
 class Mixed(nn.Module):
-    """A table, a projection, attention of one head without more weights, a transposed convolution, a norm, a head."""
+    """A table, a projection, attention of one head without more weights, a transposed convolution,
+    a norm, a head.
+    """
 
     def __init__(self) -> None:
         super().__init__()

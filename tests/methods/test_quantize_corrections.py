@@ -1,4 +1,6 @@
-"""What is done to a network around its quantization: equalisation, smoothing, bias correction, mixed precision."""
+"""What is done to a network around its quantization: equalisation, smoothing, bias correction,
+mixed precision.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def images(n: int) -> Tensor:
 
 
 class Unequal(nn.Module):
-    """Grouped, depthwise and linear layers; the channels between them differ a thousandfold, for no reason."""
+    """Grouped, depthwise and linear layers; the channels between them differ a thousandfold, for no
+    reason.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +79,8 @@ def simplified(model: nn.Module, x: Tensor) -> GraphModule:
     return traced
 
 
-# -- cross-layer equalisation ------------------------------------------------------------------------------------------
+# -- cross-layer equalisation
+# ------------------------------------------------------------------------------------------
 
 
 def test_equalizing_scale_gives_both_sides_one_range() -> None:
@@ -154,11 +159,14 @@ def test_equalisation_rescues_unequal_channels() -> None:
     assert errors["cross_layer"] < 0.5 * errors["none"]
 
 
-# -- smoothing ---------------------------------------------------------------------------------------------------------
+# -- smoothing
+# --------------------------------------------------------------------------------------------------
 
 
 class Transformer(nn.Module):
-    """One pre-norm and one post-norm half block, with a gate, and activations of which one channel is huge."""
+    """One pre-norm and one post-norm half block, with a gate, and activations of which one channel
+    is huge.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -305,7 +313,8 @@ def test_the_notes_say_what_was_not_equalised() -> None:
     assert left["down"] == "aten.gelu.default does not scale with its input"
 
 
-# -- bias correction ---------------------------------------------------------------------------------------------------
+# -- bias correction
+# --------------------------------------------------------------------------------------------------
 
 
 def observed(model: nn.Module, x: Tensor, weight_max: int = 64) -> GraphModule:
@@ -380,11 +389,14 @@ def test_bias_correction_helps_few_codes() -> None:
     assert errors[True] < errors[False]
 
 
-# -- mixed precision ---------------------------------------------------------------------------------------------------
+# -- mixed precision
+# --------------------------------------------------------------------------------------------------
 
 
 class Fragile(nn.Module):
-    """The second of three layers has one output of a thousand times the others' range, which its rounding hits."""
+    """The second of three layers has one output of a thousand times the others' range, which its
+    rounding hits.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -436,7 +448,8 @@ def test_keeping_every_layer_is_refused() -> None:
         quantize_static(Fragile(), x, [x], observer="minmax", exclude=NOTHING, keep_float=3)
 
 
-# -- folding -----------------------------------------------------------------------------------------------------------
+# -- folding
+# --------------------------------------------------------------------------------------------------
 
 
 class Conv1D(nn.Module):

@@ -1,4 +1,6 @@
-"""Ranges of activations: percentile and squared error against brute force on the values themselves."""
+"""Ranges of activations: percentile and squared error against brute force on the values
+themselves.
+"""
 
 from __future__ import annotations
 

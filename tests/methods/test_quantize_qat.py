@@ -75,7 +75,9 @@ def accuracy(model: nn.Module, task: Task) -> float:
 def test_training_regains_what_few_codes_lose(
     trained: tuple[nn.Module, Task], tmp_path: Path
 ) -> None:
-    """Weights of 4 bits: static quantization loses ten points, training brings them back, in the file too."""
+    """Weights of 4 bits: static quantization loses ten points, training brings them back, in the
+    file too.
+    """
     model, task = trained
     context = Context(task=task, teacher=model, seed=1)
     static, _ = StaticQuantize(observer="minmax", weight_max=7).apply(copy_of(model), context)
@@ -107,7 +109,9 @@ def prepared(
 
 
 def test_what_is_trained_is_what_is_converted(trained: tuple[nn.Module, Task]) -> None:
-    """The simulated network and the converted one round to the same codes, at any number of codes."""
+    """The simulated network and the converted one round to the same codes, at any number of
+    codes.
+    """
     model, task = trained
     x = task.example(64)
     student, quantizer = prepared(copy_of(model))
@@ -141,7 +145,9 @@ def test_evaluation_teaches_ranges_nothing(trained: tuple[nn.Module, Task]) -> N
 
 
 def test_the_simulation_moves_to_another_device() -> None:
-    """`meta` is a device every machine has: what stayed behind on the CPU would fail to mix with it."""
+    """`meta` is a device every machine has: what stayed behind on the CPU would fail to mix with
+    it.
+    """
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -179,7 +185,9 @@ def test_gradients_pass_through_the_rounding() -> None:
 
 
 def test_the_teacher_counts_by_alpha(trained: tuple[nn.Module, Task]) -> None:
-    """A teacher that takes every digit for the next one draws the student to it where `alpha` says so."""
+    """A teacher that takes every digit for the next one draws the student to it where `alpha` says
+    so.
+    """
     model, task = trained
     teacher = copy_of(model)
     head = teacher.get_submodule("12")

@@ -37,7 +37,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 class Layers(nn.Module):
-    """A pair to equalise, inputs to smooth, biases to correct, one layer more sensitive than the others."""
+    """A pair to equalise, inputs to smooth, biases to correct, one layer more sensitive than the
+    others.
+    """
 
     def __init__(self, inputs: int = 64) -> None:
         super().__init__()
@@ -120,7 +122,9 @@ def test_every_setting_acts(
 
 
 def test_observers_choose_the_ranges_that_are_theirs(model: nn.Module) -> None:
-    """Of a value far out: minmax keeps it, percentile gives it up, mse clips it where that costs least."""
+    """Of a value far out: minmax keeps it, percentile gives it up, mse clips it where that costs
+    least.
+    """
     x = heavy_tailed()
     task, values = task_of(x), x.flatten().double()
     low, high = float(values.min()), float(values.max())
@@ -138,7 +142,9 @@ def test_observers_choose_the_ranges_that_are_theirs(model: nn.Module) -> None:
 
 
 def test_calibration_sees_exactly_the_samples_asked_for(model: nn.Module) -> None:
-    """Item i is i everywhere, so that the largest item seen is the upper end of the input's range."""
+    """Item i is i everywhere, so that the largest item seen is the upper end of the input's
+    range.
+    """
     x = torch.arange(1.0, 301.0).reshape(-1, 1).expand(-1, 64).contiguous()
     task = task_of(x)
 

@@ -1,4 +1,6 @@
-"""Reconstruction: the least-squares mathematics, and that a pruned model really computes more of what it did."""
+"""Reconstruction: the least-squares mathematics, and that a pruned model really computes more of
+what it did.
+"""
 
 from __future__ import annotations
 

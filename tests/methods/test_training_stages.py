@@ -1,4 +1,6 @@
-"""What tune and distill share: parameters and the loop's configuration, penalties that act, mixup, any model."""
+"""What tune and distill share: parameters and the loop's configuration, penalties that act, mixup,
+any model.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ def test_the_penalty_has_a_weight_only_where_there_is_one() -> None:
 
 
 def weak_half(norms: Tensor) -> float:
-    """Share of a layer's summed norms that its weaker half of channels holds: 0.5 where all are alike."""
+    """Share of a layer's summed norms that its weaker half of channels holds: 0.5 where all are
+    alike.
+    """
     ordered = norms.sort().values
     return float(ordered[: len(ordered) // 2].sum() / ordered.sum())
 

@@ -1,4 +1,6 @@
-"""Unstructured pruning: exact counts, the right weights, zeros that stay through what comes after."""
+"""Unstructured pruning: exact counts, the right weights, zeros that stay through what comes
+after.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ def zeros(model: nn.Module) -> dict[str, Tensor]:
     return {path: m.weight == 0 for path, m in weighted(model).items()}  # type: ignore[misc]
 
 
-# -- masks -------------------------------------------------------------------------------------------------------------
+# -- masks
+# --------------------------------------------------------------------------------------------------
 
 
 def test_exactly_the_lowest_go() -> None:
@@ -107,11 +110,14 @@ def test_two_of_four_by_trying_all_pairs() -> None:
     assert keep_two_of_four(torch.ones(1, 4)).sum() == 2
 
 
-# -- scores ------------------------------------------------------------------------------------------------------------
+# -- scores
+# --------------------------------------------------------------------------------------------------
 
 
 def test_taylor_is_the_change_of_a_linear_loss() -> None:
-    """For a loss linear in the weights, |w dL/dw| is exactly what the loss changes by when a weight goes."""
+    """For a loss linear in the weights, |w dL/dw| is exactly what the loss changes by when a weight
+    goes.
+    """
     w, x = torch.randn(4, generator=G), torch.randn(4, generator=G)
     for i in range(4):
         without = w.clone()
@@ -190,7 +196,8 @@ def test_taylor_scores_against_one_gradient_by_hand() -> None:
     )
 
 
-# -- the stage ---------------------------------------------------------------------------------------------------------
+# -- the stage
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "wanda"])
@@ -277,7 +284,8 @@ def test_low_weights_cost_less_than_high_ones(digits_problem: tuple[DigitsNet, T
         assert loss(pruned) - loss(model) < 0.25 * (loss(at_random) - loss(model)), importance
 
 
-# -- what comes after --------------------------------------------------------------------------------------------------
+# -- what comes after
+# --------------------------------------------------------------------------------------------------
 
 
 def run(*stages: StageSpec) -> tuple[nn.Module, tuple[StageTrace, ...]]:

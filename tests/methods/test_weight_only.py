@@ -1,4 +1,6 @@
-"""Weight-only quantization: rounding against brute force, every kind of layer, and files of the promised size."""
+"""Weight-only quantization: rounding against brute force, every kind of layer, and files of the
+promised size.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-# -- rounding ----------------------------------------------------------------------------------------------------------
+# -- rounding
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,9 @@ def test_channels_without_weights_stay_zero() -> None:
 
 
 def best_by_force(w: np.ndarray) -> float:
-    """Least squared error of any scale in a fine grid, either sign, with codes rounded to nearest."""
+    """Least squared error of any scale in a fine grid, either sign, with codes rounded to
+    nearest.
+    """
     peak = np.abs(w).max()
     scales = np.concatenate([np.linspace(0.05, 0.2, 3000), -np.linspace(0.05, 0.2, 3000)]) * peak
     codes = np.clip(np.rint(w / scales[:, None]), -8, 7)
@@ -128,7 +133,8 @@ def test_decoding_is_codes_times_scales() -> None:
     torch.testing.assert_close(decode(W.half(), None), W.half().float(), rtol=0, atol=0)
 
 
-# -- layers ------------------------------------------------------------------------------------------------------------
+# -- layers
+# --------------------------------------------------------------------------------------------------
 
 
 class Everything(nn.Module):
@@ -195,7 +201,9 @@ def test_every_kind_of_layer_is_stored_and_ships(
 
 
 def test_scales_belong_to_outputs() -> None:
-    """A layer whose outputs differ a thousandfold keeps the small ones only if each has a scale of its own."""
+    """A layer whose outputs differ a thousandfold keeps the small ones only if each has a scale of
+    its own.
+    """
     for layer, x in (
         (nn.Linear(32, 16), torch.randn(4, 32)),
         (nn.Conv2d(8, 16, 3), torch.randn(4, 8, 5, 5)),
@@ -310,7 +318,9 @@ def test_a_wrapped_layer_looks_like_the_layer() -> None:
 
 
 def test_int8_files_hold_no_float_copies(tmp_path: Path) -> None:
-    """The exporter folds operators on small constants; codes must survive that, and our own passes."""
+    """The exporter folds operators on small constants; codes must survive that, and our own
+    passes.
+    """
     result, _ = run(
         WeightQuantize(),
         nn.Sequential(nn.Linear(32, 40), nn.ReLU(), nn.Linear(40, 24)),

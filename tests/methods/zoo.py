@@ -40,7 +40,9 @@ class Dense(nn.Module):
 
 
 class Inception(nn.Module):
-    """Branches of unequal widths, concatenated and added to a shortcut: each makes some of the shortcut's channels."""
+    """Branches of unequal widths, concatenated and added to a shortcut: each makes some of the
+    shortcut's channels.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +59,9 @@ class Inception(nn.Module):
 
 
 class Gated(nn.Module):
-    """Halves of one layer multiplied: by chunk (the halves may shrink) or at a fixed index (they may not)."""
+    """Halves of one layer multiplied: by chunk (the halves may shrink) or at a fixed index (they
+    may not).
+    """
 
     def __init__(self, *, fixed: bool) -> None:
         super().__init__()
@@ -101,7 +105,9 @@ def mlp() -> nn.Module:
 
 
 class Temporal(nn.Module):
-    """1-D convolutions, flattened into the classifier, so that one channel is many of its inputs."""
+    """1-D convolutions, flattened into the classifier, so that one channel is many of its
+    inputs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +137,9 @@ class SqueezeExcite(nn.Module):
 
 
 class Upsampling(nn.Module):
-    """A transposed convolution, whose weight counts outputs in dimension 1; the output is an image."""
+    """A transposed convolution, whose weight counts outputs in dimension 1; the output is an
+    image.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +167,9 @@ class Tied(nn.Module):
 
 
 class Padded(nn.Module):
-    """Zero channels put before and after: cutting channel i on both sides keeps every shape and is still wrong."""
+    """Zero channels put before and after: cutting channel i on both sides keeps every shape and is
+    still wrong.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +208,9 @@ class Attention(nn.Module):
 
 
 class ManyOutputs(nn.Module):
-    """The classifier comes first in the module list, a hidden layer is an output too, and one head is unused."""
+    """The classifier comes first in the module list, a hidden layer is an output too, and one head
+    is unused.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +229,9 @@ class ManyOutputs(nn.Module):
 
 
 class GroupNormed(nn.Module):
-    """Group norms: the channels of one of their groups can only go together, those of a single group not at all."""
+    """Group norms: the channels of one of their groups can only go together, those of a single
+    group not at all.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,7 +245,9 @@ class GroupNormed(nn.Module):
 
 
 class Volumes(nn.Module):
-    """3-D convolutions, a transposed one with one filter per channel (whose weight counts channels in dimension 0)."""
+    """3-D convolutions, a transposed one with one filter per channel (whose weight counts channels
+    in dimension 0).
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Rewrites that leave layers with constant weights: exact, at other batch sizes too, and complete."""
+"""Rewrites that leave layers with constant weights: exact, at other batch sizes too, and
+complete.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Function(nn.Module):
 
 
 def rewritten(model: nn.Module, x: Tensor, *rewrites: Rewrite) -> list[str]:
-    """Apply rewrites to the traced model, compare at three batch sizes; the operators that are left."""
+    """Apply rewrites to the traced model, compare at three batch sizes; the operators that are
+    left.
+    """
     traced = trace(model.eval(), x)
     for rewrite in rewrites:
         rewrite(traced)

@@ -1,4 +1,6 @@
-"""A model described and rebuilt is the same model: modules, bits, layout, sharing; or it is refused."""
+"""A model described and rebuilt is the same model: modules, bits, layout, sharing; or it is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from petra.model.description.state_hash import fingerprint
 
 
 class Block(nn.Module):
-    """A residual block as users write them: functional calls, plain attributes, a buffer that is not saved."""
+    """A residual block as users write them: functional calls, plain attributes, a buffer that is
+    not saved.
+    """
 
     def __init__(self, channels: int, *, scale: float = 0.5) -> None:
         super().__init__()
@@ -42,7 +46,9 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Small enough to run, odd enough to go wrong: shared layers, tied weights, a transposed convolution, a GRU."""
+    """Small enough to run, odd enough to go wrong: shared layers, tied weights, a transposed
+    convolution, a GRU.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +142,8 @@ def changed(original: nn.Module) -> nn.Module:
     return model
 
 
-# -- what comes back ---------------------------------------------------------------------------------------------------
+# -- what comes back
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_unchanged_and_a_retrained_model(original: Net) -> None:
@@ -322,7 +329,8 @@ def test_a_root_that_is_replaced() -> None:
     assert_same(through_files(model, original), model, torch.randn(2, 4))
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- what is refused
+# --------------------------------------------------------------------------------------------------
 
 
 def foreign_class(model: Any) -> None:
@@ -420,7 +428,8 @@ def test_a_description_cannot_import_what_it_likes(original: Net) -> None:
             rebuild(original, evil, weights(original))
 
 
-# -- fingerprints ------------------------------------------------------------------------------------------------------
+# -- fingerprints
+# --------------------------------------------------------------------------------------------------
 
 NO_CHANGE = (freeze, channels_last, partly_train)  # of what the model is
 BY_TYPE_ONLY = (other_partial,)  # opaque values of one type and length look alike

@@ -1,4 +1,6 @@
-"""Dominance, hypervolume, selection and knees against brute force on small sets with many ties and copies."""
+"""Dominance, hypervolume, selection and knees against brute force on small sets with many ties and
+copies.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ quick = settings(max_examples=150, deadline=None)
 
 @st.composite
 def grids(draw: st.DrawFn, *, most: int = 9, values: int = 5) -> Floats:
-    """Up to `most` points with few distinct coordinates, so that ties, copies and dominance abound; read-only."""
+    """Up to `most` points with few distinct coordinates, so that ties, copies and dominance abound;
+    read-only.
+    """
     m = draw(st.integers(1, 4))
     rows = draw(
         st.lists(
@@ -62,7 +66,9 @@ def brute_ranks(points: Floats, v: Floats) -> list[int]:
 
 
 def brute_volume(points: Floats, reference: Floats) -> float:
-    """Inclusion-exclusion over all subsets: a union of boxes between the points and the reference."""
+    """Inclusion-exclusion over all subsets: a union of boxes between the points and the
+    reference.
+    """
     total = 0.0
     for k in range(1, len(points) + 1):
         for subset in itertools.combinations(points, k):

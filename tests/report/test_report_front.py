@@ -1,4 +1,6 @@
-"""The front against brute force, what each name picks, and what is said when there is nothing to pick."""
+"""The front against brute force, what each name picks, and what is said when there is nothing to
+pick.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,8 @@ def test_members_follow_the_first_cost_when_size_is_no_objective() -> None:
     assert [t.number for t in found.members] == [1, 2, 0]
 
 
-# ---- pick ------------------------------------------------------------------------------------------------------------
+# ---- pick
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -222,7 +225,8 @@ def test_a_study_whose_baseline_never_finished_has_an_empty_front() -> None:
         found.pick("knee")
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
+# ---- tables
+# --------------------------------------------------------------------------------------------------
 
 
 def test_table_is_relative_to_the_untouched_model_and_prefers_confirmed_speed() -> None:

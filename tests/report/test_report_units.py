@@ -78,6 +78,7 @@ def test_pipelines_in_words() -> None:
         {"importance": "taylor", "ratio": 0.4, "round_to": 8, "spread": "global"},
     )
     plugin = StageSpec("mine", {"on": True, "off": False, "mode": "slow"})
-    assert pipeline_in_words(Pipeline((prune, plugin, StageSpec("half")))) == (
-        "prune.structured (ratio 0.4, taylor) → mine (mode slow, on) → half"
+    assert (
+        pipeline_in_words(Pipeline((prune, plugin, StageSpec("half"))))
+        == "prune.structured (ratio 0.4, taylor) → mine (mode slow, on) → half"
     )

@@ -1,4 +1,5 @@
-"""Models past the limit of one ONNX file: two files that measure, load, ship and are judged as one artifact.
+"""Models past the limit of one ONNX file: two files that measure, load, ship and are judged as one
+artifact.
 
 The limit is lowered, so that a small model is past it.
 """
@@ -148,7 +149,8 @@ def test_verify_refuses_weights_outside_the_artifacts_directory(tmp_path: Path) 
     assert "cannot load this file" in " ".join(result.output.split())
 
 
-# -- shipping ----------------------------------------------------------------------------------------------------------
+# -- shipping
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

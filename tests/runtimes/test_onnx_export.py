@@ -289,7 +289,9 @@ def test_a_relu_before_a_quantize_goes_or_becomes_a_clip_of_codes(
 
 
 def padded_convolution(amounts: list[int], value: int, *, twice: bool = False) -> onnx.ModelProto:
-    """x -> codes -> Pad -> dequantize -> 2x2 convolution of stride 2 with one pixel of padding of its own."""
+    """x -> codes -> Pad -> dequantize -> 2x2 convolution of stride 2 with one pixel of padding of
+    its own.
+    """
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         helper.make_node("Pad", ["q", "p", "v"], ["m"]),

@@ -1,4 +1,6 @@
-"""The operators of `petra.model.layers.quantized` in ONNX files: only standard ones, compact, the same numbers everywhere."""
+"""The operators of `petra.model.layers.quantized` in ONNX files: only standard ones, compact, the
+same numbers everywhere.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def codes(weight: Tensor, bits: int) -> Codes:
 
 
 class Mixed(nn.Module):
-    """Every operator, with and without bias, and a packed table that is looked up and also read as a whole."""
+    """Every operator, with and without bias, and a packed table that is looked up and also read as
+    a whole.
+    """
 
     def __init__(self) -> None:
         super().__init__()

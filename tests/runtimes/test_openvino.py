@@ -1,4 +1,6 @@
-"""OpenVINO on the files that other tools write, and on the quantized file that ONNX Runtime runs."""
+"""OpenVINO on the files that other tools write, and on the quantized file that ONNX Runtime
+runs.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def test_it_ships_what_onnx_runtime_ships(tmp_path: Path) -> None:
 
 
 def quantized(path: Path, constants: Mapping[str, np.ndarray]) -> Path:
-    """u8 x s8 -> u8 convolution between quantize and dequantize, weights in -64..64 as petra's are."""
+    """u8 x s8 -> u8 convolution between quantize and dequantize, weights in -64..64 as petra's
+    are.
+    """
     nodes = [
         helper.make_node("QuantizeLinear", ["input", "sx", "zx"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "sx", "zx"], ["x"]),
@@ -75,7 +79,9 @@ def quantized(path: Path, constants: Mapping[str, np.ndarray]) -> Path:
 
 
 def test_extreme_codes_do_not_saturate(tmp_path: Path) -> None:
-    """The largest activations on the largest weights: 16-bit sums of pairs would overflow at twice the range."""
+    """The largest activations on the largest weights: 16-bit sums of pairs would overflow at twice
+    the range.
+    """
     constants = {
         "sx": np.float32(0.1),
         "zx": np.uint8(0),

@@ -1,4 +1,6 @@
-"""Compiled ahead of time: agrees with the program, runs at any batch, and no runtime of ours opens it."""
+"""Compiled ahead of time: agrees with the program, runs at any batch, and no runtime of ours opens
+it.
+"""
 
 from __future__ import annotations
 

@@ -73,7 +73,9 @@ def tampered(
 
 
 def weights_with(path: Path, **fields: object) -> bytes:
-    """The table of weights with fields of its first entry, or of what is said of its tensor, replaced."""
+    """The table of weights with fields of its first entry, or of what is said of its tensor,
+    replaced.
+    """
     with zipfile.ZipFile(path) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("weights_config.json"))
         table = json.loads(archive.read(name))
@@ -214,7 +216,9 @@ def test_files_that_could_run_code_are_refused(
 
 
 def test_the_attacks_are_real(exported: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Without the check, a weight's name is executed as Python: this is what the tests above are about."""
+    """Without the check, a weight's name is executed as Python: this is what the tests above are
+    about.
+    """
     evil = json.dumps('linear"); print("owned')
 
     def rename(program: dict[str, Any]) -> None:
@@ -300,14 +304,16 @@ def test_every_field_of_torch_s_is_either_read_or_left_out_on_purpose() -> None:
         "Program": "ExportedProgram",
     }
     refused = {
-        "Argument": {
-            "as_strings",
-            "as_custom_obj",
-            "as_operator",
-            "as_nested_tensors",
-            "as_int_lists",
-        }
-        | {"as_string_to_argument", "as_float_lists"},
+        "Argument": (
+            {
+                "as_strings",
+                "as_custom_obj",
+                "as_operator",
+                "as_nested_tensors",
+                "as_int_lists",
+            }
+            | {"as_string_to_argument", "as_float_lists"}
+        ),
         "InputSpec": {"custom_obj", "token", "constant_input"},
         "OutputSpec": {"loss_output", "gradient_to_parameter", "gradient_to_user_input", "token"},
     }

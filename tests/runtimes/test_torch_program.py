@@ -1,4 +1,6 @@
-"""The .pt2 program: reload without the class, every calling convention, what the PyTorch runtimes share."""
+"""The .pt2 program: reload without the class, every calling convention, what the PyTorch runtimes
+share.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +194,9 @@ def test_without_a_gpu_the_gpu_runtimes_export_and_say_why_they_do_not_run(
 
 
 def test_a_program_moves_to_another_device(tmp_path: Path) -> None:
-    """`meta` is a device every machine has: what stayed behind on the CPU would fail to mix with it."""
+    """`meta` is a device every machine has: what stayed behind on the CPU would fail to mix with
+    it.
+    """
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -236,7 +240,9 @@ def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_compiled_program_is_right_at_every_batch_size(tmp_path: Path) -> None:
-    """Weights that training has left channels-last are not what TorchInductor reckons with once the batch is free."""
+    """Weights that training has left channels-last are not what TorchInductor reckons with once the
+    batch is free.
+    """
     torch.manual_seed(0)
     model = DigitsNet().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.rand(5, 1, 8, 8)

@@ -116,9 +116,10 @@ def test_every_way_of_taking_arguments(kind: str, runtime: Runtime, tmp_path: Pa
         np.testing.assert_allclose(
             named_outputs(call(trace(model, example), values))["output"], expected, atol=1e-5
         )
-    assert "forward" not in vars(model) or kind in ("partial", "replaced"), (
-        "the model is left as it was"
-    )
+    assert "forward" not in vars(model) or kind in (
+        "partial",
+        "replaced",
+    ), "the model is left as it was"
 
 
 class Odd(nn.Module):

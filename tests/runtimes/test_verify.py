@@ -60,7 +60,9 @@ def rmse(predictions: np.ndarray, targets: np.ndarray) -> float:
 
 
 def turned(n: int, count: int, *, of: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reference (n, of), an artifact in which `count` right items at a near tie turn wrong, and the labels."""
+    """Reference (n, of), an artifact in which `count` right items at a near tie turn wrong, and the
+    labels.
+    """
     rng = np.random.default_rng(n + count)
     reference = rng.normal(size=(n, of))
     labels = reference.argmax(1)

@@ -1,4 +1,6 @@
-"""Every searcher of the table passes the conformance suite, and the suite rejects searchers that break a promise."""
+"""Every searcher of the table passes the conformance suite, and the suite rejects searchers that
+break a promise.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Laws of domains: draws and steps stay inside, steps move, and what is inside survives being stored."""
+"""Laws of domains: draws and steps stay inside, steps move, and what is inside survives being
+stored.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Moves obey their laws, can reach the whole space, and the law suite rejects moves that break one."""
+"""Moves obey their laws, can reach the whole space, and the law suite rejects moves that break
+one.
+"""
 
 from __future__ import annotations
 

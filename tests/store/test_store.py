@@ -1,4 +1,6 @@
-"""The store's promises: exact round trips, nothing lost, one writer, and a clear refusal instead of a traceback."""
+"""The store's promises: exact round trips, nothing lost, one writer, and a clear refusal instead of
+a traceback.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def store(tmp_path: Path):
         yield made
 
 
-# -- round trips -------------------------------------------------------------------------------------------------------
+# -- round trips
+# --------------------------------------------------------------------------------------------------
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**62), 2**62)
@@ -185,7 +188,8 @@ def test_exists(tmp_path: Path) -> None:
     assert Store.exists(tmp_path)
 
 
-# -- what may not be added ---------------------------------------------------------------------------------------------
+# -- what may not be added
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -237,7 +241,8 @@ def test_the_test_split_is_written_once(store: Store) -> None:
         store.trial(7)
 
 
-# -- writers and readers -----------------------------------------------------------------------------------------------
+# -- writers and readers
+# -----------------------------------------------------------------------------------------------
 
 
 def python(code: str, *args: object, **keywords: object) -> subprocess.Popen[str]:
@@ -349,7 +354,8 @@ def test_a_foreign_program_holding_the_database(
     ).close()  # the failed attempt has let go of the study's lock
 
 
-# -- refusals ----------------------------------------------------------------------------------------------------------
+# -- refusals
+# --------------------------------------------------------------------------------------------------
 
 
 def refused(directory: Path, *, write: bool = False) -> StoreError:
@@ -475,7 +481,8 @@ def test_a_row_that_petra_did_not_write(store: Store) -> None:
     assert store.trials() == [make_trial(1)]
 
 
-# -- other databases ---------------------------------------------------------------------------------------------------
+# -- other databases
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_database_elsewhere(tmp_path: Path) -> None:
@@ -499,7 +506,8 @@ def test_unusable_urls(tmp_path: Path, url: str) -> None:
     Store.create(tmp_path, {}, {}).close()  # the failed attempt has let go of the lock
 
 
-# -- checksums ---------------------------------------------------------------------------------------------------------
+# -- checksums
+# --------------------------------------------------------------------------------------------------
 
 
 def edited(store: Store, statement: str) -> None:

@@ -54,7 +54,9 @@ def test_same_seed_same_weights_whatever_the_global_state() -> None:
 
 
 def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a rate that wrecks the model after a good start, the weights left are those of the best epoch."""
+    """With a rate that wrecks the model after a good start, the weights left are those of the best
+    epoch.
+    """
     task, model = digits_task(), fresh()
     fit(model, task, TrainConfig(epochs=3, lr=0.1, batch_size=64), seed=0)
     scores: list[float] = []

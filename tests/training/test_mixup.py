@@ -1,4 +1,6 @@
-"""Mixup: every item is a mixture of two of its batch, and the loss knows both targets and their shares."""
+"""Mixup: every item is a mixture of two of its batch, and the loss knows both targets and their
+shares.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Penalties against formulas written out in loops, and that training on one does to the weights what it says."""
+"""Penalties against formulas written out in loops, and that training on one does to the weights
+what it says.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def test_orthogonality_by_loops() -> None:
     assert float(penalties.orthogonality(WIDE)) == pytest.approx(
         soft_orthogonality(rows(WIDE)), rel=1e-5
     )
-    # With more rows than columns W^T W is compared instead, which is less by the constant (C - k) / C.
+    # With more rows than columns W^T W is compared instead, which is less by the constant (C - k) /
+    # C.
     assert float(penalties.orthogonality(TALL)) == pytest.approx(
         soft_orthogonality(rows(TALL)) - 4 / 6, rel=1e-5
     )

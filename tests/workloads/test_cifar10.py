@@ -1,4 +1,6 @@
-"""CIFAR-10 in every file format it is handed around in, and the pretrained networks on the real images."""
+"""CIFAR-10 in every file format it is handed around in, and the pretrained networks on the real
+images.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""petra verify, package: judge a model file by itself, whoever made it; compile one's own ahead of time."""
+"""petra verify, package: judge a model file by itself, whoever made it; compile one's own ahead of
+time.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +45,11 @@ def verify(
     time_limit: TimeLimit = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check a model file, whoever made it: load it in a fresh process, run it, compare it with its bundle.
+    """Check a model file, whoever made it: load it in a fresh process, run it, compare it with its
+    bundle.
 
-    It runs on random inputs of the shapes it declares, or on those of an .npz file. Loading runs no code from the
-    file, and nothing is imported from beside it. Exit code 2 when anything is wrong.
+    It runs on random inputs of the shapes it declares, or on those of an .npz file. Loading runs no
+    code from the file, and nothing is imported from beside it. Exit code 2 when anything is wrong.
 
     For example:
 
@@ -95,7 +98,8 @@ def _remarks(found: Mapping[str, Any]) -> list[str]:
     said += found["notes"]
     if found["batch_difference"] > 0.01:
         said.append(
-            f"an item's outputs depend on its batch, by {found['batch_difference']:.1%} of their spread"
+            f"an item's outputs depend on its batch, by {found['batch_difference']:.1%} of their"
+            " spread"
         )
     return said
 
@@ -114,11 +118,13 @@ def package(
     threads: Threads = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compile a PyTorch program to native code for this machine's CPU, so that running it needs no compiler.
+    """Compile a PyTorch program to native code for this machine's CPU, so that running it needs no
+    compiler.
 
-    The package is compared with the program once, here, where it was made. It contains a compiled library: load it
-    with torch._inductor.aoti_load_package, and only from people you trust. petra itself opens no such file; its
-    figures are those of the program it is made from, under the runtime torch.compile.
+    The package is compared with the program once, here, where it was made. It contains a compiled
+    library: load it with torch._inductor.aoti_load_package, and only from people you trust. petra
+    itself opens no such file; its figures are those of the program it is made from, under the
+    runtime torch.compile.
 
     For example:
 
@@ -144,10 +150,12 @@ def package(
         return
     say(f"{target}: {_bytes(_size(target))}, for {threads} thread(s) of this machine's CPU")
     say(
-        f"agrees with {file}: root mean square difference over the outputs' spread at most {difference:.1e}"
+        f"agrees with {file}: root mean square difference over the outputs' spread at most"
+        f" {difference:.1e}"
     )
     say(
-        "it contains compiled code: petra does not load it, and nobody should from people they do not trust"
+        "it contains compiled code: petra does not load it, and nobody should from people they do"
+        " not trust"
     )
 
 
@@ -184,7 +192,9 @@ def inspect_file(
     inputs: Path | None = None,
     time_limit_s: float = VERIFY_LIMIT_S,
 ) -> dict[str, Any]:
-    """What `petra.measure.inspect_main` says of a file, tried in a fresh process, and whether that loaded torch."""
+    """What `petra.measure.inspect_main` says of a file, tried in a fresh process, and whether that
+    loaded torch.
+    """
     from petra.measure.client import alone
     from petra.measure.inspect_main import InspectRequest, inspect
 
@@ -243,7 +253,9 @@ def seconds(given: str | None, default: float) -> float:
 
 
 def _check_bundle(file: Path) -> dict[str, str]:
-    """Compare the file with what its bundle recorded at export. Raises ArtifactError when they differ."""
+    """Compare the file with what its bundle recorded at export. Raises ArtifactError when they
+    differ.
+    """
     from petra.report.bundle import METRICS, check_recorded, companion, sha256
 
     digest = sha256(file)
@@ -265,12 +277,15 @@ def _operators(operators: Mapping[str, Any]) -> Iterator[str]:
     compute, integer = operators["compute"], operators["integer"]
     if compute:
         yield (
-            f"arithmetic in integers: {integer} of {compute} convolutions and matrix products ({integer / compute:.0%})"
+            f"arithmetic in integers: {integer} of {compute} convolutions and matrix products"
+            f" ({integer / compute:.0%})"
         )
 
 
 def shape_text(sizes: Sequence[int | None], names: Sequence[str] = ()) -> str:
-    """'(batch, 3, time, 32)': sizes that are free by name, batch for a first one without, ? for others."""
+    """'(batch, 3, time, 32)': sizes that are free by name, batch for a first one without, ? for
+    others.
+    """
     names = names or [""] * len(sizes)
     words = [
         str(size) if size is not None else name or ("?" if axis else "batch")

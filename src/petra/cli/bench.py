@@ -49,14 +49,15 @@ def bench(
     trust: Trust = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure latency, throughput and memory of model files, or of a study's model on several runtimes.
+    """Measure latency, throughput and memory of model files, or of a study's model on several
+    runtimes.
 
-    With --against, both files are timed in alternating blocks in one process: the ratio is what to trust on a machine
-    that is not idle. With several runtimes, ratios are over the first one.
+    With --against, both files are timed in alternating blocks in one process: the ratio is what to
+    trust on a machine that is not idle. With several runtimes, ratios are over the first one.
 
-    Files run on random inputs of the shapes they declare, or on those of an .npz file; one whose batch is fixed runs
-    at that. For a study, the picked model is built again, exported for
-    each runtime, and judged on the validation split too.
+    Files run on random inputs of the shapes they declare, or on those of an .npz file; one whose
+    batch is fixed runs at that. For a study, the picked model is built again, exported for each
+    runtime, and judged on the validation split too.
 
     For example:
 

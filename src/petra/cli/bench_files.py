@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from petra.measure.interface import Interface
 
 BENCH_LIMIT_S = 600.0
-"""Time for all measurements of a file. Of a model that takes seconds a call, there are hundreds of calls."""
+"""Time for all measurements of a file. Of a model that takes seconds a call, there are hundreds of
+calls.
+"""
 
 
 @dataclass(frozen=True)
 class How:
-    """What files are measured with: what the command line says. `names`: runtimes, () for the file's own."""
+    """What files are measured with: what the command line says. `names`: runtimes, () for the
+    file's own.
+    """
 
     against: Path | None
     names: Sequence[str]
@@ -94,7 +98,9 @@ def _request(runtime: str, artifact: str, how: How) -> Request:
 
 
 def _measure(file: Path, name: str | None, how: How) -> _Row:
-    """All measurements of one file on one runtime; the ratios mean something only when there is something else."""
+    """All measurements of one file on one runtime; the ratios mean something only when there is
+    something else.
+    """
     from petra.core.measurement import Measurement
     from petra.measure.bench_main import measure_file
     from petra.measure.client import alone
@@ -106,7 +112,8 @@ def _measure(file: Path, name: str | None, how: How) -> _Row:
         interface, wanted := _interface_of(how.against, name, how)
     ):
         raise ConfigError(
-            f"{file} and {how.against} take different inputs: {_shown(interface)} and {_shown(wanted)}",
+            f"{file} and {how.against} take different inputs: {_shown(interface)} and"
+            f" {_shown(wanted)}",
             hint="only models of one interface can be compared",
         )
     ready = replace(
@@ -149,7 +156,9 @@ def _at_its_batch(request: Request, interface: Interface, how: How) -> Request:
 
 
 def _interface_of(file: Path, name: str | None, how: How) -> Interface:
-    """What a file declares, asked of the runtime its suffix stands for: some others take a minute to say."""
+    """What a file declares, asked of the runtime its suffix stands for: some others take a minute
+    to say.
+    """
     from petra.runtimes.table import runtimes_by_suffix
 
     runtime = runtimes_by_suffix().get(file.suffix, name)

@@ -11,7 +11,8 @@ from petra.cli.output import JsonFlag, say, say_json
 
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Describe this machine as petra sees it, and warn of what makes models or measurements worse on it.
+    """Describe this machine as petra sees it, and warn of what makes models or measurements worse
+    on it.
 
     For example:
 
@@ -88,7 +89,8 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         for name in ("AVX-512 VNNI", "AVX-VNNI", "AMX int8", "Arm dot product", "Arm i8mm")
     ):
         said.append(
-            "no integer dot-product instructions: int8 models gain less speed here than on newer machines"
+            "no integer dot-product instructions: int8 models gain less speed here than on newer"
+            " machines"
         )
     if not found["fast_bf16"]:
         said.append("bf16 is not in hardware: training runs in fp32")

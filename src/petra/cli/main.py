@@ -42,7 +42,8 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    # What these libraries log on import concerns their own optional parts, not the person at the terminal.
+    # What these libraries log on import concerns their own optional parts, not the person at the
+    # terminal.
     for library in ("torchao", "torch.utils._pytree"):
         logging.getLogger(library).setLevel(logging.ERROR)
 

@@ -86,7 +86,8 @@ def _parameters(card: StageCard) -> Table:
 
 def _when(parameter: Parameter) -> str:
     return " and ".join(
-        f"{name} is {' or '.join(map(str, values)) if isinstance(values, tuple) else f'in {values}'}"
+        f"{name} is"
+        f" {' or '.join(map(str, values)) if isinstance(values, tuple) else f'in {values}'}"
         for name, values in parameter.when.items()
     )
 

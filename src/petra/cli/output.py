@@ -54,7 +54,9 @@ def say(renderable: RenderableType) -> None:
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, on standard error, so that piped output stays clean."""
+    """A line for the person at the terminal, on standard error, so that piped output stays
+    clean.
+    """
     console(stderr=True).print(text, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,6 @@
-"""What a running study looks like: a live block in a terminal, one line for every finished trial anywhere else."""
+"""What a running study looks like: a live block in a terminal, one line for every finished trial
+anywhere else.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,8 @@ class LineProgress:
     def finished(self, trial: Trial, clock: Clock) -> None:
         outcome = self._values(trial) if trial.measured else _reason(trial)
         self.message(
-            f"{clock.fraction:4.0%} trial {trial.number}: {trial.status.value.replace('_', ' ')}, {outcome}, "
-            f"{duration(trial.seconds)}: {pipeline_in_words(trial.pipeline)}"
+            f"{clock.fraction:4.0%} trial {trial.number}: {trial.status.value.replace('_', ' ')},"
+            f" {outcome}, {duration(trial.seconds)}: {pipeline_in_words(trial.pipeline)}"
         )
 
     def message(self, text: str) -> None:
@@ -92,7 +94,9 @@ def _reason(trial: Trial) -> str:
 
 
 class LiveProgress:
-    """A block that is redrawn: the budget used, what is running, how trials ended, the best values so far."""
+    """A block that is redrawn: the budget used, what is running, how trials ended, the best values
+    so far.
+    """
 
     def __init__(self, console: Console, objectives: Sequence[Objective]) -> None:
         self._console = console
@@ -105,7 +109,8 @@ class LiveProgress:
         self._running: dict[int, str] = {}
         self._said = "starting"
 
-    # ---- events, from any thread ---------------------------------------------------------------------------------
+    # ---- events, from any thread
+    # ---------------------------------------------------------------------------------
 
     def started(self, baseline: Trial, clock: Clock) -> None:
         with self._lock:
@@ -129,7 +134,8 @@ class LiveProgress:
         for objective in better:
             self._console.print(
                 Text(
-                    f"trial {trial.number}: best {_objective_text(objective, trial, self._baseline)}, ",
+                    f"trial {trial.number}: best"
+                    f" {_objective_text(objective, trial, self._baseline)}, ",
                     style="green",
                 )
                 + Text(pipeline_in_words(trial.pipeline), style="dim")
@@ -142,7 +148,8 @@ class LiveProgress:
     def _tick(self, clock: Clock) -> None:
         self._clock, self._heard = clock, time.monotonic()
 
-    # ---- drawing -------------------------------------------------------------------------------------------------
+    # ---- drawing
+    # ----------------------------------------------------------------------------------------------
 
     def __rich__(self) -> Group:
         with self._lock:

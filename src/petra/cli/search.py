@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 DEMO_TIME = "150 s"
 DEMO_CONSTRAINT = "quality >= baseline - 0.03"
-# An epoch of a thousand digits is a fraction of a second and a dozen steps: the usual few repair nothing.
+# An epoch of a thousand digits is a fraction of a second and a dozen steps: the usual few repair
+# nothing.
 DEMO_TRAINING: dict[str, Any] = {
     "epochs": [5, 20],
     "batch_size": 64,
@@ -62,7 +63,8 @@ def demo(
     quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compress a small digits classifier, in about three minutes: search, front, report, model files.
+    """Compress a small digits classifier, in about three minutes: search, front, report, model
+    files.
 
     Run it again to continue an interrupted demo.
 
@@ -88,7 +90,8 @@ def demo(
     )
     if same and record and record.stop_reason and record.elapsed_s >= (config.budget.time or 0.0):
         note(
-            f"{workdir}: the demo has finished already; it searches on with: petra resume {workdir} --time '+2 min'"
+            f"{workdir}: the demo has finished already; it searches on with: petra resume {workdir}"
+            " --time '+2 min'"
         )
     else:
         from petra.api import create_or_continue
@@ -121,8 +124,8 @@ def run(
 ) -> None:
     """Run a study from a YAML file, or continue it where it stopped.
 
-    Functions named as `package.module:callable` are looked for beside the file, in the current directory and in the
-    environment.
+    Functions named as `package.module:callable` are looked for beside the file, in the current
+    directory and in the environment.
 
     For example:
 
@@ -167,8 +170,9 @@ def resume(
 ) -> None:
     """Continue a study exactly where it stopped, with more budget if you give it.
 
-    A limit that is spent and not raised here is lifted when you raise another one. Going on calls the functions that
-    the study names: for one that was not started by you on this machine, petra says which, and wants --trust.
+    A limit that is spent and not raised here is lifted when you raise another one. Going on calls
+    the functions that the study names: for one that was not started by you on this machine, petra
+    says which, and wants --trust.
 
     For example:
 
@@ -189,7 +193,8 @@ def resume(
     _conclude(directory, as_json=as_json)
 
 
-# ---- steps -----------------------------------------------------------------------------------------------------------
+# ---- steps
+# --------------------------------------------------------------------------------------------------
 
 
 def _conduct(study: Study, *, quiet: bool) -> None:
@@ -248,7 +253,8 @@ def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) 
         say(f"  petra bench {path} --against {directory / 'artifacts' / '00000' / path.name}")
     elif front.members:
         say(
-            f"  petra export {directory} --pick knee --to model{Path(front.members[0].artifact).suffix}"
+            f"  petra export {directory} --pick knee --to"
+            f" model{Path(front.members[0].artifact).suffix}"
         )
     say(f"  petra resume {directory} --time '+10 min'")
 

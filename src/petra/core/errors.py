@@ -1,7 +1,7 @@
 """Every error petra raises on purpose: what happened, what was got, what is allowed, what to do.
 
-A `PetraError` is somebody's mistake or a candidate's failure and is shown as one message; anything else
-that escapes is a bug and keeps its traceback.
+A `PetraError` is somebody's mistake or a candidate's failure and is shown as one message; anything
+else that escapes is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Iterable
 
 
 class PetraError(Exception):
-    """Base of all deliberate errors. `hint` says what to do next and is printed on a line of its own."""
+    """Base of all deliberate errors. `hint` says what to do next and is printed on a line of its
+    own.
+    """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -27,7 +29,9 @@ class PetraError(Exception):
 
 
 def rebuild_error(cls: type[PetraError], state: dict[str, object]) -> PetraError:
-    """The error whose attributes are `state`, without calling its constructor. Needs a text `message` among them."""
+    """The error whose attributes are `state`, without calling its constructor. Needs a text
+    `message` among them.
+    """
     if not isinstance(state["message"], str):
         raise TypeError(f"message: got {type(state['message']).__name__}")
     error = cls.__new__(cls)
@@ -37,7 +41,9 @@ def rebuild_error(cls: type[PetraError], state: dict[str, object]) -> PetraError
 
 
 class ConfigError(PetraError):
-    """A study file, argument or pipeline is wrong. The message starts with the path of the offending key."""
+    """A study file, argument or pipeline is wrong. The message starts with the path of the
+    offending key.
+    """
 
 
 class DataError(PetraError):
@@ -45,7 +51,9 @@ class DataError(PetraError):
 
 
 class StageRefused(PetraError):
-    """A stage cannot act on this model. `layer` names the module, '' when it is about the whole model."""
+    """A stage cannot act on this model. `layer` names the module, '' when it is about the whole
+    model.
+    """
 
     def __init__(self, message: str, *, layer: str | None = None, hint: str = "") -> None:
         super().__init__(f"layer {layer!r}: {message}" if layer else message, hint=hint)
@@ -57,7 +65,9 @@ class DivergedError(PetraError):
 
 
 class ExportError(PetraError):
-    """A model could not be lowered to a runtime. `operator` names what the runtime cannot express, if known."""
+    """A model could not be lowered to a runtime. `operator` names what the runtime cannot express,
+    if known.
+    """
 
     def __init__(self, message: str, *, operator: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)

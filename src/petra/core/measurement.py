@@ -11,7 +11,8 @@ LARGEST = 1e100  # no measured number is larger; squares of such numbers are sti
 
 @dataclass(frozen=True)
 class Measurement:
-    """Mean of `n` samples with its standard error, in `unit`, taken on `host` (see `petra.measure.host`).
+    """Mean of `n` samples with its standard error, in `unit`, taken on `host` (see
+    `petra.measure.host`).
 
     Counted quantities (bytes, parameters, MACs) have `stderr` 0 and `n` 1.
     """

@@ -17,8 +17,9 @@ RESOLUTION = 0.01  # relative; timed metrics closer than this count as equal
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of every trial. `maximize` is None for quality, whose direction is the task's. `timed` metrics carry
-    noise that differs from run to run."""
+    """A column of every trial. `maximize` is None for quality, whose direction is the task's.
+    `timed` metrics carry noise that differs from run to run.
+    """
 
     name: str
     unit: str
@@ -66,7 +67,8 @@ METRICS: Mapping[str, Metric] = {
             "memory_mb",
             "MB",
             False,
-            "peak host memory of loading and running the artifact in a fresh process, a GPU's not included",
+            "peak host memory of loading and running the artifact in a fresh process, a GPU's not"
+            " included",
             timed=True,
         ),
         Metric(
@@ -104,7 +106,9 @@ class Objective:
     maximize: bool
 
     def resolved(self, value: float) -> float:
-        """A value of this metric; timed ones on a grid of 1%, so that noise alone makes nothing better."""
+        """A value of this metric; timed ones on a grid of 1%, so that noise alone makes nothing
+        better.
+        """
         if METRICS[self.metric].timed and value > 0 and math.isfinite(value):
             return math.exp(round(math.log(value) / RESOLUTION) * RESOLUTION)
         return value
@@ -130,7 +134,8 @@ _CONSTRAINT = re.compile(
     rf"|(?:(?P<times>{_NUMBER})\s*\*\s*baseline)|(?P<number>{_NUMBER})\s*(?P<unit>[a-z%]+)?)\s*$",
     re.IGNORECASE | re.ASCII,
 )
-# What a person may write after a number, by the unit the metric is kept in: the factor to that unit.
+# What a person may write after a number, by the unit the metric is kept in: the factor to that
+# unit.
 _UNITS: Mapping[str, Mapping[str, float]] = {
     "score": {"%": 0.01},
     "x": {"x": 1.0, "%": 0.01},
@@ -153,15 +158,19 @@ def _factor(unit: str, metric: str, *, where: str) -> float:
 
 
 def baseline_value(metric: str, baseline: Metrics) -> float:
-    """The untouched model's value: 1 by definition for a ratio to itself. KeyError when it was not measured."""
+    """The untouched model's value: 1 by definition for a ratio to itself. KeyError when it was not
+    measured.
+    """
     return 1.0 if METRICS[metric].unit == "x" else baseline[metric].mean
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """``metric <= bound`` or ``metric >= bound``; the bound is ``scale * baseline + offset`` or just ``offset``.
+    """``metric <= bound`` or ``metric >= bound``; the bound is ``scale * baseline + offset`` or
+    just ``offset``.
 
-    Written as ``size_bytes <= 300 kB``, ``quality >= baseline - 0.01`` or ``latency_ms <= 0.5 * baseline``.
+    Written as ``size_bytes <= 300 kB``, ``quality >= baseline - 0.01`` or ``latency_ms <= 0.5 *
+    baseline``.
     """
 
     metric: str
@@ -176,8 +185,11 @@ class Constraint:
         if match is None:
             raise ConfigError(
                 f"{where}: cannot read {shown(text)}",
-                hint="write METRIC <= NUMBER or METRIC >= NUMBER, where NUMBER may be relative to the untouched model: "
-                "'size <= 300 kB', 'quality >= baseline - 0.01', 'latency_ms <= 0.5 * baseline'",
+                hint=(
+                    "write METRIC <= NUMBER or METRIC >= NUMBER, where NUMBER may be relative to"
+                    " the untouched model: 'size <= 300 kB', 'quality >= baseline - 0.01',"
+                    " 'latency_ms <= 0.5 * baseline'"
+                ),
             )
         metric = resolve_metric(match["metric"], where=where)
         scale, offset = 0.0, 0.0
@@ -208,7 +220,8 @@ class Constraint:
         )
 
     def violation(self, metrics: Metrics, baseline: Metrics) -> float:
-        """0 when satisfied, else by how much, relative to the bound so that violations of different metrics add up.
+        """0 when satisfied, else by how much, relative to the bound so that violations of different
+        metrics add up.
 
         A value that is not a number violates every bound infinitely.
         """
@@ -240,7 +253,9 @@ def violation(constraints: Sequence[Constraint], metrics: Metrics, baseline: Met
 
 
 def check_attainable(constraints: Sequence[Constraint], *, where: str) -> None:
-    """Refuse constraints that no model can satisfy: empty intervals and impossible ranges of one metric."""
+    """Refuse constraints that no model can satisfy: empty intervals and impossible ranges of one
+    metric.
+    """
     low: dict[tuple[str, float], float] = {}
     high: dict[tuple[str, float], float] = {}
     for c in constraints:

@@ -1,7 +1,8 @@
 """The genotype: an immutable sequence of stages with their parameters.
 
-Canonical JSON (sorted keys, no white space, floats rounded to 6 significant digits) gives every pipeline one
-spelling, so its SHA-256 is a stable key across processes, machines and Python versions.
+Canonical JSON (sorted keys, no white space, floats rounded to 6 significant digits) gives every
+pipeline one spelling, so its SHA-256 is a stable key across processes, machines and Python
+versions.
 """
 
 from __future__ import annotations

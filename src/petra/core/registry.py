@@ -13,7 +13,8 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A folder's table of plugins: each name maps to ``"module:attribute"``, or to an object registered at run time.
+    """A folder's table of plugins: each name maps to ``"module:attribute"``, or to an object
+    registered at run time.
 
     >>> Registry("shape", {"square": "shapes.square:Square"})
     """
@@ -50,7 +51,9 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def get(self, name: str) -> T:
-        """The plugin called `name`, imported now if need be. Unknown names raise ConfigError with a suggestion."""
+        """The plugin called `name`, imported now if need be. Unknown names raise ConfigError with a
+        suggestion.
+        """
         if name not in self._table:
             raise ConfigError(
                 f"unknown {self.noun} {shown(name)}", hint=did_you_mean(name, self._table)

@@ -1,7 +1,7 @@
 """Random streams: each draw comes from a generator derived from (study seed, whose draw, purpose).
 
-Deriving instead of sharing makes every stream independent of the order in which others are used, which is
-what lets any number of workers, and a resumed study, see the same numbers.
+Deriving instead of sharing makes every stream independent of the order in which others are used,
+which is what lets any number of workers, and a resumed study, see the same numbers.
 """
 
 from __future__ import annotations
@@ -18,5 +18,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:
-    """A NumPy generator for one purpose, for example ``generator(study_seed, pipeline.key, "shuffle")``."""
+    """A NumPy generator for one purpose, for example ``generator(study_seed, pipeline.key,
+    "shuffle")``.
+    """
     return np.random.default_rng(derive_seed(seed, *purpose))

@@ -1,4 +1,6 @@
-"""Text from files and other people, made fit for a terminal: what would act is shown escaped instead."""
+"""Text from files and other people, made fit for a terminal: what would act is shown escaped
+instead.
+"""
 
 from __future__ import annotations
 

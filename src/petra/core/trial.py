@@ -1,4 +1,6 @@
-"""What is known of one candidate. Records only: they cross process boundaries and go into the store as they are."""
+"""What is known of one candidate. Records only: they cross process boundaries and go into the store
+as they are.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class TrialStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial has no result: the stage it was in, the error's type and message, the memory it had reached."""
+    """Why a trial has no result: the stage it was in, the error's type and message, the memory it
+    had reached.
+    """
 
     stage: str
     kind: str
@@ -33,8 +37,8 @@ class Failure:
 class StageTrace:
     """What one stage really did to the model.
 
-    `skipped` maps a layer to the reason it was left alone; `details` holds the method's own JSON-able facts
-    (calibration samples, ranks chosen, epochs run, ...).
+    `skipped` maps a layer to the reason it was left alone; `details` holds the method's own
+    JSON-able facts (calibration samples, ranks chosen, epochs run, ...).
     """
 
     stage: str
@@ -50,7 +54,9 @@ class StageTrace:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a proposal came from: the move that made it and the trial it was made from (None: drawn at random)."""
+    """Where a proposal came from: the move that made it and the trial it was made from (None: drawn
+    at random).
+    """
 
     move: str
     parent: int | None = None
@@ -67,8 +73,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished candidate. `metrics` holds validation-split and cost measurements by name; `test` is filled
-    only for confirmed members of the final front. `artifact` is a path relative to the study directory."""
+    """One finished candidate. `metrics` holds validation-split and cost measurements by name;
+    `test` is filled only for confirmed members of the final front. `artifact` is a path relative to
+    the study directory.
+    """
 
     number: int
     pipeline: Pipeline

@@ -39,13 +39,15 @@ def apply_pipeline(
     on_stage: Callable[[int, StageSpec], None],
     after_stage: Callable[[StageSpec], None] = lambda spec: None,
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
-    """The model that `pipeline` makes of a copy of `model`, and a trace of every stage. `model` is not changed.
+    """The model that `pipeline` makes of a copy of `model`, and a trace of every stage. `model` is
+    not changed.
 
-    `make_context(prefix)` gives the context of the prefix's last stage; its seed must be a function of the prefix, so
-    that a result does not depend on where the work began. `on_stage(index, spec)` is called before each stage that
-    runs, `after_stage(spec)` before its result is kept; those found in the cache do not run, and their traces say so.
-    With and without a cache, results are equal bit for bit. Raises what the stages and the two functions raise, and
-    StageRefused for a stage that changes nothing.
+    `make_context(prefix)` gives the context of the prefix's last stage; its seed must be a function
+    of the prefix, so that a result does not depend on where the work began. `on_stage(index, spec)`
+    is called before each stage that runs, `after_stage(spec)` before its result is kept; those
+    found in the cache do not run, and their traces say so. With and without a cache, results are
+    equal bit for bit. Raises what the stages and the two functions raise, and StageRefused for a
+    stage that changes nothing.
     """
     done = 0
     traces: tuple[StageTrace, ...] = ()
@@ -124,8 +126,8 @@ def _checked(returned: object, spec: StageSpec) -> tuple[nn.Module, StageTrace]:
 def _seeded(context: Context) -> Iterator[None]:
     """Give the global generators a seed of this stage's own, and put them back afterwards.
 
-    Stages draw from generators they derive from the context, but dropout knows only torch's global one, and people's
-    augmentation whichever they were used to.
+    Stages draw from generators they derive from the context, but dropout knows only torch's global
+    one, and people's augmentation whichever they were used to.
     """
     seed = derive_seed(context.seed, "global")
     before, numpy_before = random.getstate(), np.random.get_state()
@@ -141,7 +143,9 @@ def _seeded(context: Context) -> Iterator[None]:
 
 
 def _plain(value: object, where: str) -> Any:
-    """JSON data equal to what comes back from storing it; numbers that JSON has no word for become words."""
+    """JSON data equal to what comes back from storing it; numbers that JSON has no word for become
+    words.
+    """
     if value is None or isinstance(value, bool):
         return value
     for kind in (int, float, str):  # exactly these: of a subclass, only the value is kept

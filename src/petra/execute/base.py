@@ -1,4 +1,6 @@
-"""The executor contract: who turns proposals into trials. The loop in `session.py` knows nothing more about it."""
+"""The executor contract: who turns proposals into trials. The loop in `session.py` knows nothing
+more about it.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +21,30 @@ class Executor(ABC):
 
     @abstractmethod
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
-        """Trial 0 and facts worth keeping with the study (JSON data). Its trial may be a failed one."""
+        """Trial 0 and facts worth keeping with the study (JSON data). Its trial may be a failed
+        one.
+        """
 
     @abstractmethod
     def use_baseline(self, baseline: Trial) -> None:
-        """Candidates are paired with, and judged against, this trial from now on. Comes before `run` and `confirm`."""
+        """Candidates are paired with, and judged against, this trial from now on. Comes before
+        `run` and `confirm`.
+        """
 
     @abstractmethod
     def run(
         self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
     ) -> Iterator[Trial]:
-        """Trials as they finish, in any order. When `remaining()` seconds are used up (None: no limit), returns
-        without those that did not finish."""
+        """Trials as they finish, in any order. When `remaining()` seconds are used up (None: no
+        limit), returns without those that did not finish.
+        """
 
     @abstractmethod
     def confirm(self, trial: Trial) -> dict[str, Measurement]:
         """Measure a finished trial again, thoroughly, with its quality on the test split.
 
-        Raises StoreError when the study's directory is unusable. Anything else that it raises is why this one model is
-        not confirmed.
+        Raises StoreError when the study's directory is unusable. Anything else that it raises is
+        why this one model is not confirmed.
         """
 
     @abstractmethod

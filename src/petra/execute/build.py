@@ -45,8 +45,8 @@ PARITY_ITEMS = 2 * PREDICTION_BATCH
 class BuildPayload:
     """Everything a worker needs, sent once: live objects and where to put things.
 
-    `plugins` are stages and runtimes registered at run time in the parent, by name; `stages` are the kinds that may be
-    asked for; `pristine` is what `prepare` adds.
+    `plugins` are stages and runtimes registered at run time in the parent, by name; `stages` are
+    the kinds that may be asked for; `pristine` is what `prepare` adds.
     """
 
     model: nn.Module
@@ -85,7 +85,8 @@ def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def prepare(payload: BuildPayload) -> BuildPayload:
-    """What every candidate would do first, done once before the worker forks: imports, a first export, checksums.
+    """What every candidate would do first, done once before the worker forks: imports, a first
+    export, checksums.
 
     Runs nothing of a person's own, and starts no threads.
     """
@@ -102,7 +103,9 @@ def prepare(payload: BuildPayload) -> BuildPayload:
 
 
 def warm_up(runtime: str) -> None:
-    """Export a model of one layer: exporters load and build tables of operators at their first use."""
+    """Export a model of one layer: exporters load and build tables of operators at their first
+    use.
+    """
     if not runtime:
         return
     with contextlib.suppress(ImportError):
@@ -162,10 +165,11 @@ def compressed(
 def build_candidate(
     payload: BuildPayload, note: Note, pipeline: Pipeline, artifact_dir: Path
 ) -> Built:
-    """Run the pipeline, export to `artifact_dir`/model.*, and save the PyTorch model's own predictions beside it.
+    """Run the pipeline, export to `artifact_dir`/model.*, and save the PyTorch model's own
+    predictions beside it.
 
-    Notes are ("stage", index, name) when a stage begins and ("progress", done, total, text) during it; index is one
-    past the last stage for the export.
+    Notes are ("stage", index, name) when a stage begins and ("progress", done, total, text) during
+    it; index is one past the last stage for the export.
     """
     started = time.perf_counter()
     model, trace = compressed(payload, note, pipeline)
@@ -198,7 +202,8 @@ def save_reference(
 ) -> None:
     """Predictions of the PyTorch model on the first `items` validation items, for the parity check.
 
-    In the batches in which the artifact predicts them: dynamically quantized layers have a range for each batch.
+    In the batches in which the artifact predicts them: dynamically quantized layers have a range
+    for each batch.
     """
     arrays = {
         p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(data.glob("*.npy"))
@@ -215,16 +220,20 @@ def save_reference(
         wrecked = next((name for name, t in named if not torch.isfinite(t).all()), None)
         raise ParityError(
             "the PyTorch model itself returns NaN or infinity on validation items",
-            hint=f"its weight {wrecked!r} is not finite"
-            if wrecked
-            else "its weights are finite: values overflow",
+            hint=(
+                f"its weight {wrecked!r} is not finite"
+                if wrecked
+                else "its weights are finite: values overflow"
+            ),
         )
     np.save(path, reference, allow_pickle=False)
 
 
 @torch.no_grad()
 def eager_latency_ms(payload: BuildPayload, note: Note, batch: int, threads: int) -> float:
-    """Median milliseconds of the untouched model in eager PyTorch, for orientation beside the runtime's figures."""
+    """Median milliseconds of the untouched model in eager PyTorch, for orientation beside the
+    runtime's figures.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     model = payload.model.eval()

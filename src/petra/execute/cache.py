@@ -1,7 +1,9 @@
-"""Models after each prefix of a pipeline, on disk, so that pipelines which begin alike share the work.
+"""Models after each prefix of a pipeline, on disk, so that pipelines which begin alike share the
+work.
 
-An entry is a folder ``<context>/<key of the prefix>`` with the model's tensors (safetensors) and its structure and
-traces (JSON). Entries appear and disappear whole, by renaming, so any number of processes may use one directory.
+An entry is a folder ``<context>/<key of the prefix>`` with the model's tensors (safetensors) and
+its structure and traces (JSON). Entries appear and disappear whole, by renaming, so any number of
+processes may use one directory.
 """
 
 from __future__ import annotations
@@ -52,10 +54,12 @@ _ABANDONED_S = 3600.0  # an unfinished entry this old was left by a process that
 
 
 class PrefixCache:
-    """Stored prefixes, at most `limit_bytes` in all of `directory`, the least recently used leaving first.
+    """Stored prefixes, at most `limit_bytes` in all of `directory`, the least recently used leaving
+    first.
 
-    Entries are only found under the same `context_key` (of model, data and seed, say), version of petra and of torch,
-    and number of torch threads: anything a model's bits depend on besides the pipeline.
+    Entries are only found under the same `context_key` (of model, data and seed, say), version of
+    petra and of torch, and number of torch threads: anything a model's bits depend on besides the
+    pipeline.
     """
 
     def __init__(self, directory: Path, limit_bytes: int, *, context_key: str = "") -> None:
@@ -73,8 +77,9 @@ class PrefixCache:
     ) -> bool:
         """Store `model`, made of `original` by `pipeline`. False when it was not stored.
 
-        That happens to what cannot be described relative to the original, has no float weights (a quantized graph),
-        is larger than the limit or does not fit on the disk; an entry that is there already stays.
+        That happens to what cannot be described relative to the original, has no float weights (a
+        quantized graph), is larger than the limit or does not fit on the disk; an entry that is
+        there already stays.
         """
         entry = self._context / pipeline.key
         if entry.exists() or not any(p.is_floating_point() for p in model.parameters()):
@@ -105,7 +110,8 @@ class PrefixCache:
     def longest(
         self, pipeline: Pipeline, original: nn.Module
     ) -> tuple[int, nn.Module, tuple[StageTrace, ...]] | None:
-        """The longest stored prefix of `pipeline` (all of it, possibly): its length, its model and its traces.
+        """The longest stored prefix of `pipeline` (all of it, possibly): its length, its model and
+        its traces.
 
         A damaged entry is removed and counts as absent.
         """
@@ -126,7 +132,9 @@ class PrefixCache:
     def _read(
         self, entry: Path, prefix: Pipeline, original: nn.Module
     ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
-        """Rebuild an entry; raises one of many errors when anything about it is not as it was written."""
+        """Rebuild an entry; raises one of many errors when anything about it is not as it was
+        written.
+        """
         outer = json.loads(_content(entry / _STRUCTURE, self.limit_bytes))
         if hashlib.blake2b(outer["record"].encode()).hexdigest() != outer["check"]:
             raise ValueError("the structure is damaged")
@@ -175,7 +183,9 @@ class PrefixCache:
             total -= size
 
     def _remove(self, entry: Path) -> None:
-        """Take an entry away in one step, then delete it. A process reading it keeps the files it has opened."""
+        """Take an entry away in one step, then delete it. A process reading it keeps the files it
+        has opened.
+        """
         grave = entry.rename(entry.with_name(_UNFINISHED + secrets.token_hex(8)))
         shutil.rmtree(grave, ignore_errors=True)
 
@@ -187,7 +197,9 @@ class PrefixCache:
 
 
 def _content(path: Path, limit: int) -> bytes:
-    """The content of a plain file of at most `limit` bytes: no link is followed, no pipe waited on."""
+    """The content of a plain file of at most `limit` bytes: no link is followed, no pipe waited
+    on.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)

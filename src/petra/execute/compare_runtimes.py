@@ -1,4 +1,6 @@
-"""One pipeline across runtimes: its model built once, exported for each, and judged on each as the file it becomes."""
+"""One pipeline across runtimes: its model built once, exported for each, and judged on each as the
+file it becomes.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ from petra.workers.isolate import Worker
 class OnRuntime:
     """A pipeline's model on one runtime: the files that would ship, and what was measured of them.
 
-    `metrics` has speed (ratios over the first runtime of the comparison), memory, size, and quality on the validation
-    split. `failure` says why there are none.
+    `metrics` has speed (ratios over the first runtime of the comparison), memory, size, and quality
+    on the validation split. `failure` says why there are none.
     """
 
     runtime: str
@@ -48,11 +50,13 @@ def compare_runtimes(
     host: str,
     note: Note = lambda note: None,
 ) -> list[OnRuntime]:
-    """Build `pipeline`'s model again, export it to ``place/<runtime>/model.*``, and measure it there, in order.
+    """Build `pipeline`'s model again, export it to ``place/<runtime>/model.*``, and measure it
+    there, in order.
 
-    Speed is paired with the first runtime that runs the model. `threads` is for building; measuring takes those of the
-    payload's target. A runtime that cannot export, load, run or agree with the model is a row with its reason.
-    Raises ConfigError for an unknown runtime, and what building the model raises.
+    Speed is paired with the first runtime that runs the model. `threads` is for building; measuring
+    takes those of the payload's target. A runtime that cannot export, load, run or agree with the
+    model is a row with its reason. Raises ConfigError for an unknown runtime, and what building the
+    model raises.
     """
     for name in runtimes:
         RUNTIMES.get(name)
@@ -95,7 +99,8 @@ def export_everywhere(
 ) -> dict[str, tuple[str, ...] | PetraError]:
     """In the worker: files by runtime, or the error for which there are none.
 
-    Reads validation inputs from ``work/val`` and leaves the model's own predictions in ``work/reference.npy``.
+    Reads validation inputs from ``work/val`` and leaves the model's own predictions in
+    ``work/reference.npy``.
     """
     model, _ = compressed(payload, note, pipeline)
     example = payload.task.example(2)

@@ -1,4 +1,6 @@
-"""One candidate from pipeline to trial: built in a worker, measured in a process of its own, judged here."""
+"""One candidate from pipeline to trial: built in a worker, measured in a process of its own, judged
+here.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from petra.workers.isolate import TimeLimitExceeded, Worker, WorkerDied
 
 
 class BudgetExhausted(Exception):
-    """The study's time ran out while a candidate was being built; it is abandoned and not recorded."""
+    """The study's time ran out while a candidate was being built; it is abandoned and not
+    recorded.
+    """
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,9 @@ class Evaluator:
     ) -> Trial:
         """Build, verify and measure, the last inside `alone()`, in which nothing else of ours runs.
 
-        Every failure of the candidate becomes a Trial. Raises BudgetExhausted when `remaining_s` runs out, WorkerDied
-        when the worker was closed by its owner, and StoreError when the fault is the directory's.
+        Every failure of the candidate becomes a Trial. Raises BudgetExhausted when `remaining_s`
+        runs out, WorkerDied when the worker was closed by its owner, and StoreError when the fault
+        is the directory's.
         """
         started = time.perf_counter()
         place = self.artifact_dir(proposal.number)
@@ -109,7 +114,9 @@ class Evaluator:
             return self._failed(proposal, TrialStatus.FAILED, step.name, error, worker, started)
 
     def check_place(self) -> None:
-        """Raise StoreError when the study's directory is not held any more or has lost what all candidates need."""
+        """Raise StoreError when the study's directory is not held any more or has lost what all
+        candidates need.
+        """
         self.held()
         if self.baseline is None:
             return
@@ -121,7 +128,9 @@ class Evaluator:
             )
 
     def check_writable(self) -> None:
-        """Raise StoreError when the directory cannot take a megabyte: then the disk failed, not the candidate."""
+        """Raise StoreError when the directory cannot take a megabyte: then the disk failed, not the
+        candidate.
+        """
         self.check_place()
         try:
             with tempfile.TemporaryFile(dir=self.directory / "artifacts") as file:
@@ -129,7 +138,10 @@ class Evaluator:
         except OSError as error:
             raise StoreError(
                 f"{self.directory / 'artifacts'}: cannot write here: {error.strerror}",
-                hint="free space on the disk or make the directory writable, and continue; finished trials are safe",
+                hint=(
+                    "free space on the disk or make the directory writable, and continue; finished"
+                    " trials are safe"
+                ),
             ) from error
 
     def _measure(self, built: Built, place: Path, number: int) -> dict[str, Measurement]:
@@ -215,7 +227,9 @@ class Evaluator:
         worker: Worker,
         started: float,
     ) -> Trial:
-        """The trial of a candidate that failed. Raises StoreError when the fault is the directory's."""
+        """The trial of a candidate that failed. Raises StoreError when the fault is the
+        directory's.
+        """
         self._clear(self.artifact_dir(proposal.number))
         self.check_writable()
         kind = str(getattr(error, "kind", type(error).__name__))
@@ -230,8 +244,9 @@ class Evaluator:
         )
 
     def measure_again(self, trial: Trial, worker: Worker) -> dict[str, Measurement]:
-        """Confirm a member of the front: its quality on the test split, which has been written, and its speed, measured
-        longer."""
+        """Confirm a member of the front: its quality on the test split, which has been written, and
+        its speed, measured longer.
+        """
         self.check_place()
         data = self.directory / "data" / "test"
         predictions = data.parent / f"predictions-{trial.number}.npy"

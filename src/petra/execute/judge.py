@@ -1,4 +1,6 @@
-"""What is asked of a person's own data and metric, inside a worker: inputs and targets written, predictions judged."""
+"""What is asked of a person's own data and metric, inside a worker: inputs and targets written,
+predictions judged.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,18 @@ class ScoreError(PetraError):
 
 @dataclass(frozen=True)
 class Judged:
-    """The task's metric of one artifact, and how far it is from the PyTorch model ({} if that was not asked)."""
+    """The task's metric of one artifact, and how far it is from the PyTorch model ({} if that was
+    not asked).
+    """
 
     quality: Measurement
     parity: Mapping[str, float]
 
 
 def write_data(payload: BuildPayload, note: Note, name: str, place: Path) -> None:
-    """Write the inputs of the split called `name` to ``<place>/<name>/`` and its targets beside that directory."""
+    """Write the inputs of the split called `name` to ``<place>/<name>/`` and its targets beside
+    that directory.
+    """
     targets = write_split(dict(payload.task.splits())[name], place / name)
     np.save(targets_file(place, name), targets, allow_pickle=False)
 
@@ -50,9 +56,11 @@ def judge(
     quantized: bool,
     step: int,
 ) -> Judged:
-    """Hold `predictions` against `targets`, and against the PyTorch model's own in `reference` if there is one.
+    """Hold `predictions` against `targets`, and against the PyTorch model's own in `reference` if
+    there is one.
 
-    Notes are ("stage", step, "compare" or "score"). Raises ParityError, ScoreError, and what the task's `score` raises.
+    Notes are ("stage", step, "compare" or "score"). Raises ParityError, ScoreError, and what the
+    task's `score` raises.
     """
     predicted = np.load(predictions, allow_pickle=False)
     wanted = np.load(targets, allow_pickle=False)
@@ -76,8 +84,9 @@ def judge(
 
 
 def measured(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measurement:
-    """What the task's `score` makes of copies, which it may spoil, in plain numbers. Raises ScoreError for no numbers,
-    and what `score` raises."""
+    """What the task's `score` makes of copies, which it may spoil, in plain numbers. Raises
+    ScoreError for no numbers, and what `score` raises.
+    """
     name = f"{type(task).__name__}.score"
     found: object = task.score(
         torch.from_numpy(predictions.copy()).float(), torch.from_numpy(targets.copy())
@@ -101,7 +110,10 @@ def checked_score(task: Task, predictions: np.ndarray, targets: np.ndarray) -> M
     if not abs(found.mean) <= LARGEST:  # nor is NaN
         raise ScoreError(
             f"{name} returned {found.mean} for {task.metric}",
-            hint="give models that cannot be judged the worst value, at most 1e100, where one that bad may be kept",
+            hint=(
+                "give models that cannot be judged the worst value, at most 1e100, where one that"
+                " bad may be kept"
+            ),
         )
     if not (0 <= found.stderr <= LARGEST and found.n >= 1):
         raise ScoreError(

@@ -1,4 +1,6 @@
-"""Running candidates on this machine: one warm worker process per slot, measurements one at a time."""
+"""Running candidates on this machine: one warm worker process per slot, measurements one at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from petra.workers.isolate import Worker, WorkerDied, WorkerError
 
 
 class LocalExecutor(Executor):
-    """`workers` processes build candidates side by side; whenever one is measured, the others are suspended."""
+    """`workers` processes build candidates side by side; whenever one is measured, the others are
+    suspended.
+    """
 
     def __init__(
         self,
@@ -35,8 +39,9 @@ class LocalExecutor(Executor):
         threads: int,
         held: Callable[[], None] = lambda: None,
     ) -> None:
-        """`held` raises StoreError when another process has taken the directory; it is asked before anything there is
-        removed, and twice a second."""
+        """`held` raises StoreError when another process has taken the directory; it is asked before
+        anything there is removed, and twice a second.
+        """
         self._payload = payload
         self.evaluator = Evaluator(
             directory=payload.directory,

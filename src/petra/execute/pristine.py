@@ -18,8 +18,9 @@ from petra.tasks.base import Task
 class Pristine:
     """What teacher and data were before any stage ran: a checksum of every tensor by where it is.
 
-    Of the teacher that is every parameter and floating-point buffer. Of the data it is what the splits hold in memory;
-    what the attributes of a person's own dataset are for is not known here. Reads all of it, about a gigabyte a second.
+    Of the teacher that is every parameter and floating-point buffer. Of the data it is what the
+    splits hold in memory; what the attributes of a person's own dataset are for is not known here.
+    Reads all of it, about a gigabyte a second.
     """
 
     teacher: Mapping[str, int]
@@ -43,7 +44,10 @@ class Pristine:
             if changed:
                 raise StageRefused(
                     f"{stage} changed {what}: {changed[0]}",
-                    hint="a stage acts on the model it is given; everything else is shared with later stages",
+                    hint=(
+                        "a stage acts on the model it is given; everything else is shared with"
+                        " later stages"
+                    ),
                 )
 
 
@@ -56,7 +60,9 @@ def _marks(teacher: nn.Module) -> dict[str, int]:
 
 
 def _held(thing: object, path: str, depth: int = 8) -> Iterator[tuple[str, Tensor | np.ndarray]]:
-    """Tensors and arrays in datasets, loaders and samplers of petra's and torch's own, in whatever wraps what."""
+    """Tensors and arrays in datasets, loaders and samplers of petra's and torch's own, in whatever
+    wraps what.
+    """
     if isinstance(thing, Tensor | np.ndarray):
         yield path, thing
     elif isinstance(thing, tuple | list) and len(thing) <= 100 and depth:

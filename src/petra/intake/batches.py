@@ -15,8 +15,14 @@ from petra.intake.watch import layer_name, watching
 from petra.tasks.inputs import Inputs, call, map_inputs
 
 MIXED = 1e-2  # rms difference over the spread, more than rounding makes of batches of other sizes
-NORM_HINT = "a norm needs running statistics: track_running_stats=True, and a pass over the training data in training mode"
-ALONE_HINT = "two items and more work; name the dimension where one is squeezed or averaged away: x.squeeze(-1)"
+NORM_HINT = (
+    "a norm needs running statistics: track_running_stats=True, and a pass over the training data"
+    " in training mode"
+)
+ALONE_HINT = (
+    "two items and more work; name the dimension where one is squeezed or averaged away:"
+    " x.squeeze(-1)"
+)
 
 
 def check_batches(model: nn.Module, probe: Probe) -> Tensor:
@@ -43,9 +49,11 @@ def check_batches(model: nn.Module, probe: Probe) -> Tensor:
         raise DataError(
             f"{where}: an item's prediction depends on the others in its batch: "
             f"{_by_batches(norms[0]) if norms else _what_mixes(model, probe)}",
-            hint=NORM_HINT
-            if norms
-            else "are items along dimension 0 everywhere (batch_first=True, softmax(-1))?",
+            hint=(
+                NORM_HINT
+                if norms
+                else "are items along dimension 0 everywhere (batch_first=True, softmax(-1))?"
+            ),
         )
     return many
 
@@ -58,9 +66,11 @@ def _run_alone(model: nn.Module, one: Inputs, where: str) -> Tensor:
         reason = f": {_by_batches(norms[0])}" if norms else ""
         raise DataError(
             f"{error.message.replace('these inputs', 'one item alone, with the inputs', 1)}{reason}",
-            hint=NORM_HINT
-            if norms or "more than 1 value per channel" in error.message
-            else ALONE_HINT,
+            hint=(
+                NORM_HINT
+                if norms or "more than 1 value per channel" in error.message
+                else ALONE_HINT
+            ),
         ) from error
 
 
@@ -78,9 +88,11 @@ def _check_axis(output: Tensor, n: int, many: Tensor) -> None:
     )
     raise DataError(
         f"{shapes}: one item loses the batch axis" if lost else shapes,
-        hint="name the dimension: x.squeeze(-1) instead of x.squeeze()"
-        if lost
-        else "predictions must have the items along dimension 0",
+        hint=(
+            "name the dimension: x.squeeze(-1) instead of x.squeeze()"
+            if lost
+            else "predictions must have the items along dimension 0"
+        ),
     )
 
 
@@ -142,6 +154,10 @@ def check_training_alone(model: nn.Module, probe: Probe) -> None:
         ]
         reason = f": {norms[0]} has no statistics of one" if norms else f": {error.message}"
         raise DataError(
-            f"{probe.name} split: a batch holds one item, which the model cannot be trained on{reason}",
-            hint="give batches of two items or more: batch_size=64, or drop_last=True for what is left over",
+            f"{probe.name} split: a batch holds one item, which the model cannot be trained"
+            f" on{reason}",
+            hint=(
+                "give batches of two items or more: batch_size=64, or drop_last=True for what is"
+                " left over"
+            ),
         ) from error

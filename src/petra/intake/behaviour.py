@@ -62,12 +62,21 @@ def _hint(inputs: Inputs, error: Exception) -> str:
     """What to do about an error whose text says its cause, else nothing."""
     said = str(error)
     if isinstance(error, TypeError) and isinstance(inputs, dict):
-        return f"inputs are passed by name, as {', '.join(inputs)}; the names must be those of the model's forward"
+        return (
+            f"inputs are passed by name, as {', '.join(inputs)}; the names must be those of the"
+            " model's forward"
+        )
     if isinstance(error, TypeError) and "argument" in said:
-        return "inputs are passed by position; a dict of inputs is passed by name: yield ({'x': x}, target)"
+        return (
+            "inputs are passed by position; a dict of inputs is passed by name: yield ({'x': x},"
+            " target)"
+        )
     whole = [key for key, t in named(inputs).items() if not t.is_floating_point()]
     if whole and ("dtype" in said or "must be" in said or "not implemented for" in said):
-        return f"{whole[0]} is {named(inputs)[whole[0]].dtype}: where the model computes with it, give it as float"
+        return (
+            f"{whole[0]} is {named(inputs)[whole[0]].dtype}: where the model computes with it, give"
+            " it as float"
+        )
     if "index out of range" in said:
         return "the inputs hold numbers beyond a table: they must lie in 0..num_embeddings - 1"
     return ""
@@ -95,9 +104,15 @@ def check_repeatable(model: nn.Module, probe: Probe) -> None:
         drawn = _what_draws(model, inputs)
         raise DataError(
             f"the model is random in evaluation mode: {drawn or 'two equal passes differ'}",
-            hint="draw only while training: functional.dropout(x, p, training=self.training), or an nn.Dropout layer"
-            if drawn
-            else "the same inputs must give the same outputs: keep no state, read no clock, draw no numbers",
+            hint=(
+                "draw only while training: functional.dropout(x, p, training=self.training), or an"
+                " nn.Dropout layer"
+                if drawn
+                else (
+                    "the same inputs must give the same outputs: keep no state, read no clock, draw"
+                    " no numbers"
+                )
+            ),
         )
 
 
@@ -151,7 +166,10 @@ def check_finite(predictions: Tensor, probe: Probe, model: nn.Module) -> None:
     raise DataError(
         f"{probe.name} split, item {item}: the model returns {kind} for finite inputs, first in "
         f"{first[0] if first else 'the model itself'}",
-        hint="mend the weights or the arithmetic there; excluded classes may have minus infinity, for all items",
+        hint=(
+            "mend the weights or the arithmetic there; excluded classes may have minus infinity,"
+            " for all items"
+        ),
     )
 
 

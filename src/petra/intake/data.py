@@ -36,10 +36,14 @@ def probe(split: Split) -> Probe:
 
 
 class Inspector:
-    """Holds items against a first batch and a prediction of the model, and tries the model on odd ones."""
+    """Holds items against a first batch and a prediction of the model, and tries the model on odd
+    ones.
+    """
 
     def __init__(self, task: Task, model: nn.Module, tried: Inputs, width: Tensor) -> None:
-        """`tried` are inputs (n, ...) that the model was run on, `width` (1, ...) is a prediction."""
+        """`tried` are inputs (n, ...) that the model was run on, `width` (1, ...) is a
+        prediction.
+        """
         self.task, self.model, self.first, self.width = task, model, tried, width
         self._span = {
             name: (int(t.min()), int(t.max()))
@@ -51,8 +55,9 @@ class Inspector:
         """Look at all items of a split if `whole` or in memory, else at some thousand.
 
         Returns the items of the smallest batch, without the last unless it is the only one. Raises
-        DataError naming split and item. Costs a pass over the data, and a forward pass for each item
-        whose inputs are not finite or hold integers, such as tokens, beyond those tried before.
+        DataError naming split and item. Costs a pass over the data, and a forward pass for each
+        item whose inputs are not finite or hold integers, such as tokens, beyond those tried
+        before.
         """
         items, sizes = 0, []
         for inputs, target in _patiently(
@@ -107,8 +112,12 @@ def _patiently(split: Split, most: int | None) -> Iterator[Batch]:
         items += batch_size(batch[0])
         if unsized and time.monotonic() - began > PATIENCE_S:
             raise DataError(
-                f"{split.name} split: no end after {items} items in {PATIENCE_S:.0f} s, and it has no length",
-                hint="say how much of it is one pass: petra.classification(..., limit=10_000), or give it a __len__",
+                f"{split.name} split: no end after {items} items in {PATIENCE_S:.0f} s, and it has"
+                " no length",
+                hint=(
+                    "say how much of it is one pass: petra.classification(..., limit=10_000), or"
+                    " give it a __len__"
+                ),
             )
         if most is not None and items >= most and not unsized:
             return

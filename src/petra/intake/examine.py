@@ -90,7 +90,10 @@ def _first_run(model: nn.Module, first: Inputs, *, converted: bool) -> None:
     try:
         run(model, first, where="train split, batch 0")
     except DataError as error:
-        hint = "petra works on a float32 copy: let forward cast to the type of its weights, x.to(self.weight.dtype)"
+        hint = (
+            "petra works on a float32 copy: let forward cast to the type of its weights,"
+            " x.to(self.weight.dtype)"
+        )
         raise DataError(error.message, hint=hint if converted else error.hint) from error
 
 

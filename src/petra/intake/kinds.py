@@ -107,7 +107,10 @@ def _checkpoint(m: Any) -> str:
 
 
 Mistake = tuple[Callable[[Any], bool], Callable[[Any], str], str]
-_ONNX = "petra compresses PyTorch models: give the nn.Module that it was exported from; petra verify measures files"
+_ONNX = (
+    "petra compresses PyTorch models: give the nn.Module that it was exported from; petra verify"
+    " measures files"
+)
 _MISTAKES: tuple[Mistake, ...] = (
     (lambda m: _is_path(m, ".onnx"), lambda m: f"a path ({m})", _ONNX),
     (
@@ -153,7 +156,10 @@ _MISTAKES: tuple[Mistake, ...] = (
     (
         _of_library("sklearn", "xgboost", "lightgbm", "catboost", "sktime", "aeon"),
         lambda m: f"an estimator ({type(m).__name__})",
-        "petra compresses PyTorch models; of an estimator around one, give the module inside, e.g. estimator.module_",
+        (
+            "petra compresses PyTorch models; of an estimator around one, give the module inside,"
+            " e.g. estimator.module_"
+        ),
     ),
     (
         _of_library("keras", "tensorflow", "jax", "flax"),
@@ -169,6 +175,9 @@ _MISTAKES: tuple[Mistake, ...] = (
     (
         lambda m: callable(m) and hasattr(m, "__name__"),
         lambda m: f"a function ({m.__name__})",
-        "wrap it: class Net(nn.Module) with its layers as attributes and the function's body as forward",
+        (
+            "wrap it: class Net(nn.Module) with its layers as attributes and the function's body as"
+            " forward"
+        ),
     ),
 )

@@ -106,5 +106,8 @@ def _refuse_unmade(model: nn.Module) -> None:
         if tensor.is_meta:
             raise DataError(
                 f"the weight {name!r} is on the meta device: it has no values",
-                hint="load the weights first: model.to_empty(device='cpu'); model.load_state_dict(...)",
+                hint=(
+                    "load the weights first: model.to_empty(device='cpu');"
+                    " model.load_state_dict(...)"
+                ),
             )

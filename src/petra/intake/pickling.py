@@ -51,7 +51,10 @@ def check_sendable(value: object, *, what: str) -> None:
     said = (str(error).splitlines() or [type(error).__name__])[0]
     raise DataError(
         f"{what}{path} cannot be sent to a worker process: {type(error).__name__}: {said}",
-        hint=f"keep no {type(last).__name__} there, or make it when it is needed and leave it out in __getstate__",
+        hint=(
+            f"keep no {type(last).__name__} there, or make it when it is needed and leave it out in"
+            " __getstate__"
+        ),
     )
 
 

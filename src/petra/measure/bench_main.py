@@ -28,8 +28,9 @@ PREDICTION_BATCH = 256
 class Request:
     """What to measure.
 
-    `data` is a directory of one .npy file per input; `predictions` is where the outputs go ("" to skip them);
-    `baseline` is the artifact to be paired with ("" to skip timing), on `baseline_runtime` ("" for the same runtime).
+    `data` is a directory of one .npy file per input; `predictions` is where the outputs go ("" to
+    skip them); `baseline` is the artifact to be paired with ("" to skip timing), on
+    `baseline_runtime` ("" for the same runtime).
     """
 
     runtime: str
@@ -56,7 +57,8 @@ def load_inputs(directory: Path) -> Arrays:
 def take(inputs: Mapping[str, np.ndarray], start: int, count: int) -> Arrays:
     """`count` items from `start`, wrapping around at the end so that any batch size can be timed.
 
-    Copies, because some runtimes copy what is read-only, as memory-mapped arrays are, in every call.
+    Copies, because some runtimes copy what is read-only, as memory-mapped arrays are, in every
+    call.
     """
     n = len(next(iter(inputs.values())))
     if start + count <= n:
@@ -86,7 +88,9 @@ def measure(request: Request) -> dict[str, dict[str, Any]]:
 
 
 def measure_file(request: Request, interface: Interface, given: str) -> dict[str, dict[str, Any]]:
-    """The same for a file that comes alone: on random inputs, or on those in the .npz file `given`."""
+    """The same for a file that comes alone: on random inputs, or on those in the .npz file
+    `given`.
+    """
     items = max(request.batch, request.throughput_batch) if interface.axes else 1
     feed = make_feed(interface, items, given=given)
     return _measure(request, lambda count: feed.take(0, count), {})

@@ -38,7 +38,8 @@ class BenchDied(PetraError):
 
 
 def write_split(split: Split, directory: Path, *, limit: int | None = None) -> np.ndarray:
-    """Write a split's inputs as one .npy per input, in its own order, and return the targets (n, ...).
+    """Write a split's inputs as one .npy per input, in its own order, and return the targets (n,
+    ...).
 
     `limit` keeps only the first items. Existing files are replaced.
     """
@@ -90,14 +91,15 @@ def alone(
     time_limit_s: float = TIME_LIMIT_S,
     memory_limit_mb: float | None = None,
 ) -> tuple[T, bool]:
-    """``function(*args)`` in a fresh process for `artifact`, and whether that process has loaded torch.
+    """``function(*args)`` in a fresh process for `artifact`, and whether that process has loaded
+    torch.
 
     The process imports what is installed, nothing from the working directory or from beside the
-    artifact; it dies with this one. Of `runtimes`, those registered at run time are made known there.
-    Memory is limited to `spare_memory_mb` by default.
+    artifact; it dies with this one. Of `runtimes`, those registered at run time are made known
+    there. Memory is limited to `spare_memory_mb` by default.
 
-    A PetraError of the function is raised here. Raises TimeLimitExceeded or MemoryLimitExceeded at the
-    limits, and BenchDied when the process crashed. Cost: half a second for ONNX Runtime.
+    A PetraError of the function is raised here. Raises TimeLimitExceeded or MemoryLimitExceeded at
+    the limits, and BenchDied when the process crashed. Cost: half a second for ONNX Runtime.
     """
     added = {name: item for name, item in RUNTIMES.added().items() if name in runtimes}
     memory_limit_mb = spare_memory_mb() if memory_limit_mb is None else memory_limit_mb
@@ -169,7 +171,9 @@ def _about(artifact: str, error: WorkerError, log: Path) -> PetraError:
 
 
 def _last_words(log: Path) -> str:
-    """The last line of a log that tells something, '' when there is none. Traces of the stack do not."""
+    """The last line of a log that tells something, '' when there is none. Traces of the stack do
+    not.
+    """
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     said = [
         line.strip() for line in lines if line.strip() and not line.startswith((" ", *_NOT_SAID))

@@ -22,7 +22,9 @@ class Feed:
     items: int
 
     def take(self, start: int, count: int) -> Arrays:
-        """A call with `count` items from `start`, wrapping around; a batch that is fixed as it is."""
+        """A call with `count` items from `start`, wrapping around; a batch that is fixed as it
+        is.
+        """
         found = dict(self.arrays)
         for name, axis in self.interface.axes.items():
             where = np.arange(start, start + count) % self.items

@@ -79,7 +79,8 @@ def _bounded(heads: Mapping[str, tuple[tuple[int, ...], np.dtype]], path: Path) 
     size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in heads.values())
     if size > LIMIT_BYTES:
         raise ConfigError(
-            f"{path}: {size / 2**30:.3g} GB of arrays, and at most {LIMIT_BYTES / 2**30:g} GB are read",
+            f"{path}: {size / 2**30:.3g} GB of arrays, and at most {LIMIT_BYTES / 2**30:g} GB are"
+            " read",
             hint="a few items are enough",
         )
 

@@ -54,7 +54,9 @@ def gpus() -> tuple[str, ...]:
 
 
 def describe_host() -> dict[str, object]:
-    """CPU model, cores, memory, GPUs, instruction sets, versions; `id` is a short hash of what decides speed."""
+    """CPU model, cores, memory, GPUs, instruction sets, versions; `id` is a short hash of what
+    decides speed.
+    """
     import psutil
 
     model, flags = _cpuinfo()

@@ -46,8 +46,8 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     """Inputs, where the batch is, shapes that were tried, output shapes by batch size, and remarks.
 
     `batch_difference` is the largest difference between an item's outputs alone and in the largest
-    batch, over the outputs' spread. Raises ArtifactError when the file does not load, does not run, or
-    returns what is no number, and ConfigError for given inputs that do not fit.
+    batch, over the outputs' spread. Raises ArtifactError when the file does not load, does not run,
+    or returns what is no number, and ConfigError for given inputs that do not fit.
     """
     session = RUNTIMES.get(request.runtime)().load(Path(request.artifact), threads=request.threads)
     interface = interface_of(*_declared(session, Path(request.artifact)))
@@ -91,7 +91,9 @@ def inspect(request: InspectRequest) -> dict[str, object]:
 def _declared(
     session: Session, artifact: Path
 ) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
-    """Inputs and outputs, with the names of free sizes where the file has some and the runtime keeps silent."""
+    """Inputs and outputs, with the names of free sizes where the file has some and the runtime
+    keeps silent.
+    """
     if artifact.suffix != ".onnx" or all(spec.names for spec in session.inputs):
         return session.inputs, session.outputs
     from petra.runtimes.onnx_inspect import with_names

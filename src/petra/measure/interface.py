@@ -25,9 +25,9 @@ _BATCH = re.compile(r"\w*batch\w*|n|b|bs|(n|num)?_?(samples|examples|items)", re
 class Interface:
     """The inputs of a file.
 
-    axes: for the inputs that have one, the axis along which the items of a batch lie. Empty when the
-    file leaves no batch size free; `fixed` is then the number of items it takes in every call, None
-    when it does not say.
+    axes: for the inputs that have one, the axis along which the items of a batch lie. Empty when
+    the file leaves no batch size free; `fixed` is then the number of items it takes in every call,
+    None when it does not say.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -35,7 +35,9 @@ class Interface:
     fixed: int | None = None
 
     def shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
-        """A shape for every input: equal sizes for equal names, `FREE_SIZE` for what is not told."""
+        """A shape for every input: equal sizes for equal names, `FREE_SIZE` for what is not
+        told.
+        """
         return {spec.name: self._shape(spec, batch) for spec in self.inputs}
 
     def _shape(self, spec: InputSpec, batch: int) -> tuple[int, ...]:
@@ -50,7 +52,9 @@ class Interface:
 
 
 def _reckoned(name: str) -> int:
-    """What a free size is taken to be: `FREE_SIZE`, or what follows from it for one such as ``past + 1``."""
+    """What a free size is taken to be: `FREE_SIZE`, or what follows from it for one such as ``past
+    + 1``.
+    """
     if re.fullmatch(r"[\w \t+*-]{1,200}", name):
         with contextlib.suppress(SyntaxError, ValueError, RecursionError):
             size = _value(ast.parse(name.strip(), mode="eval").body)
@@ -72,9 +76,9 @@ def _value(node: ast.expr) -> int:
 def interface_of(inputs: Sequence[InputSpec], outputs: Sequence[InputSpec] = ()) -> Interface:
     """Find the batch among the sizes that a file declares.
 
-    It is the size called so, wherever it is; else the free first sizes; else, where the outputs have
-    another free size of the same input and not the first one, that other: time comes first in some
-    recurrent networks. A size that one input has twice, as a matrix of distances, is none.
+    It is the size called so, wherever it is; else the free first sizes; else, where the outputs
+    have another free size of the same input and not the first one, that other: time comes first in
+    some recurrent networks. A size that one input has twice, as a matrix of distances, is none.
     """
     axes = _called_batch(inputs) or _first_axes(inputs, outputs)
     return Interface(tuple(inputs), axes, None if axes else _fixed_batch(inputs, outputs))
@@ -96,7 +100,9 @@ def _once(inputs: Sequence[InputSpec], symbol: str | None) -> bool:
 
 
 def _called_batch(inputs: Sequence[InputSpec]) -> dict[str, int]:
-    """The axes that are called batch; with them, free first axes of other inputs that have no name."""
+    """The axes that are called batch; with them, free first axes of other inputs that have no
+    name.
+    """
     found: dict[str, int] = {}
     for spec in inputs:
         for axis, symbol in enumerate(_symbols(spec)):

@@ -9,7 +9,10 @@ import numpy as np
 from petra.core.errors import ArtifactError
 from petra.runtimes.base import Arrays
 
-GIVE_INPUTS = "if the model wants other inputs than standard normal numbers, zeros and ones: --inputs file.npz"
+GIVE_INPUTS = (
+    "if the model wants other inputs than standard normal numbers, zeros and ones: --inputs"
+    " file.npz"
+)
 
 
 def refuse_nan(outputs: Arrays, *, call: str, random: bool) -> None:
@@ -18,10 +21,13 @@ def refuse_nan(outputs: Arrays, *, call: str, random: bool) -> None:
         count = int(np.isnan(array).sum()) if array.dtype.kind in "fc" else 0
         if count:
             raise ArtifactError(
-                f"output {name!r} contains NaN or infinity: NaN at {count} of {array.size} places, for {call}",
-                hint=GIVE_INPUTS
-                if random
-                else "the weights are broken, or the given inputs are not what it takes",
+                f"output {name!r} contains NaN or infinity: NaN at {count} of {array.size} places,"
+                f" for {call}",
+                hint=(
+                    GIVE_INPUTS
+                    if random
+                    else "the weights are broken, or the given inputs are not what it takes"
+                ),
             )
 
 
@@ -34,8 +40,9 @@ def infinite(outputs: Arrays) -> dict[str, np.ndarray]:
 def remark_on_infinities(found: Arrays, again: Arrays | None, *, call: str) -> list[str]:
     """Say where there are infinities. Those that do not depend on the inputs are there by design.
 
-    found: outputs; again: those for other random inputs, None when a person gave the inputs, and with
-    them answers for what comes out. Raises ArtifactError for infinities that random inputs bring about.
+    found: outputs; again: those for other random inputs, None when a person gave the inputs, and
+    with them answers for what comes out. Raises ArtifactError for infinities that random inputs
+    bring about.
     """
     notes, others = [], infinite(again or {})
     for name, signs in infinite(found).items():
@@ -51,14 +58,17 @@ def remark_on_infinities(found: Arrays, again: Arrays | None, *, call: str) -> l
             )
         else:
             raise ArtifactError(
-                f"output {name!r} contains NaN or infinity: {text}, which depend on the inputs, for {call}",
+                f"output {name!r} contains NaN or infinity: {text}, which depend on the inputs, for"
+                f" {call}",
                 hint=GIVE_INPUTS,
             )
     return notes
 
 
 def batch_axes(small: Arrays, large: Arrays, sizes: tuple[int, int]) -> dict[str, int | None]:
-    """The axis of every output that has the batch's two sizes in the two calls, None where none has."""
+    """The axis of every output that has the batch's two sizes in the two calls, None where none
+    has.
+    """
     found: dict[str, int | None] = {}
     for name, array in large.items():
         shapes = zip(small[name].shape, array.shape, strict=False) if name in small else ()
@@ -69,7 +79,8 @@ def batch_axes(small: Arrays, large: Arrays, sizes: tuple[int, int]) -> dict[str
 def batch_difference(
     whole: Arrays, alone: Sequence[Arrays], axes: Mapping[str, int | None]
 ) -> float:
-    """The largest difference between an item's outputs alone and among others, over the spread of all.
+    """The largest difference between an item's outputs alone and among others, over the spread of
+    all.
 
     Over finite places, and outputs that have an item's part.
     """

@@ -1,8 +1,9 @@
-"""How latency and throughput are timed: paired, warmed up, blocks alternating, until the ratio is known well enough.
+"""How latency and throughput are timed: paired, warmed up, blocks alternating, until the ratio is
+known well enough.
 
-A shared machine drifts by tens of percent within minutes, so a candidate's own milliseconds say little. Baseline and
-candidate are therefore timed in alternating blocks in one process, and each pair of neighbouring blocks gives one
-sample of the ratio, in which the drift cancels.
+A shared machine drifts by tens of percent within minutes, so a candidate's own milliseconds say
+little. Baseline and candidate are therefore timed in alternating blocks in one process, and each
+pair of neighbouring blocks gives one sample of the ratio, in which the drift cancels.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Protocol:
-    """When to stop: at least `min_rounds`, at most `max_rounds` or `seconds`, once the ratio's standard error is below
-    `precision` of the ratio. A block is as many calls as take about `block_ms`."""
+    """When to stop: at least `min_rounds`, at most `max_rounds` or `seconds`, once the ratio's
+    standard error is below `precision` of the ratio. A block is as many calls as take about
+    `block_ms`.
+    """
 
     min_rounds: int = 10
     max_rounds: int = 60
@@ -63,7 +66,9 @@ def _calls_per_block(run: Run, protocol: Protocol) -> int:
 
 
 def time_paired(baseline: Run, candidate: Run, protocol: Protocol) -> Paired:
-    """Time two callables against each other in alternating blocks, the order flipping every round."""
+    """Time two callables against each other in alternating blocks, the order flipping every
+    round.
+    """
     calls = {"b": _calls_per_block(baseline, protocol), "c": _calls_per_block(candidate, protocol)}
     runs, seconds = {"b": baseline, "c": candidate}, {"b": list[float](), "c": list[float]()}
     ratios: list[float] = []
@@ -80,8 +85,9 @@ def time_paired(baseline: Run, candidate: Run, protocol: Protocol) -> Paired:
 
 
 def ratio_measurement(ratios: tuple[float, ...], *, host: str) -> Measurement:
-    """Median of the rounds' ratios, robust to a round that was disturbed, with the standard error of a median
-    (1.2533 sigma / sqrt(n) for normal noise, sigma from the median absolute deviation)."""
+    """Median of the rounds' ratios, robust to a round that was disturbed, with the standard error
+    of a median (1.2533 sigma / sqrt(n) for normal noise, sigma from the median absolute deviation).
+    """
     centre = statistics.median(ratios)
     deviation = 1.4826 * statistics.median(abs(r - centre) for r in ratios)
     return Measurement(centre, 1.2533 * deviation / math.sqrt(len(ratios)), len(ratios), "x", host)

@@ -25,16 +25,20 @@ def random_items(interface: Interface, batch: int, *, seed: int = 0) -> Arrays:
     """`batch` items by input name: floats standard normal, integers and booleans 0 or 1.
 
     Zero and one are valid token ids, classes and mask values almost everywhere. The first items are
-    the same for every batch size. Raises ArtifactError for an input that takes no numbers, or more of
-    them than `LIMIT_BYTES`.
+    the same for every batch size. Raises ArtifactError for an input that takes no numbers, or more
+    of them than `LIMIT_BYTES`.
     """
     shapes = interface.shapes(batch)
     types = {spec.name: _type(spec) for spec in interface.inputs}
     needed = sum(math.prod(shape) * types[name].itemsize for name, shape in shapes.items())
     if needed > LIMIT_BYTES:
         raise ArtifactError(
-            f"the inputs {shapes} take {needed / 2**30:.3g} GB, and at most {LIMIT_BYTES / 2**30:g} GB are made up",
-            hint="give smaller ones with --inputs file.npz, if the file's sizes are free, or a smaller batch",
+            f"the inputs {shapes} take {needed / 2**30:.3g} GB, and at most {LIMIT_BYTES / 2**30:g}"
+            " GB are made up",
+            hint=(
+                "give smaller ones with --inputs file.npz, if the file's sizes are free, or a"
+                " smaller batch"
+            ),
         )
     return {
         spec.name: _random(

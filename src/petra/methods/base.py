@@ -1,6 +1,7 @@
 """The stage contract, and how a method declares its parameters.
 
-A method is one file: a pure tensor function with the paper's symbols, and a frozen dataclass that is the stage:
+A method is one file: a pure tensor function with the paper's symbols, and a frozen dataclass that
+is the stage:
 
     @dataclass(frozen=True)
     class Halve(Stage):
@@ -45,7 +46,9 @@ def parameter(
     when: Mapping[str, tuple[Value, ...] | Domain] | None = None,
     scope: str = "",
 ) -> V:
-    """Declare a stage parameter as a dataclass field, from which space, CLI, docs and validation all derive."""
+    """Declare a stage parameter as a dataclass field, from which space, CLI, docs and validation
+    all derive.
+    """
     meta = {
         "domain": domain,
         "limits": limits or domain,
@@ -61,8 +64,9 @@ def parameter(
 class Context:
     """What a stage may use besides the model.
 
-    `teacher` is the untouched model (never modify it). `seed` is derived from study seed and pipeline prefix; draw
-    further seeds with `seed_for(purpose)`. `progress(done, total, note)` reports steps; `device` is torch's name.
+    `teacher` is the untouched model (never modify it). `seed` is derived from study seed and
+    pipeline prefix; draw further seeds with `seed_for(purpose)`. `progress(done, total, note)`
+    reports steps; `device` is torch's name.
     """
 
     task: Task
@@ -77,7 +81,9 @@ class Context:
 
 @dataclass(frozen=True)
 class Stage(ABC):
-    """A training or compression operation on a model. Instances hold the parameters; `apply` does the work."""
+    """A training or compression operation on a model. Instances hold the parameters; `apply` does
+    the work.
+    """
 
     name: ClassVar[str]
     effects: ClassVar[Effects]
@@ -86,16 +92,18 @@ class Stage(ABC):
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         """Act on `model` (which it owns and may modify in place) and say what was done.
 
-        Raises StageRefused, naming the layer where there is one, when it cannot act: it never returns the model
-        unchanged as if it had worked. The trace's sizes and seconds are filled in by the caller.
+        Raises StageRefused, naming the layer where there is one, when it cannot act: it never
+        returns the model unchanged as if it had worked. The trace's sizes and seconds are filled in
+        by the caller.
         """
 
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
-        """Why no setting of this stage can treat the untouched `model`, read off its structure; "" where one may.
+        """Why no setting of this stage can treat the untouched `model`, read off its structure; ""
+        where one may.
 
-        A search over all stages leaves those out that object. The model is in eval mode on the CPU; it may be run, and
-        ends as it began. Costs a few forward passes at most.
+        A search over all stages leaves those out that object. The model is in eval mode on the CPU;
+        it may be run, and ends as it began. Costs a few forward passes at most.
         """
         return ""
 

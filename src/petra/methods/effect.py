@@ -1,7 +1,7 @@
 """The least that a compressing stage has to do: one rule, and the words of its refusal.
 
-A stage that quantizes one layer of a hundred "worked", cost a measurement, and is next to no change.
-It refuses instead, and says how much it would have done, and what holds the rest.
+A stage that quantizes one layer of a hundred "worked", cost a measurement, and is next to no
+change. It refuses instead, and says how much it would have done, and what holds the rest.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from petra.core.errors import StageRefused
 LEAST = 0.05
 """Share of a model, of its multiply-accumulates or its weights, that a stage is to change."""
 PART_OF_ASKED = 6
-"""Where less than `LEAST` times this is asked for, the stage is to do this part of what is asked."""
+"""Where less than `LEAST` times this is asked for, the stage is to do this part of what is asked.
+"""
 _SHOWN = 4
 
 
 def check_effect(
     verb: str, done: float, of: str, *, asked: float, rest: Mapping[str, float]
 ) -> None:
-    """Raise StageRefused when `done`, a share of the model, is less than 5%, and less than a sixth of
-    the share `asked`: "verb 3.0% of the of".
+    """Raise StageRefused when `done`, a share of the model, is less than 5%, and less than a sixth
+    of the share `asked`: "verb 3.0% of the of".
 
     rest: shares that are left as they are, by what stands in the way.
     """
@@ -45,7 +46,8 @@ def named(path: str, reason: str) -> str:
 
 def own_parameters(model: nn.Module, known: Mapping[str, str]) -> dict[str, str]:
     """What to say of modules not in `known` that hold other modules and parameters of their own, as
-    the code of models with bare parameters does: by path, those with a share of at least `LEAST`."""
+    the code of models with bare parameters does: by path, those with a share of at least `LEAST`.
+    """
     total = sum(p.numel() for p in model.parameters()) or 1
     found = {}
     for path, module in model.named_modules():

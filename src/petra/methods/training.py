@@ -1,4 +1,6 @@
-"""What stages that train have in common: their parameters, the loss they add to, and the call of the loop."""
+"""What stages that train have in common: their parameters, the loss they add to, and the call of
+the loop.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +113,8 @@ class TrainingStage(Stage):
     penalty: str = parameter(
         "none",
         PENALTY,
-        "what is added to the loss to shape the weights, summed over layers or groups of coupled ones",
+        "what is added to the loss to shape the weights, summed over layers or groups of coupled"
+        " ones",
     )
     penalty_weight: float = parameter(
         1e-3,
@@ -163,8 +166,9 @@ class TrainingStage(Stage):
     def _penalty(
         self, model: nn.Module, context: Context
     ) -> tuple[Callable[[], Tensor] | None, list[str]]:
-        """What is added to the loss, and the layers that it acts on: for penalties that prepare channels for being cut,
-        those that would narrow."""
+        """What is added to the loss, and the layers that it acts on: for penalties that prepare
+        channels for being cut, those that would narrow.
+        """
         if self.penalty == "none":
             return None, []
         if self.penalty in OVER_CHANNELS:

@@ -1,4 +1,6 @@
-"""Counting multiply-accumulates by operator, also by those only CPUs have, which torch's counter passes over."""
+"""Counting multiply-accumulates by operator, also by those only CPUs have, which torch's counter
+passes over.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ aten = torch.ops.aten
 def attention(
     query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any
 ) -> int:
-    """Two products of every query with every key. Shapes (batch, heads, length, width) come in place of tensors."""
+    """Two products of every query with every key. Shapes (batch, heads, length, width) come in
+    place of tensors.
+    """
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
@@ -41,16 +45,19 @@ for operator, formula in (
 
 
 BATCHED_PRODUCTS = ("aten.bmm", "aten.baddbmm", "aten._scaled_dot_product")
-"""Beginnings of the names of operators that multiply batches of matrices, as attention does its activations."""
+"""Beginnings of the names of operators that multiply batches of matrices, as attention does its
+activations.
+"""
 
 
 def macs_by_module(
     model: nn.Module, forward: Callable[[nn.Module], object], *, operators: tuple[str, ...] = ("",)
 ) -> dict[str, int]:
-    """Multiply-accumulates of `forward(model)`, half of torch's FLOPs, by module path; '' has all of them.
+    """Multiply-accumulates of `forward(model)`, half of torch's FLOPs, by module path; '' has all
+    of them.
 
-    Convolutions, matrix products, attention and recurrences count, as far as their names begin with one of
-    `operators`. Paths without any may be missing. Cost: one pass.
+    Convolutions, matrix products, attention and recurrences count, as far as their names begin with
+    one of `operators`. Paths without any may be missing. Cost: one pass.
     """
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _ForwardTracker()
@@ -58,8 +65,9 @@ def macs_by_module(
         forward(model)
     root = f"{type(model).__name__}."
     counts = {
-        name: int(sum(n for operator, n in flops.items() if str(operator).startswith(operators)))
-        // 2
+        name: (
+            int(sum(n for operator, n in flops.items() if str(operator).startswith(operators))) // 2
+        )
         for name, flops in counter.get_flop_counts().items()
     }
     inside = {
@@ -71,10 +79,11 @@ def macs_by_module(
 def own_macs(
     model: nn.Module, forward: Callable[[nn.Module], object], layers: Mapping[str, nn.Module]
 ) -> tuple[dict[str, int], int]:
-    """Multiply-accumulates that each of `layers` does itself, in all places where it is, and those of the whole model.
+    """Multiply-accumulates that each of `layers` does itself, in all places where it is, and those
+    of the whole model.
 
-    Not counted as the layer's own are those of layers inside it, nor what attention does besides multiplying weights.
-    Cost: two passes.
+    Not counted as the layer's own are those of layers inside it, nor what attention does besides
+    multiplying weights. Cost: two passes.
     """
     with evaluating(model):
         macs = macs_by_module(model, forward)
@@ -95,8 +104,10 @@ def own_macs(
 
 
 class _ForwardTracker(ModuleTracker):
-    """Knows which modules are running. The one it replaces also prepares for a backward pass, which fails without
-    gradients wherever a view of a parameter is an argument of a module (class tokens, learnt queries)."""
+    """Knows which modules are running. The one it replaces also prepares for a backward pass, which
+    fails without gradients wherever a view of a parameter is an argument of a module (class tokens,
+    learnt queries).
+    """
 
     def _fw_pre_hook(self, mod: nn.Module, input: object) -> None:
         self.parents.add(self._get_mod_name(mod))  # type: ignore[no-untyped-call]
@@ -107,7 +118,9 @@ class _ForwardTracker(ModuleTracker):
 
 @contextmanager
 def _unfused() -> Iterator[None]:
-    """Keep torch's transformer layers from calling one operator for everything, which cannot be counted."""
+    """Keep torch's transformer layers from calling one operator for everything, which cannot be
+    counted.
+    """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -16,11 +16,15 @@ MIXING_LAYERS = (
     nn.RNNBase,
     nn.MultiheadAttention,
 )
-"""Layers whose output channels are each a mixture (or a choice) made by a weight, unlike norms and activations."""
+"""Layers whose output channels are each a mixture (or a choice) made by a weight, unlike norms and
+activations.
+"""
 
 
 def transposed_linears() -> tuple[type[nn.Module], ...]:
-    """Hugging Face's `Conv1D` (GPT-2), a linear layer whose weight is (inputs, outputs), where it can be in use."""
+    """Hugging Face's `Conv1D` (GPT-2), a linear layer whose weight is (inputs, outputs), where it
+    can be in use.
+    """
     library = sys.modules.get("transformers.pytorch_utils")
     return (library.Conv1D,) if library else ()
 
@@ -36,7 +40,9 @@ def is_transposed_linear(module: object) -> bool:
 
 
 def mixes(module: nn.Module) -> bool:
-    """Whether a layer's outputs are mixtures of its inputs made by a weight, unlike an embedding's."""
+    """Whether a layer's outputs are mixtures of its inputs made by a weight, unlike an
+    embedding's.
+    """
     embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
     return (isinstance(module, MIXING_LAYERS) and not embeds) or is_transposed_linear(module)
 

@@ -1,4 +1,6 @@
-"""Multiply-accumulates that no layer makes: whether a parameter or two activations are multiplied."""
+"""Multiply-accumulates that no layer makes: whether a parameter or two activations are
+multiplied.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from petra.model.surgery import evaluating, tensors_in
 def share_with_parameters(
     model: nn.Module, forward: Callable[[nn.Module], object], layers: Iterable[nn.Module]
 ) -> float:
-    """Of the multiply-accumulates of `forward(model)` outside of `layers`, the share that multiply a
-    parameter of the model, or what is computed from parameters alone. Cost: one pass."""
+    """Of the multiply-accumulates of `forward(model)` outside of `layers`, the share that multiply
+    a parameter of the model, or what is computed from parameters alone. Cost: one pass.
+    """
     mode = _Products([*model.parameters(), *model.buffers()])
     hooks = []
     for layer in layers:

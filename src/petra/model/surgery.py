@@ -14,7 +14,9 @@ from petra.model.kinds import MIXING_LAYERS
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put `module` where `path` (as in `named_modules`) leads. The root itself cannot be replaced."""
+    """Put `module` where `path` (as in `named_modules`) leads. The root itself cannot be
+    replaced.
+    """
     parent, _, name = path.rpartition(".")
     owner = model.get_submodule(parent)
     if not name or name not in owner._modules:
@@ -67,7 +69,9 @@ def shared_weights(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
 
 
 def has_derived_weight(module: nn.Module) -> bool:
-    """Whether the module's weight is computed from others (a parametrization, `weight_norm`), not a parameter."""
+    """Whether the module's weight is computed from others (a parametrization, `weight_norm`), not a
+    parameter.
+    """
     weight = module._parameters.get("weight")
     return parametrize.is_parametrized(module) or (weight is None and hasattr(module, "weight"))
 
@@ -86,7 +90,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
-    """Every floating-point parameter requires a gradient inside; frozen ones are frozen again afterwards.
+    """Every floating-point parameter requires a gradient inside; frozen ones are frozen again
+    afterwards.
 
     Goes by name, because surgery inside the block replaces parameters.
     """
@@ -118,12 +123,13 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 def output_layers(
     model: nn.Module, forward: Callable[[nn.Module], Iterable[Tensor]]
 ) -> frozenset[str]:
-    """Paths of the layers that produce what `forward(model)` returns: the last mixing layer on every way there.
+    """Paths of the layers that produce what `forward(model)` returns: the last mixing layer on
+    every way there.
 
-    Found by walking the autograd graph back from the outputs through everything that keeps channels in place
-    (norms, activations, sums), so neither a layer's name nor its position in the module list matters. Where a
-    functional operation with a weight of its own ends the model, the layers before it are reported: too many
-    rather than too few. Cost: one forward pass.
+    Found by walking the autograd graph back from the outputs through everything that keeps channels
+    in place (norms, activations, sums), so neither a layer's name nor its position in the module
+    list matters. Where a functional operation with a weight of its own ends the model, the layers
+    before it are reported: too many rather than too few. Cost: one forward pass.
     """
     produced_by: dict[Any, str] = {}
 
@@ -165,7 +171,8 @@ def output_layers(
 def layer_shapes(
     model: nn.Module, forward: Callable[[nn.Module], object]
 ) -> Mapping[str, tuple[tuple[torch.Size, torch.Size], ...]]:
-    """(input shape, output shape) of every call of every leaf layer during `forward(model)`; absent if not called.
+    """(input shape, output shape) of every call of every leaf layer during `forward(model)`; absent
+    if not called.
 
     Cost: one pass without gradients.
     """

@@ -1,4 +1,6 @@
-"""Pareto dominance, with constraints after Deb et al. 2002 (NSGA-II, section VI). Costs are minimised."""
+"""Pareto dominance, with constraints after Deb et al. 2002 (NSGA-II, section VI). Costs are
+minimised.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from petra.moo._arrays import as_costs, as_violations
 def dominates(a: ArrayLike, b: ArrayLike, *, violations: tuple[float, float] = (0.0, 0.0)) -> bool:
     """Whether cost vector `a` (m,) dominates `b` (m,): nowhere worse and somewhere better.
 
-    With constraints, the lower of the two total violations wins first, and costs only count between two feasible
-    points (violation 0).
+    With constraints, the lower of the two total violations wins first, and costs only count between
+    two feasible points (violation 0).
     """
     x, y = as_costs(np.atleast_2d(a))[0], as_costs(np.atleast_2d(b))[0]
     if x.shape != y.shape:
@@ -24,10 +26,11 @@ def dominates(a: ArrayLike, b: ArrayLike, *, violations: tuple[float, float] = (
 
 
 def ranks(costs: ArrayLike, violations: ArrayLike | None = None) -> NDArray[np.int64]:
-    """Non-dominated rank (n,) of costs (n, m): 0 for the front, 1 for the front without rank 0, and so on.
+    """Non-dominated rank (n,) of costs (n, m): 0 for the front, 1 for the front without rank 0, and
+    so on.
 
-    Infeasible points (violation > 0) rank behind all feasible ones, by their total violation alone; equal points, and
-    equal violations, share a rank. O(n log n) for m <= 3.
+    Infeasible points (violation > 0) rank behind all feasible ones, by their total violation alone;
+    equal points, and equal violations, share a rank. O(n log n) for m <= 3.
     """
     points = as_costs(costs)
     excess = as_violations(violations, len(points))
@@ -50,7 +53,8 @@ def _dense(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def front_mask(costs: ArrayLike, violations: ArrayLike | None = None) -> NDArray[np.bool_]:
-    """Which of costs (n, m) no other point dominates, as a mask (n,). Copies of a front point are on the front too.
+    """Which of costs (n, m) no other point dominates, as a mask (n,). Copies of a front point are
+    on the front too.
 
     Infeasible points are on it only when nothing is feasible: then those of the least violation.
     """

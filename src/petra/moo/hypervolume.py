@@ -1,7 +1,8 @@
 """Exact hypervolume and contributions (by moocore). Costs are minimised.
 
-The hypervolume of a set is the volume it dominates below a reference point (Zitzler & Thiele 1998). A point that is not
-strictly better than the reference in every objective dominates none of that volume and counts for nothing.
+The hypervolume of a set is the volume it dominates below a reference point (Zitzler & Thiele 1998).
+A point that is not strictly better than the reference in every objective dominates none of that
+volume and counts for nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from petra.moo._arrays import Floats, as_costs, as_reference
 
 
 def hypervolume(costs: ArrayLike, reference: ArrayLike) -> float:
-    """Hypervolume of costs (n, m) below `reference` (m,); 0 for an empty set. O(n log n) up to m = 3, O(n^2) at 4."""
+    """Hypervolume of costs (n, m) below `reference` (m,); 0 for an empty set. O(n log n) up to m =
+    3, O(n^2) at 4.
+    """
     points = as_costs(costs)
     below = as_reference(reference, points.shape[1])
     inside = points[(points < below).all(axis=1)]
@@ -28,9 +31,9 @@ def hypervolume(costs: ArrayLike, reference: ArrayLike) -> float:
 def contributions(costs: ArrayLike, reference: ArrayLike) -> Floats:
     """What each of costs (n, m) adds: the hypervolume of all minus that of all others, as (n,).
 
-    Dominated points and points beyond the reference contribute zero; so does *each* of several equal points, since the
-    others remain. Whoever deletes the zeros deletes all copies: remove one point at a time, as
-    `selection.survivors` does. Costs n + 1 hypervolumes for m >= 3.
+    Dominated points and points beyond the reference contribute zero; so does *each* of several
+    equal points, since the others remain. Whoever deletes the zeros deletes all copies: remove one
+    point at a time, as `selection.survivors` does. Costs n + 1 hypervolumes for m >= 3.
     """
     points = as_costs(costs)
     below = as_reference(reference, points.shape[1])

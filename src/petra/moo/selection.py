@@ -1,4 +1,6 @@
-"""Choosing from a set: who survives into the next population, and which point of a front to recommend."""
+"""Choosing from a set: who survives into the next population, and which point of a front to
+recommend.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ def survivors(
 ) -> NDArray[np.int64]:
     """Indices, ascending, of the `mu` points of costs (n, m) to keep (all, when n <= mu).
 
-    Whole non-dominated ranks first; of the last rank admitted the point of least hypervolume contribution goes, again
-    and again, until the rest fits (SMS-EMOA, Beume et al. 2007). Further copies of a feasible point come after all
-    distinct feasible points, infeasible points after those, by violation. Ties: points further beyond the reference
-    go first, then those of higher index. Costs up to n hypervolume contributions.
+    Whole non-dominated ranks first; of the last rank admitted the point of least hypervolume
+    contribution goes, again and again, until the rest fits (SMS-EMOA, Beume et al. 2007). Further
+    copies of a feasible point come after all distinct feasible points, infeasible points after
+    those, by violation. Ties: points further beyond the reference go first, then those of higher
+    index. Costs up to n hypervolume contributions.
     """
     points = as_costs(costs)
     excess = as_violations(violations, len(points))
@@ -37,7 +40,9 @@ def survivors(
 
 
 def _layers(points: Floats, members: NDArray[np.int64]) -> list[list[int]]:
-    """Members rank by rank: the first copy of every point, then what is left, again rank by rank."""
+    """Members rank by rank: the first copy of every point, then what is left, again rank by
+    rank.
+    """
     layers: list[list[int]] = []
     while len(members):
         first = np.sort(np.unique(points[members], axis=0, return_index=True)[1])
@@ -59,12 +64,14 @@ def _trimmed(points: Floats, layer: list[int], room: int, below: Floats) -> list
 
 
 def knee(costs: ArrayLike) -> int:
-    """Index of the knee of costs (n, m): the front point that bulges most towards the ideal (Das 1999).
+    """Index of the knee of costs (n, m): the front point that bulges most towards the ideal (Das
+    1999).
 
-    Objectives are scaled to [0, 1] over the front; the knee is furthest, on the ideal's side, from the line (m = 2),
-    plane or hyperplane through the extreme points, which are the best of each objective. Where these span no such
-    plane it is the plane through the unit points, that is, the least sum of scaled costs. Objectives that do not vary
-    are ignored; ties go to the lower index. Raises ValueError for an empty set and for infinite costs.
+    Objectives are scaled to [0, 1] over the front; the knee is furthest, on the ideal's side, from
+    the line (m = 2), plane or hyperplane through the extreme points, which are the best of each
+    objective. Where these span no such plane it is the plane through the unit points, that is, the
+    least sum of scaled costs. Objectives that do not vary are ignored; ties go to the lower index.
+    Raises ValueError for an empty set and for infinite costs.
     """
     points = as_costs(costs)
     if len(points) == 0 or not np.isfinite(points).all():
@@ -82,7 +89,9 @@ def knee(costs: ArrayLike) -> int:
 
 
 def _plane(scaled: Floats) -> Floats:
-    """Normal a of the plane a.x = 1 through the best points of each objective; ones when there is none."""
+    """Normal a of the plane a.x = 1 through the best points of each objective; ones when there is
+    none.
+    """
     m = scaled.shape[1]
     total = scaled.sum(axis=1)
     extremes = np.array([scaled[np.lexsort((total, scaled[:, j]))[0]] for j in range(m)])

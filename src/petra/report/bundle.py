@@ -39,7 +39,8 @@ def export_member(member: Member, path: str | Path, format: str | None) -> Path:
     sources = shipped_files(member)
     if place.name != member.artifact.name and data_beside(member.artifact) in sources:
         raise ConfigError(
-            f"export: trial {member.number} cannot be renamed: its weights are in a file that it finds by name",
+            f"export: trial {member.number} cannot be renamed: its weights are in a file that it"
+            " finds by name",
             hint="export to a directory: end its name with '/'",
         )
     inputs = _inputs(member)
@@ -59,7 +60,9 @@ def export_member(member: Member, path: str | Path, format: str | None) -> Path:
 
 
 def default_place(directory: Path, pick: str) -> str:
-    """Where a study's own bundles go. Raises ArtifactError when a link leads elsewhere from there."""
+    """Where a study's own bundles go. Raises ArtifactError when a link leads elsewhere from
+    there.
+    """
     place = directory / "export" / pick
     if place.is_symlink():
         raise ArtifactError(f"{place}: this is a link", hint="remove it, or give another place")
@@ -142,7 +145,9 @@ def sha256(path: Path) -> str:
 
 
 def shipped_files(member: Member) -> list[Path]:
-    """All files of the artifact, the main one first. Raises ArtifactError unless they are those that were measured."""
+    """All files of the artifact, the main one first. Raises ArtifactError unless they are those
+    that were measured.
+    """
     main = member.artifact
     if not member.trial.artifact or not os.path.lexists(main):
         raise ArtifactError(
@@ -187,8 +192,10 @@ def _place(member: Member, path: str | Path, format: str | None) -> Path:
         if kind in known and kind != member.format:
             raise ConfigError(
                 f"export: trial {member.number} was measured as {suffix}, not as .{kind}",
-                hint="only files that were measured ship, or the figures would not be theirs; "
-                f"for .{kind} run a study with target.runtime: {known[kind]}",
+                hint=(
+                    "only files that were measured ship, or the figures would not be theirs; "
+                    f"for .{kind} run a study with target.runtime: {known[kind]}"
+                ),
             )
         if kind != member.format:
             raise ConfigError(
@@ -239,8 +246,10 @@ def _companions(
         **trial.parity,
     }
     return {
-        PIPELINE: f"# trial {trial.number}, read by petra.Pipeline.from_list\n"
-        + yaml.safe_dump(trial.pipeline.as_list(), sort_keys=False, allow_unicode=True),
+        PIPELINE: (
+            f"# trial {trial.number}, read by petra.Pipeline.from_list\n"
+            + yaml.safe_dump(trial.pipeline.as_list(), sort_keys=False, allow_unicode=True)
+        ),
         METRICS: json_text(metrics) + "\n",
         PARITY: json_text(parity) + "\n",
         CARD: model_card(trial, baseline, record, place.name, inputs),

@@ -1,4 +1,6 @@
-"""The model card that ships with a file: what it is, what it gained, what it lost, where that was measured."""
+"""The model card that ships with a file: what it is, what it gained, what it lost, where that was
+measured.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +43,13 @@ def model_card(
     untouched = not trial.pipeline.stages
     sections = [
         f"# {markdown(subject(record))}: trial {trial.number}",
-        f"`{code(file)}` is {'the untouched model' if untouched else 'a compressed version of the model'}, found by "
-        f"petra {markdown(_version(record.host, 'petra') or petra_version())}, exported for "
-        f"{markdown(record.config.target.runtime)}, reloaded "
-        "in a fresh process, checked against the PyTorch model and measured as the file it is.",
+        (
+            f"`{code(file)}` is"
+            f" {'the untouched model' if untouched else 'a compressed version of the model'}, found"
+            f" by petra {markdown(_version(record.host, 'petra') or petra_version())}, exported for"
+            f" {markdown(record.config.target.runtime)}, reloaded in a fresh process, checked"
+            " against the PyTorch model and measured as the file it is."
+        ),
         "## How it was made",
         _pipeline(trial),
         "## Figures",
@@ -62,7 +67,9 @@ def model_card(
 
 
 def subject(record: StudyRecord) -> str:
-    """What was compressed: the workload's or the model function's name, else the study directory's."""
+    """What was compressed: the workload's or the model function's name, else the study
+    directory's.
+    """
     if record.config.workload:
         return record.config.workload.name
     if record.config.model:
@@ -79,7 +86,10 @@ def snippet(file: str, inputs: tuple[InputSpec, ...], runtime: str) -> str:
             [
                 "import numpy as np",
                 "import openvino",
-                f'model = openvino.Core().compile_model("{file}", "CPU", {{"PERFORMANCE_HINT": "LATENCY"}})',
+                (
+                    f'model = openvino.Core().compile_model("{file}", "CPU", {{"PERFORMANCE_HINT":'
+                    ' "LATENCY"})'
+                ),
                 "outputs = model({",
                 *arrays,
                 "})  # the first dimension is the batch, of any size",
@@ -103,7 +113,10 @@ def snippet(file: str, inputs: tuple[InputSpec, ...], runtime: str) -> str:
         [
             "import numpy as np",
             "import torch",
-            "import torchao.quantization.pt2e, petra.model.layers.quantized  # operators of quantized models",
+            (
+                "import torchao.quantization.pt2e, petra.model.layers.quantized  # operators of"
+                " quantized models"
+            ),
             f'model = torch.export.load("{file}").module()',
             "inputs = {",
             *arrays,
@@ -140,7 +153,8 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     metric = markdown(record.metric)
     for split, mine, base in _qualities(trial, baseline):
         rows.append(
-            f"| {metric}, {split} | {with_error(mine)} | {with_error(base)} | {difference(mine, base)} |"
+            f"| {metric}, {split} | {with_error(mine)} | {with_error(base)} |"
+            f" {difference(mine, base)} |"
         )
     for name in _COSTS:
         new, old = _pair(trial, baseline, name)
@@ -150,10 +164,13 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     ratio = trial.test.get("latency_ratio", trial.metrics["latency_ratio"])
     within = f" (95% interval {interval(ratio)})" if ratio.stderr else ""
     notes = [
-        f"Latency over the untouched model's, measured in turns in one process: {ratio.mean:.2f}x{within}. Of the two, "
-        "this ratio carries to other times and machines better than milliseconds.",
-        f"± is one standard error. The search chose by {metric} on the validation split; the test split was "
-        "read once, for models already chosen."
+        (
+            "Latency over the untouched model's, measured in turns in one process:"
+            f" {ratio.mean:.2f}x{within}. Of the two, this ratio carries to other times and"
+            " machines better than milliseconds."
+        ),
+        f"± is one standard error. The search chose by {metric} on the validation split; the test"
+        " split was read once, for models already chosen."
         + ("" if trial.test else " This model has not been confirmed on it."),
     ]
     return "\n".join(rows) + "\n\n" + "\n\n".join(notes)
@@ -234,10 +251,16 @@ def _host(record: StudyRecord) -> str:
 
     return "\n".join(
         [
-            f"- {fact('cpu', 'unknown CPU')}, {fact('cores', '?')} cores, {fact('memory_gb', '?')} GiB; "
-            f"{markdown(', '.join(present)) or 'no vector extensions recorded'}; {fact('os', '')}",
-            f"- {target.threads} thread{'s' if target.threads > 1 else ''}, latency at batch {target.batch}, "
-            f"throughput at batch {target.throughput_batch}",
+            (
+                f"- {fact('cpu', 'unknown CPU')}, {fact('cores', '?')} cores,"
+                f" {fact('memory_gb', '?')} GiB;"
+                f" {markdown(', '.join(present)) or 'no vector extensions recorded'};"
+                f" {fact('os', '')}"
+            ),
+            (
+                f"- {target.threads} thread{'s' if target.threads > 1 else ''}, latency at batch"
+                f" {target.batch}, throughput at batch {target.throughput_batch}"
+            ),
             f"- Python {fact('python', '?')}, {markdown(shown)}",
         ]
     )

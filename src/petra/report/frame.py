@@ -36,7 +36,9 @@ _COLUMNS = (
 
 
 def front_frame(front: Front) -> pd.DataFrame:
-    """One row per member: quality on both splits, costs, and each cost over the untouched model's; NaN if unknown."""
+    """One row per member: quality on both splits, costs, and each cost over the untouched model's;
+    NaN if unknown.
+    """
     import pandas as pd
 
     return pd.DataFrame([_row(t, front.baseline) for t in front.members], columns=list(_COLUMNS))

@@ -30,17 +30,21 @@ PICKS = ("smallest", "fastest", "best", "knee")
 
 
 def confirmed(trial: Trial, metric: str) -> Measurement:
-    """A cost of a trial, by its longer final measurement where there is one. Not for quality, which has two splits."""
+    """A cost of a trial, by its longer final measurement where there is one. Not for quality, which
+    has two splits.
+    """
     return trial.test.get(metric, trial.metrics[metric])
 
 
 @dataclass(frozen=True)
 class Front:
-    """Non-dominated complete trials, and the untouched model when nothing dominates it and it meets the constraints.
+    """Non-dominated complete trials, and the untouched model when nothing dominates it and it meets
+    the constraints.
 
-    `members` are sorted by size, or by the first other cost that is an objective. `trials` are all of the study's:
-    plots show them, and an empty front explains itself by them. `metric` names the task's quality metric, of which
-    more is better if `maximize_quality`. `unconfirmed` says why members have no measurements on the test split.
+    `members` are sorted by size, or by the first other cost that is an objective. `trials` are all
+    of the study's: plots show them, and an empty front explains itself by them. `metric` names the
+    task's quality metric, of which more is better if `maximize_quality`. `unconfirmed` says why
+    members have no measurements on the test split.
     """
 
     members: list[Trial]
@@ -64,7 +68,8 @@ class Front:
         maximize_quality: bool = True,
         unconfirmed: Mapping[int, str] | None = None,
     ) -> Front:
-        """The front of `trials`, of which number 0 is the untouched model. O(n log n) up to three objectives.
+        """The front of `trials`, of which number 0 is the untouched model. O(n log n) up to three
+        objectives.
 
         `maximize_quality` counts only when quality is no objective, which has its own direction.
         """
@@ -94,7 +99,9 @@ class Front:
 
     @staticmethod
     def load(directory: str | Path) -> Front:
-        """The front of the study in `directory`, which may still be running. Raises StoreError when there is none."""
+        """The front of the study in `directory`, which may still be running. Raises StoreError when
+        there is none.
+        """
         return Front.of_record(StudyRecord.load(directory))
 
     @staticmethod
@@ -113,17 +120,19 @@ class Front:
     def __len__(self) -> int:
         return len(self.members)
 
-    # ---- choosing ------------------------------------------------------------------------------------------------
+    # ---- choosing
+    # ----------------------------------------------------------------------------------------------
 
     def pick(self, which: str | int) -> Member:
         """One member, by name or trial number. Choosing never looks at quality on the test split.
 
-        'best' has the best validation quality, 'smallest' the fewest bytes. 'fastest' is the one of best quality among
-        those whose latency ratio cannot be told from the lowest one (95% intervals overlap): nobody should pay accuracy
-        for timing noise. 'knee' bulges most towards the ideal: from there on, a little more of one objective costs much
-        of another; only members count that the search's hypervolume counts (with less than half of the quality lost).
-        Ties go to the better quality, then to the lower number. Raises ConfigError for another name, for a
-        trial that is not on the front, and when the front is empty.
+        'best' has the best validation quality, 'smallest' the fewest bytes. 'fastest' is the one of
+        best quality among those whose latency ratio cannot be told from the lowest one (95%
+        intervals overlap): nobody should pay accuracy for timing noise. 'knee' bulges most towards
+        the ideal: from there on, a little more of one objective costs much of another; only members
+        count that the search's hypervolume counts (with less than half of the quality lost). Ties
+        go to the better quality, then to the lower number. Raises ConfigError for another name, for
+        a trial that is not on the front, and when the front is empty.
         """
         if isinstance(which, str) and (number := whole_number(which)) is not None:
             which = number
@@ -142,7 +151,8 @@ class Front:
         return Member(min(tied, key=lambda t: (self._loss(t), t.number)), self)
 
     def _knee(self) -> Trial:
-        """The knee of the members within the region that hypervolume counts, of all when none lies there.
+        """The knee of the members within the region that hypervolume counts, of all when none lies
+        there.
 
         A model that lost half of its quality bulges far, being tiny, and nobody wants it.
         """
@@ -193,7 +203,10 @@ class Front:
         if trial is None:
             return f"there is no trial {number}"
         if trial.failure:
-            return f"trial {number} failed in {printable(trial.failure.stage)}: {first_line(trial.failure.message)}"
+            return (
+                f"trial {number} failed in {printable(trial.failure.stage)}:"
+                f" {first_line(trial.failure.message)}"
+            )
         if trial.status is TrialStatus.INFEASIBLE or trial is self.baseline:
             broken = self._broken(trial)
             if broken:
@@ -201,7 +214,10 @@ class Front:
         mine = [o.cost(trial.metrics) for o in self.objectives]
         for other in self.members:
             if dominates([o.cost(other.metrics) for o in self.objectives], mine):
-                return f"trial {number} is not on the front: trial {other.number} is nowhere worse and somewhere better"
+                return (
+                    f"trial {number} is not on the front: trial {other.number} is nowhere worse and"
+                    " somewhere better"
+                )
         return f"trial {number} is not on the front"
 
     def _broken(self, trial: Trial) -> list[str]:
@@ -233,16 +249,21 @@ class Front:
         )
         return ConfigError(f"the front is empty: {self.why_empty()}", hint=loosen)
 
-    # ---- showing -------------------------------------------------------------------------------------------------
+    # ---- showing
+    # ----------------------------------------------------------------------------------------------
 
     def table(self) -> pd.DataFrame:
-        """One row per member: quality on both splits, costs, and each cost over the untouched model's."""
+        """One row per member: quality on both splits, costs, and each cost over the untouched
+        model's.
+        """
         from petra.report.frame import front_frame
 
         return front_frame(self)
 
     def plot(self) -> go.Figure:
-        """Every pair of objectives: all trials, the front, the untouched model and the constraints."""
+        """Every pair of objectives: all trials, the front, the untouched model and the
+        constraints.
+        """
         from petra.report.plots import front_figure
 
         return front_figure(self)
@@ -287,14 +308,17 @@ class Member:
         return Path(self.trial.artifact).suffix.removeprefix(".")
 
     def export(self, path: str | Path, format: str | None = None) -> Path:
-        """Copy the measured file out of the study, with what is known about it, and return the model file's path.
+        """Copy the measured file out of the study, with what is known about it, and return the
+        model file's path.
 
-        A `path` that ends in the format's suffix is the model file, and its companions lie beside it as
-        ``<stem>.pipeline.yaml``, ``.metrics.json``, ``.parity.json`` and ``.MODEL_CARD.md``. Any other `path` is a
-        directory, made if need be, that receives ``model.<format>``, ``pipeline.yaml``, ``metrics.json``,
-        ``parity.json`` and ``MODEL_CARD.md``. Existing files of these names are replaced.
+        A `path` that ends in the format's suffix is the model file, and its companions lie beside
+        it as ``<stem>.pipeline.yaml``, ``.metrics.json``, ``.parity.json`` and ``.MODEL_CARD.md``.
+        Any other `path` is a directory, made if need be, that receives ``model.<format>``,
+        ``pipeline.yaml``, ``metrics.json``, ``parity.json`` and ``MODEL_CARD.md``. Existing files
+        of these names are replaced.
 
-        Raises ConfigError when another format is asked for than the study measured: only measured files ship.
+        Raises ConfigError when another format is asked for than the study measured: only measured
+        files ship.
         """
         from petra.report.bundle import export_member
 

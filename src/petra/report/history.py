@@ -17,7 +17,9 @@ from petra.search.scaling import Scaling, scale
 
 
 def progress(front: Front) -> list[tuple[Trial, float]]:
-    """Hypervolume of the feasible trials after each measured one, in order of finishing; the untouched model first."""
+    """Hypervolume of the feasible trials after each measured one, in order of finishing; the
+    untouched model first.
+    """
     if front.baseline is None:
         return []
     scaling: Scaling = scale(front.objectives, front.constraints, front.baseline)

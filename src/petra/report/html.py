@@ -1,4 +1,6 @@
-"""The report of a study as one HTML file that can be mailed, archived and opened without a network."""
+"""The report of a study as one HTML file that can be mailed, archived and opened without a
+network.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,11 @@ from petra.store.schema import petra_version
 
 
 def write_report(directory: str | Path, out: Path | None = None) -> Path:
-    """Write the report of the study in `directory` to `out` (default: ``report.html`` in it) and return its path.
+    """Write the report of the study in `directory` to `out` (default: ``report.html`` in it) and
+    return its path.
 
-    About 5 MB, most of it Plotly's JavaScript. Works for a study that is still running. Raises StoreError when there
-    is no study, ConfigError when the file cannot be written.
+    About 5 MB, most of it Plotly's JavaScript. Works for a study that is still running. Raises
+    StoreError when there is no study, ConfigError when the file cannot be written.
     """
     from plotly.offline import get_plotlyjs
 
@@ -64,7 +67,8 @@ def render(record: StudyRecord) -> str:
     return "\n".join(s for s in sections if s)
 
 
-# ---- summary ---------------------------------------------------------------------------------------------------------
+# ---- summary
+# --------------------------------------------------------------------------------------------------
 
 
 def _summary(record: StudyRecord, front: Front) -> str:
@@ -76,9 +80,12 @@ def _summary(record: StudyRecord, front: Front) -> str:
     parts = [
         f"<h1>{esc(subject(record))}</h1>",
         f"<p class=lead>{esc(_headline(front))}</p>",
-        f"<p>Searched for {esc(objectives)} on {esc(config.target.runtime)} with {esc(_search_name(record))}, seed "
-        f"{config.seed}. {esc(_constraints(front))} {esc(_budget(record))} "
-        f"{esc('Stopped: ' + record.stop_reason + '.' if record.stop_reason else 'The search has not ended yet.')}</p>",
+        (
+            f"<p>Searched for {esc(objectives)} on {esc(config.target.runtime)} with"
+            f" {esc(_search_name(record))}, seed "
+            f"{config.seed}. {esc(_constraints(front))} {esc(_budget(record))} "
+            f"{esc('Stopped: ' + record.stop_reason + '.' if record.stop_reason else 'The search has not ended yet.')}</p>"
+        ),
         *(
             f"<p>{esc(f'Trial {n} is not confirmed: {reason}')}</p>"
             for n, reason in front.unconfirmed.items()
@@ -105,9 +112,10 @@ def _headline(front: Front) -> str:
     mine, old = (knee.test, base.test) if split == "test" else (knee.metrics, base.metrics)
     size = change(knee.metrics["size_bytes"].mean, base.metrics["size_bytes"].mean)
     return (
-        f"{len(compressed)} compressed model{'s' if len(compressed) > 1 else ''} on the front. "
-        f"At its knee: size {size}, {confirmed(knee, 'latency_ratio').mean:.2f}x the latency, {front.metric} "
-        f"{with_error(mine['quality'])} against {with_error(old['quality'])} on the {split} split."
+        f"{len(compressed)} compressed model{'s' if len(compressed) > 1 else ''} on the front. At"
+        f" its knee: size {size}, {confirmed(knee, 'latency_ratio').mean:.2f}x the latency,"
+        f" {front.metric} {with_error(mine['quality'])} against {with_error(old['quality'])} on the"
+        f" {split} split."
     )
 
 
@@ -148,7 +156,8 @@ def _tiles(record: StudyRecord, front: Front) -> dict[str, str]:
     return facts
 
 
-# ---- the front -------------------------------------------------------------------------------------------------------
+# ---- the front
+# --------------------------------------------------------------------------------------------------
 
 
 def _front_section(front: Front) -> str:
@@ -180,12 +189,16 @@ def _member(trial: Trial) -> str:
                 for layer, why in trace.skipped.items()
             ]
         stages.append(f"<li>{'<br>'.join(lines)}</li>")
-    files = f"<p class=soft>By {esc(origin)}; {esc(duration(trial.seconds))}; <code>{esc(trial.artifact)}</code></p>"
+    files = (
+        f"<p class=soft>By {esc(origin)}; {esc(duration(trial.seconds))};"
+        f" <code>{esc(trial.artifact)}</code></p>"
+    )
     title = f"trial {trial.number}: {esc(pipeline_in_words(trial.pipeline))}"
     return f"<details><summary>{title}</summary><ol>{''.join(stages)}</ol>{files}</details>"
 
 
-# ---- figures ---------------------------------------------------------------------------------------------------------
+# ---- figures
+# --------------------------------------------------------------------------------------------------
 
 
 def _figures(front: Front) -> str:
@@ -195,8 +208,9 @@ def _figures(front: Front) -> str:
     for x, y in plots.objective_pairs(front):
         names = [front.metric if o.metric == "quality" else o.metric for o in (y, x)]
         caption = (
-            f"{names[0]} against {names[1]} of every measured trial, as the search saw them; dotted: the best "
-            "attainable in these two alone; dashed: constraints, shaded where they are violated."
+            f"{names[0]} against {names[1]} of every measured trial, as the search saw them;"
+            " dotted: the best attainable in these two alone; dashed: constraints, shaded where"
+            " they are violated."
         )
         if beyond := plots.outside(front, x, y):
             caption += (
@@ -215,7 +229,10 @@ def _figures(front: Front) -> str:
         (history.hypervolume_figure(front, over="trials"), f"{volume} against finished trials."),
     ]
     if len(front.trials) > 1:
-        caption = "Moves of the search: the trials each took part in, and those that extended the hypervolume."
+        caption = (
+            "Moves of the search: the trials each took part in, and those that extended the"
+            " hypervolume."
+        )
         progress.append((history.moves_figure(front), caption))
     return f"<h2>Objectives</h2>{_plots(objectives, 'objectives')}<h2>Progress</h2>{_plots(progress, 'progress')}"
 
@@ -247,7 +264,10 @@ def _failures(front: Front) -> str:
         )
     head = ["stage", "reason", "trials", "for example", "its pipeline"]
     failed = sum(count for _, count, _ in counts)
-    caption = f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in and the reason"
+    caption = (
+        f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in"
+        " and the reason"
+    )
     table = page.table(head, rows, caption=caption, classes=("name", "name", "", "text", "text"))
     if len(counts) == 1:
         return f"<h2>Failures</h2>{table}"
@@ -257,7 +277,8 @@ def _failures(front: Front) -> str:
     return f"<h2>Failures</h2>{table}{drawn}"
 
 
-# ---- where and how ---------------------------------------------------------------------------------------------------
+# ---- where and how
+# --------------------------------------------------------------------------------------------------
 
 
 def _host(record: StudyRecord) -> str:
@@ -282,12 +303,13 @@ def _reproduce(record: StudyRecord) -> str:
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     if record.config.has_source:
         how = (
-            "Save this as <code>study.yaml</code> and run <code>petra run study.yaml</code>. The same seed on the same "
-            "machine proposes the same pipelines."
+            "Save this as <code>study.yaml</code> and run <code>petra run study.yaml</code>. The"
+            " same seed on the same machine proposes the same pipelines."
         )
     else:
         how = (
-            "The model and the data were given as live Python objects: call "
-            "<code>petra.compress(model, task, ...)</code> with the same objects and these settings."
+            "The model and the data were given as live Python objects: call"
+            " <code>petra.compress(model, task, ...)</code> with the same objects and these"
+            " settings."
         )
     return f"<h2>How to reproduce</h2><p>{how}</p><pre><code>{esc(text)}</code></pre>"

@@ -12,7 +12,9 @@ from petra.report.pipeline_text import pipeline_in_words
 
 
 def front_table(front: Front) -> str:
-    """The front as an HTML table, the untouched model first; also what notebooks show of a `Front`."""
+    """The front as an HTML table, the untouched model first; also what notebooks show of a
+    `Front`.
+    """
     base = front.baseline
     if base is None:
         return f"<p>{esc(front.why_empty())}</p>"
@@ -27,8 +29,9 @@ def front_table(front: Front) -> str:
     ]
     head += ["throughput", "parameters", "MACs", "memory"]
     caption = (
-        "Models that no other beats in every objective. ± is one standard error; under a figure its change against the "
-        "untouched model, under the latency ratio its 95% interval. The search saw the validation split only."
+        "Models that no other beats in every objective. ± is one standard error; under a figure its"
+        " change against the untouched model, under the latency ratio its 95% interval. The search"
+        " saw the validation split only."
     )
     return page.table(
         head,

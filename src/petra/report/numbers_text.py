@@ -1,4 +1,6 @@
-"""Numbers as people read them: SI prefixes, as many digits as the noise leaves, changes against the untouched model."""
+"""Numbers as people read them: SI prefixes, as many digits as the noise leaves, changes against the
+untouched model.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def duration(seconds: float) -> str:
 
 
 def decimals(stderr: float) -> int:
-    """Decimal places at which a standard error has two significant digits; 4 when there is no error."""
+    """Decimal places at which a standard error has two significant digits; 4 when there is no
+    error.
+    """
     return min(6, max(0, 1 - math.floor(math.log10(stderr)))) if stderr > 0 else 4
 
 
@@ -72,7 +76,9 @@ def interval(m: Measurement) -> str:
 
 
 def change(new: float, old: float) -> str:
-    """Relative change: '-75%', '+3.1%', '=' when nothing moved, '' when there is nothing to compare with."""
+    """Relative change: '-75%', '+3.1%', '=' when nothing moved, '' when there is nothing to compare
+    with.
+    """
     if not (math.isfinite(new) and math.isfinite(old)) or old == 0:
         return ""
     percent = 100 * (new - old) / abs(old)
@@ -82,6 +88,8 @@ def change(new: float, old: float) -> str:
 
 
 def difference(new: Measurement, old: Measurement) -> str:
-    """Absolute change of quality, to the digits its noise allows: '-0.0120', '=' when nothing moved."""
+    """Absolute change of quality, to the digits its noise allows: '-0.0120', '=' when nothing
+    moved.
+    """
     delta = new.mean - old.mean
     return "=" if delta == 0 else f"{delta:+.{decimals(max(new.stderr, old.stderr))}f}"

@@ -1,4 +1,6 @@
-"""The frame of the HTML report: one file, no network, readable on a phone, in the dark and without JavaScript."""
+"""The frame of the HTML report: one file, no network, readable on a phone, in the dark and without
+JavaScript.
+"""
 
 from __future__ import annotations
 
@@ -98,8 +100,8 @@ def table(
 ) -> str:
     """A scrollable table of ready HTML cells.
 
-    `classes` are the columns' and `first` is the class of the first row. `below` has one cell for every row that is
-    shown under it across the whole table, for text too long for a column.
+    `classes` are the columns' and `first` is the class of the first row. `below` has one cell for
+    every row that is shown under it across the whole table, for text too long for a column.
     """
     kinds = [*classes, *[""] * (len(head) - len(classes))]
 
@@ -117,7 +119,8 @@ def table(
         )
         if below:
             body.append(
-                f"<tr class=below><td class=text colspan={len(head)}><div>{below[i]}</div></td></tr>"
+                "<tr class=below><td class=text"
+                f" colspan={len(head)}><div>{below[i]}</div></td></tr>"
             )
         body.append("</tbody>")
     label = esc(caption)
@@ -141,17 +144,19 @@ def figure(name: str, data: str, *, caption: str) -> str:
 
 def tiles(facts: Mapping[str, str]) -> str:
     """Small boxes of a value (HTML) and what it is."""
-    return f"<div class=tiles>{''.join(f'<div class=tile><b>{v}</b>{esc(k)}</div>' for k, v in facts.items())}</div>"
+    return (
+        "<div"
+        f" class=tiles>{''.join(f'<div class=tile><b>{v}</b>{esc(k)}</div>' for k, v in facts.items())}</div>"
+    )
 
 
 def page(title: str, body: str, *, library: str) -> str:
     """The whole document. `library` is the JavaScript of Plotly, '' when the page has no figure."""
     scripts = f"<script>{library}</script><script>{SCRIPT}</script>" if library else ""
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{esc(title)}</title><style>{STYLE}</style></head>\n<body><main>{body}</main>"
-        "<noscript><p>The figures need JavaScript; all they show is in the tables too.</p></noscript>"
-        f"{scripts}</body></html>\n"
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+        ' content="width=device-width, initial-scale=1"><meta http-equiv="Content-Security-Policy"'
+        f' content="{_POLICY}"><title>{esc(title)}</title><style>{STYLE}</style></head>\n<body><main>{body}</main><noscript><p>The'
+        " figures need JavaScript; all they show is in the tables"
+        f" too.</p></noscript>{scripts}</body></html>\n"
     )

@@ -1,4 +1,6 @@
-"""A pipeline in words, short enough for a table: what each stage is, and the parameters that tell most."""
+"""A pipeline in words, short enough for a table: what each stage is, and the parameters that tell
+most.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,9 @@ from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.text import printable
 from petra.core.trial import StageTrace, Trial
 
-# Parameter names that say most about what a stage does, in the order in which they are shown. A stage that has none of
-# them shows its first parameters, so a plugin's stage reads well enough without being listed anywhere.
+# Parameter names that say most about what a stage does, in the order in which they are shown. A
+# stage that has none of them shows its first parameters, so a plugin's stage reads well enough
+# without being listed anywhere.
 _TELLING = (
     "ratio",
     "rank",
@@ -50,7 +53,9 @@ def pipeline_in_words(pipeline: Pipeline) -> str:
 
 
 def trace_in_words(trace: StageTrace) -> str:
-    """What one stage really did: '14 layers touched, 2 skipped, parameters 270 k → 190 k, 8.1 s'."""
+    """What one stage really did: '14 layers touched, 2 skipped, parameters 270 k → 190 k, 8.1
+    s'.
+    """
     from petra.report.numbers_text import duration, si
 
     parts = [f"{len(trace.touched)} layer{'' if len(trace.touched) == 1 else 's'} touched"]
@@ -63,7 +68,9 @@ def trace_in_words(trace: StageTrace) -> str:
 
 
 def count_statuses(trials: Sequence[Trial]) -> str:
-    """'12 complete, 3 infeasible, 2 failed' of the candidates among `trials` (not the untouched model)."""
+    """'12 complete, 3 infeasible, 2 failed' of the candidates among `trials` (not the untouched
+    model).
+    """
     counts: dict[str, int] = {}
     for trial in trials:
         if trial.number:

@@ -39,9 +39,11 @@ def trial_data(trial: Trial) -> dict[str, object]:
         "test": _metrics(trial.test),
         "parity": dict(trial.parity),
         "artifact": trial.artifact,
-        "failure": {"stage": failure.stage, "kind": failure.kind, "message": failure.message}
-        if failure
-        else None,
+        "failure": (
+            {"stage": failure.stage, "kind": failure.kind, "message": failure.message}
+            if failure
+            else None
+        ),
         "seconds": trial.seconds,
         "finished_at": trial.finished_at,
     }

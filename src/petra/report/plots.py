@@ -1,4 +1,6 @@
-"""Plotly figures of a front. Backgrounds are transparent and no colour says what a shape does not say too."""
+"""Plotly figures of a front. Backgrounds are transparent and no colour says what a shape does not
+say too.
+"""
 
 from __future__ import annotations
 
@@ -165,7 +167,9 @@ def _draw_pair(figure: go.Figure, front: Front, x: Objective, y: Objective, col:
 
 
 def _draw_staircase(figure: go.Figure, front: Front, x: Objective, y: Objective, col: int) -> None:
-    """What is attainable in these two objectives alone: the border of the region the feasible trials dominate."""
+    """What is attainable in these two objectives alone: the border of the region the feasible
+    trials dominate.
+    """
     if not front.members:
         return
     costs = np.array([[x.cost(t.metrics), y.cost(t.metrics)] for t in front.members])
@@ -186,7 +190,9 @@ def _draw_staircase(figure: go.Figure, front: Front, x: Objective, y: Objective,
 
 
 def _draw_bounds(figure: go.Figure, front: Front, x: Objective, y: Objective, col: int) -> None:
-    """Constraints on either axis: a line at the bound, shaded on its forbidden side as far as there are trials."""
+    """Constraints on either axis: a line at the bound, shaded on its forbidden side as far as there
+    are trials.
+    """
     for axis, objective in (("x", x), ("y", y)):
         values = [t.metrics[objective.metric].mean for t in front.trials if t.measured]
         for constraint, bound in _bounds(front, objective):
@@ -223,9 +229,11 @@ def _bounds(front: Front, objective: Objective) -> list[tuple[Constraint, float]
 
 
 def frame(front: Front, objective: Objective) -> tuple[float, float]:
-    """What an axis shows at first: feasible trials, the untouched model, and a strip beyond every bound.
+    """What an axis shows at first: feasible trials, the untouched model, and a strip beyond every
+    bound.
 
-    Trials far outside the constraints would squeeze the front into a corner; they are there when zooming out.
+    Trials far outside the constraints would squeeze the front into a corner; they are there when
+    zooming out.
     """
     measured = [t for t in front.trials if t.measured]
     feasible = [t for t in measured if t.status is TrialStatus.COMPLETE and t.number]

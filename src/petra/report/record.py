@@ -21,9 +21,10 @@ from petra.store.store import Store
 class StudyRecord:
     """A study as it lies on disk: finished, interrupted or still running.
 
-    `metric` is the name of the task's quality metric. `stop_reason` is '' until the search has ended
-    and its front has been confirmed; `eager_latency_ms` is the untouched model in eager PyTorch, None before it was
-    measured. `unconfirmed` are members of the front that could not be measured on the test split, and why.
+    `metric` is the name of the task's quality metric. `stop_reason` is '' until the search has
+    ended and its front has been confirmed; `eager_latency_ms` is the untouched model in eager
+    PyTorch, None before it was measured. `unconfirmed` are members of the front that could not be
+    measured on the test split, and why.
     """
 
     directory: Path

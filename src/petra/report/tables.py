@@ -1,4 +1,6 @@
-"""Tables for a terminal: numbers right-aligned, changes against the untouched model, columns dropped when narrow."""
+"""Tables for a terminal: numbers right-aligned, changes against the untouched model, columns
+dropped when narrow.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ _GAP = 2  # spaces between two columns
 
 @dataclass(frozen=True)
 class Column:
-    """A column and what it says of a trial; `priority` 0 is never dropped, the highest goes first."""
+    """A column and what it says of a trial; `priority` 0 is never dropped, the highest goes
+    first.
+    """
 
     title: str
     cell: Callable[[Trial], str | Text]
@@ -56,7 +60,9 @@ def to_text(renderable: RenderableType, *, width: int) -> str:
 
 
 def front_view(front: Front, *, width: int) -> RenderableType:
-    """The front with the untouched model on top, what each name picks, and the pipelines in words below."""
+    """The front with the untouched model on top, what each name picks, and the pipelines in words
+    below.
+    """
     if front.baseline is None:
         return Text(front.why_empty())
     on_front = front.baseline.number in {t.number for t in front.members}
@@ -182,7 +188,9 @@ def _table(
     rule_after_first: bool = False,
     fold_last: bool = False,
 ) -> Table:
-    """The rows in as many columns as `width` has room for. With `fold_last`, the last column takes what is left."""
+    """The rows in as many columns as `width` has room for. With `fold_last`, the last column takes
+    what is left.
+    """
     cells = [[c.cell(t) for t in rows] for c in columns]
     shown = list(enumerate(columns))
 

@@ -1,6 +1,8 @@
-"""The runtime contract: a model is deployable only as files that a runtime can load and run on its own.
+"""The runtime contract: a model is deployable only as files that a runtime can load and run on its
+own.
 
-Nothing at module level here, or in a runtime's file, imports torch: the measuring process loads sessions without it.
+Nothing at module level here, or in a runtime's file, imports torch: the measuring process loads
+sessions without it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Target:
-    """Where the model will run. `batch` is the latency batch, `throughput_batch` the one for items per second."""
+    """Where the model will run. `batch` is the latency batch, `throughput_batch` the one for items
+    per second.
+    """
 
     runtime: str = "onnxruntime"
     threads: int = 1
@@ -35,11 +39,12 @@ class Target:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What an artifact declares of one input or output: a type, and the shape with None where a size is free.
+    """What an artifact declares of one input or output: a type, and the shape with None where a
+    size is free.
 
-    The type is NumPy's name of it, "bfloat16" (which travels as float32), "string", or what the file
-    calls it when NumPy has no such thing. `names` are those that the file gives to the sizes, ''
-    where it gives none; () where the runtime does not tell. In what petra exports, the first
+    The type is NumPy's name of it, "bfloat16" (which travels as float32), "string", or what the
+    file calls it when NumPy has no such thing. `names` are those that the file gives to the sizes,
+    '' where it gives none; () where the runtime does not tell. In what petra exports, the first
     dimension is the batch.
     """
 
@@ -61,7 +66,9 @@ def numpy_type(spec: InputSpec) -> np.dtype:
     if spec.dtype not in _ARRAYS:
         raise ArtifactError(
             f"input {spec.name!r} is of type {spec.dtype}, and petra feeds arrays of NumPy's types",
-            hint="let the model take tensors of a common type, and make the others of them inside it",
+            hint=(
+                "let the model take tensors of a common type, and make the others of them inside it"
+            ),
         )
     return np.dtype(_ARRAYS[spec.dtype])
 
@@ -91,8 +98,8 @@ class Session(ABC):
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Outputs by name, batch first. Raises ArtifactError when the inputs do not fit.
 
-        Arrays go in and come out in the host's memory, and the outputs are complete when it returns: on a GPU, the
-        transfers are part of a run.
+        Arrays go in and come out in the host's memory, and the outputs are complete when it
+        returns: on a GPU, the transfers are part of a run.
         """
 
     def in_order(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -109,27 +116,31 @@ class Session(ABC):
 class Runtime(ABC):
     """One way to ship a model.
 
-    `suffix` is the file name extension of the artifact's main file, `reads` are further ones that `load` accepts.
+    `suffix` is the file name extension of the artifact's main file, `reads` are further ones that
+    `load` accepts.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
     precisions: ClassVar[tuple[str, ...]] = ()
-    """What it has kernels for besides float32 and the integers of quantized graphs: bf16, fp16, and for linear layers
-    int8 or float8. Parameters of scope "precision" are drawn from these."""
+    """What it has kernels for besides float32 and the integers of quantized graphs: bf16, fp16, and
+    for linear layers int8 or float8. Parameters of scope "precision" are drawn from these.
+    """
 
     @abstractmethod
     def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        """Lower `model` (in eval mode) to `path` with a dynamic batch dimension; return all files that ship.
+        """Lower `model` (in eval mode) to `path` with a dynamic batch dimension; return all files
+        that ship.
 
         Raises ExportError naming the operator that cannot be expressed.
         """
 
     @abstractmethod
     def load(self, path: Path, *, threads: int) -> Session:
-        """Open an artifact. Runs no code from it. Raises ArtifactError when it is missing or corrupt, and
-        RuntimeUnavailable or MissingExtra when this machine cannot run it."""
+        """Open an artifact. Runs no code from it. Raises ArtifactError when it is missing or
+        corrupt, and RuntimeUnavailable or MissingExtra when this machine cannot run it.
+        """
 
     @abstractmethod
     def version(self) -> str:
@@ -148,18 +159,24 @@ class Runtime(ABC):
 
 
 def data_beside(path: Path) -> Path:
-    """Where the weights of an ONNX model are that are too large for its own file. The model finds them by this name."""
+    """Where the weights of an ONNX model are that are too large for its own file. The model finds
+    them by this name.
+    """
     return path.with_name(f"{path.name}.data")
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of the artifact `path`: itself, and the one beside it with its weights where there is one."""
+    """The files of the artifact `path`: itself, and the one beside it with its weights where there
+    is one.
+    """
     weights = path.with_suffix(".bin") if path.suffix == ".xml" else data_beside(path)
     return [path, weights] if weights.is_file() else [path]
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something, at most 300 characters; its type when none does."""
+    """The first line of an error's text that says something, at most 300 characters; its type when
+    none does.
+    """
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)[:300]
 
@@ -180,7 +197,9 @@ def does_not_run(
     *,
     said: str = "",
 ) -> ArtifactError:
-    """The error of a session that cannot run on these inputs. `said`: the reason, for one that is better hidden."""
+    """The error of a session that cannot run on these inputs. `said`: the reason, for one that is
+    better hidden.
+    """
     shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
     return ArtifactError(
         f"{runtime} cannot run the model on inputs of shapes {shapes}: {said or first_line(error)}",

@@ -1,10 +1,13 @@
-"""Rewrites of a QDQ graph that let more of it run on 8-bit codes, without changing what it computes.
+"""Rewrites of a QDQ graph that let more of it run on 8-bit codes, without changing what it
+computes.
 
-Between a dequantize and a quantize with the same parameters, an operator that only selects, moves or clips values works
-on the codes themselves. Patterns a runtime has an integer kernel for are spelled the way it looks for them. Runtimes do
-part of this themselves; a file that has it done is smaller, and runs alike on all of them.
+Between a dequantize and a quantize with the same parameters, an operator that only selects, moves
+or clips values works on the codes themselves. Patterns a runtime has an integer kernel for are
+spelled the way it looks for them. Runtimes do part of this themselves; a file that has it done is
+smaller, and runs alike on all of them.
 
-Every function changes the graph in place. Equal constants must share one name (`onnx_lean.share_constants`).
+Every function changes the graph in place. Equal constants must share one name
+(`onnx_lean.share_constants`).
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ _MOVES_CODES = {
 
 
 def transpose_quantized_weights(graph: GraphProto) -> None:
-    """Transpose(Dequantize(w)) = Dequantize(w transposed) for a constant w that nothing else reads."""
+    """Transpose(Dequantize(w)) = Dequantize(w transposed) for a constant w that nothing else
+    reads.
+    """
     constants, producer = constants_of(graph), producers(graph)
     for node in list(graph.node):
         source = producer.get(node.input[0]) if node.op_type == "Transpose" else None
@@ -99,10 +104,11 @@ def spell_global_average(graph: GraphProto) -> None:
 
 
 def work_on_codes(graph: GraphProto) -> bool:
-    """Dequantize -> move -> quantize with the same parameters: move the codes. One rewrite; True when one was made.
+    """Dequantize -> move -> quantize with the same parameters: move the codes. One rewrite; True
+    when one was made.
 
-    Moves are slicing, reshaping, transposing, max pooling, concatenation, padding with zero (whose code is the zero
-    point) and clipping. A quantize right after its own dequantize disappears.
+    Moves are slicing, reshaping, transposing, max pooling, concatenation, padding with zero (whose
+    code is the zero point) and clipping. A quantize right after its own dequantize disappears.
     """
     producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)
     for node in list(graph.node):
@@ -147,7 +153,9 @@ def work_on_codes(graph: GraphProto) -> bool:
 def _on_codes(
     graph: GraphProto, node: NodeProto, scale: float, zero_point: Array, constants: dict[str, Array]
 ) -> bool:
-    """Turn a float operator into the same operator on codes, apart from its data inputs; False when it has none."""
+    """Turn a float operator into the same operator on codes, apart from its data inputs; False when
+    it has none.
+    """
     if node.op_type in _MOVES_CODES:
         return True
     if node.op_type == "Pad":
@@ -176,7 +184,8 @@ def _on_codes(
 
 
 def pad_in_convolutions(graph: GraphProto) -> None:
-    """Pad -> Conv, or Pad -> dequantize -> Conv, where zeros are padded around the image: the convolution pads itself.
+    """Pad -> Conv, or Pad -> dequantize -> Conv, where zeros are padded around the image: the
+    convolution pads itself.
 
     Networks from TensorFlow need it: their 'same' padding of strided convolutions is not symmetric.
     """
@@ -211,7 +220,9 @@ def pad_in_convolutions(graph: GraphProto) -> None:
 
 
 def _padding(node: NodeProto, zero: Array, constants: dict[str, Array]) -> list[int] | None:
-    """What a Pad puts before and after every spatial dimension, if it pads nothing else and with nothing but `zero`."""
+    """What a Pad puts before and after every spatial dimension, if it pads nothing else and with
+    nothing but `zero`.
+    """
     if (
         node.op_type != "Pad"
         or attribute_of(node, "mode", b"constant") != b"constant"
@@ -236,7 +247,9 @@ def _padding(node: NodeProto, zero: Array, constants: dict[str, Array]) -> list[
 
 
 def drop_saturated_clips(graph: GraphProto) -> bool:
-    """Remove a Relu or Clip before a quantize, whose codes saturate there anyway; else clip the codes instead."""
+    """Remove a Relu or Clip before a quantize, whose codes saturate there anyway; else clip the
+    codes instead.
+    """
     producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)
     for node in list(graph.node):
         after = readers[node.output[0]] if node.op_type in ("Relu", "Clip") else []
@@ -300,8 +313,9 @@ def _clip_codes(
 def keep_float_layers(graph: GraphProto) -> None:
     """Part a float layer from the dequantize before it where its result is quantized again.
 
-    ONNX Runtime (its WeightBiasQuantization) would quantize the float weights of such a layer while it loads the file,
-    which undoes mixed precision in silence. A Clip that clips nothing stops it and costs one pass over the input.
+    ONNX Runtime (its WeightBiasQuantization) would quantize the float weights of such a layer while
+    it loads the file, which undoes mixed precision in silence. A Clip that clips nothing stops it
+    and costs one pass over the input.
     """
     producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)
     for node in list(graph.node):

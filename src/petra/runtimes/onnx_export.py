@@ -1,6 +1,8 @@
-"""PyTorch -> one lean ONNX file with a dynamic batch dimension and meaningful input and output names.
+"""PyTorch -> one lean ONNX file with a dynamic batch dimension and meaningful input and output
+names.
 
-Past 2 GB, which is more than one protobuf message can hold, the weights are in a second file beside it.
+Past 2 GB, which is more than one protobuf message can hold, the weights are in a second file beside
+it.
 """
 
 from __future__ import annotations
@@ -34,15 +36,18 @@ _OPERATOR = re.compile(
 
 
 def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = OPSET) -> Path:
-    """Write `model` to `path`, and its weights to ``path.data`` where they exceed `LARGEST`. Returns `path`.
+    """Write `model` to `path`, and its weights to ``path.data`` where they exceed `LARGEST`.
+    Returns `path`.
 
-    example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch first, any batch
-    size. Outputs are named 'output', 'output_0', ..., or by their keys. The first dimension of every input is free.
-    Works for float modules, for graphs quantized by `petra.methods.quantize`, whose file is in QDQ form, and for
-    modules with the layers of `petra.model.layers.quantized`. Models in half precision (`petra.model.layers.half`) are written with
-    weights of 16 bits and arithmetic in float32, which a runtime may do in bf16.
+    example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch
+    first, any batch size. Outputs are named 'output', 'output_0', ..., or by their keys. The first
+    dimension of every input is free. Works for float modules, for graphs quantized by
+    `petra.methods.quantize`, whose file is in QDQ form, and for modules with the layers of
+    `petra.model.layers.quantized`. Models in half precision (`petra.model.layers.half`) are written
+    with weights of 16 bits and arithmetic in float32, which a runtime may do in bf16.
 
-    Raises `ExportError`, with the operator where it is known, when the model cannot be expressed in ONNX.
+    Raises `ExportError`, with the operator where it is known, when the model cannot be expressed in
+    ONNX.
     """
     import onnx
 
@@ -73,7 +78,9 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
 
 
 def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProgram, list[str]]:
-    """Export in evaluation mode, in the precision it has; the program returns the named outputs as a flat tuple."""
+    """Export in evaluation mode, in the precision it has; the program returns the named outputs as
+    a flat tuple.
+    """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -94,7 +101,8 @@ def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProg
             names[:] = outputs
             return tuple(outputs.values())
 
-    # The exporter writes attention out in its plain form, whose result has another memory layout than fused kernels'.
+    # The exporter writes attention out in its plain form, whose result has another memory layout
+    # than fused kernels'.
     with _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         program = capture(Named(), (traced_example(example),), inside=model)
     global_average_as_mean(program.graph_module.graph)
@@ -131,7 +139,9 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
 
 
 def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str]) -> None:
-    """Give the graph's inputs and outputs their public names, and call the free dimension 'batch'."""
+    """Give the graph's inputs and outputs their public names, and call the free dimension
+    'batch'.
+    """
     if len(graph.input) != len(inputs) or len(graph.output) != len(outputs):
         raise ExportError(
             f"the exported graph has {len(graph.input)} inputs and {len(graph.output)} outputs,"
@@ -162,7 +172,9 @@ def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and back afterwards. A quantized graph forbids calling `eval()`."""
+    """Every module in evaluation mode, and back afterwards. A quantized graph forbids calling
+    `eval()`.
+    """
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -174,7 +186,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _operator(error: BaseException) -> str:
-    """The operator an exporter error chain blames, such as 'aten.foo.default'; '' when it names none."""
+    """The operator an exporter error chain blames, such as 'aten.foo.default'; '' when it names
+    none.
+    """
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:

@@ -1,7 +1,9 @@
-"""Weights of an ONNX file in 16 bits, each followed by a cast: half the bytes for every runtime that reads the file.
+"""Weights of an ONNX file in 16 bits, each followed by a cast: half the bytes for every runtime
+that reads the file.
 
-Runtimes cast once, while they load the file. OpenVINO computes in bf16 when it finds weights stored so (see
-`petra.runtimes.openvino`); in ONNX Runtime, which has no 16-bit arithmetic on CPUs, the graph computes in float32.
+Runtimes cast once, while they load the file. OpenVINO computes in bf16 when it finds weights stored
+so (see `petra.runtimes.openvino`); in ONNX Runtime, which has no 16-bit arithmetic on CPUs, the
+graph computes in float32.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ _STORED = {torch.bfloat16: TensorProto.BFLOAT16, torch.float16: TensorProto.FLOA
 
 
 def store_half(model: ModelProto, dtype: torch.dtype) -> None:
-    """Store float32 initialisers in `dtype` (bfloat16 or float16), in place; beyond its range they become infinite."""
+    """Store float32 initialisers in `dtype` (bfloat16 or float16), in place; beyond its range they
+    become infinite.
+    """
     graph = model.graph
     taken = {name for node in graph.node for name in (*reads(node), *node.output)}
     casts = []

@@ -1,4 +1,6 @@
-"""What ONNX Runtime makes of a file: which operators run, and how much of the arithmetic is in integers."""
+"""What ONNX Runtime makes of a file: which operators run, and how much of the arithmetic is in
+integers.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,11 @@ _INTEGER_COMPUTE = (
 
 @dataclass(frozen=True)
 class Operators:
-    """Nodes of a model by operator: `stored` as in the file, `running` after this machine's graph optimisation.
+    """Nodes of a model by operator: `stored` as in the file, `running` after this machine's graph
+    optimisation.
 
-    Of the nodes that run, `compute` do the arithmetic (convolutions, matrix products, recurrences), `integer` of them
-    with quantized operands.
+    Of the nodes that run, `compute` do the arithmetic (convolutions, matrix products, recurrences),
+    `integer` of them with quantized operands.
     """
 
     stored: Mapping[str, int]
@@ -78,7 +81,9 @@ Specs = tuple[InputSpec, ...]
 
 
 def with_names(inputs: Specs, outputs: Specs, path: Path) -> tuple[Specs, Specs]:
-    """Inputs and outputs of an ONNX file, with what it calls their free sizes, which a runtime did not tell."""
+    """Inputs and outputs of an ONNX file, with what it calls their free sizes, which a runtime did
+    not tell.
+    """
     import onnx
 
     graph = onnx.load(str(path), load_external_data=False).graph

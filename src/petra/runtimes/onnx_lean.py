@@ -1,8 +1,8 @@
 """Make an exported ONNX file small, without changing what it computes.
 
-Everything that is not computation goes: doc strings, exporter metadata, shapes of intermediate values, long names,
-attributes that repeat a default, copies of equal constants, operators on constants. For a small int8 model that is a
-third of the file.
+Everything that is not computation goes: doc strings, exporter metadata, shapes of intermediate
+values, long names, attributes that repeat a default, copies of equal constants, operators on
+constants. For a small int8 model that is a third of the file.
 
 Every function takes an `onnx.ModelProto` or `GraphProto` and changes it in place.
 """
@@ -43,7 +43,8 @@ _FOLDABLE = {
     "Identity",
 }
 
-# Defaults that the standard states in words only, because how many values they have depends on the input.
+# Defaults that the standard states in words only, because how many values they have depends on the
+# input.
 _WINDOWS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool"}
 _UNSAID = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
 
@@ -130,7 +131,9 @@ def share_constants(graph: GraphProto) -> None:
 
 
 def drop_unused(model: ModelProto) -> None:
-    """Remove nodes and initialisers nothing reads, functions nothing calls and opsets nothing uses."""
+    """Remove nodes and initialisers nothing reads, functions nothing calls and opsets nothing
+    uses.
+    """
     graph = model.graph
     while True:
         read = {name for node in graph.node for name in reads(node)} | {
@@ -156,7 +159,9 @@ def drop_unused(model: ModelProto) -> None:
 
 
 def _drop_initializers(graph: GraphProto, unwanted: Callable[[str], bool]) -> None:
-    """In place: moving tensors to a new list would serialise each, which protobuf refuses past 2 GiB."""
+    """In place: moving tensors to a new list would serialise each, which protobuf refuses past 2
+    GiB.
+    """
     for index in reversed(range(len(graph.initializer))):
         if unwanted(graph.initializer[index].name):
             del graph.initializer[index]
@@ -190,7 +195,9 @@ def _short_names() -> Iterator[str]:
 
 
 def fold_constants(graph: GraphProto) -> None:
-    """Evaluate shape and layout operators on constants where the result takes no more room than what it replaces."""
+    """Evaluate shape and layout operators on constants where the result takes no more room than
+    what it replaces.
+    """
     constants = constants_of(graph)
     for node in list(graph.node):
         if node.op_type not in _FOLDABLE or len(node.output) != 1:
@@ -229,7 +236,9 @@ def merge_slices(graph: GraphProto) -> None:
 
 
 def _slice_bounds(node: NodeProto, constants: dict[str, Array]) -> list[list[int]] | None:
-    """Starts, ends, axes and steps of a Slice when all are given and constant, with no negative axis."""
+    """Starts, ends, axes and steps of a Slice when all are given and constant, with no negative
+    axis.
+    """
     if len(node.input) != 5 or not all(name in constants for name in node.input[1:]):
         return None
     bounds = [[int(v) for v in constants[name].ravel()] for name in node.input[1:]]

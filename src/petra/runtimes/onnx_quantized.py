@@ -1,8 +1,9 @@
 """The operators of `petra.model.layers.quantized` in ONNX.
 
-The exporter writes each of them as one node of a private domain, whose operands it cannot fold: it would decode small
-weights and store them in float. `lower` then puts standard operators in the place of those nodes. ONNX Runtime decodes
-constant weights once, when it loads the file, and fuses the integer layers into single operators.
+The exporter writes each of them as one node of a private domain, whose operands it cannot fold: it
+would decode small weights and store them in float. `lower` then puts standard operators in the
+place of those nodes. ONNX Runtime decodes constant weights once, when it loads the file, and fuses
+the integer layers into single operators.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _MICROSOFT = "com.microsoft"
 
 
 def translations() -> dict[Callable[..., object], Callable[..., object]]:
-    """A `custom_translation_table` for `torch.onnx.export`: torch's operator -> what writes its private node."""
+    """A `custom_translation_table` for `torch.onnx.export`: torch's operator -> what writes its
+    private node.
+    """
     import torch
 
     import petra.model.layers.quantized  # noqa: F401  (registers the operators)
@@ -67,7 +70,9 @@ def _private(name: str, inputs: int) -> Any:
 
 
 def lower(model: ModelProto) -> None:
-    """Replace every private node by standard operators (and com.microsoft's MatMulNBits); in place."""
+    """Replace every private node by standard operators (and com.microsoft's MatMulNBits); in
+    place.
+    """
     graph = model.graph
     if all(node.domain != _DOMAIN for node in graph.node):
         return
@@ -122,7 +127,9 @@ def _decode_packed(graph: GraphProto, codes: str, scale: str, out: str) -> list[
 
 
 def _dynamic_linear(graph: GraphProto, node: NodeProto) -> list[NodeProto]:
-    """In the form that ONNX Runtime fuses into DynamicQuantizeMatMul; the operand order matters to it."""
+    """In the form that ONNX Runtime fuses into DynamicQuantizeMatMul; the operand order matters to
+    it.
+    """
     x, codes, scale, *bias = node.input
     out = node.output[0]
     flat = add_constant(graph, f"{out}_flat", np.array([-1]))
@@ -140,10 +147,12 @@ def _dynamic_linear(graph: GraphProto, node: NodeProto) -> list[NodeProto]:
 
 
 def _int4_linear(graph: GraphProto, node: NodeProto) -> list[NodeProto]:
-    """ONNX Runtime's product with packed weights, which OpenVINO reads too; its codes are laid out as ours.
+    """ONNX Runtime's product with packed weights, which OpenVINO reads too; its codes are laid out
+    as ours.
 
-    It computes in float. At its accuracy level 4, which it chooses itself for opset 21's DequantizeLinear with blocks,
-    it would quantize the activations too: three times as fast for a single row, as fast for many, 0.5% off per layer.
+    It computes in float. At its accuracy level 4, which it chooses itself for opset 21's
+    DequantizeLinear with blocks, it would quantize the activations too: three times as fast for a
+    single row, as fast for many, 0.5% off per layer.
     """
     x, codes, scale, *bias = node.input
     (rows, inputs), groups = _packed_shape(graph, codes), constants_of(graph)[scale].shape[1]

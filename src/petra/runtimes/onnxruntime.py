@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: one self-contained ``.onnx`` file with a dynamic batch dimension.
 
-Past 2 GB its weights are in a second file. ONNX Runtime and OpenVINO refuse a model whose weights lie outside its
-directory, by themselves.
+Past 2 GB its weights are in a second file. ONNX Runtime and OpenVINO refuse a model whose weights
+lie outside its directory, by themselves.
 """
 
 from __future__ import annotations
@@ -43,16 +43,21 @@ _LOST = (
     "uint2",
 )  # come back as no NumPy array
 _REMEDIES = {
-    "external data": "its weights are in a second file, which it finds by name: copy that one beside it",
+    "external data": (
+        "its weights are in a second file, which it finds by name: copy that one beside it"
+    ),
     "missing opset": "it does not say which operators it means: its opset_import is empty",
     "opset": "it asks for operators of another version: convert it with onnx.version_converter",
-    "ir version": "it is newer than this ONNX Runtime: install a newer one, or export it for an older",
+    "ir version": (
+        "it is newer than this ONNX Runtime: install a newer one, or export it for an older"
+    ),
     "not implemented": "this operator does not run on a CPU here: try --runtime openvino",
     "not_implemented": "this operator does not run on a CPU here: try --runtime openvino",
     "is not a registered": "it needs operators that come with neither ONNX nor ONNX Runtime",
 }
 _ORIGIN = re.compile(
-    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .{0,1000}? failed:|/\S*onnxruntime\S*/\S+:\d+ "
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .{0,1000}?"
+    r" failed:|/\S*onnxruntime\S*/\S+:\d+ "
 )
 
 
@@ -92,7 +97,8 @@ class OnnxSession(Session):
         for spec in self._outputs:
             if spec.dtype.startswith(_LOST):
                 raise ArtifactError(
-                    f"{path}: output {spec.name!r} is {spec.dtype}, which ONNX Runtime cannot hand to NumPy",
+                    f"{path}: output {spec.name!r} is {spec.dtype}, which ONNX Runtime cannot hand"
+                    " to NumPy",
                     hint="end the model with a cast to float32",
                 )
 
@@ -154,10 +160,11 @@ def _spec(value: Any) -> InputSpec:
 
 
 def flat(outputs: Mapping[str, object]) -> Arrays:
-    """Outputs as arrays. What a sequence holds is counted through, ``name[0]``; maps become rows of their values.
+    """Outputs as arrays. What a sequence holds is counted through, ``name[0]``; maps become rows of
+    their values.
 
-    A sequence of maps, one for each item, is what scikit-learn's classifiers return: (n, classes) here. An optional
-    output that is absent is left out.
+    A sequence of maps, one for each item, is what scikit-learn's classifiers return: (n, classes)
+    here. An optional output that is absent is left out.
     """
     found: Arrays = {}
     for name, value in outputs.items():
@@ -185,7 +192,9 @@ def _alike(values: list[object]) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """ONNX Runtime's messages begin with where in its sources they were raised; the reason comes after that."""
+    """ONNX Runtime's messages begin with where in its sources they were raised; the reason comes
+    after that.
+    """
     text = " ".join(str(error).split())
     said = ""
     while found := _ORIGIN.search(text):
@@ -225,7 +234,9 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 class OnnxRuntime(Runtime):
-    """The default target. Static int8 models run in integer kernels (QLinearConv, QGemm) on any x86 or Arm CPU."""
+    """The default target. Static int8 models run in integer kernels (QLinearConv, QGemm) on any x86
+    or Arm CPU.
+    """
 
     name: ClassVar[str] = "onnxruntime"
     suffix: ClassVar[str] = ".onnx"

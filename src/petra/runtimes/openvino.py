@@ -1,7 +1,9 @@
-"""OpenVINO on the CPU: the same lean ``.onnx`` file that ONNX Runtime runs, read by OpenVINO itself.
+"""OpenVINO on the CPU: the same lean ``.onnx`` file that ONNX Runtime runs, read by OpenVINO
+itself.
 
-OpenVINO's own format is not what ships: for a small int8 network its ``.xml`` alone is larger than the whole ONNX file.
-Models in it (``.xml`` with a ``.bin`` beside it) that come from elsewhere can be loaded and measured, though.
+OpenVINO's own format is not what ships: for a small int8 network its ``.xml`` alone is larger than
+the whole ONNX file. Models in it (``.xml`` with a ``.bin`` beside it) that come from elsewhere can
+be loaded and measured, though.
 """
 
 from __future__ import annotations
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
 class OpenVinoSession(Session):
     """A model compiled for the CPU: one stream, a fixed number of threads.
 
-    Float arithmetic is in bf16 where the file has weights stored so, and in float32 elsewhere: without a hint, OpenVINO
-    computes all float models in bf16 on CPUs that have it, and results would differ from machine to machine. Threads
-    are not bound to cores, as in the other runtimes.
+    Float arithmetic is in bf16 where the file has weights stored so, and in float32 elsewhere:
+    without a hint, OpenVINO computes all float models in bf16 on CPUs that have it, and results
+    would differ from machine to machine. Threads are not bound to cores, as in the other runtimes.
     """
 
     def __init__(self, path: Path, *, threads: int) -> None:
@@ -65,7 +67,10 @@ class OpenVinoSession(Session):
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path}: OpenVINO cannot load this file: {_reason(error)}",
-                hint="export it again if it is corrupt, or for another runtime if OpenVINO lacks an operator",
+                hint=(
+                    "export it again if it is corrupt, or for another runtime if OpenVINO lacks an"
+                    " operator"
+                ),
             ) from error
         _refuse_text((*self._inputs, *self._outputs), path)
         self._names = tuple(spec.name for spec in self._inputs)
@@ -123,7 +128,8 @@ def _refuse_text(specs: Sequence[InputSpec], path: Path) -> None:
     for spec in specs:
         if spec.dtype == "string":
             raise ArtifactError(
-                f"{path}: {spec.name!r} is text, and OpenVINO damages its own memory when it is handed to Python",
+                f"{path}: {spec.name!r} is text, and OpenVINO damages its own memory when it is"
+                " handed to Python",
                 hint="use --runtime onnxruntime",
             )
 
@@ -149,7 +155,9 @@ _UNCONVERTED = re.compile(r"-- (\w+)-\d+ with a message:")
 
 
 def _reason(error: RuntimeError) -> str:
-    """OpenVINO's messages begin with where in its sources they were raised; the reason comes after that."""
+    """OpenVINO's messages begin with where in its sources they were raised; the reason comes after
+    that.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [
         line
@@ -164,8 +172,9 @@ def _reason(error: RuntimeError) -> str:
 
 
 class OpenVino(Runtime):
-    """Intel's runtime. Static int8 models run in integer kernels, halved ones in bf16 on CPUs that have it; strong at
-    large batches."""
+    """Intel's runtime. Static int8 models run in integer kernels, halved ones in bf16 on CPUs that
+    have it; strong at large batches.
+    """
 
     name: ClassVar[str] = "openvino"
     suffix: ClassVar[str] = ".onnx"

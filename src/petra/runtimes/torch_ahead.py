@@ -1,7 +1,9 @@
-"""Ahead-of-time compilation (AOTInductor): a package of native code for machines like this one, without a compiler.
+"""Ahead-of-time compilation (AOTInductor): a package of native code for machines like this one,
+without a compiler.
 
-A package holds a shared library. That is code, so no runtime here opens one: what petra measures and ships is the
-program it is made from. It is compared with that program once, by the process that has just compiled it.
+A package holds a shared library. That is code, so no runtime here opens one: what petra measures
+and ships is the program it is made from. It is compared with that program once, by the process that
+has just compiled it.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ TOLERANCE = 1e-3  # root mean square difference over the spread of the program's
 
 
 def compile_ahead(program_file: Path, package: Path, items: Arrays, *, threads: int = 1) -> float:
-    """Compile a ``.pt2`` program that petra exported into `package`, for this machine's CPU and number of threads.
+    """Compile a ``.pt2`` program that petra exported into `package`, for this machine's CPU and
+    number of threads.
 
-    items: inputs by name, at least two items, to compile with and to compare on, one alone and all together. Returns
-    the largest difference from the program, as a root mean square over the spread of its outputs. The package is
-    loaded with ``torch._inductor.aoti_load_package`` and called as the model is.
+    items: inputs by name, at least two items, to compile with and to compare on, one alone and all
+    together. Returns the largest difference from the program, as a root mean square over the spread
+    of its outputs. The package is loaded with ``torch._inductor.aoti_load_package`` and called as
+    the model is.
 
-    Raises ArtifactError for a bad program, ExportError when it cannot be compiled, ParityError when what was compiled
-    computes something else; no package is left then. Cost: half a minute or more of a C++ compiler.
+    Raises ArtifactError for a bad program, ExportError when it cannot be compiled, ParityError when
+    what was compiled computes something else; no package is left then. Cost: half a minute or more
+    of a C++ compiler.
     """
     import torch
 
@@ -69,7 +74,8 @@ def _difference(
         error = float(np.sqrt(np.mean((found[name].astype(np.float64) - array) ** 2))) / spread
         if not error <= TOLERANCE:
             raise ParityError(
-                f"compiled ahead of time, {name} differs by {error:.2%} of its spread at a batch of {batch}",
+                f"compiled ahead of time, {name} differs by {error:.2%} of its spread at a batch of"
+                f" {batch}",
                 hint="ship the program itself, for the runtime torch.compile",
             )
         worst = max(worst, error)

@@ -1,7 +1,9 @@
-"""`torch.compile`: the same safe ``.pt2`` program as eager PyTorch's, compiled to native code where it is loaded.
+"""`torch.compile`: the same safe ``.pt2`` program as eager PyTorch's, compiled to native code where
+it is loaded.
 
-What ships is the program, not what was compiled from it: a compiled library is code, and opening one that somebody else
-made would run theirs. `petra.runtimes.torch_ahead` makes such a library of one's own.
+What ships is the program, not what was compiled from it: a compiled library is code, and opening
+one that somebody else made would run theirs. `petra.runtimes.torch_ahead` makes such a library of
+one's own.
 """
 
 from __future__ import annotations
@@ -23,14 +25,17 @@ if TYPE_CHECKING:
 
 
 BATCH_SIZES = 32
-"""Programs that PyTorch may compile of one model, one for every batch size at worst; later ones would run eagerly."""
+"""Programs that PyTorch may compile of one model, one for every batch size at worst; later ones
+would run eagerly.
+"""
 
 
 class TorchCompile(TorchEager):
     """TorchInductor on the CPU, weights as constants. Needs a C++ compiler where the model runs.
 
-    Static int8 models run in oneDNN's integer kernels here. It compiles on the first run with a batch of one, and again
-    for larger ones, for seconds to minutes: timing leaves that out, peak memory does not.
+    Static int8 models run in oneDNN's integer kernels here. It compiles on the first run with a
+    batch of one, and again for larger ones, for seconds to minutes: timing leaves that out, peak
+    memory does not.
     """
 
     name: ClassVar[str] = "torch.compile"
@@ -44,10 +49,12 @@ class TorchCompile(TorchEager):
         from torch._inductor import config
 
         on_cpu = self.device == "cpu"
-        # Threads to compile with are enough: worker processes would still be starting while something is timed.
+        # Threads to compile with are enough: worker processes would still be starting while
+        # something is timed.
         settings = {"freezing": True, "compile_threads": 1} if on_cpu else {}
         torch._dynamo.config.recompile_limit = BATCH_SIZES
-        # On a GPU, CUDA graphs: one per batch size, so that small batches do not wait for kernels to be launched.
+        # On a GPU, CUDA graphs: one per batch size, so that small batches do not wait for kernels
+        # to be launched.
         mode = None if on_cpu else "reduce-overhead"
         compiled = torch.compile(module, mode=mode)
         known: set[int] = set()
@@ -65,8 +72,9 @@ class TorchCompile(TorchEager):
                 try:
                     result = compiled(*args, **kwargs)
                 except AssertionError:
-                    # With a free batch size, TorchInductor may lay tensors out otherwise than it reckons with, and its
-                    # own checks notice. Then there is one program for every batch size.
+                    # With a free batch size, TorchInductor may lay tensors out otherwise than it
+                    # reckons with, and its own checks notice. Then there is one program for every
+                    # batch size.
                     compiled = torch.compile(module, mode=mode, dynamic=False)
                     known.clear()
                     result = compiled(*args, **kwargs)

@@ -1,4 +1,6 @@
-"""Eager PyTorch as a place to deploy to, on the CPU and on a GPU: a ``.pt2`` program without the model's class."""
+"""Eager PyTorch as a place to deploy to, on the CPU and on a GPU: a ``.pt2`` program without the
+model's class.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ ON_GPU = ("bf16", "fp16", "int8", "float8")
 
 
 class TorchEager(Runtime):
-    """PyTorch itself as the deployment runtime. Int8 graphs run here too, but simulated: slower, not faster."""
+    """PyTorch itself as the deployment runtime. Int8 graphs run here too, but simulated: slower,
+    not faster.
+    """
 
     name: ClassVar[str] = "torch"
     suffix: ClassVar[str] = SUFFIX
@@ -43,8 +47,8 @@ class TorchEager(Runtime):
 class TorchCuda(TorchEager):
     """The same file on an NVIDIA GPU. It is written on the CPU, so any machine can make it.
 
-    Linear layers of 8-bit rows run in torchao's kernels, those in 16 bits with 2:4 zeros in sparse ones
-    (`petra.runtimes.torch_kernels`).
+    Linear layers of 8-bit rows run in torchao's kernels, those in 16 bits with 2:4 zeros in sparse
+    ones (`petra.runtimes.torch_kernels`).
     """
 
     name: ClassVar[str] = "torch.cuda"

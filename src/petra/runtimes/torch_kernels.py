@@ -1,7 +1,9 @@
-"""What a loaded program computes with on this machine: torchao's 8-bit kernels, and 2:4 sparse ones on a GPU.
+"""What a loaded program computes with on this machine: torchao's 8-bit kernels, and 2:4 sparse ones
+on a GPU.
 
-Programs hold plain weights and operators that mean the same everywhere. Here, in the process that runs them, linear
-layers get weights of the tensor subclasses that dispatch to faster kernels, eagerly and under `torch.compile` alike.
+Programs hold plain weights and operators that mean the same everywhere. Here, in the process that
+runs them, linear layers get weights of the tensor subclasses that dispatch to faster kernels,
+eagerly and under `torch.compile` alike.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ FLOAT8_SINCE = (8, 9)
 
 
 def use_kernels(program: nn.Module, device: str) -> tuple[str, ...]:
-    """Put faster kernels in place of linear layers of a loaded program, in place; names of the weights concerned.
+    """Put faster kernels in place of linear layers of a loaded program, in place; names of the
+    weights concerned.
 
-    8-bit rows: int8 anywhere, float8 on GPUs that have it. Weights of which two in four are zero: on a GPU, in 16 bits,
-    where the shapes allow. Everything else stays as it is.
+    8-bit rows: int8 anywhere, float8 on GPUs that have it. Weights of which two in four are zero:
+    on a GPU, in 16 bits, where the shapes allow. Everything else stays as it is.
     """
     if not isinstance(program, GraphModule):
         return ()
@@ -99,7 +102,9 @@ def _torchao_weight(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Any:
 
 
 def two_of_four(weight: Tensor) -> bool:
-    """Whether of every four neighbours in a row of `weight` (out, in) at most two are not zero, and some are not."""
+    """Whether of every four neighbours in a row of `weight` (out, in) at most two are not zero, and
+    some are not.
+    """
     if weight.ndim != 2 or weight.shape[1] % 4:
         return False
     kept = weight.reshape(-1, 4).ne(0).sum(1)

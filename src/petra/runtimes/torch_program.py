@@ -1,4 +1,5 @@
-"""What the PyTorch runtimes share: a ``torch.export`` program in a ``.pt2`` file, and a session that runs it.
+"""What the PyTorch runtimes share: a ``torch.export`` program in a ``.pt2`` file, and a session
+that runs it.
 
 The file is reloaded without the model's Python class, from an archive that petra has written anew
 (`petra.runtimes.torch_archive`).
@@ -32,10 +33,12 @@ _ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "cu
 
 
 def export_program(model: nn.Module, example: Inputs, path: Path) -> Path:
-    """Write `model` to `path` with a free batch size, to be called as the model is: ``model(x)``, ``model(**inputs)``.
+    """Write `model` to `path` with a free batch size, to be called as the model is: ``model(x)``,
+    ``model(**inputs)``.
 
-    Outputs other than tensors, tuples, lists and dicts (Hugging Face's, say) become dicts. The file holds operators
-    and weights, no sample data and no source locations. Raises ExportError when the model cannot be captured.
+    Outputs other than tensors, tuples, lists and dicts (Hugging Face's, say) become dicts. The file
+    holds operators and weights, no sample data and no source locations. Raises ExportError when the
+    model cannot be captured.
     """
     import torch
 
@@ -54,9 +57,11 @@ def export_program(model: nn.Module, example: Inputs, path: Path) -> Path:
 
 
 def _plain(model: nn.Module, example: Inputs) -> nn.Module:
-    """The model itself where its outputs are built-in containers, else a module of the same signature whose are.
+    """The model itself where its outputs are built-in containers, else a module of the same
+    signature whose are.
 
-    A traced graph comes back without the weights that it no longer reads, such as those a quantizer replaced by codes.
+    A traced graph comes back without the weights that it no longer reads, such as those a quantizer
+    replaced by codes.
     """
     import torch
 
@@ -104,7 +109,9 @@ def _strip(program: torch.export.ExportedProgram) -> None:
 
 
 def load_program(path: Path) -> torch.export.ExportedProgram:
-    """Open an archive that petra exported. Raises ArtifactError when it is missing, corrupt or could run code."""
+    """Open an archive that petra exported. Raises ArtifactError when it is missing, corrupt or
+    could run code.
+    """
     import torch
 
     must_exist(path, SUFFIX)
@@ -115,7 +122,9 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
 
 @contextmanager
 def _understood(path: Path) -> Iterator[None]:
-    """Whatever PyTorch raises on a program that it cannot make sense of is an ArtifactError of `path`."""
+    """Whatever PyTorch raises on a program that it cannot make sense of is an ArtifactError of
+    `path`.
+    """
     try:
         yield
     except PetraError:
@@ -182,7 +191,8 @@ class ProgramSession(Session):
         arrays = self.in_order(inputs)
         try:
             tensors = [torch.from_numpy(array).to(self._device) for array in arrays]
-            # Views of weights that are tensor subclasses fail in inference mode (pytorch issue 170419).
+            # Views of weights that are tensor subclasses fail in inference mode (pytorch issue
+            # 170419).
             with torch.no_grad() if self.kernels else torch.inference_mode():
                 if self.keyed:
                     value = self._call(**dict(zip(self._names, tensors, strict=True)))
@@ -204,7 +214,9 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _argument_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
-    """Input names as `petra.tasks.inputs.named` gives them, from the program's calling convention."""
+    """Input names as `petra.tasks.inputs.named` gives them, from the program's calling
+    convention.
+    """
     spec = program.call_spec.in_spec
     args, kwargs = spec.child(0), spec.child(1)
     if kwargs.num_children:

@@ -1,8 +1,8 @@
 """The JSON of a ``.pt2`` archive, field by field, as petra writes it: what is not here is refused.
 
 The records follow ``torch/_export/serde/schema.py`` and leave out what no file of petra's has:
-custom objects, operators and nested lists as arguments, metadata, guards, tokens, gradients, devices
-other than the CPU. What PyTorch gets is written from them.
+custom objects, operators and nested lists as arguments, metadata, guards, tokens, gradients,
+devices other than the CPU. What PyTorch gets is written from them.
 """
 
 from __future__ import annotations

@@ -129,15 +129,22 @@ def _explained(
     said = summary(error)
     if "specialized it to be a constant" in str(error) or "Constraints violated" in str(error):
         return ExportError(
-            f"the model cannot be traced with a free batch size: it fixes the size{fixed[0] if fixed else ''}",
-            hint="take the size from the input (x.shape[0], not len(x)), -1 in view and reshape; loop over no items",
+            "the model cannot be traced with a free batch size: it fixes the"
+            f" size{fixed[0] if fixed else ''}",
+            hint=(
+                "take the size from the input (x.shape[0], not len(x)), -1 in view and reshape;"
+                " loop over no items"
+            ),
         )
     place = _place_of(error, model)
     if isinstance(error, GuardOnDataDependentSymNode):
         return ExportError(
-            f"the model cannot be traced: its forward pass goes by the values of a tensor{place}; torch says: {said}",
-            hint="let tensors decide: torch.where or a mask instead of if; no int(), float(), bool() or len() of"
-            " computed values; or move it out of the model, into the data",
+            f"the model cannot be traced: its forward pass goes by the values of a tensor{place};"
+            f" torch says: {said}",
+            hint=(
+                "let tensors decide: torch.where or a mask instead of if; no int(), float(), bool()"
+                " or len() of computed values; or move it out of the model, into the data"
+            ),
         )
     try:
         with torch.no_grad():
@@ -146,14 +153,18 @@ def _explained(
         return itself_fails(own, model)
     return ExportError(
         f"the model cannot be traced{place}; torch says: {type(error).__name__}: {said}",
-        hint="while a model is traced its inputs are symbols: torch operations only, no NumPy and no Python numbers",
+        hint=(
+            "while a model is traced its inputs are symbols: torch operations only, no NumPy and no"
+            " Python numbers"
+        ),
     )
 
 
 def itself_fails(error: Exception, model: nn.Module) -> ExportError:
     """What to say of an error that the model raises without being traced."""
     return ExportError(
-        f"the model itself fails{_place_of(error, model)}: {type(error).__name__}: {summary(error)}",
+        f"the model itself fails{_place_of(error, model)}: {type(error).__name__}:"
+        f" {summary(error)}",
         hint="it must run on the example inputs in evaluation mode before it can be traced",
     )
 
@@ -169,7 +180,8 @@ def summary(error: BaseException) -> str:
     return line if len(line) <= 200 else f"{line[:199]}…"
 
 
-# -- places ------------------------------------------------------------------------------------------------------------
+# -- places
+# --------------------------------------------------------------------------------------------------
 
 
 def _place_of(error: BaseException, model: nn.Module) -> Place:

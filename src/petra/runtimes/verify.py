@@ -26,8 +26,8 @@ import numpy as np
 
 from petra.core.errors import ParityError
 
-# Root mean square difference over the spread of the reference. Float exports agree to 1e-6; integer kernels round
-# differently from simulated quantization, by a fraction of a step per layer.
+# Root mean square difference over the spread of the reference. Float exports agree to 1e-6; integer
+# kernels round differently from simulated quantization, by a fraction of a step per layer.
 FLOAT_TOLERANCE = 1e-3
 INT8_TOLERANCE = 5e-2
 METRIC_TOLERANCE = 5e-3  # of the reference's metric
@@ -71,16 +71,24 @@ def compare(
     tolerance = INT8_TOLERANCE if quantized else FLOAT_TOLERANCE
     if parity["relative_error"] > tolerance:
         raise ParityError(
-            f"predictions differ by {parity['relative_error']:.2%} of their spread from the PyTorch model's",
-            hint=f"at most {tolerance:.1%} is allowed for a {'quantized' if quantized else 'float'} model",
+            f"predictions differ by {parity['relative_error']:.2%} of their spread from the PyTorch"
+            " model's",
+            hint=(
+                f"at most {tolerance:.1%} is allowed for a {'quantized' if quantized else 'float'}"
+                " model"
+            ),
         )
     allowed = METRIC_TOLERANCE * abs(theirs)
     if abs(parity["metric_difference"]) > allowed:
         allowed = max(allowed, moved_by_chance(reference, difference, score))
     if abs(parity["metric_difference"]) > allowed:
         raise ParityError(
-            f"the metric differs by {parity['metric_difference']:+.4f} from the PyTorch model's on the same items",
-            hint=f"at most {allowed:.4f} is allowed for {len(reference)} items and differences of this size",
+            f"the metric differs by {parity['metric_difference']:+.4f} from the PyTorch model's on"
+            " the same items",
+            hint=(
+                f"at most {allowed:.4f} is allowed for {len(reference)} items and differences of"
+                " this size"
+            ),
         )
     return parity
 
@@ -131,7 +139,8 @@ def _check_finite(artifact: np.ndarray, reference: np.ndarray) -> None:
         else int(np.argwhere(odd | ~same)[0][0])
     )
     raise ParityError(
-        f"the artifact returns NaN or infinity for item {item} where the model does not, or the other way round",
+        f"the artifact returns NaN or infinity for item {item} where the model does not, or the"
+        " other way round",
         hint="a numeric overflow in the exported graph",
     )
 

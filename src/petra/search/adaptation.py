@@ -1,11 +1,13 @@
 """Which move to make next: probabilities that follow each move's success.
 
-Probability matching (Goldberg 1990; Thierens 2005) with a floor, so that no move dies out: the target of move a is
+Probability matching (Goldberg 1990; Thierens 2005) with a floor, so that no move dies out: the
+target of move a is
 
     p_a = p_min + (1 - K p_min) q_a / sum_b q_b
 
-over K moves, where q_a is the share of a's children that were worth having. Few trials say little: old ones are
-discounted, q_a is shrunk towards the share over all moves, and the probabilities go only part of the way each time.
+over K moves, where q_a is the share of a's children that were worth having. Few trials say little:
+old ones are discounted, q_a is shrunk towards the share over all moves, and the probabilities go
+only part of the way each time.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ PRIOR = 4.0  # strength of the shrinkage, in children
 
 
 class Adaptation:
-    """Probabilities of named moves. A function of `start` and the outcomes given to `update`, in their order."""
+    """Probabilities of named moves. A function of `start` and the outcomes given to `update`, in
+    their order.
+    """
 
     def __init__(self, start: Mapping[str, float]) -> None:
         """`start` holds positive weights; the first probabilities are proportional to them."""
@@ -29,7 +33,9 @@ class Adaptation:
         self._good = dict.fromkeys(start, 0.0)
 
     def update(self, outcomes: Iterable[tuple[str, bool]]) -> None:
-        """Learn from one generation: for every child, each move that made it and whether it was worth having."""
+        """Learn from one generation: for every child, each move that made it and whether it was
+        worth having.
+        """
         for name in self._made:
             self._made[name] *= DISCOUNT
             self._good[name] *= DISCOUNT

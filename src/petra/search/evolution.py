@@ -1,7 +1,7 @@
 """Evolution of pipelines by mutation alone, after PETRA (arXiv 2510.09566).
 
-A (mu + lambda) strategy: parents by binary tournament, children by moves whose probabilities follow their success,
-survivors by Pareto rank and hypervolume contribution. There is no crossover.
+A (mu + lambda) strategy: parents by binary tournament, children by moves whose probabilities follow
+their success, survivors by Pareto rank and hypervolume contribution. There is no crossover.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from petra.search.scaling import scale
 from petra.space.domains import Integer, Real
 from petra.space.moves import MOVES, Move
 
-TRIES = 100  # attempts at one child, and then at one random pipeline, before the space counts as used up
+# attempts at one child, and then at one random pipeline, before the space counts as used up
+TRIES = 100
 STACKED = 0.15  # probability of one more move on top of the last
 MOST_STACKED = 3
 # Start: moves of parameters four times as likely as moves of structure.
@@ -48,11 +49,12 @@ class EvolutionOptions(SearchOptions):
 
 
 class EvolutionSearcher(Searcher):
-    """PETRA's search. `population` holds the trial numbers of the current parents, trial 0 among the first.
+    """PETRA's search. `population` holds the trial numbers of the current parents, trial 0 among
+    the first.
 
-    When it helps: spaces of varied structure, tens to thousands of trials, any number of objectives up to about four.
-    When it does not: a handful of trials, where it hardly gets past its random first generation. Costs milliseconds
-    per generation.
+    When it helps: spaces of varied structure, tens to thousands of trials, any number of objectives
+    up to about four. When it does not: a handful of trials, where it hardly gets past its random
+    first generation. Costs milliseconds per generation.
     """
 
     Options = EvolutionOptions
@@ -125,7 +127,9 @@ class EvolutionSearcher(Searcher):
         self._watch_progress()
 
     def _founder(self, rng: np.random.Generator) -> tuple[Pipeline, Origin] | None:
-        """A random pipeline with a kind of stage not seen yet, while there is one: each method gets its chance."""
+        """A random pipeline with a kind of stage not seen yet, while there is one: each method gets
+        its chance.
+        """
         missing = self.problem.space.cards.keys() - {
             s.kind for p in self._asked for s in p.pipeline
         }
@@ -167,7 +171,9 @@ class EvolutionSearcher(Searcher):
         return min(pair, key=lambda number: (*self._fitness[number], number))
 
     def _mutate(self, pipeline: Pipeline, rng: np.random.Generator) -> tuple[str, Pipeline] | None:
-        """One move by the current probabilities; those that cannot act here give way to the others."""
+        """One move by the current probabilities; those that cannot act here give way to the
+        others.
+        """
         chances = dict(self.adaptation.probabilities)
         while chances:
             names = list(chances)
@@ -180,7 +186,9 @@ class EvolutionSearcher(Searcher):
         return None
 
     def _reliability(self, pipeline: Pipeline) -> float:
-        """Of its least reliable stage: a kind that fails again and again is proposed less often, never ruled out."""
+        """Of its least reliable stage: a kind that fails again and again is proposed less often,
+        never ruled out.
+        """
         return min(
             (1 + self._runs[s.kind] - self._failures[s.kind]) / (1 + self._runs[s.kind])
             for s in pipeline
@@ -221,7 +229,9 @@ class EvolutionSearcher(Searcher):
         return [numbers[int(front[i])] for i in first]
 
     def _watch_progress(self) -> None:
-        """Stop when neither the hypervolume nor, with nothing feasible yet, the violation has improved lately."""
+        """Stop when neither the hypervolume nor, with nothing feasible yet, the violation has
+        improved lately.
+        """
         volume = self.scaling.hypervolume(self._usable.values())
         least = min(self.scaling.violation(t) for t in self._usable.values())
         self._progress.append((volume, least))

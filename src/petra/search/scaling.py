@@ -1,6 +1,8 @@
-"""Costs in units of the untouched model, with a fixed reference point: what makes hypervolumes comparable.
+"""Costs in units of the untouched model, with a fixed reference point: what makes hypervolumes
+comparable.
 
-The search and the report both measure progress as hypervolume; it is the same number only if both scale alike.
+The search and the report both measure progress as hypervolume; it is the same number only if both
+scale alike.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ _TINY = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Normalised costs of trials: one per objective, all minimised, the untouched model at 1 (or at 0 for quality).
+    """Normalised costs of trials: one per objective, all minimised, the untouched model at 1 (or at
+    0 for quality).
 
-    `reference` (m,) bounds the region of interest; a point outside it counts for nothing. Made by `scale`.
+    `reference` (m,) bounds the region of interest; a point outside it counts for nothing. Made by
+    `scale`.
     """
 
     objectives: tuple[Objective, ...]
@@ -65,17 +69,20 @@ def scale(
 ) -> Scaling:
     """The scaling of a study.
 
-    ===================================  ============================  ==================================
+    ===================================  ============================
+    ==================================
     objective                            cost of value v, baseline b   reference
-    ===================================  ============================  ==================================
-    latency, size, params, MACs, memory  v / b                         1.1
-    throughput                           b / v                         1.1
-    training time                        v / (v + 600 s)               1.1
-    quality, maximised                   (b - v) / \\|b\\|               0.5, or just beyond a constraint
-    quality, minimised                   (v - b) / \\|b\\|               1.0, or just beyond a constraint
-    ===================================  ============================  ==================================
+    ===================================  ============================
+    ================================== latency, size, params, MACs, memory  v / b
+    1.1
+    throughput                           b / v                         1.1 training time
+    v / (v + 600 s)               1.1 quality, maximised                   (b - v) / \\|b\\|
+    0.5, or just beyond a constraint quality, minimised                   (v - b) / \\|b\\|
+    1.0, or just beyond a constraint ===================================
+    ============================  ==================================
 
-    Raises ConfigError when the baseline has no positive value of a metric that is measured against it.
+    Raises ConfigError when the baseline has no positive value of a metric that is measured against
+    it.
     """
     reference = np.array([_reference(o, constraints, baseline) for o in objectives])
     reference.setflags(write=False)
@@ -91,7 +98,8 @@ def _unit(objective: Objective, baseline: Trial) -> float:
         return abs(value) if abs(value) > _TINY else 1.0
     if not value > 0:
         raise ConfigError(
-            f"objectives: {objective.metric} of the untouched model is {value:g}, nothing can be measured against it",
+            f"objectives: {objective.metric} of the untouched model is {value:g}, nothing can be"
+            " measured against it",
             hint="choose another objective",
         )
     return value

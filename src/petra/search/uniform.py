@@ -24,9 +24,9 @@ class UniformOptions(SearchOptions):
 class UniformSearcher(Searcher):
     """Pipelines drawn by `Space.sample`, never the same one twice.
 
-    Proposal k depends on (seed, k) and on earlier proposals only through de-duplication, so neither results nor the
-    generation size change it. When it helps: as a baseline, with many workers, or to look around. When it does not:
-    wherever good pipelines are rare.
+    Proposal k depends on (seed, k) and on earlier proposals only through de-duplication, so neither
+    results nor the generation size change it. When it helps: as a baseline, with many workers, or
+    to look around. When it does not: wherever good pipelines are rare.
     """
 
     Options = UniformOptions

@@ -1,4 +1,6 @@
-"""Domains of stage parameters: what may be set, what the search draws from, and how it takes a small step."""
+"""Domains of stage parameters: what may be set, what the search draws from, and how it takes a
+small step.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from petra.core.pipeline import Value, canonical_value
 
 
 class Domain(ABC):
-    """A set of values. `sample` and `perturb` stay inside it; `perturb` never returns the value it was given
-    unless the domain has no other."""
+    """A set of values. `sample` and `perturb` stay inside it; `perturb` never returns the value it
+    was given unless the domain has no other.
+    """
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> Value: ...
@@ -31,8 +34,9 @@ class Domain(ABC):
 
 @dataclass(frozen=True)
 class Choice(Domain):
-    """One of a few unordered values (all of one type). `usual`, when given, is one of them that half of the draws are,
-    for options that most good pipelines do without."""
+    """One of a few unordered values (all of one type). `usual`, when given, is one of them that
+    half of the draws are, for options that most good pipelines do without.
+    """
 
     values: tuple[Value, ...]
     usual: Value | None = None
@@ -64,7 +68,9 @@ class Choice(Domain):
 
 @dataclass(frozen=True)
 class Real(Domain):
-    """A closed interval of floats; `log` draws uniformly in the logarithm. A step is Gaussian, 15% of the range."""
+    """A closed interval of floats; `log` draws uniformly in the logarithm. A step is Gaussian, 15%
+    of the range.
+    """
 
     low: float
     high: float
@@ -73,7 +79,8 @@ class Real(Domain):
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.log and self.low <= 0):
             raise ValueError(f"no such interval: {self}")
-        # Bounds are spelled as pipelines spell floats, so that a value at a bound is inside when read back.
+        # Bounds are spelled as pipelines spell floats, so that a value at a bound is inside when
+        # read back.
         object.__setattr__(self, "low", canonical_value(float(self.low)))
         object.__setattr__(self, "high", canonical_value(float(self.high)))
 
@@ -109,7 +116,9 @@ class Real(Domain):
 
 @dataclass(frozen=True)
 class Integer(Domain):
-    """A closed interval of integers; `log` as for Real. A step is a rounded Gaussian of at least one."""
+    """A closed interval of integers; `log` as for Real. A step is a rounded Gaussian of at least
+    one.
+    """
 
     low: int
     high: int
@@ -155,8 +164,9 @@ BOOLEAN = Choice((False, True))
 
 @dataclass(frozen=True)
 class Text(Domain):
-    """Any text: for names that only the task or the model knows, described by `what`. Used as limits; what the search
-    draws from is a Choice."""
+    """Any text: for names that only the task or the model knows, described by `what`. Used as
+    limits; what the search draws from is a Choice.
+    """
 
     default: str
     what: str
@@ -179,9 +189,10 @@ class Parameter:
     """A stage's parameter.
 
     `domain` is what the search draws from; `limits`, at least as wide, is what a person may set.
-    `when` names values (a few, or a domain of them) of other parameters under which this one means anything; elsewhere
-    it is left out of the pipeline, so that two pipelines that do the same are equal. `scope` groups parameters that a
-    *global* move changes in all stages at once ("optimizer", "loss").
+    `when` names values (a few, or a domain of them) of other parameters under which this one means
+    anything; elsewhere it is left out of the pipeline, so that two pipelines that do the same are
+    equal. `scope` groups parameters that a *global* move changes in all stages at once
+    ("optimizer", "loss").
     """
 
     name: str

@@ -1,7 +1,9 @@
-"""Legality by declared effects: what a stage needs of the model, what it gives, and what it takes away.
+"""Legality by declared effects: what a stage needs of the model, what it gives, and what it takes
+away.
 
-The state of a model is a set of facts. A stage is legal when every fact in `needs` holds and none in `forbids`;
-then `gives` are added and `removes` taken away. Nothing here, or above, knows a stage by name.
+The state of a model is a set of facts. A stage is legal when every fact in `needs` holds and none
+in `forbids`; then `gives` are added and `removes` taken away. Nothing here, or above, knows a stage
+by name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Moves: how one pipeline becomes another. The vocabulary of every search that walks through the space.
+"""Moves: how one pipeline becomes another. The vocabulary of every search that walks through the
+space.
 
-A move either returns a legal pipeline that differs from its parent, or None when it has nothing to do there. All its
-choices come from the generator it is given. Parents are normalized pipelines (as `Space.normalize` returns them);
-children then are normalized too: parameters that become meaningful take their default, others drop out.
+A move either returns a legal pipeline that differs from its parent, or None when it has nothing to
+do there. All its choices come from the generator it is given. Parents are normalized pipelines (as
+`Space.normalize` returns them); children then are normalized too: parameters that become meaningful
+take their default, others drop out.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ Reach = Literal["local", "structural", "global"]
 
 @dataclass(frozen=True)
 class Move:
-    """A named move. `reach`: local (parameters of one stage), structural (which stages, in which order) or global
-    (one parameter in all stages at once). `scope` is the parameter scope of a global move."""
+    """A named move. `reach`: local (parameters of one stage), structural (which stages, in which
+    order) or global (one parameter in all stages at once). `scope` is the parameter scope of a
+    global move.
+    """
 
     name: str
     reach: Reach
@@ -33,7 +37,9 @@ class Move:
     scope: str = ""
 
     def concerns(self, space: Space) -> bool:
-        """Whether it can ever act: a global move needs a stage with a parameter of its scope that can be changed."""
+        """Whether it can ever act: a global move needs a stage with a parameter of its scope that
+        can be changed.
+        """
         if not self.scope:
             return True
         declared = [
@@ -66,7 +72,9 @@ def _active(space: Space, stage: StageSpec) -> Iterator[Parameter]:
 
 
 def add(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
-    """Insert a stage: a kind uniformly among those that fit somewhere, then one of its places, parameters drawn."""
+    """Insert a stage: a kind uniformly among those that fit somewhere, then one of its places,
+    parameters drawn.
+    """
     places: dict[str, list[int]] = {}
     for name in sorted(space.cards):
         for at in range(len(pipeline) + 1):
@@ -116,7 +124,9 @@ def swap(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline
 
 
 def perturb(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
-    """Take a small step in one parameter of one stage; in a second one three times in ten, and so on."""
+    """Take a small step in one parameter of one stage; in a second one three times in ten, and so
+    on.
+    """
     for at in _shuffled(rng, range(len(pipeline))):
         stage = pipeline.stages[at]
         wanted = int(rng.geometric(0.7))
@@ -166,12 +176,16 @@ def _everywhere(
 
 
 def change_optimizer(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
-    """Step one parameter of scope ``optimizer`` and set it in all stages that have it and allow the value."""
+    """Step one parameter of scope ``optimizer`` and set it in all stages that have it and allow the
+    value.
+    """
     return _everywhere("optimizer", pipeline, space, rng)
 
 
 def change_loss(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
-    """Step one parameter of scope ``loss`` and set it in all stages that have it and allow the value."""
+    """Step one parameter of scope ``loss`` and set it in all stages that have it and allow the
+    value.
+    """
     return _everywhere("loss", pipeline, space, rng)
 
 

@@ -1,4 +1,6 @@
-"""Narrowing a stage's domains: what a user writes under ``space.stages`` and what a task dictates."""
+"""Narrowing a stage's domains: what a user writes under ``space.stages`` and what a task
+dictates.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from petra.space.space import StageCard
 def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> StageCard:
     """The card with the domains of some parameters replaced.
 
-    A single value fixes a parameter, two numbers are an interval (for numeric parameters), any other list is a set of
-    choices. Raises ConfigError with the path of what is wrong.
+    A single value fixes a parameter, two numbers are an interval (for numeric parameters), any
+    other list is a set of choices. Raises ConfigError with the path of what is wrong.
     """
     known = {p.name for p in card.parameters}
     for name in ranges:
@@ -72,8 +74,9 @@ def _default(default: Value, domain: Domain, values: list[Value]) -> Value:
 
 
 def fix_for_task(card: StageCard, *, losses: tuple[str, ...], ignores: frozenset[str]) -> StageCard:
-    """Give parameters of scope "loss" the task's losses to choose from, and pin what means nothing to the task, which
-    then nobody may set: pipelines that differ in nothing else would do the same."""
+    """Give parameters of scope "loss" the task's losses to choose from, and pin what means nothing
+    to the task, which then nobody may set: pipelines that differ in nothing else would do the same.
+    """
     parameters = []
     for p in card.parameters:
         if p.scope == "loss":
@@ -86,7 +89,8 @@ def fix_for_task(card: StageCard, *, losses: tuple[str, ...], ignores: frozenset
 
 
 def fix_for_runtime(card: StageCard, *, runtime: str, precisions: tuple[str, ...]) -> StageCard:
-    """Leave parameters of scope "precision" the arithmetic the runtime has kernels for, and "half" where it is one.
+    """Leave parameters of scope "precision" the arithmetic the runtime has kernels for, and "half"
+    where it is one.
 
     Raises ConfigError when one is left with nothing, so that the stage is of no use there.
     """
@@ -107,7 +111,9 @@ def fix_for_runtime(card: StageCard, *, runtime: str, precisions: tuple[str, ...
 
 
 def lacks_kernels(card: StageCard, *, runtime: str, precisions: tuple[str, ...]) -> str:
-    """Why the stage is of no use on a runtime that computes in `precisions`; '' when it is of some."""
+    """Why the stage is of no use on a runtime that computes in `precisions`; '' when it is of
+    some.
+    """
     for p in card.parameters:
         if (
             p.scope == "precision"

@@ -1,4 +1,6 @@
-"""The legal pipelines: which stages there are, with which parameters, in which orders, up to which length."""
+"""The legal pipelines: which stages there are, with which parameters, in which orders, up to which
+length.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class StageCard:
         return next((p for p in self.parameters if p.name == name), None)
 
     def normalize(self, params: Mapping[str, Value], *, where: str = "") -> StageSpec:
-        """Fill in defaults, drop inactive parameters, check values. Raises ConfigError with the path of the fault."""
+        """Fill in defaults, drop inactive parameters, check values. Raises ConfigError with the
+        path of the fault.
+        """
         at = where or self.name
         known = {p.name for p in self.parameters}
         for name in params:
@@ -78,7 +82,10 @@ class Space:
         facts, previous = self.facts, ""
         for i, stage in enumerate(pipeline):
             if stage.kind not in self.cards:
-                return f"stage {i + 1}: unknown stage {stage.kind!r}; {did_you_mean(stage.kind, self.cards)}"
+                return (
+                    f"stage {i + 1}: unknown stage {stage.kind!r};"
+                    f" {did_you_mean(stage.kind, self.cards)}"
+                )
             if objection := self._objection(stage.kind, facts, previous):
                 return f"stage {i + 1}: {objection}"
             facts, previous = self.cards[stage.kind].effects.after(facts), stage.kind
@@ -88,7 +95,9 @@ class Space:
         return not self.objection(pipeline)
 
     def normalize(self, pipeline: Pipeline, *, where: str = "pipeline") -> Pipeline:
-        """The pipeline with defaults filled in and checked; raises ConfigError when a value or the order is illegal."""
+        """The pipeline with defaults filled in and checked; raises ConfigError when a value or the
+        order is illegal.
+        """
         stages = []
         for i, stage in enumerate(pipeline):
             if stage.kind not in self.cards:
@@ -103,9 +112,11 @@ class Space:
         return result
 
     def sample(self, rng: np.random.Generator) -> Pipeline:
-        """A random legal pipeline: a length drawn uniformly from 1..max_length, then legal stages one by one.
+        """A random legal pipeline: a length drawn uniformly from 1..max_length, then legal stages
+        one by one.
 
-        Stages after which nothing may follow come last, unless there is no other; only then is it shorter.
+        Stages after which nothing may follow come last, unless there is no other; only then is it
+        shorter.
         """
         length = int(rng.integers(1, self.max_length + 1))
         stages: list[StageSpec] = []

@@ -31,11 +31,13 @@ _HEADER = b"SQLite format 3\x00"
 
 
 def connect_file(path: Path, *, write: bool) -> Engine:
-    """An engine on a SQLite file, which is created when `write` and absent. Runs no check of the content.
+    """An engine on a SQLite file, which is created when `write` and absent. Runs no check of the
+    content.
 
-    The journal is a write-ahead log: readers never wait for the writer. `synchronous=FULL` costs one fsync per
-    transaction, milliseconds beside trials of seconds to hours, and keeps a reported trial through a power cut; a
-    killed process would lose nothing with less, because what it wrote is in the kernel's hands when a commit returns.
+    The journal is a write-ahead log: readers never wait for the writer. `synchronous=FULL` costs
+    one fsync per transaction, milliseconds beside trials of seconds to hours, and keeps a reported
+    trial through a power cut; a killed process would lose nothing with less, because what it wrote
+    is in the kernel's hands when a commit returns.
     """
 
     def connect() -> sqlite3.Connection:
@@ -47,7 +49,8 @@ def connect_file(path: Path, *, write: bool) -> Engine:
                 uri=True,
                 timeout=BUSY_TIMEOUT_S,
                 check_same_thread=False,
-                isolation_level=None,  # transactions are begun below: the driver's own leave out table definitions
+                # transactions are begun below: the driver's own leave out table definitions
+                isolation_level=None,
             )
         restrict(connection, write=write)
         connection.execute("PRAGMA foreign_keys = ON")
@@ -66,7 +69,9 @@ def connect_file(path: Path, *, write: bool) -> Engine:
 
 
 def connect(directory: Path, url: str | None, *, write: bool) -> tuple[Engine, str]:
-    """An engine on the database of a study, by default the file in its directory, and its name for messages."""
+    """An engine on the database of a study, by default the file in its directory, and its name for
+    messages.
+    """
     if url is not None:
         return connect_url(url, write=write)
     path = directory / DATABASE_FILE
@@ -126,7 +131,9 @@ def check_file(path: Path) -> None:
 
 @contextmanager
 def guarded(where: str) -> Iterator[None]:
-    """Database errors become `StoreError`, with what each of them means to the person at the terminal."""
+    """Database errors become `StoreError`, with what each of them means to the person at the
+    terminal.
+    """
     try:
         yield
     except exc.IntegrityError:
@@ -137,7 +144,10 @@ def guarded(where: str) -> Iterator[None]:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
         text = printable(str(cause))
         if "locked" in text or "busy" in text:
-            hint = "another program holds the database; close it (a database browser, a copy job) and try again"
+            hint = (
+                "another program holds the database; close it (a database browser, a copy job) and"
+                " try again"
+            )
         elif "readonly" in text or "read-only" in text or "unable to open" in text:
             hint = "check that the directory exists and that you may write to it"
         elif "full" in text or "disk I/O" in text:
@@ -163,7 +173,10 @@ def check_content(connection: Connection, where: str) -> int:
     if not has_study(connection):
         raise StoreError(
             f"{where} holds no study",
-            hint="give the directory that a study was started in; if its creation was interrupted, create it again",
+            hint=(
+                "give the directory that a study was started in; if its creation was interrupted,"
+                " create it again"
+            ),
         )
     row = connection.execute(select(STUDY.c.schema_version, STUDY.c.petra_version)).one()
     version, writer = row.schema_version, printable(row.petra_version)
@@ -185,7 +198,9 @@ def check_content(connection: Connection, where: str) -> int:
 
 
 def has_study(connection: Connection) -> bool:
-    """Whether the one row of `study` is there. Raises StoreError when the tables are somebody else's."""
+    """Whether the one row of `study` is there. Raises StoreError when the tables are somebody
+    else's.
+    """
     tables = set(inspect(connection).get_table_names())
     if not tables:
         return False
@@ -196,7 +211,8 @@ def has_study(connection: Connection) -> bool:
     )
     if not {"schema_version", "petra_version"} <= columns:
         raise StoreError(
-            f"the database holds something else (tables: {printable(', '.join(sorted(tables)[:5]))})",
+            "the database holds something else (tables:"
+            f" {printable(', '.join(sorted(tables)[:5]))})",
             hint="choose another directory or database for the study",
         )
     return connection.execute(select(STUDY.c.id)).first() is not None
@@ -218,7 +234,9 @@ def holds_study(path: Path) -> bool:
 
 
 def create_tables(connection: Connection, study: dict[str, Any]) -> None:
-    """All tables and the study's row, in the caller's transaction: a killed creation leaves no half of them."""
+    """All tables and the study's row, in the caller's transaction: a killed creation leaves no half
+    of them.
+    """
     METADATA.create_all(connection)
     connection.execute(
         STUDY.insert().values(id=1, schema_version=SCHEMA_VERSION, elapsed_s=0.0, **study)

@@ -37,7 +37,9 @@ def restrict(connection: sqlite3.Connection, *, write: bool) -> None:
 
 
 def read_only(path: Path, *, timeout_s: float) -> sqlite3.Connection:
-    """A connection that changes nothing, not even the log's side files where they cannot be made."""
+    """A connection that changes nothing, not even the log's side files where they cannot be
+    made.
+    """
     return sqlite3.connect(
         f"{uri(path)}?{read_mode(path, timeout_s)}",
         uri=True,
@@ -48,7 +50,9 @@ def read_only(path: Path, *, timeout_s: float) -> sqlite3.Connection:
 
 
 def read_mode(path: Path, timeout_s: float) -> str:
-    """How to open for reading: where not even side files can be made, the file is taken as it lies."""
+    """How to open for reading: where not even side files can be made, the file is taken as it
+    lies.
+    """
     try:
         with closing(sqlite3.connect(f"{uri(path)}?mode=ro", uri=True, timeout=timeout_s)) as probe:
             probe.execute("SELECT 1 FROM sqlite_master").fetchone()

@@ -1,4 +1,6 @@
-"""What lies in a study's directory: plain files and directories of its own, nothing that leads out."""
+"""What lies in a study's directory: plain files and directories of its own, nothing that leads
+out.
+"""
 
 from __future__ import annotations
 

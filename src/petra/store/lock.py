@@ -1,4 +1,6 @@
-"""One writer per study directory, by a lock that the kernel lets go of when its holder dies, however it dies."""
+"""One writer per study directory, by a lock that the kernel lets go of when its holder dies,
+however it dies.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,12 @@ LOCK_FILE = "study.lock"
 
 
 class WriterLock:
-    """Exclusive `flock` on ``<directory>/study.lock`` and on the directory itself, held from construction to `release`.
+    """Exclusive `flock` on ``<directory>/study.lock`` and on the directory itself, held from
+    construction to `release`.
 
-    The file stays behind when the lock is released: deleting it would let two processes lock two different files of
-    the same name. Its text names the last holder and means nothing by itself. Should somebody else delete it, the lock
-    on the directory still keeps a second writer out.
+    The file stays behind when the lock is released: deleting it would let two processes lock two
+    different files of the same name. Its text names the last holder and means nothing by itself.
+    Should somebody else delete it, the lock on the directory still keeps a second writer out.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -81,7 +84,8 @@ class WriterLock:
             self._fail(error)
 
     def check(self) -> None:
-        """Raise StoreError when a watched file or the directory was deleted, moved or replaced since.
+        """Raise StoreError when a watched file or the directory was deleted, moved or replaced
+        since.
 
         What lies there now may be somebody else's. Costs three `stat` calls.
         """
@@ -93,8 +97,11 @@ class WriterLock:
             if now is None or not os.path.samestat(now, before):
                 what = "is gone" if now is None else "is another one now"
                 raise StoreError(
-                    f"{path} {what}: it was deleted, moved or replaced while this study was being written",
-                    hint="nothing is written any more; what lies there now can be continued as it is",
+                    f"{path} {what}: it was deleted, moved or replaced while this study was being"
+                    " written",
+                    hint=(
+                        "nothing is written any more; what lies there now can be continued as it is"
+                    ),
                 )
 
     def release(self) -> None:
@@ -116,7 +123,9 @@ def _lock_directory(fd: int) -> None:
 
 
 def _holder(file: IO[str]) -> str:
-    """'process 123 on host since ...', as far as the file tells: the holder may be about to write its name."""
+    """'process 123 on host since ...', as far as the file tells: the holder may be about to write
+    its name.
+    """
     file.seek(0)
     try:
         holder = json.load(file)

@@ -27,7 +27,9 @@ DEFECTS = (KeyError, TypeError, ValueError, AttributeError, PetraError)
 
 
 def to_json(value: object, *, where: str) -> str:
-    """JSON text that `json.loads` turns back into `value`; refuses what JSON would change or cannot say."""
+    """JSON text that `json.loads` turns back into `value`; refuses what JSON would change or cannot
+    say.
+    """
     try:
         text = json.dumps(value, separators=(",", ":"), allow_nan=False)
         same = json.loads(text) == value
@@ -81,8 +83,9 @@ def trial_row(trial: Trial) -> dict[str, Any]:
 
 
 def measurement_rows(number: int, split: str, metrics: Metrics) -> list[dict[str, Any]]:
-    """Rows of `measurements`. Raises StoreError for NaN, infinities and numbers too large to compute
-    with: a trial without a number has failed."""
+    """Rows of `measurements`. Raises StoreError for NaN, infinities and numbers too large to
+    compute with: a trial without a number has failed.
+    """
     rows = []
     for position, (metric, m) in enumerate(metrics.items()):
         row = {"number": number, "split": split, "metric": metric, "position": position}
@@ -223,7 +226,8 @@ def _trace(item: Mapping[str, Any]) -> StageTrace:
 
 
 def _text(value: str) -> str:
-    # Error messages may quote file names that are not UTF-8, which no database takes; they are kept in escaped form.
+    # Error messages may quote file names that are not UTF-8, which no database takes; they are kept
+    # in escaped form.
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,6 +1,7 @@
 """The tables of a study. Change anything here and `SCHEMA_VERSION` must change with it.
 
-Version 1 had no checksums. It is read as it is, and becomes version 2 when it is opened for writing.
+Version 1 had no checksums. It is read as it is, and becomes version 2 when it is opened for
+writing.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def _checksum() -> Column[str]:
     return Column(CHECKSUM, String(64), nullable=False, server_default="")
 
 
-# One row: what the study is. JSON lives in text columns, spelt by this package, so that every value reads back as
-# exactly the one that was written, whatever the database makes of its own JSON type.
+# One row: what the study is. JSON lives in text columns, spelt by this package, so that every value
+# reads back as exactly the one that was written, whatever the database makes of its own JSON type.
 STUDY = Table(
     "study",
     METADATA,

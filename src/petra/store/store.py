@@ -1,4 +1,6 @@
-"""The study's memory: one row per trial, safe once `Store.add` has returned, one writer, any number of readers."""
+"""The study's memory: one row per trial, safe once `Store.add` has returned, one writer, any number
+of readers.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,12 @@ from petra.store.sealing import Writing, check_seal, seal, upgrade
 
 
 class Store:
-    """Trials of one study, in ``<directory>/study.db`` or wherever `url` points (any SQLAlchemy URL).
+    """Trials of one study, in ``<directory>/study.db`` or wherever `url` points (any SQLAlchemy
+    URL).
 
-    Made by `Store.create` or `Store.open`, closed by `close` or a ``with`` block. Every failure of the directory or
-    the database is a `StoreError`. The directory holds the writer's lock even when the database is elsewhere.
+    Made by `Store.create` or `Store.open`, closed by `close` or a ``with`` block. Every failure of
+    the directory or the database is a `StoreError`. The directory holds the writer's lock even when
+    the database is elsewhere.
     """
 
     def __init__(
@@ -75,7 +79,8 @@ class Store:
     ) -> Store:
         """Begin a study and open it for writing; the directory is made if need be.
 
-        `config` and `host` are JSON data. Raises StoreError when the directory already holds a study.
+        `config` and `host` are JSON data. Raises StoreError when the directory already holds a
+        study.
         """
         study = study_row(config, host)
         make_directory(directory)
@@ -98,11 +103,12 @@ class Store:
 
     @classmethod
     def open(cls, directory: Path, *, write: bool, url: str | None = None) -> Store:
-        """Open a study. Writing takes the study's lock and begins a session; reading never waits for anybody.
+        """Open a study. Writing takes the study's lock and begins a session; reading never waits
+        for anybody.
 
-        Raises StoreError when there is no study, when it is damaged (the whole file is checked), of another schema
-        version, or, for writing, in the hands of another process. What an earlier petra wrote is read as it is, and
-        brought to this schema when it is opened for writing.
+        Raises StoreError when there is no study, when it is damaged (the whole file is checked), of
+        another schema version, or, for writing, in the hands of another process. What an earlier
+        petra wrote is read as it is, and brought to this schema when it is opened for writing.
         """
         check_layout(directory)
         if url is None:
@@ -124,7 +130,9 @@ class Store:
 
     @staticmethod
     def exists(directory: Path) -> bool:
-        """Whether `directory` holds a study of its own, in whatever condition. An interrupted creation is none."""
+        """Whether `directory` holds a study of its own, in whatever condition. An interrupted
+        creation is none.
+        """
         return holds_study(directory / DATABASE_FILE)
 
     @classmethod
@@ -147,7 +155,8 @@ class Store:
             self.close()
             raise
 
-    # -- the study ---------------------------------------------------------------------------------------------------
+    # -- the study
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def config(self) -> dict[str, Any]:
@@ -162,7 +171,9 @@ class Store:
         return host
 
     def set_config(self, config: Mapping[str, Any]) -> None:
-        """Replace the configuration; what may change between sessions of one study is the caller's to decide."""
+        """Replace the configuration; what may change between sessions of one study is the caller's
+        to decide.
+        """
         text = to_json(dict(config), where="the study's configuration")
         with self._writing() as writing:
             writing.connection.execute(STUDY.update().values(config=text))
@@ -170,8 +181,8 @@ class Store:
     def elapsed(self) -> float:
         """Seconds of search, summed over the study's sessions.
 
-        A session lasts while the store is open for writing, and its time is kept with every write; one that was killed
-        counts up to its last write.
+        A session lasts while the store is open for writing, and its time is kept with every write;
+        one that was killed counts up to its last write.
         """
         if self._began is not None:
             return self._earlier + time.monotonic() - self._began
@@ -181,7 +192,9 @@ class Store:
             return float(number(value, "elapsed_s", negative=False))
 
     def set_note(self, name: str, value: object) -> None:
-        """Keep a small fact about the study, JSON data, under `name`; an earlier one is replaced."""
+        """Keep a small fact about the study, JSON data, under `name`; an earlier one is
+        replaced.
+        """
         text = to_json(value, where=f"note {name!r}")
         row = {"name": name, "value": text, CHECKSUM: note_checksum(name, text)}
         with self._writing() as writing:
@@ -201,13 +214,14 @@ class Store:
         with self._explained(f"note {name!r}: "):
             return read_note(row)
 
-    # -- trials ------------------------------------------------------------------------------------------------------
+    # -- trials
+    # ----------------------------------------------------------------------------------------------
 
     def add(self, trial: Trial) -> None:
         """Keep a finished trial for good: when this returns, killing the process cannot lose it.
 
-        Raises StoreError, and stores nothing of the trial, when its number or its pipeline is there already, or when
-        a number in it is not finite.
+        Raises StoreError, and stores nothing of the trial, when its number or its pipeline is there
+        already, or when a number in it is not finite.
         """
         row = trial_row(trial)
         rows = measurement_rows(trial.number, "val", trial.metrics) + measurement_rows(
@@ -227,13 +241,16 @@ class Store:
             ) from error
 
     def set_test(self, number: int, metrics: Metrics) -> None:
-        """Add the test-split measurements of a trial. Raises StoreError when it has some: that split is read once."""
+        """Add the test-split measurements of a trial. Raises StoreError when it has some: that
+        split is read once.
+        """
         added = measurement_rows(number, "test", metrics)
         with self._writing() as writing:
             found = rows_of_trials(writing.connection, self._version, number)
             if not found or read_trial(*found[0]).test:
                 raise StoreError(
-                    f"{self._where}: trial {number} is not stored, or has been measured on the test split already",
+                    f"{self._where}: trial {number} is not stored, or has been measured on the test"
+                    " split already",
                     hint="ask `trial(number).test` first",
                 )
             row, measured = found[0]
@@ -259,12 +276,14 @@ class Store:
         return found[0]
 
     def _read(self, number: int | None = None) -> list[Trial]:
-        # One transaction, so that a trial added meanwhile is seen with its measurements or not at all.
+        # One transaction, so that a trial added meanwhile is seen with its measurements or not at
+        # all.
         with guarded(self._where), self._engine.connect() as connection:
             rows = rows_of_trials(connection, self._version, number)
         return [read_trial(row, measured) for row, measured in rows]
 
-    # -- plumbing ----------------------------------------------------------------------------------------------------
+    # -- plumbing
+    # ----------------------------------------------------------------------------------------------
 
     def _json(self, query: Select[Any]) -> Any:
         with guarded(self._where), self._engine.connect() as connection:
@@ -288,7 +307,9 @@ class Store:
             self._lock.watch(self.directory / DATABASE_FILE)
 
     def check_held(self) -> None:
-        """Raise StoreError unless directory, lock and database are still those that were opened for writing."""
+        """Raise StoreError unless directory, lock and database are still those that were opened for
+        writing.
+        """
         if self._lock:
             self._lock.check()
 
@@ -310,7 +331,9 @@ class Store:
         self.check_held()
 
     def close(self) -> None:
-        """Keep the time, fold the log into the database file and let go of the lock. Closing twice is allowed."""
+        """Keep the time, fold the log into the database file and let go of the lock. Closing twice
+        is allowed.
+        """
         try:
             if self._began is not None:
                 with self._writing():

@@ -1,4 +1,6 @@
-"""A task says what "good" means: the data splits, the loss a model is trained with, the metric it is judged by."""
+"""A task says what "good" means: the data splits, the loss a model is trained with, the metric it
+is judged by.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ Augment = Callable[[Inputs, torch.Generator], Inputs]
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """Data and judgement. `train` is for stages, `val` for the search, `test` is read once for the final front.
+    """Data and judgement. `train` is for stages, `val` for the search, `test` is read once for the
+    final front.
 
     `augment`, if given, maps a training batch of inputs and a generator to the inputs trained on.
-    Losses are chosen by name from `losses()` because they are parameters of the search; `default_loss` is the first.
+    Losses are chosen by name from `losses()` because they are parameters of the search;
+    `default_loss` is the first.
     """
 
     train: Split
@@ -46,7 +50,9 @@ class Task(ABC):
             object.__setattr__(self, name, split.read_by(self.reader()))
 
     def reader(self) -> Reader:
-        """How what users give for targets becomes a tensor: `reader(raw, *, where)`, by default any numbers."""
+        """How what users give for targets becomes a tensor: `reader(raw, *, where)`, by default any
+        numbers.
+        """
         return numbers
 
     def ignored(self) -> frozenset[str]:
@@ -70,7 +76,9 @@ class Task(ABC):
     def loss(
         self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0
     ) -> Tensor:
-        """Mean loss of a batch, prediction and target (B, ...) -> scalar. "default" is the first of `losses()`."""
+        """Mean loss of a batch, prediction and target (B, ...) -> scalar. "default" is the first of
+        `losses()`.
+        """
 
     @abstractmethod
     def distillation(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
@@ -78,14 +86,20 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, predictions: Tensor, targets: Tensor) -> Measurement:
-        """The metric with its sampling standard error over n items: predictions (n, ...), targets (n, ...)."""
+        """The metric with its sampling standard error over n items: predictions (n, ...), targets
+        (n, ...).
+        """
 
     @abstractmethod
     def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
-        """Raise DataError when predictions and targets of a batch do not fit each other (shapes, label range)."""
+        """Raise DataError when predictions and targets of a batch do not fit each other (shapes,
+        label range).
+        """
 
     def example(self, n: int = 2) -> Inputs:
-        """The first `n` inputs of the validation split, repeated where it has fewer, for tracing and export."""
+        """The first `n` inputs of the validation split, repeated where it has fewer, for tracing
+        and export.
+        """
         inputs = self.val.head(n)
         items = batch_size(inputs)
         return map_inputs(inputs, lambda t: t[torch.arange(n) % items]) if items < n else inputs

@@ -74,14 +74,17 @@ class Classification(Task):
             )
         if prediction.ndim != 2 or len(prediction) != len(target):
             raise DataError(
-                f"{where}: the model returns shape {tuple(prediction.shape)} for {len(target)} items",
+                f"{where}: the model returns shape {tuple(prediction.shape)} for {len(target)}"
+                " items",
                 hint="a classifier returns logits of shape (batch, classes)",
             )
         _check_range(int(target.min()), int(target.max()), prediction.shape[1], where)
 
 
 def _unmasked(logits: Tensor) -> Tensor:
-    """Logits of excluded classes, minus infinity, as finite ones that have no probability either."""
+    """Logits of excluded classes, minus infinity, as finite ones that have no probability
+    either.
+    """
     return logits.clamp(min=EXCLUDED)
 
 
@@ -89,7 +92,10 @@ def _check_range(low: int, high: int, classes: int, where: str) -> None:
     if classes == 1:
         raise DataError(
             f"{where}: the model has one output, and a class is chosen among several",
-            hint="give the other class the logit 0: torch.cat([torch.zeros_like(z), z], 1) for the output z (batch, 1)",
+            hint=(
+                "give the other class the logit 0: torch.cat([torch.zeros_like(z), z], 1) for the"
+                " output z (batch, 1)"
+            ),
         )
     if low >= 0 and high < classes:
         return
@@ -97,7 +103,10 @@ def _check_range(low: int, high: int, classes: int, where: str) -> None:
     if low == 1 and high == classes:
         hint = "labels are counted from 0: give labels - 1"
     elif low < 0 and high < classes:
-        hint = "items without a label cannot be judged: keep = labels >= 0; (inputs[keep], labels[keep])"
+        hint = (
+            "items without a label cannot be judged: keep = labels >= 0; (inputs[keep],"
+            " labels[keep])"
+        )
     span = f"labels run from {low} to {high}" if low < high else f"the label is {low}"
     raise DataError(f"{where}: {span} but the model has {classes} outputs", hint=hint)
 
@@ -114,8 +123,8 @@ def classification(
     """A classification task from datasets, loaders or (inputs, targets) pairs of arrays.
 
     Labels are class indices, in any type or one-hot; text if `classes` names the model's outputs in
-    their order. `limit` is the number of items read of each split in one pass, which a stream without
-    end needs.
+    their order. `limit` is the number of items read of each split in one pass, which a stream
+    without end needs.
     """
     return Classification(
         Split.of(train, name="train", limit=limit),

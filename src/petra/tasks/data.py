@@ -250,7 +250,10 @@ def _unreadable(where: str, error: Exception) -> DataError:
     if "stack expects each tensor" in said or "equal size" in said:
         hint = "all items must have one shape: pad or crop them"
     elif "default_collate" in said:
-        hint = "let the data set give tensors or arrays, or the loader have a collate_fn that makes them"
+        hint = (
+            "let the data set give tensors or arrays, or the loader have a collate_fn that makes"
+            " them"
+        )
     return DataError(f"{where}: reading it raised {type(error).__name__}: {said}", hint=hint)
 
 

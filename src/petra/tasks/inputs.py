@@ -1,7 +1,9 @@
-"""What a model is called with: a tensor, a tuple of tensors or a dict of tensors, handled in one place.
+"""What a model is called with: a tensor, a tuple of tensors or a dict of tensors, handled in one
+place.
 
-Names given here are the input names of the exported files: ``input`` for a tensor, ``input_0``, ``input_1``... for a
-tuple of several, the keys for a dict. Outputs are reduced to tensors the same way (``output``, ``output_i``, keys).
+Names given here are the input names of the exported files: ``input`` for a tensor, ``input_0``,
+``input_1``... for a tuple of several, the keys for a dict. Outputs are reduced to tensors the same
+way (``output``, ``output_i``, keys).
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def call(model: nn.Module, inputs: Inputs) -> object:
 
 
 def as_inputs(value: object, *, where: str) -> Inputs:
-    """What a loader yields as inputs, as tensors: a mapping gives a dict, a sequence of arrays a tuple.
+    """What a loader yields as inputs, as tensors: a mapping gives a dict, a sequence of arrays a
+    tuple.
 
     Arrays and lists of numbers become tensors (`as_tensor`). Raises DataError for what holds none.
     """
@@ -46,7 +49,10 @@ def as_inputs(value: object, *, where: str) -> Inputs:
     if is_text(value):
         hint = "tokenize text first: a dict of input_ids and attention_mask"
     else:
-        hint = "allowed: a tensor or array (of an image: numpy.asarray(image)), a tuple or dict of them"
+        hint = (
+            "allowed: a tensor or array (of an image: numpy.asarray(image)), a tuple or dict of"
+            " them"
+        )
     raise DataError(
         f"{where}: inputs are {'str' if is_text(value) else type(value).__name__}", hint=hint
     )
@@ -104,7 +110,9 @@ def batch_size(inputs: Inputs) -> int:
 
 
 def named_outputs(value: object) -> dict[str, Tensor]:
-    """Outputs by exported name: a tensor, a tuple or list, a mapping (Hugging Face outputs are mappings)."""
+    """Outputs by exported name: a tensor, a tuple or list, a mapping (Hugging Face outputs are
+    mappings).
+    """
     if isinstance(value, Tensor):
         return {"output": value}
     if isinstance(value, Mapping):

@@ -22,7 +22,8 @@ def detached(loader: DataLoader[Any]) -> DataLoader[Any]:
     if begun is not None:
         kept[id(begun)] = None  # type: ignore[assignment]
     twin = copy.deepcopy(loader, kept)
-    # The class forbids assignment. Pinned pages serve copies to a GPU that overlap, which petra does not make.
+    # The class forbids assignment. Pinned pages serve copies to a GPU that overlap, which petra
+    # does not make.
     vars(twin).update(_iterator=None, persistent_workers=False, pin_memory=False)
     return twin
 

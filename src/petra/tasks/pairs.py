@@ -30,7 +30,10 @@ def as_pair(item: object, *, where: str, what: str = "a batch") -> tuple[Any, An
     if isinstance(item, tuple | list):
         raise DataError(
             f"{where}: {len(item)} values, and which is the target is not said",
-            hint="yield (inputs, target): ((a, b), target) for two inputs, without what is neither, such as ids",
+            hint=(
+                "yield (inputs, target): ((a, b), target) for two inputs, without what is neither,"
+                " such as ids"
+            ),
         )
     hint = "leave such items out beforehand" if item is None else "yield (inputs, target) pairs"
     kind = "None" if item is None else type(item).__name__
@@ -44,8 +47,10 @@ def _from_mapping(item: Mapping[Any, Any], where: str) -> tuple[Any, Any]:
         keys = ", ".join(map(str, item)) or "none"
         raise DataError(
             f"{where}: a dict with the keys {keys}",
-            hint=f"besides the inputs it must hold one target, named {', '.join(TARGET_KEYS[:-1])} or y;"
-            " or yield (inputs, target) pairs",
+            hint=(
+                f"besides the inputs it must hold one target, named {', '.join(TARGET_KEYS[:-1])}"
+                " or y; or yield (inputs, target) pairs"
+            ),
         )
     words = [key for key, value in inputs.items() if is_text(value)]
     if words:
@@ -63,7 +68,8 @@ def stacked(items: Sequence[Inputs], numbers: Sequence[int], *, where: str) -> I
         tensors = named(item)
         if tensors.keys() != columns.keys():
             raise DataError(
-                f"{where}, item {number}: its inputs are {', '.join(tensors)}, those before have {', '.join(columns)}",
+                f"{where}, item {number}: its inputs are {', '.join(tensors)}, those before have"
+                f" {', '.join(columns)}",
                 hint="all items must have the same inputs",
             )
         for name, tensor in tensors.items():
@@ -104,8 +110,12 @@ def check_alike(tensor: Tensor, first: Tensor, *, where: str, name: str) -> None
     """Raise DataError unless an item's input has the shape and type of the first one's."""
     if tensor.shape != first.shape:
         raise DataError(
-            f"{where}: {name} has shape {tuple(tensor.shape)} per item, earlier items have {tuple(first.shape)}",
-            hint="all items must have one shape: pad or crop them, e.g. functional.pad(x, (0, length - x.shape[-1]))",
+            f"{where}: {name} has shape {tuple(tensor.shape)} per item, earlier items have"
+            f" {tuple(first.shape)}",
+            hint=(
+                "all items must have one shape: pad or crop them, e.g. functional.pad(x, (0, length"
+                " - x.shape[-1]))"
+            ),
         )
     if tensor.dtype != first.dtype:
         raise DataError(

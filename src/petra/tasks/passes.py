@@ -39,8 +39,9 @@ def one_pass(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _gradients_everywhere() -> Iterator[None]:
-    """``no_grad``, ``set_grad_enabled`` and ``inference_mode`` of the model's own switch nothing off
-    inside; where torch itself uses them, it needs them."""
+    """``no_grad``, ``set_grad_enabled`` and ``inference_mode`` of the model's own switch nothing
+    off inside; where torch itself uses them, it needs them.
+    """
     core: Any = torch._C
     set_enabled, inference = core._set_grad_enabled, core._InferenceMode
 

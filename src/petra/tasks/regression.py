@@ -18,12 +18,15 @@ from petra.tasks.sources import Reader
 from petra.tasks.targets import real_values
 
 LOSSES = ("mse", "mae", "huber", "lai_mse", "lai_mae")
-LAI_LAMBDA = 0.5  # our choice, without a source: below 1, so that steep residuals weigh more; see `lai_weight`
+# our choice, without a source: below 1, so that steep residuals weigh more; see `lai_weight`
+LAI_LAMBDA = 0.5
 
 
 @dataclass(frozen=True)
 class Regression(Task):
-    """Real targets: predictions and targets (n,) or (n, outputs); a trailing axis of one is ignored."""
+    """Real targets: predictions and targets (n,) or (n, outputs); a trailing axis of one is
+    ignored.
+    """
 
     metric: ClassVar[str] = "rmse"
     maximize: ClassVar[bool] = False
@@ -51,7 +54,9 @@ class Regression(Task):
         return functional.mse_loss(prediction, target)
 
     def distillation(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-        """Mean squared distance to the teacher's prediction; the temperature has no meaning here and is ignored."""
+        """Mean squared distance to the teacher's prediction; the temperature has no meaning here
+        and is ignored.
+        """
         return functional.mse_loss(*_aligned(student, teacher))
 
     def score(self, predictions: Tensor, targets: Tensor) -> Measurement:
@@ -75,31 +80,40 @@ class Regression(Task):
         if _squeezed(prediction).shape != _squeezed(target).shape:
             same = prediction[0].numel() == target[0].numel()
             raise DataError(
-                f"{where}: the model returns shape {tuple(prediction.shape)}, targets are {tuple(target.shape)}",
-                hint=f"give the targets the predictions' shape: targets.reshape{(-1, *prediction.shape[1:])}"
-                if same
-                else "predictions and targets must have the same shape: one output per target",
+                f"{where}: the model returns shape {tuple(prediction.shape)}, targets are"
+                f" {tuple(target.shape)}",
+                hint=(
+                    "give the targets the predictions' shape:"
+                    f" targets.reshape{(-1, *prediction.shape[1:])}"
+                    if same
+                    else "predictions and targets must have the same shape: one output per target"
+                ),
             )
 
 
 def lai_weight(sine: Tensor, cosine: Tensor, lam: float) -> Tensor:
-    """max(sine / lambda, cosine) for lambda < 1, max(sine, lambda * cosine) otherwise, elementwise (Lai 2024).
+    """max(sine / lambda, cosine) for lambda < 1, max(sine, lambda * cosine) otherwise, elementwise
+    (Lai 2024).
 
-    Sine and cosine are of the angle at which the loss rises with the prediction. The first is the larger only where
-    the slope k exceeds lambda (lambda^(1/2) where both are squares), so a smaller lambda weights steep residuals more;
-    from 1 on, lambda scales what all others count.
+    Sine and cosine are of the angle at which the loss rises with the prediction. The first is the
+    larger only where the slope k exceeds lambda (lambda^(1/2) where both are squares), so a smaller
+    lambda weights steep residuals more; from 1 on, lambda scales what all others count.
     """
     return torch.maximum(sine / lam, cosine) if lam < 1 else torch.maximum(sine, lam * cosine)
 
 
 def lai_mse(residual: Tensor, lam: float) -> Tensor:
-    """Mean of r^2 weighted by the squared sine and cosine of the slope k = 2 r / n, residuals (n, ...) -> scalar."""
+    """Mean of r^2 weighted by the squared sine and cosine of the slope k = 2 r / n, residuals (n,
+    ...) -> scalar.
+    """
     k2 = (2 * residual / len(residual)).square()
     return (lai_weight(k2 / (1 + k2), 1 / (1 + k2), lam) * residual.square()).mean()
 
 
 def lai_mae(residual: Tensor, lam: float) -> Tensor:
-    """Mean of |r| weighted by the sine and cosine of the slope k = sign(r) / n, residuals (n, ...) -> scalar."""
+    """Mean of |r| weighted by the sine and cosine of the slope k = sign(r) / n, residuals (n, ...)
+    -> scalar.
+    """
     k = (residual.sign() / len(residual)).abs()
     length = (1 + k.square()).sqrt()
     return (lai_weight(k / length, 1 / length, lam) * residual.abs()).mean()
@@ -121,7 +135,8 @@ def regression(
     augment: Augment | None = None,
     limit: int | None = None,
 ) -> Regression:
-    """A regression task from datasets, loaders or (inputs, targets) pairs of arrays; integer targets become real.
+    """A regression task from datasets, loaders or (inputs, targets) pairs of arrays; integer
+    targets become real.
 
     `limit` is the number of items read of each split in one pass, which a stream without end needs.
     """

@@ -111,8 +111,12 @@ def _refuse(source: Any, where: str) -> None:
         )
     if hasattr(source, "__next__") and iter(source) is source:
         raise DataError(
-            f"{where}: {type(source).__name__} can be read only once, and petra reads its data many times",
-            hint="give what starts anew each time: a DataLoader, a Dataset, or list(...) of the batches",
+            f"{where}: {type(source).__name__} can be read only once, and petra reads its data many"
+            " times",
+            hint=(
+                "give what starts anew each time: a DataLoader, a Dataset, or list(...) of the"
+                " batches"
+            ),
         )
     if callable(source) and not isinstance(source, Iterable | Sized):
         raise DataError(f"{where}: got a function", hint="call it, and give what it returns")

@@ -39,8 +39,11 @@ class ClassIndices:
             self.classes
         ):
             raise ConfigError(
-                f"classes: {', '.join(map(repr, self.classes))[:80]} are not the names of different classes",
-                hint="one text per output of the model, in their order; class indices need no names",
+                f"classes: {', '.join(map(repr, self.classes))[:80]} are not the names of different"
+                " classes",
+                hint=(
+                    "one text per output of the model, in their order; class indices need no names"
+                ),
             )
 
     def __call__(self, raw: object, *, where: str) -> Tensor:
@@ -58,7 +61,8 @@ class ClassIndices:
             ).nonzero()  # NaN differs from itself
             if len(odd):
                 raise DataError(
-                    f"{where}, entry {int(odd[0, 0])}: the target {labels[tuple(odd[0])]:g} is no class index",
+                    f"{where}, entry {int(odd[0, 0])}: the target {labels[tuple(odd[0])]:g} is no"
+                    " class index",
                     hint="classes are whole numbers from 0; for real targets use petra.regression",
                 )
             labels = whole
@@ -70,7 +74,10 @@ class ClassIndices:
             shown = ", ".join(map(repr, found[:3])) + (", ..." if len(found) > 3 else "")
             raise DataError(
                 f"{where}: labels are text ({shown})",
-                hint=f"name the model's outputs in their order: petra.classification(..., classes=[{shown}])",
+                hint=(
+                    "name the model's outputs in their order: petra.classification(...,"
+                    f" classes=[{shown}])"
+                ),
             )
         number = {name: i for i, name in enumerate(self.classes)}
         for i, word in enumerate(words.tolist()):
@@ -88,8 +95,11 @@ def _from_rows(labels: Tensor, where: str) -> Tensor:
     if labels.ndim > 2 or not single.all():
         row = "" if single.all() else f", entry {int((~single).nonzero()[0, 0])}"
         raise DataError(
-            f"{where}{row}: targets of shape {tuple(labels.shape)} are neither class indices nor one-hot rows",
-            hint="one class per item, (n,), e.g. targets.argmax(1) of probabilities; for several per item write a"
-            " subclass of petra.Task",
+            f"{where}{row}: targets of shape {tuple(labels.shape)} are neither class indices nor"
+            " one-hot rows",
+            hint=(
+                "one class per item, (n,), e.g. targets.argmax(1) of probabilities; for several per"
+                " item write a subclass of petra.Task"
+            ),
         )
     return labels.to(torch.int64).argmax(1)

@@ -120,7 +120,10 @@ def _from_objects(array: np.ndarray, *, what: str) -> Tensor:
             if not isinstance(value, int | float | np.number | np.bool_ | np.ndarray):
                 raise DataError(
                     f"{what} hold a {type(value).__name__} ({str(value)[:40]!r}) in row {i}",
-                    hint="keep the columns of numbers, e.g. frame.select_dtypes('number'), or encode the others",
+                    hint=(
+                        "keep the columns of numbers, e.g. frame.select_dtypes('number'), or encode"
+                        " the others"
+                    ),
                 )
     inner: list[Any] = array.tolist()
     try:

@@ -1,8 +1,9 @@
-"""What a pipeline does to an architecture of the zoo: it acts, it refuses with a reason, or it fails.
+"""What a pipeline does to an architecture of the zoo: it acts, it refuses with a reason, or it
+fails.
 
-Acting means all of it: every stage changed the model, the result was exported to ONNX Runtime's file (half precision,
-which has no kernels there, to PyTorch's), the file loads, and computes at other batch sizes what the PyTorch model
-computes.
+Acting means all of it: every stage changed the model, the result was exported to ONNX Runtime's
+file (half precision, which has no kernels there, to PyTorch's), the file loads, and computes at
+other batch sizes what the PyTorch model computes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ CHEAP: Mapping[str, tuple[Value, ...]] = {
     "samples": (32,),
     "batch_size": (32,),
 }
-# Where the default would find nothing to do in networks as narrow as these, or in weights without structure.
+# Where the default would find nothing to do in networks as narrow as these, or in weights without
+# structure.
 PARAMETERS: Mapping[str, Mapping[str, Value]] = {
     "prune.structured": {"ratio": 0.4, "round_to": 4},
     "lowrank.svd": {"rule": "ratio", "ratio": 0.3},
@@ -61,7 +63,9 @@ PARAMETERS: Mapping[str, Mapping[str, Value]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of one pipeline on one architecture. `relative_error` is the artifact's, when it got that far."""
+    """What came of one pipeline on one architecture. `relative_error` is the artifact's, when it
+    got that far.
+    """
 
     architecture: str
     pipeline: Pipeline
@@ -83,7 +87,9 @@ class Cell:
 
 
 def attempt(architecture: str, pipeline: Pipeline, *, device: str = "cpu") -> Cell:
-    """Try `pipeline` on `architecture`, with stages that work on `device`; whatever is raised is in the cell."""
+    """Try `pipeline` on `architecture`, with stages that work on `device`; whatever is raised is in
+    the cell.
+    """
     started = time.perf_counter()
     outcome, reason, error = _attempt(architecture, pipeline, device)
     return Cell(
@@ -153,12 +159,14 @@ def _facts(pipeline: Pipeline) -> frozenset[str]:
 
 
 def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[float, str]:
-    """Export, reload, and compare every output over the validation split, its first item on its own.
+    """Export, reload, and compare every output over the validation split, its first item on its
+    own.
 
-    The model runs on the same batches, because what is quantized dynamically depends on them. Raises what goes wrong.
-    The tolerance is that of a study, without that of the metric: labels are random and logits close together. Where a
-    quantized model misses it, it may do so by no more than twice what noise in the last bits of its inputs moves the
-    PyTorch model itself; the note then says so. In deep random networks one code that flips changes many others.
+    The model runs on the same batches, because what is quantized dynamically depends on them.
+    Raises what goes wrong. The tolerance is that of a study, without that of the metric: labels are
+    random and logits close together. Where a quantized model misses it, it may do so by no more
+    than twice what noise in the last bits of its inputs moves the PyTorch model itself; the note
+    then says so. In deep random networks one code that flips changes many others.
     """
     model.to("cpu")
     inputs = task.example(VAL)
@@ -186,13 +194,18 @@ def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[f
             error = _distance(array, reference)
             if not error <= 2 * own:
                 raise
-            note = f"the file is {error:.1%} off, and input noise of 1e-6 moves the PyTorch model by {own:.1%}"
+            note = (
+                f"the file is {error:.1%} off, and input noise of 1e-6 moves the PyTorch model by"
+                f" {own:.1%}"
+            )
         worst = max(worst, error)
     return float(f"{worst:.2g}"), note
 
 
 def _distance(array: np.ndarray, reference: np.ndarray) -> float:
-    """Root mean square difference over the spread of the reference, as in `petra.runtimes.verify`."""
+    """Root mean square difference over the spread of the reference, as in
+    `petra.runtimes.verify`.
+    """
     return float(
         np.sqrt(np.mean((array.astype(np.float64) - reference) ** 2)) / (np.std(reference) or 1.0)
     )
@@ -200,7 +213,9 @@ def _distance(array: np.ndarray, reference: np.ndarray) -> float:
 
 @torch.no_grad()
 def _unrest(model: nn.Module, inputs: Inputs, name: str, *, draws: int = 8) -> float:
-    """The largest distance, of a few, that relative noise of 1e-6 in floating-point inputs moves an output by."""
+    """The largest distance, of a few, that relative noise of 1e-6 in floating-point inputs moves an
+    output by.
+    """
     random = torch.Generator().manual_seed(0)
 
     def noisy(t: Tensor) -> Tensor:
@@ -216,11 +231,14 @@ def _unrest(model: nn.Module, inputs: Inputs, name: str, *, draws: int = 8) -> f
     return max(_distance(array, before) for array in after)
 
 
-# -- what to try -------------------------------------------------------------------------------------------------------
+# -- what to try
+# --------------------------------------------------------------------------------------------------
 
 
 def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:
-    """The declaration of every stage, with parameters that cost time held small and losses those of `task`."""
+    """The declaration of every stage, with parameters that cost time held small and losses those of
+    `task`.
+    """
     cards = {}
     for kind in STAGES:
         card = STAGES.get(kind).card()

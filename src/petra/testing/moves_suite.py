@@ -1,4 +1,5 @@
-"""The laws every move obeys, as property-based pytest tests. Needs the packages of the ``dev`` extra.
+"""The laws every move obeys, as property-based pytest tests. Needs the packages of the ``dev``
+extra.
 
 For example::
 
@@ -28,7 +29,9 @@ _settings = settings(
 
 
 class MoveSuite:
-    """Subclass it under a name that begins with ``Test``; override `moves` and `space` to test others'."""
+    """Subclass it under a name that begins with ``Test``; override `moves` and `space` to test
+    others'.
+    """
 
     moves: Sequence[Move] = tuple(MOVES.values())
     space: Space = toy_space()
@@ -98,8 +101,9 @@ class MoveSuite:
 
 
 def _check_global(space: Space, move: Move, parent: Pipeline, child: Pipeline) -> None:
-    """One parameter of the scope now has one value wherever it was set and the value is allowed; nothing else moved,
-    except what became active or inactive by it."""
+    """One parameter of the scope now has one value wherever it was set and the value is allowed;
+    nothing else moved, except what became active or inactive by it.
+    """
     moved = {
         (name, after.params[name])
         for before, after in zip(parent, child, strict=True)

@@ -1,4 +1,6 @@
-"""An executor that answers from recorded trials: the whole loop, store and resume without the minutes of training."""
+"""An executor that answers from recorded trials: the whole loop, store and resume without the
+minutes of training.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,11 @@ def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
 
 
 class RecordedExecutor(Executor):
-    """Gives each pipeline the result recorded for it in `trials`, or a synthetic one when `trials` is None.
+    """Gives each pipeline the result recorded for it in `trials`, or a synthetic one when `trials`
+    is None.
 
-    Finishes a generation's trials in a random order on `workers` threads, after up to `delay_s` seconds each.
+    Finishes a generation's trials in a random order on `workers` threads, after up to `delay_s`
+    seconds each.
     """
 
     def __init__(

@@ -32,7 +32,9 @@ Evaluate = Callable[[Proposal], Trial]
 
 
 def recorded(proposal: Proposal, *, failing: float = 0.2) -> Trial:
-    """An arbitrary result that is a pure function of the pipeline: failed, timed out, or measured at random."""
+    """An arbitrary result that is a pure function of the pipeline: failed, timed out, or measured
+    at random.
+    """
     number, pipeline, origin = proposal.number, proposal.pipeline, proposal.origin
     rng = generator(7, pipeline.key, "recorded")
     fate = rng.random()
@@ -60,7 +62,8 @@ def failed(proposal: Proposal) -> Trial:
 def simulate(
     searcher: Searcher, evaluate: Evaluate, *, generations: int, workers: int = 1
 ) -> list[list[Trial]]:
-    """Run `generations` on `workers` imaginary workers of uneven speed; the trials of each, as told.
+    """Run `generations` on `workers` imaginary workers of uneven speed; the trials of each, as
+    told.
 
     Trials finish in an order, and at times, that depend on `workers`.
     """

@@ -32,7 +32,9 @@ from petra.tasks.classification import classification
 
 
 class ResidualNet(nn.Module):
-    """Small, but with what stages meet: a stem, two droppable residual blocks, batch norm, pooling, a classifier."""
+    """Small, but with what stages meet: a stem, two droppable residual blocks, batch norm, pooling,
+    a classifier.
+    """
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -62,7 +64,9 @@ class _Block(nn.Module):
 
 
 def small_problem() -> tuple[nn.Module, Task]:
-    """A `ResidualNet` with settled batch statistics, and random images whose label is their brightest channel."""
+    """A `ResidualNet` with settled batch statistics, and random images whose label is their
+    brightest channel.
+    """
     g = torch.Generator().manual_seed(0)
     x = torch.randn(192, 3, 8, 8, generator=g)
     y = x.mean((2, 3)).argmax(1)
@@ -81,8 +85,8 @@ def small_problem() -> tuple[nn.Module, Task]:
 class StageSuite:
     """Conformance tests of one stage.
 
-    `fast` are parameter values that keep it to seconds; `before` are stages without which it has nothing to do;
-    `runtime` is one that has kernels for the result.
+    `fast` are parameter values that keep it to seconds; `before` are stages without which it has
+    nothing to do; `runtime` is one that has kernels for the result.
     """
 
     stage: ClassVar[type[Stage]]

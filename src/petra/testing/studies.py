@@ -1,4 +1,6 @@
-"""A finished study on disk in milliseconds: the toy problem searched by the real searcher, with real ONNX files."""
+"""A finished study on disk in milliseconds: the toy problem searched by the real searcher, with
+real ONNX files.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A small space and a made-up evaluation of it, without torch: milliseconds where a real candidate takes minutes.
+"""A small space and a made-up evaluation of it, without torch: milliseconds where a real candidate
+takes minutes.
 
-The evaluation has the structure of the real thing: compression damages, training afterwards repairs (before, it does
-not), quantization comes last, good values of parameters depend on each other, some pipelines fail. It is a pure
-function of the pipeline.
+The evaluation has the structure of the real thing: compression damages, training afterwards repairs
+(before, it does not), quantization comes last, good values of parameters depend on each other, some
+pipelines fail. It is a pure function of the pipeline.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def toy_problem(
 
 
 class _Model:
-    """What is left of an imaginary model: fractions of its parameters and latency, damage done and not repaired."""
+    """What is left of an imaginary model: fractions of its parameters and latency, damage done and
+    not repaired.
+    """
 
     def __init__(self) -> None:
         self.kept, self.latency, self.bits, self.damage = 1.0, 1.0, 32, 0.0
@@ -146,7 +149,9 @@ class _Model:
 
 
 def toy_metrics(pipeline: Pipeline) -> dict[str, Measurement]:
-    """Metrics of a legal pipeline; the noise is a function of its key. Raises StageRefused where pruning fails."""
+    """Metrics of a legal pipeline; the noise is a function of its key. Raises StageRefused where
+    pruning fails.
+    """
     model = _Model()
     for stage in pipeline:
         model.run(stage)

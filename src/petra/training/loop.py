@@ -1,4 +1,6 @@
-"""The one training loop. Every stage that trains calls `fit`; what differs between them is the loss they pass in."""
+"""The one training loop. Every stage that trains calls `fit`; what differs between them is the loss
+they pass in.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `lr` is the peak rate; `warmup` the share of steps that ramp up to it; `loss` is a name
-    from `task.losses()` or "default"; `clip_norm` 0 turns gradient clipping off."""
+    """How to train. `lr` is the peak rate; `warmup` the share of steps that ramp up to it; `loss`
+    is a name from `task.losses()` or "default"; `clip_norm` 0 turns gradient clipping off.
+    """
 
     epochs: int
     lr: float
@@ -43,8 +46,9 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training did. The weights kept are those of `best_epoch` (the later one of equals), even if the weights
-    it started from scored better: `score_before` tells."""
+    """What training did. The weights kept are those of `best_epoch` (the later one of equals), even
+    if the weights it started from scored better: `score_before` tells.
+    """
 
     epochs: int
     steps: int
@@ -76,8 +80,9 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 def learning_rate_factor(step: int, total: int, *, schedule: str, warmup: float) -> float:
     """Multiplier of the peak rate at `step` of `total`.
 
-    cosine: linear warm-up to 1, then a half cosine to 0 (Loshchilov & Hutter 2017). one_cycle: the same two phases
-    by cosine from 1/25, with the peak at no less than 30% of the way (Smith & Topin 2019).
+    cosine: linear warm-up to 1, then a half cosine to 0 (Loshchilov & Hutter 2017). one_cycle: the
+    same two phases by cosine from 1/25, with the peak at no less than 30% of the way (Smith & Topin
+    2019).
     """
     x = step / max(1, total)
     if schedule == "one_cycle":
@@ -95,7 +100,9 @@ def learning_rate_factor(step: int, total: int, *, schedule: str, warmup: float)
 def predict(
     model: nn.Module, split: Split, *, batch_size: int = 256, device: str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """All predictions and targets of a split, on the CPU: (n, ...), (n, ...). Leaves the training mode as it was."""
+    """All predictions and targets of a split, on the CPU: (n, ...), (n, ...). Leaves the training
+    mode as it was.
+    """
     was_training = model.training
     _set_mode(model, training=False)
     outputs, targets = [], []
@@ -114,12 +121,16 @@ def _set_mode(model: nn.Module, *, training: bool) -> None:
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Batches of one training pass; read through once only where the source does not know its length."""
+    """Batches of one training pass; read through once only where the source does not know its
+    length.
+    """
     return split.steps(batch_size)
 
 
 def zero_masks(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Weights of the modules with a true attribute `keep_zeros`, each with a mask that is 0 where the weight is."""
+    """Weights of the modules with a true attribute `keep_zeros`, each with a mask that is 0 where
+    the weight is.
+    """
     kept = [module for module in model.modules() if getattr(module, "keep_zeros", False)]
     weights: list[Any] = [module.weight for module in kept]
     return [(w, (w.detach() != 0).to(w.dtype)) for w in weights]
@@ -137,15 +148,16 @@ def fit(
     augment: Augment | None = None,
     progress: Progress = lambda done, total, note: None,
 ) -> TrainResult:
-    """Train `model` in place and leave it, in eval mode, with the weights of its best epoch on the validation split.
+    """Train `model` in place and leave it, in eval mode, with the weights of its best epoch on the
+    validation split.
 
-    `loss_fn(prediction, inputs, target)` replaces the task's loss; `penalty()`, a function of the weights alone, is
-    added to it, and finds the loss's gradient in their ``grad``. `augment` acts on training batches after the task's
-    own. Zeros in the weights of modules with a true attribute `keep_zeros` stay zero. A single item left over at the
-    end of a pass is not trained on. Raises DivergedError when the loss is not finite, DataError, naming
-    split and item, where the data is why. The caller's global random state is untouched. Cost: `epochs`
-    passes forward and backward over the training split plus one forward pass over the validation split
-    per epoch.
+    `loss_fn(prediction, inputs, target)` replaces the task's loss; `penalty()`, a function of the
+    weights alone, is added to it, and finds the loss's gradient in their ``grad``. `augment` acts
+    on training batches after the task's own. Zeros in the weights of modules with a true attribute
+    `keep_zeros` stay zero. A single item left over at the end of a pass is not trained on. Raises
+    DivergedError when the loss is not finite, DataError, naming split and item, where the data is
+    why. The caller's global random state is untouched. Cost: `epochs` passes forward and backward
+    over the training split plus one forward pass over the validation split per epoch.
     """
     started = time.perf_counter()
     precision = choose_precision(model, device)
@@ -235,7 +247,9 @@ def _epoch(run: _Run, epoch: int) -> None:
 
 
 def _loss(run: _Run, inputs: Inputs, target: Tensor, blame: Blame) -> Tensor:
-    """The loss of a batch, its gradient added to that of the weights. Raises DataError where the batch is at fault."""
+    """The loss of a batch, its gradient added to that of the weights. Raises DataError where the
+    batch is at fault.
+    """
     pred: Tensor | None = None
     try:
         with run.precision.autocast():

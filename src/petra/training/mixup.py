@@ -12,9 +12,11 @@ from petra.tasks.inputs import Inputs, batch_size, map_inputs
 
 
 class Mixup:
-    """Mixes every item of a batch with another one of it, in shares drawn once per batch from Beta(alpha, alpha).
+    """Mixes every item of a batch with another one of it, in shares drawn once per batch from
+    Beta(alpha, alpha).
 
-    Used as a task's augmentation; `loss` then belongs to the batch mixed last. Inputs must be floating point.
+    Used as a task's augmentation; `loss` then belongs to the batch mixed last. Inputs must be
+    floating point.
     """
 
     def __init__(self, alpha: float, *, seed: int) -> None:
@@ -28,6 +30,8 @@ class Mixup:
         return map_inputs(inputs, lambda t: self.share * t + (1 - self.share) * t[self.order])
 
     def loss(self, against: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
-        """share * L(y) + (1 - share) * L(y of the other item), where `against(y)` is the mean loss for targets y."""
+        """share * L(y) + (1 - share) * L(y of the other item), where `against(y)` is the mean loss
+        for targets y.
+        """
         other = target[self.order.to(target.device)]
         return self.share * against(target) + (1 - self.share) * against(other)

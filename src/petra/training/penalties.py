@@ -1,9 +1,11 @@
-"""Penalties on weights: what a training stage may add to the task's loss to shape weights while it trains.
+"""Penalties on weights: what a training stage may add to the task's loss to shape weights while it
+trains.
 
-The mathematics is one function per penalty: of a matrix W (C, k) with one row per channel, or of the gains of a batch
-normalisation. The rows are one layer's filters (`make_penalty`) or, for penalties that prepare channels for being cut,
-all weights that would go with a channel (`make_channel_penalty`): behind a batch normalisation a filter's length alone
-means nothing, and coupled layers must agree on their weak channels (Fang et al. 2023, "DepGraph").
+The mathematics is one function per penalty: of a matrix W (C, k) with one row per channel, or of
+the gains of a batch normalisation. The rows are one layer's filters (`make_penalty`) or, for
+penalties that prepare channels for being cut, all weights that would go with a channel
+(`make_channel_penalty`): behind a batch normalisation a filter's length alone means nothing, and
+coupled layers must agree on their weak channels (Fang et al. 2023, "DepGraph").
 """
 
 from __future__ import annotations
@@ -22,11 +24,15 @@ OVER_CHANNELS = frozenset(
 )  # those that prepare channels for being cut
 
 Channels = Callable[[], Tensor]
-"""Gives W (C, k): all weights that go with each of C channels, one row per channel. Gradients pass through."""
+"""Gives W (C, k): all weights that go with each of C channels, one row per channel. Gradients pass
+through.
+"""
 
 
 def filters(layer: nn.Module) -> Tensor:
-    """(C, k) weight of a linear or convolutional layer, one row per output channel. Gradients pass through."""
+    """(C, k) weight of a linear or convolutional layer, one row per output channel. Gradients pass
+    through.
+    """
     module: Any = layer
     weight: Tensor = module.weight
     if getattr(
@@ -44,28 +50,36 @@ def lengths(W: Tensor) -> Tensor:
 
 
 def orthogonality(W: Tensor) -> Tensor:
-    """||W W^T - I||_F^2 / C, with W^T W and its identity in their place where that is smaller: the two differ by the
-    constant (C - k) / C, so they train alike. Bansal et al. 2018, soft orthogonality."""
+    """||W W^T - I||_F^2 / C, with W^T W and its identity in their place where that is smaller: the
+    two differ by the constant (C - k) / C, so they train alike. Bansal et al. 2018, soft
+    orthogonality.
+    """
     gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
     return (gram - torch.eye(len(gram), dtype=W.dtype, device=W.device)).square().sum() / W.shape[0]
 
 
 def hoyer(W: Tensor) -> Tensor:
-    """||n||_1 / ||n||_2 of the channels' norms n_c = ||w_c||_2: from 1 (one channel left) to sqrt(C) (all alike).
+    """||n||_1 / ||n||_2 of the channels' norms n_c = ||w_c||_2: from 1 (one channel left) to
+    sqrt(C) (all alike).
 
-    Does not depend on the scale of W, so it spreads norms without shrinking them (Hoyer 2004; Yang et al. 2020).
+    Does not depend on the scale of W, so it spreads norms without shrinking them (Hoyer 2004; Yang
+    et al. 2020).
     """
     norms = lengths(W)
     return norms.sum() / norms.square().sum().clamp_min(1e-24).sqrt()
 
 
 def norm(W: Tensor) -> Tensor:
-    """sum_c (1 - ||w_c||_2)^2: every output neuron is pulled to unit length (Georgiou et al. 2021)."""
+    """sum_c (1 - ||w_c||_2)^2: every output neuron is pulled to unit length (Georgiou et al.
+    2021).
+    """
     return (1 - lengths(W)).square().sum()
 
 
 def adaptive(W: Tensor, gradient: Tensor) -> Tensor:
-    """sum exp(-|dL/dw|) w^2, with the gradient taken as a constant: weights the loss hardly depends on decay most."""
+    """sum exp(-|dL/dw|) w^2, with the gradient taken as a constant: weights the loss hardly depends
+    on decay most.
+    """
     return (torch.exp(-gradient.detach().abs()) * W.square()).sum()
 
 
@@ -80,7 +94,9 @@ def group_lasso(W: Tensor) -> Tensor:
 
 
 def growth(scores: Tensor) -> Tensor:
-    """(C,) (max s - s_c) / (max s - min s): 1 for the least important channel, 0 for the most; zeros if all equal."""
+    """(C,) (max s - s_c) / (max s - min s): 1 for the least important channel, 0 for the most;
+    zeros if all equal.
+    """
     low, high = scores.min(), scores.max()
     return (high - scores) / (high - low) if float(high) > float(low) else torch.zeros_like(scores)
 
@@ -88,15 +104,17 @@ def growth(scores: Tensor) -> Tensor:
 def growing(W: Tensor, coefficients: Tensor) -> Tensor:
     """sum_c lambda_c ||w_c||_2^2, an L2 penalty with a coefficient per channel (C,).
 
-    Wang et al. 2021, "Neural Pruning via Growing Regularization", raise lambda step by step on the channels that are
-    to go; grading it by importance instead of choosing a share beforehand follows Torch-Pruning (Fang et al. 2023).
+    Wang et al. 2021, "Neural Pruning via Growing Regularization", raise lambda step by step on the
+    channels that are to go; grading it by importance instead of choosing a share beforehand follows
+    Torch-Pruning (Fang et al. 2023).
     """
     return (coefficients * W.square().sum(1)).sum()
 
 
 class Growing:
-    """`weight` times the sum over groups of `growing`. Each call is a training step, the `steps`-th has full force:
-    lambda_c = step / steps * growth(||w_c||_2 at the start)."""
+    """`weight` times the sum over groups of `growing`. Each call is a training step, the `steps`-th
+    has full force: lambda_c = step / steps * growth(||w_c||_2 at the start).
+    """
 
     def __init__(self, groups: Sequence[Channels], *, weight: float, steps: int) -> None:
         self._groups = groups
@@ -124,8 +142,10 @@ _OF_LAYER: Mapping[str, Callable[[nn.Module], Tensor]] = {
 
 
 def penalised_layers(kind: str, model: nn.Module) -> dict[str, nn.Module]:
-    """The layers, by path, that a penalty of layers acts on: batch normalisations with gains for bn_l1, linear and
-    convolutional layers for the others. A weight that several layers share is taken once."""
+    """The layers, by path, that a penalty of layers acts on: batch normalisations with gains for
+    bn_l1, linear and convolutional layers for the others. A weight that several layers share is
+    taken once.
+    """
     found: dict[str, nn.Module] = {}
     weights: set[int] = set()
     for path, module in model.named_modules():
@@ -140,8 +160,8 @@ def penalised_layers(kind: str, model: nn.Module) -> dict[str, nn.Module]:
 def make_penalty(kind: str, layers: Sequence[nn.Module], *, weight: float) -> Callable[[], Tensor]:
     """`weight` times the sum over `layers` (at least one) of the penalty `kind`, as `fit` takes it.
 
-    To be called when the gradient of the task's loss lies in the weights' ``grad``: that is where `adaptive` reads it,
-    so that it costs no second backward pass.
+    To be called when the gradient of the task's loss lies in the weights' ``grad``: that is where
+    `adaptive` reads it, so that it costs no second backward pass.
     """
     of_layer = _OF_LAYER[kind]
     return lambda: weight * torch.stack([of_layer(m) for m in layers]).sum()
@@ -150,8 +170,9 @@ def make_penalty(kind: str, layers: Sequence[nn.Module], *, weight: float) -> Ca
 def make_channel_penalty(
     kind: str, groups: Sequence[Channels], *, weight: float, steps: int
 ) -> Callable[[], Tensor]:
-    """`weight` times the sum over `groups` (at least one) of the penalty `kind`, one of OVER_CHANNELS, as `fit` takes
-    it. To be called once per training step, of `steps` in all."""
+    """`weight` times the sum over `groups` (at least one) of the penalty `kind`, one of
+    OVER_CHANNELS, as `fit` takes it. To be called once per training step, of `steps` in all.
+    """
     if kind == "growing":
         return Growing(groups, weight=weight, steps=steps)
     of_channels = {"hoyer": hoyer, "group_lasso": group_lasso}[kind]

@@ -1,7 +1,8 @@
 """bf16 autocast and channels-last, only where the hardware gains from them.
 
-The choice is by capability, not by timing, so that it is the same in every run on one machine: bf16 arithmetic without
-hardware support (AVX-512 BF16, AMX, or CUDA) is about ten times slower than fp32 on a CPU.
+The choice is by capability, not by timing, so that it is the same in every run on one machine: bf16
+arithmetic without hardware support (AVX-512 BF16, AMX, or CUDA) is about ten times slower than fp32
+on a CPU.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def has_fast_bf16(device: str) -> bool:
 
 
 def choose_precision(model: nn.Module, device: str) -> Precision:
-    """The arrangement for `model`: channels-last when it has 2-D convolutions, bf16 where it is fast."""
+    """The arrangement for `model`: channels-last when it has 2-D convolutions, bf16 where it is
+    fast.
+    """
     convs = any(isinstance(m, nn.Conv2d) for m in model.modules())
     return Precision(device, bf16=has_fast_bf16(device), channels_last=convs)

@@ -43,7 +43,10 @@ def untrained(model: nn.Module, example: Inputs) -> dict[str, str]:
         layer = f"layer {path!r}" if path else "it"
         raise StageRefused(
             f"the model cannot be trained: {layer} {found[path]}, and so with all other layers",
-            hint="take no_grad, inference_mode or detach out of the forward pass; evaluation does not need them there",
+            hint=(
+                "take no_grad, inference_mode or detach out of the forward pass; evaluation does"
+                " not need them there"
+            ),
         )
     return found
 
@@ -72,7 +75,8 @@ def _outputs(
 
     def after(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            # It is no_grad, inside a layer that was called with gradients on, that leaves no history at all.
+            # It is no_grad, inside a layer that was called with gradients on, that leaves no
+            # history at all.
             if not seen[path] and not any(t.requires_grad for t in tensors_in(output)):
                 inference = any(t.is_inference() for t in tensors_in(output))
                 seen[path] = INFERENCE if inference else NO_GRAD
@@ -92,7 +96,8 @@ def _outputs(
         if "nference tensor" not in str(error):
             raise
         raise StageRefused(
-            f"the model cannot be trained: a part of it {INFERENCE}, whose results no gradient may pass",
+            f"the model cannot be trained: a part of it {INFERENCE}, whose results no gradient may"
+            " pass",
             hint="use torch.no_grad() for parts that are not to be trained",
         ) from error
     finally:

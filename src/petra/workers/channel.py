@@ -1,7 +1,7 @@
 """Messages between a worker and its parent: a length of 8 bytes, then that many bytes.
 
-What the parent sends is pickled: live models and functions, to its own child. What comes back is read as `message.py`
-says.
+What the parent sends is pickled: live models and functions, to its own child. What comes back is
+read as `message.py` says.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Frames:
         self._buffer += data
 
     def take(self) -> bytes | None:
-        """The next whole frame, None when there is none yet. Raises Unreadable when one claims to be too long."""
+        """The next whole frame, None when there is none yet. Raises Unreadable when one claims to
+        be too long.
+        """
         if len(self._buffer) < _LENGTH.size:
             return None
         length = _LENGTH.unpack_from(self._buffer)[0]
@@ -73,7 +75,9 @@ class ChildEnd:
         self._speaker = os.getpid()
 
     def speak(self) -> None:
-        """This process, a fork of the one that made the channel, is the one that sends from now on."""
+        """This process, a fork of the one that made the channel, is the one that sends from now
+        on.
+        """
         self._speaker = os.getpid()
 
     def receive(self) -> bytes:

@@ -8,8 +8,9 @@ from petra.core.errors import PetraError
 
 
 class WorkerError(PetraError):
-    """A call failed. `note` is the last note the function sent (None: none); `peak_memory_mb` the most resident memory
-    of the worker and its descendants during the call, as far as it was seen."""
+    """A call failed. `note` is the last note the function sent (None: none); `peak_memory_mb` the
+    most resident memory of the worker and its descendants during the call, as far as it was seen.
+    """
 
     def __init__(
         self, message: str, *, note: object = None, peak_memory_mb: float = 0.0, hint: str = ""
@@ -32,7 +33,9 @@ class WorkerFailure(WorkerError):
 
 
 class WorkerDied(WorkerError):
-    """The process ended during the call: by `signal` (a name, '' if none) or by itself with `exit_code`."""
+    """The process ended during the call: by `signal` (a name, '' if none) or by itself with
+    `exit_code`.
+    """
 
     def __init__(
         self, exit_code: int, *, note: object, peak_memory_mb: float, hint: str = ""
@@ -41,7 +44,10 @@ class WorkerDied(WorkerError):
         self.exit_code = exit_code
         how = f"was ended by {self.signal}" if self.signal else f"exited with code {exit_code}"
         if self.signal == "SIGKILL":
-            hint = f"most likely the system ran out of memory ({peak_memory_mb:.0f} MB were seen in use); {hint}"
+            hint = (
+                f"most likely the system ran out of memory ({peak_memory_mb:.0f} MB were seen in"
+                f" use); {hint}"
+            )
         super().__init__(
             f"the worker process {how}", note=note, peak_memory_mb=peak_memory_mb, hint=hint
         )

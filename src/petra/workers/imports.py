@@ -16,17 +16,19 @@ HOME = str(Path(petra.__file__).parents[1])
 def settled(entries: Iterable[str]) -> list[str]:
     """What remains of a module search path without the working directory, under any name.
 
-    Whoever looks at a model that came by mail may stand beside it, and beside what else came with it.
+    Whoever looks at a model that came by mail may stand beside it, and beside what else came with
+    it.
     """
     absolute = [entry for entry in entries if Path(entry).is_absolute()]
     return [entry for entry in absolute if entry == HOME or not _is_here(entry)]
 
 
 def settle(environment: MutableMapping[str, str]) -> None:
-    """Let no interpreter that is started with `environment`, by whomever, import from the working directory.
+    """Let no interpreter that is started with `environment`, by whomever, import from the working
+    directory.
 
-    That is what Python does by default for ``-c`` and ``-m``, with which torch starts some, and for an
-    empty entry of PYTHONPATH, as in ``$PYTHONPATH:/opt/lib`` with none set before.
+    That is what Python does by default for ``-c`` and ``-m``, with which torch starts some, and for
+    an empty entry of PYTHONPATH, as in ``$PYTHONPATH:/opt/lib`` with none set before.
     """
     environment["PYTHONSAFEPATH"] = "1"
     kept = settled(environment.pop("PYTHONPATH", "").split(os.pathsep))

@@ -1,4 +1,6 @@
-"""A process to run dangerous work in: kept warm, forked for every call, watched, killed at its limits, replaced."""
+"""A process to run dangerous work in: kept warm, forked for every call, watched, killed at its
+limits, replaced.
+"""
 
 from __future__ import annotations
 
@@ -43,19 +45,22 @@ START_LIMIT_S = 600.0  # for importing libraries and unpickling the payload
 
 
 class Worker:
-    """One warm worker process. It needs no ``__main__`` guard: nothing of the caller's script is run again.
+    """One warm worker process. It needs no ``__main__`` guard: nothing of the caller's script is
+    run again.
 
-    Every call is made in a fork of it, and with the fork ends all that the call did to its process, the processes it
-    left behind included: the next call finds memory as the payload was unpickled. Where forks would share more than
-    memory (a model on a GPU, open files), every call has a process launched for it.
+    Every call is made in a fork of it, and with the fork ends all that the call did to its process,
+    the processes it left behind included: the next call finds memory as the payload was unpickled.
+    Where forks would share more than memory (a model on a GPU, open files), every call has a
+    process launched for it.
 
-    Functions, arguments and payload travel by cloudpickle, so live models and what was defined in a notebook or script
-    reach it; notes, results and errors come back as records (see `message.py`). Its output goes to `log`; PyTorch in it
-    uses `threads` threads. It dies with this process, however that dies, with all that it started itself, and leaves
-    Ctrl-C to it. One call at a time; `suspend`, `resume` and `close` may come from any thread.
+    Functions, arguments and payload travel by cloudpickle, so live models and what was defined in a
+    notebook or script reach it; notes, results and errors come back as records (see `message.py`).
+    Its output goes to `log`; PyTorch in it uses `threads` threads. It dies with this process,
+    however that dies, with all that it started itself, and leaves Ctrl-C to it. One call at a time;
+    `suspend`, `resume` and `close` may come from any thread.
 
-    It imports from where this process does. One that is `alone` imports what is installed and nothing
-    else, and its threads wait as those of any program do: so are files looked at and timed.
+    It imports from where this process does. One that is `alone` imports what is installed and
+    nothing else, and its threads wait as those of any program do: so are files looked at and timed.
     """
 
     def __init__(self, log: Path, *, threads: int, alone: bool = False) -> None:
@@ -76,9 +81,9 @@ class Worker:
     def start(self, payload: object, prepare: Callable[[Any], object] | None = None) -> None:
         """Pickle the payload, launch the process and send it. Later processes get the same bytes.
 
-        ``prepare(payload)`` is run once there, to do what every call would have to; calls get what it returns. It must
-        not start threads. Returns while the process is still unpickling; if that fails, the first `call` raises it.
-        Raises NotSendable.
+        ``prepare(payload)`` is run once there, to do what every call would have to; calls get what
+        it returns. It must not start threads. Returns while the process is still unpickling; if
+        that fails, the first `call` raises it. Raises NotSendable.
         """
         with self._exclusively():
             self._payload = _packed(
@@ -95,13 +100,15 @@ class Worker:
         memory_limit_mb: float | None = None,
         on_note: Note | None = None,
     ) -> R:
-        """``function(payload, note, *args)`` in the worker. What it passes to ``note`` goes to `on_note` here, at once.
+        """``function(payload, note, *args)`` in the worker. What it passes to ``note`` goes to
+        `on_note` here, at once.
 
-        One of petra's errors raised there is raised here. Anything else that can happen is a WorkerError: WorkerFailure
-        (another exception), WorkerDied (segfault, abort, exit, killed), TimeLimitExceeded, MemoryLimitExceeded,
-        Unreadable (it returned something else than records). Memory is what the call's process and its descendants have
-        resident, looked at ten times a second. Launching a process, which follows a death, counts against neither
-        limit. A fork costs some 20 ms.
+        One of petra's errors raised there is raised here. Anything else that can happen is a
+        WorkerError: WorkerFailure (another exception), WorkerDied (segfault, abort, exit, killed),
+        TimeLimitExceeded, MemoryLimitExceeded, Unreadable (it returned something else than
+        records). Memory is what the call's process and its descendants have resident, looked at ten
+        times a second. Launching a process, which follows a death, counts against neither limit. A
+        fork costs some 20 ms.
         """
         with self._exclusively():
             if not self._payload:
@@ -126,7 +133,9 @@ class Worker:
                     self._kill()
 
     def suspend(self) -> None:
-        """Stop the process and its descendants where they are; their time stands still. A call waits to begin."""
+        """Stop the process and its descendants where they are; their time stands still. A call
+        waits to begin.
+        """
         with self._state:
             if self._clock.stop() and self._process:
                 self._process.signal_all(signal.SIGSTOP)
@@ -143,7 +152,9 @@ class Worker:
         return self._closed
 
     def close(self) -> None:
-        """End the process for good, at once. Calls, under way in other threads or later, raise WorkerDied."""
+        """End the process for good, at once. Calls, under way in other threads or later, raise
+        WorkerDied.
+        """
         with self._state:
             self._closed = True
             if self._process:
@@ -158,7 +169,8 @@ class Worker:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # -- plumbing ----------------------------------------------------------------------------------------------------
+    # -- plumbing
+    # ----------------------------------------------------------------------------------------------
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:

@@ -13,7 +13,9 @@ MB = 2**20
 
 
 def reset_peak() -> None:
-    """Start `peak_mb` afresh at what is resident now. Where the system does not allow it, the old peak stands."""
+    """Start `peak_mb` afresh at what is resident now. Where the system does not allow it, the old
+    peak stands.
+    """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -29,9 +31,11 @@ def peak_mb() -> float:
 
 
 def tree_mb(process: psutil.Process) -> float:
-    """What a process and all its descendants have resident; pages that several of them share count once.
+    """What a process and all its descendants have resident; pages that several of them share count
+    once.
 
-    0 when the process is gone. A fraction of a millisecond; more with descendants, whose pages the kernel must divide.
+    0 when the process is gone. A fraction of a millisecond; more with descendants, whose pages the
+    kernel must divide.
     """
     try:
         family = [process, *descendants(process)]

@@ -1,7 +1,8 @@
-"""What a worker may say: JSON of plain values and petra's own records. Reading it cannot run anything.
+"""What a worker may say: JSON of plain values and petra's own records. Reading it cannot run
+anything.
 
-A stage is somebody else's code, and so is what it returns; the process that keeps the study neither unpickles it nor
-imports what it names.
+A stage is somebody else's code, and so is what it returns; the process that keeps the study neither
+unpickles it nor imports what it names.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ _RECORDS = ("petra.core.", "petra.execute.")  # where the frozen dataclasses are
 
 
 def encode(value: object) -> bytes:
-    """`value` as it travels: None, bools, numbers, strings, bytes, lists, tuples, dicts, records and errors of petra's.
+    """`value` as it travels: None, bools, numbers, strings, bytes, lists, tuples, dicts, records
+    and errors of petra's.
 
-    Raises TypeError for anything else, subclasses of the plain types included, and RecursionError for what holds
-    itself.
+    Raises TypeError for anything else, subclasses of the plain types included, and RecursionError
+    for what holds itself.
     """
     return json.dumps(_plain(value), separators=(",", ":")).encode()
 
 
 def decode(body: bytes) -> Any:
-    """Inverse of `encode`, for bytes from anywhere. Raises Unreadable, and nothing else, for what it did not write."""
+    """Inverse of `encode`, for bytes from anywhere. Raises Unreadable, and nothing else, for what
+    it did not write.
+    """
     try:
         return _value(json.loads(body))
     except Exception as error:  # noqa: BLE001 - the sender chose the bytes, and so what goes wrong with them

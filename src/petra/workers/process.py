@@ -1,4 +1,6 @@
-"""A worker process seen from its parent: launching, pipes, signals, and a clock that stops while it is suspended."""
+"""A worker process seen from its parent: launching, pipes, signals, and a clock that stops while it
+is suspended.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,9 @@ from petra.workers.memory import descendants
 from petra.workers.worker_main import THREAD_VARIABLES
 
 TICK_S = 0.1
-# Sets of strings have one order in all workers, so that what they compute does not depend on which one it was. Threads
-# that wait at a barrier sleep: spinning ones make training up to ten times slower as soon as the cores are shared.
+# Sets of strings have one order in all workers, so that what they compute does not depend on which
+# one it was. Threads that wait at a barrier sleep: spinning ones make training up to ten times
+# slower as soon as the cores are shared.
 _BEHAVIOUR = {"PYTHONHASHSEED": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 # Arguments: two pipes, the parent, the threads of a call, where petra is, and where to import from
 # (none: where Python itself would).
@@ -36,14 +39,17 @@ _BOOT = (
 
 
 class Process:
-    """One launched process and the pipes to it. `alone` is explained in `petra.workers.isolate.Worker`."""
+    """One launched process and the pipes to it. `alone` is explained in
+    `petra.workers.isolate.Worker`.
+    """
 
     def __init__(self, log: Path, threads: int, *, alone: bool = False) -> None:
         self.frames = Frames(LONGEST_ANSWER)
         child_read, write_fd = os.pipe()
         read_fd, child_write = os.pipe()
         os.set_blocking(write_fd, False)
-        # File objects, so that a forgotten worker is closed with them, reads the end of its input, and exits.
+        # File objects, so that a forgotten worker is closed with them, reads the end of its input,
+        # and exits.
         self._reader = os.fdopen(read_fd, "rb", buffering=0)
         self._writer = os.fdopen(write_fd, "wb", buffering=0)
         command = [
@@ -71,7 +77,8 @@ class Process:
                     stderr=output,
                     env=environment,
                     pass_fds=(child_read, child_write),
-                    start_new_session=True,  # a process group of its own, which Ctrl-C in the terminal does not reach
+                    # a process group of its own, which Ctrl-C in the terminal does not reach
+                    start_new_session=True,
                 )
 
             try:
@@ -90,7 +97,8 @@ class Process:
     def alive(self) -> bool:
         """Whether it has not ended; reaps it when it has.
 
-        A process with threads is dead before it can be reaped: its first thread is a zombie until the last is gone.
+        A process with threads is dead before it can be reaped: its first thread is a zombie until
+        the last is gone.
         """
         if self._popen.poll() is not None:
             return False
@@ -126,7 +134,9 @@ class Process:
         return True
 
     def wait(self) -> int:
-        """The exit code, negative for a signal; a process that has closed its pipe and lives on is killed."""
+        """The exit code, negative for a signal; a process that has closed its pipe and lives on is
+        killed.
+        """
         try:
             return self._popen.wait(timeout=10.0)
         except subprocess.TimeoutExpired:

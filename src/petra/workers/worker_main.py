@@ -1,8 +1,10 @@
-"""The worker process: receives its payload once, then does every call in a fork of its own until its parent is gone.
+"""The worker process: receives its payload once, then does every call in a fork of its own until
+its parent is gone.
 
-No call sees what another did to its process. Where forks would share more than memory (see `unforkable`), the process
-serves a single call and the parent launches another. Imports neither torch nor anything else of the project's that
-does; what a call needs comes with the payload or the call.
+No call sees what another did to its process. Where forks would share more than memory (see
+`unforkable`), the process serves a single call and the parent launches another. Imports neither
+torch nor anything else of the project's that does; what a call needs comes with the payload or the
+call.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ _NOT_THE_USERS = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib"
 
 
 def main() -> None:
-    """Run the worker; ``sys.argv[1:5]`` are the fds to read and write, the parent's process id and the threads."""
+    """Run the worker; ``sys.argv[1:5]`` are the fds to read and write, the parent's process id and
+    the threads.
+    """
     read_fd, write_fd, parent, threads = map(int, sys.argv[1:5])
     del sys.argv[1:]
     _behave_as_a_child(parent)
@@ -50,7 +54,8 @@ def main() -> None:
         os.set_inheritable(fd, False)
     channel = ChildEnd(read_fd, write_fd)
     files = regular_files()
-    # A failure anywhere in foreign code, whatever its type, is a message to the parent and not the end of the worker.
+    # A failure anywhere in foreign code, whatever its type, is a message to the parent and not the
+    # end of the worker.
     try:
         payload, prepare = unpack(_next(channel))
         if prepare:
@@ -71,7 +76,9 @@ def main() -> None:
 
 
 def _behave_as_a_child(parent: int) -> None:
-    """Die with the parent however it dies, leave Ctrl-C to it, and be the first to go when memory runs out."""
+    """Die with the parent however it dies, leave Ctrl-C to it, and be the first to go when memory
+    runs out.
+    """
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -104,7 +111,8 @@ def _answer(channel: ChildEnd, payload: Any, frame: bytes, threads: int) -> None
 
 
 def _use_threads(threads: int) -> None:
-    """The worker starts with one thread in every library, because forks lose all others; this process may have more.
+    """The worker starts with one thread in every library, because forks lose all others; this
+    process may have more.
 
     Libraries that are loaded already and are not torch keep to one.
     """
@@ -115,7 +123,9 @@ def _use_threads(threads: int) -> None:
 
 
 def sendable(error: BaseException) -> PetraError:
-    """The error itself when it is one of petra's own that can travel, else a record of it, of bounded length."""
+    """The error itself when it is one of petra's own that can travel, else a record of it, of
+    bounded length.
+    """
     if isinstance(error, PetraError):
         with contextlib.suppress(BaseException):  # what a user's subclass makes of itself
             encode(error)
@@ -147,7 +157,9 @@ def _text(error: BaseException) -> str:
 
 
 def _users_place(trace: TracebackType | None) -> str:
-    """'(in Precision.score, study.py line 12)': the innermost function that is neither a library's nor petra's."""
+    """'(in Precision.score, study.py line 12)': the innermost function that is neither a library's
+    nor petra's.
+    """
     found = ""
     package = str(Path(__file__).parents[1])
     while trace is not None:

@@ -1,8 +1,9 @@
 """CIFAR-10 with pretrained ResNet-20, ResNet-56 and the ResNet-8 of MLPerf Tiny.
 
-Reads, without unpickling anything unsafe, whatever form of the data is at hand: the official binary version
-(``data_batch_1.bin``), the official Python version (``data_batch_1``), an ``.npz`` with x_train/y_train, x_val/y_val,
-x_test/y_test (uint8 (n, 32, 32, 3), labels), or lossless mosaics (``train.webp`` beside ``labels.npz``).
+Reads, without unpickling anything unsafe, whatever form of the data is at hand: the official binary
+version (``data_batch_1.bin``), the official Python version (``data_batch_1``), an ``.npz`` with
+x_train/y_train, x_val/y_val, x_test/y_test (uint8 (n, 32, 32, 3), labels), or lossless mosaics
+(``train.webp`` beside ``labels.npz``).
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A network, the file its weights are in, and the pixels it expects: standardised, or raw 0 to 255."""
+    """A network, the file its weights are in, and the pixels it expects: standardised, or raw 0 to
+    255.
+    """
 
     build: Callable[[], nn.Module]
     weights: str
@@ -46,7 +49,9 @@ MODELS: Mapping[str, Pretrained] = {
 
 
 def data_root() -> Path:
-    """Where workload data lives: $PETRA_DATA, else ``../shared/data`` or ``data`` beside the current directory."""
+    """Where workload data lives: $PETRA_DATA, else ``../shared/data`` or ``data`` beside the
+    current directory.
+    """
     given = os.environ.get("PETRA_DATA")
     candidates = [Path(given)] if given else [Path("../shared/data"), Path("data")]
     for path in candidates:
@@ -54,12 +59,17 @@ def data_root() -> Path:
             return path.resolve()
     raise DataError(
         f"no data directory: looked at {', '.join(map(str, candidates))}",
-        hint="set PETRA_DATA to a directory that holds cifar10/ and weights/, or pass data= and weights=",
+        hint=(
+            "set PETRA_DATA to a directory that holds cifar10/ and weights/, or pass data= and"
+            " weights="
+        ),
     )
 
 
 def pixels(images: np.ndarray, *, standardised: bool = True) -> Tensor:
-    """uint8 (n, 32, 32, 3) -> float32 (n, 3, 32, 32), raw or standardised as the pretrained weights expect."""
+    """uint8 (n, 32, 32, 3) -> float32 (n, 3, 32, 32), raw or standardised as the pretrained weights
+    expect.
+    """
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
     if standardised:
         x = (x / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
@@ -81,8 +91,8 @@ def cifar10_task(
 ) -> Task:
     """The task on the data found at `data` (default: ``cifar10`` under the data root).
 
-    Where the source has no validation split, `val_items` of its training images are set aside by a fixed draw.
-    `train_items` keeps only the first so many training images.
+    Where the source has no validation split, `val_items` of its training images are set aside by a
+    fixed draw. `train_items` keeps only the first so many training images.
     """
     arrays = read_arrays(Path(data) if data is not None else data_root() / "cifar10")
     if "x_val" not in arrays:
@@ -99,7 +109,9 @@ def cifar10_task(
 
 
 def pretrained(model: str = "resnet20", weights: str | Path | None = None) -> nn.Module:
-    """A ResNet with the weights of a state dict file (default: the model's own under ``weights/`` in the data root)."""
+    """A ResNet with the weights of a state dict file (default: the model's own under ``weights/``
+    in the data root).
+    """
     known = _known(model)
     path = Path(weights) if weights is not None else data_root() / "weights" / known.weights
     if not path.is_file():

@@ -16,7 +16,9 @@ _ITEM_BYTES = 1 + 3 * 32 * 32
 
 
 def read_arrays(path: Path) -> Arrays:
-    """x_SPLIT uint8 (n, 32, 32, 3) and y_SPLIT (n,) for the splits found. Raises DataError when nothing fits."""
+    """x_SPLIT uint8 (n, 32, 32, 3) and y_SPLIT (n,) for the splits found. Raises DataError when
+    nothing fits.
+    """
     if path.is_file() and path.suffix == ".npz":
         return _checked(_npz(path), path)
     if path.is_dir():
@@ -31,7 +33,10 @@ def read_arrays(path: Path) -> Arrays:
             return _checked(_npz(path / "cifar10.npz"), path)
     raise DataError(
         f"{path}: no CIFAR-10 data found",
-        hint="allowed: the official binary or Python batches, an .npz with x_train, y_train, ..., train.webp mosaics",
+        hint=(
+            "allowed: the official binary or Python batches, an .npz with x_train, y_train, ...,"
+            " train.webp mosaics"
+        ),
     )
 
 
@@ -91,7 +96,9 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads the official Python batches, which are pickles, and nothing that is not an array, a list or a string."""
+    """Reads the official Python batches, which are pickles, and nothing that is not an array, a
+    list or a string.
+    """
 
     ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]

@@ -1,4 +1,6 @@
-"""scikit-learn's handwritten digits: 1,797 real 8x8 images that ship with a dependency. The first run anybody makes."""
+"""scikit-learn's handwritten digits: 1,797 real 8x8 images that ship with a dependency. The first
+run anybody makes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from petra.workloads.augment import shift
 
 
 class DigitsNet(nn.Module):
-    """A small residual network: three 3x3 stages of `width`, 2 `width`, 4 `width` channels on (n, 1, 8, 8) images."""
+    """A small residual network: three 3x3 stages of `width`, 2 `width`, 4 `width` channels on (n,
+    1, 8, 8) images.
+    """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -67,8 +71,8 @@ def digits_task(*, seed: int = 0) -> Task:
 def digits(*, width: int = 32, epochs: int = 15, seed: int = 0) -> tuple[nn.Module, Task]:
     """A `DigitsNet` trained on the spot and its task.
 
-    On one thread, a few seconds: images this small gain nothing from a second one, and where another process keeps a
-    core busy, two threads spend their time waiting for each other.
+    On one thread, a few seconds: images this small gain nothing from a second one, and where
+    another process keeps a core busy, two threads spend their time waiting for each other.
     """
     task = digits_task(seed=seed)
     with torch.random.fork_rng(devices=[]):

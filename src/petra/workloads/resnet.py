@@ -1,4 +1,6 @@
-"""Residual networks for 32x32 images: those of He et al. 2016, section 4.2, and the small one of MLPerf Tiny."""
+"""Residual networks for 32x32 images: those of He et al. 2016, section 4.2, and the small one of
+MLPerf Tiny.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from torch.nn import functional
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; where the width grows, the shortcut skips every second pixel and pads with zeros."""
+    """Two 3x3 convolutions; where the width grows, the shortcut skips every second pixel and pads
+    with zeros.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -57,10 +61,12 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 
 
 class TinyResNet8(nn.Module):
-    """The image-classification network of MLPerf Tiny (Banbury et al. 2021): three residual blocks, 16 to 64 channels.
+    """The image-classification network of MLPerf Tiny (Banbury et al. 2021): three residual blocks,
+    16 to 64 channels.
 
-    Takes raw pixels, 0 to 255, (n, 3, 32, 32). Convolutions have biases; layers are numbered as in the Keras original,
-    whose 'same' padding puts the odd pixel of a stride-2 convolution at the right and bottom.
+    Takes raw pixels, 0 to 255, (n, 3, 32, 32). Convolutions have biases; layers are numbered as in
+    the Keras original, whose 'same' padding puts the odd pixel of a stride-2 convolution at the
+    right and bottom.
     """
 
     def __init__(self, classes: int = 10) -> None:

@@ -1,4 +1,6 @@
-"""The table of workloads: reference problems, each a function that returns a trained model and its task."""
+"""The table of workloads: reference problems, each a function that returns a trained model and its
+task.
+"""
 
 from __future__ import annotations
 

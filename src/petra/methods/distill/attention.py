@@ -1,4 +1,6 @@
-"""Attention maps: the probabilities that transformers compute, and where convolutional features are strong."""
+"""Attention maps: the probabilities that transformers compute, and where convolutional features are
+strong.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 
 
 def are_probabilities(tensor: Tensor) -> bool:
-    """Whether it looks like attention, (batch, heads, queries, keys): no negative values, rows that sum to one."""
+    """Whether it looks like attention, (batch, heads, queries, keys): no negative values, rows that
+    sum to one.
+    """
     if tensor.ndim != 4 or not tensor.is_floating_point() or tensor.shape[-1] < 2:
         return False
     sums = tensor.float().sum(-1)
@@ -19,7 +23,8 @@ def are_probabilities(tensor: Tensor) -> bool:
 
 
 def spatial_attention(features: Tensor) -> Tensor:
-    """(B, *spatial) sum over channels of the squares of features (B, C, *spatial), of unit length for every item.
+    """(B, *spatial) sum over channels of the squares of features (B, C, *spatial), of unit length
+    for every item.
 
     Zagoruyko & Komodakis 2017, activation-based attention transfer with p = 2.
     """
@@ -32,8 +37,9 @@ def spatial_attention(features: Tensor) -> Tensor:
 def attention_shown(*models: nn.Module) -> Iterator[None]:
     """Inside, attention layers compute their probabilities and put them out beside their output.
 
-    Fused kernels have none, so Hugging Face models use their "eager" attention meanwhile and nn.MultiheadAttention is
-    asked for the weights of every head; both go back to what they were. Others are left as they are.
+    Fused kernels have none, so Hugging Face models use their "eager" attention meanwhile and
+    nn.MultiheadAttention is asked for the weights of every head; both go back to what they were.
+    Others are left as they are.
     """
     before: list[tuple[Any, object]] = []
     handles = []
@@ -63,9 +69,9 @@ def attention_shown(*models: nn.Module) -> Iterator[None]:
 def without_dropout(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, layers that put out their probabilities drop none of them, whatever mode they are in.
 
-    What is put out are the weights after dropout. A student a that trains, compared with a teacher t that does not,
-    would be drawn to flat maps: with a share of p dropped, E ||drop(a) - t||^2 = ||a - t||^2 + p / (1 - p) ||a||^2.
-    Dropout of anything else stays.
+    What is put out are the weights after dropout. A student a that trains, compared with a teacher
+    t that does not, would be drawn to flat maps: with a share of p dropped, E ||drop(a) - t||^2 =
+    ||a - t||^2 + p / (1 - p) ||a||^2. Dropout of anything else stays.
     """
     functional = set(layers)  # they read their own mode where they call dropout as a function
     parts = {
@@ -92,7 +98,9 @@ def without_dropout(layers: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _hugging_face_configs(model: nn.Module) -> list[Any]:
-    """Every configuration in the model, parts of configurations included, that says how attention is computed."""
+    """Every configuration in the model, parts of configurations included, that says how attention
+    is computed.
+    """
     found: dict[int, Any] = {}
     stack = [getattr(module, "config", None) for module in model.modules()]
     while stack:

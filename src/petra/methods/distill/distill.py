@@ -32,22 +32,26 @@ def mixed_loss(hard: Tensor, soft: Tensor, alpha: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Distill(TrainingStage):
-    """Train all weights to reproduce the outputs of the untouched model, mixed with the task's own loss.
+    """Train all weights to reproduce the outputs of the untouched model, mixed with the task's own
+    loss.
 
-    For classification the soft loss is T^2 KL between softened distributions (Hinton et al. 2015); for regression the
-    squared distance to the teacher's prediction. The teacher sees the same augmented, and with `mixup` mixed, batch as
-    the student (Beyer et al. 2021); the hard loss is mixed in the same shares. Penalties are those of `tune`.
+    For classification the soft loss is T^2 KL between softened distributions (Hinton et al. 2015);
+    for regression the squared distance to the teacher's prediction. The teacher sees the same
+    augmented, and with `mixup` mixed, batch as the student (Beyer et al. 2021); the hard loss is
+    mixed in the same shares. Penalties are those of `tune`.
 
-    With `features`, blocks are matched too: those of one name, or, for models that are built differently, those of one
-    output shape in the order they run. What is compared is their output (Romero et al. 2015) or their attention: the
-    probabilities where a block computes any (Jiao et al. 2020; Hugging Face models and nn.MultiheadAttention, which
-    meanwhile compute them explicitly and drop none at random), and for convolutional blocks the energy of every
-    position, summed over channels, so that widths may differ (Zagoruyko & Komodakis 2017).
+    With `features`, blocks are matched too: those of one name, or, for models that are built
+    differently, those of one output shape in the order they run. What is compared is their output
+    (Romero et al. 2015) or their attention: the probabilities where a block computes any (Jiao et
+    al. 2020; Hugging Face models and nn.MultiheadAttention, which meanwhile compute them explicitly
+    and drop none at random), and for convolutional blocks the energy of every position, summed over
+    channels, so that widths may differ (Zagoruyko & Komodakis 2017).
 
-    When it helps: recovering a cut model, most of all when the teacher has already learnt the training data by heart,
-    so that labels carry little; with `features` where training data is scarce, because every block then has a target
-    of its own. When it does not: with a teacher worse than the labels. Costs: tune's cost plus one teacher forward pass
-    per step; attention probabilities make both models slower while they train.
+    When it helps: recovering a cut model, most of all when the teacher has already learnt the
+    training data by heart, so that labels carry little; with `features` where training data is
+    scarce, because every block then has a target of its own. When it does not: with a teacher worse
+    than the labels. Costs: tune's cost plus one teacher forward pass per step; attention
+    probabilities make both models slower while they train.
     """
 
     name: ClassVar[str] = "distill"
@@ -86,7 +90,8 @@ class Distill(TrainingStage):
     )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
-        # A copy, since the loop's precision lays weights out anew and the next stage gets the teacher as it was.
+        # A copy, since the loop's precision lays weights out anew and the next stage gets the
+        # teacher as it was.
         teacher = copy_model(context.teacher).to(context.device).eval()
         model.to(context.device)
         explicit = self.features > 0 and self.features_kind == "attention"

@@ -1,4 +1,6 @@
-"""Feature distillation: which blocks of student and teacher correspond, and how far their outputs are apart."""
+"""Feature distillation: which blocks of student and teacher correspond, and how far their outputs
+are apart.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ from petra.tasks.inputs import Inputs, call
 
 
 def relative_distance(student: Iterable[Tensor], teacher: Iterable[Tensor]) -> Tensor:
-    """Mean over pairs of ||s - t||^2 / ||t||^2 (Romero et al. 2015, without a regressor; scaled so that blocks count
-    alike). Tensors of a pair have one shape; at least one pair is needed."""
+    """Mean over pairs of ||s - t||^2 / ||t||^2 (Romero et al. 2015, without a regressor; scaled so
+    that blocks count alike). Tensors of a pair have one shape; at least one pair is needed.
+    """
     terms = [
         (s - t).square().sum() / t.square().sum().clamp_min(1e-12)
         for s, t in zip(student, teacher, strict=True)
@@ -50,7 +53,9 @@ class Pair:
 
 
 class Tap:
-    """What `model` put out at `spots` during its latest forward pass; of a module called repeatedly, the last time."""
+    """What `model` put out at `spots` during its latest forward pass; of a module called
+    repeatedly, the last time.
+    """
 
     def __init__(self, model: nn.Module, spots: Sequence[Spot]) -> None:
         self._latest: dict[Spot, Tensor] = {}
@@ -69,7 +74,9 @@ class Tap:
         return hook
 
     def outputs(self) -> list[Tensor | None]:
-        """In the order of `spots`; None for a module that did not run (layers dropped at random, for one)."""
+        """In the order of `spots`; None for a module that did not run (layers dropped at random,
+        for one).
+        """
         return [s.view(self._latest[s].float()) if s in self._latest else None for s in self.spots]
 
     def close(self) -> None:
@@ -78,7 +85,9 @@ class Tap:
 
 
 def _outputs(model: nn.Module, inputs: Inputs) -> dict[str, list[Tensor]]:
-    """What every module made of other modules puts out, but the root, in the order in which they first finish."""
+    """What every module made of other modules puts out, but the root, in the order in which they
+    first finish.
+    """
     seen: dict[str, list[Tensor]] = {}
 
     def record(path: str) -> Callable[[nn.Module, object, object], None]:
@@ -136,11 +145,12 @@ def matched(
 ) -> tuple[Pair, ...]:
     """Corresponding blocks of two models, of which something of one shape can be compared.
 
-    Blocks are modules made of other modules; one inside another counts too, the root does not: its output is what
-    logit distillation sees. `kind` is what is compared: values (a module's first output) or attention (probabilities
-    among its outputs, otherwise the spatial attention of blocks with convolutions). `match` by name pairs blocks of one
-    path; by shape it pairs, among blocks of one output shape, in the order they run, spread evenly where one model has
-    more of them, the last with the last (the uniform mapping of Jiao et al. 2020). Cost: a forward pass of each.
+    Blocks are modules made of other modules; one inside another counts too, the root does not: its
+    output is what logit distillation sees. `kind` is what is compared: values (a module's first
+    output) or attention (probabilities among its outputs, otherwise the spatial attention of blocks
+    with convolutions). `match` by name pairs blocks of one path; by shape it pairs, among blocks of
+    one output shape, in the order they run, spread evenly where one model has more of them, the
+    last with the last (the uniform mapping of Jiao et al. 2020). Cost: a forward pass of each.
     """
     own, theirs = ([*_found(m, inputs, kind)] for m in (student, teacher))
     pairs: list[Pair] = []
@@ -167,7 +177,9 @@ def matched(
 
 
 def _by_shape(found: Iterable[tuple[Spot, Tensor]]) -> dict[tuple[object, ...], list[Spot]]:
-    """Spots of one view and shape, in order; a tensor that several modules pass on counts once, for the innermost."""
+    """Spots of one view and shape, in order; a tensor that several modules pass on counts once, for
+    the innermost.
+    """
     groups: dict[tuple[object, ...], list[Spot]] = {}
     passed: list[Tensor] = []
     for spot, tensor in found:

@@ -1,4 +1,6 @@
-"""Second moments of what layers compute on calibration data, which is all that activation-aware truncation needs."""
+"""Second moments of what layers compute on calibration data, which is all that activation-aware
+truncation needs.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ from petra.tasks.inputs import Inputs, call
 
 @dataclass
 class Moments:
-    """Sums over rows y = W x (m,) of a layer's outputs without its bias, in coordinates of W's column space.
+    """Sums over rows y = W x (m,) of a layer's outputs without its bias, in coordinates of W's
+    column space.
 
-    `basis` Q (m, p) is orthonormal, or None for the identity; gram (p, p) = sum of Q^T y y^T Q; total (p,) = sum of
-    Q^T y.
+    `basis` Q (m, p) is orthonormal, or None for the identity; gram (p, p) = sum of Q^T y y^T Q;
+    total (p,) = sum of Q^T y.
     """
 
     basis: Tensor | None
@@ -36,12 +39,14 @@ class Moments:
         self.rows += len(y)
 
     def principal(self) -> tuple[Tensor, Tensor]:
-        """Energies (p,), descending: the squared singular values of W X; and directions (m, p), orthonormal columns."""
+        """Energies (p,), descending: the squared singular values of W X; and directions (m, p),
+        orthonormal columns.
+        """
         values, vectors = torch.linalg.eigh(self.gram)
         directions = vectors.flip(1)
-        return values.flip(0).clamp(
-            min=0
-        ), directions if self.basis is None else self.basis @ directions
+        return values.flip(0).clamp(min=0), (
+            directions if self.basis is None else self.basis @ directions
+        )
 
     def variance(self) -> float:
         """Sum of squared deviations of the rows from their mean."""
@@ -51,9 +56,11 @@ class Moments:
 def output_moments(
     model: nn.Module, layers: Mapping[str, str], batches: Iterable[Inputs]
 ) -> dict[str, Moments]:
-    """Moments of the outputs of the layers at the given paths (-> how they are unfolded) while `model` sees `batches`.
+    """Moments of the outputs of the layers at the given paths (-> how they are unfolded) while
+    `model` sees `batches`.
 
-    Cost: one forward pass, and a product of the outputs with themselves; memory (p, p) in double per layer.
+    Cost: one forward pass, and a product of the outputs with themselves; memory (p, p) in double
+    per layer.
     """
     found: dict[str, Moments] = {}
     hooks = []
@@ -84,7 +91,9 @@ def _recorder(moments: Moments) -> Callable[[nn.Module, object, Tensor], None]:
 
 
 def _empty(W: Tensor) -> Moments:
-    """For tall matrices (a classifier over a vocabulary) in coordinates of their column space, which is smaller."""
+    """For tall matrices (a classifier over a vocabulary) in coordinates of their column space,
+    which is smaller.
+    """
     m, n = W.shape
     basis = torch.linalg.qr(W.double()).Q if m > n else None
     p = min(m, n)

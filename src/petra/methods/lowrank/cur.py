@@ -18,13 +18,15 @@ from petra.space.domains import Choice
 class CURDecompose(Decompose):
     """Replace layers by thinner ones made of their own columns and rows: W ~ C U R, U = C^+ W R^+.
 
-    Columns and rows are those with the largest leverage scores (Mahoney & Drineas 2009). Two layers are C U and R,
-    three are C, U and R; one composes them back into a dense layer of lower rank, which saves nothing by itself. Which
-    layers, which ranks and when it pays are as in lowrank.svd; rules read the singular values.
+    Columns and rows are those with the largest leverage scores (Mahoney & Drineas 2009). Two layers
+    are C U and R, three are C, U and R; one composes them back into a dense layer of lower rank,
+    which saves nothing by itself. Which layers, which ranks and when it pays are as in lowrank.svd;
+    rules read the singular values.
 
-    When it helps: where weights have outlying or sparse rows and columns, which SVD smears over all factors; R is then
-    a selection of the neurons themselves. When it does not: its error is never below that of the SVD of equal rank, and
-    the rules choose ranks by what an SVD would lose. Costs: one SVD per layer.
+    When it helps: where weights have outlying or sparse rows and columns, which SVD smears over all
+    factors; R is then a selection of the neurons themselves. When it does not: its error is never
+    below that of the SVD of equal rank, and the rules choose ranks by what an SVD would lose.
+    Costs: one SVD per layer.
     """
 
     name: ClassVar[str] = "lowrank.cur"

@@ -1,4 +1,6 @@
-"""One layer's decomposition by one method: its spectrum, and what it costs and computes at every rank."""
+"""One layer's decomposition by one method: its spectrum, and what it costs and computes at every
+rank.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ Ranks = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Singular values, descending, and the sum of squared deviations from the mean of what they belong to."""
+    """Singular values, descending, and the sum of squared deviations from the mean of what they
+    belong to.
+    """
 
     s: Tensor
     variance: float
@@ -49,8 +53,8 @@ class Spectrum:
 class Decomposition(ABC):
     """What a stage asks of a layer's decomposition. `weight` is the layer's own, as it stores it.
 
-    `layers` is how many take its place. One is the layer itself with the composed weight: it has the ranks at which
-    several would save, and costs what it did.
+    `layers` is how many take its place. One is the layer itself with the composed weight: it has
+    the ranks at which several would save, and costs what it did.
     """
 
     def __init__(self, layer: nn.Module, how: str, calls: Calls, layers: int) -> None:
@@ -169,7 +173,9 @@ class RandomizedSVD(MatrixDecomposition):
 
 
 class WhitenedSVD(MatrixDecomposition):
-    """Truncates the spectrum of the layer's outputs, from their `moments`, instead of that of its weight."""
+    """Truncates the spectrum of the layer's outputs, from their `moments`, instead of that of its
+    weight.
+    """
 
     def __init__(
         self, layer: nn.Module, how: str, calls: Calls, layers: int, *, moments: Moments
@@ -196,7 +202,9 @@ class CUR(MatrixDecomposition):
 
 
 class Tucker2(Decomposition):
-    """Of a convolution with a kernel of more than one element, into pointwise, core and pointwise."""
+    """Of a convolution with a kernel of more than one element, into pointwise, core and
+    pointwise.
+    """
 
     @property
     def full(self) -> Ranks:
@@ -237,5 +245,7 @@ class Tucker2(Decomposition):
 
 
 def _variance(W: Tensor) -> float:
-    """Sum of squared deviations of W's columns from their mean: in proportion to that of outputs for white inputs."""
+    """Sum of squared deviations of W's columns from their mean: in proportion to that of outputs
+    for white inputs.
+    """
     return float((W.double() - W.double().mean(1, keepdim=True)).square().sum())

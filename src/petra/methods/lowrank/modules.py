@@ -18,10 +18,11 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def how_to_unfold(layer: nn.Module, convolutions: str) -> str:
-    """The unfolding that fits a layer, given that for `convolutions`; '' for layers that are not decomposed.
+    """The unfolding that fits a layer, given that for `convolutions`; '' for layers that are not
+    decomposed.
 
-    Exact classes only: a subclass may do anything with its weight (as the output projection of multi-head attention,
-    which is read and never called).
+    Exact classes only: a subclass may do anything with its weight (as the output projection of
+    multi-head attention, which is read and never called).
     """
     if type(layer) is nn.Linear or type(layer) is nn.Conv3d:
         return "channel"
@@ -56,11 +57,12 @@ def _each_dimension(name: str) -> Any:
 
 
 class Factored(nn.Sequential):
-    """Ordinary layers in place of one, with what code around it may ask that one for besides its output.
+    """Ordinary layers in place of one, with what code around it may ask that one for besides its
+    output.
 
-    Some models read a layer's weight, most often for its type only (T5). `weight` is the composed one: correct, at the
-    cost of the product of the factors on every reading; in an exported graph nothing is left of a reading that only
-    asks for type, device or shape.
+    Some models read a layer's weight, most often for its type only (T5). `weight` is the composed
+    one: correct, at the cost of the product of the factors on every reading; in an exported graph
+    nothing is left of a reading that only asks for type, device or shape.
     """
 
     def __init__(self, how: str, *layers: nn.Module) -> None:
@@ -87,11 +89,13 @@ class Factored(nn.Sequential):
 
 
 class TrainableFactors(nn.Module):
-    """A layer whose weight is composed from U, s and V in every forward pass, so that all three train.
+    """A layer whose weight is composed from U, s and V in every forward pass, so that all three
+    train.
 
-    Exists only while a stage runs. It costs what the dense layer costs plus one product of the factors. In evaluation
-    mode it computes with `preview` where that is set: what truncation would leave, so that a validation score is that
-    of the model to come. Changing the mode forgets the preview.
+    Exists only while a stage runs. It costs what the dense layer costs plus one product of the
+    factors. In evaluation mode it computes with `preview` where that is set: what truncation would
+    leave, so that a validation score is that of the model to come. Changing the mode forgets the
+    preview.
     """
 
     preview: Tensor | None = None
@@ -138,7 +142,9 @@ class TrainableFactors(nn.Module):
 
 
 def factored(layer: nn.Module, matrices: Sequence[Tensor], how: str) -> Factored:
-    """Two or three ordinary layers for one: they apply the factors of its unfolded weight; the last has its bias."""
+    """Two or three ordinary layers for one: they apply the factors of its unfolded weight; the last
+    has its bias.
+    """
     weights = fold_factors(matrices, _weight(layer).shape, how)
     rank = matrices[-1].shape[0]
     if isinstance(layer, nn.modules.conv._ConvNd):
@@ -151,7 +157,9 @@ def factored(layer: nn.Module, matrices: Sequence[Tensor], how: str) -> Factored
 
 
 def tucker_factored(layer: nn.Module, U: Tensor, G: Tensor, V: Tensor) -> Factored:
-    """A pointwise convolution V^T, the core G with the layer's kernel, stride and padding, and a pointwise one U."""
+    """A pointwise convolution V^T, the core G with the layer's kernel, stride and padding, and a
+    pointwise one U.
+    """
     assert isinstance(layer, nn.modules.conv._ConvNd)
     r_out, r_in = G.shape[:2]
     ones = [1] * (G.ndim - 2)
@@ -203,11 +211,12 @@ def _linears(layer: nn.Module, rank: int, how: str) -> tuple[nn.Module, nn.Modul
 def _convolutions(
     layer: nn.modules.conv._ConvNd, rank: int, how: str
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Empty convolutions in -> rank -> rank -> out whose kernels, strides, paddings and dilations together are the
-    layer's.
+    """Empty convolutions in -> rank -> rank -> out whose kernels, strides, paddings and dilations
+    together are the layer's.
 
-    Spatial: the first takes the last dimension's share of all of them, the last the first dimension's. That also
-    holds for padding modes other than zeros, because padding acts on each dimension alone.
+    Spatial: the first takes the last dimension's share of all of them, the last the first
+    dimension's. That also holds for padding modes other than zeros, because padding acts on each
+    dimension alone.
     """
     dims = len(layer.kernel_size)
     middle = _CONVS[dims](rank, rank, 1, bias=False, device="meta")
@@ -233,7 +242,9 @@ def _convolutions(
 def _share(
     layer: nn.modules.conv._ConvNd, mine: Sequence[bool], inputs: int, outputs: int
 ) -> nn.Module:
-    """An empty convolution with the layer's kernel, stride, padding and dilation in the dimensions that are `mine`."""
+    """An empty convolution with the layer's kernel, stride, padding and dilation in the dimensions
+    that are `mine`.
+    """
 
     def pick(values: Sequence[int], neutral: int) -> tuple[int, ...]:
         return tuple(v if m else neutral for v, m in zip(values, mine, strict=True))

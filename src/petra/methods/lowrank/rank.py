@@ -1,4 +1,6 @@
-"""Rank rules: how many singular values of a layer to keep. Singular values are non-negative and descending."""
+"""Rank rules: how many singular values of a layer to keep. Singular values are non-negative and
+descending.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,12 @@ def rank_by_absolute_sum(s: Tensor, tau: float) -> int:
 
 
 def rank_by_explained_variance(s: Tensor, tau: float, variance: float) -> int:
-    """The smallest k >= 1 with 1 - sum_{i>k} s_i^2 / variance >= tau: R^2 as in principal component analysis.
+    """The smallest k >= 1 with 1 - sum_{i>k} s_i^2 / variance >= tau: R^2 as in principal component
+    analysis.
 
-    `variance` is the sum of squared deviations from the mean of what the s belong to, at most sum_i s_i^2. Unlike
-    energy, a mean that one triplet explains counts for nothing, so this keeps at least as much.
+    `variance` is the sum of squared deviations from the mean of what the s belong to, at most sum_i
+    s_i^2. Unlike energy, a mean that one triplet explains counts for nothing, so this keeps at
+    least as much.
     """
     squares = s.double().square()
     left_out = squares.sum() - squares.cumsum(0)
@@ -43,10 +47,11 @@ def rank_by_explained_variance(s: Tensor, tau: float, variance: float) -> int:
 
 
 def ranks_by_quantile(spectra: Sequence[Tensor], q: float) -> list[int]:
-    """For each layer, how many of its values relative to its largest are at or above the q-quantile of all layers'.
+    """For each layer, how many of its values relative to its largest are at or above the q-quantile
+    of all layers'.
 
-    Within one layer a quantile would be the ratio rule; over all of them it takes from flat spectra what it leaves to
-    steep ones' tails. At least one each.
+    Within one layer a quantile would be the ratio rule; over all of them it takes from flat spectra
+    what it leaves to steep ones' tails. At least one each.
     """
     relative = [s.double() / s.double()[0].clamp(min=1e-300) for s in spectra]
     threshold = np.quantile(torch.cat(relative).cpu().numpy(), q)
@@ -56,12 +61,13 @@ def ranks_by_quantile(spectra: Sequence[Tensor], q: float) -> list[int]:
 def allocate(
     costs: Sequence[Sequence[int]], distances: Sequence[Sequence[float]], budget: float
 ) -> list[int] | None:
-    """One option per layer with the least total distance among those whose total cost is within `budget`.
+    """One option per layer with the least total distance among those whose total cost is within
+    `budget`.
 
-    `costs[l][j]` and `distances[l][j]` belong to option j of layer l. A multiple-choice knapsack, solved by dynamic
-    programming: exactly for budgets up to `GRID`, with costs rounded up to a GRID-th of larger ones, so that the budget
-    is never exceeded. None if even the cheapest options are too expensive. Ties go to the earlier option. Cost:
-    layers x options x GRID additions.
+    `costs[l][j]` and `distances[l][j]` belong to option j of layer l. A multiple-choice knapsack,
+    solved by dynamic programming: exactly for budgets up to `GRID`, with costs rounded up to a
+    GRID-th of larger ones, so that the budget is never exceeded. None if even the cheapest options
+    are too expensive. Ties go to the earlier option. Cost: layers x options x GRID additions.
     """
     if sum(map(min, costs)) > budget:
         return None

@@ -142,7 +142,8 @@ class Decompose(Stage):
                 work.skipped[path] = "left dense by the budget"
             elif not part.saves(ranks[path]):
                 work.skipped[path] = (
-                    f"rank {_plain(ranks[path])} of {_plain(part.full)} saves too little: left dense"
+                    f"rank {_plain(ranks[path])} of {_plain(part.full)} saves too little: left"
+                    " dense"
                 )
             else:
                 dense, cost = part.dense, part.cost(ranks[path])
@@ -270,9 +271,10 @@ class Decompose(Stage):
         }
 
     def _spread_budget(self, work: Work) -> dict[str, Ranks]:
-        """Measure what truncating each layer alone does to the predictions, then find the ranks that cost no more than
-        the budget with the least sum of these distances. (Small ones add up well; where a harsh budget makes all of
-        them large, the sum says little.)"""
+        """Measure what truncating each layer alone does to the predictions, then find the ranks
+        that cost no more than the budget with the least sum of these distances. (Small ones add up
+        well; where a harsh budget makes all of them large, the sum says little.)
+        """
         parts = self._decompositions(work)
         options: dict[str, list[Ranks]] = {}
         for path, part in parts.items():
@@ -310,7 +312,9 @@ class Decompose(Stage):
 
 
 def _per_item(model: nn.Module, calls: Mapping[str, Calls], items: int) -> dict[str, Calls]:
-    """Calls with the batch of `items` in front where a linear layer saw it folded into other dimensions (windows)."""
+    """Calls with the batch of `items` in front where a linear layer saw it folded into other
+    dimensions (windows).
+    """
 
     def unfolded(shape: torch.Size) -> torch.Size:
         if len(shape) < 2 or shape[0] == items or shape[0] % items:
@@ -318,9 +322,11 @@ def _per_item(model: nn.Module, calls: Mapping[str, Calls], items: int) -> dict[
         return torch.Size((items, shape[0] // items, *shape[1:]))
 
     return {
-        path: seen
-        if isinstance(model.get_submodule(path), nn.modules.conv._ConvNd)
-        else tuple((unfolded(inputs), unfolded(output)) for inputs, output in seen)
+        path: (
+            seen
+            if isinstance(model.get_submodule(path), nn.modules.conv._ConvNd)
+            else tuple((unfolded(inputs), unfolded(output)) for inputs, output in seen)
+        )
         for path, seen in calls.items()
     }
 

@@ -1,4 +1,6 @@
-"""Low-rank decomposition: a layer becomes two thinner ones, by truncated singular value decomposition."""
+"""Low-rank decomposition: a layer becomes two thinner ones, by truncated singular value
+decomposition.
+"""
 
 from __future__ import annotations
 
@@ -31,27 +33,31 @@ TRAINED = {"epochs": Integer(1, MAX_EPOCHS)}
 
 @dataclass(frozen=True)
 class SVDDecompose(Decompose):
-    """Replace linear, convolutional and embedding layers by thinner ones, from a truncated SVD of the weight.
+    """Replace linear, convolutional and embedding layers by thinner ones, from a truncated SVD of
+    the weight.
 
-    Convolutions are unfolded by channel (a thin convolution, then 1x1: Denton et al. 2014) or spatially ((1, kw), then
-    (kh, 1): Jaderberg et al. 2014); three-dimensional ones by channel either way, as are all with `whitened`, whose
-    directions are those of output channels. Decomposers: `svd`, exact; `randomized`, a sketch (Halko et al. 2011),
-    where the exact one takes too long (rules other than ratio still need all singular values); `whitened`, which keeps
-    what matters for the layer's outputs on training items instead of for its weight, at the same cost in the end
-    (after SVD-LLM, Wang et al. 2024). Into two `layers`, or three, of which the middle one holds the singular values as
-    a full core for later training. One composes them back into a dense layer of the rank that two would have: a
-    regulariser that saves nothing by itself, so that no budget goes with it.
+    Convolutions are unfolded by channel (a thin convolution, then 1x1: Denton et al. 2014) or
+    spatially ((1, kw), then (kh, 1): Jaderberg et al. 2014); three-dimensional ones by channel
+    either way, as are all with `whitened`, whose directions are those of output channels.
+    Decomposers: `svd`, exact; `randomized`, a sketch (Halko et al. 2011), where the exact one takes
+    too long (rules other than ratio still need all singular values); `whitened`, which keeps what
+    matters for the layer's outputs on training items instead of for its weight, at the same cost in
+    the end (after SVD-LLM, Wang et al. 2024). Into two `layers`, or three, of which the middle one
+    holds the singular values as a full core for later training. One composes them back into a dense
+    layer of the rank that two would have: a regulariser that saves nothing by itself, so that no
+    budget goes with it.
 
-    With `epochs`, the factors U, s, V are trained first, with penalties that keep U and V orthogonal and the spectrum
-    steep (Yang et al. 2020), so that truncation costs less; the epoch kept is the one best after truncation. They train
-    at full rank, or at less and less if truncated every few epochs, which harsh rules need. A layer is replaced only
-    where its rank saves at least 5% both of its weights and of its multiply-accumulates; all others stay dense.
+    With `epochs`, the factors U, s, V are trained first, with penalties that keep U and V
+    orthogonal and the spectrum steep (Yang et al. 2020), so that truncation costs less; the epoch
+    kept is the one best after truncation. They train at full rank, or at less and less if truncated
+    every few epochs, which harsh rules need. A layer is replaced only where its rank saves at least
+    5% both of its weights and of its multiply-accumulates; all others stay dense.
 
-    When it helps: wide layers with a steep spectrum, transformers' linear layers, large kernels (spatial); `whitened`
-    and the budget rule where no training follows. When it does not: thin layers, 1x1 convolutions of small networks,
-    and latency at batch 1, where two kernels can cost more than they save; within very few training steps the
-    penalties hardly move a spectrum. Costs: seconds without training; with it, `epochs` of training at slightly more
-    than the dense cost.
+    When it helps: wide layers with a steep spectrum, transformers' linear layers, large kernels
+    (spatial); `whitened` and the budget rule where no training follows. When it does not: thin
+    layers, 1x1 convolutions of small networks, and latency at batch 1, where two kernels can cost
+    more than they save; within very few training steps the penalties hardly move a spectrum. Costs:
+    seconds without training; with it, `epochs` of training at slightly more than the dense cost.
     """
 
     name: ClassVar[str] = "lowrank.svd"
@@ -100,7 +106,10 @@ class SVDDecompose(Decompose):
 
     def _objection(self, how: str) -> str:
         if self.decomposer == "whitened" and how == "transposed":
-            return "the outputs of transposed convolutions overlap, so their activations do not say what to keep"
+            return (
+                "the outputs of transposed convolutions overlap, so their activations do not say"
+                " what to keep"
+            )
         return ""
 
     def _decomposition(
@@ -130,9 +139,11 @@ class SVDDecompose(Decompose):
         }
 
     def _train(self, work: Work, decide: Decide) -> Mapping[str, object]:
-        """Train factors inside the model, then put dense layers with what was learnt in their place.
+        """Train factors inside the model, then put dense layers with what was learnt in their
+        place.
 
-        Embeddings train as they are: composing a table of a whole vocabulary in every step costs too much.
+        Embeddings train as they are: composing a table of a whole vocabulary in every step costs
+        too much.
         """
         if not self.epochs or self.decomposer != "svd":
             return {}
@@ -146,7 +157,10 @@ class SVDDecompose(Decompose):
         trained = {path: module for path, module in trained.items() if path not in failed}
         if not trained:
             return {
-                "not_trained": f"no layer trains in decomposed form for {self.epochs} epochs: embeddings do not"
+                "not_trained": (
+                    f"no layer trains in decomposed form for {self.epochs} epochs: embeddings"
+                    " do not"
+                )
             }
         truncation = _Truncation(trained, work.calls, self.layers, decide)
 
@@ -186,9 +200,9 @@ class SVDDecompose(Decompose):
 class _Truncation:
     """What the rule makes of factors in training.
 
-    It goes by the singular values of the composed weights: those of trained factors are only nearly orthogonal, and
-    only true singular values say what truncation loses. Layers whose rank saves nothing keep theirs, as they will stay
-    dense in the end.
+    It goes by the singular values of the composed weights: those of trained factors are only nearly
+    orthogonal, and only true singular values say what truncation loses. Layers whose rank saves
+    nothing keep theirs, as they will stay dense in the end.
     """
 
     trained: Mapping[str, TrainableFactors]
@@ -209,7 +223,9 @@ class _Truncation:
         }
 
     def preview(self, model: nn.Module, inputs: object) -> None:
-        """Before a forward pass in evaluation mode: let every layer compute with what truncation would leave."""
+        """Before a forward pass in evaluation mode: let every layer compute with what truncation
+        would leave.
+        """
         if model.training or all(m.preview is not None for m in self.trained.values()):
             return
         with torch.no_grad():

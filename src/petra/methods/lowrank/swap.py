@@ -14,10 +14,11 @@ from petra.tasks.inputs import Inputs, call
 def swap(
     model: nn.Module, replacements: Mapping[str, nn.Module], example: Inputs
 ) -> dict[str, str]:
-    """Put modules at paths; those with which the model does not run are taken back. Returns these with the reason.
+    """Put modules at paths; those with which the model does not run are taken back. Returns these
+    with the reason.
 
-    Some models reach into a layer for what a replacement does not have. Cost: one forward pass if all is well, one
-    for each replacement otherwise.
+    Some models reach into a layer for what a replacement does not have. Cost: one forward pass if
+    all is well, one for each replacement otherwise.
     """
     before = {path: model.get_submodule(path) for path in replacements}
     for path, module in replacements.items():

@@ -17,11 +17,12 @@ def prediction_distances(
     options: Mapping[str, Sequence[Callable[[], Tensor]]],
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> dict[str, list[float]]:
-    """For each layer's path and each of its optional weights, how far predictions move when it alone has that weight.
+    """For each layer's path and each of its optional weights, how far predictions move when it
+    alone has that weight.
 
-    Distance: squared differences to the present predictions over their spread around their mean, so that 1 is as bad
-    as predicting nothing. Infinite where predictions are not finite. The model is left as it was. Cost: one forward
-    pass over `batches` for every option.
+    Distance: squared differences to the present predictions over their spread around their mean, so
+    that 1 is as bad as predicting nothing. Infinite where predictions are not finite. The model is
+    left as it was. Cost: one forward pass over `batches` for every option.
     """
     distances: dict[str, list[float]] = {}
     with evaluating(model), torch.no_grad():

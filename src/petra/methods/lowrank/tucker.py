@@ -16,17 +16,20 @@ from petra.space.domains import Choice
 
 @dataclass(frozen=True)
 class TuckerDecompose(Decompose):
-    """Replace a convolution by a pointwise one, a thin core with its kernel, and a pointwise one (Tucker-2).
+    """Replace a convolution by a pointwise one, a thin core with its kernel, and a pointwise one
+    (Tucker-2).
 
-    Input and output channels have a rank each; the rule is applied to both channel modes (Kim et al. 2016, "Compression
-    of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications"). Weights with one matrix to them
-    (linear layers, embeddings, pointwise convolutions) and transposed convolutions are split in two by SVD, as two
-    sides would have equal ranks and a core that saves nothing; lowrank.svd with three layers keeps the core apart. One
-    of the `layers` stands for all: a dense layer of the lower ranks, which saves nothing by itself.
+    Input and output channels have a rank each; the rule is applied to both channel modes (Kim et
+    al. 2016, "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile
+    Applications"). Weights with one matrix to them (linear layers, embeddings, pointwise
+    convolutions) and transposed convolutions are split in two by SVD, as two sides would have equal
+    ranks and a core that saves nothing; lowrank.svd with three layers keeps the core apart. One of
+    the `layers` stands for all: a dense layer of the lower ranks, which saves nothing by itself.
 
-    When it helps: wide convolutions with kernels of 3x3 and more, where it saves more multiply-accumulates at equal
-    error than one rank does, for both channel modes are cut. When it does not: thin or pointwise layers, and latency at
-    batch 1, as one kernel becomes three. Costs: seconds.
+    When it helps: wide convolutions with kernels of 3x3 and more, where it saves more
+    multiply-accumulates at equal error than one rank does, for both channel modes are cut. When it
+    does not: thin or pointwise layers, and latency at batch 1, as one kernel becomes three. Costs:
+    seconds.
     """
 
     name: ClassVar[str] = "lowrank.tucker"

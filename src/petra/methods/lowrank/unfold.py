@@ -1,7 +1,9 @@
-"""How a layer's weight is seen as a matrix W (m, n), outputs by inputs, and how factors of W become weights of layers.
+"""How a layer's weight is seen as a matrix W (m, n), outputs by inputs, and how factors of W become
+weights of layers.
 
-All on tensors and shapes; nothing here knows a module. `how` is one of `UNFOLDINGS`, `shape` that of the weight as its
-layer stores it. y = W x = A (M (B x)): the first layer to run comes from B, the last from A.
+All on tensors and shapes; nothing here knows a module. `how` is one of `UNFOLDINGS`, `shape` that
+of the weight as its layer stores it. y = W x = A (M (B x)): the first layer to run comes from B,
+the last from A.
 """
 
 from __future__ import annotations
@@ -17,19 +19,24 @@ Calls = Sequence[tuple[torch.Size, torch.Size]]
 """(input, output) shapes of every call of a layer, batch first."""
 
 UNFOLDINGS = ("channel", "spatial", "transposed", "flipped", "lookup")
-"""channel: linear (out, in), which is W itself, and convolution (out, in, *kernel) as (out, in * kernel): a convolution
+"""channel: linear (out, in), which is W itself, and convolution (out, in, *kernel) as (out, in *
+kernel): a convolution
     to r channels, then a pointwise one (Denton et al. 2014, Zhang et al. 2016).
-spatial: convolution as (out * kh, in * kw): a (1, kw), then a (kh, 1) convolution (Jaderberg et al. 2014, Tai et al.
-    2016). One-dimensional kernels count as (k, 1): a pointwise convolution, then one of length k. Linear as above.
-    Three-dimensional kernels have no such split: stages unfold them by channel.
-transposed: transposed convolution (in, out, *kernel) as (out * kernel, in): a pointwise convolution, then a transposed
+spatial: convolution as (out * kh, in * kw): a (1, kw), then a (kh, 1) convolution (Jaderberg et al.
+2014, Tai et al.
+    2016). One-dimensional kernels count as (k, 1): a pointwise convolution, then one of length k.
+    Linear as above. Three-dimensional kernels have no such split: stages unfold them by channel.
+transposed: transposed convolution (in, out, *kernel) as (out * kernel, in): a pointwise
+convolution, then a transposed
     one.
-flipped: linear layers that store (in, out).
-lookup: embeddings (entries, out), which are linear layers of one-hot inputs: a thinner table, then a linear layer."""
+flipped: linear layers that store (in, out). lookup: embeddings (entries, out), which are linear
+layers of one-hot inputs: a thinner table, then a linear layer.
+"""
 
 MARGIN = 0.05
-"""What a replacement must at least save of weights and of multiply-accumulates: every layer more is a kernel to start
-and an activation to write, which smaller savings do not pay for."""
+"""What a replacement must at least save of weights and of multiply-accumulates: every layer more is
+a kernel to start and an activation to write, which smaller savings do not pay for.
+"""
 
 
 def unfold(weight: Tensor, how: str) -> Tensor:
@@ -66,7 +73,8 @@ def unfolded_shape(shape: torch.Size, how: str) -> tuple[int, int]:
 def fold_factors(matrices: Sequence[Tensor], shape: torch.Size, how: str) -> tuple[Tensor, ...]:
     """Weights of the layers that replace one, the first to run first.
 
-    `matrices` are A (m, r) and B (r, n), or A, M (r, r) and B, whose product is the unfolding of a weight of `shape`.
+    `matrices` are A (m, r) and B (r, n), or A, M (r, r) and B, whose product is the unfolding of a
+    weight of `shape`.
     """
     A, *middle, B = matrices
     r = len(B)
@@ -88,7 +96,8 @@ def fold_factors(matrices: Sequence[Tensor], shape: torch.Size, how: str) -> tup
 
 
 def compose(weights: Sequence[Tensor], how: str) -> Tensor:
-    """The one weight that does what layers with `weights` do one after the other: `fold_factors` undone.
+    """The one weight that does what layers with `weights` do one after the other: `fold_factors`
+    undone.
 
     Also for Tucker-2, where `how` is "tucker" and the weights are pointwise, core, pointwise.
     """
@@ -118,14 +127,17 @@ def compose(weights: Sequence[Tensor], how: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Cost:
-    """Weights (biases are the same on both sides and left out) and multiply-accumulates for one item."""
+    """Weights (biases are the same on both sides and left out) and multiply-accumulates for one
+    item.
+    """
 
     params: int
     macs: int
 
     def saves_over(self, dense: Cost) -> bool:
-        """Whether this is cheaper than `dense` by at least `MARGIN` in both; in weights alone where `dense` multiplies
-        nothing, as a lookup."""
+        """Whether this is cheaper than `dense` by at least `MARGIN` in both; in weights alone where
+        `dense` multiplies nothing, as a lookup.
+        """
         most = 1 - MARGIN
         return self.params <= most * dense.params and (
             dense.macs == 0 or self.macs <= most * dense.macs
@@ -159,8 +171,9 @@ def factored_cost(shape: torch.Size, k: int, how: str, calls: Calls, layers: int
 
 
 def positions(shape: torch.Size, ndim: int) -> int:
-    """How often a weight of `ndim` dimensions is applied in one item of an activation of `shape`: pixels of a
-    convolution, rows of a linear layer."""
+    """How often a weight of `ndim` dimensions is applied in one item of an activation of `shape`:
+    pixels of a convolution, rows of a linear layer.
+    """
     return math.prod(shape[1:-1] if ndim == 2 else shape[2:])
 
 

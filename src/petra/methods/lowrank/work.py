@@ -16,7 +16,9 @@ BATCH = 64
 
 @dataclass
 class Work:
-    """What a stage works on: `layers` maps the path of every layer to decompose to how it is unfolded."""
+    """What a stage works on: `layers` maps the path of every layer to decompose to how it is
+    unfolded.
+    """
 
     model: nn.Module
     context: Context

@@ -1,7 +1,7 @@
 """How many channels each layer keeps: ranking, floors and rounding. Pure, on scores.
 
-A layer's channels come in *units* that can only go together (one channel, or one per branch of a grouped or split
-layer); all counts here are in units, and a unit of size c is worth c channels.
+A layer's channels come in *units* that can only go together (one channel, or one per branch of a
+grouped or split layer); all counts here are in units, and a unit of size c is worth c channels.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# No layer is cut below this share of its original width, since an empty layer cuts the network in two. Low enough for
-# a ratio of 0.95 in every layer, of whatever width.
+# No layer is cut below this share of its original width, since an empty layer cuts the network in
+# two. Low enough for a ratio of 0.95 in every layer, of whatever width.
 MIN_SHARE = 0.03
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layer that may be cut (or a segment of a group of coupled layers): the scores of its remaining units, the units
-    it had to begin with, channels a unit."""
+    """A layer that may be cut (or a segment of a group of coupled layers): the scores of its
+    remaining units, the units it had to begin with, channels a unit.
+    """
 
     scores: Tensor
     original: int
@@ -35,7 +36,9 @@ class Candidate:
         return round_to // math.gcd(round_to, self.size)
 
     def floor(self, round_to: int) -> int:
-        """Fewest units it may keep: whole steps of `round_to` channels, at least MIN_SHARE of the original."""
+        """Fewest units it may keep: whole steps of `round_to` channels, at least MIN_SHARE of the
+        original.
+        """
         step = self.step(round_to)
         multiple = math.ceil(max(1.0, MIN_SHARE * self.original) / step) * step
         return min(multiple, self.remaining)
@@ -49,7 +52,8 @@ def nearest_multiple(x: float, step: int) -> int:
 def keep_per_layer(candidates: Sequence[Candidate], *, ratio: float, round_to: int) -> list[int]:
     """Units kept in each layer when every layer loses the share `ratio` of its original units.
 
-    Kept counts are the nearest multiples of `round_to`; a layer is left as it is where that is nearer still.
+    Kept counts are the nearest multiples of `round_to`; a layer is left as it is where that is
+    nearer still.
     """
     kept = []
     for c in candidates:
@@ -61,11 +65,12 @@ def keep_per_layer(candidates: Sequence[Candidate], *, ratio: float, round_to: i
 
 
 def keep_global(candidates: Sequence[Candidate], *, ratio: float, round_to: int) -> list[int]:
-    """Units kept in each layer when the share `ratio` of all original channels goes, least important first.
+    """Units kept in each layer when the share `ratio` of all original channels goes, least
+    important first.
 
-    Scores must be comparable between layers. The ranking decides exact counts; rounding them to multiples of
-    `round_to` then hands whole blocks to the layers with the largest remainders, so that the total stays within
-    half a block of what was asked (floors permitting).
+    Scores must be comparable between layers. The ranking decides exact counts; rounding them to
+    multiples of `round_to` then hands whole blocks to the layers with the largest remainders, so
+    that the total stays within half a block of what was asked (floors permitting).
     """
     wanted = ratio * sum(c.size * c.original for c in candidates)
     wanted -= sum(c.size * (c.original - c.remaining) for c in candidates)
@@ -87,7 +92,8 @@ def keep_global(candidates: Sequence[Candidate], *, ratio: float, round_to: int)
 def keep_per_block(
     candidates: Sequence[Candidate], blocks: Sequence[str], *, ratio: float, round_to: int
 ) -> list[int]:
-    """Units kept in each layer when every block loses the share `ratio` of its channels, least important first.
+    """Units kept in each layer when every block loses the share `ratio` of its channels, least
+    important first.
 
     `blocks` names the block of each candidate; inside a block it is `keep_global`.
     """
@@ -101,10 +107,12 @@ def keep_per_block(
 
 
 def block_of(path: str, modules: Mapping[str, object]) -> str:
-    """The block that holds the layer at `path`: the outermost module on the way to it that has submodules and a
-    sibling of its own type; '' where there is none. `modules` are all modules of the model by path.
+    """The block that holds the layer at `path`: the outermost module on the way to it that has
+    submodules and a sibling of its own type; '' where there is none. `modules` are all modules of
+    the model by path.
 
-    That is a stage where a network is made of stages (`layer2`), a layer of a transformer (`encoder.layer.3`).
+    That is a stage where a network is made of stages (`layer2`), a layer of a transformer
+    (`encoder.layer.3`).
     """
     parts = path.split(".")
     for depth in range(1, len(parts)):
@@ -116,7 +124,8 @@ def block_of(path: str, modules: Mapping[str, object]) -> str:
 
 
 def _ranked(candidates: Sequence[Candidate], *, wanted: float, round_to: int) -> list[int]:
-    """Units left after removing the lowest-scored ones, in order, until about `wanted` channels are gone.
+    """Units left after removing the lowest-scored ones, in order, until about `wanted` channels are
+    gone.
 
     Where scores are equal all layers give in turn, rather than the first all it has.
     """

@@ -1,4 +1,6 @@
-"""Depth pruning: whole residual blocks and transformer layers go, chosen by what the output loses without them."""
+"""Depth pruning: whole residual blocks and transformer layers go, chosen by what the output loses
+without them.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,17 @@ TEMPERATURE = 2.0
 REPEATED = "called more than once in a forward pass"
 
 Source = int | str | None
-"""Where an output of a block comes from when the block is gone: a positional argument, a keyword, or nowhere (None)."""
+"""Where an output of a block comes from when the block is gone: a positional argument, a keyword,
+or nowhere (None).
+"""
 
 
 class PassThrough(nn.Module):
-    """What stays of a block: it returns some of its arguments, in the form in which the block returned its results.
+    """What stays of a block: it returns some of its arguments, in the form in which the block
+    returned its results.
 
-    `sources` says which, one for a bare tensor or one per element of a tuple; `tuple_` tells the two apart.
+    `sources` says which, one for a bare tensor or one per element of a tuple; `tuple_` tells the
+    two apart.
     """
 
     def __init__(self, sources: tuple[Source, ...], *, tuple_: bool) -> None:
@@ -58,7 +64,9 @@ class PassThrough(nn.Module):
 
 @dataclass
 class _Calls:
-    """What one module was seen to do: how often it ran, and what stands in for it if its input passes through."""
+    """What one module was seen to do: how often it ran, and what stands in for it if its input
+    passes through.
+    """
 
     times: int = 0
     stand_in: nn.Module | None = None
@@ -70,13 +78,15 @@ class _Calls:
 
 
 def stand_ins(model: nn.Module, example: Inputs) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """What may take the place of every block that can be dropped, and why blocks that look alike cannot be.
+    """What may take the place of every block that can be dropped, and why blocks that look alike
+    cannot be.
 
-    A block runs once, has weights inside, and gives back its first input's shape: a residual block or transformer
-    layer, recognised by a way around its weights, or the innermost module that maps one tensor to one of its shape.
-    Of nested residual blocks the outermost counts that is not a stack of several of a kind, so that a transformer
-    layer goes as a whole. Other results of a block must be None or handed through. Factors are the one layer that they
-    were made of, not a block. Cost: one forward pass.
+    A block runs once, has weights inside, and gives back its first input's shape: a residual block
+    or transformer layer, recognised by a way around its weights, or the innermost module that maps
+    one tensor to one of its shape. Of nested residual blocks the outermost counts that is not a
+    stack of several of a kind, so that a transformer layer goes as a whole. Other results of a
+    block must be None or handed through. Factors are the one layer that they were made of, not a
+    block. Cost: one forward pass.
     """
     composite = {
         p: m for p, m in model.named_modules() if p and m._modules and not isinstance(m, Factored)
@@ -187,7 +197,9 @@ def _first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Source:
 def _stand_in(
     module: nn.Module, given: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
 ) -> nn.Module | None:
-    """A module that returns `given` where the block returned its first result; None if its results do not allow it."""
+    """A module that returns `given` where the block returned its first result; None if its results
+    do not allow it.
+    """
     results = (output,) if isinstance(output, Tensor) else output
     if type(results) is not tuple or not results or not isinstance(results[0], Tensor):
         return None
@@ -219,17 +231,18 @@ def _place(value: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> S
 
 @dataclass(frozen=True)
 class DepthPrune(Stage):
-    """Remove whole blocks or transformer layers whose input and output have one shape, the least missed first.
+    """Remove whole blocks or transformer layers whose input and output have one shape, the least
+    missed first.
 
-    Greedy: every remaining block is left out in turn, the distance of the model's predictions to those with it is
-    measured on training items (softened KL divergence, or squared distance for regression), and the block with the
-    smallest distance, or the smallest per activation or weight saved, goes (compare Chen & Zhao 2018, Shortened LLaMA
-    2024).
+    Greedy: every remaining block is left out in turn, the distance of the model's predictions to
+    those with it is measured on training items (softened KL divergence, or squared distance for
+    regression), and the block with the smallest distance, or the smallest per activation or weight
+    saved, goes (compare Chen & Zhao 2018, Shortened LLaMA 2024).
 
-    When it helps: latency, more than the same share of channels does, because every kernel of the block disappears;
-    deep residual networks and transformers; follow it with distillation. When it does not: shallow or plain networks,
-    where every block changes the representation, and layers that share their weights. Costs: blocks x removals forward
-    passes over 256 items.
+    When it helps: latency, more than the same share of channels does, because every kernel of the
+    block disappears; deep residual networks and transformers; follow it with distillation. When it
+    does not: shallow or plain networks, where every block changes the representation, and layers
+    that share their weights. Costs: blocks x removals forward passes over 256 items.
     """
 
     name: ClassVar[str] = "prune.depth"
@@ -239,7 +252,8 @@ class DepthPrune(Stage):
     per: str = parameter(
         "activation",
         Choice(("block", "activation", "weight")),
-        "distance counted per block, per activation element saved (latency), or per weight saved (size)",
+        "distance counted per block, per activation element saved (latency), or per weight saved"
+        " (size)",
     )
 
     @classmethod
@@ -256,7 +270,8 @@ class DepthPrune(Stage):
         candidates, skipped = stand_ins(model, map_inputs(inputs, lambda t: t[:2]))
         if len(candidates) <= self.blocks:
             raise StageRefused(
-                f"the model has {len(candidates)} blocks that keep their input's shape, {self.blocks} are to go",
+                f"the model has {len(candidates)} blocks that keep their input's shape,"
+                f" {self.blocks} are to go",
                 hint=_one_must_stay(candidates, skipped),
             )
         saved = dict.fromkeys(candidates, 1)
@@ -292,7 +307,9 @@ class DepthPrune(Stage):
         candidates: Mapping[str, nn.Module],
         context: Context,
     ) -> tuple[dict[str, float], dict[str, str]]:
-        """Distance of the predictions without each block to the untouched model's, and why some blocks cannot go."""
+        """Distance of the predictions without each block to the untouched model's, and why some
+        blocks cannot go.
+        """
         reference = prediction(call(context.teacher.to(context.device).eval(), inputs)).float()
         found: dict[str, float] = {}
         broken: dict[str, str] = {}

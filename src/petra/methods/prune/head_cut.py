@@ -1,7 +1,8 @@
 """Removing heads from attention layers, and the proof that nothing else changed.
 
-What `petra.model.attention.find` says of a layer is a guess until a trial has shown that the model without some heads
-computes what it computed while the layers that read the heads were blind to them.
+What `petra.model.attention.find` says of a layer is a guess until a trial has shown that the model
+without some heads computes what it computed while the layers that read the heads were blind to
+them.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, comparable
 
 Bundle = tuple[Heads, ...]
-"""Attention layers that lose the same heads: one layer, or all of a stack that share a table with an entry per head."""
+"""Attention layers that lose the same heads: one layer, or all of a stack that share a table with
+an entry per head.
+"""
 
 
 def find_bundles(
     model: nn.Module, example: Inputs, *, generator: torch.Generator
 ) -> tuple[list[Bundle], dict[str, str]]:
-    """Attention layers whose heads were removed in a trial with the right result, and why others must keep theirs.
+    """Attention layers whose heads were removed in a trial with the right result, and why others
+    must keep theirs.
 
-    Layers that fail alone are tried together with their counterparts in the same stack. The model ends as it began.
-    Cost: one forward pass, and four for every reading that is tried.
+    Layers that fail alone are tried together with their counterparts in the same stack. The model
+    ends as it began. Cost: one forward pass, and four for every reading that is tried.
     """
     try:
         found, refused = find_heads(model, lambda m: outputs_of(m, example))
@@ -77,9 +81,11 @@ def cut_heads(
     *,
     must_show: bool = False,
 ) -> tuple[str, Undo]:
-    """Remove units, in place; what is wrong with the result ('' when nothing is), and how to put them back.
+    """Remove units, in place; what is wrong with the result ('' when nothing is), and how to put
+    them back.
 
-    Right is what the model computes on `example` while the readers of the heads are blind to those units.
+    Right is what the model computes on `example` while the readers of the heads are blind to those
+    units.
     """
     undos: list[Undo] = []
 
@@ -118,12 +124,17 @@ def _difference(
     if not error <= max(noise, 0.01 * effect):  # also when it is not a number
         return "without some of its heads it computes something else than with those heads ignored"
     if must_show and effect <= noise:
-        return "its heads have no effect on the output for the example inputs, so a cut cannot be checked"
+        return (
+            "its heads have no effect on the output for the example inputs, so a cut cannot be"
+            " checked"
+        )
     return ""
 
 
 def separated(model: nn.Module, example: Inputs) -> tuple[Undo, dict[str, str]]:
-    """Make the heads of torch's own attention reachable where the model computes the same with it; else say why not."""
+    """Make the heads of torch's own attention reachable where the model computes the same with it;
+    else say why not.
+    """
     own = [path for path, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
     put_back, _ = separate_attention(model)
     with evaluating(model), torch.no_grad():

@@ -47,7 +47,9 @@ NO_HEADS = "no attention layer has heads that can be removed"
 def removable(
     model: nn.Module, example: Inputs, generator: torch.Generator
 ) -> Iterator[tuple[list[Bundle], dict[str, str]]]:
-    """Layers whose heads can be removed, all heads within reach meanwhile, and why the others must keep theirs."""
+    """Layers whose heads can be removed, all heads within reach meanwhile, and why the others must
+    keep theirs.
+    """
     put_back, skipped = separated(model, example)
     try:
         bundles, refused = find_bundles(model, example, generator=generator)
@@ -58,19 +60,21 @@ def removable(
 
 @dataclass(frozen=True)
 class HeadPrune(Stage):
-    """Remove the least important attention heads, with their slices of all projections and position tables.
+    """Remove the least important attention heads, with their slices of all projections and position
+    tables.
 
-    Works on separate and fused projections, on grouped-query attention (a key/value head goes with its query heads)
-    and on `nn.MultiheadAttention`; the scaling by the head size stays. Every layer is proved by a trial cut: without
-    half of its heads it must compute what it computed while the output projection was blind to them; what fails is
-    skipped with the reason. Importance: what predictions lose without each head (softened KL divergence, or squared
-    distance for regression), |dL/d gate| of Michel, Levy & Neubig 2019, or the norm of the head's weights; the last two
+    Works on separate and fused projections, on grouped-query attention (a key/value head goes with
+    its query heads) and on `nn.MultiheadAttention`; the scaling by the head size stays. Every layer
+    is proved by a trial cut: without half of its heads it must compute what it computed while the
+    output projection was blind to them; what fails is skipped with the reason. Importance: what
+    predictions lose without each head (softened KL divergence, or squared distance for regression),
+    |dL/d gate| of Michel, Levy & Neubig 2019, or the norm of the head's weights; the last two
     relative to their layer. At least one head stays per layer.
 
-    When it helps: latency and size of transformers, where many heads do little; follow it with distillation. When it
-    does not: where the MLPs dominate (cut their width or whole layers instead), and on layers with few heads. Costs: a
-    few forward passes per layer for the proof, and heads + 1 forward passes over 64 items (output), or 64 passes
-    forward and backward (gradient).
+    When it helps: latency and size of transformers, where many heads do little; follow it with
+    distillation. When it does not: where the MLPs dominate (cut their width or whole layers
+    instead), and on layers with few heads. Costs: a few forward passes per layer for the proof, and
+    heads + 1 forward passes over 64 items (output), or 64 passes forward and backward (gradient).
     """
 
     name: ClassVar[str] = "prune.heads"
@@ -179,8 +183,8 @@ def choose(
 ) -> list[list[int]]:
     """Units to remove of every bundle, the lowest scores first and at least one staying.
 
-    A unit of bundle b counts `sizes[b]` times. per_layer: the nearest whole number to the ratio in each. global: while
-    the ratio of all is not exceeded, the next lowest that fits.
+    A unit of bundle b counts `sizes[b]` times. per_layer: the nearest whole number to the ratio in
+    each. global: while the ratio of all is not exceeded, the next lowest that fits.
     """
     removed: list[list[int]] = [[] for _ in scores]
     if spread == "per_layer":
@@ -199,7 +203,9 @@ def choose(
 
 
 def relative(scores: Tensor) -> Tensor:
-    """Scores over their layer's l2 norm (Michel et al. 2019, section 2.3), so that layers compare."""
+    """Scores over their layer's l2 norm (Michel et al. 2019, section 2.3), so that layers
+    compare.
+    """
     shares: Tensor = scores / scores.norm().clamp_min(torch.finfo(scores.dtype).tiny)
     return shares
 
@@ -223,7 +229,9 @@ def magnitude(model: nn.Module, heads: Heads) -> Tensor:
 def distances(
     model: nn.Module, bundles: Sequence[Bundle], inputs: Inputs, context: Context
 ) -> list[Tensor]:
-    """(units,) distance of the predictions without a unit to the untouched model's, per layer of the bundle."""
+    """(units,) distance of the predictions without a unit to the untouched model's, per layer of
+    the bundle.
+    """
     reference = prediction(call(context.teacher.to(context.device).eval(), inputs)).float()
     total = sum(bundle[0].units for bundle in bundles)
     done = itertools.count(1)
@@ -243,9 +251,11 @@ def distances(
 def gate_gradients(
     model: nn.Module, bundles: Sequence[Bundle], inputs: Inputs, target: Tensor, task: Task
 ) -> list[Tensor]:
-    """(units,) I_h = E_x |dL(x) / d xi_h| with gates xi = 1 on the heads' outputs (Michel et al. 2019, equation 3).
+    """(units,) I_h = E_x |dL(x) / d xi_h| with gates xi = 1 on the heads' outputs (Michel et al.
+    2019, equation 3).
 
-    One item at a time, since gradients of different items cancel; a bundle's unit is the mean over its layers.
+    One item at a time, since gradients of different items cancel; a bundle's unit is the mean over
+    its layers.
     """
     layers = [heads for bundle in bundles for heads in bundle]
     totals = [torch.zeros(heads.units) for heads in layers]

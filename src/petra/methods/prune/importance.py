@@ -1,7 +1,9 @@
-"""How much a channel matters: one non-negative number per channel, from weights, gradients or activations.
+"""How much a channel matters: one non-negative number per channel, from weights, gradients or
+activations.
 
-Every function takes the weights of one layer (or what the data says about them, in the same shape) with the channels
-along dimension `dim`: 0 for the outputs of linear layers and convolutions, 1 for transposed convolutions and inputs.
+Every function takes the weights of one layer (or what the data says about them, in the same shape)
+with the channels along dimension `dim`: 0 for the outputs of linear layers and convolutions, 1 for
+transposed convolutions and inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ def _per_filter(weight: Tensor, dim: int) -> Tensor:
     return weight.movedim(dim, 0).reshape(weight.shape[dim], -1)
 
 
-# --- one layer -------------------------------------------------------------------------------------------------------
+# --- one layer
+# --------------------------------------------------------------------------------------------------
 
 
 def magnitude(weight: Tensor, *, p: float = 2.0, dim: int = 0) -> Tensor:
@@ -34,36 +37,42 @@ def magnitude(weight: Tensor, *, p: float = 2.0, dim: int = 0) -> Tensor:
 
 
 def bn_scale(weight: Tensor) -> Tensor:
-    """(C,) |gamma| of a batch normalisation, the channel's gain. Liu et al. 2017, "Network Slimming"."""
+    """(C,) |gamma| of a batch normalisation, the channel's gain. Liu et al. 2017, "Network
+    Slimming".
+    """
     return weight.abs()
 
 
 def taylor(weight: Tensor, gradient: Tensor, *, dim: int = 0) -> Tensor:
-    """(C,) first-order estimate of what a filter contributes to the loss L: sum over its weights of |w dL/dw|.
+    """(C,) first-order estimate of what a filter contributes to the loss L: sum over its weights of
+    |w dL/dw|.
 
-    Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning". The absolute value comes before the
-    sum: after a batch normalisation the loss hardly depends on the length of a filter, so the signed sum is near
-    zero for every filter and ranks only noise.
+    Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning". The absolute value
+    comes before the sum: after a batch normalisation the loss hardly depends on the length of a
+    filter, so the signed sum is near zero for every filter and ranks only noise.
     """
     return _per_filter((weight * gradient).abs(), dim).sum(1)
 
 
 def hessian(weight: Tensor, curvature: Tensor, *, dim: int = 0) -> Tensor:
-    """(C,) second-order estimate of the loss without a filter: sum over its weights of w^2 h / 2, h = d2L/dw2.
+    """(C,) second-order estimate of the loss without a filter: sum over its weights of w^2 h / 2, h
+    = d2L/dw2.
 
-    LeCun, Denker & Solla 1990, "Optimal Brain Damage": exact where the loss is quadratic with a diagonal Hessian and
-    the gradient is zero. The diagonal is commonly taken from squared gradients (the empirical Fisher information; Liu
-    et al. 2021, "Group Fisher Pruning").
+    LeCun, Denker & Solla 1990, "Optimal Brain Damage": exact where the loss is quadratic with a
+    diagonal Hessian and the gradient is zero. The diagonal is commonly taken from squared gradients
+    (the empirical Fisher information; Liu et al. 2021, "Group Fisher Pruning").
     """
     return _per_filter(weight.square() * curvature / 2, dim).sum(1)
 
 
 def lamp(weight: Tensor, *, dim: int = 0) -> Tensor:
-    """(C,) squared norm of each filter over the sum of all squared norms that are not smaller: in (0, 1].
+    """(C,) squared norm of each filter over the sum of all squared norms that are not smaller: in
+    (0, 1].
 
-    Lee et al. 2021, "Layer-Adaptive Sparsity for the Magnitude-based Pruning", with filters in the place of single
-    weights. Comparable between layers as it is: the largest filter of every layer scores 1. Of equal filters the one
-    that comes later counts as the larger. All-zero weights score zero.
+    Lee et al. 2021, "Layer-Adaptive Sparsity for the Magnitude-based Pruning", with filters in the
+    place of single weights. Comparable between layers as it is: the largest filter of every layer
+    scores 1. Of equal filters the one that comes later counts as the larger. All-zero weights score
+    zero.
     """
     squared = _per_filter(weight, dim).double().square().sum(1)
     ascending, order = torch.sort(squared, stable=True)
@@ -74,22 +83,27 @@ def lamp(weight: Tensor, *, dim: int = 0) -> Tensor:
 
 
 def fpgm(weight: Tensor, *, dim: int = 0) -> Tensor:
-    """(C,) sum of Euclidean distances of each filter to all others: small near the geometric median.
+    """(C,) sum of Euclidean distances of each filter to all others: small near the geometric
+    median.
 
-    He et al. 2019, "Filter Pruning via Geometric Median": a filter near the median is one that the others can
-    replace, whatever its norm.
+    He et al. 2019, "Filter Pruning via Geometric Median": a filter near the median is one that the
+    others can replace, whatever its norm.
     """
     filters = _per_filter(weight, dim)
-    exact = "donot_use_mm_for_euclid_dist"  # the product form gives equal filters a distance of rounding errors
+    exact = (  # the product form gives equal filters a distance of rounding errors
+        "donot_use_mm_for_euclid_dist"
+    )
     distances: Tensor = torch.cdist(filters[None], filters[None], compute_mode=exact)
     return distances[0].sum(1)
 
 
 def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tensor:
-    """(C,) entropy, in nats, of each channel's mean activation over items: (N, C) -> between 0 and log(bins).
+    """(C,) entropy, in nats, of each channel's mean activation over items: (N, C) -> between 0 and
+    log(bins).
 
-    Histogram of `bins` equal bins between the channel's least and greatest value; a channel that says the same for
-    every item has none. Luo & Wu 2017, "An Entropy-based Method for CNN Compression".
+    Histogram of `bins` equal bins between the channel's least and greatest value; a channel that
+    says the same for every item has none. Luo & Wu 2017, "An Entropy-based Method for CNN
+    Compression".
     """
     x = activations.double()
     low, high = x.amin(0), x.amax(0)
@@ -104,11 +118,14 @@ def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tens
     return entropy.masked_fill(constant, 0).to(activations.dtype)
 
 
-# --- several layers --------------------------------------------------------------------------------------------------
+# --- several layers
+# --------------------------------------------------------------------------------------------------
 
 
 def relative(scores: Tensor) -> Tensor:
-    """(C,) scores divided by their mean, so that layers of different size and scale compare. All-zero stays zero."""
+    """(C,) scores divided by their mean, so that layers of different size and scale compare.
+    All-zero stays zero.
+    """
     mean = scores.mean()
     return scores / mean if float(mean) > 0 else torch.zeros_like(scores)
 
@@ -116,11 +133,12 @@ def relative(scores: Tensor) -> Tensor:
 def coupled(
     members: Sequence[tuple[Tensor, Sequence[int]]], width: int, reduction: str = "mean"
 ) -> Tensor:
-    """(width,) score of channels that several layers share: the members' relative scores, reduced over the members.
+    """(width,) score of channels that several layers share: the members' relative scores, reduced
+    over the members.
 
-    Each member is its scores (k,) and the k different channels they belong to; a member may cover only some channels,
-    and a channel that none covers scores zero. `reduction` is one of REDUCTIONS; `first` takes the first member that
-    covers the channel.
+    Each member is its scores (k,) and the k different channels they belong to; a member may cover
+    only some channels, and a channel that none covers scores zero. `reduction` is one of
+    REDUCTIONS; `first` takes the first member that covers the channel.
     """
     comparable = [
         (relative(scores.detach().cpu().double()), channels) for scores, channels in members
@@ -151,10 +169,12 @@ def reduced(members: Sequence[tuple[Tensor, Sequence[int]]], width: int, reducti
 
 
 def normalised(scores: Tensor, kind: str) -> Tensor:
-    """(C,) non-negative scores of one group brought to the scale on which groups are ranked against each other.
+    """(C,) non-negative scores of one group brought to the scale on which groups are ranked against
+    each other.
 
-    `sum`, `mean` and `max` divide by that statistic, `gaussian` subtracts the mean and divides by the standard
-    deviation, `none` changes nothing. The order within the group stays. Where the divisor is zero all become zero.
+    `sum`, `mean` and `max` divide by that statistic, `gaussian` subtracts the mean and divides by
+    the standard deviation, `none` changes nothing. The order within the group stays. Where the
+    divisor is zero all become zero.
     """
     match kind:
         case "none":

@@ -1,4 +1,6 @@
-"""Scores of a group's channels: the inputs of the importance functions gathered from all layers of the group."""
+"""Scores of a group's channels: the inputs of the importance functions gathered from all layers of
+the group.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +37,17 @@ class Ranking:
 
     Which members of a group an `importance` measures:
 
-    - magnitude, taylor, hessian, lamp, fpgm: the weights that make a channel, in every layer whose output narrows;
-    - group_magnitude, group_taylor, group_hessian: those, the weights that read it, and the gains of norms on the way
-      (Fang et al. 2023, "DepGraph");
+    - magnitude, taylor, hessian, lamp, fpgm: the weights that make a channel, in every layer whose
+      output narrows;
+    - group_magnitude, group_taylor, group_hessian: those, the weights that read it, and the gains
+      of norms on the way (Fang et al. 2023, "DepGraph");
     - bn_scale: the gains of its batch norms;
     - activation_entropy: what every layer that reads the channel sees of it;
     - random: nothing, from `generator`.
 
-    `evidence` is what `statistics.gather` found for the importance. With normalisation `none` the members' scores are
-    reduced as they are, otherwise relative to each member's mean, so that large layers do not outvote small ones.
+    `evidence` is what `statistics.gather` found for the importance. With normalisation `none` the
+    members' scores are reduced as they are, otherwise relative to each member's mean, so that large
+    layers do not outvote small ones.
     """
 
     importance: str = "magnitude"
@@ -55,8 +59,9 @@ class Ranking:
 
 
 def score(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Tensor:
-    """(number of units,) importance of the group's units, comparable between groups as far as `ranking` makes it so;
-    empty when no member of the group can be measured."""
+    """(number of units,) importance of the group's units, comparable between groups as far as
+    `ranking` makes it so; empty when no member of the group can be measured.
+    """
     width = graph.width(group.root)
     members: list[tuple[Tensor, Sequence[int]]]
     if ranking.importance == "random":
@@ -76,7 +81,9 @@ def score(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Tensor:
 def _members(
     graph: ChannelGraph, group: ChannelGroup, ranking: Ranking
 ) -> Iterator[tuple[Tensor, list[int]]]:
-    """Scores of every member that the importance measures, and the channels of the root that they belong to."""
+    """Scores of every member that the importance measures, and the channels of the root that they
+    belong to.
+    """
     kind = ranking.importance.removeprefix("group_")
     for item in graph.group(group.root, range(graph.width(group.root))):
         module, owners = item.dep.target.module, item.root_idxs
@@ -137,8 +144,8 @@ def _score(kind: str, filters: Tensor, data: Tensor, p: float) -> Tensor:
 
 
 def by_owner(parts: Tensor, owners: Sequence[int]) -> tuple[list[int], Tensor]:
-    """Parts (k, m) that belong to `owners` (k,), side by side: the different owners, ascending, and for each a row of
-    all its parts, filled up with zeros where others have more.
+    """Parts (k, m) that belong to `owners` (k,), side by side: the different owners, ascending, and
+    for each a row of all its parts, filled up with zeros where others have more.
 
     After flattening, for one, a channel is many inputs of the linear layer that follows.
     """

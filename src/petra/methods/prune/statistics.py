@@ -1,4 +1,6 @@
-"""What training data says about a model's weights and channels: gradients and activations, in evaluation mode."""
+"""What training data says about a model's weights and channels: gradients and activations, in
+evaluation mode.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,12 @@ SMOOTHING = (
 def mean_absolute_gradients(
     model: nn.Module, task: Task, *, batches: int, seed: int, device: str = "cpu"
 ) -> tuple[dict[str, Tensor], int]:
-    """Mean of |dL/dw| over batches of the training split by parameter name, and the number of items.
+    """Mean of |dL/dw| over batches of the training split by parameter name, and the number of
+    items.
 
-    Absolute values are averaged, not gradients: near a minimum gradients cancel and would hide every channel. The
-    model's parameters must require gradients. Cost: one forward and backward pass per batch.
+    Absolute values are averaged, not gradients: near a minimum gradients cancel and would hide
+    every channel. The model's parameters must require gradients. Cost: one forward and backward
+    pass per batch.
     """
     total: dict[str, Tensor] = {}
     count = items = 0
@@ -51,11 +55,13 @@ def empirical_fisher(
     device: str = "cpu",
     micro_batch: int = MICRO_BATCH,
 ) -> tuple[dict[str, Tensor], int]:
-    """Mean over items of (dL/dw)^2, the diagonal of the empirical Fisher, by parameter name; and the number of items.
+    """Mean over items of (dL/dw)^2, the diagonal of the empirical Fisher, by parameter name; and
+    the number of items.
 
-    Estimated from micro-batches of B items as B (mean gradient)^2, which is exact for B = 1 and, near a minimum, where
-    the gradients of single items are independent with mean zero, unbiased for any B. The model's parameters must
-    require gradients. Cost: one forward and backward pass per micro-batch.
+    Estimated from micro-batches of B items as B (mean gradient)^2, which is exact for B = 1 and,
+    near a minimum, where the gradients of single items are independent with mean zero, unbiased for
+    any B. The model's parameters must require gradients. Cost: one forward and backward pass per
+    micro-batch.
     """
     total: dict[str, Tensor] = {}
     items = 0
@@ -74,8 +80,10 @@ def empirical_fisher(
 def read_activations(
     model: nn.Module, task: Task, *, batches: int, seed: int, device: str = "cpu"
 ) -> tuple[dict[str, Tensor], int]:
-    """(N, C) what every weighted layer reads, a mean over positions for each item and channel, by the layer's path;
-    and the number of items. A layer called more than once has more rows. Cost: one forward pass per batch."""
+    """(N, C) what every weighted layer reads, a mean over positions for each item and channel, by
+    the layer's path; and the number of items. A layer called more than once has more rows. Cost:
+    one forward pass per batch.
+    """
     seen: dict[str, list[Tensor]] = {}
 
     def record(path: str, module: nn.Module) -> object:
@@ -103,7 +111,9 @@ def read_activations(
 def gather(
     kind: str, model: nn.Module, task: Task, *, seed: int, device: str
 ) -> tuple[Mapping[str, Tensor], int]:
-    """What importance `kind` needs besides weights, by parameter name or layer path, and the items it rests on."""
+    """What importance `kind` needs besides weights, by parameter name or layer path, and the items
+    it rests on.
+    """
     match kind.removeprefix("group_"):
         case "taylor":
             return mean_absolute_gradients(
@@ -121,7 +131,9 @@ def gather(
 def _gradients(
     model: nn.Module, task: Task, inputs: Inputs, target: Tensor, device: str
 ) -> dict[str, Tensor]:
-    """Gradients of the mean loss over the items, on the CPU, by name; parameters without one are left out."""
+    """Gradients of the mean loss over the items, on the CPU, by name; parameters without one are
+    left out.
+    """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with evaluating(model):
         output = prediction(call(model, map_inputs(inputs, lambda t: t.to(device))))
@@ -133,7 +145,9 @@ def _gradients(
 
 
 def gradients_of(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """dL/dw, None where the loss does not depend on w. Raises StageRefused when it depends on nothing."""
+    """dL/dw, None where the loss does not depend on w. Raises StageRefused when it depends on
+    nothing.
+    """
     if not loss.requires_grad:
         raise StageRefused(
             "no gradient leads from the loss to any weight: the model detaches what it computes",

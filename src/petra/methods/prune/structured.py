@@ -47,22 +47,26 @@ SCALED = tuple(
 
 @dataclass(frozen=True)
 class StructuredPrune(Stage):
-    """Remove the least important channels of linear and convolutional layers, and narrow all layers coupled to them.
+    """Remove the least important channels of linear and convolutional layers, and narrow all layers
+    coupled to them.
 
-    Coupled channels are found with Torch-Pruning's dependency graph (Fang et al. 2023) and every group is proved by a
-    trial cut first; what cannot be cut without changing the function of the other channels is skipped with the reason
-    (residual streams with zero-padded shortcuts, hard-coded views, LayerNorm widths, attention heads). Output layers
-    and the model's inputs keep their widths. Importance: filter norm (Li et al. 2017), BatchNorm gain (Liu et al.
-    2017), first-order Taylor (Molchanov et al. 2019), second-order with the empirical Fisher as curvature (LeCun et al.
-    1990), LAMP (Lee et al. 2021; comparable between layers, so never normalised), distance to the geometric median
-    (He et al. 2019), entropy of what a channel says (Luo & Wu 2017), random; the group kinds also count the weights
-    that read a channel and its norms (Fang et al. 2023).
+    Coupled channels are found with Torch-Pruning's dependency graph (Fang et al. 2023) and every
+    group is proved by a trial cut first; what cannot be cut without changing the function of the
+    other channels is skipped with the reason (residual streams with zero-padded shortcuts,
+    hard-coded views, LayerNorm widths, attention heads). Output layers and the model's inputs keep
+    their widths. Importance: filter norm (Li et al. 2017), BatchNorm gain (Liu et al. 2017),
+    first-order Taylor (Molchanov et al. 2019), second-order with the empirical Fisher as curvature
+    (LeCun et al. 1990), LAMP (Lee et al. 2021; comparable between layers, so never normalised),
+    distance to the geometric median (He et al. 2019), entropy of what a channel says (Luo & Wu
+    2017), random; the group kinds also count the weights that read a channel and its norms (Fang et
+    al. 2023).
 
-    When it helps: latency and size on any runtime, no special kernels needed; follow it with tuning or distillation.
-    Taylor, Hessian and entropy need data, and depend on which; a training split learnt by heart makes the gradients
-    noisy. When it does not: on thin layers (16 channels hold little to spare), and with odd widths (`round_to` 1),
-    which many kernels pad back up. Costs: seconds, with gradients those of 16 training batches (32 small ones for the
-    Hessian) per cut, plus `epochs_between` per cut but the last when iterative.
+    When it helps: latency and size on any runtime, no special kernels needed; follow it with tuning
+    or distillation. Taylor, Hessian and entropy need data, and depend on which; a training split
+    learnt by heart makes the gradients noisy. When it does not: on thin layers (16 channels hold
+    little to spare), and with odd widths (`round_to` 1), which many kernels pad back up. Costs:
+    seconds, with gradients those of 16 training batches (32 small ones for the Hessian) per cut,
+    plus `epochs_between` per cut but the last when iterative.
     """
 
     name: ClassVar[str] = "prune.structured"
@@ -84,7 +88,8 @@ class StructuredPrune(Stage):
     spread: str = parameter(
         "global",
         Choice(("global", "per_block", "per_layer")),
-        "rank in the whole model, in each block (outermost repeated module: a stage, a transformer layer) or layer",
+        "rank in the whole model, in each block (outermost repeated module: a stage, a transformer"
+        " layer) or layer",
     )
     normalisation: str = parameter(
         "mean",
@@ -160,7 +165,8 @@ class StructuredPrune(Stage):
             raise StageRefused(f"cannot remove channels: {reason}", layer=layer)
         if not trace.touched:
             raise StageRefused(
-                f"a ratio of {self.ratio:g} rounds to no channel at all at round_to {self.round_to}",
+                f"a ratio of {self.ratio:g} rounds to no channel at all at round_to"
+                f" {self.round_to}",
                 hint="raise the ratio or lower round_to; prunable widths: "
                 + ", ".join(f"{g.root} {len(g.units) * g.unit_size}" for g in groups[:8]),
             )
@@ -173,7 +179,9 @@ class StructuredPrune(Stage):
     def _rankable(
         self, model: nn.Module, example: Inputs, groups: list[ChannelGroup]
     ) -> tuple[list[ChannelGroup], dict[str, str]]:
-        """Groups that the chosen importance can measure, and the layers of the others with the reason."""
+        """Groups that the chosen importance can measure, and the layers of the others with the
+        reason.
+        """
         if self.importance != "bn_scale" or not groups:
             return groups, {}
         with differentiable(model):
@@ -191,10 +199,11 @@ class StructuredPrune(Stage):
         example: Inputs,
         context: Context,
     ) -> tuple[dict[str, object], dict[str, str]]:
-        """Bring the share of removed channels up to `ratio`, in place; a record, and reasons by root.
+        """Bring the share of removed channels up to `ratio`, in place; a record, and reasons by
+        root.
 
-        `original` are the units that each group's segments had to begin with. A group that cannot be cut together with
-        those before it stays as it is, and the reason says why.
+        `original` are the units that each group's segments had to begin with. A group that cannot
+        be cut together with those before it stays as it is, and the reason says why.
         """
         removed = 0
         with differentiable(model):
@@ -233,7 +242,9 @@ class StructuredPrune(Stage):
         return record | ({"calibration_items": items} if items else {}), failed
 
     def _ranking(self, model: nn.Module, ratio: float, context: Context) -> tuple[Ranking, int]:
-        """How channels are ranked for one cut, and the number of training items that it rests on."""
+        """How channels are ranked for one cut, and the number of training items that it rests
+        on.
+        """
         seed = context.seed_for(self.name, self.importance)
         evidence, items = gather(
             self.importance, model, context.task, seed=seed, device=context.device
@@ -243,9 +254,10 @@ class StructuredPrune(Stage):
         )
         p = float(self.p)
         normalisation = "none" if self.importance == "lamp" else self.normalisation
-        return Ranking(
-            self.importance, p, self.reduction, normalisation, evidence, generator
-        ), items
+        return (
+            Ranking(self.importance, p, self.reduction, normalisation, evidence, generator),
+            items,
+        )
 
     def _widths(
         self, model: nn.Module, roots: Sequence[str], candidates: Sequence[Candidate], ratio: float
@@ -316,7 +328,9 @@ def _width(model: nn.Module, path: str) -> int:
 def _check_outputs(
     before: nn.Module, after: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]
 ) -> None:
-    """Refuse a pruned model whose outputs have another shape than the original's, at two batch sizes."""
+    """Refuse a pruned model whose outputs have another shape than the original's, at two batch
+    sizes.
+    """
     wider = map_inputs(example, lambda t: torch.cat([t, t[:1]]))
     layers = ", ".join(g.root for g in groups)
     for inputs in (example, wider):

@@ -32,12 +32,16 @@ ANYWHERE = {"pattern": ("anywhere",)}
 
 
 def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
-    """|w dL/dw| of every weight: to first order, what the loss changes by without it (Molchanov et al. 2017)."""
+    """|w dL/dw| of every weight: to first order, what the loss changes by without it (Molchanov et
+    al. 2017).
+    """
     return (weight * gradient).abs()
 
 
 def wanda(weight: Tensor, norms: Tensor) -> Tensor:
-    """|w| ||x||_2 with the norm of the input that the weight multiplies (Sun et al. 2024, "Wanda")."""
+    """|w| ||x||_2 with the norm of the input that the weight multiplies (Sun et al. 2024,
+    "Wanda").
+    """
     return weight.abs() * norms
 
 
@@ -49,9 +53,11 @@ def keep_highest(scores: Tensor, zeros: int) -> Tensor:
 
 
 def keep_globally(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """A mask per layer that together are false for the share `sparsity` of all weights, those of the lowest scores.
+    """A mask per layer that together are false for the share `sparsity` of all weights, those of
+    the lowest scores.
 
-    No layer falls below LEAST_KEPT of its weights, which with very small layers can leave the share a little short.
+    No layer falls below LEAST_KEPT of its weights, which with very small layers can leave the share
+    a little short.
     """
     guarded = {
         path: s.masked_fill(keep_highest(s, _most(s)), math.inf) for path, s in scores.items()
@@ -65,7 +71,9 @@ def keep_globally(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Te
 
 
 def keep_two_of_four(scores: Tensor) -> Tensor:
-    """Mask of scores (..., 4 m), true for the two highest of every four neighbours in the last dimension."""
+    """Mask of scores (..., 4 m), true for the two highest of every four neighbours in the last
+    dimension.
+    """
     fours = scores.reshape(*scores.shape[:-1], -1, 4)
     return (
         torch.zeros_like(fours, dtype=torch.bool)
@@ -76,18 +84,21 @@ def keep_two_of_four(scores: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class UnstructuredPrune(Stage):
-    """Set the least important single weights of linear and convolutional layers to zero, and keep them there.
+    """Set the least important single weights of linear and convolutional layers to zero, and keep
+    them there.
 
-    Anywhere, by rank in the whole model or in each layer (Han et al. 2015), or two in every four along the inputs
-    (2:4, Mishra et al. 2021), which sparse tensor cores of NVIDIA GPUs can run faster. Importance: magnitude,
-    first-order Taylor |w dL/dw| (Molchanov et al. 2017), or |w| times the norm of its input (Wanda, Sun et al. 2024).
-    Layers remember it (`keep_zeros`): later training leaves their zeros alone, and their channels may still be cut.
-    What is left of a 2:4 layer is then made 2:4 again, which costs more weights than cutting channels first.
+    Anywhere, by rank in the whole model or in each layer (Han et al. 2015), or two in every four
+    along the inputs (2:4, Mishra et al. 2021), which sparse tensor cores of NVIDIA GPUs can run
+    faster. Importance: magnitude, first-order Taylor |w dL/dw| (Molchanov et al. 2017), or |w|
+    times the norm of its input (Wanda, Sun et al. 2024). Layers remember it (`keep_zeros`): later
+    training leaves their zeros alone, and their channels may still be cut. What is left of a 2:4
+    layer is then made 2:4 again, which costs more weights than cutting channels first.
 
-    When it helps: where files are compressed on their way (zeros zip well; the trace says to what), as a regulariser,
-    and with 2:4 on GPUs that have kernels for it. When it does not: speed on CPUs, whose runtimes multiply zeros like
-    any other number, and shipped size, because dense formats store them all. On convolutional networks Taylor and Wanda
-    lose to magnitude where no training follows. Costs: seconds; Taylor and Wanda run over 1,024 training items.
+    When it helps: where files are compressed on their way (zeros zip well; the trace says to what),
+    as a regulariser, and with 2:4 on GPUs that have kernels for it. When it does not: speed on
+    CPUs, whose runtimes multiply zeros like any other number, and shipped size, because dense
+    formats store them all. On convolutional networks Taylor and Wanda lose to magnitude where no
+    training follows. Costs: seconds; Taylor and Wanda run over 1,024 training items.
     """
 
     name: ClassVar[str] = "prune.unstructured"
@@ -176,7 +187,9 @@ class UnstructuredPrune(Stage):
     def _scores(
         self, model: nn.Module, layers: Mapping[str, Any], context: Context
     ) -> dict[str, Tensor]:
-        """Importance of every weight by layer, in the weight's shape; layers that data does not reach are missing."""
+        """Importance of every weight by layer, in the weight's shape; layers that data does not
+        reach are missing.
+        """
         if self.importance == "taylor":
             return taylor_scores(model, layers, context)
         weights = {path: layer.weight.detach() for path, layer in layers.items()}
@@ -201,8 +214,9 @@ class UnstructuredPrune(Stage):
 
 
 def restore_two_of_four(model: nn.Module) -> dict[str, int]:
-    """Make the layers that were pruned to 2:4 so again, in place, after some of their inputs have gone and the others
-    have closed up to new fours; how many more weights, the smallest of their four, became zero, by layer.
+    """Make the layers that were pruned to 2:4 so again, in place, after some of their inputs have
+    gone and the others have closed up to new fours; how many more weights, the smallest of their
+    four, became zero, by layer.
 
     Raises StageRefused where the number of inputs left is no multiple of four.
     """
@@ -212,9 +226,12 @@ def restore_two_of_four(model: nn.Module) -> dict[str, int]:
             continue
         if (inputs := _inputs_per_group(layer)) % 4:
             raise StageRefused(
-                f"its weights are pruned 2:4, and {inputs} inputs would stay, which is no multiple of 4",
+                f"its weights are pruned 2:4, and {inputs} inputs would stay, which is no multiple"
+                " of 4",
                 layer=path,
-                hint="cut to other widths (a larger round_to), or cut before the weights are pruned",
+                hint=(
+                    "cut to other widths (a larger round_to), or cut before the weights are pruned"
+                ),
             )
         if zeros := _zero(layer, _two_of_four(layer, layer.weight.detach().abs())):
             again[path] = zeros
@@ -226,8 +243,8 @@ def taylor_scores(
 ) -> dict[str, Tensor]:
     """Sum over training batches of every weight's `taylor`, for the layers that a gradient reaches.
 
-    Scores are summed, not gradients, which cancel near a minimum. Evaluation mode, so no statistics move. Cost: one
-    forward and backward pass per batch.
+    Scores are summed, not gradients, which cancel near a minimum. Evaluation mode, so no statistics
+    move. Cost: one forward and backward pass per batch.
     """
     task = context.task
     scores: dict[str, Tensor] = {}
@@ -246,7 +263,8 @@ def taylor_scores(
 
 
 def input_norms(model: nn.Module, layers: Mapping[str, Any], context: Context) -> dict[str, Tensor]:
-    """(inputs,) 2-norm of every input feature or channel of the layers, over all training items, places and calls.
+    """(inputs,) 2-norm of every input feature or channel of the layers, over all training items,
+    places and calls.
 
     Cost: one forward pass per batch.
     """

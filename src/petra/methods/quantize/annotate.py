@@ -1,18 +1,23 @@
-"""Where a deployed int8 graph quantizes: u8 affine activations, s8 symmetric per-channel weights, integer end to end.
+"""Where a deployed int8 graph quantizes: u8 affine activations, s8 symmetric per-channel weights,
+integer end to end.
 
-A runtime replaces float operators by integer kernels only where quantize-dequantize pairs surround a whole unit it
-has a kernel for. Three kinds of operators follow from that:
+A runtime replaces float operators by integer kernels only where quantize-dequantize pairs surround
+a whole unit it has a kernel for. Three kinds of operators follow from that:
 
-- *weighted layers*, convolution or linear with a following activation: quantized inputs, weights and output;
-- *arithmetic*, which makes new values: add and mul with a following activation, average pooling. Quantized inputs
-  and a quantized output with a range of its own;
-- *pass-through* operators, which only select, move or clip values (max pooling, reshaping, slicing, padding with zero,
-  concatenation): they share the quantization parameters of their input, so that the runtime moves 8-bit codes.
+- *weighted layers*, convolution or linear with a following activation: quantized inputs, weights
+  and output;
+- *arithmetic*, which makes new values: add and mul with a following activation, average pooling.
+  Quantized inputs and a quantized output with a range of its own;
+- *pass-through* operators, which only select, move or clip values (max pooling, reshaping, slicing,
+  padding with zero, concatenation): they share the quantization parameters of their input, so that
+  the runtime moves 8-bit codes.
 
-Arithmetic and pass-through operators are quantized only on the way from one weighted layer to the next: a float
-tail (the last pooling, the logits, the layer norm of a transformer) is cheaper and more accurate in float.
+Arithmetic and pass-through operators are quantized only on the way from one weighted layer to the
+next: a float tail (the last pooling, the logits, the layer norm of a transformer) is cheaper and
+more accurate in float.
 
-Sources: Jacob et al. 2018 (arXiv:1712.05877) for the scheme; ONNX Runtime's QDQ selectors for the units.
+Sources: Jacob et al. 2018 (arXiv:1712.05877) for the scheme; ONNX Runtime's QDQ selectors for the
+units.
 """
 
 from __future__ import annotations
@@ -70,13 +75,15 @@ from petra.model.aten.graph import (
 from petra.model.surgery import is_under
 
 WEIGHT_MAX = 64
-"""Default for the largest weight code. x86 CPUs without VNNI add two u8 x s8 products in 16 bits, which saturates from
-65 on (2 x 255 x 65 > 32,767): silently wrong there, right elsewhere. 127 halves the rounding error of the weights, on
-CPUs known to have VNNI or Arm dot products. Measured on ResNet-20, CIFAR-10, without VNNI, float 91.7%: 64 keeps 91.6
-to 92.1%, 127 falls to 90.8 to 91.0%, at the same speed."""
+"""Default for the largest weight code. x86 CPUs without VNNI add two u8 x s8 products in 16 bits,
+which saturates from 65 on (2 x 255 x 65 > 32,767): silently wrong there, right elsewhere. 127
+halves the rounding error of the weights, on CPUs known to have VNNI or Arm dot products. Measured
+on ResNet-20, CIFAR-10, without VNNI, float 91.7%: 64 keeps 91.6 to 92.1%, 127 falls to 90.8 to
+91.0%, at the same speed.
+"""
 
-# Scales are bounded below so that the int32 bias codes, bias / (activation scale * weight scale), cannot overflow
-# behind a dead channel.
+# Scales are bounded below so that the int32 bias codes, bias / (activation scale * weight scale),
+# cannot overflow behind a dead channel.
 _ACTIVATION_EPS, _WEIGHT_EPS = 2.0**-14, 2.0**-16
 
 # Operators that hold parameters and have no static integer kernel: named among the skipped layers.
@@ -99,17 +106,18 @@ _OTHER_WEIGHTED = (
 class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
     """Annotates an exported ATen graph for ONNX Runtime and OpenVINO.
 
-    observer: a name in `OBSERVERS`. exclude: module paths whose layers, with all inside them, stay float. keep: more of
-    them, the most sensitive first. weight_max: largest weight code, 1 to 127 (see `WEIGHT_MAX`). training: put in fake
-    quantizers, which round in the forward pass and let gradients through; their ranges follow moving averages of the
-    extremes, whatever `observer` says.
+    observer: a name in `OBSERVERS`. exclude: module paths whose layers, with all inside them, stay
+    float. keep: more of them, the most sensitive first. weight_max: largest weight code, 1 to 127
+    (see `WEIGHT_MAX`). training: put in fake quantizers, which round in the forward pass and let
+    gradients through; their ranges follow moving averages of the extremes, whatever `observer`
+    says.
 
-    After `annotate`: `quantized` lists the paths of the quantized layers, one entry per call; `skipped` maps the
-    path of every other parameterised layer to the reason; `calls` has the record of those with a weight matrix (norms
-    have none), tables that hold codes already among them.
+    After `annotate`: `quantized` lists the paths of the quantized layers, one entry per call;
+    `skipped` maps the path of every other parameterised layer to the reason; `calls` has the record
+    of those with a weight matrix (norms have none), tables that hold codes already among them.
 
-    Helps where convolutions and linear layers dominate. Does not help, and is not attempted, for attention products,
-    normalisations, embeddings and recurrent cells, which stay float.
+    Helps where convolutions and linear layers dominate. Does not help, and is not attempted, for
+    attention products, normalisations, embeddings and recurrent cells, which stay float.
     """
 
     def __init__(
@@ -229,7 +237,8 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         return ""
 
     def _wanted(self, model: GraphModule, weighted: set[Node]) -> tuple[set[Node], set[Node]]:
-        """Values some integer kernel will read: inputs of weighted layers, and of what leads only to them.
+        """Values some integer kernel will read: inputs of weighted layers, and of what leads only
+        to them.
 
         The second set are those of them that reach a layer as they are, at most moved or clipped.
         """
@@ -252,7 +261,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
     def _integer_values(
         self, model: GraphModule, weighted: set[Node], wanted: set[Node], ends: dict[Node, Node]
     ) -> set[Node]:
-        """Values that exist as 8-bit codes: inputs and outputs of weighted layers, and what is made of them alone."""
+        """Values that exist as 8-bit codes: inputs and outputs of weighted layers, and what is made
+        of them alone.
+        """
         integer = {source for node in weighted if isinstance(source := node.args[0], Node)}
         for node in model.graph.nodes:
             if node in weighted:
@@ -274,8 +285,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
     def _integer_end(self, node: Node, wanted: set[Node], moved: set[Node]) -> Node | None:
         """Last node of a layer's unit when it puts out codes.
 
-        Convolutions always do. Linear layers do where an integer kernel reads on; those over sequences, where that is
-        another layer: the sums and gates of a transformer are a small part of its time and lose more than they gain.
+        Convolutions always do. Linear layers do where an integer kernel reads on; those over
+        sequences, where that is another layer: the sums and gates of a transformer are a small part
+        of its time and lose more than they gain.
         """
         last = end_of_unit(node)
         reads_on = wanted if len(shape_of(node)) < 3 else moved

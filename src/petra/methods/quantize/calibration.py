@@ -23,7 +23,8 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Calibration:
-    """Exactly `samples` items of the shuffled training split, without augmentation; fewer only if it is smaller.
+    """Exactly `samples` items of the shuffled training split, without augmentation; fewer only if
+    it is smaller.
 
     Every iteration yields the same batches of inputs.
     """
@@ -59,7 +60,9 @@ def first_items(batches: Iterable[Inputs], items: int) -> list[Inputs]:
 
 
 def observe(prepared: nn.Module, calibration: Iterable[Inputs]) -> int:
-    """Show all batches to the observers; the number of items. Raises StageRefused when there are none."""
+    """Show all batches to the observers; the number of items. Raises StageRefused when there are
+    none.
+    """
     samples = 0
     with torch.no_grad():
         for inputs in calibration:
@@ -78,18 +81,25 @@ def _run(graph: nn.Module, inputs: Inputs) -> None:
         raise StageRefused(
             f"the graph of the model fails on {batch_size(inputs)} training items"
             f"{failing_place(graph, inputs)}: {summary(error)}",
-            hint="traced once, from the first validation items, it must do for all others what it did for those",
+            hint=(
+                "traced once, from the first validation items, it must do for all others what it"
+                " did for those"
+            ),
         ) from error
 
 
 def in_order(graph: GraphModule, inputs: Inputs) -> list[Tensor]:
-    """The tensors of a batch in the order of the graph's placeholders, for `torch.fx.Interpreter`."""
+    """The tensors of a batch in the order of the graph's placeholders, for
+    `torch.fx.Interpreter`.
+    """
     args = inputs if isinstance(inputs, tuple) else () if isinstance(inputs, dict) else (inputs,)
     return tree_flatten_spec((args, inputs if isinstance(inputs, dict) else {}), graph._in_spec)
 
 
 class Rounding(nn.Module):
-    """Quantize and dequantize with the parameters an observer chose; the identity while `on` is False."""
+    """Quantize and dequantize with the parameters an observer chose; the identity while `on` is
+    False.
+    """
 
     def __init__(self, observer: ObserverBase) -> None:
         super().__init__()
@@ -113,7 +123,8 @@ class Rounding(nn.Module):
 
 @contextmanager
 def rounding(prepared: GraphModule) -> Iterator[dict[str, Rounding]]:
-    """Inside, the observers of a calibrated graph round what passes through them; afterwards they observe again.
+    """Inside, the observers of a calibrated graph round what passes through them; afterwards they
+    observe again.
 
     Yields the roundings by the name of their submodule; several names may mean one.
     """

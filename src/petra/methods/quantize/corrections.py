@@ -1,4 +1,6 @@
-"""Corrections of a quantized network's biases: rounding weights shifts the means of what layers put out."""
+"""Corrections of a quantized network's biases: rounding weights shifts the means of what layers put
+out.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ from petra.tasks.inputs import Inputs
 
 
 def bias_shift(y: Tensor, y_quantized: Tensor, axis: int) -> Tensor:
-    """E[y] - E[y~] per channel, what the bias of a quantized layer lacks (Nagel et al. 2019, section 4.2).
+    """E[y] - E[y~] per channel, what the bias of a quantized layer lacks (Nagel et al. 2019,
+    section 4.2).
 
-    y, y_quantized: outputs of the layer in both networks, channels in dimension `axis` -> (channels,).
+    y, y_quantized: outputs of the layer in both networks, channels in dimension `axis` ->
+    (channels,).
     """
     others = [d for d in range(y.ndim) if d != axis % y.ndim]
     return (y - y_quantized).mean(others)
@@ -34,10 +38,12 @@ class Correction(NamedTuple):
 def correct_biases(prepared: GraphModule, inputs: Inputs) -> Correction:
     """Add to every quantized layer's bias what its output's mean lost on `inputs`; in place.
 
-    prepared: an observed graph that has been calibrated. Layers are corrected in the order of execution, each with the
-    corrections before it at work, so that shifts do not add up. Layers without a bias of their own are left.
+    prepared: an observed graph that has been calibrated. Layers are corrected in the order of
+    execution, each with the corrections before it at work, so that shifts do not add up. Layers
+    without a bias of their own are left.
 
-    Helps most with few weight codes and depthwise convolutions. Costs two forward passes, node by node.
+    Helps most with few weight codes and depthwise convolutions. Costs two forward passes, node by
+    node.
     """
     skipped: dict[str, str] = {}
     layers: dict[Node, Node] = {}
@@ -69,7 +75,9 @@ class _Both:
 
 
 class _BothNetworks(Interpreter):
-    """Runs the float and the quantized network side by side and shifts the latter's layers to the former's means."""
+    """Runs the float and the quantized network side by side and shifts the latter's layers to the
+    former's means.
+    """
 
     def __init__(
         self, prepared: GraphModule, roundings: Mapping[str, Rounding], layers: frozenset[Node]

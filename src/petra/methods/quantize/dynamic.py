@@ -1,4 +1,6 @@
-"""Dynamic quantization (PDQ): integer linear layers that find the range of their input while they run."""
+"""Dynamic quantization (PDQ): integer linear layers that find the range of their input while they
+run.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,15 @@ from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 class DynamicQuantize(Stage):
     """Int8 linear layers whose activations are quantized on the spot, no calibration (PETRA's PDQ).
 
-    Weights are int8 with a scale per output channel, activations u8 with one range for the whole tensor. Embeddings,
-    convolutions and recurrent layers can store int8 weights too, for size: they compute in float. The projections of
-    torch's attention become linear layers of their own.
+    Weights are int8 with a scale per output channel, activations u8 with one range for the whole
+    tensor. Embeddings, convolutions and recurrent layers can store int8 weights too, for size: they
+    compute in float. The projections of torch's attention become linear layers of their own.
 
-    When it helps: transformers, whose activations have ranges that no calibration settles: half the latency at small
-    batches, a quarter of the bytes. When it does not: convolutional networks, and OpenVINO, which runs these operators
-    one by one and slower than float (quantize.static serves both); layers of a few dozen channels, where finding the
-    range costs more than is saved. Costs a few forward passes of two items.
+    When it helps: transformers, whose activations have ranges that no calibration settles: half the
+    latency at small batches, a quarter of the bytes. When it does not: convolutional networks, and
+    OpenVINO, which runs these operators one by one and slower than float (quantize.static serves
+    both); layers of a few dozen channels, where finding the range costs more than is saved. Costs a
+    few forward passes of two items.
     """
 
     name: ClassVar[str] = "quantize.dynamic"
@@ -67,8 +70,9 @@ class DynamicQuantize(Stage):
 def avoid_fused_layers(model: nn.Module) -> None:
     """Make torch's transformer layers call their linear layers.
 
-    In evaluation they hand all weights to one fused float operator instead, unless their activation is one it does
-    not know: a model would then compute something else when it runs than when it is exported.
+    In evaluation they hand all weights to one fused float operator instead, unless their activation
+    is one it does not know: a model would then compute something else when it runs than when it is
+    exported.
     """
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):

@@ -1,4 +1,6 @@
-"""Half precision: arithmetic in 16 bits, and that of linear layers in 8, where the runtime has kernels for it."""
+"""Half precision: arithmetic in 16 bits, and that of linear layers in 8, where the runtime has
+kernels for it.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +31,25 @@ from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs
 
 MULTIPLE = 16
-"""Both sizes of a linear layer that 8-bit kernels take are multiples of this (cuBLASLt's float8 and int8 products)."""
+"""Both sizes of a linear layer that 8-bit kernels take are multiples of this (cuBLASLt's float8 and
+int8 products).
+"""
 
 
 @dataclass(frozen=True)
 class HalfPrecision(Stage):
-    """Weights, activations and arithmetic in bf16 or fp16; linear layers, if wanted, in int8 or float8 through torchao.
+    """Weights, activations and arithmetic in bf16 or fp16; linear layers, if wanted, in int8 or
+    float8 through torchao.
 
-    bf16 keeps float32's range and needs no care; fp16 is more precise and overflows beyond 65,504. `linear: int8` and
-    `float8` quantize the weights per output channel and the activations per row on the spot, without calibration.
+    bf16 keeps float32's range and needs no care; fp16 is more precise and overflows beyond 65,504.
+    `linear: int8` and `float8` quantize the weights per output channel and the activations per row
+    on the spot, without calibration.
 
-    When it helps: GPUs; CPUs with bf16 in hardware (AVX-512 BF16, AMX), in OpenVINO and PyTorch; half the bytes with
-    next to no loss. When it does not: ONNX Runtime's CPU kernels, which have no 16-bit arithmetic; CPUs without bf16,
-    where it is slower than float32; int8 rows on CPUs with bf16, which save bytes and lose time against bf16
-    (benchmarks/results/half-precision.md). Costs seconds.
+    When it helps: GPUs; CPUs with bf16 in hardware (AVX-512 BF16, AMX), in OpenVINO and PyTorch;
+    half the bytes with next to no loss. When it does not: ONNX Runtime's CPU kernels, which have no
+    16-bit arithmetic; CPUs without bf16, where it is slower than float32; int8 rows on CPUs with
+    bf16, which save bytes and lose time against bf16 (benchmarks/results/half-precision.md). Costs
+    seconds.
     """
 
     name: ClassVar[str] = "quantize.half"
@@ -123,7 +130,9 @@ class HalfPrecision(Stage):
 def _linear_layers(
     model: nn.Module, excluded: frozenset[str]
 ) -> tuple[dict[str, nn.Linear], dict[str, str]]:
-    """The linear layers that 8-bit kernels take, and why they do not take the others. Refuses where there is none."""
+    """The linear layers that 8-bit kernels take, and why they do not take the others. Refuses where
+    there is none.
+    """
     shared = shared_weights(model)
     layers: dict[str, nn.Linear] = {}
     skipped: dict[str, str] = {}
@@ -138,7 +147,8 @@ def _linear_layers(
             skipped[path] = f"it shares parameters with {', '.join(shared[path])}"
         elif module.in_features % MULTIPLE or module.out_features % MULTIPLE:
             skipped[path] = (
-                f"{module.out_features} x {module.in_features}: 8-bit kernels take multiples of {MULTIPLE}"
+                f"{module.out_features} x {module.in_features}: 8-bit kernels take multiples of"
+                f" {MULTIPLE}"
             )
         else:
             layers[path] = module

@@ -1,4 +1,6 @@
-"""Operators that take part in an integer graph, and how one with its activation makes a unit of it."""
+"""Operators that take part in an integer graph, and how one with its activation makes a unit of
+it.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def is_arithmetic(node: Node) -> bool:
 
 
 def is_integer_arithmetic(node: Node, integer: set[Node]) -> bool:
-    """Whether the node computes codes from codes; one whose inputs are all float is left to float kernels."""
+    """Whether the node computes codes from codes; one whose inputs are all float is left to float
+    kernels.
+    """
     return (
         node in integer
         and is_arithmetic(node)
@@ -68,7 +72,9 @@ def is_integer_arithmetic(node: Node, integer: set[Node]) -> bool:
 
 
 def moves_integers(node: Node, integer: set[Node]) -> bool:
-    """Whether the node moves codes that exist; one that moves float values is followed by the rounding instead."""
+    """Whether the node moves codes that exist; one that moves float values is followed by the
+    rounding instead.
+    """
     return (
         node in integer
         and is_pass_through(node)
@@ -92,7 +98,9 @@ def is_pass_through(node: Node) -> bool:
 
 
 def end_of_unit(node: Node) -> Node:
-    """Last node of the unit a layer or an arithmetic operator starts: itself, or the activation that alone reads it."""
+    """Last node of the unit a layer or an arithmetic operator starts: itself, or the activation
+    that alone reads it.
+    """
     users = readers(node)
     fused = len(users) == 1 and users[0].target in ACTIVATIONS and users[0].args[0] is node
     return users[0] if fused else node

@@ -1,7 +1,9 @@
-"""Static post-training quantization to int8: calibrate activation ranges on data, round the weights, no training.
+"""Static post-training quantization to int8: calibrate activation ranges on data, round the
+weights, no training.
 
-The path is torchao's PT2E: `torch.export` -> `prepare_pt2e` -> calibration -> `convert_pt2e`. The result is an
-executable graph with explicit quantize and dequantize operators, which `petra.runtimes.onnx_export` writes as QDQ ONNX.
+The path is torchao's PT2E: `torch.export` -> `prepare_pt2e` -> calibration -> `convert_pt2e`. The
+result is an executable graph with explicit quantize and dequantize operators, which
+`petra.runtimes.onnx_export` writes as QDQ ONNX.
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ _DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.def
 class QuantizationResult:
     """A quantized graph and what is really int8 in it.
 
-    model: runs in PyTorch with quantize-dequantize arithmetic, at any batch size. samples: calibration samples used.
-    layers_quantized: module paths. layers_skipped: path -> reason. notes: what else was done, as JSON data.
+    model: runs in PyTorch with quantize-dequantize arithmetic, at any batch size. samples:
+    calibration samples used. layers_quantized: module paths. layers_skipped: path -> reason. notes:
+    what else was done, as JSON data.
     """
 
     model: GraphModule
@@ -71,20 +74,23 @@ def quantize_static(
     correct_bias: bool = False,
     keep_float: int = 0,
 ) -> QuantizationResult:
-    """Quantize `model` for deployment; it is left as it was, apart from being put in evaluation mode while traced.
+    """Quantize `model` for deployment; it is left as it was, apart from being put in evaluation
+    mode while traced.
 
-    example: inputs of any batch size, for tracing. calibration: batches of inputs, a few hundred samples in all.
-    observer, exclude, weight_max: see `DeploymentQuantizer`. equalize: "none", "cross_layer" (`equalize_layers`) or
-    "smooth" with `alpha` (`smooth_layers`). correct_bias: see `correct_biases`. keep_float: so many of the layers with
-    the largest `sensitivities` stay float.
+    example: inputs of any batch size, for tracing. calibration: batches of inputs, a few hundred
+    samples in all. observer, exclude, weight_max: see `DeploymentQuantizer`. equalize: "none",
+    "cross_layer" (`equalize_layers`) or "smooth" with `alpha` (`smooth_layers`). correct_bias: see
+    `correct_biases`. keep_float: so many of the layers with the largest `sensitivities` stay float.
 
-    Helps convolutional networks and multilayer perceptrons: 2 to 4 times faster where the CPU has int8 instructions, a
-    quarter of the size. Does not help models whose activations have a few huge channels (most transformers, unless
-    smoothed), nor models that spend their time outside convolutions and linear layers. Costs one forward pass over the
-    calibration data; "smooth" another; `keep_float` one more, and one over `MEASURED_ITEMS` for every layer.
+    Helps convolutional networks and multilayer perceptrons: 2 to 4 times faster where the CPU has
+    int8 instructions, a quarter of the size. Does not help models whose activations have a few huge
+    channels (most transformers, unless smoothed), nor models that spend their time outside
+    convolutions and linear layers. Costs one forward pass over the calibration data; "smooth"
+    another; `keep_float` one more, and one over `MEASURED_ITEMS` for every layer.
 
-    Raises `StageRefused` when nothing can be quantized, when nothing can be equalised or smoothed that is to be, when
-    `exclude` names no module, when the batch size cannot vary, or when the model cannot be traced.
+    Raises `StageRefused` when nothing can be quantized, when nothing can be equalised or smoothed
+    that is to be, when `exclude` names no module, when the batch size cannot vary, or when the
+    model cannot be traced.
     """
     check_excluded(model, exclude)
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
@@ -137,7 +143,8 @@ def _equalized(
 def rank_layers(
     traced: GraphModule, calibration: Iterable[Inputs], quantizer: DeploymentQuantizer
 ) -> dict[str, float]:
-    """`sensitivities`, the largest first, of the layers that `quantizer` would treat; `traced` is left as it was.
+    """`sensitivities`, the largest first, of the layers that `quantizer` would treat; `traced` is
+    left as it was.
 
     Costs a forward pass over `calibration`, and one over `MEASURED_ITEMS` for every layer.
     """
@@ -162,7 +169,9 @@ def check_something_is_quantized(quantizer: DeploymentQuantizer) -> None:
         )
         raise StageRefused(
             f"nothing can be quantized ({reasons or 'the model has no parameterised layer'})",
-            hint="int8 covers convolutions and linear layers; keep fewer in float or drop the stage",
+            hint=(
+                "int8 covers convolutions and linear layers; keep fewer in float or drop the stage"
+            ),
         )
 
 
@@ -198,7 +207,9 @@ def converted(
 
 
 def simplify(traced: GraphModule) -> None:
-    """All exact rewrites of `petra.model` that leave layers with constant weights, in order; in place."""
+    """All exact rewrites of `petra.model` that leave layers with constant weights, in order; in
+    place.
+    """
     rewrites.functionalise(traced.graph)
     rewrites.drop_identities(traced.graph)
     rewrites.global_average_as_mean(traced.graph)
@@ -217,8 +228,8 @@ def simplify(traced: GraphModule) -> None:
 def round_biases(converted: GraphModule) -> None:
     """Round the biases of int8 layers to the grid their int32 codes will have; in place.
 
-    Integer kernels add bias codes of scale s_x s_w, the input's scale times the weight's. With the rounding done here
-    PyTorch and the runtime compute from the same numbers.
+    Integer kernels add bias codes of scale s_x s_w, the input's scale times the weight's. With the
+    rounding done here PyTorch and the runtime compute from the same numbers.
     """
     for node in converted.graph.nodes:
         if node.op != "call_function" or not is_weighted(node) or len(node.args) < 3:
@@ -237,14 +248,17 @@ def round_biases(converted: GraphModule) -> None:
 
 
 def trace(model: nn.Module, example: Inputs) -> GraphModule:
-    """Export in evaluation mode with a dynamic batch dimension. Raises StageRefused when that is impossible."""
+    """Export in evaluation mode with a dynamic batch dimension. Raises StageRefused when that is
+    impossible.
+    """
     example = traced_example(example)
     kwargs = example if isinstance(example, dict) else {}
     args = (
         example if isinstance(example, tuple) else () if isinstance(example, dict) else (example,)
     )
     try:
-        # Fused attention returns another memory layout than the plain form exporters write; torch remembers the first.
+        # Fused attention returns another memory layout than the plain form exporters write; torch
+        # remembers the first.
         with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             exported = capture(model, args, kwargs)
     except ExportError as error:

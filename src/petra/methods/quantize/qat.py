@@ -57,8 +57,8 @@ TEMPERATURE = 4.0
 class SimulatedQuantization(nn.Module):
     """A graph with fake quantizers, with the training mode that exported graphs lack.
 
-    While training, ranges of activations follow the data; in evaluation they stand still. Always in float32, because
-    rounding to bf16 first would be another rounding than the deployed one.
+    While training, ranges of activations follow the data; in evaluation they stand still. Always in
+    float32, because rounding to bf16 first would be another rounding than the deployed one.
     """
 
     def __init__(self, graph: GraphModule) -> None:
@@ -102,7 +102,9 @@ class SimulatedQuantization(nn.Module):
 
 
 def _untrained(model: nn.Module, context: Context) -> dict[str, str]:
-    """Layers that the model keeps gradients from, though its graph would not. Raises StageRefused when it is all."""
+    """Layers that the model keeps gradients from, though its graph would not. Raises StageRefused
+    when it is all.
+    """
     asking = {name: p.requires_grad for name, p in model.named_parameters()}
     for p in model.parameters():
         p.requires_grad_(p.is_floating_point())
@@ -124,7 +126,8 @@ def _weights_of(traced: GraphModule, paths: Collection[str]) -> set[str]:
 
 
 def keep_zeros(model: nn.Module, graph: GraphModule) -> None:
-    """Let training leave the zeros in the weights of `graph` alone that it would leave in those of `model`.
+    """Let training leave the zeros in the weights of `graph` alone that it would leave in those of
+    `model`.
 
     They are the same: a folded batch norm scales rows, and symmetric codes have zero at zero.
     """
@@ -136,16 +139,19 @@ def keep_zeros(model: nn.Module, graph: GraphModule) -> None:
 
 @dataclass(frozen=True)
 class QuantizationAwareTrain(Stage):
-    """Train with int8 rounding in the forward pass, gradients passing straight through it (Jacob et al. 2018).
+    """Train with int8 rounding in the forward pass, gradients passing straight through it (Jacob et
+    al. 2018).
 
-    The graph trained is the one that ships: batch norms are folded into their layers beforehand, with the statistics
-    they have (static folding, Nagel et al. 2021, section 5.2), and dropout is left out. The loss is the task's, mixed
-    with a distance to the untouched model's outputs. Sensitive layers are found before training, as in quantize.static;
-    int8 embeddings are rounded before it and stay as they are.
+    The graph trained is the one that ships: batch norms are folded into their layers beforehand,
+    with the statistics they have (static folding, Nagel et al. 2021, section 5.2), and dropout is
+    left out. The loss is the task's, mixed with a distance to the untouched model's outputs.
+    Sensitive layers are found before training, as in quantize.static; int8 embeddings are rounded
+    before it and stay as they are.
 
-    When it helps: where static quantization loses points, as with few weight codes, depthwise convolutions or tiny
-    models. When it does not: where static quantization loses nothing, which is usual for 8 bits. Costs: epochs of about
-    three times the price of float ones, and one teacher forward pass per step when `alpha` is not 0.
+    When it helps: where static quantization loses points, as with few weight codes, depthwise
+    convolutions or tiny models. When it does not: where static quantization loses nothing, which is
+    usual for 8 bits. Costs: epochs of about three times the price of float ones, and one teacher
+    forward pass per step when `alpha` is not 0.
     """
 
     name: ClassVar[str] = "quantize.qat"

@@ -1,4 +1,6 @@
-"""The account of a quantization: how much of a model is really quantized, why the rest is not, what it changed."""
+"""The account of a quantization: how much of a model is really quantized, why the rest is not, what
+it changed.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,9 @@ DECODED = "weights are codes, decoded for float arithmetic"
 class LayerCall:
     """One call of a layer with weights.
 
-    macs: its multiply-accumulates. weights: elements of its weights by a key that layers which share one have in
-    common. reason: why they are in float; "" when they are codes. in_8_bits: whether it computes with codes, too.
+    macs: its multiply-accumulates. weights: elements of its weights by a key that layers which
+    share one have in common. reason: why they are in float; "" when they are codes. in_8_bits:
+    whether it computes with codes, too.
     """
 
     path: str
@@ -42,9 +45,10 @@ class LayerCall:
 class Shares:
     """How much of a model is quantized; everything lies between 0 and 1.
 
-    layers: those whose weights are codes. macs: multiply-accumulates of a forward pass that they do. macs_8_bit: those
-    done with 8-bit codes. weights: parameter elements that are codes. bytes: those of the stored parameters that codes
-    take. float_macs: multiply-accumulates done in float, by reason; with `macs_8_bit` they make up 1.
+    layers: those whose weights are codes. macs: multiply-accumulates of a forward pass that they
+    do. macs_8_bit: those done with 8-bit codes. weights: parameter elements that are codes. bytes:
+    those of the stored parameters that codes take. float_macs: multiply-accumulates done in float,
+    by reason; with `macs_8_bit` they make up 1.
     """
 
     layers: float
@@ -75,10 +79,11 @@ def account(
     code_bytes: int,
     all_bytes: int,
 ) -> Shares:
-    """`calls` are those of all layers with weights; `macs` and `elements` what the whole model does and holds.
+    """`calls` are those of all layers with weights; `macs` and `elements` what the whole model does
+    and holds.
 
-    others: multiply-accumulates that belong to no layer, by what they are. code_bytes, all_bytes: what the codes and
-    what all parameters take in store.
+    others: multiply-accumulates that belong to no layer, by what they are. code_bytes, all_bytes:
+    what the codes and what all parameters take in store.
     """
     layers = {(one.path, *one.weights) for one in calls}
     quantized = {(one.path, *one.weights) for one in calls if not one.reason}
@@ -116,7 +121,9 @@ def check_macs(calls: Sequence[LayerCall], others: Mapping[str, int], macs: int)
 
 
 def check_weights(calls: Sequence[LayerCall], elements: int, of: Mapping[str, int]) -> None:
-    """The same for weights that are to become codes. of: elements of every layer's weights, by path."""
+    """The same for weights that are to become codes. of: elements of every layer's weights, by
+    path.
+    """
     codes = {key: n for one in calls if not one.reason for key, n in one.weights.items()}
     unasked = sum(of[one.path] for one in calls if one.reason.startswith(ON_REQUEST))
     check_effect(

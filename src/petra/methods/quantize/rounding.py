@@ -15,14 +15,16 @@ _AT_ONCE = 2**16
 """Weights treated at once, so that a pass over them stays within a CPU's cache."""
 
 _SHARES = torch.linspace(0.5, 8 / 7, 16).tolist()
-"""Scales tried for a group, relative to the one that just reaches its extreme weight with the code -8. The last reaches
-it with +7 and the other sign."""
+"""Scales tried for a group, relative to the one that just reaches its extreme weight with the code
+-8. The last reaches it with +7 and the other sign.
+"""
 
 
 def per_channel(W: Tensor, largest: int, axis: int = 0) -> tuple[Tensor, Tensor]:
     """int8 codes q of W's shape and float32 scales s, broadcastable to it, with W close to q s.
 
-    Symmetric: s = max |W| / largest and q = round(W / s) for every index of `axis`, so |W - q s| <= s / 2.
+    Symmetric: s = max |W| / largest and q = round(W / s) for every index of `axis`, so |W - q s| <=
+    s / 2.
     """
     peak = W.abs().amax([d for d in range(W.ndim) if d != axis], keepdim=True)
     s = (peak / largest).clamp(min=_LEAST_SCALE)
@@ -30,11 +32,13 @@ def per_channel(W: Tensor, largest: int, axis: int = 0) -> tuple[Tensor, Tensor]
 
 
 def per_group(W: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """4-bit codes q (out, in / block, block) int8 in -8..7 and scales s (out, in / block) for W (out, in).
+    """4-bit codes q (out, in / block, block) int8 in -8..7 and scales s (out, in / block) for W
+    (out, in).
 
-    For each group of `block` weights of a row, a clipping range from a grid, round to nearest, and the scale that fits
-    the codes best in squared error, s = <w, q> / <q, q>; the best of all. Scales may be negative: the weight of largest
-    magnitude takes the code -8, whatever its sign. Cost: 16 passes over the weights.
+    For each group of `block` weights of a row, a clipping range from a grid, round to nearest, and
+    the scale that fits the codes best in squared error, s = <w, q> / <q, q>; the best of all.
+    Scales may be negative: the weight of largest magnitude takes the code -8, whatever its sign.
+    Cost: 16 passes over the weights.
     """
     rows = max(1, _AT_ONCE // W.shape[1])
     parts = [_fit_groups(part.reshape(len(part), -1, block)) for part in torch.split(W, rows)]
@@ -61,7 +65,8 @@ def _fit_groups(w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack(q: Tensor) -> Tensor:
-    """Two 4-bit codes in a byte: (out, ...) int8 in -8..7 -> (out, half of them) uint8, eight added, the first in the
-    lower half."""
+    """Two 4-bit codes in a byte: (out, ...) int8 in -8..7 -> (out, half of them) uint8, eight
+    added, the first in the lower half.
+    """
     codes = (q + 8).to(torch.uint8).flatten(1)
     return codes[..., 0::2] | (codes[..., 1::2] << 4)

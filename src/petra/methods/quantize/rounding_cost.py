@@ -1,13 +1,14 @@
 """Which layers cost the most quality when they are quantized, measured by forward passes alone.
 
-By how far predictions move (as Cai et al. 2020, "ZeroQ", by the divergence between a model's outputs before and after),
-not by what the task's loss rises by: rounding one layer moves predictions a little in every direction, so that on a
-hundred items the rise is mostly chance and often negative, while the distance hardly depends on the items drawn.
-Measured once, by hand, on ResNet-20, CIFAR-10, 20 layers, five draws of 128 training items: rank correlation between
-draws at weight_max 64 / 7 / 2 is 0.97 / 0.99 / 0.99 for the distance and 0.0 / 0.1 / 0.7 for the rise in loss. Where
-accuracy really falls (at 2), the distance has the four layers of worst validation loss in every draw and correlates
-with the fall in accuracy at 0.80 to 0.84 (rise in loss: 0.57 to 0.82); at 64 and 7, effects are noise and neither
-predicts them.
+By how far predictions move (as Cai et al. 2020, "ZeroQ", by the divergence between a model's
+outputs before and after), not by what the task's loss rises by: rounding one layer moves
+predictions a little in every direction, so that on a hundred items the rise is mostly chance and
+often negative, while the distance hardly depends on the items drawn. Measured once, by hand, on
+ResNet-20, CIFAR-10, 20 layers, five draws of 128 training items: rank correlation between draws at
+weight_max 64 / 7 / 2 is 0.97 / 0.99 / 0.99 for the distance and 0.0 / 0.1 / 0.7 for the rise in
+loss. Where accuracy really falls (at 2), the distance has the four layers of worst validation loss
+in every draw and correlates with the fall in accuracy at 0.80 to 0.84 (rise in loss: 0.57 to 0.82);
+at 64 and 7, effects are noise and neither predicts them.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ def relative_distance(prediction: Tensor, reference: Tensor) -> float:
 
 
 def sensitivities(prepared: GraphModule, batches: Sequence[Inputs]) -> dict[str, float]:
-    """For every quantized layer, how far the predictions move when it alone is quantized; the largest first.
+    """For every quantized layer, how far the predictions move when it alone is quantized; the
+    largest first.
 
-    prepared: an observed graph that has been calibrated; it is left as it was. A layer is its module path, and what is
-    rounded for it are its weight, its input and, where the graph quantizes that, its output. The distance is
-    `relative_distance` over all batches. Cost: one forward pass over `batches` per layer, and one.
+    prepared: an observed graph that has been calibrated; it is left as it was. A layer is its
+    module path, and what is rounded for it are its weight, its input and, where the graph quantizes
+    that, its output. The distance is `relative_distance` over all batches. Cost: one forward pass
+    over `batches` per layer, and one.
     """
     with rounding(prepared) as roundings, torch.no_grad():
         own = _roundings_by_layer(prepared, roundings)

@@ -1,4 +1,6 @@
-"""Which layers of a model can hold codes, and in which format: by kind of layer, size, and what they share."""
+"""Which layers of a model can hold codes, and in which format: by kind of layer, size, and what
+they share.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,10 @@ from petra.model.surgery import has_derived_weight, is_under
 
 KINDS = ("linear", "convolution", "embedding", "recurrent", "attention", "other")
 FORMATS = ("float", "dynamic", "int8", "int4", "float16")
-"""`dynamic` is for linear layers: int8 weights and integer arithmetic on activations quantized on the spot. The others
-are formats to store weights in, for float arithmetic; `int4` is for linear layers and embeddings, others get int8."""
+"""`dynamic` is for linear layers: int8 weights and integer arithmetic on activations quantized on
+the spot. The others are formats to store weights in, for float arithmetic; `int4` is for linear
+layers and embeddings, others get int8.
+"""
 
 _OVERHEAD = 256
 """Bytes of the operators that decode a weight, below which storing it as codes saves nothing."""
@@ -123,7 +127,9 @@ def choose(
 
 
 def matrices(module: nn.Module) -> dict[str, nn.Parameter]:
-    """A module's own weights, by name; biases and what norms hold are not worth storing as codes."""
+    """A module's own weights, by name; biases and what norms hold are not worth storing as
+    codes.
+    """
     if isinstance(module, nn.LayerNorm):
         return {}
     own = module.named_parameters(recurse=False)
@@ -157,7 +163,9 @@ def _format(module: nn.Module, kind: str, wanted: str, block: int) -> str:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a layer of our own takes its place: a linear layer, or a table that does nothing but look up."""
+    """Whether a layer of our own takes its place: a linear layer, or a table that does nothing but
+    look up.
+    """
     if isinstance(module, nn.Embedding):
         return type(module).forward is nn.Embedding.forward and module.max_norm is None
     return is_linear(module)
@@ -171,7 +179,9 @@ def _inputs(module: nn.Module) -> int:
 
 
 def largest_block(inputs: int, block: int) -> int:
-    """The largest block, of at most `block`, that divides the inputs; 0 when only one too small does."""
+    """The largest block, of at most `block`, that divides the inputs; 0 when only one too small
+    does.
+    """
     while block >= _SMALLEST_BLOCK and inputs % block:
         block //= 2
     return block if block >= _SMALLEST_BLOCK else 0
@@ -185,7 +195,9 @@ def output_axis(module: nn.Module) -> int:
 
 
 def _keep_ties(model: nn.Module, choice: Selection) -> None:
-    """One copy of a weight that layers share: if one of them keeps it in float all do, if one has int8 all do."""
+    """One copy of a weight that layers share: if one of them keeps it in float all do, if one has
+    int8 all do.
+    """
     owners: dict[int, list[str]] = defaultdict(list)
     for path, module in model.named_modules():
         for p in module.parameters(recurse=False):

@@ -1,6 +1,8 @@
-"""Smoothing: the difficulty of outlier channels moved from activations into the weights that read them.
+"""Smoothing: the difficulty of outlier channels moved from activations into the weights that read
+them.
 
-Source: Xiao et al. 2023, SmoothQuant, equations 3 and 4. X W = (X / s)(s W) for any s > 0 per channel.
+Source: Xiao et al. 2023, SmoothQuant, equations 3 and 4. X W = (X / s)(s W) for any s > 0 per
+channel.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ def smoothing_scale(x_max: Tensor, w_max: Tensor, alpha: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Paths of the smoothed layers, by whether their inputs' scale went into what makes them or is multiplied on, and
-    why other linear layers are not smoothed."""
+    """Paths of the smoothed layers, by whether their inputs' scale went into what makes them or is
+    multiplied on, and why other linear layers are not smoothed.
+    """
 
     folded: list[str] = field(default_factory=list)
     multiplied: list[str] = field(default_factory=list)
@@ -48,12 +51,14 @@ class Smoothing:
 def smooth_layers(gm: GraphModule, calibration: Iterable[Inputs], alpha: float) -> Smoothing:
     """Smooth the inputs of all linear layers; in place, exact up to float rounding.
 
-    Layers that read one value share one scale. 1 / s goes into the weights of the norm or layer that makes the value
-    when nothing else reads it; otherwise, as behind the norms of BERT, which the residual sum reads too, the value is
-    multiplied by 1 / s on its way to the layers. Where that would break a chain of integer operators nothing is done.
+    Layers that read one value share one scale. 1 / s goes into the weights of the norm or layer
+    that makes the value when nothing else reads it; otherwise, as behind the norms of BERT, which
+    the residual sum reads too, the value is multiplied by 1 / s on its way to the layers. Where
+    that would break a chain of integer operators nothing is done.
 
-    alpha: 0 leaves all difficulty with the activations, 1 moves it to the weights; 0.5 shares it. Costs one forward
-    pass over `calibration`, and in the exported file one small multiplication where the scale cannot be folded.
+    alpha: 0 leaves all difficulty with the activations, 1 moves it to the weights; 0.5 shares it.
+    Costs one forward pass over `calibration`, and in the exported file one small multiplication
+    where the scale cannot be folded.
     """
     result = Smoothing()
     groups: dict[Node, list[Node]] = {}
@@ -104,10 +109,11 @@ def smooth_layers(gm: GraphModule, calibration: Iterable[Inputs], alpha: float) 
 
 
 def _scaling_constants(x: Node, channels: int) -> list[Node] | None:
-    """Constants whose division by s, along their first dimension, divides x by s channel by channel; None if none do.
+    """Constants whose division by s, along their first dimension, divides x by s channel by
+    channel; None if none do.
 
-    Found in a layer norm's or RMS norm's weight and bias, in a product with a constant (RMS norms written out), and in
-    the rows of a linear layer, also through ReLU and as one factor of a gate.
+    Found in a layer norm's or RMS norm's weight and bias, in a product with a constant (RMS norms
+    written out), and in the rows of a linear layer, also through ReLU and as one factor of a gate.
     """
     if x.target in (aten.relu.default, aten.leaky_relu.default):
         return _scaling_constants_below(x.args[0], channels)
@@ -136,7 +142,9 @@ def _scaling_constants_below(node: object, channels: int) -> list[Node] | None:
 
 
 def _owned(values: list[object], channels: int) -> list[Node] | None:
-    """The constants among `values`, when there is a first one and each is read once and counts channels first."""
+    """The constants among `values`, when there is a first one and each is read once and counts
+    channels first.
+    """
     if values[0] is None:
         return None
     held = [value for value in values if value is not None]
@@ -149,7 +157,9 @@ def _owned(values: list[object], channels: int) -> list[Node] | None:
 
 
 def _may_stay_integer(x: Node) -> bool:
-    """Whether the value may be made by integer kernels, by way of operators that only move codes."""
+    """Whether the value may be made by integer kernels, by way of operators that only move
+    codes.
+    """
     while is_pass_through(x) and isinstance(x.args[0], Node):
         x = x.args[0]
     return x.op == "call_function" and (

@@ -27,15 +27,18 @@ KEEP_FLOAT, KEEP_LIMITS = Choice((0, 1, 2, 4)), Integer(0, 10_000)
 KEEP_DOC = "layers that cost most when quantized, kept in float"
 EMBEDDINGS, EMBEDDINGS_DOC = Choice(("float", "int8")), "how embedding tables are stored"
 CODES = Choice((WEIGHT_MAX,))
-CODES_DOC = "largest weight code: 64 is right on every CPU, 127 on those with VNNI or dot products, 7 is 4 bits"
+CODES_DOC = (
+    "largest weight code: 64 is right on every CPU, 127 on those with VNNI or dot products, 7 is 4"
+    " bits"
+)
 
 
 def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
-    """Module paths meant by `exclude`: "none", "first", "last", "ends" (both), "convolutions" (all of them), or paths
-    separated by commas.
+    """Module paths meant by `exclude`: "none", "first", "last", "ends" (both), "convolutions" (all
+    of them), or paths separated by commas.
 
-    First and last are in order of definition among convolution and linear layers. Raises StageRefused where there is no
-    convolution to exclude.
+    First and last are in order of definition among convolution and linear layers. Raises
+    StageRefused where there is no convolution to exclude.
     """
     layers = [name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)]
     named = {
@@ -56,16 +59,19 @@ def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class StaticQuantize(Stage):
-    """Int8 weights and activations with ranges fixed by calibration (Jacob et al. 2018), no training.
+    """Int8 weights and activations with ranges fixed by calibration (Jacob et al. 2018), no
+    training.
 
-    Unsigned affine activations per tensor, signed symmetric weights per output channel; convolution or linear with its
-    batch norm and ReLU, and residual additions, become single integer operators in ONNX Runtime. In transformers the
-    linear layers are quantized; attention products, softmax and norms stay float.
+    Unsigned affine activations per tensor, signed symmetric weights per output channel; convolution
+    or linear with its batch norm and ReLU, and residual additions, become single integer operators
+    in ONNX Runtime. In transformers the linear layers are quantized; attention products, softmax
+    and norms stay float.
 
-    When it helps: convolutional networks on CPUs, a quarter of the bytes and two to three times the speed for a few
-    tenths of a point; transformers with `equalize: smooth`. When it does not: regression with fine outputs: exclude
-    the last layer, keep the most sensitive ones, or do without. Costs one forward pass over the calibration samples;
-    `keep_float` two, and one over 128 of them for every layer.
+    When it helps: convolutional networks on CPUs, a quarter of the bytes and two to three times the
+    speed for a few tenths of a point; transformers with `equalize: smooth`. When it does not:
+    regression with fine outputs: exclude the last layer, keep the most sensitive ones, or do
+    without. Costs one forward pass over the calibration samples; `keep_float` two, and one over 128
+    of them for every layer.
     """
 
     name: ClassVar[str] = "quantize.static"
@@ -89,7 +95,8 @@ class StaticQuantize(Stage):
     equalize: str = parameter(
         "none",
         Choice(("none", "cross_layer", "smooth")),
-        "scales moved beforehand between channels of layers (cross_layer), or from activations to weights (smooth)",
+        "scales moved beforehand between channels of layers (cross_layer), or from activations to"
+        " weights (smooth)",
     )
     alpha: float = parameter(
         0.5,
@@ -131,7 +138,9 @@ def traced_quantization(
     embedded: tuple[str, ...],
     tables: dict[str, str],
 ) -> StageTrace:
-    """The trace of a stage that asked for so many `samples` and had `replace_embeddings` return the last two."""
+    """The trace of a stage that asked for so many `samples` and had `replace_embeddings` return the
+    last two.
+    """
     details = {
         "calibration_samples": result.samples,
         "calibration_samples_asked": samples,

@@ -1,7 +1,9 @@
-"""Replacing a model's layers by layers that hold codes, one kind of layer at a time, the model staying what it is.
+"""Replacing a model's layers by layers that hold codes, one kind of layer at a time, the model
+staying what it is.
 
-A table says in which format the weights of each kind of layer are to be stored. What is found in the model, what can be
-treated and what the result is worth is found out here; `petra.model.layers.quantized` and `weight_only` have the layers.
+A table says in which format the weights of each kind of layer are to be stored. What is found in
+the model, what can be treated and what the result is worth is found out here;
+`petra.model.layers.quantized` and `weight_only` have the layers.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ Made = dict[tuple[object, ...], Codes]
 
 @dataclass
 class StoredLayers:
-    """What became of a model. `formats` maps the replaced layers to the format their weights have now."""
+    """What became of a model. `formats` maps the replaced layers to the format their weights have
+    now.
+    """
 
     model: nn.Module
     formats: dict[str, str] = field(default_factory=dict)
@@ -71,11 +75,13 @@ def store_weights(
 ) -> StoredLayers:
     """Replace the layers of `model`, which is modified, by layers that hold codes.
 
-    formats: one of `FORMATS` for each of `KINDS`. exclude: module paths that stay float, with all inside them. block:
-    weights that share a scale at 4 bits; halved for layers whose inputs it does not divide.
+    formats: one of `FORMATS` for each of `KINDS`. exclude: module paths that stay float, with all
+    inside them. block: weights that share a scale at 4 bits; halved for layers whose inputs it does
+    not divide.
 
-    Layers that share a weight keep sharing its codes; if one of them cannot be treated, none is. Costs four forward
-    passes of the example and, at 4 bits, 16 passes over the weights. Raises StageRefused when no layer can be treated.
+    Layers that share a weight keep sharing its codes; if one of them cannot be treated, none is.
+    Costs four forward passes of the example and, at 4 bits, 16 passes over the weights. Raises
+    StageRefused when no layer can be treated.
     """
     check_excluded(model, exclude)
     choice = choose(model, formats, exclude, block)
@@ -99,9 +105,11 @@ def store_weights(
             hint="; ".join(reasons[:5]) or "it has none",
         )
     calls = [
-        LayerCall(path, macs[path], sizes[path], in_8_bits=result.formats[path] == "dynamic")
-        if path in result.formats
-        else LayerCall(path, macs[path], {}, result.skipped[path])
+        (
+            LayerCall(path, macs[path], sizes[path], in_8_bits=result.formats[path] == "dynamic")
+            if path in result.formats
+            else LayerCall(path, macs[path], {}, result.skipped[path])
+        )
         for path in choice.layers
     ]
     of = {
@@ -133,10 +141,11 @@ def store_weights(
 def replace_embeddings(
     model: nn.Module, exclude: frozenset[str] = frozenset()
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Give the plain embeddings of `model` int8 rows, in place; paths of those, and why others are left.
+    """Give the plain embeddings of `model` int8 rows, in place; paths of those, and why others are
+    left.
 
-    Embeddings that share a weight keep sharing its codes; what they share with layers of other kinds, which keep it in
-    float, they lose. An embedding that is the whole model is left.
+    Embeddings that share a weight keep sharing its codes; what they share with layers of other
+    kinds, which keep it in float, they lose. An embedding that is the whole model is left.
     """
     formats = dict.fromkeys(KINDS, "float") | {"embedding": "int8"}
     choice = choose(model, formats, exclude, block=0, ties=False)
@@ -156,12 +165,15 @@ def replace_embeddings(
     return tuple(done), skipped
 
 
-# -- replacing ---------------------------------------------------------------------------------------------------------
+# -- replacing
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Swap:
-    """A layer found under `paths`, the one to put in its place, and the parameters it then loses."""
+    """A layer found under `paths`, the one to put in its place, and the parameters it then
+    loses.
+    """
 
     path: str
     paths: list[str]
@@ -249,7 +261,9 @@ def _apply(
     reference: Tensor,
     result: StoredLayers,
 ) -> nn.Module:
-    """Make the swaps that leave a model that runs; one that reaches into a layer in an odd way keeps that layer."""
+    """Make the swaps that leave a model that runs; one that reaches into a layer in an odd way
+    keeps that layer.
+    """
     for swap in swaps:
         model = swap.do(model)
     if _error(model, example, reference):

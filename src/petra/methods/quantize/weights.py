@@ -22,11 +22,13 @@ _FORMATS = {16: "float16", 8: "int8", 4: "int4"}
 class WeightQuantize(Stage):
     """Weights stored in 16, 8 or 4 bits and decoded for use, activations in float, no calibration.
 
-    8 bits: a scale per output channel, for all layers. 4 bits: a scale per block of inputs, with the clipping range of
-    least squared error, for linear layers and embeddings; other layers get 8. 16 bits: half precision.
+    8 bits: a scale per output channel, for all layers. 4 bits: a scale per block of inputs, with
+    the clipping range of least squared error, for linear layers and embeddings; other layers get 8.
+    16 bits: half precision.
 
-    When it helps: the size of any model, at next to no loss with 8 or 16 bits; memory-bound linear layers at 4. When it
-    does not: speed, since a runtime decodes 8 and 16-bit weights once, when it loads the file. Costs seconds.
+    When it helps: the size of any model, at next to no loss with 8 or 16 bits; memory-bound linear
+    layers at 4. When it does not: speed, since a runtime decodes 8 and 16-bit weights once, when it
+    loads the file. Costs seconds.
     """
 
     name: ClassVar[str] = "quantize.weights"

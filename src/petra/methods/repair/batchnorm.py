@@ -1,4 +1,6 @@
-"""Re-estimation of batch-norm statistics: pruning and factoring change what layers put out, not what norms expect."""
+"""Re-estimation of batch-norm statistics: pruning and factoring change what layers put out, not
+what norms expect.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,12 @@ def norms_with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def estimate_statistics(model: nn.Module, batches: Iterable[Inputs]) -> dict[str, str]:
-    """Replace mean and variance of every batch norm by the averages over `batches`; nothing else changes.
+    """Replace mean and variance of every batch norm by the averages over `batches`; nothing else
+    changes.
 
-    Every norm normalises with the statistics of the batch meanwhile, as in training, so that those behind it see what
-    they will see afterwards. Returns path -> reason for the norms left as they were. Costs one forward pass.
+    Every norm normalises with the statistics of the batch meanwhile, as in training, so that those
+    behind it see what they will see afterwards. Returns path -> reason for the norms left as they
+    were. Costs one forward pass.
     """
     norms = norms_with_statistics(model)
     before = {path: {k: v.clone() for k, v in norm.named_buffers()} for path, norm in norms.items()}
@@ -60,11 +64,13 @@ def estimate_statistics(model: nn.Module, batches: Iterable[Inputs]) -> dict[str
 
 @dataclass(frozen=True)
 class EstimateBatchNorm(Stage):
-    """Estimate the statistics of all batch norms anew on training items, without training (He et al. 2017 and others).
+    """Estimate the statistics of all batch norms anew on training items, without training (He et
+    al. 2017 and others).
 
-    When it helps: after pruning or decomposition, whose norms still expect the untouched model's activations: often
-    most of the points lost come back in a second, and what is trained or quantized next starts from there. When it
-    does not: after training stages, which keep the statistics up to date. Costs one forward pass over `samples` items.
+    When it helps: after pruning or decomposition, whose norms still expect the untouched model's
+    activations: often most of the points lost come back in a second, and what is trained or
+    quantized next starts from there. When it does not: after training stages, which keep the
+    statistics up to date. Costs one forward pass over `samples` items.
     """
 
     name: ClassVar[str] = "repair.batchnorm"

@@ -1,4 +1,6 @@
-"""Layer-wise reconstruction: refit a pruned model's layers to the untouched model's activations, without training."""
+"""Layer-wise reconstruction: refit a pruned model's layers to the untouched model's activations,
+without training.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ BATCH = 64
 
 
 def ridge(gram: Tensor, cross: Tensor, prior: Tensor, damping: float) -> Tensor:
-    """argmin_W ||X W - Y||^2 + lambda ||W - W0||^2 from gram = X^T X (k, k), cross = X^T Y (k, m), prior W0 (k, m).
+    """argmin_W ||X W - Y||^2 + lambda ||W - W0||^2 from gram = X^T X (k, k), cross = X^T Y (k, m),
+    prior W0 (k, m).
 
-    lambda = `damping` times the mean of gram's diagonal, so that it does not depend on the number of samples.
+    lambda = `damping` times the mean of gram's diagonal, so that it does not depend on the number
+    of samples.
     """
     penalty = damping * gram.diagonal().mean().clamp_min(1e-12)
     regular = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
@@ -34,7 +38,8 @@ def ridge(gram: Tensor, cross: Tensor, prior: Tensor, damping: float) -> Tensor:
 
 
 def design(layer: nn.Module, x: Tensor) -> Tensor:
-    """The rows a layer multiplies its weight with: (rows, k), with a last column of ones where it has a bias.
+    """The rows a layer multiplies its weight with: (rows, k), with a last column of ones where it
+    has a bias.
 
     For Conv2d the unfolded patches, k = in * kh * kw; for Linear the inputs, k = in.
     """
@@ -65,16 +70,18 @@ def _can_refit(layer: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Reconstruct(Stage):
-    """Refit each layer that lost input channels so that it produces what it produced in the untouched model.
+    """Refit each layer that lost input channels so that it produces what it produced in the
+    untouched model.
 
-    One ridge regression per layer, in the order of execution, from the pruned model's own inputs to the untouched
-    model's outputs on training items (He, Zhang & Sun 2017; Luo, Wu & Lin 2017). Errors of earlier layers are thus
-    made good by later ones.
+    One ridge regression per layer, in the order of execution, from the pruned model's own inputs to
+    the untouched model's outputs on training items (He, Zhang & Sun 2017; Luo, Wu & Lin 2017).
+    Errors of earlier layers are thus made good by later ones.
 
-    When it helps: right after pruning, in seconds, where training data is scarce or time is short; what follows starts
-    from a far better model. When it does not: where no layer keeps its output width, after blocks were removed (the
-    sum over the missing block cannot be refitted), or before long training, which forgets it. Costs: two forward passes
-    per refitted layer over `samples` items, and the solution of systems of the size of one filter.
+    When it helps: right after pruning, in seconds, where training data is scarce or time is short;
+    what follows starts from a far better model. When it does not: where no layer keeps its output
+    width, after blocks were removed (the sum over the missing block cannot be refitted), or before
+    long training, which forgets it. Costs: two forward passes per refitted layer over `samples`
+    items, and the solution of systems of the size of one filter.
     """
 
     name: ClassVar[str] = "repair.reconstruct"

@@ -1,7 +1,9 @@
-"""What becomes of the batch norms of an exported ATen graph: exact rewrites of what they are in evaluation, a x + c.
+"""What becomes of the batch norms of an exported ATen graph: exact rewrites of what they are in
+evaluation, a x + c.
 
-Each is folded into the layer before it, or into the one behind it, or is written as arithmetic. Like those of
-`petra.model.aten.graph`, every function changes the module in place and keeps its output up to float rounding.
+Each is folded into the layer before it, or into the one behind it, or is written as arithmetic.
+Like those of `petra.model.aten.graph`, every function changes the module in place and keeps its
+output up to float rounding.
 """
 
 from __future__ import annotations
@@ -34,9 +36,11 @@ _FLATTENING |= {aten.squeeze.dim, aten.squeeze.default}
 
 
 def fold_batch_norm(gm: GraphModule) -> None:
-    """Fold inference batch norms into the convolution or linear layer before them: W' = a W, b' = a b + c per channel.
+    """Fold inference batch norms into the convolution or linear layer before them: W' = a W, b' = a
+    b + c per channel.
 
-    a, c: see `batch_norm_affine`. Applies where nothing else reads the layer's result or its weight.
+    a, c: see `batch_norm_affine`. Applies where nothing else reads the layer's result or its
+    weight.
     """
     for node in list(gm.graph.nodes):
         if not is_inference_batch_norm(node) or not absorbs_batch_norm(node.args[0]):

@@ -1,4 +1,6 @@
-"""Reading an exported ATen graph, and changing its constants: what every analysis and rewrite of one shares."""
+"""Reading an exported ATen graph, and changing its constants: what every analysis and rewrite of
+one shares.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ CONVOLUTIONS = ("aten.conv1d.", "aten.conv2d.", "aten.conv3d.")
 
 
 def module_path(node: Node) -> str:
-    """Path of the module a node was traced in, '' for the model itself; the same for every call of a module."""
+    """Path of the module a node was traced in, '' for the model itself; the same for every call of
+    a module.
+    """
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     return re.sub(r"@\d+", "", next(reversed(stack.values()))[0]) if stack else ""
 
@@ -64,7 +68,8 @@ def shape_of(node: Node) -> tuple[int | torch.SymInt, ...]:
 
 
 def sizes(node: Node) -> list[int]:
-    """Shape of the tensor a node makes, with the batch size of the traced example for the free dimension.
+    """Shape of the tensor a node makes, with the batch size of the traced example for the free
+    dimension.
 
     A size that depends on the values of the data, not only on their shape, counts as 1.
     """
@@ -89,7 +94,9 @@ def readers(node: Node) -> list[Node]:
 
 
 def multiply_accumulates(node: Node) -> int:
-    """Multiply-accumulates of one call at the traced batch size; 0 for what is not a matrix product of some kind."""
+    """Multiply-accumulates of one call at the traced batch size; 0 for what is not a matrix product
+    of some kind.
+    """
     kind = str(node.target) if node.op == "call_function" else ""
     if kind.startswith("aten.einsum"):
         return _multiplications(str(node.args[0]), [sizes(operand) for operand in node.args[1]])  # type: ignore[union-attr, arg-type]
@@ -156,9 +163,11 @@ def _is_in_place(node: Node) -> bool:
 
 
 def written(graph: Graph) -> set[Node]:
-    """Values whose memory an in-place call changes: what it writes to, and all views of the same memory.
+    """Values whose memory an in-place call changes: what it writes to, and all views of the same
+    memory.
 
-    They must not be copied, as quantize and dequantize do, because the copy would not change with them.
+    They must not be copied, as quantize and dequantize do, because the copy would not change with
+    them.
     """
     found: set[Node] = set()
     for call in in_place_calls(graph):
@@ -189,7 +198,8 @@ def _shares_memory(node: Node) -> bool:
 
 
 def batch_norm_affine(gm: GraphModule, node: Node) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """a and c, each (channels,), of a batch norm in evaluation, y = a x + c; None without stored statistics.
+    """a and c, each (channels,), of a batch norm in evaluation, y = a x + c; None without stored
+    statistics.
 
     a = weight / sqrt(var + eps), c = bias - a mean.
     """
@@ -217,7 +227,9 @@ def is_transposed(node: Node) -> bool:
 
 
 def absorbs_batch_norm(node: object) -> bool:
-    """Whether the node is a convolution, or a linear layer on `(n, c)`, whose result and weights nothing else reads."""
+    """Whether the node is a convolution, or a linear layer on `(n, c)`, whose result and weights
+    nothing else reads.
+    """
     if not isinstance(node, Node) or node.op != "call_function" or len(readers(node)) != 1:
         return False
     if is_transposed(node):
@@ -239,7 +251,9 @@ def constant(gm: GraphModule, node: Node) -> torch.Tensor | None:
 
 
 def replace_constant(gm: GraphModule, node: Node, value: torch.Tensor) -> None:
-    """Give a `get_attr` node another value; the tensor it read, which the traced model may share, is not written to."""
+    """Give a `get_attr` node another value; the tensor it read, which the traced model may share,
+    is not written to.
+    """
     owner, _, name = str(node.target).rpartition(".")
     holder, parameter = gm.get_submodule(owner), is_parameter(gm, node)
     delattr(holder, name)
@@ -250,7 +264,9 @@ def replace_constant(gm: GraphModule, node: Node, value: torch.Tensor) -> None:
 
 
 def new_buffer(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
-    """Register a constant and return the node that reads it, made at the graph's current insertion point."""
+    """Register a constant and return the node that reads it, made at the graph's current insertion
+    point.
+    """
     gm.register_buffer(name, value)
     node = gm.graph.get_attr(name)
     node.meta["val"] = value
@@ -258,7 +274,9 @@ def new_buffer(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
 
 
 def new_parameter(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
-    """Like a new constant at the graph's insertion point, but a parameter, which training changes."""
+    """Like a new constant at the graph's insertion point, but a parameter, which training
+    changes.
+    """
     gm.register_parameter(name, torch.nn.Parameter(value.detach().clone(), requires_grad=False))
     node = gm.graph.get_attr(name)
     node.meta["val"] = value

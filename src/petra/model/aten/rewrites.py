@@ -1,8 +1,9 @@
-"""Exact rewrites of an exported ATen graph that leave less for a quantizer, and for a runtime, to do.
+"""Exact rewrites of an exported ATen graph that leave less for a quantizer, and for a runtime, to
+do.
 
-Every function here changes a `torch.fx.GraphModule` in place and keeps its output, up to float rounding, for every
-input. They exist because the integer kernels of deployment runtimes cover few operators: what can be said with a
-covered operator is said with it.
+Every function here changes a `torch.fx.GraphModule` in place and keeps its output, up to float
+rounding, for every input. They exist because the integer kernels of deployment runtimes cover few
+operators: what can be said with a covered operator is said with it.
 """
 
 from __future__ import annotations
@@ -88,9 +89,10 @@ def _is_full_slice(node: Node) -> bool:
 def functionalise(graph: Graph) -> None:
     """Turn in-place activations, additions and products into their functional forms.
 
-    A quantize-dequantize pair copies its input, so a mutation behind one would be lost: later readers of the mutated
-    value are redirected to the result. An operator that mutates a *view* (`x[:, :4].relu_()`), or a tensor that a view
-    was taken of before, is left alone, because another tensor changes too; `in_place_calls` then lists it.
+    A quantize-dequantize pair copies its input, so a mutation behind one would be lost: later
+    readers of the mutated value are redirected to the result. An operator that mutates a *view*
+    (`x[:, :4].relu_()`), or a tensor that a view was taken of before, is left alone, because
+    another tensor changes too; `in_place_calls` then lists it.
     """
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
@@ -124,7 +126,8 @@ def global_average_as_mean(graph: Graph) -> None:
 
 
 def clip_before_moving(gm: GraphModule) -> None:
-    """relu(cat(a, b)) = cat(relu(a), relu(b)), and the same over max pooling: activations join the layers they follow.
+    """relu(cat(a, b)) = cat(relu(a), relu(b)), and the same over max pooling: activations join the
+    layers they follow.
 
     A layer quantized after its activation wastes no codes on values the activation removes.
     """
@@ -157,9 +160,11 @@ def clip_before_moving(gm: GraphModule) -> None:
 
 
 def split_batch_norm_over_concat(gm: GraphModule) -> None:
-    """BN(cat(a, b)) = cat(BN_a(a), BN_b(b)): afterwards each part fuses into the convolution that makes it.
+    """BN(cat(a, b)) = cat(BN_a(a), BN_b(b)): afterwards each part fuses into the convolution that
+    makes it.
 
-    Applies when the concatenation is over channels, nothing else reads it, and every part can absorb its share.
+    Applies when the concatenation is over channels, nothing else reads it, and every part can
+    absorb its share.
     """
     for node in list(gm.graph.nodes):
         cat = node.args[0] if is_inference_batch_norm(node) else None
@@ -178,9 +183,11 @@ def split_batch_norm_over_concat(gm: GraphModule) -> None:
             stop = start + int(shape_of(part)[1])
             with gm.graph.inserting_before(cat):
                 sliced = [
-                    None
-                    if s is None
-                    else new_buffer(gm, f"_{node.name}_{index}_{k}", s[start:stop].clone())
+                    (
+                        None
+                        if s is None
+                        else new_buffer(gm, f"_{node.name}_{index}_{k}", s[start:stop].clone())
+                    )
                     for k, s in enumerate(statistics)
                 ]
                 new = gm.graph.call_function(
@@ -197,10 +204,12 @@ def split_batch_norm_over_concat(gm: GraphModule) -> None:
 
 
 def batch_norm_as_depthwise_conv(gm: GraphModule) -> None:
-    """Write a batch normalisation that no layer absorbed as the 1x1 depthwise convolution it is in evaluation.
+    """Write a batch normalisation that no layer absorbed as the 1x1 depthwise convolution it is in
+    evaluation.
 
-    Per-channel 8-bit weights hold a single number per channel exactly, so quantization adds no error of its own here.
-    Inputs are `(n, c, ...)` with 1 to 3 spatial dimensions; a BN over `(n, c)` features is left in float.
+    Per-channel 8-bit weights hold a single number per channel exactly, so quantization adds no
+    error of its own here. Inputs are `(n, c, ...)` with 1 to 3 spatial dimensions; a BN over `(n,
+    c)` features is left in float.
     """
     for node in list(gm.graph.nodes):
         if not is_inference_batch_norm(node):

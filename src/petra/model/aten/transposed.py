@@ -1,7 +1,7 @@
 """Transposed convolutions of an exported ATen graph, written as convolutions and a shuffle.
 
-An exact rewrite, in place. With stride s, output position s q + r only meets every s-th entry of the
-kernel, so each of the s remainders r is a convolution of its own (Shi et al. 2016, "Is the
+An exact rewrite, in place. With stride s, output position s q + r only meets every s-th entry of
+the kernel, so each of the s remainders r is a convolution of its own (Shi et al. 2016, "Is the
 deconvolution layer the same as a convolutional layer?"); integer kernels know those.
 """
 
@@ -30,7 +30,9 @@ _CONVOLUTIONS = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.
 
 
 def transposed_as_convolutions(gm: GraphModule) -> None:
-    """Rewrite transposed convolutions without groups and dilation, over positions of fixed number."""
+    """Rewrite transposed convolutions without groups and dilation, over positions of fixed
+    number.
+    """
     for node in list(gm.graph.nodes):
         if node.op != "call_function" or not is_transposed(node):
             continue
@@ -95,7 +97,9 @@ def _each(value: Any, dims: int) -> list[int]:
 
 
 def _kernels(weight: Tensor, plan: list[_Axis]) -> Tensor:
-    """(out * remainders, in, *kernel) of a weight (in, out, *kernel): W_r[t] = w[s (K - 1 - t) + r]."""
+    """(out * remainders, in, *kernel) of a weight (in, out, *kernel): W_r[t] = w[s (K - 1 - t) +
+    r].
+    """
     short = [
         amount
         for axis, size in zip(reversed(plan), reversed(weight.shape[2:]), strict=True)

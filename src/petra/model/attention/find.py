@@ -1,9 +1,10 @@
 """Attention layers of any make: where their heads are.
 
-Nobody agrees on how to write attention: projections are apart or fused, heads are counted in attributes of many names,
-position biases have a column per head. So the layer that reads the heads is found by following autograd's graph, the
-rest is a *reading* of attributes and shapes, and there may be several. Whoever cuts must try them:
-`petra.methods.prune.heads` accepts a reading only when the cut layer computes what it should.
+Nobody agrees on how to write attention: projections are apart or fused, heads are counted in
+attributes of many names, position biases have a column per head. So the layer that reads the heads
+is found by following autograd's graph, the rest is a *reading* of attributes and shapes, and there
+may be several. Whoever cuts must try them: `petra.methods.prune.heads` accepts a reading only when
+the cut layer computes what it should.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ HEAD_COUNTS = (
 KEY_COUNTS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
 WIDTHS = ("all_head_size", "inner_dim", "split_size", "attn_dim")
 EITHER_WIDTHS = ("embed_dim", "hidden_size", "d_model", "dim")
-"""Attributes that hold the width of all heads together in some models and the width of the stream in others."""
+"""Attributes that hold the width of all heads together in some models and the width of the stream
+in others.
+"""
 
 _ATTENDS = re.compile("softmax|scaleddotproduct", re.IGNORECASE)  # in the names of autograd nodes
 
@@ -54,7 +57,9 @@ Forward = Callable[[nn.Module], Iterable[Tensor]]
 
 
 def upstream(start: Iterable[Any], stops: Mapping[Any, str]) -> tuple[set[str], set[Any]]:
-    """Labels of the first `stops` met on every way back through autograd's graph from `start`, and all nodes met."""
+    """Labels of the first `stops` met on every way back through autograd's graph from `start`, and
+    all nodes met.
+    """
     found: set[str] = set()
     stack = list(start)
     seen = set(stack)
@@ -73,11 +78,12 @@ def upstream(start: Iterable[Any], stops: Mapping[Any, str]) -> tuple[set[str], 
 def find_heads(
     model: nn.Module, forward: Forward
 ) -> tuple[dict[str, tuple[Heads, ...]], dict[str, str]]:
-    """The readings of every attention layer that has some, the likeliest first, and why others have none.
+    """The readings of every attention layer that has some, the likeliest first, and why others have
+    none.
 
-    An attention layer is the innermost module with an attribute for the size or the number of its heads that holds
-    layers with weights. `nn.MultiheadAttention` does not call its layers and is not found: see `separate_attention`.
-    Cost: one forward pass.
+    An attention layer is the innermost module with an attribute for the size or the number of its
+    heads that holds layers with weights. `nn.MultiheadAttention` does not call its layers and is
+    not found: see `separate_attention`. Cost: one forward pass.
     """
     readers = _readers(model, forward)
     shared = shared_weights(model)
@@ -106,7 +112,9 @@ class _NoReading(Exception):
 
 
 def _readers(model: nn.Module, forward: Forward) -> dict[str, set[str]]:
-    """For every layer that mixes what attention made, the layers that mixed what that attention was made of."""
+    """For every layer that mixes what attention made, the layers that mixed what that attention was
+    made of.
+    """
     made: dict[Any, str] = {}
     taken: dict[str, list[Any]] = {}
 
@@ -189,7 +197,9 @@ def _readings(
 
 
 def _key_heads(heads: int, size: int, widths: list[int]) -> int:
-    """Key/value heads: fewer than `heads` when keys and values are projected to less, or fused into less."""
+    """Key/value heads: fewer than `heads` when keys and values are projected to less, or fused into
+    less.
+    """
     narrow = {w for w in widths if w < heads * size and w % size == 0 and widths.count(w) > 1}
     if len(narrow) == 1:
         keys = narrow.pop() // size
@@ -218,7 +228,9 @@ def _layouts(path: str, width: int, heads: int, keys: int, size: int) -> list[tu
 
 
 def _tables(model: nn.Module, path: str, heads: int, keys: int) -> tuple[Part, ...]:
-    """Tensors with one entry per head along one dimension: position biases, learnt scales. Not those of projections."""
+    """Tensors with one entry per head along one dimension: position biases, learnt scales. Not
+    those of projections.
+    """
     return tuple(
         Part(sub, name, list(tensor.shape).index(heads), (heads // keys,))
         for sub, module in model.get_submodule(path).named_modules(prefix=path)

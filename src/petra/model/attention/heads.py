@@ -1,4 +1,6 @@
-"""The heads of one attention layer as tensors and attributes: removing some of them, or silencing them for a while."""
+"""The heads of one attention layer as tensors and attributes: removing some of them, or silencing
+them for a while.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ Undo = Callable[[], None]
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor with entries of every head: its dimension `dim` is one run of `units * block` entries per block."""
+    """A tensor with entries of every head: its dimension `dim` is one run of `units * block`
+    entries per block.
+    """
 
     layer: str
     name: str
@@ -38,9 +42,10 @@ class Part:
 class Heads:
     """One reading of an attention layer.
 
-    `units` counts what can be removed: heads, or a key/value head with the `shared` query heads that use it. `size` is
-    the channels of one head. `reader` is the path of the layer that mixes the heads' outputs. `parts` are all tensors
-    with entries per head, `counts` the attributes (module path, name, value per unit) that follow from their number.
+    `units` counts what can be removed: heads, or a key/value head with the `shared` query heads
+    that use it. `size` is the channels of one head. `reader` is the path of the layer that mixes
+    the heads' outputs. `parts` are all tensors with entries per head, `counts` the attributes
+    (module path, name, value per unit) that follow from their number.
     """
 
     path: str
@@ -93,9 +98,11 @@ def take_out(model: nn.Module, heads: Heads, units: Collection[int]) -> Undo:
 
 @contextmanager
 def gated(model: nn.Module, heads: Heads, gate: Tensor) -> Iterator[None]:
-    """Inside, the outputs of every unit are multiplied by its entry of `gate`, (units,), before they are mixed.
+    """Inside, the outputs of every unit are multiplied by its entry of `gate`, (units,), before
+    they are mixed.
 
-    Zero is what removing the unit must amount to; the gradient with respect to the gate is its first-order effect.
+    Zero is what removing the unit must amount to; the gradient with respect to the gate is its
+    first-order effect.
     """
 
     def multiply(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -13,12 +13,14 @@ from petra.model.surgery import has_derived_weight, shared_weights
 
 
 class HeadwiseAttention(nn.Module):
-    """`nn.MultiheadAttention` with its projections apart, so that it can hold fewer heads than its width has room for.
+    """`nn.MultiheadAttention` with its projections apart, so that it can hold fewer heads than its
+    width has room for.
 
     Takes and returns the same, by the same names, without `bias_k`, `bias_v` and `add_zero_attn`.
     """
 
-    # nn.TransformerEncoderLayer asks for these before it would use its fused kernel, which needs all heads.
+    # nn.TransformerEncoderLayer asks for these before it would use its fused kernel, which needs
+    # all heads.
     in_proj_weight = None
     in_proj_bias = None
     _qkv_same_embed_dim = False
@@ -58,7 +60,9 @@ class HeadwiseAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `nn.MultiheadAttention`; `is_causal` is a hint beside `attn_mask`, which says the same."""
+        """As `nn.MultiheadAttention`; `is_causal` is a hint beside `attn_mask`, which says the
+        same.
+        """
         batched = query.dim() == 3
         if not batched:
             query, key, value = query[None], key[None], value[None]
@@ -93,7 +97,9 @@ class HeadwiseAttention(nn.Module):
     def _mask(
         self, attention: Tensor | None, padding: Tensor | None, dtype: torch.dtype
     ) -> Tensor | None:
-        """What is added to the scores: both masks, (L, S) or (n * heads, L, S), and (n, S), True meaning keep out."""
+        """What is added to the scores: both masks, (L, S) or (n * heads, L, S), and (n, S), True
+        meaning keep out.
+        """
         total = None
         if attention is not None:
             total = _additive(attention, dtype)
@@ -108,9 +114,11 @@ class HeadwiseAttention(nn.Module):
 def separate_attention(
     model: nn.Module, *, only: Collection[str] | None = None
 ) -> tuple[Undo, dict[str, str]]:
-    """Put a `HeadwiseAttention` in the place of every `nn.MultiheadAttention` (or of those at the paths `only`).
+    """Put a `HeadwiseAttention` in the place of every `nn.MultiheadAttention` (or of those at the
+    paths `only`).
 
-    Returns how to put them back, and why some stay. The weights are copies, but those of the output projection.
+    Returns how to put them back, and why some stay. The weights are copies, but those of the output
+    projection.
     """
     shared = shared_weights(model)
     edits = Edits()

@@ -1,8 +1,9 @@
 """One cut: remove channels everywhere at once, and prove that nothing else changed.
 
-Torch-Pruning reads the autograd graph, where slices, pads and hard-coded views look like operations that keep channels
-in place, so some of its groups are wrong, and a wrong cut can still have the right shape. The proof asked of every
-cut: the network without the channels must compute what it computed when the layers that read them ignored them.
+Torch-Pruning reads the autograd graph, where slices, pads and hard-coded views look like operations
+that keep channels in place, so some of its groups are wrong, and a wrong cut can still have the
+right shape. The proof asked of every cut: the network without the channels must compute what it
+computed when the layers that read them ignored them.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ SILENT = (
 def cut(
     graph: ChannelGraph, root: str, channels: Sequence[int], example: Inputs, *, trial: bool = False
 ) -> str:
-    """Remove output `channels` of layer `root`, and all that depends on them, from the graph's model.
+    """Remove output `channels` of layer `root`, and all that depends on them, from the graph's
+    model.
 
-    Returns '' when the result computes, on `example`, what the model computes with those channels ignored by their
-    readers; otherwise what is wrong, and then the model is as it was. A `trial` leaves the model as it was in any
-    case, and also objects when ignoring the channels changes nothing, since then nothing was checked. Cost: three
-    forward passes.
+    Returns '' when the result computes, on `example`, what the model computes with those channels
+    ignored by their readers; otherwise what is wrong, and then the model is as it was. A `trial`
+    leaves the model as it was in any case, and also objects when ignoring the channels changes
+    nothing, since then nothing was checked. Cost: three forward passes.
     """
     with evaluating(graph.model), torch.no_grad():
         try:
@@ -78,7 +80,10 @@ def _disagreement(
         float((a.double() - b.double()).abs().max()) for a, b in zip(expected, got, strict=True)
     )
     if not error <= max(noise, 0.01 * effect):  # also when it is not a number
-        return "an operation on the way (a slice, a pad, a sum over channels) does not keep its channels in place"
+        return (
+            "an operation on the way (a slice, a pad, a sum over channels) does not keep its"
+            " channels in place"
+        )
     if must_show and effect <= noise:
         return SILENT
     return ""

@@ -1,4 +1,6 @@
-"""Torch-Pruning's dependency graph (Fang et al. 2023, "DepGraph") of a model, with layers addressed by path."""
+"""Torch-Pruning's dependency graph (Fang et al. 2023, "DepGraph") of a model, with layers addressed
+by path.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ BREAKAGE = (
 )
 
 MOST_STEPS = 4_000_000
-"""Channels of operations that one walk looks at: some ten seconds, and less than half a gigabyte."""
+"""Channels of operations that one walk looks at: some ten seconds, and less than half a gigabyte.
+"""
 
 
 class MeetingPoint(RuntimeError):
@@ -52,14 +55,17 @@ class MeetingPoint(RuntimeError):
 
 
 class ChannelGraph:
-    """Torch-Pruning's view of `model`, with layers addressed by path. Build it inside `differentiable(model)`."""
+    """Torch-Pruning's view of `model`, with layers addressed by path. Build it inside
+    `differentiable(model)`.
+    """
 
     def __init__(self, model: nn.Module, example: Inputs) -> None:
         """Raises StageRefused when the model cannot be traced."""
         self.model = model
         self.paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
         self.graph = tp.DependencyGraph()
-        self._stale = False  # whether channels have gone since the graph last numbered those of slices and concats
+        # whether channels have gone since the graph last numbered those of slices and concats
+        self._stale = False
         taught = {kind: TransposedLinearPruner() for kind in transposed_linears()}
         with evaluating(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -78,7 +84,8 @@ class ChannelGraph:
                     raise StageRefused(
                         f"cannot trace how channels depend on each other: {first_line(error)}"
                     ) from error
-        # No channel has a higher number anywhere, unless a walk has gone astray (and then it might never end).
+        # No channel has a higher number anywhere, unless a walk has gone astray (and then it might
+        # never end).
         self._widest = max([max(widths(m)) for m in model.modules() if is_weighted(m)], default=0)
         self._gates = self._single_channels()
         self._number()
@@ -86,7 +93,8 @@ class ChannelGraph:
     def _number(self) -> None:
         """Number channels through slices, concatenations and the like.
 
-        Where Torch-Pruning cannot, channels are taken to keep their places: a trial cut finds out if they do not.
+        Where Torch-Pruning cannot, channels are taken to keep their places: a trial cut finds out
+        if they do not.
         """
         for node in self.graph.module2node.values():
             number = number_glu if is_glu(node) else NUMBERING.get(node.type)
@@ -207,7 +215,9 @@ class ChannelGraph:
         return False
 
     def _single_channels(self) -> set[Any]:
-        """Nodes of layers with one output channel, and of all that is made of such a channel alone."""
+        """Nodes of layers with one output channel, and of all that is made of such a channel
+        alone.
+        """
         nodes = self.graph.module2node.values()
         todo = [n for n in nodes if is_weighted(n.module) and width_of(n.module) == 1]
         found = set(todo)
@@ -222,7 +232,8 @@ class ChannelGraph:
         return found
 
     def remove(self, group: Any) -> Callable[[], None]:
-        """Take a group's channels out of the model; returns a function that puts everything back as it was.
+        """Take a group's channels out of the model; returns a function that puts everything back as
+        it was.
 
         Raises one of BREAKAGE, with the model as it was, when the channels cannot go.
         """
@@ -242,8 +253,8 @@ class ChannelGraph:
         return undo
 
     def _restorer(self, group: Any) -> Callable[[], None]:
-        # Removal assigns new tensors and numbers to modules and to the graph's nodes; nothing is edited in place but
-        # the lists of sizes of its concatenations and splits.
+        # Removal assigns new tensors and numbers to modules and to the graph's nodes; nothing is
+        # edited in place but the lists of sizes of its concatenations and splits.
         modules = {
             d.target.module for d, _ in group if not isinstance(d.target.module, nn.Parameter)
         }
@@ -279,7 +290,9 @@ class ChannelGraph:
         return width_of(self.model.get_submodule(root))
 
     def narrows(self, dep: Any) -> bool:
-        """Whether the operation removes output channels (norms and depthwise layers: inputs and outputs alike)."""
+        """Whether the operation removes output channels (norms and depthwise layers: inputs and
+        outputs alike).
+        """
         return bool(self.graph.is_out_channel_pruning_fn(dep.handler))
 
     def reads(self, dep: Any) -> bool:

@@ -1,4 +1,6 @@
-"""Which channels can go, and which of them only together: found by tracing, proved by cutting a copy."""
+"""Which channels can go, and which of them only together: found by tracing, proved by cutting a
+copy.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,17 @@ PER_CHANNEL = (
 )
 RETRIES = 3
 UNFOLLOWED = "how its channels are used cannot be followed"
-SWITCHED_OFF = 1e-2  # a weight without a larger entry is one that keeps a branch quiet at first, such as a layer scale
+# a weight without a larger entry is one that keeps a branch quiet at first, such as a layer scale
+SWITCHED_OFF = 1e-2
 
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that can be removed. `root` names the layer whose output channels number them; `units` are the smallest
-    sets of them that can go, all of one size; `layers` are the layers whose outputs narrow. `segments` parts the units,
-    by index, into those that are made by the same layers: the branches of a concatenation, otherwise all in one."""
+    """Channels that can be removed. `root` names the layer whose output channels number them;
+    `units` are the smallest sets of them that can go, all of one size; `layers` are the layers
+    whose outputs narrow. `segments` parts the units, by index, into those that are made by the same
+    layers: the branches of a concatenation, otherwise all in one.
+    """
 
     root: str
     units: tuple[tuple[int, ...], ...]
@@ -50,9 +55,11 @@ class ChannelGroup:
 def find_groups(
     model: nn.Module, example: Inputs, *, generator: torch.Generator
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
-    """Groups that are proved safe to cut, each alone, and why the output channels of every other weighted layer stay.
+    """Groups that are proved safe to cut, each alone, and why the output channels of every other
+    weighted layer stay.
 
-    Leaves `model` untouched. Cost: a copy of the model, a trace, and three forward passes per group.
+    Leaves `model` untouched. Cost: a copy of the model, a trace, and three forward passes per
+    group.
     """
     copied = copy_model(model)
     _shake(copied, generator)
@@ -83,7 +90,9 @@ def find_groups(
 def _candidates(
     graph: ChannelGraph, outputs: frozenset[str]
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
-    """Groups, in the order of the model's layers, that nothing speaks against but a trial; reasons for the others."""
+    """Groups, in the order of the model's layers, that nothing speaks against but a trial; reasons
+    for the others.
+    """
     shared = shared_weights(graph.model)
     candidates: list[ChannelGroup] = []
     refused: dict[str, str] = {}
@@ -111,7 +120,9 @@ def _candidates(
 
 
 def _shake(model: nn.Module, generator: torch.Generator) -> None:
-    """Change all weights a little, so that no channel is silent by chance (gains of zero or next to it, for one)."""
+    """Change all weights a little, so that no channel is silent by chance (gains of zero or next to
+    it, for one).
+    """
     for p in model.parameters():
         if p.is_floating_point():
             noise = torch.randn(p.shape, generator=generator).to(p)
@@ -121,11 +132,12 @@ def _shake(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def _amplify(model: nn.Module, example: Inputs) -> None:
-    """Scale every weighted layer so that its outputs on the example spread by one, and give batch norms the statistics
-    of what they then see, in one pass from input to output.
+    """Scale every weighted layer so that its outputs on the example spread by one, and give batch
+    norms the statistics of what they then see, in one pass from input to output.
 
-    In a deep network with small initial weights the signal fades on its way, and no channel would show; and attention
-    that is nearly uniform would not show that channels have moved to another head.
+    In a deep network with small initial weights the signal fades on its way, and no channel would
+    show; and attention that is nearly uniform would not show that channels have moved to another
+    head.
     """
 
     def scale(layer: Any, inputs: object, output: Tensor) -> Tensor:
@@ -161,7 +173,9 @@ def _amplify(model: nn.Module, example: Inputs) -> None:
 def _objection(
     graph: ChannelGraph, group: Any, outputs: frozenset[str], shared: Mapping[str, tuple[str, ...]]
 ) -> str:
-    """Why a group cannot be cut, as far as its members tell; '' when nothing speaks against a trial."""
+    """Why a group cannot be cut, as far as its members tell; '' when nothing speaks against a
+    trial.
+    """
     for dep, _ in group:
         module = dep.target.module
         if isinstance(module, nn.Parameter):
@@ -182,7 +196,10 @@ def _objection(
                 else f"coupled with the output layer {path!r}"
             )
         if path in shared:
-            return f"coupled with {path!r}, which shares a weight with {', '.join(map(repr, shared[path]))}"
+            return (
+                f"coupled with {path!r}, which shares a weight with"
+                f" {', '.join(map(repr, shared[path]))}"
+            )
         if has_derived_weight(module):
             return f"coupled with {path!r}, whose weight is computed from other parameters"
         if isinstance(module, nn.LayerNorm) or (
@@ -197,9 +214,9 @@ def _objection(
 def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], ...]:
     """The smallest sets of channels that can go together, as a partition of the root's channels.
 
-    Grouped convolutions must lose the same channels in every group, group norms whole groups (the statistics of the
-    others then stay what they were); other couplings, halves of a chunk that are multiplied, say, are in the graph.
-    What all this could miss, the trial cut finds.
+    Grouped convolutions must lose the same channels in every group, group norms whole groups (the
+    statistics of the others then stay what they were); other couplings, halves of a chunk that are
+    multiplied, say, are in the graph. What all this could miss, the trial cut finds.
     """
     width = graph.width(root)
     parent = list(range(width))
@@ -241,9 +258,11 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
 def _segments(
     graph: ChannelGraph, units: Sequence[tuple[int, ...]], full: Any
 ) -> tuple[tuple[int, ...], ...]:
-    """Indices of units that narrow the same layers, in the order of those layers' names, which no cut changes.
+    """Indices of units that narrow the same layers, in the order of those layers' names, which no
+    cut changes.
 
-    Where a concatenation is added to another layer's output, each branch makes some of that layer's channels only.
+    Where a concatenation is added to another layer's output, each branch makes some of that layer's
+    channels only.
     """
     made_by: dict[int, set[str]] = {}
     for item in full:
@@ -279,7 +298,9 @@ def regroup(
 def _trial(
     scout: ChannelGraph, group: ChannelGroup, example: Inputs, generator: torch.Generator
 ) -> str:
-    """Cut a random half of every segment's units out of the scout; why that is wrong, '' when it is right."""
+    """Cut a random half of every segment's units out of the scout; why that is wrong, '' when it is
+    right.
+    """
     halves = [
         torch.randperm(len(s), generator=generator)[: len(s) // 2].tolist() for s in group.segments
     ]

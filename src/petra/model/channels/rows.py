@@ -19,8 +19,10 @@ def has_weights(module: object) -> bool:
 
 
 def rows(module: nn.Module, tensor: Tensor, *, inputs: bool) -> Tensor:
-    """(channels, elements) a tensor in the shape of the module's weight, by the output channels that its elements make
-    or, with `inputs`, the input channels that they read (each group of a grouped convolution has its own)."""
+    """(channels, elements) a tensor in the shape of the module's weight, by the output channels
+    that its elements make or, with `inputs`, the input channels that they read (each group of a
+    grouped convolution has its own).
+    """
     if tensor.ndim == 1:  # the gains of a norm
         return tensor[:, None]
     dim = channel_dim(module)
@@ -43,6 +45,8 @@ def parts_before(owners: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def table_of(parts: Tensor, owners: Tensor, before: Tensor, width: int) -> Tensor:
-    """(width, ...) for each owner a row of all its parts (k, m), in the places that `parts_before` gave them, and zeros."""
+    """(width, ...) for each owner a row of all its parts (k, m), in the places that `parts_before`
+    gave them, and zeros.
+    """
     table = parts.new_zeros(width, int(before.max()) + 1, parts.shape[1])
     return table.index_put((owners.to(parts.device), before.to(parts.device)), parts).flatten(1)

@@ -17,7 +17,9 @@ from petra.tasks.inputs import Inputs
 
 @dataclass(frozen=True)
 class _Member:
-    """A module's part in a group: which of its channels (see `rows`), and where each stands (see `parts_before`)."""
+    """A module's part in a group: which of its channels (see `rows`), and where each stands (see
+    `parts_before`).
+    """
 
     module: nn.Module
     reads: bool
@@ -35,8 +37,9 @@ class _Member:
 class ChannelWeights:
     """The weights of a group of channels that can be cut, read anew from the modules at every call.
 
-    (units, k): the filters that make a unit's channels in all coupled layers, the gains of norms on the way, and the
-    weights that read them (Fang et al. 2023, "DepGraph"). `layers` are those whose outputs would narrow.
+    (units, k): the filters that make a unit's channels in all coupled layers, the gains of norms on
+    the way, and the weights that read them (Fang et al. 2023, "DepGraph"). `layers` are those whose
+    outputs would narrow.
     """
 
     layers: tuple[str, ...]

@@ -62,7 +62,10 @@ def copy_model(model: nn.Module) -> nn.Module:
     except RecursionError:
         raise NotCopyable(
             f"{type(model).__name__} cannot be copied: it is nested too deeply",
-            hint="modules inside modules, or links between objects, go deeper than Python's recursion limit",
+            hint=(
+                "modules inside modules, or links between objects, go deeper than Python's"
+                " recursion limit"
+            ),
         ) from None
     except Exception as error:
         raise _not_copyable(model, error) from error
@@ -190,7 +193,8 @@ def _equal_apart(a: Tensor, b: Tensor) -> bool:
     )  # NaN is NaN's equal
 
 
-# -- what copies must not hold -----------------------------------------------------------------------------------------
+# -- what copies must not hold
+# -----------------------------------------------------------------------------------------
 
 
 def _take_out(memo: dict[int, Any]) -> None:
@@ -264,7 +268,8 @@ def _attributes(value: object) -> list[tuple[str, object]]:
     return list(found.items())
 
 
-# -- refusing ----------------------------------------------------------------------------------------------------------
+# -- refusing
+# --------------------------------------------------------------------------------------------------
 
 
 def _not_copyable(model: nn.Module, error: Exception) -> NotCopyable:
@@ -285,7 +290,11 @@ def _not_copyable(model: nn.Module, error: Exception) -> NotCopyable:
                     type(cause).__name__,
                 )
                 return NotCopyable(
-                    f"layer {path!r}: attribute {name!r}, a {type(value).__name__}, cannot be copied: {said}",
-                    hint="petra works on copies of the model: make such objects where they are used, not in the model",
+                    f"layer {path!r}: attribute {name!r}, a {type(value).__name__}, cannot be"
+                    f" copied: {said}",
+                    hint=(
+                        "petra works on copies of the model: make such objects where they are used,"
+                        " not in the model"
+                    ),
                 )
     return NotCopyable(f"{type(model).__name__} cannot be copied: {said}")

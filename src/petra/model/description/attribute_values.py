@@ -1,4 +1,6 @@
-"""Attribute values of modules: written as JSON and read back with their Python types, or compared where they lie."""
+"""Attribute values of modules: written as JSON and read back with their Python types, or compared
+where they lie.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,16 @@ from petra.core.errors import PetraError
 
 
 class NotDescribable(PetraError):
-    """A model holds something that cannot be rebuilt from JSON and tensors: a foreign class, a hook, a closure."""
+    """A model holds something that cannot be rebuilt from JSON and tensors: a foreign class, a
+    hook, a closure.
+    """
 
 
 def encode(value: object) -> Any:
     """JSON for `value`, of which `decode` makes an equal value of the same types.
 
-    Covers None, bool, int, float, str, torch dtypes, and lists, tuples, sizes, sets and string-keyed dicts of them.
-    Anything else, subclasses of these included, raises NotDescribable.
+    Covers None, bool, int, float, str, torch dtypes, and lists, tuples, sizes, sets and
+    string-keyed dicts of them. Anything else, subclasses of these included, raises NotDescribable.
     """
     kind = type(value)
     if value is None or kind in (bool, int, str):
@@ -74,8 +78,8 @@ def decode(data: Any) -> Any:
 class Comparison:
     """Whether values found in two models are the same, given which modules and tensors correspond.
 
-    `pairs` maps the id of a module or tensor of one model to its counterpart's in the other; two references to
-    counterparts are the same value whatever the weights.
+    `pairs` maps the id of a module or tensor of one model to its counterpart's in the other; two
+    references to counterparts are the same value whatever the weights.
     """
 
     def __init__(self, pairs: dict[int, int]) -> None:

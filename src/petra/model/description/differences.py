@@ -1,9 +1,11 @@
-"""A modified model as JSON and tensors: how it differs from the original, and how to make it again from that.
+"""A modified model as JSON and tensors: how it differs from the original, and how to make it again
+from that.
 
-Stages change a model in few ways: they shrink layers in place, replace layers by standard ones, or change weights
-only. `describe` writes such changes down relative to the untouched original; `rebuild` repeats them on a copy of it.
-Nothing is pickled, and rebuilding calls no constructor: a new layer is an empty instance of its class with the recorded
-attributes set, so the classes need no agreed signature. What cannot be said this way raises `NotDescribable`.
+Stages change a model in few ways: they shrink layers in place, replace layers by standard ones, or
+change weights only. `describe` writes such changes down relative to the untouched original;
+`rebuild` repeats them on a copy of it. Nothing is pickled, and rebuilding calls no constructor: a
+new layer is an empty instance of its class with the recorded attributes set, so the classes need no
+agreed signature. What cannot be said this way raises `NotDescribable`.
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ _DERIVED = frozenset({"_flat_weights", "_flat_weight_refs"})
 
 
 def describe(model: nn.Module, original: nn.Module) -> dict[str, Any]:
-    """How `model` differs from `original` in everything but its numbers, as JSON data for `rebuild`.
+    """How `model` differs from `original` in everything but its numbers, as JSON data for
+    `rebuild`.
 
-    The numbers, and with them all shapes, are in `weights(model)`. Sharing of modules and tensors, memory layout,
-    ``requires_grad`` and train/eval mode are kept. Raises NotDescribable naming the layer for: graph and script
-    modules, classes that are neither in the original nor torch's nor petra's, attributes that differ and are not plain
-    values, new hooks, tensor subclasses, and different tensors that overlap in memory.
+    The numbers, and with them all shapes, are in `weights(model)`. Sharing of modules and tensors,
+    memory layout, ``requires_grad`` and train/eval mode are kept. Raises NotDescribable naming the
+    layer for: graph and script modules, classes that are neither in the original nor torch's nor
+    petra's, attributes that differ and are not plain values, new hooks, tensor subclasses, and
+    different tensors that overlap in memory.
     """
     pairing = _Pairing(known_classes(original))
     pairing.visit("", model, original)
@@ -56,7 +60,9 @@ def describe(model: nn.Module, original: nn.Module) -> dict[str, Any]:
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers, contiguous on the CPU, each shared one once; non-persistent buffers included."""
+    """All parameters and buffers, contiguous on the CPU, each shared one once; non-persistent
+    buffers included.
+    """
     return {
         key: tensor.detach().cpu().contiguous()
         for key, tensor in distinct_tensors(model)[0].items()
@@ -66,9 +72,11 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def rebuild(
     original: nn.Module, description: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> nn.Module:
-    """The model that `describe` and `weights` saw, made from a copy of `original`, which stays as it is.
+    """The model that `describe` and `weights` saw, made from a copy of `original`, which stays as
+    it is.
 
-    Raises ArtifactError when the tensors are not those of the description, NotDescribable when a class is unknown.
+    Raises ArtifactError when the tensors are not those of the description, NotDescribable when a
+    class is unknown.
     """
     model = copy_model(original)
     known = known_classes(original)
@@ -89,12 +97,15 @@ def rebuild(
     return model
 
 
-# -- describing --------------------------------------------------------------------------------------------------------
+# -- describing
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Pair:
-    """A module of the model and what it is described relative to: its original, or an empty instance when `new`."""
+    """A module of the model and what it is described relative to: its original, or an empty
+    instance when `new`.
+    """
 
     path: str
     module: nn.Module
@@ -111,7 +122,9 @@ class _Pairing:
     _used: set[int] = field(default_factory=set)
 
     def visit(self, path: str, module: nn.Module, old: nn.Module | None) -> None:
-        """Pair `module` and all below it, parents first; a module met again is the alias of its first path."""
+        """Pair `module` and all below it, parents first; a module met again is the alias of its
+        first path.
+        """
         if id(module) in self._seen:
             first, kept = self._seen[id(module)]
             if kept is None or kept is not old:
@@ -137,7 +150,9 @@ class _Pairing:
                 self.visit(f"{path}.{name}" if path else name, child, reference._modules.get(name))
 
     def same_objects(self) -> dict[int, int]:
-        """Ids of modules and tensors that `rebuild` keeps as objects, with the ids of their originals."""
+        """Ids of modules and tensors that `rebuild` keeps as objects, with the ids of their
+        originals.
+        """
         same = {}
         taken: set[int] = set()
         for pair in self.pairs:
@@ -191,7 +206,8 @@ def _change(pair: _Pair, comparison: Comparison) -> dict[str, Any]:
     return change
 
 
-# -- rebuilding --------------------------------------------------------------------------------------------------------
+# -- rebuilding
+# --------------------------------------------------------------------------------------------------
 
 
 def _apply(change: Mapping[str, Any], module: nn.Module) -> None:
@@ -214,7 +230,9 @@ def _apply(change: Mapping[str, Any], module: nn.Module) -> None:
 
 
 def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Put the stored tensors in their places. A tensor that exists keeps its identity, for others that refer to it."""
+    """Put the stored tensors in their places. A tensor that exists keeps its identity, for others
+    that refer to it.
+    """
     facts, aliases = description["tensors"], description["tensor_aliases"]
     held = list(places(model))
     keys = {place.key for place in held} - set(aliases)

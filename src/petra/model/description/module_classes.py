@@ -1,4 +1,6 @@
-"""Classes of modules by name, and empty instances of them. Only trusted packages are ever imported for a name."""
+"""Classes of modules by name, and empty instances of them. Only trusted packages are ever imported
+for a name.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from torch import nn
 
 from petra.model.description.attribute_values import NotDescribable
 
-# Classes that may be made anew beside those of the original itself. Reading a description imports from here only.
+# Classes that may be made anew beside those of the original itself. Reading a description imports
+# from here only.
 _TRUSTED = ("torch.nn.modules.", "petra.")
 
 
@@ -44,13 +47,16 @@ def find_class(
             found = None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise NotDescribable(
-            f"layer {path!r}: the class {name} is neither in the original model nor one of torch's or petra's"
+            f"layer {path!r}: the class {name} is neither in the original model nor one of torch's"
+            " or petra's"
         )
     return found
 
 
 def blank(cls: type[nn.Module]) -> nn.Module:
-    """An instance as `nn.Module.__init__` leaves it: no attributes, no children, no tensors of its own."""
+    """An instance as `nn.Module.__init__` leaves it: no attributes, no children, no tensors of its
+    own.
+    """
     module = cls.__new__(cls)
     nn.Module.__init__(module)
     return module

@@ -18,10 +18,12 @@ _NOT_HASHED = frozenset(
 
 
 def fingerprint(model: nn.Module) -> str:
-    """64 hexadecimal digits, equal for models equal in modules, attributes, shapes, types and bits of all tensors.
+    """64 hexadecimal digits, equal for models equal in modules, attributes, shapes, types and bits
+    of all tensors.
 
-    Train/eval mode, ``requires_grad``, gradients and memory layout do not count. Attributes that are not plain values
-    count by their type and length only. Reads all weights once, about a gigabyte a second.
+    Train/eval mode, ``requires_grad``, gradients and memory layout do not count. Attributes that
+    are not plain values count by their type and length only. Reads all weights once, about a
+    gigabyte a second.
     """
     digest = hashlib.blake2b(digest_size=32)
     for path, module in model.named_modules():

@@ -1,4 +1,6 @@
-"""Where the parameters and buffers of a model are held, which of them are one tensor, and how each lies in memory."""
+"""Where the parameters and buffers of a model are held, which of them are one tensor, and how each
+lies in memory.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SLOTS = ("_parameters", "_buffers")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter or buffer is held: ``held[name]`` is the dict of its module and its name there."""
+    """Where a parameter or buffer is held: ``held[name]`` is the dict of its module and its name
+    there.
+    """
 
     key: str
     held: dict[str, Tensor | None]
@@ -27,7 +31,9 @@ class Place:
 
 
 def places(model: nn.Module) -> Iterator[Place]:
-    """Every place with a tensor in it, module by module; a tensor held in several places comes several times."""
+    """Every place with a tensor in it, module by module; a tensor held in several places comes
+    several times.
+    """
     for path, module in model.named_modules():
         for slot in SLOTS:
             held: dict[str, Tensor | None] = getattr(module, slot)
@@ -43,7 +49,9 @@ def places(model: nn.Module) -> Iterator[Place]:
 
 
 def distinct_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Distinct tensors by their first key, and the first key of every other key. Raises NotDescribable on overlaps."""
+    """Distinct tensors by their first key, and the first key of every other key. Raises
+    NotDescribable on overlaps.
+    """
     tensors: dict[str, Tensor] = {}
     first: dict[int, str] = {}
     aliases: dict[str, str] = {}
@@ -84,7 +92,9 @@ def _extent(tensor: Tensor) -> int:
 
 
 def tensor_facts(key: str, tensor: Tensor) -> dict[str, Any]:
-    """What a parameter or buffer is besides its numbers; results in a few bits depend on its layout."""
+    """What a parameter or buffer is besides its numbers; results in a few bits depend on its
+    layout.
+    """
     if tensor.grad_fn is not None or (
         tensor.requires_grad and not isinstance(tensor, nn.Parameter)
     ):

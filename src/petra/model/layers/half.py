@@ -1,7 +1,7 @@
 """Models that compute in 16 bits and are called with, and return, what they did before: float32.
 
-The precision changes at the model's border, by a hook on either side, so that the module tree, the names and the
-signature stay those of the model.
+The precision changes at the model's border, by a hook on either side, so that the module tree, the
+names and the signature stay those of the model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_map_only
 from petra.model.copies.copying import copy_model
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""bfloat16 has float32's range and 8 bits of precision, float16 11 bits and nothing beyond 65,504."""
+"""bfloat16 has float32's range and 8 bits of precision, float16 11 bits and nothing beyond 65,504.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ def _widen(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 
 
 def halve(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Let `model`, in place, compute in `dtype`: weights, buffers and arithmetic; inputs and outputs stay float32."""
+    """Let `model`, in place, compute in `dtype`: weights, buffers and arithmetic; inputs and
+    outputs stay float32.
+    """
     # Not `model.to`, which drops the imaginary part of complex tensors.
     model._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     model.register_forward_pre_hook(_Narrow(dtype), with_kwargs=True)
@@ -54,7 +57,9 @@ def half_dtype(model: nn.Module) -> torch.dtype | None:
 
 
 def widened(model: nn.Module) -> nn.Module:
-    """A copy of a halved model that computes in float32, with the weights that 16 bits have left it."""
+    """A copy of a halved model that computes in float32, with the weights that 16 bits have left
+    it.
+    """
     wide = copy_model(model).float()
     for hooks in (wide._forward_pre_hooks, wide._forward_hooks):
         for key in [

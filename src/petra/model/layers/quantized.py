@@ -1,10 +1,11 @@
 """Layers that hold their weights as short codes, and the operators they compute with.
 
-The operators have an exact integer meaning, so that PyTorch and a runtime compute the same numbers. They are registered
-with torch as ``petra::...``: importing this module makes exported programs that use them loadable, and
-`petra.runtimes.onnx_quantized` writes them as ONNX.
+The operators have an exact integer meaning, so that PyTorch and a runtime compute the same numbers.
+They are registered with torch as ``petra::...``: importing this module makes exported programs that
+use them loadable, and `petra.runtimes.onnx_quantized` writes them as ONNX.
 
-Codes are frozen parameters, scales are buffers. `weight` gives the float weight to models that read it.
+Codes are frozen parameters, scales are buffers. `weight` gives the float weight to models that read
+it.
 """
 
 from __future__ import annotations
@@ -17,22 +18,25 @@ from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
 _EXACT_TERMS = 512
-"""Products of a centred u8 and an s8 code of which any sum is exact in float32: 512 x 255 x 128 < 2^24."""
+"""Products of a centred u8 and an s8 code of which any sum is exact in float32: 512 x 255 x 128 <
+2^24.
+"""
 
 
 class Codes(NamedTuple):
     """A stored weight: its value is `decode(codes, scale)`.
 
-    codes: int8, float16, or uint8 of shape (out, in / 2) with two 4-bit codes in each, the first in the lower half,
-    eight above their value. scale: float32, broadcastable to the codes; (out, groups of inputs) for 4-bit codes; None
-    for float16.
+    codes: int8, float16, or uint8 of shape (out, in / 2) with two 4-bit codes in each, the first in
+    the lower half, eight above their value. scale: float32, broadcastable to the codes; (out,
+    groups of inputs) for 4-bit codes; None for float16.
     """
 
     codes: nn.Parameter
     scale: Tensor | None
 
 
-# -- operators ---------------------------------------------------------------------------------------------------------
+# -- operators
+# --------------------------------------------------------------------------------------------------
 
 
 @torch.library.custom_op(
@@ -59,10 +63,11 @@ def _(codes: Tensor, scale: Tensor | None) -> Tensor:
     schema="(Tensor x, Tensor codes, Tensor scale, Tensor? bias) -> Tensor",
 )
 def dynamic_linear(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + bias in integers: x (..., in) quantized to u8 on the spot, W = codes * scale, int8 (out, in), (out, 1).
+    """x W^T + bias in integers: x (..., in) quantized to u8 on the spot, W = codes * scale, int8
+    (out, in), (out, 1).
 
-    Bit for bit what ONNX's DynamicQuantizeLinear, MatMulInteger, Cast, Mul and Add give. The range is that of the whole
-    tensor, so an item's result depends slightly on what else is in the batch.
+    Bit for bit what ONNX's DynamicQuantizeLinear, MatMulInteger, Cast, Mul and Add give. The range
+    is that of the whole tensor, so an item's result depends slightly on what else is in the batch.
     """
     centred, step = quantize_activation(x)
     total = torch.zeros((*x.shape[:-1], codes.shape[0]), dtype=torch.int32, device=x.device)
@@ -105,7 +110,8 @@ def _linear_flops(x: Any, codes: Any, *args: Any, **kwargs: Any) -> int:
 def quantize_activation(x: Tensor) -> tuple[Tensor, Tensor]:
     """u8 codes of x less their zero point, as whole floats, and the step between codes (a scalar).
 
-    ONNX's DynamicQuantizeLinear: affine, from min(x, 0) to max(x, 0) over the whole tensor, halves rounded to even.
+    ONNX's DynamicQuantizeLinear: affine, from min(x, 0) to max(x, 0) over the whole tensor, halves
+    rounded to even.
     """
     low, high = torch.aminmax(x)
     low, high = low.clamp(max=0), high.clamp(min=0)
@@ -131,7 +137,8 @@ def scaled(values: Tensor, scale: Tensor) -> Tensor:
     return (apart * scale.unsqueeze(-1)).flatten(-2)
 
 
-# -- layers ------------------------------------------------------------------------------------------------------------
+# -- layers
+# --------------------------------------------------------------------------------------------------
 
 
 class _QuantizedLinear(nn.Module):
@@ -155,11 +162,16 @@ class _QuantizedLinear(nn.Module):
         return value
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features},"
+            f" bias={self.bias is not None}"
+        )
 
 
 class DynamicQuantizedLinear(_QuantizedLinear):
-    """A linear layer in integers: int8 weights, activations quantized to 8 bits on the spot (`dynamic_linear`)."""
+    """A linear layer in integers: int8 weights, activations quantized to 8 bits on the spot
+    (`dynamic_linear`).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = dynamic_linear(x, self.codes, self.scale, self.bias)

@@ -1,9 +1,11 @@
-"""Linear layers in 8 bits with a scale for every row: torchao's dynamic int8 and float8, as one operator in files.
+"""Linear layers in 8 bits with a scale for every row: torchao's dynamic int8 and float8, as one
+operator in files.
 
-A file must not depend on the machine that wrote it, and what torchao traces does: its int8 product is written
-differently for CPUs and GPUs, and its float8 cannot be made without a GPU. So programs hold ``petra::rowwise_linear``
-with plain codes; whoever loads one lets torchao's own tensors take its place where they run
-(`petra.runtimes.torch_kernels`). Elsewhere the operator simulates what they compute.
+A file must not depend on the machine that wrote it, and what torchao traces does: its int8 product
+is written differently for CPUs and GPUs, and its float8 cannot be made without a GPU. So programs
+hold ``petra::rowwise_linear`` with plain codes; whoever loads one lets torchao's own tensors take
+its place where they run (`petra.runtimes.torch_kernels`). Elsewhere the operator simulates what
+they compute.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ FORMATS = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
 
 
 def quantized_rows(rows: Tensor, dtype: torch.dtype) -> Any:
-    """torchao's tensor of `rows` (n, k): symmetric codes of `dtype`, int8 or float8_e4m3fn, a scale per row."""
+    """torchao's tensor of `rows` (n, k): symmetric codes of `dtype`, int8 or float8_e4m3fn, a scale
+    per row.
+    """
     from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
     from torchao.quantization.quantize_.common import KernelPreference
 
@@ -36,9 +40,11 @@ def quantized_rows(rows: Tensor, dtype: torch.dtype) -> Any:
     schema="(Tensor x, Tensor codes, Tensor scale, Tensor? bias) -> Tensor",
 )
 def rowwise_linear(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + bias with rows of x (..., in) quantized on the spot to the type of `codes`; W = codes * scale.
+    """x W^T + bias with rows of x (..., in) quantized on the spot to the type of `codes`; W = codes
+    * scale.
 
-    codes: int8 or float8_e4m3fn (out, in); scale: float32 (out, 1). Simulated in float32, in the type of x at the end.
+    codes: int8 or float8_e4m3fn (out, in); scale: float32 (out, 1). Simulated in float32, in the
+    type of x at the end.
     """
     rows = quantized_rows(x.reshape(-1, x.shape[-1]), codes.dtype).dequantize(torch.float32)
     result = (
@@ -64,14 +70,18 @@ def _flops(x: Any, codes: Any, *args: Any, **kwargs: Any) -> int:
 
 
 class RowwiseLinear(nn.Module):
-    """A linear layer of 8-bit codes, called with and returning the precision of its surroundings."""
+    """A linear layer of 8-bit codes, called with and returning the precision of its
+    surroundings.
+    """
 
     codes: nn.Parameter
     scale: Tensor
     bias: nn.Parameter | None
 
     def __init__(self, weight: Tensor, bias: nn.Parameter | None, dtype: torch.dtype) -> None:
-        """weight: float32 (out, in), quantized here to `dtype` by torchao. bias: (out,), in the surroundings' type."""
+        """weight: float32 (out, in), quantized here to `dtype` by torchao. bias: (out,), in the
+        surroundings' type.
+        """
         super().__init__()
         quantized = quantized_rows(weight, dtype)
         self.codes = nn.Parameter(quantized.qdata.contiguous(), requires_grad=False)

@@ -1,6 +1,7 @@
 """Any layer with its weights stored as short codes, which are decoded when it is called.
 
-Codes are frozen parameters, scales are buffers, as in the layers of `petra.model.layers.quantized` that compute with them.
+Codes are frozen parameters, scales are buffers, as in the layers of `petra.model.layers.quantized`
+that compute with them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from petra.model.layers.quantized import Codes, decode
 class WeightOnly(nn.Module):
     """Any layer, with some of its own parameters stored as codes and decoded when it is called.
 
-    In every other respect it looks like the layer: attributes it does not have are the layer's, and the parameters
-    are found under their names.
+    In every other respect it looks like the layer: attributes it does not have are the layer's, and
+    the parameters are found under their names.
     """
 
     def __init__(self, layer: nn.Module, stored: Mapping[str, Codes]) -> None:
-        """layer: is taken over. stored: the codes by the name of the parameter, which the layer loses."""
+        """layer: is taken over. stored: the codes by the name of the parameter, which the layer
+        loses.
+        """
         super().__init__()
         for name, (codes, scale) in stored.items():
             layer.register_parameter(name, None)
@@ -99,7 +102,8 @@ class WeightOnlyRecurrent(nn.Module):
         return weights
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
-        """input: (time, batch, in), batch first if the layer was, without a batch, or packed. hx: initial state(s).
+        """input: (time, batch, in), batch first if the layer was, without a batch, or packed. hx:
+        initial state(s).
 
         Returns the outputs in the form of the input, and the final state(s).
         """

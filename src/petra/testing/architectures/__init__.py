@@ -1,8 +1,8 @@
 """A zoo of small architectures with random weights, to try methods on.
 
-``ARCHITECTURES.get(name)()`` is a model in evaluation mode and a task of random data for it, the same every time. Those
-of the module `hugging_face` are classes of transformers and need the extra ``text``. A new architecture is
-one function and one name here.
+``ARCHITECTURES.get(name)()`` is a model in evaluation mode and a task of random data for it, the
+same every time. Those of the module `hugging_face` are classes of transformers and need the extra
+``text``. A new architecture is one function and one name here.
 """
 
 from __future__ import annotations

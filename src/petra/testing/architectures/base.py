@@ -1,4 +1,6 @@
-"""What every architecture of the zoo has in common: seeded weights that are not trivial, and a small task."""
+"""What every architecture of the zoo has in common: seeded weights that are not trivial, and a
+small task.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ _NORMS = (BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def classifier(make: Callable[[], nn.Module], draw: Draw, *, gain: float = TORCH_GAIN) -> Problem:
-    """A model of `CLASSES` logits with random weights, in evaluation mode, and random inputs with random labels.
+    """A model of `CLASSES` logits with random weights, in evaluation mode, and random inputs with
+    random labels.
 
     `gain` multiplies weight matrices, so that differences between items survive a dozen layers.
     """
@@ -45,10 +48,11 @@ def normal(*shape: int) -> Callable[[torch.Generator, int], Tensor]:
 
 
 def _settled(make: Callable[[], nn.Module], draw: Draw, gain: float) -> tuple[nn.Module, Inputs]:
-    """The model with norms whose gains and statistics differ from channel to channel, as after training.
+    """The model with norms whose gains and statistics differ from channel to channel, as after
+    training.
 
-    Most of what a BatchNorm puts out is positive: where activations cut away half of it, a random network of fifty
-    layers is chaotic, and the rounding of a quantized one decides what it returns.
+    Most of what a BatchNorm puts out is positive: where activations cut away half of it, a random
+    network of fifty layers is chaotic, and the rounding of a quantized one decides what it returns.
     """
     inputs = draw(_generator(1), TRAIN + VAL + TEST)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -71,8 +75,10 @@ def _settled(make: Callable[[], nn.Module], draw: Draw, gain: float) -> tuple[nn
 
 
 def _measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Take the statistics of a BatchNorm from its input. Channels that hardly vary are not blown up to unit variance:
-    training would give them small gains, and what is blown up of a quantized network is its rounding."""
+    """Take the statistics of a BatchNorm from its input. Channels that hardly vary are not blown up
+    to unit variance: training would give them small gains, and what is blown up of a quantized
+    network is its rounding.
+    """
     assert isinstance(module, BatchNorm)
     assert module.running_mean is not None
     assert module.running_var is not None

@@ -1,4 +1,6 @@
-"""Hugging Face's state spaces and time-series transformers: several inputs, most with a `forward(**kwargs)` inside."""
+"""Hugging Face's state spaces and time-series transformers: several inputs, most with a
+`forward(**kwargs)` inside.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ _SERIES: Mapping[str, Any] = {
 
 
 class Averaged(nn.Module):
-    """A backbone called by keywords, whatever they are; its hidden states are averaged and classified."""
+    """A backbone called by keywords, whatever they are; its hidden states are averaged and
+    classified.
+    """
 
     def __init__(self, model: nn.Module, width: int, **options: object) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """Small configurations of Hugging Face transformers' own model classes, with random weights.
 
-Nothing is downloaded. Wherever the class can be traced it is taken as it is, with its dict of inputs and its output
-object; only what selects items by value in its head (T5, BART) gets a head of ours.
+Nothing is downloaded. Wherever the class can be traced it is taken as it is, with its dict of
+inputs and its output object; only what selects items by value in its head (T5, BART) gets a head of
+ours.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from petra.testing.architectures.base import CLASSES, Draw, Problem, classifier,
 from petra.testing.architectures.tokens import TOKENS, VOCABULARY, token_ids
 
 IMAGE_SIZE = 32
-# As wide as a network of a few layers wants its random weights, where the library's default is for hundreds of inputs.
+# As wide as a network of a few layers wants its random weights, where the library's default is for
+# hundreds of inputs.
 STD = 0.15
 ENCODER = {
     "hidden_size": 32,
@@ -75,7 +77,8 @@ def text(family: str, **config: object) -> Problem:
     return classifier(made(family, "ForSequenceClassification", **config), masked_text, gain=1.0)
 
 
-# -- images ------------------------------------------------------------------------------------------------------------
+# -- images
+# --------------------------------------------------------------------------------------------------
 
 
 def resnet() -> Problem:
@@ -159,7 +162,8 @@ def cvt() -> Problem:
     )  # fmt: skip
 
 
-# -- text --------------------------------------------------------------------------------------------------------------
+# -- text
+# --------------------------------------------------------------------------------------------------
 
 
 def bert() -> Problem:
@@ -196,7 +200,9 @@ def squeezebert() -> Problem:
 
 
 def gpt2() -> Problem:
-    """Linear layers that are stored transposed (`Conv1D`), with one for queries, keys and values."""
+    """Linear layers that are stored transposed (`Conv1D`), with one for queries, keys and
+    values.
+    """
     return text(
         "GPT2", vocab_size=VOCABULARY, n_positions=32, n_embd=32, n_layer=2, n_head=4, pad_token_id=0, use_cache=False,
         bos_token_id=1, eos_token_id=2, initializer_range=STD,
@@ -259,7 +265,8 @@ def bart() -> Problem:
     return classifier(lambda: EncoderDecoder(make(), 32), _translation, gain=1.0)
 
 
-# -- sound and time series ---------------------------------------------------------------------------------------------
+# -- sound and time series
+# ---------------------------------------------------------------------------------------------
 
 
 def whisper() -> Problem:

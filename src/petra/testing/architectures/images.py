@@ -183,7 +183,9 @@ def densenet() -> Problem:
 
 
 class UNet(nn.Module):
-    """Two levels down by pooling and up by transposed convolutions, with skip connections (Ronneberger et al. 2015)."""
+    """Two levels down by pooling and up by transposed convolutions, with skip connections
+    (Ronneberger et al. 2015).
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -43,7 +43,9 @@ def gru_cells() -> Problem:
 
 
 class HandWritten(nn.Module):
-    """A gated recurrence of plain linear layers (a minimal gated unit), its weights read at every step."""
+    """A gated recurrence of plain linear layers (a minimal gated unit), its weights read at every
+    step.
+    """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -93,7 +95,9 @@ def time_major() -> Problem:
 
 
 class StateSpace(nn.Module):
-    """A selective state space (Gu & Dao 2023, "Mamba"): gated halves, a causal depthwise convolution, and a scan."""
+    """A selective state space (Gu & Dao 2023, "Mamba"): gated halves, a causal depthwise
+    convolution, and a scan.
+    """
 
     def __init__(self, width: int = 24, states: int = 4) -> None:
         super().__init__()

@@ -49,7 +49,9 @@ class Block(nn.Module):
 
 
 class ClassToken(nn.Module):
-    """Patches behind a learned token, in torch's own layers: a view of a parameter is an argument of a module."""
+    """Patches behind a learned token, in torch's own layers: a view of a parameter is an argument
+    of a module.
+    """
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
@@ -76,7 +78,9 @@ def class_token() -> Problem:
 
 
 class Perceiver(nn.Module):
-    """Learned queries attend to the inputs and are all that is processed further (Jaegle et al. 2021)."""
+    """Learned queries attend to the inputs and are all that is processed further (Jaegle et al.
+    2021).
+    """
 
     def __init__(self, width: int = WIDTH, queries: int = 4) -> None:
         super().__init__()
@@ -97,7 +101,9 @@ def learned_queries() -> Problem:
 
 
 class RelativeBias(nn.Module):
-    """Attention with a learned bias by distance, which is kept while in evaluation, as several libraries do."""
+    """Attention with a learned bias by distance, which is kept while in evaluation, as several
+    libraries do.
+    """
 
     distance: Tensor
 
@@ -136,7 +142,9 @@ def relative_bias() -> Problem:
 
 
 class Decoder(nn.Module):
-    """A causal language model whose output layer is its embedding; judged by the last position's features."""
+    """A causal language model whose output layer is its embedding; judged by the last position's
+    features.
+    """
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
@@ -194,7 +202,9 @@ def mixer() -> Problem:
 
 
 class FourierBlock(nn.Module):
-    """Tokens mixed by the real part of a Fourier transform, its matrices kept as buffers (Lee-Thorp et al. 2021)."""
+    """Tokens mixed by the real part of a Fourier transform, its matrices kept as buffers (Lee-Thorp
+    et al. 2021).
+    """
 
     over_tokens: Tensor
     over_width: Tensor

@@ -78,7 +78,9 @@ def fused_qkv() -> Problem:
 
 
 class EncoderClassifier(nn.Module):
-    """`nn.TransformerEncoder` over a feature sequence and an embedded token beside it, given as a tuple."""
+    """`nn.TransformerEncoder` over a feature sequence and an embedded token beside it, given as a
+    tuple.
+    """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -104,7 +106,9 @@ def torch_transformer() -> Problem:
 
 
 class ManyOutputs(nn.Module):
-    """A dict of outputs: logits, a regression and a hidden layer; the classifier is first in the module list."""
+    """A dict of outputs: logits, a regression and a hidden layer; the classifier is first in the
+    module list.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +135,9 @@ def multi_output() -> Problem:
 
 
 class SharedWeights(nn.Module):
-    """One block applied twice, two layers with one weight, and an embedding that is the output projection too."""
+    """One block applied twice, two layers with one weight, and an embedding that is the output
+    projection too.
+    """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
