@@ -307,7 +307,7 @@ def test_two_writers_are_never_at_once_even_without_the_lock_file(tmp_path: Path
     with (
         pytest.raises(StoreError, match="is gone"),
         Store.open(tmp_path, write=True) as first,
-    ):  # noqa: PT012
+    ):
         (tmp_path / LOCK_FILE).unlink()
         with pytest.raises(StoreError, match="being written by"):
             Store.open(tmp_path, write=True)

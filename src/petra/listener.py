@@ -108,7 +108,7 @@ class Unfailing:
         except (
             Exception,
             SystemExit,
-        ) as error:  # noqa: BLE001 - it only watches: the study does not depend on it
+        ) as error:
             if not self._said.is_set():
                 self._said.set()
                 with contextlib.suppress(

@@ -316,7 +316,7 @@ class Reader:
         sqlite3.connect(":memory:"),
         (i for i in range(3)),
         open("/dev/null", "w"),
-    ],  # noqa: SIM115, PTH123
+    ],
 )
 def test_what_cannot_be_sent_is_named(held: object) -> None:
     with pytest.raises(DataError, match="reader") as caught:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petra.core.pipeline import Pipeline
-from petra.methods.prune import graph
+from petra.model.channels import graph
 from petra.model.channels.groups import find_groups
 from petra.testing.architectures.gated import (
     ChannelAttention,

@@ -31,7 +31,7 @@ from petra.methods.quantize.equalize import (
 from petra.methods.quantize.ptq import quantize_static, simplify, trace
 from petra.methods.quantize.rounding_cost import relative_distance, sensitivities
 from petra.methods.quantize.smooth import smooth_layers, smoothing_scale
-from petra.model import folding
+from petra.model.aten import batch_norms
 from petra.model.aten.graph import module_path
 from petra.runtimes.onnx_export import export_onnx
 
@@ -507,5 +507,5 @@ def test_a_batch_norm_is_folded_only_where_nothing_else_reads() -> None:
             return self.bn(y) + y
 
     traced = trace(TwoReaders().eval(), images(4))
-    folding.fold_batch_norm(traced)
+    batch_norms.fold_batch_norm(traced)
     assert any("batch_norm" in str(n.target) for n in traced.graph.nodes)

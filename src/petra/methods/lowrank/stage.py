@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -286,9 +287,9 @@ class Decompose(Stage):
             work.model,
             list(work.batches(SENSITIVITY_ITEMS)),
             {
-                p: [lambda p=p, r=r: parts[p].approximation(r) for r in ranks]
-                for p, ranks in options.items()
-            },  # type: ignore[misc]
+                path: [partial(parts[path].approximation, ranks) for ranks in choices]
+                for path, choices in options.items()
+            },
             work.context.progress,
         )
         dense: dict[str, int] = {

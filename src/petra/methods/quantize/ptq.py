@@ -27,7 +27,7 @@ from petra.methods.quantize.equalize import equalize_layers
 from petra.methods.quantize.quantized_share import Shares, account, check_macs
 from petra.methods.quantize.rounding_cost import sensitivities
 from petra.methods.quantize.smooth import smooth_layers
-from petra.model import folding, rewrites
+from petra.model.aten import batch_norms, rewrites
 from petra.model.aten.cells import cells_as_linear
 from petra.model.aten.constants import fold_constants
 from petra.model.aten.graph import constant, is_weighted, multiply_accumulates, replace_constant
@@ -217,11 +217,11 @@ def simplify(traced: GraphModule) -> None:
     cells_as_linear(traced)
     products_as_linear(traced)
     rewrites.split_batch_norm_over_concat(traced)
-    folding.fold_batch_norm(traced)
+    batch_norms.fold_batch_norm(traced)
     transposed_as_convolutions(traced)
-    folding.fold_batch_norm_forward(traced)
+    batch_norms.fold_batch_norm_forward(traced)
     rewrites.batch_norm_as_depthwise_conv(traced)
-    folding.batch_norm_as_arithmetic(traced)
+    batch_norms.batch_norm_as_arithmetic(traced)
     rewrites.clip_before_moving(traced)
 
 
