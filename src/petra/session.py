@@ -17,9 +17,9 @@ from petra.core.objective import Constraint, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
+from petra.front import Front
 from petra.listener import Clock, Listener
 from petra.problem import search_options
-from petra.report.front import Front
 from petra.search.base import Problem, Searcher
 from petra.search.table import make_searcher
 from petra.store.records import measurement_rows, trial_row
@@ -225,7 +225,6 @@ class Session:
             list(self.finished.values()),
             self.problem.objectives,
             self.problem.constraints,
-            self.store.directory,
         )
         members = {trial.number: trial for trial in (self.finished[0], *front.members)}
         todo = [trial for trial in members.values() if not trial.test]

@@ -31,8 +31,8 @@ from petra.core.errors import ArtifactError
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import StageTrace
 from petra.execute.cache import PrefixCache
-from petra.report.bundle import METRICS, check_recorded
-from petra.report.front import Front
+from petra.report.recorded import METRICS_FILE, check_recorded
+from petra.report.study_front import StudyFront
 from petra.store.database import connect_file
 from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, TRIALS
 from petra.store.seal import note_checksum, trial_checksum
@@ -137,8 +137,8 @@ class Ground:
         (scratch / "secret").write_text(SECRET)
         self.looks = 0
         self.figures = self.shown(self.sound)[1]
-        exported = Front.load(self.sound).pick("knee").export(f"{scratch / 'bundle'}/")
-        self.recorded = check_recorded(exported.with_name(METRICS))
+        exported = StudyFront.load(self.sound).pick("knee").export(f"{scratch / 'bundle'}/")
+        self.recorded = check_recorded(exported.with_name(METRICS_FILE))
         self.pipeline = Pipeline((StageSpec("tune", {"epochs": 1}),))
         self.model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         self.cached = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -223,7 +223,7 @@ class Ground:
         shutil.rmtree(place.parent, ignore_errors=True)
         shutil.copytree(self.scratch / "bundle", place)
         (place.parent / "secret").write_text(SECRET)
-        path = place / METRICS
+        path = place / METRICS_FILE
         data = json.loads(path.read_text())
         names = [
             "../secret",

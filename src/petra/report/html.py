@@ -12,16 +12,16 @@ import yaml
 
 from petra.core.errors import ConfigError
 from petra.core.trial import Trial
+from petra.front import Front, confirmed
 from petra.report import history, page, plots
-from petra.report.bundle import write_whole
 from petra.report.card import subject
-from petra.report.front import Front, confirmed
 from petra.report.html_front import front_table
 from petra.report.numbers_text import change, duration, value, with_error
 from petra.report.page import esc
 from petra.report.pipeline_text import count_statuses, pipeline_in_words, trace_in_words
 from petra.report.record import StudyRecord
 from petra.report.tables import failure_counts
+from petra.report.whole import write_whole
 from petra.store.schema import petra_version
 
 
