@@ -159,8 +159,7 @@ def test_ctrl_c_in_a_listener_still_interrupts(tmp_path: Path) -> None:
         study(tmp_path).run(Broken(KeyboardInterrupt()), executor=RecordedExecutor)
 
 
-# ---- the end
-# --------------------------------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------------------------
 
 
 class Unconfirming(RecordedExecutor):
@@ -238,8 +237,7 @@ def test_a_study_is_done_when_its_front_is_confirmed(tmp_path: Path) -> None:
     assert _finished(StudyRecord.load(tmp_path))
 
 
-# ---- the directory
-# --------------------------------------------------------------------------------------------------
+# ---- the directory -------------------------------------------------------------------------------
 
 
 class Meddling(RecordedExecutor):

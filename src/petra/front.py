@@ -90,8 +90,7 @@ class Front:
     def __len__(self) -> int:
         return len(self.members)
 
-    # ---- choosing
-    # ----------------------------------------------------------------------------------------------
+    # ---- choosing --------------------------------------------------------------------------------
 
     def choose(self, which: str | int) -> Trial:
         """One member, by name or trial number. Choosing never looks at quality on the test split.

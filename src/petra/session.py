@@ -83,8 +83,7 @@ class Session:
         self.finished = {trial.number: trial for trial in store.trials()}
         self.generation = 0
 
-    # ---- time and budget
-    # -----------------------------------------------------------------------------------------
+    # ---- time and budget -------------------------------------------------------------------------
 
     def remaining(self) -> float | None:
         limit = self.config.budget.time
@@ -120,8 +119,7 @@ class Session:
         goal: tuple[Constraint, ...] = self.config.parsed_goal()
         return bool(goal) and violation(goal, trial.metrics, self.finished[0].metrics) == 0
 
-    # ---- the loop
-    # ----------------------------------------------------------------------------------------------
+    # ---- the loop --------------------------------------------------------------------------------
 
     def search(self) -> None:
         self.store.set_note("stop_reason", "")

@@ -47,8 +47,7 @@ class Study:
         self._model = model
         self._task = task
 
-    # ---- reading
-    # ----------------------------------------------------------------------------------------------
+    # ---- reading ---------------------------------------------------------------------------------
 
     @property
     def trials(self) -> list[Trial]:
@@ -61,8 +60,7 @@ class Study:
         """The Pareto set of feasible trials, with tables, plots, `pick` and `export`."""
         return StudyFront.load(self.directory)
 
-    # ---- running
-    # ----------------------------------------------------------------------------------------------
+    # ---- running ---------------------------------------------------------------------------------
 
     def run(
         self, listener: Listener | None = None, *, executor: Callable[[], Executor] | None = None

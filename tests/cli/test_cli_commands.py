@@ -38,8 +38,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_study(tmp_path_factory.mktemp("study"), trials=25)
 
 
-# ---- help
-# --------------------------------------------------------------------------------------------------
+# ---- help ----------------------------------------------------------------------------------------
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
@@ -89,8 +88,7 @@ def test_version() -> None:
     assert petra("--version").output.startswith("petra ")
 
 
-# ---- results
-# --------------------------------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------
 
 
 def test_show_prints_the_front(study: Path) -> None:
@@ -149,8 +147,7 @@ def test_export_to_a_directory_or_a_file(study: Path, tmp_path: Path) -> None:
     assert (tmp_path / "knee.MODEL_CARD.md").is_file()
 
 
-# ---- mistakes
-# --------------------------------------------------------------------------------------------------
+# ---- mistakes ------------------------------------------------------------------------------------
 
 
 def refused(result: Result | subprocess.CompletedProcess[str], *said: str) -> None:
@@ -274,8 +271,7 @@ def test_a_bug_keeps_its_traceback(study: Path) -> None:
     assert "ZeroDivisionError: boom" in done.stderr
 
 
-# ---- methods and doctor
-# ----------------------------------------------------------------------------------------------
+# ---- methods and doctor --------------------------------------------------------------------------
 
 
 def test_methods_come_from_the_table_and_the_cards() -> None:
@@ -317,8 +313,7 @@ def test_doctor_names_the_runtimes_and_warns_of_a_machine_without_int8() -> None
     assert "onnxruntime" in petra("doctor").output
 
 
-# ---- model files
-# --------------------------------------------------------------------------------------------------
+# ---- model files ---------------------------------------------------------------------------------
 
 
 def test_verify_accepts_what_export_wrote(study: Path, tmp_path: Path) -> None:

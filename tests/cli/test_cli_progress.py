@@ -113,8 +113,7 @@ def test_elsewhere_every_finished_trial_is_a_line(front: StudyFront) -> None:
     assert lines[4] == "stopped: enough"
 
 
-# ---- budgets
-# --------------------------------------------------------------------------------------------------
+# ---- budgets -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

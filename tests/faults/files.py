@@ -145,8 +145,7 @@ class Ground:
         cache = PrefixCache(scratch / "cache", 1 << 20)
         assert cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
 
-    # ---- studies
-    # ----------------------------------------------------------------------------------------------
+    # ---- studies ---------------------------------------------------------------------------------
 
     def study(
         self, kind: str, harm: Callable[[Path, Any], None], how: Any, *, forged: bool = False
@@ -214,8 +213,7 @@ class Ground:
         data = json.loads(output)
         return code, data | {"directory": ""}
 
-    # ---- bundles and cache entries
-    # -------------------------------------------------------------------------------
+    # ---- bundles and cache entries ---------------------------------------------------------------
 
     def bundle(self, draw: random.Random) -> Attack:
         """A bundle whose metrics.json was changed: it names the measured files, or is refused."""
@@ -353,8 +351,7 @@ def outside(path: Path) -> Path:
     return next(p for p in path.parents if p.name == "study").parent
 
 
-# ---- harm: damage
-# --------------------------------------------------------------------------------------------------
+# ---- harm: damage --------------------------------------------------------------------------------
 
 
 def flip_bits(directory: Path, draw: random.Random) -> None:
@@ -499,8 +496,7 @@ def reseal(connection: Connection) -> None:
     seal_study(connection)
 
 
-# ---- harm: schemas and layouts
-# --------------------------------------------------------------------------------
+# ---- harm: schemas and layouts -------------------------------------------------------------------
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
 SCHEMAS: dict[str, Callable[[Path, str], None]] = {}

@@ -108,8 +108,7 @@ def test_members_follow_the_first_cost_when_size_is_no_objective() -> None:
     assert [t.number for t in found.members] == [1, 2, 0]
 
 
-# ---- pick
-# --------------------------------------------------------------------------------------------------
+# ---- pick ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -123,7 +122,9 @@ def test_smallest_fastest_best_against_a_plain_loop(tmp_path: Path, seed: int) -
     assert found.choose("best").number == best.number
     least = min(t.metrics["size_bytes"].mean for t in found.members)
     tied = [t for t in found.members if t.metrics["size_bytes"].mean == least]
-    assert found.choose("smallest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
+    assert (
+        found.choose("smallest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
+    )
     top = min(
         (confirmed(t, "latency_ratio") for t in found.members), key=lambda m: m.mean
     ).interval[1]
@@ -227,8 +228,7 @@ def test_a_study_whose_baseline_never_finished_has_an_empty_front() -> None:
         found.choose("knee")
 
 
-# ---- tables
-# --------------------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def test_table_is_relative_to_the_untouched_model_and_prefers_confirmed_speed() -> None:

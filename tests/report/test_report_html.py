@@ -182,8 +182,7 @@ def test_no_study_and_no_place_are_messages(study: Path, tmp_path: Path) -> None
         write_report(study, tmp_path / "file" / "report.html")
 
 
-# ---- what the figures show
-# -------------------------------------------------------------------------------------------
+# ---- what the figures show -----------------------------------------------------------------------
 
 
 def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
@@ -262,8 +261,7 @@ def test_failures_are_counted_by_stage_and_reason() -> None:
     }
 
 
-# ---- terminal tables
-# -------------------------------------------------------------------------------------------------
+# ---- terminal tables -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])

@@ -150,8 +150,7 @@ def test_verify_refuses_weights_outside_the_artifacts_directory(tmp_path: Path) 
     assert "cannot load this file" in " ".join(result.output.split())
 
 
-# -- shipping
-# --------------------------------------------------------------------------------------------------
+# -- shipping --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -193,8 +193,7 @@ def _equal_apart(a: Tensor, b: Tensor) -> bool:
     )  # NaN is NaN's equal
 
 
-# -- what copies must not hold
-# -----------------------------------------------------------------------------------------
+# -- what copies must not hold ---------------------------------------------------------------------
 
 
 def _take_out(memo: dict[int, Any]) -> None:
@@ -268,8 +267,7 @@ def _attributes(value: object) -> list[tuple[str, object]]:
     return list(found.items())
 
 
-# -- refusing
-# --------------------------------------------------------------------------------------------------
+# -- refusing --------------------------------------------------------------------------------------
 
 
 def _not_copyable(model: nn.Module, error: Exception) -> NotCopyable:
