@@ -16,7 +16,8 @@ from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.lowrank.modules import factored
 from petra.methods.lowrank.svd import SVDDecompose
-from petra.methods.prune.depth import TEMPERATURE, DepthPrune, droppable_blocks, stand_ins
+from petra.methods.prune.depth import TEMPERATURE, DepthPrune
+from petra.methods.prune.stand_ins import droppable_blocks, stand_ins
 from petra.model.description.differences import describe, rebuild, weights
 from petra.model.description.state_hash import fingerprint
 from petra.runtimes.onnxruntime import OnnxRuntime

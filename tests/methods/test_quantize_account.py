@@ -161,7 +161,8 @@ def test_products_inside_an_attention_layer_are_not_its_weights() -> None:
         projections / (projections + products), abs=1e-4
     )
     assert details["float_macs"] == {
-        DECODED: details["share_of_macs"], PRODUCTS: pytest.approx(1 - float(str(details["share_of_macs"])), abs=1e-4)
+        DECODED: details["share_of_macs"],
+        PRODUCTS: pytest.approx(1 - float(str(details["share_of_macs"])), abs=1e-4),
     }  # fmt: skip
 
 

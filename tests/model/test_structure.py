@@ -166,8 +166,8 @@ def test_references_inside_the_model_stay_inside_it(original: Net) -> None:
 def test_structured_pruning(original: Net, ratio: float) -> None:
     model = changed(original)
     pruner = tp.pruner.MagnitudePruner(
-        model.blocks, torch.randn(1, 8, 4, 4), importance=tp.importance.MagnitudeImportance(), pruning_ratio=ratio,
-        ignored_layers=[model.blocks[1].conv2],
+        model.blocks, torch.randn(1, 8, 4, 4), importance=tp.importance.MagnitudeImportance(),
+        pruning_ratio=ratio, ignored_layers=[model.blocks[1].conv2],
     )  # fmt: skip
     pruner.step()
     assert model.blocks[0].conv1.out_channels < 8
@@ -292,8 +292,8 @@ def partly_train(model: Any) -> None:
 
 
 CHANGES: list[Callable[[Any], None]] = [
-    set_attributes, replace_layers, drop_a_layer, one_block_twice, untie, tie, freeze, add_and_remove_tensors,
-    channels_last, double, reorder, partly_train,
+    set_attributes, replace_layers, drop_a_layer, one_block_twice, untie, tie, freeze,
+    add_and_remove_tensors, channels_last, double, reorder, partly_train,
 ]  # fmt: skip
 
 

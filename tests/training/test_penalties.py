@@ -128,8 +128,8 @@ def network() -> nn.Module:
     torch.manual_seed(0)
     tied = nn.Linear(6, 6)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), tied, nn.Sequential(tied), nn.Linear(6, 2),
-        nn.BatchNorm1d(2, affine=False),
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), tied, nn.Sequential(tied),
+        nn.Linear(6, 2), nn.BatchNorm1d(2, affine=False),
     )  # fmt: skip
 
 
