@@ -18,7 +18,7 @@ from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Origin, Trial, TrialStatus
 from petra.front import Front
-from petra.report import history, plots
+from petra.report import axes, history, plots
 from petra.report.html import render, write_report
 from petra.report.record import StudyRecord
 from petra.report.study_front import StudyFront
@@ -291,7 +291,7 @@ def test_ruined_trials_do_not_squeeze_the_front_out_of_sight(tmp_path: Path) -> 
         toy_study(tmp_path, trials=40, constraints=("quality >= baseline - 0.05",))
     )
     quality, latency, size = front.objectives
-    low, high = plots.frame(front, quality)
+    low, high = axes.frame(front, quality)
     assert front.baseline is not None
     assert low < front.baseline.metrics["quality"].mean - 0.05 < high
     assert high > max(
@@ -302,5 +302,5 @@ def test_ruined_trials_do_not_squeeze_the_front_out_of_sight(tmp_path: Path) -> 
     ruined = [t for t in front.trials if t.measured and t.metrics["quality"].mean < 0.6]
     assert ruined
     assert all(t.metrics["quality"].mean < low for t in ruined)
-    assert plots.outside(front, size, quality) >= len(ruined)
+    assert axes.outside(front, size, quality) >= len(ruined)
     assert list(plots.pair_figure(front, latency, quality).layout.yaxis.range) == [low, high]
