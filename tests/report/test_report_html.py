@@ -189,7 +189,7 @@ def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
     front = StudyFront.load(study)
     assert front.baseline is not None
     scaling = scale(front.objectives, front.constraints, front.baseline)
-    reached = history.progress(front)
+    reached = history.hypervolume_reached(front)
     volumes = [volume for _, volume in reached]
     assert volumes == sorted(volumes)
     for count in (1, 7, len(reached)):
@@ -203,7 +203,7 @@ def test_moves_count_every_trial_once_per_move_and_successes_by_hypervolume(stud
     expected = Counter(move for t in front.trials if t.number for move in t.origin.move.split("+"))
     counts = history.move_counts(front)
     assert {move: proposed for move, proposed, _ in counts} == expected
-    volumes = [v for _, v in history.progress(front)]
+    volumes = [v for _, v in history.hypervolume_reached(front)]
     rises = int((np.diff(volumes) > 0).sum())
     single = sum(succeeded for move, _, succeeded in counts)
     assert rises <= single <= sum(expected.values())

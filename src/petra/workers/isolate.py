@@ -25,7 +25,7 @@ from petra.workers.failures import (
 )
 from petra.workers.memory import tree_mb
 from petra.workers.message import decode
-from petra.workers.process import TICK_S, Clock, Process
+from petra.workers.process import TICK_S, Process, Stopwatch
 
 __all__ = [
     "MemoryLimitExceeded",
@@ -76,7 +76,7 @@ class Worker:
         self._closed = False
         self._busy = threading.Lock()
         self._state = threading.RLock()
-        self._clock = Clock()
+        self._clock = Stopwatch()
 
     def start(self, payload: object, prepare: Callable[[Any], object] | None = None) -> None:
         """Pickle the payload, launch the process and send it. Later processes get the same bytes.

@@ -235,8 +235,8 @@ def _launcher() -> _Launcher:
         return _launchers[os.getpid()]
 
 
-class Clock:
-    """Time that stands still while stopped."""
+class Stopwatch:
+    """Time that stands still while it is stopped."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

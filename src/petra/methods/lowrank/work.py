@@ -10,6 +10,7 @@ from torch import nn
 
 from petra.methods.base import Context
 from petra.methods.lowrank.unfold import Calls
+from petra.model.kinds import Convolution
 from petra.tasks.inputs import Inputs, batch_size, map_inputs
 
 BATCH = 64
@@ -58,7 +59,7 @@ def per_item(model: nn.Module, calls: Mapping[str, Calls], items: int) -> dict[s
     return {
         path: (
             seen
-            if isinstance(model.get_submodule(path), nn.modules.conv._ConvNd)
+            if isinstance(model.get_submodule(path), Convolution)
             else tuple((unfolded(inputs), unfolded(output)) for inputs, output in seen)
         )
         for path, seen in calls.items()

@@ -24,12 +24,12 @@ from petra.methods.prune.zeros import (
     wanda,
     zero_out,
 )
+from petra.model.kinds import WEIGHTED
 from petra.model.surgery import has_derived_weight, shared_weights
 from petra.space.domains import Choice, Real
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.training.untrained import DETACHED
 
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 ANYWHERE = {"pattern": ("anywhere",)}
 
 
@@ -122,7 +122,7 @@ class UnstructuredPrune(Stage):
         layers: dict[str, Any] = {}
         skipped: dict[str, str] = {}
         for path, module in model.named_modules():
-            if not isinstance(module, LAYERS):
+            if not isinstance(module, WEIGHTED):
                 continue
             inputs = inputs_per_group(module)
             if has_derived_weight(module):

@@ -6,9 +6,8 @@ from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.methods.quantize.annotate import WEIGHT_MAX
+from petra.model.kinds import INTEGER_KERNELS, Convolution
 from petra.space.domains import Choice, Integer, Text
-
-LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
 EXCLUDE = Choice((*EXCLUDE_ENDS.values, "convolutions"))
@@ -35,15 +34,13 @@ def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
     First and last are in order of definition among convolution and linear layers. Raises
     StageRefused where there is no convolution to exclude.
     """
-    layers = [name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)]
+    layers = [name for name, module in model.named_modules() if isinstance(module, INTEGER_KERNELS)]
     named = {
         "none": [],
         "first": layers[:1],
         "last": layers[-1:],
         "ends": [*layers[:1], *layers[-1:]],
-        "convolutions": [
-            name for name, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)
-        ],
+        "convolutions": [name for name, m in model.named_modules() if isinstance(m, Convolution)],
     }
     if exclude == "convolutions" and not named[exclude]:
         raise StageRefused("convolutions are to be excluded, but the model has none")

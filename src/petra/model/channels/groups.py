@@ -17,13 +17,13 @@ from petra.model.channels.cut import SILENT, cut
 from petra.model.channels.graph import ChannelGraph
 from petra.model.channels.scout import amplify, shake
 from petra.model.copies.copying import copy_model
-from petra.model.kinds import is_weighted
+from petra.model.kinds import BatchNorm, Convolution, is_weighted
 from petra.model.reach import why_not_followed
 from petra.model.surgery import has_derived_weight, output_layers, shared_weights
 from petra.tasks.inputs import Inputs
 
 PER_CHANNEL = (
-    nn.modules.batchnorm._BatchNorm,
+    BatchNorm,
     nn.modules.instancenorm._InstanceNorm,
     nn.GroupNorm,
     nn.PReLU,
@@ -186,9 +186,7 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
             size = module.num_channels // module.num_groups
             for channel, origin in zip(item.idxs, item.root_idxs, strict=True):
                 together.setdefault(channel // size, []).append(origin)
-        elif (
-            isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups < module.out_channels
-        ):
+        elif isinstance(module, Convolution) and 1 < module.groups < module.out_channels:
             channels = module.out_channels if graph.narrows(item.dep) else module.in_channels
             for channel, origin in zip(item.idxs, item.root_idxs, strict=True):
                 together.setdefault(channel % (channels // module.groups), []).append(origin)

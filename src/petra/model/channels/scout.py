@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.model.channels.breakage import BREAKAGE
-from petra.model.kinds import is_weighted
+from petra.model.kinds import BatchNorm, is_weighted
 from petra.model.surgery import evaluating, has_derived_weight
 from petra.tasks.inputs import Inputs, call
 
@@ -50,11 +50,7 @@ def amplify(model: nn.Module, example: Inputs) -> None:
 
     layers = [m for m in model.modules() if is_weighted(m) and not has_derived_weight(m)]
     hooks = [layer.register_forward_hook(scale) for layer in layers]
-    norms = [
-        m
-        for m in model.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
+    norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     with evaluating(model), torch.no_grad():
         for norm in norms:
