@@ -44,9 +44,8 @@ space:
 budget: {time: 20 min}
 """
 PETRA = (sys.executable, "-m", "petra.cli.main")
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(Path(petra.__file__).parents[1])
-}  # also from another directory
+# Also from another directory.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(petra.__file__).parents[1])}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

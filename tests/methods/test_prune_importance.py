@@ -464,9 +464,8 @@ def additive_problem() -> tuple[Additive, Task]:
     x = torch.randn(ITEMS, 6, generator=g) * size
     model = Additive(u, v).eval()
     chance = torch.rand(ITEMS, generator=g)
-    y = (
-        chance > torch.sigmoid(model(x)[:, 0])
-    ).long()  # the model's own probabilities: it is at its minimum
+    # The model's own probabilities: it is at its minimum.
+    y = (chance > torch.sigmoid(model(x)[:, 0])).long()
     split = (x, y)
     return model, classification(split, split, split)
 

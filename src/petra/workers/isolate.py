@@ -127,9 +127,9 @@ class Worker:
                 result: R = value
                 return result
             finally:
-                if (
-                    not reusable
-                ):  # whatever went wrong, here or there, this process is in the middle of something
+                if not reusable:
+                    # Whatever went wrong, here or there, this process is in the middle of
+                    # something.
                     self._kill()
 
     def suspend(self) -> None:

@@ -154,9 +154,8 @@ class Process:
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-        if (
-            number is signal.SIGKILL
-        ):  # orphans too; the group has the number of the process that led it
+        if number is signal.SIGKILL:
+            # Orphans too; the group has the number of the process that led it.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._popen.pid, number)
 
@@ -200,9 +199,8 @@ class _Guard:
 
     def _tell(self, line: str) -> None:
         assert self._popen.stdin is not None
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # somebody killed it: it is a second line of defence
+        with contextlib.suppress(BrokenPipeError):
+            # Somebody killed it: it is a second line of defence.
             os.write(self._popen.stdin.fileno(), f"{line}\n".encode())
 
 

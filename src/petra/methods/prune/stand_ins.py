@@ -196,9 +196,8 @@ def _stand_in(
     passing = PassThrough(tuple(sources), tuple_=not isinstance(output, Tensor))
     for name, value in vars(module).items():
         if type(value) in (bool, int, float, str) and name != "training":
-            vars(passing)[name] = (
-                value  # the code around a layer may ask it for its kind or its number
-            )
+            # The code around a layer may ask it for its kind or its number.
+            vars(passing)[name] = value
     return passing
 
 

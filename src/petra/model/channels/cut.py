@@ -99,9 +99,8 @@ def _ignored(graph: ChannelGraph, group: Any) -> Iterator[None]:
         if graph.reads(dep):
             saved.append((module.weight, module.weight.clone()))
             dim = 1 - channel_dim(module)
-            per_group = module.weight.shape[
-                dim
-            ]  # grouped convolutions read the same inputs in every group
+            # Grouped convolutions read the same inputs in every group.
+            per_group = module.weight.shape[dim]
             index = sorted({c % per_group for c in channels})
             module.weight.index_fill_(dim, torch.tensor(index, device=module.weight.device), 0.0)
     try:
