@@ -42,7 +42,8 @@ class Work:
             taken = min(items, batch_size(inputs))
             if taken == 0:
                 return
-            yield map_inputs(inputs, lambda t, k=taken: t[:k].to(self.context.device))  # type: ignore[misc]
+            first = map_inputs(inputs, lambda t, k=taken: t[:k])  # type: ignore[misc]
+            yield map_inputs(first, lambda t: t.to(self.context.device))
             items -= taken
 
 

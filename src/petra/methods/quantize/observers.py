@@ -79,7 +79,7 @@ def mse_range(
     return float(best[0]), float(best[1])
 
 
-class _CountingObserver(UniformQuantizationObserverBase):  # type: ignore[misc]  # torchao has no types
+class _CountingObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
     """Counts values in equal bins over [-bound, bound]. When a value is larger, the bound doubles
     and bins merge in pairs, so that no count is ever spread over bins it may not belong to.
     """
