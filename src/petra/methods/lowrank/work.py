@@ -18,9 +18,7 @@ BATCH = 64
 
 @dataclass
 class Work:
-    """What a stage works on: `layers` maps the path of every layer to decompose to how it is
-    unfolded.
-    """
+    """What a stage works on: `layers` maps paths of layers to how they are unfolded."""
 
     model: nn.Module
     context: Context

@@ -19,9 +19,7 @@ from petra.core.errors import PetraError
 
 
 class NotDescribable(PetraError):
-    """A model holds something that cannot be rebuilt from JSON and tensors: a foreign class, a
-    hook, a closure.
-    """
+    """A model holds what JSON and tensors cannot rebuild: a foreign class, a hook, a closure."""
 
 
 def encode(value: object) -> Any:
