@@ -2,8 +2,8 @@
 weights, no training.
 
 The path is torchao's PT2E: `torch.export` -> `prepare_pt2e` -> calibration -> `convert_pt2e`. The
-result is an executable graph with explicit quantize and dequantize operators, which
-`petra.runtimes.onnx_export` writes as QDQ ONNX.
+result is an executable graph with explicit quantize and dequantize operators, which runtimes' files
+take over.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
@@ -20,7 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import ExportError, StageRefused
-from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
+from petra.core.kernels import Kernels
+from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
 from petra.methods.quantize.corrections import correct_biases
 from petra.methods.quantize.equalize import equalize_layers
@@ -68,7 +70,8 @@ def quantize_static(
     *,
     observer: str,
     exclude: frozenset[str],
-    weight_max: int = WEIGHT_MAX,
+    kernels: Kernels = Kernels(),
+    weight_max: int | None = None,
     equalize: str = "none",
     alpha: float = 0.5,
     correct_bias: bool = False,
@@ -78,8 +81,8 @@ def quantize_static(
     mode while traced.
 
     example: inputs of any batch size, for tracing. calibration: batches of inputs, a few hundred
-    samples in all. observer, exclude, weight_max: see `DeploymentQuantizer`. equalize: "none",
-    "cross_layer" (`equalize_layers`) or "smooth" with `alpha` (`smooth_layers`). correct_bias: see
+    samples in all. observer, exclude, kernels, weight_max: see `DeploymentQuantizer`. equalize:
+    "none", "cross_layer" (`equalize_layers`) or "smooth" with `alpha` (`smooth_layers`). correct_bias: see
     `correct_biases`. keep_float: so many of the layers with the largest `sensitivities` stay float.
 
     Helps convolutional networks and multilayer perceptrons: 2 to 4 times faster where the CPU has
@@ -97,14 +100,13 @@ def quantize_static(
     traced = trace(model, example)
     simplify(traced)
     notes = _equalized(traced, calibration, equalize, alpha)
+    quantizer_for = partial(
+        DeploymentQuantizer, kernels, observer=observer, exclude=exclude, weight_max=weight_max
+    )
     ranking: dict[str, float] = {}
     if keep_float:
-        quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, weight_max=weight_max)
-        notes["sensitivity"] = ranking = rank_layers(traced, calibration, quantizer)
-    keep = list(ranking)[:keep_float]
-    quantizer = DeploymentQuantizer(
-        observer=observer, exclude=exclude, keep=keep, weight_max=weight_max
-    )
+        notes["sensitivity"] = ranking = rank_layers(traced, calibration, quantizer_for())
+    quantizer = quantizer_for(keep=list(ranking)[:keep_float])
     total_macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
     prepared = _prepared(traced, quantizer)
     check_macs(quantizer.calls, quantizer.others, total_macs)
