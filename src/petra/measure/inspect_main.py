@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from petra.core.errors import ArtifactError
+from petra.core.target import Target
 from petra.measure.feed import Feed, make_feed
 from petra.measure.interface import Interface, interface_of
 from petra.measure.outputs import (
@@ -18,7 +19,7 @@ from petra.measure.outputs import (
     remark_on_infinities,
 )
 from petra.runtimes.base import Arrays, InputSpec, Session
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import runtime_for
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,16 @@ class InspectRequest:
     A batch that the file leaves free is tried with `batches` items, or one and all that are given.
     """
 
-    runtime: str
+    target: Target
     artifact: str
     inputs: str = ""
     batches: tuple[int, int] = (1, 5)
-    threads: int = 1
     seed: int = 0
 
 
-def declared_inputs(runtime: str, artifact: str) -> list[dict[str, Any]]:
+def declared_inputs(target: Target, artifact: str) -> list[dict[str, Any]]:
     """The fields of an `InputSpec` for each input that a file declares, in its own order."""
-    session = RUNTIMES.get(runtime)().load(Path(artifact), threads=1)
+    session = runtime_for(target).load(Path(artifact))
     return [asdict(spec) for spec in session.inputs]
 
 
@@ -49,7 +49,7 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     batch, over the outputs' spread. Raises ArtifactError when the file does not load, does not run,
     or returns what is no number, and ConfigError for given inputs that do not fit.
     """
-    session = RUNTIMES.get(request.runtime)().load(Path(request.artifact), threads=request.threads)
+    session = runtime_for(request.target).load(Path(request.artifact))
     interface = interface_of(*_declared(session, Path(request.artifact)))
     few, many = request.batches
     feed = make_feed(
@@ -130,7 +130,7 @@ def _shapes(outputs: Arrays) -> dict[str, list[int]]:
 
 
 def _operators(request: InspectRequest) -> dict[str, object]:
-    if request.runtime != "onnxruntime":
+    if request.target.runtime != "onnxruntime":
         return {}
     from petra.runtimes.onnx_inspect import count_operators
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from petra.core.pipeline import StageSpec, Value
 from petra.core.rng import derive_seed
+from petra.core.target import Target
 from petra.core.trial import StageTrace
 from petra.space.domains import Domain, Parameter
 from petra.space.effects import Effects
@@ -66,13 +67,15 @@ class Context:
 
     `teacher` is the untouched model (never modify it). `seed` is derived from study seed and
     pipeline prefix; draw further seeds with `seed_for(purpose)`. `progress(done, total, note)`
-    reports steps; `device` is torch's name.
+    reports steps; `device` is torch's name of where stages train, `target` says where the result
+    will run.
     """
 
     task: Task
     teacher: nn.Module
     seed: int
     device: str = "cpu"
+    target: Target = field(default_factory=Target)
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
 
     def seed_for(self, *purpose: str | int) -> int:

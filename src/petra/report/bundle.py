@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import yaml
 
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 from petra.core.objective import Metrics
+from petra.core.target import Target
 from petra.core.text import json_text, printable
 from petra.measure.client import alone
 from petra.measure.inspect_main import declared_inputs
@@ -211,8 +213,10 @@ def _is_bundle(place: Path, path: str | Path) -> bool:
 
 def _inputs(member: Member) -> tuple[InputSpec, ...]:
     """Asked in a process of its own, with limits: a study may be anybody's."""
-    runtime, file = _formats()[member.format], str(member.artifact)
-    found, _ = alone(declared_inputs, runtime, file, artifact=file, runtimes=(runtime,), threads=1)
+    target, file = Target(_formats()[member.format]), str(member.artifact)
+    found, _ = alone(
+        declared_inputs, target, file, artifact=file, runtimes=(target.runtime,), threads=1
+    )
     return tuple(InputSpec(**fields) for fields in found)
 
 
@@ -238,7 +242,7 @@ def _companions(
             "validation": _plain(baseline.metrics if baseline else {}),
             "test": _plain(baseline.test if baseline else {}),
         },
-        "target": record.config.target.model_dump(),
+        "target": asdict(record.config.target),
         "host": dict(record.host),
     }
     parity = {

@@ -47,7 +47,7 @@ def model_card(
             f"`{code(file)}` is"
             f" {'the untouched model' if untouched else 'a compressed version of the model'}, found"
             f" by petra {markdown(_version(record.host, 'petra') or petra_version())}, exported for"
-            f" {markdown(record.config.target.runtime)}, reloaded in a fresh process, checked"
+            f" {markdown(record.config.target.name)}, reloaded in a fresh process, checked"
             " against the PyTorch model and measured as the file it is."
         ),
         "## How it was made",

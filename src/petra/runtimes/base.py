@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from petra.core.errors import ArtifactError, PetraError
+from petra.core.target import Target
+from petra.space.domains import Domain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,18 +25,6 @@ if TYPE_CHECKING:
     from petra.tasks.inputs import Inputs
 
 Arrays = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the model will run. `batch` is the latency batch, `throughput_batch` the one for items
-    per second.
-    """
-
-    runtime: str = "onnxruntime"
-    threads: int = 1
-    batch: int = 1
-    throughput_batch: int = 64
 
 
 @dataclass(frozen=True)
@@ -114,19 +104,28 @@ class Session(ABC):
 
 
 class Runtime(ABC):
-    """One way to ship a model.
+    """One way to ship a model, as it is used for a `target`: on its device, with its threads.
 
     `suffix` is the file name extension of the artifact's main file, `reads` are further ones that
-    `load` accepts.
+    `load` accepts; `devices` are kinds of devices it runs on, `options` what a target's options may
+    say to it, and with which values.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
-    precisions: ClassVar[tuple[str, ...]] = ()
-    """What it has kernels for besides float32 and the integers of quantized graphs: bf16, fp16, and
-    for linear layers int8 or float8. Parameters of scope "precision" are drawn from these.
-    """
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    options: ClassVar[Mapping[str, Domain]] = {}
+
+    def __init__(self, target: Target | None = None) -> None:
+        self.target = target or Target(self.name)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What it has kernels for besides float32 and the integers of quantized graphs: bf16, fp16,
+        and for linear layers int8 or float8. Parameters of scope "precision" are drawn from these.
+        """
+        return ()
 
     @abstractmethod
     def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
@@ -137,7 +136,7 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def load(self, path: Path, *, threads: int) -> Session:
+    def load(self, path: Path) -> Session:
         """Open an artifact. Runs no code from it. Raises ArtifactError when it is missing or
         corrupt, and RuntimeUnavailable or MissingExtra when this machine cannot run it.
         """
@@ -154,7 +153,8 @@ class Runtime(ABC):
         """Raise RuntimeUnavailable when this machine lacks something."""
         if missing := self.lacks():
             raise RuntimeUnavailable(
-                f"the runtime {self.name} cannot run here: {missing}", hint="see `petra doctor`"
+                f"the runtime {self.target.name} cannot run here: {missing}",
+                hint="see `petra doctor`",
             )
 
 

@@ -246,8 +246,8 @@ class OnnxRuntime(Runtime):
 
         return files_of(export_onnx(model, example, path))
 
-    def load(self, path: Path, *, threads: int) -> Session:
-        return OnnxSession(path, threads=threads)
+    def load(self, path: Path) -> Session:
+        return OnnxSession(path, threads=self.target.threads)
 
     def version(self) -> str:
         try:

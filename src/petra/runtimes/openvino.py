@@ -179,15 +179,18 @@ class OpenVino(Runtime):
     name: ClassVar[str] = "openvino"
     suffix: ClassVar[str] = ".onnx"
     reads: ClassVar[tuple[str, ...]] = (".xml",)
-    precisions: ClassVar[tuple[str, ...]] = ("bf16",)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("bf16",)
 
     def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
         from petra.runtimes.onnx_export import export_onnx
 
         return files_of(export_onnx(model, example, path))
 
-    def load(self, path: Path, *, threads: int) -> Session:
-        return OpenVinoSession(path, threads=threads)
+    def load(self, path: Path) -> Session:
+        return OpenVinoSession(path, threads=self.target.threads)
 
     def version(self) -> str:
         try:
