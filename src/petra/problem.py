@@ -83,9 +83,7 @@ def _card(name: str, config: StudyConfig) -> StageCard:
     stage, or none for this runtime.
     """
     runtime = _runtime(config)
-    return fix_for_runtime(
-        STAGES.get(name).card(), runtime=runtime.target.name, precisions=runtime.precisions
-    )
+    return fix_for_runtime(STAGES.get(name).card(), runtime.target.name, runtime.kernels)
 
 
 def _asked(config: StudyConfig) -> set[str]:
@@ -101,9 +99,7 @@ def _useless(config: StudyConfig) -> dict[str, str]:
     """
     runtime, asked = _runtime(config), _asked(config)
     reasons = {
-        name: lacks_kernels(
-            STAGES.get(name).card(), runtime=runtime.target.name, precisions=runtime.precisions
-        )
+        name: lacks_kernels(STAGES.get(name).card(), runtime.target.name, runtime.kernels)
         for name in STAGES.names()
         if name not in asked
     }

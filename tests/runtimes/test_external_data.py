@@ -28,9 +28,10 @@ from petra.measure.client import write_split
 from petra.methods.quantize.ptq import quantize_static
 from petra.report.front import Front, Member
 from petra.runtimes import onnx_export
-from petra.runtimes.base import Runtime, files_of
+from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.openvino import OpenVino
+from petra.runtimes.table import files_of
 from petra.runtimes.verify import compare
 from petra.testing.stage_suite import ResidualNet, small_problem
 from petra.testing.studies import toy_study, write_onnx

@@ -162,7 +162,7 @@ def package(
 
 def _size(file: Path) -> int:
     """Bytes of all that ships, refusing what is no file."""
-    from petra.runtimes.base import files_of
+    from petra.runtimes.table import files_of
 
     if not file.is_file():
         raise ArtifactError(f"{file}: no such file", hint="give the path of a model file")

@@ -99,7 +99,7 @@ def _measure(file: Path, name: str | None, how: How) -> _Row:
     from petra.measure.bench_main import Request, measure_file
     from petra.measure.client import alone
     from petra.measure.host import describe_host
-    from petra.runtimes.base import files_of
+    from petra.runtimes.table import files_of
 
     interface = _interface_of(file, name, how)
     other = how.against or file

@@ -51,3 +51,6 @@ class Kernels:
             "precision": ("half", *self.precisions),
             "weight bits": self.weight_bits,
         }
+
+
+USUAL = Kernels()

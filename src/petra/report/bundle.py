@@ -23,8 +23,8 @@ from petra.measure.client import alone
 from petra.measure.inspect_main import declared_inputs
 from petra.report.card import model_card
 from petra.report.record import StudyRecord
-from petra.runtimes.base import InputSpec, data_beside, files_of
-from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
+from petra.runtimes.base import InputSpec
+from petra.runtimes.table import RUNTIMES, files_of, runtimes_by_suffix
 from petra.store.checked import from_json, mapping, sequence, text
 from petra.store.layout import own_file
 
@@ -39,7 +39,7 @@ def export_member(member: Member, path: str | Path, format: str | None) -> Path:
     place = _place(member, path, format)
     record = StudyRecord.load(member.front.directory)
     sources = shipped_files(member)
-    if place.name != member.artifact.name and data_beside(member.artifact) in sources:
+    if place.name != member.artifact.name and len(sources) > 1:
         raise ConfigError(
             f"export: trial {member.number} cannot be renamed: its weights are in a file that it"
             " finds by name",

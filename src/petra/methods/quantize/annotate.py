@@ -29,23 +29,16 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.fake_quantize import FakeQuantize
-from torchao.quantization.pt2e.observer import (
-    MovingAverageMinMaxObserver,
-    MovingAveragePerChannelMinMaxObserver,
-    PerChannelMinMaxObserver,
-)
 from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
-    QuantizationSpec,
     QuantizationSpecBase,
     Quantizer,
     SharedQuantizationSpec,
 )
 
-from petra.core.kernels import Kernels
+from petra.core.kernels import USUAL, Kernels
+from petra.methods.quantize.code_types import code_types
 from petra.methods.quantize.integer_operators import IntegerOperators, is_convolution
-from petra.methods.quantize.observers import OBSERVERS
 from petra.methods.quantize.quantized_share import (
     EXCLUDED,
     KEPT,
@@ -67,10 +60,6 @@ from petra.model.aten.graph import (
 )
 from petra.model.surgery import is_under
 
-# Scales are bounded below so that the int32 bias codes, bias / (activation scale * weight scale),
-# cannot overflow behind a dead channel.
-_ACTIVATION_EPS, _WEIGHT_EPS = 2.0**-14, 2.0**-16
-
 # Operators that hold parameters and have no static integer kernel: named among the skipped layers.
 _OTHER_WEIGHTED = (
     "aten.conv_transpose",
@@ -91,11 +80,11 @@ _OTHER_WEIGHTED = (
 class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
     """Annotates an exported ATen graph for the integer kernels of a runtime.
 
-    kernels: what the runtime has. observer: a name in `OBSERVERS`. exclude: module paths whose layers, with all inside them, stay
-    float. keep: more of them, the most sensitive first. weight_max: largest weight code, 1 to 127;
-    None for the kernels' own. training: put in fake quantizers, which round in the forward pass and
-    let gradients through; their ranges follow moving averages of the extremes, whatever `observer`
-    says.
+    kernels: what the runtime has. observer: a name in `OBSERVERS`. exclude: module paths whose
+    layers, with all inside them, stay float. keep: more of them, the most sensitive first.
+    weight_max: largest weight code, 1 to 127; None for the kernels' own. training: put in fake
+    quantizers, which round in the forward pass and let gradients through; their ranges follow
+    moving averages of the extremes, whatever `observer` says.
 
     After `annotate`: `quantized` lists the paths of the quantized layers, one entry per call;
     `skipped` maps the path of every other parameterised layer to the reason; `calls` has the record
@@ -107,7 +96,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
 
     def __init__(
         self,
-        kernels: Kernels = Kernels(),
+        kernels: Kernels = USUAL,
         *,
         observer: str = "minmax",
         exclude: frozenset[str] = frozenset(),
@@ -115,11 +104,6 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         weight_max: int | None = None,
         training: bool = False,
     ) -> None:
-        if observer not in OBSERVERS:
-            raise ValueError(f"observer {observer!r} is unknown, allowed: {', '.join(OBSERVERS)}")
-        weight_max = kernels.largest_weight if weight_max is None else weight_max
-        if not 1 <= weight_max <= 127:
-            raise ValueError(f"weight_max {weight_max} is out of range, allowed: 1 to 127")
         self.kernels, self.operators = kernels, IntegerOperators(kernels)
         self.keep, self.exclude = keep, exclude.union(keep)
         self.quantized: list[str] = []
@@ -127,27 +111,8 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         self.calls: list[LayerCall] = []
         self.others: Counter[str] = Counter()
         self._written: set[Node] = set()
-        if training:
-            # Weight ranges are those of the present weights: an average of 1.0 remembers nothing.
-            activation = FakeQuantize.with_args(
-                observer=MovingAverageMinMaxObserver, eps=_ACTIVATION_EPS
-            )
-            weight = FakeQuantize.with_args(
-                observer=MovingAveragePerChannelMinMaxObserver,
-                averaging_constant=1.0,
-                eps=_WEIGHT_EPS,
-            )
-        else:
-            activation = OBSERVERS[observer].with_args(eps=_ACTIVATION_EPS)
-            weight = PerChannelMinMaxObserver.with_args(eps=_WEIGHT_EPS)
-        low, high = kernels.activations
-        self._activation = QuantizationSpec(
-            torch.int8 if low else torch.uint8, activation, low, high, torch.per_tensor_affine
-        )
-        symmetric = torch.per_channel_symmetric
-        self._weight = QuantizationSpec(
-            torch.int8, weight, -weight_max, weight_max, symmetric, ch_axis=0
-        )
+        largest = kernels.largest_weight if weight_max is None else weight_max
+        self._activation, self._weight = code_types(kernels, observer, largest, training=training)
 
     @property
     def counts(self) -> Counter[str]:
@@ -173,9 +138,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
                 continue
             elif operators.is_integer_arithmetic(node, integer):
                 self._annotate_arithmetic(node)
-            elif operators.moves_integers(
-                node, integer
-            ) and not operators.is_fused_activation(node, weighted, integer):
+            elif operators.moves_integers(node, integer) and not operators.is_fused_activation(
+                node, weighted, integer
+            ):
                 self._annotate_pass_through(node)
         return model
 
@@ -256,9 +221,11 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         for node in model.graph.nodes:
             if node in weighted:
                 integer.update([ends[node]] if node in ends else [])
-            elif node not in wanted or not self._allowed(node):
-                continue
-            elif not any(source in integer for source in tensor_inputs(node)):
+            elif (
+                node not in wanted
+                or not self._allowed(node)
+                or not any(source in integer for source in tensor_inputs(node))
+            ):
                 continue
             elif self.operators.is_arithmetic(node):
                 integer.update((node, self.operators.end_of_unit(node)))

@@ -16,15 +16,15 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import ExportError, StageRefused
-from petra.core.kernels import Kernels
+from petra.core.kernels import USUAL, Kernels
 from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
-from petra.methods.quantize.corrections import correct_biases
+from petra.methods.quantize.corrections import correct_biases, round_biases
 from petra.methods.quantize.equalize import equalize_layers
 from petra.methods.quantize.quantized_share import Shares, account, check_macs
 from petra.methods.quantize.rounding_cost import sensitivities
@@ -32,7 +32,7 @@ from petra.methods.quantize.smooth import smooth_layers
 from petra.model.aten import batch_norms, rewrites
 from petra.model.aten.cells import cells_as_linear
 from petra.model.aten.constants import fold_constants
-from petra.model.aten.graph import constant, is_weighted, multiply_accumulates, replace_constant
+from petra.model.aten.graph import constant, multiply_accumulates
 from petra.model.aten.products import products_as_linear
 from petra.model.aten.transposed import transposed_as_convolutions
 from petra.model.surgery import evaluating, is_under
@@ -41,9 +41,6 @@ from petra.tasks.inputs import Inputs
 
 MEASURED_ITEMS = 128
 """Calibration items that sensitivities and bias corrections are measured on."""
-
-_DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-_DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def quantize_static(
     *,
     observer: str,
     exclude: frozenset[str],
-    kernels: Kernels = Kernels(),
+    kernels: Kernels = USUAL,
     weight_max: int | None = None,
     equalize: str = "none",
     alpha: float = 0.5,
@@ -82,8 +79,9 @@ def quantize_static(
 
     example: inputs of any batch size, for tracing. calibration: batches of inputs, a few hundred
     samples in all. observer, exclude, kernels, weight_max: see `DeploymentQuantizer`. equalize:
-    "none", "cross_layer" (`equalize_layers`) or "smooth" with `alpha` (`smooth_layers`). correct_bias: see
-    `correct_biases`. keep_float: so many of the layers with the largest `sensitivities` stay float.
+    "none", "cross_layer" (`equalize_layers`) or "smooth" with `alpha` (`smooth_layers`).
+    correct_bias: see `correct_biases`. keep_float: so many of the layers with the largest
+    `sensitivities` stay float.
 
     Helps convolutional networks and multilayer perceptrons: 2 to 4 times faster where the CPU has
     int8 instructions, a quarter of the size. Does not help models whose activations have a few huge
@@ -225,28 +223,6 @@ def simplify(traced: GraphModule) -> None:
     rewrites.batch_norm_as_depthwise_conv(traced)
     batch_norms.batch_norm_as_arithmetic(traced)
     rewrites.clip_before_moving(traced)
-
-
-def round_biases(converted: GraphModule) -> None:
-    """Round the biases of int8 layers to the grid their int32 codes will have; in place.
-
-    Integer kernels add bias codes of scale s_x s_w, the input's scale times the weight's. With the
-    rounding done here PyTorch and the runtime compute from the same numbers.
-    """
-    for node in converted.graph.nodes:
-        if node.op != "call_function" or not is_weighted(node) or len(node.args) < 3:
-            continue
-        data, weight, bias = node.args[:3]
-        if not isinstance(bias, Node) or {data.target, weight.target} != {
-            _DEQUANTIZE,
-            _DEQUANTIZE_CHANNELS,
-        }:
-            continue
-        value, weight_scale = constant(converted, bias), constant(converted, weight.args[1])
-        if value is None or weight_scale is None or len(bias.users) != 1:
-            continue
-        step = weight_scale.double() * data.args[1]
-        replace_constant(converted, bias, ((value.double() / step).round() * step).to(value.dtype))
 
 
 def trace(model: nn.Module, example: Inputs) -> GraphModule:

@@ -64,8 +64,8 @@ class StaticQuantize(Stage):
 
     Affine activations per tensor, signed symmetric weights per output channel; convolution or
     linear with its batch norm and ReLU, and residual additions, become single integer operators
-    where the runtime has their kernels. In transformers the linear layers are quantized; attention products, softmax
-    and norms stay float.
+    where the runtime has their kernels. In transformers the linear layers are quantized; attention
+    products, softmax and norms stay float.
 
     When it helps: convolutional networks on CPUs, a quarter of the bytes and two to three times the
     speed for a few tenths of a point; transformers with `equalize: smooth`. When it does not:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.core.kernels import Kernels
+from petra.core.kernels import USUAL, Kernels
 from petra.methods.quantize.quantized_share import (
     LayerCall,
     account,
@@ -72,7 +72,7 @@ def store_weights(
     *,
     exclude: frozenset[str],
     block: int = 32,
-    kernels: Kernels = Kernels(),
+    kernels: Kernels = USUAL,
 ) -> StoredLayers:
     """Replace the layers of `model`, which is modified, by layers that hold codes.
 
