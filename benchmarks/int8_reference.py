@@ -25,6 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from petra.core.measurement import Measurement
+from petra.core.target import Target
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
 from petra.methods.base import Context
@@ -137,7 +138,7 @@ def measure(
     """Predictions on the test split, and speed paired with another file in the same runtime."""
     answer = data.parent / "predictions.npy"
     request = Request(
-        runtime,
+        Target(runtime),
         str(file.path),
         str(data),
         baseline=str(against.path),

@@ -210,7 +210,14 @@ def test_a_study_of_live_objects_says_how_to_continue(tmp_path: Path) -> None:
         ({"space": {"stages": {"prune.structurd": {}}}}, "did you mean 'prune.structured'"),
         ({"space": {"stages": {"tune": {"lr": 500.0}}}}, r"space\.stages\.tune\.lr"),
         ({"space": {"stages": {"tune": {"epoch": 5}}}}, "did you mean 'epochs'"),
-        ({"target": {"runtime": "onnx"}}, "onnxruntime"),
+        ({"target": {"runtime": "onnx"}}, "target\\.runtime: unknown.*\n.*'onnxruntime'"),
+        (
+            {"target": {"runtime": "onnx"}, "space": {}},
+            "target\\.runtime: unknown.*\n.*'onnxruntime'",
+        ),
+        ({"target": "torch.compyle"}, "did you mean 'torch.compile'"),
+        ({"target": {"device": "cuda"}}, "target\\.device: onnxruntime does not run on .*\n.*cpu"),
+        ({"target": {"options": {"x": 1}}}, "target\\.options: onnxruntime has no option 'x'"),
         ({"device": "gpu"}, r"device: cannot train on 'gpu'\n.*allowed here: cpu"),
         (
             {"space": {"initial": [["tunee"]]}},

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from petra.api import compress, load_study
     from petra.core.errors import PetraError
     from petra.core.pipeline import Pipeline, StageSpec
-    from petra.runtimes.base import Target
+    from petra.core.target import Target
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
@@ -30,7 +30,7 @@ _HOMES = {
     "PetraError": "petra.core.errors",
     "StageSpec": "petra.core.pipeline",
     "Study": "petra.study",
-    "Target": "petra.runtimes.base",
+    "Target": "petra.core.target",
     "Task": "petra.tasks.base",
     "classification": "petra.tasks.classification",
     "compress": "petra.api",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from torch import nn
 
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
+from petra.core.target import Target
 from petra.intake import as_model, as_task, check_device
 from petra.listener import Listener
 from petra.measure.host import describe_host
 from petra.problem import build_space, check_settings, initial_pipelines
 from petra.report.record import StudyRecord
-from petra.runtimes.base import Target
 from petra.sources import (
     IDENTITY_NOTE,
     PLACES_NOTE,
@@ -84,9 +85,7 @@ def compress(
 
 
 def _target(target: object) -> object:
-    if isinstance(target, str):
-        return {"runtime": target}
-    return dict(vars(target)) if isinstance(target, Target) else target
+    return asdict(target) if isinstance(target, Target) else target
 
 
 def _listed(given: object) -> object:

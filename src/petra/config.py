@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
+from dataclasses import is_dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -24,6 +26,7 @@ from pydantic import (
 from petra.core.errors import ConfigError
 from petra.core.objective import Constraint, check_attainable, resolve_metric
 from petra.core.quantities import parse_bytes, parse_duration
+from petra.core.target import Target
 from petra.core.text import printable, shown
 from petra.core.yamlfile import read_yaml
 
@@ -57,15 +60,6 @@ class WorkloadConfig(_Record):
 
     name: str
     args: Mapping[str, Any] = Field(default_factory=dict)
-
-
-class TargetConfig(_Record):
-    """Where the model will run."""
-
-    runtime: str = "onnxruntime"
-    threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
-    batch: Annotated[Whole, Field(ge=1, le=65536)] = 1
-    throughput_batch: Annotated[Whole, Field(ge=1, le=65536)] = 64
 
 
 class BudgetConfig(_Record):
@@ -143,7 +137,7 @@ class StudyConfig(_Record):
     workload: WorkloadConfig | None = None
     model: CallConfig | None = None
     task: CallConfig | None = None
-    target: TargetConfig = TargetConfig()
+    target: Target = Target()
     objectives: tuple[str, ...] = ("quality", "latency", "size")
     constraints: tuple[str, ...] = ()
     budget: BudgetConfig = BudgetConfig(time=600.0)
@@ -158,6 +152,14 @@ class StudyConfig(_Record):
     @classmethod
     def _workload_by_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _target_by_name(cls, value: object) -> object:
+        for key, size in value.items() if isinstance(value, Mapping) else ():
+            if isinstance(size, bool):
+                raise ValueError(f"{key}: got {str(size).lower()}, a name or a number is wanted")
+        return {"runtime": value} if isinstance(value, str) else value
 
     @field_validator("model", "task", mode="before")
     @classmethod
@@ -297,7 +299,7 @@ def load_config(path: Path) -> StudyConfig:
 
 def _explain(fault: Mapping[str, Any]) -> str:
     path = ".".join(printable(part)[:80] for part in fault["loc"]) or "the study"
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = _keys_at(fault["loc"][:-1])
         close = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1, cutoff=0.5)
         guess = f"did you mean {close[0]!r}? " if close else ""
@@ -311,13 +313,15 @@ def _explain(fault: Mapping[str, Any]) -> str:
 
 def _keys_at(path: tuple[Any, ...]) -> list[str]:
     """The keys allowed in the record at `path`."""
-    record: type[BaseModel] = StudyConfig
+    record: type = StudyConfig
     for part in path:
-        annotation = record.model_fields[str(part)].annotation
+        annotation = get_type_hints(record)[str(part)]
         options = [
             a
             for a in (annotation, *get_args(annotation))
-            if isinstance(a, type) and issubclass(a, BaseModel)
+            if isinstance(a, type) and (issubclass(a, BaseModel) or is_dataclass(a))
         ]
         record = options[0]
-    return sorted(record.model_fields)
+    return sorted(
+        record.model_fields if issubclass(record, BaseModel) else signature(record).parameters
+    )

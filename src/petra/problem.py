@@ -15,7 +15,8 @@ from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
 from petra.methods.table import STAGES
 from petra.model.copies.copying import copy_model
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.base import Runtime
+from petra.runtimes.table import runtime_for
 from petra.search.options import read_options
 from petra.search.table import SEARCHERS
 from petra.space.narrow import fix_for_runtime, fix_for_task, lacks_kernels, narrow
@@ -41,19 +42,18 @@ def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = (
     return Space(cards, max_length=config.space.max_length)
 
 
-def check_target(config: StudyConfig) -> None:
-    """Raise ConfigError, with the path, unless the target's runtime exists."""
-    if config.target.runtime not in RUNTIMES:
-        hint = did_you_mean(config.target.runtime, RUNTIMES)
-        raise ConfigError(
-            f"target.runtime: unknown runtime {shown(config.target.runtime)}", hint=hint
-        )
+def _runtime(config: StudyConfig) -> Runtime:
+    """The target's runtime. Raises ConfigError, with the path, for a target that there is not."""
+    try:
+        return runtime_for(config.target)
+    except ConfigError as error:
+        raise ConfigError(f"target.{error.message}", hint=error.hint) from None
 
 
 def check_settings(config: StudyConfig) -> None:
     """Raise ConfigError, with the path, for whatever of target, search and space is wrong whatever
     the task: before a model is built."""
-    check_target(config)
+    _runtime(config)
     check_searcher(config)
     for name, ranges in (config.space.stages or {}).items():
         where = f"space.stages.{printable(name)[:80]}"
@@ -82,10 +82,8 @@ def _card(name: str, config: StudyConfig) -> StageCard:
     """The declaration of a stage for the study's target. Raises ConfigError when there is no such
     stage, or none for this runtime.
     """
-    runtime = RUNTIMES.get(config.target.runtime)
-    return fix_for_runtime(
-        STAGES.get(name).card(), runtime=runtime.name, precisions=runtime.precisions
-    )
+    runtime = _runtime(config)
+    return fix_for_runtime(STAGES.get(name).card(), runtime.target.name, runtime.kernels)
 
 
 def _asked(config: StudyConfig) -> set[str]:
@@ -99,12 +97,9 @@ def _useless(config: StudyConfig) -> dict[str, str]:
     """Stages that the target's runtime has no kernels for, and which it lacks; of those only that
     nobody asked for.
     """
-    check_target(config)
-    runtime, asked = RUNTIMES.get(config.target.runtime), _asked(config)
+    runtime, asked = _runtime(config), _asked(config)
     reasons = {
-        name: lacks_kernels(
-            STAGES.get(name).card(), runtime=runtime.name, precisions=runtime.precisions
-        )
+        name: lacks_kernels(STAGES.get(name).card(), runtime.target.name, runtime.kernels)
         for name in STAGES.names()
         if name not in asked
     }

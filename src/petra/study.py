@@ -14,6 +14,7 @@ from torch import nn
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
 from petra.core.objective import Objective, named_objectives
+from petra.core.target import Target
 from petra.core.trial import Trial
 from petra.execute.base import Executor
 from petra.execute.build import BuildPayload
@@ -26,8 +27,7 @@ from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
 from petra.report.study_front import StudyFront
-from petra.runtimes.base import Target
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.search.base import Problem
 from petra.session import Session
 from petra.store.store import Store
@@ -87,7 +87,7 @@ class Study:
         """Examine model and data, and see that the study was started with them; the problem and
         their mark.
         """
-        RUNTIMES.get(self.config.target.runtime)().require()
+        runtime_for(self.config.target).require()
         task = self.examined.task
         problem = self.problem()
         mark = fingerprint(*self._given())
@@ -147,11 +147,10 @@ class Study:
 
     def _payload(self, mark: str) -> BuildPayload:
         """What a worker needs to build candidates; `mark` is the fingerprint of model and data."""
-        target = self.config.target
         return BuildPayload(
             model=self.examined.model,
             task=self.examined.task,
-            target=Target(target.runtime, target.threads, target.batch, target.throughput_batch),
+            target=self.config.target,
             seed=self.config.seed,
             directory=self.directory.resolve(),
             cache_bytes=self.config.limits.cache,

@@ -21,6 +21,7 @@ from torch import nn
 from petra.core.errors import ExportError, ParityError
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import derive_seed
+from petra.core.target import Target
 from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
@@ -30,8 +31,7 @@ from petra.measure.operations import count_macs
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.surgery import count_parameters
-from petra.runtimes.base import Runtime, Target
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.runtimes.verify import has_fixed_infinities
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.tasks.base import Task
@@ -93,21 +93,16 @@ def prepare(payload: BuildPayload) -> BuildPayload:
     register_plugins(payload.plugins)
     for kind in payload.stages:
         STAGES.get(kind)
-    warm_up(
-        payload.target.runtime
-        if payload.target.runtime not in payload.plugins.get("runtimes", {})
-        else ""
-    )
+    if payload.target.runtime not in payload.plugins.get("runtimes", {}):
+        warm_up(payload.target)
     payload.model.eval()
     return replace(payload, pristine=Pristine.of(payload.model, payload.task))
 
 
-def warm_up(runtime: str) -> None:
+def warm_up(target: Target) -> None:
     """Export a model of one layer: exporters load and build tables of operators at their first
     use.
     """
-    if not runtime:
-        return
     with contextlib.suppress(ImportError):
         from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -117,9 +112,9 @@ def warm_up(runtime: str) -> None:
         TemporaryDirectory(prefix="petra-warm-") as place,
         torch.random.fork_rng([]),
     ):
-        plugin = RUNTIMES.get(runtime)()
-        plugin.export(
-            nn.Linear(4, 4).eval(), torch.zeros(2, 4), Path(place) / f"model{plugin.suffix}"
+        runtime = runtime_for(target)
+        runtime.export(
+            nn.Linear(4, 4).eval(), torch.zeros(2, 4), Path(place) / f"model{runtime.suffix}"
         )
 
 
@@ -140,6 +135,7 @@ def compressed(
             teacher=payload.model,
             seed=derive_seed(payload.seed, "stage", prefix.key),
             device=payload.device,
+            target=payload.target,
             progress=lambda done, total, text: note(("progress", int(done), int(total), str(text))),
         )
 
@@ -174,7 +170,7 @@ def build_candidate(
     started = time.perf_counter()
     model, trace = compressed(payload, note, pipeline)
     note(("stage", len(pipeline), "export"))
-    runtime: Runtime = RUNTIMES.get(payload.target.runtime)()
+    runtime = runtime_for(payload.target)
     example = payload.task.example(2)
     artifact_dir.mkdir(parents=True, exist_ok=True)
     files = runtime.export(model, example, artifact_dir / f"model{runtime.suffix}")

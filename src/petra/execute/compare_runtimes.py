@@ -19,7 +19,7 @@ from petra.execute.judge import Judged, judge, targets_file, write_data
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
 from petra.methods.table import STAGES
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import runtime_for
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.workers.isolate import Worker
 
@@ -59,7 +59,7 @@ def compare_runtimes(
     model raises.
     """
     for name in runtimes:
-        RUNTIMES.get(name)
+        runtime_for(payload.target.on(name))
     with TemporaryDirectory(prefix="petra-across-") as scratch:
         work = Path(scratch)
         with Worker(work / "worker.log", threads=threads) as worker:
@@ -108,7 +108,7 @@ def export_everywhere(
     found: dict[str, tuple[str, ...] | PetraError] = {}
     for name in runtimes:
         note(("stage", len(pipeline), f"export for {name}"))
-        runtime = RUNTIMES.get(name)()
+        runtime = runtime_for(payload.target.on(name))
         directory = place / name
         directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -131,15 +131,12 @@ def _judge(
 ) -> tuple[dict[str, Measurement], Mapping[str, float]]:
     """Speed against `first`, quality on the validation split, agreement with the PyTorch model."""
     request = Request(
-        runtime=row.runtime,
+        target=payload.target.on(row.runtime),
         artifact=str(row.files[0]),
         data=str(work / "val"),
         baseline=str(first.files[0]),
-        baseline_runtime=first.runtime,
+        baseline_target=payload.target.on(first.runtime),
         predictions=str(work / "predictions.npy"),
-        threads=payload.target.threads,
-        batch=payload.target.batch,
-        throughput_batch=payload.target.throughput_batch,
         confirm=True,
         host=host,
     )

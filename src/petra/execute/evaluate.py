@@ -16,12 +16,12 @@ from typing import Any
 from petra.core.errors import StoreError
 from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, violation
+from petra.core.target import Target
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.execute.build import Built, build_candidate
 from petra.execute.judge import Judged, judge, targets_file
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
-from petra.runtimes.base import Target
 from petra.workers.isolate import TimeLimitExceeded, Worker, WorkerDied
 
 
@@ -159,14 +159,11 @@ class Evaluator:
         self, artifact: str, baseline: str, data: Path, predictions: Path, *, confirm: bool = False
     ) -> Request:
         return Request(
-            runtime=self.target.runtime,
+            target=self.target,
             artifact=artifact,
             data=str(data),
             baseline=baseline,
             predictions=str(predictions),
-            threads=self.target.threads,
-            batch=self.target.batch,
-            throughput_batch=self.target.throughput_batch,
             confirm=confirm,
             host=self.host,
         )

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from petra.core.measurement import Measurement
+from petra.core.target import Target
 from petra.measure import protocol as timing
 from petra.measure.feed import make_feed
 from petra.measure.interface import Interface
 from petra.runtimes.base import Arrays, Session
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import runtime_for
 from petra.workers.memory import peak_mb
 
 PREDICTION_BATCH = 256
@@ -30,20 +31,22 @@ class Request:
 
     `data` is a directory of one .npy file per input; `predictions` is where the outputs go ("" to
     skip them); `baseline` is the artifact to be paired with ("" to skip timing), on
-    `baseline_runtime` ("" for the same runtime).
+    `baseline_target` (None for the same).
     """
 
-    runtime: str
+    target: Target
     artifact: str
     data: str = ""
     baseline: str = ""
-    baseline_runtime: str = ""
+    baseline_target: Target | None = None
     predictions: str = ""
-    threads: int = 1
-    batch: int = 1
-    throughput_batch: int = 64
     confirm: bool = False
     host: str = ""
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Names of the runtimes that it needs."""
+        return self.target.runtime, (self.baseline_target or self.target).runtime
 
 
 def load_inputs(directory: Path) -> Arrays:
@@ -91,7 +94,8 @@ def measure_file(request: Request, interface: Interface, given: str) -> dict[str
     """The same for a file that comes alone: on random inputs, or on those in the .npz file
     `given`.
     """
-    items = max(request.batch, request.throughput_batch) if interface.axes else 1
+    target = request.target
+    items = max(target.batch, target.throughput_batch) if interface.axes else 1
     feed = make_feed(interface, items, given=given)
     return _measure(request, lambda count: feed.take(0, count), {})
 
@@ -100,21 +104,21 @@ def _measure(
     request: Request, calls: Callable[[int], Arrays], inputs: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
     """Memory first, while the process holds nothing else, then predictions, then speed."""
-    runtime = RUNTIMES.get(request.runtime)()
-    warm = calls(request.batch)
+    target = request.target
+    runtime = runtime_for(target)
+    warm = calls(target.batch)
     before = peak_mb()
-    candidate = runtime.load(Path(request.artifact), threads=request.threads)
+    candidate = runtime.load(Path(request.artifact))
     candidate.run(warm)
     found = {"memory_mb": Measurement(max(0.0, peak_mb() - before), 0.0, 1, "MB", request.host)}
     if request.predictions:
         np.save(request.predictions, predict(candidate, inputs), allow_pickle=False)
     if request.baseline:
-        other = RUNTIMES.get(request.baseline_runtime or request.runtime)()
-        baseline = other.load(Path(request.baseline), threads=request.threads)
+        baseline = runtime_for(request.baseline_target or target).load(Path(request.baseline))
         how = timing.CONFIRM if request.confirm else timing.SEARCH
         paired = timing.time_paired(lambda: baseline.run(warm), lambda: candidate.run(warm), how)
         found |= timing.latency_measurements(paired, host=request.host)
-        many = calls(request.throughput_batch)
+        many = calls(target.throughput_batch)
         paired = timing.time_paired(lambda: baseline.run(many), lambda: candidate.run(many), how)
-        found |= timing.throughput_measurements(paired, request.throughput_batch, host=request.host)
+        found |= timing.throughput_measurements(paired, target.throughput_batch, host=request.host)
     return {name: asdict(measurement) for name, measurement in found.items()}

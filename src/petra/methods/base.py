@@ -22,9 +22,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
+from petra.core.kernels import Kernels
 from petra.core.pipeline import StageSpec, Value
 from petra.core.rng import derive_seed
+from petra.core.target import Target
 from petra.core.trial import StageTrace
+from petra.runtimes.table import runtime_for
 from petra.space.domains import Domain, Parameter
 from petra.space.effects import Effects
 from petra.space.space import StageCard
@@ -66,14 +69,20 @@ class Context:
 
     `teacher` is the untouched model (never modify it). `seed` is derived from study seed and
     pipeline prefix; draw further seeds with `seed_for(purpose)`. `progress(done, total, note)`
-    reports steps; `device` is torch's name.
+    reports steps; `device` is torch's name of where stages train, `target` says where the result
+    will run, and `kernels` what it can run in there.
     """
 
     task: Task
     teacher: nn.Module
     seed: int
     device: str = "cpu"
+    target: Target = field(default_factory=Target)
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
+
+    @property
+    def kernels(self) -> Kernels:
+        return runtime_for(self.target).kernels
 
     def seed_for(self, *purpose: str | int) -> int:
         return derive_seed(self.seed, *purpose)

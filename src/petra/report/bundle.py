@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
 
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 from petra.core.objective import Metrics
+from petra.core.target import Target
 from petra.core.text import json_text
 from petra.core.trial import Trial
 from petra.front import Front
@@ -22,8 +23,8 @@ from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
 from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE, sha256
 from petra.report.whole import copy_whole, write_whole
-from petra.runtimes.base import InputSpec, data_beside, files_of
-from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
+from petra.runtimes.base import InputSpec
+from petra.runtimes.table import RUNTIMES, files_of, runtimes_by_suffix
 from petra.store.layout import own_file
 
 
@@ -65,7 +66,7 @@ class Member:
         place = _place(self, path, format)
         record = StudyRecord.load(self.directory)
         sources = shipped_files(self)
-        if place.name != self.artifact.name and data_beside(self.artifact) in sources:
+        if place.name != self.artifact.name and len(sources) > 1:
             raise ConfigError(
                 f"export: trial {self.number} cannot be renamed: its weights are in a file that it"
                 " finds by name",
@@ -167,8 +168,10 @@ def _is_bundle(place: Path, path: str | Path) -> bool:
 
 def _inputs(member: Member) -> tuple[InputSpec, ...]:
     """Asked in a process of its own, with limits: a study may be anybody's."""
-    runtime, file = _formats()[member.format], str(member.artifact)
-    found, _ = alone(declared_inputs, runtime, file, artifact=file, runtimes=(runtime,), threads=1)
+    target, file = Target(_formats()[member.format]), str(member.artifact)
+    found, _ = alone(
+        declared_inputs, target, file, artifact=file, runtimes=(target.runtime,), threads=1
+    )
     return tuple(InputSpec(**fields) for fields in found)
 
 
@@ -194,7 +197,7 @@ def _companions(
             "validation": _plain(baseline.metrics if baseline else {}),
             "test": _plain(baseline.test if baseline else {}),
         },
-        "target": record.config.target.model_dump(),
+        "target": asdict(record.config.target),
         "host": dict(record.host),
     }
     parity = {

@@ -81,7 +81,7 @@ def _summary(record: StudyRecord, front: Front) -> str:
         f"<h1>{esc(subject(record))}</h1>",
         f"<p class=lead>{esc(_headline(front))}</p>",
         (
-            f"<p>Searched for {esc(objectives)} on {esc(config.target.runtime)} with"
+            f"<p>Searched for {esc(objectives)} on {esc(config.target.name)} with"
             f" {esc(_search_name(record))}, seed "
             f"{config.seed}. {esc(_constraints(front))} {esc(_budget(record))} "
             f"{esc(stopped)}</p>"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petra.core.errors import ExportError
-from petra.runtimes.base import data_beside, first_line
+from petra.runtimes.base import first_line
 from petra.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ LARGEST = 2 * 10**9
 _OPERATOR = re.compile(
     r"op='([\w:.]+)'|\b((?:aten|prims|torchvision|quantized_decomposed)[.:]+\w+(?:\.\w+)?)"
 )
+
+
+def data_beside(path: Path) -> Path:
+    """Where the weights of a model are that are too large for its own file, which finds them by
+    this name.
+    """
+    return path.with_name(f"{path.name}.data")
 
 
 def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = OPSET) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from petra.core.errors import ConfigError, did_you_mean
+from petra.core.kernels import Kernels
 from petra.core.pipeline import Value
 from petra.core.text import printable, shown
 from petra.space.domains import Choice, Domain, Integer, Parameter, Real
@@ -88,20 +89,23 @@ def fix_for_task(card: StageCard, *, losses: tuple[str, ...], ignores: frozenset
     return replace(card, parameters=tuple(parameters))
 
 
-def fix_for_runtime(card: StageCard, *, runtime: str, precisions: tuple[str, ...]) -> StageCard:
-    """Leave parameters of scope "precision" the arithmetic the runtime has kernels for, and "half"
-    where it is one.
+def fix_for_runtime(card: StageCard, runtime: str, kernels: Kernels) -> StageCard:
+    """Leave parameters to whose scope the runtime's kernels set limits (`Kernels.choices`) what it
+    can run, and give those of scope "weight codes" its own largest code.
 
     Raises ConfigError when one is left with nothing, so that the stage is of no use there.
     """
-    if reason := lacks_kernels(card, runtime=runtime, precisions=precisions):
+    if reason := lacks_kernels(card, runtime, kernels):
         raise ConfigError(
             f"{card.name}: {reason}", hint="leave the stage out, or choose another target.runtime"
         )
     parameters = []
     for p in card.parameters:
-        if p.scope == "precision" and isinstance(p.domain, Choice):
-            values = _runnable(p.domain, precisions)
+        values = _runnable(p, kernels)
+        if p.scope == "weight codes":
+            only = kernels.largest_weight
+            p = replace(p, domain=Choice((only,)), default=only)
+        elif values is not None:
             kept = Choice(values)
             p = replace(
                 p, domain=kept, limits=kept, default=_default(p.default, kept, list(values))
@@ -110,19 +114,17 @@ def fix_for_runtime(card: StageCard, *, runtime: str, precisions: tuple[str, ...
     return replace(card, parameters=tuple(parameters))
 
 
-def lacks_kernels(card: StageCard, *, runtime: str, precisions: tuple[str, ...]) -> str:
-    """Why the stage is of no use on a runtime that computes in `precisions`; '' when it is of
-    some.
-    """
+def lacks_kernels(card: StageCard, runtime: str, kernels: Kernels) -> str:
+    """Why the stage is of no use on a runtime with these kernels; '' when it is of some."""
     for p in card.parameters:
-        if (
-            p.scope == "precision"
-            and isinstance(p.domain, Choice)
-            and not _runnable(p.domain, precisions)
-        ):
+        if _runnable(p, kernels) == ():
             return f"the runtime {runtime} computes in none of {p.domain}"
     return ""
 
 
-def _runnable(domain: Choice, precisions: tuple[str, ...]) -> tuple[Value, ...]:
-    return tuple(v for v in domain.values if v in ("half", *precisions))
+def _runnable(parameter: Parameter, kernels: Kernels) -> tuple[Value, ...] | None:
+    """Those values of a domain that the kernels can run, None where they set no limits to it."""
+    allowed = kernels.choices.get(parameter.scope)
+    if allowed is None or not isinstance(parameter.domain, Choice):
+        return None
+    return tuple(v for v in parameter.domain.values if v in allowed)

@@ -187,7 +187,7 @@ class StageSuite:
         x: Any = task.example(32)
         runtime = self.runtime()
         (path,) = runtime.export(result, task.example(2), tmp_path / f"model{runtime.suffix}")
-        (got,) = runtime.load(path, threads=1).run({"input": x.numpy()}).values()
+        (got,) = runtime.load(path).run({"input": x.numpy()}).values()
         with torch.no_grad():
             expected = result(x).numpy()
         tolerance = 1e-4 if FLOAT_WEIGHTS not in self.stage.effects.removes else 0.1

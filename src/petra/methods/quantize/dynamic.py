@@ -61,7 +61,13 @@ class DynamicQuantize(Stage):
         ]
         separate_attention(model, only=[path for path in attention if not is_under(path, exclude)])
         avoid_fused_layers(model)
-        result = store_weights(model, context.task.example(2), kinds | rest, exclude=exclude)
+        result = store_weights(
+            model,
+            context.task.example(2),
+            kinds | rest,
+            exclude=exclude,
+            kernels=context.kernels,
+        )
         return result.model, StageTrace(
             self.name, tuple(result.formats), result.skipped, details=result.details
         )

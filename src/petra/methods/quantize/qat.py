@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -13,10 +14,11 @@ from torch.fx.node import map_aggregate
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
+from petra.core.kernels import WEIGHT_MAX
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.distill.distill import mixed_loss
-from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
+from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import Calibration, observe
 from petra.methods.quantize.parameters import (
     CODES,
@@ -192,7 +194,9 @@ class QuantizationAwareTrain(Stage):
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
     keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
     embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC)
-    weight_max: int = parameter(WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127))
+    weight_max: int = parameter(
+        WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
+    )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
@@ -206,14 +210,13 @@ class QuantizationAwareTrain(Stage):
         simplify(traced)
         frozen = _weights_of(traced, kept_away)
         calibration = Calibration(context, self.samples)
+        quantizer_for = partial(
+            DeploymentQuantizer, context.kernels, exclude=exclude, weight_max=self.weight_max
+        )
         ranking: dict[str, float] = {}
         if self.keep_float:
-            untrained = DeploymentQuantizer(exclude=exclude, weight_max=self.weight_max)
-            ranking = rank_layers(traced, calibration, untrained)
-        keep = list(ranking)[: self.keep_float]
-        quantizer = DeploymentQuantizer(
-            exclude=exclude, keep=keep, weight_max=self.weight_max, training=True
-        )
+            ranking = rank_layers(traced, calibration, quantizer_for())
+        quantizer = quantizer_for(keep=list(ranking)[: self.keep_float], training=True)
         macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
         student = SimulatedQuantization(prepare_qat_pt2e(traced, quantizer))
         check_something_is_quantized(quantizer)

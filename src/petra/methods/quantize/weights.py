@@ -36,7 +36,7 @@ class WeightQuantize(Stage):
         needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
     )
 
-    bits: int = parameter(8, Choice((16, 8, 4)), "bits a weight is stored in")
+    bits: int = parameter(8, Choice((16, 8, 4)), "bits a weight is stored in", scope="weight bits")
     block: int = parameter(
         32, Choice((32, 64, 128)), "weights that share a scale at 4 bits", when={"bits": (4,)}
     )
