@@ -19,7 +19,7 @@ from petra.methods.prune.statistics import gradients_of
 from petra.model.surgery import differentiable, evaluating, has_derived_weight, shared_weights
 from petra.space.domains import Choice, Real
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.tasks.inputs import call, map_inputs, prediction
+from petra.tasks.inputs import call, map_inputs, predictions
 from petra.training.untrained import DETACHED
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
@@ -251,10 +251,8 @@ def taylor_scores(
     with evaluating(model), differentiable(model):
         weights = [layer.weight for layer in layers.values()]
         for inputs, target in _batches(context):
-            output = prediction(
-                call(model, map_inputs(inputs, lambda t: t.to(context.device)))
-            ).float()
-            loss = task.loss("default", output, target.to(context.device))
+            outputs = predictions(call(model, map_inputs(inputs, lambda t: t.to(context.device))))
+            loss = task.loss()(outputs, target.to(context.device))
             gradients = gradients_of(loss, weights)
             for path, weight, gradient in zip(layers, weights, gradients, strict=True):
                 if gradient is not None:
