@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from petra.core.trial import Trial
-from petra.report.front import Front
+from petra.report.study_front import StudyFront
 from petra.store.store import Store
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,7 +71,7 @@ def main() -> None:
         facts = {name: store.note(name) for name in ("stop_reason", "eager_latency_ms")} | {
             "seconds": store.elapsed()
         }
-    front = Front.load(options.study)
+    front = StudyFront.load(options.study)
     baseline = trials[0]
     trials_by_number = {t.number: t for t in trials}
     commit = subprocess.run(

@@ -59,8 +59,7 @@ def entry(name: str, *, slow: bool) -> object:
 FEW = {"bert"}
 ZOO = [entry(name, slow=name in HUGGING_FACE - FEW) for name in ARCHITECTURES]
 
-# -- the zoo
-# --------------------------------------------------------------------------------------------------
+# -- the zoo ---------------------------------------------------------------------------------------
 
 
 def test_there_are_enough() -> None:
@@ -108,8 +107,7 @@ def test_a_stage_objects_to_the_models_it_refuses_and_to_no_other(name: str, kin
         assert not objection
 
 
-# -- what a cell says
-# --------------------------------------------------------------------------------------------------
+# -- what a cell says ------------------------------------------------------------------------------
 
 
 class Liar(nn.Module):
@@ -188,8 +186,7 @@ def test_a_cell_tells_success_refusal_and_failure_apart(
     assert Cell.from_dict(json.loads(json.dumps(cell.as_dict()))) == cell
 
 
-# -- what is tried
-# --------------------------------------------------------------------------------------------------
+# -- what is tried ---------------------------------------------------------------------------------
 
 
 def test_every_stage_is_reached_by_a_legal_pipeline() -> None:
@@ -231,8 +228,7 @@ def test_chains_are_legal_long_enough_and_seeded() -> None:
         assert space.objection(pipeline) == ""
 
 
-# -- a sample of the tables
-# --------------------------------------------------------------------------------------------
+# -- a sample of the tables ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

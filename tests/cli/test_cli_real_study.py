@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import petra
-from petra.report.front import Front
+from petra.report.study_front import StudyFront
 
 PARTS = """
 import torch
@@ -85,7 +85,7 @@ def resumed(
     interrupted: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> tuple[Path, dict[str, object]]:
     directory, _ = interrupted
-    kept = sum(t.number > 0 for t in Front.load(directory).trials)
+    kept = sum(t.number > 0 for t in StudyFront.load(directory).trials)
     done = run("resume", str(directory), "--trials", str(kept + 1), "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     return directory, json.loads(done.stdout)
@@ -96,7 +96,7 @@ def test_ctrl_c_keeps_what_finished_and_says_how_to_go_on(
 ) -> None:
     directory, done = interrupted
     assert done.returncode == 130, done.stderr
-    kept = sum(t.number > 0 for t in Front.load(directory).trials)
+    kept = sum(t.number > 0 for t in StudyFront.load(directory).trials)
     assert kept >= 1
     assert f"{kept} finished trials are kept" in done.stderr
     assert f"petra resume {directory}" in done.stderr
@@ -125,7 +125,7 @@ def test_a_real_export_verifies(resumed: tuple[Path, dict[str, object]], tmp_pat
         {"name": "input", "dtype": "float32", "shape": [None, 64], "names": ["batch", ""]}
     ]
     assert found["bundle"] == "the file that model.metrics.json describes"
-    member = Front.load(directory).pick("smallest")
+    member = StudyFront.load(directory).pick("smallest")
     assert found["bytes"] == member.trial.metrics["size_bytes"].mean
     if member.trial.pipeline.stages[-1].kind == "quantize.static":
         assert found["operators"]["compute"] == 3

@@ -203,8 +203,7 @@ def test_a_block_called_twice_is_left_alone() -> None:
     assert droppable_blocks(Twice(), torch.randn(2, 4)) == ()
 
 
-# -- transformers
-# --------------------------------------------------------------------------------------------------
+# -- transformers ----------------------------------------------------------------------------------
 
 
 def architecture(name: str) -> tuple[nn.Module, Task]:

@@ -117,8 +117,7 @@ def test_features_without_a_common_block_are_refused() -> None:
         Distill(features=1.0).apply(plain, CONTEXT)
 
 
-# -- blocks of other names
-# ---------------------------------------------------------------------------------------------
+# -- blocks of other names -------------------------------------------------------------------------
 
 
 class Chain(nn.Module):
@@ -193,8 +192,7 @@ def test_which_blocks_only_means_something_with_features() -> None:
     assert {"match", "features_kind"} <= set(card.normalize({"features": 0.5}).params)
 
 
-# -- attention
-# --------------------------------------------------------------------------------------------------
+# -- attention -------------------------------------------------------------------------------------
 
 
 def test_spatial_attention_by_loops() -> None:

@@ -186,8 +186,7 @@ def test_layers_that_share_a_position_table_lose_the_same_heads() -> None:
     assert table.weight.shape == (32, 3)
 
 
-# -- scores
-# --------------------------------------------------------------------------------------------------
+# -- scores ----------------------------------------------------------------------------------------
 
 
 def test_the_measured_effect_by_brute_force() -> None:
@@ -306,8 +305,7 @@ def test_a_unit_of_many_layers_counts_as_many() -> None:
     assert choose(scores, [3, 1], ratio=4 / 15, spread="global") == [[0], [0]]
 
 
-# -- refusals
-# --------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def test_what_has_no_heads_is_refused() -> None:
@@ -374,8 +372,7 @@ def test_removing_can_be_undone() -> None:
     assert closed_gate(next(iter(found.values()))[0], [1]).tolist() == [1, 0, 1, 1]
 
 
-# -- the module in the place of nn.MultiheadAttention
-# ------------------------------------------------------------------
+# -- the module in the place of nn.MultiheadAttention ----------------------------------------------
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -437,8 +434,7 @@ def test_attention_with_extra_keys_stays_torchs() -> None:
     assert isinstance(model["b"], nn.MultiheadAttention)
 
 
-# -- what is left ships
-# ------------------------------------------------------------------------------------------------
+# -- what is left ships ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["torch", "gpt2", "swin"])

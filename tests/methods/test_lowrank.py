@@ -114,8 +114,7 @@ def real_macs(layers: Sequence[nn.Module], x: Tensor) -> int:
     return total
 
 
-# --- unfolding
-# --------------------------------------------------------------------------------------------------
+# --- unfolding ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 2, 4), (6, 2, 5), (4, 7)])
@@ -162,8 +161,7 @@ def test_what_is_not_decomposed_has_no_unfolding() -> None:
         assert how_to_unfold(layer, "channel") == ""
 
 
-# --- layers for factors
-# ----------------------------------------------------------------------------------------------
+# --- layers for factors ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -263,8 +261,7 @@ def test_frozen_layers_stay_frozen_and_modes_are_kept() -> None:
     assert not parts[0].training
 
 
-# --- decompositions
-# --------------------------------------------------------------------------------------------------
+# --- decompositions -------------------------------------------------------------------------------
 
 
 def test_svd_is_sorted_orthonormal_and_optimal() -> None:
@@ -414,8 +411,7 @@ def test_tucker_layers_compute_what_the_composed_weight_does(case: str) -> None:
     assert part.cost((5, 1)).params == sum(m.weight.numel() for m in clamped)
 
 
-# --- activations
-# --------------------------------------------------------------------------------------------------
+# --- activations ----------------------------------------------------------------------------------
 
 
 def lopsided(case: str) -> tuple[nn.Module, list[Tensor]]:
@@ -532,8 +528,7 @@ def test_projection_keeps_its_triplets() -> None:
     torch.testing.assert_close(f.V.T @ f.V, torch.eye(2), atol=1e-5, rtol=0)
 
 
-# --- costs
-# --------------------------------------------------------------------------------------------------
+# --- costs ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -615,8 +610,7 @@ def test_one_layer_is_composed_back() -> None:
     assert torch.linalg.matrix_rank(layer.weight.detach().flatten(1), rtol=1e-5) == 2
 
 
-# --- penalties
-# --------------------------------------------------------------------------------------------------
+# --- penalties ------------------------------------------------------------------------------------
 
 
 def test_penalties_against_their_formulas() -> None:

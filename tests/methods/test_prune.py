@@ -92,8 +92,7 @@ def build(name: str) -> tuple[nn.Module, Callable[[int], Tensor], set[str]]:
     return settled(make()), inputs, cuttable
 
 
-# --- importance
-# --------------------------------------------------------------------------------------------------
+# --- importance -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0, 2.0])
@@ -155,8 +154,7 @@ def test_taylor_averages_over_batches_and_counts_items(
     )
 
 
-# --- allocation
-# --------------------------------------------------------------------------------------------------
+# --- allocation -----------------------------------------------------------------------------------
 
 
 def random_candidates(seed: int, *, multiple: int = 1) -> list[Candidate]:
@@ -247,8 +245,7 @@ def test_lowest_breaks_ties_by_position() -> None:
     assert lowest(torch.tensor([3.0, 1.0, 1.0, 0.0, 1.0]), 3) == [1, 2, 3]
 
 
-# --- groups and cuts
-# -------------------------------------------------------------------------------------------------
+# --- groups and cuts ------------------------------------------------------------------------------
 
 
 @zoo_model
@@ -588,8 +585,7 @@ def test_low_scores_cost_less_than_high_scores(
     assert moved[1] < moved[-1]
 
 
-# --- the stage
-# --------------------------------------------------------------------------------------------------
+# --- the stage ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("importance_name", ["magnitude", "bn_scale", "taylor"])

@@ -57,8 +57,7 @@ def as_tensor(weight: np.ndarray, dim: int) -> Tensor:
     return torch.tensor(np.moveaxis(weight, 0, dim))
 
 
-# --- one layer
-# --------------------------------------------------------------------------------------------------
+# --- one layer ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", EXAMPLES)
@@ -147,8 +146,7 @@ def test_entropy_of_a_histogram_per_channel(seed: int, bins: int) -> None:
     assert float(got.max()) <= math.log(bins) + 1e-12
 
 
-# --- several layers
-# --------------------------------------------------------------------------------------------------
+# --- several layers -------------------------------------------------------------------------------
 
 
 MEMBERS = [
@@ -210,8 +208,7 @@ def test_unknown_names_are_errors() -> None:
         importance.reduced([(torch.ones(2), [0, 1])], 2, "median")
 
 
-# --- which weights belong to a channel
-# -------------------------------------------------------------------------------
+# --- which weights belong to a channel ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -247,8 +244,7 @@ def test_parts_of_one_channel_stand_in_one_row() -> None:
     assert table.tolist() == [[3, 4, 0, 0], [1, 2, 5, 6]]
 
 
-# --- groups
-# --------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
 def image_task(classes: int, n: int = 24) -> Task:
@@ -373,8 +369,7 @@ def test_every_combination_gives_one_finite_score_per_unit(name: str) -> None:
                         assert float(statistic[normalisation](got)) == pytest.approx(1), case
 
 
-# --- what data says
-# --------------------------------------------------------------------------------------------------
+# --- what data says -------------------------------------------------------------------------------
 
 
 def test_fisher_is_the_mean_square_of_single_gradients() -> None:
@@ -425,8 +420,7 @@ def test_activations_are_what_each_layer_reads_pooled_per_item() -> None:
     torch.testing.assert_close(got, expected / expected.mean(), rtol=1e-3, atol=1e-4)
 
 
-# --- what a ranking is for
-# -------------------------------------------------------------------------------------------
+# --- what a ranking is for ------------------------------------------------------------------------
 
 
 class Additive(nn.Module):
@@ -562,8 +556,7 @@ def test_parameters_without_meaning_are_dropped() -> None:
     assert "reduction" not in card.normalize({"importance": "random"}).params
 
 
-# --- spreads and rounding
-# --------------------------------------------------------------------------------------------
+# --- spreads and rounding -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", EXAMPLES)

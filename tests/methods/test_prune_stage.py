@@ -80,8 +80,7 @@ def stream() -> tuple[Stream, Task]:
     return model, classification(split, split, split)
 
 
-# -- the oracle: loops over single numbers
-# -----------------------------------------------------------------------------
+# -- the oracle: loops over single numbers ---------------------------------------------------------
 
 
 def filters(model: nn.Module, path: str) -> list[list[float]]:
@@ -169,8 +168,7 @@ def cut_by_the_stage(model: nn.Module, task: Task, **parameters: object) -> set[
     return gone
 
 
-# -- the stage against it
-# ----------------------------------------------------------------------------------------------
+# -- the stage against it --------------------------------------------------------------------------
 
 
 SETTINGS: Mapping[str, list[dict[str, object]]] = {

@@ -79,8 +79,7 @@ def simplified(model: nn.Module, x: Tensor) -> GraphModule:
     return traced
 
 
-# -- cross-layer equalisation
-# ------------------------------------------------------------------------------------------
+# -- cross-layer equalisation ----------------------------------------------------------------------
 
 
 def test_equalizing_scale_gives_both_sides_one_range() -> None:
@@ -159,8 +158,7 @@ def test_equalisation_rescues_unequal_channels() -> None:
     assert errors["cross_layer"] < 0.5 * errors["none"]
 
 
-# -- smoothing
-# --------------------------------------------------------------------------------------------------
+# -- smoothing -------------------------------------------------------------------------------------
 
 
 class Transformer(nn.Module):
@@ -313,8 +311,7 @@ def test_the_notes_say_what_was_not_equalised() -> None:
     assert left["down"] == "aten.gelu.default does not scale with its input"
 
 
-# -- bias correction
-# --------------------------------------------------------------------------------------------------
+# -- bias correction -------------------------------------------------------------------------------
 
 
 def observed(model: nn.Module, x: Tensor, weight_max: int = 64) -> GraphModule:
@@ -389,8 +386,7 @@ def test_bias_correction_helps_few_codes() -> None:
     assert errors[True] < errors[False]
 
 
-# -- mixed precision
-# --------------------------------------------------------------------------------------------------
+# -- mixed precision -------------------------------------------------------------------------------
 
 
 class Fragile(nn.Module):
@@ -448,8 +444,7 @@ def test_keeping_every_layer_is_refused() -> None:
         quantize_static(Fragile(), x, [x], observer="minmax", exclude=NOTHING, keep_float=3)
 
 
-# -- folding
-# --------------------------------------------------------------------------------------------------
+# -- folding ---------------------------------------------------------------------------------------
 
 
 class Conv1D(nn.Module):

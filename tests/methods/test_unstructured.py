@@ -58,8 +58,7 @@ def zeros(model: nn.Module) -> dict[str, Tensor]:
     return {path: m.weight == 0 for path, m in weighted(model).items()}  # type: ignore[misc]
 
 
-# -- masks
-# --------------------------------------------------------------------------------------------------
+# -- masks -----------------------------------------------------------------------------------------
 
 
 def test_exactly_the_lowest_go() -> None:
@@ -110,8 +109,7 @@ def test_two_of_four_by_trying_all_pairs() -> None:
     assert keep_two_of_four(torch.ones(1, 4)).sum() == 2
 
 
-# -- scores
-# --------------------------------------------------------------------------------------------------
+# -- scores ----------------------------------------------------------------------------------------
 
 
 def test_taylor_is_the_change_of_a_linear_loss() -> None:
@@ -196,8 +194,7 @@ def test_taylor_scores_against_one_gradient_by_hand() -> None:
     )
 
 
-# -- the stage
-# --------------------------------------------------------------------------------------------------
+# -- the stage -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "wanda"])
@@ -284,8 +281,7 @@ def test_low_weights_cost_less_than_high_ones(digits_problem: tuple[DigitsNet, T
         assert loss(pruned) - loss(model) < 0.25 * (loss(at_random) - loss(model)), importance
 
 
-# -- what comes after
-# --------------------------------------------------------------------------------------------------
+# -- what comes after ------------------------------------------------------------------------------
 
 
 def run(*stages: StageSpec) -> tuple[nn.Module, tuple[StageTrace, ...]]:

@@ -142,8 +142,7 @@ def changed(original: nn.Module) -> nn.Module:
     return model
 
 
-# -- what comes back
-# --------------------------------------------------------------------------------------------------
+# -- what comes back -------------------------------------------------------------------------------
 
 
 def test_an_unchanged_and_a_retrained_model(original: Net) -> None:
@@ -329,8 +328,7 @@ def test_a_root_that_is_replaced() -> None:
     assert_same(through_files(model, original), model, torch.randn(2, 4))
 
 
-# -- what is refused
-# --------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 def foreign_class(model: Any) -> None:
@@ -428,8 +426,7 @@ def test_a_description_cannot_import_what_it_likes(original: Net) -> None:
             rebuild(original, evil, weights(original))
 
 
-# -- fingerprints
-# --------------------------------------------------------------------------------------------------
+# -- fingerprints ----------------------------------------------------------------------------------
 
 NO_CHANGE = (freeze, channels_last, partly_train)  # of what the model is
 BY_TYPE_ONLY = (other_partial,)  # opaque values of one type and length look alike

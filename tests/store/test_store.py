@@ -52,8 +52,7 @@ def store(tmp_path: Path):
         yield made
 
 
-# -- round trips
-# --------------------------------------------------------------------------------------------------
+# -- round trips -----------------------------------------------------------------------------------
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**62), 2**62)
@@ -188,8 +187,7 @@ def test_exists(tmp_path: Path) -> None:
     assert Store.exists(tmp_path)
 
 
-# -- what may not be added
-# ---------------------------------------------------------------------------------------------
+# -- what may not be added -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,8 +239,7 @@ def test_the_test_split_is_written_once(store: Store) -> None:
         store.trial(7)
 
 
-# -- writers and readers
-# -----------------------------------------------------------------------------------------------
+# -- writers and readers ---------------------------------------------------------------------------
 
 
 def python(code: str, *args: object, **keywords: object) -> subprocess.Popen[str]:
@@ -354,8 +351,7 @@ def test_a_foreign_program_holding_the_database(
     ).close()  # the failed attempt has let go of the study's lock
 
 
-# -- refusals
-# --------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def refused(directory: Path, *, write: bool = False) -> StoreError:
@@ -481,8 +477,7 @@ def test_a_row_that_petra_did_not_write(store: Store) -> None:
     assert store.trials() == [make_trial(1)]
 
 
-# -- other databases
-# --------------------------------------------------------------------------------------------------
+# -- other databases -------------------------------------------------------------------------------
 
 
 def test_a_database_elsewhere(tmp_path: Path) -> None:
@@ -506,8 +501,7 @@ def test_unusable_urls(tmp_path: Path, url: str) -> None:
     Store.create(tmp_path, {}, {}).close()  # the failed attempt has let go of the lock
 
 
-# -- checksums
-# --------------------------------------------------------------------------------------------------
+# -- checksums -------------------------------------------------------------------------------------
 
 
 def edited(store: Store, statement: str) -> None:

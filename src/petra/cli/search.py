@@ -193,8 +193,7 @@ def resume(
     _conclude(directory, as_json=as_json)
 
 
-# ---- steps
-# --------------------------------------------------------------------------------------------------
+# ---- steps ---------------------------------------------------------------------------------------
 
 
 def _conduct(study: Study, *, quiet: bool) -> None:
@@ -223,13 +222,13 @@ def _conduct(study: Study, *, quiet: bool) -> None:
 def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) -> None:
     """The front, the report, exported bundles, and what to do next."""
     from petra.report.bundle import default_place
-    from petra.report.front import Front
     from petra.report.html import write_report
     from petra.report.plain import front_data
+    from petra.report.study_front import StudyFront
     from petra.report.tables import front_view
 
     record = _record(directory)
-    front = Front.of_record(record)
+    front = StudyFront.of_record(record)
     report = write_report(directory)
     chosen = exports if front.members else ()
     bundles = {pick: front.pick(pick).export(default_place(directory, pick)) for pick in chosen}

@@ -12,16 +12,16 @@ import yaml
 
 from petra.core.errors import ConfigError
 from petra.core.trial import Trial
+from petra.front import Front, confirmed
 from petra.report import history, page, plots
-from petra.report.bundle import write_whole
 from petra.report.card import subject
-from petra.report.front import Front, confirmed
 from petra.report.html_front import front_table
 from petra.report.numbers_text import change, duration, value, with_error
 from petra.report.page import esc
 from petra.report.pipeline_text import count_statuses, pipeline_in_words, trace_in_words
 from petra.report.record import StudyRecord
 from petra.report.tables import failure_counts
+from petra.report.whole import write_whole
 from petra.store.schema import petra_version
 
 
@@ -67,8 +67,7 @@ def render(record: StudyRecord) -> str:
     return "\n".join(s for s in sections if s)
 
 
-# ---- summary
-# --------------------------------------------------------------------------------------------------
+# ---- summary -------------------------------------------------------------------------------------
 
 
 def _summary(record: StudyRecord, front: Front) -> str:
@@ -156,8 +155,7 @@ def _tiles(record: StudyRecord, front: Front) -> dict[str, str]:
     return facts
 
 
-# ---- the front
-# --------------------------------------------------------------------------------------------------
+# ---- the front -----------------------------------------------------------------------------------
 
 
 def _front_section(front: Front) -> str:
@@ -197,8 +195,7 @@ def _member(trial: Trial) -> str:
     return f"<details><summary>{title}</summary><ol>{''.join(stages)}</ol>{files}</details>"
 
 
-# ---- figures
-# --------------------------------------------------------------------------------------------------
+# ---- figures -------------------------------------------------------------------------------------
 
 
 def _figures(front: Front) -> str:
@@ -277,8 +274,7 @@ def _failures(front: Front) -> str:
     return f"<h2>Failures</h2>{table}{drawn}"
 
 
-# ---- where and how
-# --------------------------------------------------------------------------------------------------
+# ---- where and how -------------------------------------------------------------------------------
 
 
 def _host(record: StudyRecord) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from petra.core.objective import METRICS, Metrics
 from petra.core.trial import Trial
+from petra.front import Front, confirmed
 from petra.report import page
-from petra.report.front import Front, confirmed
 from petra.report.numbers_text import change, difference, interval, value, with_error
 from petra.report.page import esc
 from petra.report.pipeline_text import pipeline_in_words

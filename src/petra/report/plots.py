@@ -14,8 +14,8 @@ from plotly.subplots import make_subplots
 
 from petra.core.objective import METRICS, Constraint, Objective
 from petra.core.trial import Trial, TrialStatus
+from petra.front import Front
 from petra.moo.dominance import front_mask
-from petra.report.front import Front
 from petra.report.numbers_text import value
 from petra.report.pipeline_text import pipeline_in_words
 

@@ -169,8 +169,7 @@ class Worker:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # -- plumbing
-    # ----------------------------------------------------------------------------------------------
+    # -- plumbing ----------------------------------------------------------------------------------
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:

@@ -23,8 +23,7 @@ def _per_filter(weight: Tensor, dim: int) -> Tensor:
     return weight.movedim(dim, 0).reshape(weight.shape[dim], -1)
 
 
-# --- one layer
-# --------------------------------------------------------------------------------------------------
+# --- one layer ------------------------------------------------------------------------------------
 
 
 def magnitude(weight: Tensor, *, p: float = 2.0, dim: int = 0) -> Tensor:
@@ -118,8 +117,7 @@ def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tens
     return entropy.masked_fill(constant, 0).to(activations.dtype)
 
 
-# --- several layers
-# --------------------------------------------------------------------------------------------------
+# --- several layers -------------------------------------------------------------------------------
 
 
 def relative(scores: Tensor) -> Tensor:

@@ -77,8 +77,7 @@ def text(family: str, **config: object) -> Problem:
     return classifier(made(family, "ForSequenceClassification", **config), masked_text, gain=1.0)
 
 
-# -- images
-# --------------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------
 
 
 def resnet() -> Problem:
@@ -162,8 +161,7 @@ def cvt() -> Problem:
     )  # fmt: skip
 
 
-# -- text
-# --------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------
 
 
 def bert() -> Problem:
@@ -265,8 +263,7 @@ def bart() -> Problem:
     return classifier(lambda: EncoderDecoder(make(), 32), _translation, gain=1.0)
 
 
-# -- sound and time series
-# ---------------------------------------------------------------------------------------------
+# -- sound and time series -------------------------------------------------------------------------
 
 
 def whisper() -> Problem:
