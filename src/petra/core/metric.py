@@ -126,7 +126,7 @@ PETRA_METRICS = (
         shown=Shown(QUALITY, hover=True),
     ),
     Metric(
-        "latency_ms", "latency", "median latency of one batch", "ms", timed=True, positive=True,
+        "latency_ms", "median latency", "median latency of one batch", "ms", timed=True, positive=True,
         units=_TIMES, shown=Shown("latency", terminal=3, page=True, card=True, bench=True),
     ),
     Metric(
@@ -150,7 +150,7 @@ PETRA_METRICS = (
         timed=True, form="ratio", digits=2, over="throughput", units=_RATIO,
     ),
     Metric(
-        "size_bytes", "size", "bytes of all files that ship", "B", form="si", positive=True,
+        "size_bytes", "size of the files", "bytes of all files that ship", "B", form="si", positive=True,
         units=_BYTES,
         shown=Shown("size", terminal=0, change=2, page=True, card=True, bench=True, hover=True),
     ),
@@ -214,6 +214,10 @@ class Catalogue:
         """The quality, what else the task measures, then all others."""
         others = [name for name, _ in METRICS.items() if name != QUALITY]
         return (QUALITY, *(m.name for m in self.task[1:]), *others)
+
+    def label(self, name: str) -> str:
+        """What a metric is called in lists and tables: titles of the task's, names of all others."""
+        return self[name].title if self[name].sampled else name
 
     def others(self) -> tuple[Metric, ...]:
         """What the task measures besides the quality."""

@@ -53,7 +53,7 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
 
 def render(record: StudyRecord) -> str:
     """The body of the report."""
-    front = Front.of_record(record)
+    front = record.front()
     sections = [
         _summary(record, front),
         _front_section(front),
@@ -73,7 +73,7 @@ def render(record: StudyRecord) -> str:
 def _summary(record: StudyRecord, front: Front) -> str:
     config = record.config
     objectives = ", ".join(
-        f"{'more' if o.maximize else 'less'} {record.metric if o.metric == 'quality' else o.metric}"
+        f"{'more' if o.maximize else 'less'} {front.catalogue.label(o.metric)}"
         for o in front.objectives
     )
     parts = [
@@ -103,7 +103,7 @@ def _headline(front: Front) -> str:
         return (
             "Nothing that was tried beats the untouched model: it is the only member of the front."
         )
-    knee = front.pick("knee").trial
+    knee = front.choose("knee")
     base = front.baseline
     if base is None or not knee.number:
         return f"{len(compressed)} compressed models on the front."
@@ -203,7 +203,7 @@ def _figures(front: Front) -> str:
         return ""
     objectives: list[tuple[Any, str]] = []
     for x, y in plots.objective_pairs(front):
-        names = [front.metric if o.metric == "quality" else o.metric for o in (y, x)]
+        names = [front.catalogue.label(o.metric) for o in (y, x)]
         caption = (
             f"{names[0]} against {names[1]} of every measured trial, as the search saw them;"
             " dotted: the best attainable in these two alone; dashed: constraints, shaded where"
