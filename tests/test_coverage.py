@@ -21,7 +21,7 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.table import STAGES
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.model.surgery import count_parameters
 from petra.space.domains import Choice
 from petra.space.effects import Effects
@@ -71,7 +71,7 @@ def test_an_architecture_is_small_settled_and_always_the_same(name: str) -> None
     model, task = ARCHITECTURES.get(name)()
     assert not model.training
     assert count_parameters(model) < 10**6
-    assert fingerprint(model) == fingerprint(ARCHITECTURES.get(name)()[0])
+    assert state_hash(model) == state_hash(ARCHITECTURES.get(name)()[0])
     inputs, target = next(task.val.batches(32))
     with torch.no_grad():
         outputs = named_outputs(call(model, inputs))
@@ -96,9 +96,9 @@ def test_the_untouched_model_ships(name: str) -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_a_stage_objects_to_the_models_it_refuses_and_to_no_other(name: str, kind: str) -> None:
     model, task = ARCHITECTURES.get(name)()
-    before, stage = fingerprint(model), STAGES.get(kind)
+    before, stage = state_hash(model), STAGES.get(kind)
     objection = stage.objection(model, task)
-    assert fingerprint(model) == before
+    assert state_hash(model) == before
     try:
         stage().apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
     except StageRefused:

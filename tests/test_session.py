@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from petra.cli.search import _finished
+from petra.cli.budget import _finished
 from petra.core.errors import ArtifactError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
@@ -302,7 +302,7 @@ def test_nothing_of_a_newcomer_is_touched(tmp_path: Path) -> None:
 
 def test_two_writers_are_never_at_once_even_without_the_lock_file(tmp_path: Path) -> None:
     study(tmp_path, budget={"trials": 4}).run(executor=RecordedExecutor)
-    with (
+    with (  # noqa: PT012
         pytest.raises(StoreError, match="is gone"),
         Store.open(tmp_path, write=True) as first,
     ):

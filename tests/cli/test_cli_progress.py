@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from petra.cli.budget import _extended, _finished
 from petra.cli.progress import LineProgress, LiveProgress, watching
-from petra.cli.search import _extended, _finished
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.listener import Clock
 from petra.report.record import StudyRecord

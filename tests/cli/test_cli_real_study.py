@@ -25,24 +25,27 @@ import petra
 
 def model(width):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+    hidden = [nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*hidden, nn.Linear(width, 10))
 
 def task():
     data = load_digits()
     x, y = torch.tensor(data.data, dtype=torch.float32) / 16, torch.tensor(data.target)
-    return petra.classification((x[:600], y[:600]), (x[600:900], y[600:900]), (x[900:1200], y[900:1200]))
+    parts = (slice(600), slice(600, 900), slice(900, 1200))
+    return petra.classification(*((x[part], y[part]) for part in parts))
 """
 STUDY = """
 model: {call: "parts_of_study:model", args: {width: 96}}
 task: parts_of_study:task
 objectives: [quality, size]
-space: {stages: {tune: {epochs: [1, 3]}, quantize.static: {samples: [128], exclude: none}}, max_length: 2}
+space:
+  stages: {tune: {epochs: [1, 3]}, quantize.static: {samples: [128], exclude: none}}
+  max_length: 2
 budget: {time: 20 min}
 """
 PETRA = (sys.executable, "-m", "petra.cli.main")
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(Path(petra.__file__).parents[1])
-}  # also from another directory
+# Also from another directory.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(petra.__file__).parents[1])}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

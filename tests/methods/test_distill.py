@@ -270,8 +270,8 @@ def test_torch_attention_shows_its_maps_inside_and_only_there() -> None:
 def bert(layers: int = 2) -> nn.Module:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        vocab_size=12, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=16,
-        num_labels=2, attn_implementation="sdpa",
+        vocab_size=12, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2,
+        intermediate_size=16, num_labels=2, attn_implementation="sdpa",
     )  # fmt: skip
     torch.manual_seed(layers)
     model: nn.Module = transformers.BertForSequenceClassification(config).eval()

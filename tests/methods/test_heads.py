@@ -31,7 +31,7 @@ from petra.model.attention.find import find_heads
 from petra.model.attention.heads import gated, take_out
 from petra.model.attention.separate import HeadwiseAttention, separate_attention
 from petra.model.description.differences import describe, rebuild, weights
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -154,7 +154,7 @@ def test_head_counts_follow_and_what_has_no_removed_head_stays_as_it_was() -> No
     assert (attention.query.out_features, attention.query.weight.shape) == (24, (24, 32))
     (other,) = trace.skipped
     assert trace.skipped[other] == "none of its heads was chosen"
-    assert fingerprint(pruned.get_submodule(other)) == fingerprint(model.get_submodule(other))
+    assert state_hash(pruned.get_submodule(other)) == state_hash(model.get_submodule(other))
 
 
 def test_key_value_heads_go_with_their_query_heads() -> None:
@@ -335,10 +335,10 @@ class CountedOn(nn.Module):
 def test_heads_counted_on_by_the_models_code_are_refused_with_the_reason() -> None:
     model, x, y = nn.Sequential(CountedOn()).eval(), zoo.rows(32, 5, 16), torch.arange(32) % 3
     task = classification((x, y), (x, y), (x, y))
-    before = fingerprint(model)
+    before = state_hash(model)
     with pytest.raises(StageRefused, match="no longer runs"):
         HeadPrune().apply(model, context(model, task))
-    assert fingerprint(model) == before
+    assert state_hash(model) == before
 
 
 def test_a_ratio_that_rounds_to_nothing_is_refused() -> None:
@@ -362,13 +362,13 @@ def test_tied_projections_are_skipped() -> None:
 
 def test_removing_can_be_undone() -> None:
     model, task = architecture("gpt2")
-    before = fingerprint(model)
+    before = state_hash(model)
     found, _ = find_heads(model, lambda m: [prediction(call(m, task.example(2)))])
     undos = [take_out(model, readings[0], [1, 2]) for readings in found.values()]
-    assert fingerprint(model) != before
+    assert state_hash(model) != before
     for undo in undos:
         undo()
-    assert fingerprint(model) == before
+    assert state_hash(model) == before
     assert closed_gate(next(iter(found.values()))[0], [1]).tolist() == [1, 0, 1, 1]
 
 
@@ -444,7 +444,7 @@ def test_a_pruned_model_can_be_written_down_and_made_again(name: str) -> None:
         copy.deepcopy(model), context(model, task)
     )
     again = rebuild(model, describe(pruned, model), weights(pruned))
-    assert fingerprint(again) == fingerprint(pruned)
+    assert state_hash(again) == state_hash(pruned)
     assert torch.equal(logits(again, task), logits(pruned, task))
 
 

@@ -378,11 +378,20 @@ def test_reasons_name_the_cause() -> None:
         (zoo.Residual, zoo.images(2), {"head"}),
         (zoo.Upsampling, zoo.images(2), {"o"}),
         (zoo.ManyOutputs, zoo.rows(2, 6), {"a_classifier", "side", "hidden"}),
-        (lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Softmax(1)),
-         zoo.rows(2, 6), {"2"}),
-        (lambda: nn.Sequential(nn.Embedding(7, 6), nn.GRU(6, 5)), torch.arange(6).reshape(2, 3), {"1"}),
+        (
+            lambda: nn.Sequential(
+                nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Softmax(1)
+            ),
+            zoo.rows(2, 6),
+            {"2"},
+        ),
+        (
+            lambda: nn.Sequential(nn.Embedding(7, 6), nn.GRU(6, 5)),
+            torch.arange(6).reshape(2, 3),
+            {"1"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_output_layers_are_those_that_produce_the_outputs(
     make: Callable[[], nn.Module], inputs: Tensor, expected: set[str]
 ) -> None:

@@ -169,7 +169,11 @@ def test_members_are_reduced_channel_by_channel(kind: str, relative: bool) -> No
         for c in range(5)
     ]
     reduce: dict[str, Callable[[list[float]], float]] = {
-        "sum": sum, "mean": lambda v: sum(v) / len(v), "max": max, "prod": math.prod, "first": lambda v: v[0],
+        "sum": sum,
+        "mean": lambda v: sum(v) / len(v),
+        "max": max,
+        "prod": math.prod,
+        "first": lambda v: v[0],
     }  # fmt: skip
     expected = [reduce[kind](v) if v else 0.0 for v in found]
     members = [(torch.tensor(v), c) for v, c in MEMBERS]
@@ -214,11 +218,16 @@ def test_unknown_names_are_errors() -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Linear(6, 4), nn.Conv1d(6, 4, 3), nn.Conv2d(6, 4, 3, groups=2), nn.Conv2d(6, 6, 3, groups=6),
-        nn.ConvTranspose2d(6, 4, 3), nn.ConvTranspose2d(6, 6, 3, groups=6), nn.Conv3d(6, 4, 2, groups=2),
+        nn.Linear(6, 4),
+        nn.Conv1d(6, 4, 3),
+        nn.Conv2d(6, 4, 3, groups=2),
+        nn.Conv2d(6, 6, 3, groups=6),
+        nn.ConvTranspose2d(6, 4, 3),
+        nn.ConvTranspose2d(6, 6, 3, groups=6),
+        nn.Conv3d(6, 4, 2, groups=2),
     ],
     ids=lambda m: f"{type(m).__name__}-{getattr(m, 'groups', 1)}",
-)  # fmt: skip
+)
 def test_rows_are_the_weights_that_a_channel_touches(layer: nn.Module) -> None:
     """Asked of autograd: which weights do an output channel, and an input channel, depend on?"""
     shape = [2, 6] + [4] * (layer.weight.ndim - 2)
@@ -455,9 +464,8 @@ def additive_problem() -> tuple[Additive, Task]:
     x = torch.randn(ITEMS, 6, generator=g) * size
     model = Additive(u, v).eval()
     chance = torch.rand(ITEMS, generator=g)
-    y = (
-        chance > torch.sigmoid(model(x)[:, 0])
-    ).long()  # the model's own probabilities: it is at its minimum
+    # The model's own probabilities: it is at its minimum.
+    y = (chance > torch.sigmoid(model(x)[:, 0])).long()
     split = (x, y)
     return model, classification(split, split, split)
 

@@ -102,7 +102,11 @@ def lamp(rows: list[list[float]]) -> list[float]:
 
 
 REDUCE: Mapping[str, Callable[[list[float]], float]] = {
-    "sum": sum, "mean": lambda v: sum(v) / len(v), "max": max, "prod": math.prod, "first": lambda v: v[0],
+    "sum": sum,
+    "mean": lambda v: sum(v) / len(v),
+    "max": max,
+    "prod": math.prod,
+    "first": lambda v: v[0],
 }  # fmt: skip
 
 

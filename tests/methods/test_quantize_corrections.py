@@ -360,9 +360,8 @@ def test_corrected_layers_have_the_mean_outputs_of_the_float_network() -> None:
         dims = [d for d in range(expected.ndim) if d != 1]
         shift = (before[path] - expected).mean(dims).abs().max()
         left = (after[path] - expected).mean(dims).abs().max()
-        assert left < 1e-4 * float(
-            expected.abs().max()
-        )  # sequential: no error of an earlier layer is left over
+        # Sequential: no error of an earlier layer is left over.
+        assert left < 1e-4 * float(expected.abs().max())
         assert shift > 10 * left
 
 

@@ -21,15 +21,14 @@ from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context
 from petra.methods.prune.heads import HeadPrune
-from petra.methods.prune.unstructured import (
-    UnstructuredPrune,
-    input_norms,
+from petra.methods.prune.unstructured import UnstructuredPrune
+from petra.methods.prune.weight_scores import input_norms, taylor_scores
+from petra.methods.prune.zeros import (
     keep_globally,
     keep_highest,
     keep_two_of_four,
     restore_two_of_four,
     taylor,
-    taylor_scores,
     wanda,
 )
 from petra.methods.table import STAGES

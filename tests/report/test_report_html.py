@@ -18,7 +18,7 @@ from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Origin, Trial, TrialStatus
 from petra.front import Front
-from petra.report import history, plots
+from petra.report import axes, history, plots
 from petra.report.html import render, write_report
 from petra.report.record import StudyRecord
 from petra.report.study_front import StudyFront
@@ -189,7 +189,7 @@ def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
     front = StudyFront.load(study)
     assert front.baseline is not None
     scaling = scale(front.objectives, front.constraints, front.baseline)
-    reached = history.progress(front)
+    reached = history.hypervolume_reached(front)
     volumes = [volume for _, volume in reached]
     assert volumes == sorted(volumes)
     for count in (1, 7, len(reached)):
@@ -203,7 +203,7 @@ def test_moves_count_every_trial_once_per_move_and_successes_by_hypervolume(stud
     expected = Counter(move for t in front.trials if t.number for move in t.origin.move.split("+"))
     counts = history.move_counts(front)
     assert {move: proposed for move, proposed, _ in counts} == expected
-    volumes = [v for _, v in history.progress(front)]
+    volumes = [v for _, v in history.hypervolume_reached(front)]
     rises = int((np.diff(volumes) > 0).sum())
     single = sum(succeeded for move, _, succeeded in counts)
     assert rises <= single <= sum(expected.values())
@@ -291,7 +291,7 @@ def test_ruined_trials_do_not_squeeze_the_front_out_of_sight(tmp_path: Path) -> 
         toy_study(tmp_path, trials=40, constraints=("quality >= baseline - 0.05",))
     )
     quality, latency, size = front.objectives
-    low, high = plots.frame(front, quality)
+    low, high = axes.frame(front, quality)
     assert front.baseline is not None
     assert low < front.baseline.metrics["quality"].mean - 0.05 < high
     assert high > max(
@@ -302,5 +302,5 @@ def test_ruined_trials_do_not_squeeze_the_front_out_of_sight(tmp_path: Path) -> 
     ruined = [t for t in front.trials if t.measured and t.metrics["quality"].mean < 0.6]
     assert ruined
     assert all(t.metrics["quality"].mean < low for t in ruined)
-    assert plots.outside(front, size, quality) >= len(ruined)
+    assert axes.outside(front, size, quality) >= len(ruined)
     assert list(plots.pair_figure(front, latency, quality).layout.yaxis.range) == [low, high]

@@ -264,7 +264,8 @@ store = Store.open(Path(sys.argv[1]), write=True)
 for n in itertools.count(len(store.trials())):
     metrics = {f"m{i}": Measurement(float(n), 0.5, 3) for i in range(10)}
     trace = tuple(StageTrace("tune", touched=("layer",) * 50) for _ in range(3))
-    store.add(Trial(n, Pipeline((StageSpec("s", {"n": n}),)), TrialStatus.COMPLETE, metrics=metrics, trace=trace))
+    pipeline = Pipeline((StageSpec("s", {"n": n}),))
+    store.add(Trial(n, pipeline, TrialStatus.COMPLETE, metrics=metrics, trace=trace))
     print(n, flush=True)
 """
 
@@ -553,7 +554,8 @@ def read_all(directory: Path) -> None:
 
 
 HOSTILE_VALUES = (
-    "NULL", "-1", "x'00ff'", "'x'", "1e999", "-1e300", "'[' ", "'null'", "'NaN'", "'../../etc/passwd'", "'/etc/passwd'",
+    "NULL", "-1", "x'00ff'", "'x'", "1e999", "-1e300", "'[' ", "'null'", "'NaN'",
+    "'../../etc/passwd'", "'/etc/passwd'",
 )  # fmt: skip
 
 

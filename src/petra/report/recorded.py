@@ -1,4 +1,4 @@
-"""A bundle's own record, read back: which files it is about, and whether they are those measured."""
+"""A bundle's own record, read back: which files it is about, and whether they are the same."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class StudyFront(Front):
         return Member(self.choose(which), self, self.directory)
 
     def table(self) -> pd.DataFrame:
-        """One row per member: quality on both splits, costs, and each cost over the untouched one."""
+        """One row per member: quality on both splits, costs, and these over the baseline."""
         from petra.report.frame import front_frame
 
         return front_frame(self)

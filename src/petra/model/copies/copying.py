@@ -188,9 +188,8 @@ def _equal_apart(a: Tensor, b: Tensor) -> bool:
     ):
         return a is not b
     a, b = a.detach(), b.detach()
-    return a.data_ptr() != b.data_ptr() and bool(
-        ((a == b) | ((a != a) & (b != b))).all()
-    )  # NaN is NaN's equal
+    # NaN is NaN's equal.
+    return a.data_ptr() != b.data_ptr() and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 # -- what copies must not hold ---------------------------------------------------------------------
