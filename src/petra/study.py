@@ -13,6 +13,7 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
+from petra.core.metric import METRICS
 from petra.core.objective import Objective, named_objectives
 from petra.core.target import Target
 from petra.core.trial import Trial
@@ -93,7 +94,10 @@ class Study:
         mark = fingerprint(*self._given())
         self._check_mark(store, mark)
         store.set_note("fingerprint", mark)
-        store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
+        described = [metric.as_dict() for metric in task.metrics()]
+        store.set_note(
+            "task", {"metric": task.metric, "maximize": task.maximize, "metrics": described}
+        )
         return problem, mark
 
     def compare_runtimes(
@@ -156,7 +160,11 @@ class Study:
             cache_bytes=self.config.limits.cache,
             fingerprint=mark[:16],
             device=self.config.device,
-            plugins={"stages": STAGES.added(), "runtimes": RUNTIMES.added()},
+            plugins={
+                "stages": STAGES.added(),
+                "runtimes": RUNTIMES.added(),
+                "metrics": METRICS.added(),
+            },
         )
 
     def _limits(self) -> Limits:
@@ -187,7 +195,7 @@ class Study:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        return named_objectives(self.config.objectives, maximize_quality=self._given()[1].maximize)
+        return named_objectives(self.config.objectives, task=self._given()[1].metrics())
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:

@@ -80,7 +80,7 @@ def apply_pipeline(
 
 def _run(model: nn.Module, spec: StageSpec, context: Context) -> tuple[nn.Module, StageTrace]:
     """One stage, with everything around it that a stage should not have to think of."""
-    stage = STAGES.get(spec.kind).from_spec(spec)
+    stage = STAGES.get(spec.kind).from_spec(spec, context.task)
     params_before = count_parameters(model)
     reset_peak()
     started = time.perf_counter()

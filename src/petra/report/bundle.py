@@ -187,6 +187,7 @@ def _companions(
         "trial": trial.number,
         "metric": record.metric,
         "maximize": record.maximize,
+        "metrics": [metric.as_dict() for metric in record.task],
         "files": [
             {"name": f.name, "bytes": f.stat().st_size, "sha256": sha256(f)} for f in shipped
         ],

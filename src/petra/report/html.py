@@ -72,7 +72,7 @@ def render(record: StudyRecord) -> str:
 def _summary(record: StudyRecord, front: Front) -> str:
     config = record.config
     objectives = ", ".join(
-        f"{'more' if o.maximize else 'less'} {record.metric if o.metric == 'quality' else o.metric}"
+        f"{'more' if o.maximize else 'less'} {front.catalogue.label(o.metric)}"
         for o in front.objectives
     )
     reason = record.stop_reason
@@ -167,7 +167,7 @@ def _figures(front: Front) -> str:
         return ""
     objectives: list[tuple[Any, str]] = []
     for x, y in plots.objective_pairs(front):
-        names = [front.metric if o.metric == "quality" else o.metric for o in (y, x)]
+        names = [front.catalogue.label(o.metric) for o in (y, x)]
         caption = (
             f"{names[0]} against {names[1]} of every measured trial, as the search saw them;"
             " dotted: the best attainable in these two alone; dashed: constraints, shaded where"

@@ -45,8 +45,9 @@ START_LIMIT_S = 600.0  # for importing libraries and unpickling the payload
 
 
 class Worker:
-    """One warm worker process. It needs no ``__main__`` guard: nothing of the caller's script is
-    run again.
+    """One warm worker process.
+
+    It needs no ``__main__`` guard: nothing of the caller's script is run again.
 
     Every call is made in a fork of it, and with the fork ends all that the call did to its process,
     the processes it left behind included: the next call finds memory as the payload was unpickled.
@@ -133,8 +134,9 @@ class Worker:
                     self._kill()
 
     def suspend(self) -> None:
-        """Stop the process and its descendants where they are; their time stands still. A call
-        waits to begin.
+        """Stop the process and its descendants where they are; their time stands still.
+
+        A call waits to begin.
         """
         with self._state:
             if self._clock.stop() and self._process:
@@ -152,8 +154,9 @@ class Worker:
         return self._closed
 
     def close(self) -> None:
-        """End the process for good, at once. Calls, under way in other threads or later, raise
-        WorkerDied.
+        """End the process for good, at once.
+
+        Calls, under way in other threads or later, raise WorkerDied.
         """
         with self._state:
             self._closed = True

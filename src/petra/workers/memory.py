@@ -13,8 +13,9 @@ MB = 2**20
 
 
 def reset_peak() -> None:
-    """Start `peak_mb` afresh at what is resident now. Where the system does not allow it, the old
-    peak stands.
+    """Start `peak_mb` afresh at what is resident now.
+
+    Where the system does not allow it, the old peak stands.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

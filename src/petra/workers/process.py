@@ -39,8 +39,9 @@ _BOOT = (
 
 
 class Process:
-    """One launched process and the pipes to it. `alone` is explained in
-    `petra.workers.isolate.Worker`.
+    """One launched process and the pipes to it.
+
+    `alone` is explained in `petra.workers.isolate.Worker`.
     """
 
     def __init__(self, log: Path, threads: int, *, alone: bool = False) -> None:

@@ -36,8 +36,9 @@ def magnitude(weight: Tensor, *, p: float = 2.0, dim: int = 0) -> Tensor:
 
 
 def bn_scale(weight: Tensor) -> Tensor:
-    """(C,) |gamma| of a batch normalisation, the channel's gain. Liu et al. 2017, "Network
-    Slimming".
+    """(C,) |gamma| of a batch normalisation, the channel's gain.
+
+    Liu et al. 2017, "Network Slimming".
     """
     return weight.abs()
 
@@ -121,6 +122,7 @@ def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tens
 
 def relative(scores: Tensor) -> Tensor:
     """(C,) scores divided by their mean, so that layers of different size and scale compare.
+
     All-zero stays zero.
     """
     mean = scores.mean()

@@ -27,8 +27,9 @@ from torchao.quantization.pt2e.observer import (
 )
 
 BINS = 2**14
-"""Bins over [-bound, bound]. At least a quarter of them is used, so that 16 or more fall on each of
-256 codes.
+"""Bins over [-bound, bound].
+
+At least a quarter of them is used, so that 16 or more fall on each of 256 codes.
 """
 
 TAIL = 1e-4

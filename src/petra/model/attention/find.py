@@ -228,8 +228,9 @@ def _layouts(path: str, width: int, heads: int, keys: int, size: int) -> list[tu
 
 
 def _tables(model: nn.Module, path: str, heads: int, keys: int) -> tuple[Part, ...]:
-    """Tensors with one entry per head along one dimension: position biases, learnt scales. Not
-    those of projections.
+    """Tensors with one entry per head along one dimension: position biases, learnt scales.
+
+    Not those of projections.
     """
     return tuple(
         Part(sub, name, list(tensor.shape).index(heads), (heads // keys,))

@@ -45,8 +45,9 @@ class MeetingPoint(RuntimeError):
 
 
 class ChannelGraph:
-    """Torch-Pruning's view of `model`, with layers addressed by path. Build it inside
-    `differentiable(model)`.
+    """Torch-Pruning's view of `model`, with layers addressed by path.
+
+    Build it inside `differentiable(model)`.
     """
 
     def __init__(self, model: nn.Module, example: Inputs) -> None:

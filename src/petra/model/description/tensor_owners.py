@@ -14,8 +14,9 @@ from petra.model.tensor_slots import tensor_slots
 
 
 def distinct_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Distinct tensors by their first key, and the first key of every other key. Raises
-    NotDescribable on overlaps.
+    """Distinct tensors by their first key, and the first key of every other key.
+
+    Raises NotDescribable on overlaps.
     """
     tensors: dict[str, Tensor] = {}
     first: dict[int, str] = {}
