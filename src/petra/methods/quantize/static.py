@@ -15,7 +15,7 @@ from petra.methods.quantize.calibration import Calibration
 from petra.methods.quantize.ptq import QuantizationResult, check_excluded, quantize_static
 from petra.methods.quantize.stored import replace_embeddings
 from petra.space.domains import BOOLEAN, Choice, Integer, Real, Text
-from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
 
 LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
@@ -76,7 +76,7 @@ class StaticQuantize(Stage):
 
     name: ClassVar[str] = "quantize.static"
     effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE, INPUT_GRADIENTS]
     )
 
     observer: str = parameter(
