@@ -220,7 +220,7 @@ def create_or_continue(
     if Store.exists(directory):
         store = Store.open(directory, write=True)
     else:
-        study.examined  # noqa: B018 - refuses what is not sound
+        study.problem()  # refuses what is not sound, and what does not fit this model
         store = Store.create(directory, wanted, describe_host())
     with store:
         stored = parse_config(store.config, where=str(directory)).model_dump(mode="json")

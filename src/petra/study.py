@@ -206,7 +206,8 @@ class Study:
 
     def problem(self) -> Problem:
         """What the searcher is given: space, objectives, constraints, seed."""
-        space = build_space(self.config, self.examined.task, without=self.left_out)
+        examined = self.examined
+        space = build_space(self.config, examined.task, examined.model, without=self.left_out)
         return Problem(
             space=space,
             objectives=self.objectives,

@@ -22,20 +22,30 @@ def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> Stag
     """The card with the domains of some parameters replaced.
 
     A single value fixes a parameter, two numbers are an interval (for numeric parameters), any
-    other list is a set of choices. Raises ConfigError with the path of what is wrong.
+    other list is a set of choices. "layers.*" is for all members of a family that have no entry of
+    their own. Raises ConfigError with the path of what is wrong.
     """
-    known = {p.name for p in card.parameters}
+    known = {p.name for p in card.parameters} | {p.family for p in card.parameters if p.family}
     for name in ranges:
-        if name not in known:
+        if name not in known and not any(p.stands_for(name) for p in card.parameters):
             raise ConfigError(
                 f"{where}.{printable(name)[:80]}: {card.name} has no such parameter",
                 hint=did_you_mean(name, known),
             )
-    parameters = tuple(
-        _narrowed(p, ranges[p.name], where=f"{where}.{p.name}") if p.name in ranges else p
-        for p in card.parameters
-    )
-    return replace(card, parameters=parameters)
+    return replace(card, parameters=tuple(_within(p, ranges, where=where) for p in card.parameters))
+
+
+def _within(parameter: Parameter, ranges: Mapping[str, object], *, where: str) -> Parameter:
+    """The parameter in the range it is given by its own name or its family's. Ranges of members
+    that only the model can name are checked, and no more.
+    """
+    for name in ranges:
+        if name != parameter.name and parameter.stands_for(name):
+            _narrowed(parameter, ranges[name], where=f"{where}.{printable(name)[:80]}")
+    name = parameter.name if parameter.name in ranges else parameter.family
+    if name not in ranges:
+        return parameter
+    return _narrowed(parameter, ranges[name], where=f"{where}.{printable(name)[:80]}")
 
 
 def _narrowed(parameter: Parameter, given: object, *, where: str) -> Parameter:

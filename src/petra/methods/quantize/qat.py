@@ -44,13 +44,23 @@ from petra.methods.quantize.ptq import (
 from petra.methods.quantize.quantized_share import check_macs
 from petra.methods.quantize.static import traced_quantization
 from petra.methods.quantize.stored import replace_embeddings
-from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
+from petra.methods.training import (
+    BATCH_SIZE,
+    EPOCHS,
+    FROZEN,
+    LOSS,
+    LR,
+    OPTIMIZER,
+    SCHEDULE,
+    WEIGHT_DECAY,
+)
 from petra.model.aten.graph import module_path
 from petra.model.aten.macs import multiply_accumulates
 from petra.model.copies.copying import copy_model
+from petra.model.trainability import frozen_layers
 from petra.space.declare import slots
 from petra.space.domains import Choice, Integer, Real
-from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
 from petra.space.space import Slot
 from petra.tasks.inputs import Inputs, Outputs, call, predictions
 from petra.training.loop import LossFunction, TrainConfig, fit
@@ -108,16 +118,11 @@ class SimulatedQuantization(nn.Module):
 
 
 def _untrained(model: nn.Module, context: Context) -> dict[str, str]:
-    """Layers that the model keeps gradients from, though its graph would not. Raises StageRefused
-    when it is all.
+    """Layers that the model keeps gradients from, though its graph would not, and frozen ones.
+    Raises StageRefused when it is all.
     """
-    asking = {name: p.requires_grad for name, p in model.named_parameters()}
-    for p in model.parameters():
-        p.requires_grad_(p.is_floating_point())
     found = untrained(model, context.task.example(2))
-    for name, p in model.named_parameters():
-        p.requires_grad_(asking[name])
-    return found
+    return found | dict.fromkeys(frozen_layers(model), FROZEN)
 
 
 def _weights_of(traced: GraphModule, paths: Collection[str]) -> set[str]:
@@ -162,7 +167,7 @@ class QuantizationAwareTrain(Stage):
 
     name: ClassVar[str] = "quantize.qat"
     effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS, TRAINABLE], removes=[FLOAT_WEIGHTS, TRAINABLE]
+        needs=[FLOAT_WEIGHTS, TRAINABLE], removes=[FLOAT_WEIGHTS, TRAINABLE, INPUT_GRADIENTS]
     )
 
     epochs: int = parameter(

@@ -26,7 +26,7 @@ from petra.methods.quantize.parameters import (
 from petra.methods.quantize.ptq import QuantizationResult, check_excluded, quantize_static
 from petra.methods.quantize.stored import replace_embeddings
 from petra.space.domains import BOOLEAN, Choice, Integer, Real
-from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class StaticQuantize(Stage):
 
     name: ClassVar[str] = "quantize.static"
     effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE, INPUT_GRADIENTS]
     )
 
     observer: str = parameter(
