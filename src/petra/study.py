@@ -96,6 +96,7 @@ class Study:
         self._check_mark(store, mark)
         store.set_note("fingerprint", mark)
         store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
+        store.set_note("interface", self.examined.interface.as_dict())
         return problem, mark
 
     def compare_runtimes(
@@ -153,6 +154,7 @@ class Study:
         return BuildPayload(
             model=self.examined.model,
             task=self.examined.task,
+            interface=self.examined.interface,
             target=Target(target.runtime, target.threads, target.batch, target.throughput_batch),
             seed=self.config.seed,
             directory=self.directory.resolve(),

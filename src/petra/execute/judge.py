@@ -16,6 +16,7 @@ from petra.core.errors import PetraError
 from petra.core.measurement import LARGEST, Measurement
 from petra.execute.build import BuildPayload, Note
 from petra.measure.client import write_split
+from petra.measure.stored import load_arrays
 from petra.runtimes.verify import compare
 from petra.tasks.base import Task
 
@@ -38,7 +39,8 @@ def write_data(payload: BuildPayload, note: Note, name: str, place: Path) -> Non
     """Write the inputs of the split called `name` to ``<place>/<name>/`` and its targets beside
     that directory.
     """
-    targets = write_split(dict(payload.task.splits())[name], place / name)
+    split = dict(payload.task.splits())[name]
+    targets = write_split(split, place / name, payload.interface)
     np.save(targets_file(place, name), targets, allow_pickle=False)
 
 
@@ -62,7 +64,8 @@ def judge(
     Notes are ("stage", step, "compare" or "score"). Raises ParityError, ScoreError, and what the
     task's `score` raises.
     """
-    predicted = np.load(predictions, allow_pickle=False)
+    predicted = load_arrays(predictions)
+    main = next(iter(predicted))
     wanted = np.load(targets, allow_pickle=False)
 
     def mean(values: np.ndarray) -> float:
@@ -76,11 +79,18 @@ def judge(
     parity: dict[str, float] = {}
     if reference is not None:
         note(("stage", step, "compare"))
-        own = np.load(reference, allow_pickle=False)
-        found = compare(predicted[: len(own)], own, quantized=quantized, score=mean)
-        parity = {name: float(value) for name, value in found.items() if math.isfinite(value)}
+        for name, own in load_arrays(reference).items():
+            score = mean if name == main else _unscored
+            found = compare(predicted[name][: len(own)], own, quantized=quantized, score=score)
+            if name == main:
+                parity = {key: float(x) for key, x in found.items() if math.isfinite(x)}
     note(("stage", step, "score"))
-    return Judged(checked_score(payload.task, predicted, wanted), parity)
+    return Judged(checked_score(payload.task, predicted[main], wanted), parity)
+
+
+def _unscored(values: np.ndarray) -> float:
+    """Of an output that has no metric of its own."""
+    return 0.0
 
 
 def measured(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measurement:

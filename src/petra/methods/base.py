@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
+from petra.core.interface import Interface
 from petra.core.pipeline import StageSpec, Value
 from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
@@ -66,7 +67,8 @@ class Context:
 
     `teacher` is the untouched model (never modify it). `seed` is derived from study seed and
     pipeline prefix; draw further seeds with `seed_for(purpose)`. `progress(done, total, note)`
-    reports steps; `device` is torch's name.
+    reports steps; `device` is torch's name. `interface` is what the model takes and returns, None
+    for items of one shape.
     """
 
     task: Task
@@ -74,6 +76,7 @@ class Context:
     seed: int
     device: str = "cpu"
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
+    interface: Interface | None = None
 
     def seed_for(self, *purpose: str | int) -> int:
         return derive_seed(self.seed, *purpose)

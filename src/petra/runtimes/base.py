@@ -20,6 +20,7 @@ from petra.core.errors import ArtifactError, PetraError
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface, TensorSpec
     from petra.tasks.inputs import Inputs
 
 Arrays = dict[str, np.ndarray]
@@ -61,7 +62,7 @@ _ARRAYS = {
 _ARRAYS |= {"bfloat16": "float32", "string": "str"}
 
 
-def numpy_type(spec: InputSpec) -> np.dtype:
+def numpy_type(spec: InputSpec | TensorSpec) -> np.dtype:
     """The type of the arrays that an input is fed with. Raises ArtifactError when it takes none."""
     if spec.dtype not in _ARRAYS:
         raise ArtifactError(
@@ -129,9 +130,11 @@ class Runtime(ABC):
     """
 
     @abstractmethod
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        """Lower `model` (in eval mode) to `path` with a dynamic batch dimension; return all files
-        that ship.
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        """Lower `model` (in eval mode) to `path`; return all files that ship. The axes that
+        `interface` leaves free are free in the file; without one, the batch alone.
 
         Raises ExportError naming the operator that cannot be expressed.
         """

@@ -28,6 +28,7 @@ from petra.runtimes.base import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 
@@ -241,10 +242,12 @@ class OnnxRuntime(Runtime):
     name: ClassVar[str] = "onnxruntime"
     suffix: ClassVar[str] = ".onnx"
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
         from petra.runtimes.onnx_export import export_onnx
 
-        return files_of(export_onnx(model, example, path))
+        return files_of(export_onnx(model, example, path, interface))
 
     def load(self, path: Path, *, threads: int) -> Session:
         return OnnxSession(path, threads=threads)

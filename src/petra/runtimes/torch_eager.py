@@ -14,6 +14,7 @@ from petra.runtimes.torch_program import SUFFIX, ProgramSession, export_program
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 
@@ -30,8 +31,10 @@ class TorchEager(Runtime):
     device: ClassVar[str] = "cpu"
     precisions: ClassVar[tuple[str, ...]] = ("bf16", "int8")
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        return [export_program(model, example, path)]
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        return [export_program(model, example, path, interface)]
 
     def load(self, path: Path, *, threads: int) -> Session:
         self.require()

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from petra.core.errors import ConfigError, did_you_mean
+from petra.core.interface import judged_output
 from petra.core.measurement import Measurement
 from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, batch_size, map_inputs, named
+from petra.tasks.ragged import RaggedItems
 from petra.tasks.sources import Reader
 from petra.tasks.targets import numbers
 
@@ -96,10 +98,16 @@ class Task(ABC):
         label range).
         """
 
+    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of those of the model's outputs that `score` looks at."""
+        return (judged_output(outputs),)
+
     def example(self, n: int = 2) -> Inputs:
         """The first `n` inputs of the validation split, repeated where it has fewer, for tracing
-        and export.
+        and export; of items of different length, `n` of the median length.
         """
+        if isinstance(self.val.source, RaggedItems):
+            return self.val.source.example(n)
         inputs = self.val.head(n)
         items = batch_size(inputs)
         return map_inputs(inputs, lambda t: t[torch.arange(n) % items]) if items < n else inputs
