@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -128,10 +129,11 @@ class Interface:
         return {spec.name: spec.example(batch) for spec in self.inputs}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Plain data, as JSON has it."""
         plain = asdict(self)
         del plain["free_batch"]
-        return plain
+        listed: dict[str, Any] = json.loads(json.dumps(plain))
+        return listed
 
     @staticmethod
     def from_dict(plain: Mapping[str, Any]) -> Interface:

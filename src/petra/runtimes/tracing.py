@@ -144,14 +144,7 @@ def _explained(
 ) -> ExportError:
     said = summary(error)
     if "specialized it to be a constant" in str(error) or "Constraints violated" in str(error):
-        return ExportError(
-            "the model cannot be traced with a free batch size: it fixes the"
-            f" size{fixed[0] if fixed else ''}",
-            hint=(
-                "take the size from the input (x.shape[0], not len(x)), -1 in view and reshape;"
-                " loop over no items"
-            ),
-        )
+        return _fixed_size(str(error), model, str(fixed[0]) if fixed else "")
     place = _place_of(error, model)
     if isinstance(error, GuardOnDataDependentSymNode):
         return ExportError(
@@ -173,6 +166,26 @@ def _explained(
             "while a model is traced its inputs are symbols: torch operations only, no NumPy and no"
             " Python numbers"
         ),
+    )
+
+
+def _fixed_size(said: str, model: nn.Module, place: str) -> ExportError:
+    """A free size becomes a number: that of the batch, the first axis, or of the length."""
+    batch = "size()[0]" in said or not re.search(r"size\(\)\[\d+\]", said)
+    hint = (
+        "take the size from the input (x.shape[0], not len(x)), -1 in view and reshape;"
+        " loop over no items"
+    )
+    recurrent = next((type(m) for m in model.modules() if isinstance(m, nn.RNNBase)), None)
+    if recurrent and not batch:
+        hint = (
+            f"torch writes {recurrent.__name__} out step by step when it traces: use convolutions"
+            " or attention along the length, or items of one length"
+        )
+    return ExportError(
+        f"the model cannot be traced with a free {'batch size' if batch else 'length'}: it fixes"
+        f" the size{place}",
+        hint=hint,
     )
 
 
