@@ -98,6 +98,7 @@ class Study:
         store.set_note(
             "task", {"metric": task.metric, "maximize": task.maximize, "metrics": described}
         )
+        store.set_note("interface", self.examined.interface.as_dict())
         return problem, mark
 
     def compare_runtimes(
@@ -155,6 +156,7 @@ class Study:
             model=self.examined.model,
             task=self.examined.task,
             target=self.config.target,
+            interface=self.examined.interface,
             seed=self.config.seed,
             directory=self.directory.resolve(),
             cache_bytes=self.config.limits.cache,

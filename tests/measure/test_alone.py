@@ -21,6 +21,7 @@ from petra.core.target import Target
 from petra.measure.bench_main import Request
 from petra.measure.client import BenchDied, alone, run_bench
 from petra.measure.inspect_main import InspectRequest, inspect
+from petra.measure.stored import load_arrays
 from petra.runtimes.base import Arrays, Session
 from petra.runtimes.onnxruntime import OnnxRuntime, OnnxSession
 from petra.runtimes.table import RUNTIMES
@@ -195,7 +196,7 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
         Target(Doubling.name),
         str(path),
         str(tmp_path / "data"),
-        predictions=str(tmp_path / "p.npy"),
+        predictions=str(tmp_path / "p.npz"),
     )
     RUNTIMES.register(Doubling.name, Doubling)
     try:
@@ -203,7 +204,7 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
     finally:
         RUNTIMES.forget(Doubling.name)
     expected = 2 * OnnxSession(path, threads=1).run({"input": x})["output"]
-    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, rtol=1e-6)
+    np.testing.assert_allclose(load_arrays(tmp_path / "p.npz")["output"], expected, rtol=1e-6)
 
 
 def test_a_refusal_keeps_its_kind(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from petra.core.errors import ExportError, ParityError
+from petra.core.interface import Interface, judged_output
 from petra.core.measurement import LARGEST, Measurement
 from petra.core.metric import METRICS
 from petra.core.pipeline import Pipeline, StageSpec
@@ -30,8 +31,8 @@ from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
 from petra.execute.pristine import Pristine
-from petra.measure.bench_main import PREDICTION_BATCH
 from petra.measure.operations import count_macs
+from petra.measure.stored import PREDICTION_BATCH, load_split, save_arrays
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.surgery import count_parameters
@@ -39,7 +40,7 @@ from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.runtimes.verify import has_fixed_infinities
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.tasks.base import Task
-from petra.tasks.inputs import Inputs, call, named, prediction, unnamed
+from petra.tasks.inputs import Inputs, call, named_outputs, unnamed
 
 Note = Callable[[object], None]
 PARITY_ITEMS = 2 * PREDICTION_BATCH
@@ -49,8 +50,9 @@ PARITY_ITEMS = 2 * PREDICTION_BATCH
 class BuildPayload:
     """Everything a worker needs, sent once: live objects and where to put things.
 
-    `plugins` are stages, runtimes and metrics registered at run time in the parent, by name; `stages` are
-    the kinds that may be asked for; `pristine` is what `prepare` adds.
+    `plugins` are stages, runtimes and metrics registered at run time in the parent, by name;
+    `stages` are the kinds that may be asked for; `interface` is what the model takes and returns,
+    None for items of one shape; `pristine` is what `prepare` adds.
     """
 
     model: nn.Module
@@ -63,6 +65,7 @@ class BuildPayload:
     device: str = "cpu"
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
+    interface: Interface | None = None
     pristine: Pristine | None = None
 
 
@@ -147,6 +150,7 @@ def compressed(
             device=payload.device,
             target=payload.target,
             progress=lambda done, total, text: note(("progress", int(done), int(total), str(text))),
+            interface=payload.interface,
         )
 
     def on_stage(index: int, stage: StageSpec) -> None:
@@ -183,12 +187,13 @@ def build_candidate(
     runtime = runtime_for(payload.target)
     example = payload.task.example(2)
     artifact_dir.mkdir(parents=True, exist_ok=True)
-    files = runtime.export(model, example, artifact_dir / f"model{runtime.suffix}")
+    main_file = artifact_dir / f"model{runtime.suffix}"
+    files = runtime.export(model, example, main_file, payload.interface)
     if not files:
         raise ExportError(f"runtime {runtime.name} wrote no file")
     quantized = any(FLOAT_WEIGHTS in STAGES.get(stage.kind).effects.removes for stage in pipeline)
     save_reference(
-        model, payload.directory / "data" / "val", example, artifact_dir / "reference.npy"
+        model, payload.directory / "data" / "val", example, artifact_dir / "reference.npz"
     )
     return Built(
         files=tuple(str(f) for f in files),
@@ -229,16 +234,22 @@ def save_reference(
     In the batches in which the artifact predicts them: dynamically quantized layers have a range
     for each batch.
     """
-    arrays = {
-        p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(data.glob("*.npy"))
-    }
-    count = min(items, len(next(iter(arrays.values()))))
-    parts = []
-    for start in range(0, count, PREDICTION_BATCH):
-        stop = min(start + PREDICTION_BATCH, count)
-        tensors = {k: torch.from_numpy(np.array(v[start:stop])) for k, v in arrays.items()}
-        parts.append(prediction(call(model, unnamed(tensors, like=example))).float().numpy())
-    reference = np.concatenate(parts)
+    split = load_split(data)
+    count = min(items, len(split.items))
+    found: dict[str, np.ndarray] = {}
+    for index, arrays in split.items.in_batches(items):
+        inputs = unnamed({k: torch.from_numpy(v) for k, v in arrays.items()}, like=example)
+        outputs = named_outputs(call(model, inputs))
+        names = split.interface.judged if split.interface else (judged_output(tuple(outputs)),)
+        for name in names:
+            part = outputs[name].float().numpy()
+            found.setdefault(name, np.empty((count, *part.shape[1:]), part.dtype))[index] = part
+    for reference in found.values():
+        _check_reference(model, reference)
+    save_arrays(path, found)
+
+
+def _check_reference(model: nn.Module, reference: np.ndarray) -> None:
     if not has_fixed_infinities(reference):
         named = (*model.named_parameters(), *model.named_buffers())
         wrecked = next((name for name, t in named if not torch.isfinite(t).all()), None)
@@ -250,7 +261,6 @@ def save_reference(
                 else "its weights are finite: values overflow"
             ),
         )
-    np.save(path, reference, allow_pickle=False)
 
 
 @torch.no_grad()
@@ -262,17 +272,10 @@ def eager_latency_ms(payload: BuildPayload, note: Note, batch: int, threads: int
     torch.set_num_threads(threads)
     model = payload.model.eval()
     example = payload.task.example(batch)
-    inputs = unnamed(
-        {
-            k: t.repeat(-(-batch // len(t)), *[1] * (t.ndim - 1))[:batch]
-            for k, t in named(example).items()
-        },
-        like=example,
-    )
     times = []
     for _ in range(60):
         start = time.perf_counter()
-        call(model, inputs)
+        call(model, example)
         times.append(time.perf_counter() - start)
     torch.set_num_threads(before)
     return 1e3 * statistics.median(times[10:])

@@ -100,11 +100,11 @@ def export_everywhere(
     """In the worker: files by runtime, or the error for which there are none.
 
     Reads validation inputs from ``work/val`` and leaves the model's own predictions in
-    ``work/reference.npy``.
+    ``work/reference.npz``.
     """
     model, _ = compressed(payload, note, pipeline)
     example = payload.task.example(2)
-    save_reference(model, work / "val", example, work / "reference.npy")
+    save_reference(model, work / "val", example, work / "reference.npz")
     found: dict[str, tuple[str, ...] | PetraError] = {}
     for name in runtimes:
         note(("stage", len(pipeline), f"export for {name}"))
@@ -112,7 +112,9 @@ def export_everywhere(
         directory = place / name
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            files = runtime.export(model, example, directory / f"model{runtime.suffix}")
+            files = runtime.export(
+                model, example, directory / f"model{runtime.suffix}", payload.interface
+            )
             found[name] = tuple(str(file) for file in files)
         except PetraError as error:
             found[name] = error
@@ -136,13 +138,13 @@ def _judge(
         data=str(work / "val"),
         baseline=str(first.files[0]),
         baseline_target=payload.target.on(first.runtime),
-        predictions=str(work / "predictions.npy"),
+        predictions=str(work / "predictions.npz"),
         confirm=True,
         host=host,
     )
     metrics = run_bench(request, time_limit_s=limits.time_s, memory_limit_mb=limits.memory_mb)
     quantized = any(FLOAT_WEIGHTS in STAGES.get(stage.kind).effects.removes for stage in pipeline)
-    files = (work / "predictions.npy", targets_file(work, "val"), work / "reference.npy")
+    files = (work / "predictions.npz", targets_file(work, "val"), work / "reference.npz")
     judged: Judged = run(judge, *files, quantized, len(pipeline) + 1)
     metrics |= judged.on(host)
     size = sum(file.stat().st_size for file in row.files)

@@ -94,7 +94,7 @@ class Evaluator:
             watch(("stage", after, "measure"))
             with alone():
                 metrics = self._measure(built, place, proposal.number)
-            predictions, reference = place / "predictions.npy", place / "reference.npy"
+            predictions, reference = place / "predictions.npz", place / "reference.npz"
             targets = targets_file(self.directory / "data", "val")
             judged: Judged = run(judge, predictions, targets, reference, built.quantized, after)
             predictions.unlink()
@@ -148,7 +148,7 @@ class Evaluator:
         main_file = built.files[0]
         baseline = main_file if number == 0 else str(self.directory / self._baseline().artifact)
         data = self.directory / "data" / "val"
-        return self._bench(self._request(main_file, baseline, data, place / "predictions.npy"))
+        return self._bench(self._request(main_file, baseline, data, place / "predictions.npz"))
 
     def _bench(self, request: Request) -> dict[str, Measurement]:
         return run_bench(
@@ -247,7 +247,7 @@ class Evaluator:
         """
         self.check_place()
         data = self.directory / "data" / "test"
-        predictions = data.parent / f"predictions-{trial.number}.npy"
+        predictions = data.parent / f"predictions-{trial.number}.npz"
         baseline = str(self.directory / self._baseline().artifact)
         try:
             request = self._request(

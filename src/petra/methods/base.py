@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from petra.core.interface import Interface
 from petra.core.kernels import Kernels
 from petra.core.pipeline import StageSpec
 from petra.core.rng import derive_seed
@@ -52,7 +53,8 @@ class Context:
     `teacher` is the untouched model (never modify it). `seed` is derived from study seed and
     pipeline prefix; draw further seeds with `seed_for(purpose)`. `progress(done, total, note)`
     reports steps; `device` is torch's name of where stages train, `target` says where the result
-    will run, and `kernels` what it can run in there.
+    will run, and `kernels` what it can run in there. `interface` is what the model takes and
+    returns, None for items of one shape.
     """
 
     task: Task
@@ -61,6 +63,7 @@ class Context:
     device: str = "cpu"
     target: Target = field(default_factory=Target)
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
+    interface: Interface | None = None
 
     @property
     def kernels(self) -> Kernels:

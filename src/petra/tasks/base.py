@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from petra.core.errors import ConfigError, did_you_mean
+from petra.core.interface import judged_output
 from petra.core.measurement import Measurement
 from petra.core.metric import QUALITY, Metric
 from petra.space.declare import parameters_of
@@ -19,6 +20,7 @@ from petra.space.narrow import DEFAULT_LOSS, Brought
 from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, Outputs, batch_size, map_inputs
 from petra.tasks.losses import Distance, Loss
+from petra.tasks.ragged import RaggedItems
 from petra.tasks.scorers import Scorer
 from petra.tasks.sources import Reader
 from petra.tasks.targets import numbers
@@ -123,10 +125,17 @@ class Task(ABC):
         """The quality alone, of some items, without its error."""
         return self.scorers()[0].value(outputs, targets, torch.arange(len(targets)))
 
+    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of those of the model's outputs that scorers look at, the main one first."""
+        wanted = (name for scorer in self.scorers() for name in scorer.judged(outputs))
+        return tuple(dict.fromkeys([judged_output(outputs), *wanted]))
+
     def example(self, n: int = 2) -> Inputs:
         """The first `n` inputs of the validation split, repeated where it has fewer, for tracing
-        and export.
+        and export; of items of different length, `n` of the median length.
         """
+        if isinstance(self.val.source, RaggedItems):
+            return self.val.source.example(n)
         inputs = self.val.head(n)
         items = batch_size(inputs)
         return map_inputs(inputs, lambda t: t[torch.arange(n) % items]) if items < n else inputs

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from petra.core.errors import ConfigError, DataError
+from petra.core.interface import judged_output
 from petra.core.measurement import Measurement
 from petra.core.metric import ALIASES, METRICS, Metric, task_metric
 from petra.core.text import shown
@@ -31,6 +32,10 @@ class Scorer(ABC):
     def metric(self) -> Metric:
         """What it measures, for tables, figures and constraints: made by `task_metric`."""
 
+    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of those of the model's outputs that it looks at, by default of all."""
+        return outputs
+
     @abstractmethod
     def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
         """The number: all outputs of the model by name, (n, ...) each, targets (n, ...), and what
@@ -42,6 +47,13 @@ class Scorer(ABC):
     @abstractmethod
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
         """The number with its standard error over n items."""
+
+
+class OfMainOutput:
+    """What scorers have in common that look at the main output alone."""
+
+    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        return (judged_output(outputs),)
 
 
 class ItemScorer(Scorer, ABC):
@@ -105,6 +117,9 @@ class FunctionScorer(ResampledScorer):
     @property
     def metric(self) -> Metric:
         return self.described
+
+    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        return outputs if self.every else (judged_output(outputs),)
 
     def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
         found = self._call(outputs, targets, ids)

@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import ExportError, StageRefused
+from petra.core.interface import Interface
 from petra.core.kernels import USUAL, Kernels
 from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe
@@ -37,8 +38,9 @@ from petra.model.aten.macs import multiply_accumulates
 from petra.model.aten.products import products_as_linear
 from petra.model.aten.transposed import transposed_as_convolutions
 from petra.model.surgery import evaluating, is_under
-from petra.runtimes.tracing import capture, traced_example
-from petra.tasks.inputs import Inputs
+from petra.runtimes.tracing import capture, free_axes, traced_example
+from petra.tasks.inputs import Inputs, named
+from petra.tasks.pairs import joined
 
 MEASURED_ITEMS = 128
 """Calibration items that sensitivities and bias corrections are measured on."""
@@ -74,15 +76,16 @@ def quantize_static(
     alpha: float = 0.5,
     correct_bias: bool = False,
     keep_float: int = 0,
+    interface: Interface | None = None,
 ) -> QuantizationResult:
     """Quantize `model` for deployment; it is left as it was, apart from being put in evaluation
     mode while traced.
 
-    example: inputs of any batch size, for tracing. calibration: batches of inputs, a few hundred
-    samples in all. observer, exclude, kernels, weight_max: see `DeploymentQuantizer`. equalize:
-    "none", "cross_layer" (`equalize_layers`) or "smooth" with `alpha` (`smooth_layers`).
-    correct_bias: see `correct_biases`. keep_float: so many of the layers with the largest
-    `sensitivities` stay float.
+    example: inputs of any batch size, for tracing; `interface` says which of their axes are free.
+    calibration: batches of inputs, a few hundred samples in all. observer, exclude, kernels,
+    weight_max: see `DeploymentQuantizer`. equalize: "none", "cross_layer" (`equalize_layers`) or
+    "smooth" with `alpha` (`smooth_layers`). correct_bias: see `correct_biases`. keep_float: so many
+    of the layers with the largest `sensitivities` stay float.
 
     Helps convolutional networks and multilayer perceptrons: 2 to 4 times faster where the CPU has
     int8 instructions, a quarter of the size. Does not help models whose activations have a few huge
@@ -96,7 +99,7 @@ def quantize_static(
     """
     check_excluded(model, exclude)
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-    traced = trace(model, example)
+    traced = trace(model, example, interface)
     simplify(traced)
     notes = _equalized(traced, calibration, equalize, alpha)
     quantizer_for = partial(
@@ -226,9 +229,9 @@ def simplify(traced: GraphModule) -> None:
     rewrites.clip_before_moving(traced)
 
 
-def trace(model: nn.Module, example: Inputs) -> GraphModule:
-    """Export in evaluation mode with a dynamic batch dimension. Raises StageRefused when that is
-    impossible.
+def trace(model: nn.Module, example: Inputs, interface: Interface | None = None) -> GraphModule:
+    """Export in evaluation mode with the axes free that `interface` leaves free, by default the
+    batch. Raises StageRefused when that is impossible.
     """
     example = traced_example(example)
     kwargs = example if isinstance(example, dict) else {}
@@ -239,7 +242,7 @@ def trace(model: nn.Module, example: Inputs) -> GraphModule:
         # Fused attention returns another memory layout than the plain form exporters write; torch
         # remembers the first.
         with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            exported = capture(model, args, kwargs)
+            exported = capture(model, args, kwargs, free=free_axes(example, interface))
     except ExportError as error:
         raise StageRefused(error.message, hint=error.hint) from error
     module = exported.module(check_guards=False)
@@ -263,13 +266,10 @@ def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
 
 
 def _joined(batches: list[Inputs]) -> Inputs:
-    """One batch of all items."""
-    first = batches[0]
-    if isinstance(first, dict):
-        return {key: torch.cat([batch[key] for batch in batches]) for key in first}  # type: ignore[call-overload, index]
-    if isinstance(first, tuple):
-        return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
-    return torch.cat(batches)  # type: ignore[arg-type]
+    """One batch of all items; of items of different length, of those as long as the first batch."""
+    shapes = [[t.shape[1:] for t in named(batch).values()] for batch in batches]
+    alike = [b for b, shape in zip(batches, shapes, strict=True) if shape == shapes[0]]
+    return joined(alike, where="calibration")
 
 
 def _parameter_elements(prepared: GraphModule) -> tuple[int, int]:

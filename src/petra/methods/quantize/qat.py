@@ -215,7 +215,7 @@ class QuantizationAwareTrain(Stage):
             replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
         )
         kept_away = _untrained(model, context)
-        traced = trace(model, context.task.example(2))
+        traced = trace(model, context.task.example(2), context.interface)
         simplify(traced)
         frozen = _weights_of(traced, kept_away)
         calibration = Calibration(context, self.samples)

@@ -102,6 +102,7 @@ class StaticQuantize(Stage):
             alpha=self.alpha,
             correct_bias=self.correct_bias,
             keep_float=self.keep_float,
+            interface=context.interface,
         )
         return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)
 
