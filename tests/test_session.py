@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from petra.cli.search import _finished
 from petra.core.errors import ArtifactError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
-from petra.execute.base import OnNote, Remaining
 from petra.listener import Clock, Silent
 from petra.report.front import Front
 from petra.report.html import write_report
@@ -249,10 +248,8 @@ class Meddling(RecordedExecutor):
         super().__init__()
         self.meddle = meddle
 
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        for trial in super().run(proposals, remaining=remaining, on_note=on_note):
+    def results(self) -> Iterator[Trial]:
+        for trial in super().results():
             if len(self.evaluated) >= 5 and self.meddle is not None:
                 meddle, self.meddle = self.meddle, None  # type: ignore[assignment]
                 meddle()
