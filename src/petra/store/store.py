@@ -252,12 +252,12 @@ class Store:
             found = read_proposals(writing.connection, self._version, trial.number)
             if not found:
                 self._insert(writing, proposal)
-            elif replace(found[0], told=()) != proposal:
+            writing.connection.execute(TRIALS.insert().values(row))
+            if found and replace(found[0], told=()) != proposal:
                 raise StoreError(
                     f"{self._where}: trial {trial.number} is not the result of its proposal",
                     hint=f"proposed: {found[0].pipeline}; got: {trial.pipeline}",
                 )
-            writing.connection.execute(TRIALS.insert().values(row))
             if rows:
                 writing.connection.execute(MEASUREMENTS.insert(), rows)
             writing.replaced(trial.number, None, row[CHECKSUM])
