@@ -194,11 +194,8 @@ class Evaluator:
     ) -> Trial:
         baseline = self.baseline.metrics if self.baseline else metrics
         feasible = violation(self.constraints, metrics, baseline) == 0 or proposal.number == 0
-        return Trial(
-            number=proposal.number,
-            pipeline=proposal.pipeline,
-            status=TrialStatus.COMPLETE if feasible else TrialStatus.INFEASIBLE,
-            origin=proposal.origin,
+        return proposal.ended(
+            TrialStatus.COMPLETE if feasible else TrialStatus.INFEASIBLE,
             metrics=metrics,
             trace=built.trace,
             artifact=str(Path(built.files[0]).relative_to(self.directory)),
@@ -232,11 +229,8 @@ class Evaluator:
         self.check_writable()
         kind = str(getattr(error, "kind", type(error).__name__))
         peak = getattr(error, "peak_memory_mb", worker.peak_memory_mb)
-        return Trial(
-            number=proposal.number,
-            pipeline=proposal.pipeline,
-            status=status,
-            origin=proposal.origin,
+        return proposal.ended(
+            status,
             failure=Failure(stage, kind, str(error), peak),
             seconds=time.perf_counter() - started,
         )

@@ -59,6 +59,7 @@ class LocalExecutor(Executor):
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="petra")
         self._unreadable: PetraError | None = None
         self._written: set[str] = set()
+        self._pending: set[Future[Trial]] = set()
         try:
             for worker in self._workers:
                 worker.start(payload, prepare)
@@ -108,22 +109,25 @@ class LocalExecutor(Executor):
         self.evaluator.baseline = baseline
         self.evaluator.check_place()
 
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        if proposals:
-            self._write("val")
-        pending: set[Future[Trial]] = {
-            self._pool.submit(self._one, p, remaining, on_note) for p in proposals
-        }
-        while pending:
-            done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+        if not proposal.fidelity.full:
+            raise PetraError(
+                f"proposal {proposal.number}: this executor evaluates at full fidelity only",
+                hint="use a searcher that asks for nothing else",
+            )
+        self._write("val")
+        self._pending.add(self._pool.submit(self._one, proposal, remaining, on_note))
+
+    def results(self) -> Iterator[Trial]:
+        while self._pending:
+            done, self._pending = wait(self._pending, timeout=0.5, return_when=FIRST_COMPLETED)
             self.evaluator.held()
             for future in done:
                 try:
-                    yield future.result()
+                    trial = future.result()
                 except BudgetExhausted:
                     continue
+                yield trial
 
     def _one(self, proposal: Proposal, remaining: Remaining, on_note: OnNote) -> Trial:
         worker = self._idle.get()
