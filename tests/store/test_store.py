@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from petra.core.measurement import LARGEST, Measurement
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
 from petra.store import database, schema
+from petra.store.records import read_traces, write_traces
 from petra.store.store import Store
 
 CONFIG = {
@@ -34,6 +36,14 @@ CONFIG = {
     "nested": {"é": [1, 2.5]},
 }
 HOST = {"cpu": "some cpu", "cores": 2}
+
+
+def test_traces_of_older_stores_are_read() -> None:
+    trace = StageTrace("tune", uncached="a graph is code, which is not stored")
+    (row,) = json.loads(write_traces([trace], where="here"))
+    assert read_traces([row]) == (trace,)
+    del row["uncached"]
+    assert read_traces([row]) == (replace(trace, uncached=""),)
 
 
 def make_trial(number: int, **changes: object) -> Trial:
