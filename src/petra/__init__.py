@@ -18,16 +18,24 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from petra.api import compress, load_study
     from petra.core.errors import PetraError
+    from petra.core.measurement import Measurement
     from petra.core.pipeline import Pipeline, StageSpec
     from petra.runtimes.base import Target
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
+    from petra.tasks.losses import Loss
+    from petra.tasks.own import task
     from petra.tasks.regression import regression
+    from petra.tasks.scorers import Scorer, scorer
+    from petra.tasks.torchmetric import torch_metric
 
 _HOMES = {
+    "Loss": "petra.tasks.losses",
+    "Measurement": "petra.core.measurement",
     "Pipeline": "petra.core.pipeline",
     "PetraError": "petra.core.errors",
+    "Scorer": "petra.tasks.scorers",
     "StageSpec": "petra.core.pipeline",
     "Study": "petra.study",
     "Target": "petra.runtimes.base",
@@ -36,11 +44,17 @@ _HOMES = {
     "compress": "petra.api",
     "load_study": "petra.api",
     "regression": "petra.tasks.regression",
+    "scorer": "petra.tasks.scorers",
+    "task": "petra.tasks.own",
+    "torch_metric": "petra.tasks.torchmetric",
 }
 
 __all__ = [
+    "Loss",
+    "Measurement",
     "PetraError",
     "Pipeline",
+    "Scorer",
     "StageSpec",
     "Study",
     "Target",
@@ -49,6 +63,9 @@ __all__ = [
     "compress",
     "load_study",
     "regression",
+    "scorer",
+    "task",
+    "torch_metric",
 ]
 
 
