@@ -157,7 +157,7 @@ class StageSuite:
         outline = outline_of(problem[0])
         for i in range(50):
             spec = self.stage.card(outline).sample(generator(i))
-            built = self.stage.from_spec(spec, outline)
+            built = self.stage.from_spec(spec, None, outline)
             assert {k: _value(built, k) for k in spec.params} == dict(spec.params)
 
     def test_it_acts_and_leaves_its_input_alone(self, problem: tuple[nn.Module, Task]) -> None:
