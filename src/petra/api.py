@@ -16,7 +16,7 @@ from petra.core.errors import ConfigError, StoreError
 from petra.intake import as_model, as_task, check_device
 from petra.listener import Listener
 from petra.measure.host import describe_host
-from petra.problem import build_space, check_settings, initial_pipelines
+from petra.problem import build_space, check_metrics, check_settings, initial_pipelines
 from petra.report.record import StudyRecord
 from petra.runtimes.base import Target
 from petra.sources import (
@@ -211,6 +211,7 @@ def create_or_continue(
     check_writable(directory)
     check_settings(config)
     as_model(model), as_task(task)
+    check_metrics(config, task)
     study = Study(directory, config, model=model, task=task)
     check_device(config.device)
     initial_pipelines(

@@ -11,6 +11,7 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, did_you_mean
+from petra.core.metric import METRICS, QUALITY, resolve_metric
 from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
 from petra.methods.table import STAGES
@@ -36,9 +37,24 @@ def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = (
     cards = {}
     for name, ranges in chosen.items():
         where = f"space.stages.{name}"
-        card = fix_for_task(_card(name, config), losses=task.losses(), ignores=task.ignored())
+        card = fix_for_task(
+            _card(name, config), task.brought(), ignores=STAGES.get(name).ignored(task)
+        )
         cards[name] = narrow(card, ranges, where=where)
     return Space(cards, max_length=config.space.max_length)
+
+
+def check_metrics(config: StudyConfig, task: Task) -> None:
+    """Raise ConfigError, with the path, unless the task measures what objectives, constraints and
+    goal name and petra does not.
+    """
+    first, *others = (metric.name for metric in task.metrics())
+    for name, where in config.metrics_named().items():
+        if name == first and name not in METRICS:
+            raise ConfigError(
+                f"{where}: {name} is the quality of this task", hint=f"call it {QUALITY!r} here"
+            )
+        resolve_metric(name, where=where, own=others)
 
 
 def check_target(config: StudyConfig) -> None:

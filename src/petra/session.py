@@ -17,9 +17,9 @@ from petra.core.objective import Constraint, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
+from petra.front import Front
 from petra.listener import Clock, Listener
 from petra.problem import search_options
-from petra.report.front import Front
 from petra.search.base import Problem, Searcher
 from petra.search.table import make_searcher
 from petra.store.records import measurement_rows, trial_row
@@ -83,8 +83,7 @@ class Session:
         self.finished = {trial.number: trial for trial in store.trials()}
         self.generation = 0
 
-    # ---- time and budget
-    # -----------------------------------------------------------------------------------------
+    # ---- time and budget -------------------------------------------------------------------------
 
     def remaining(self) -> float | None:
         limit = self.config.budget.time
@@ -120,8 +119,7 @@ class Session:
         goal: tuple[Constraint, ...] = self.config.parsed_goal()
         return bool(goal) and violation(goal, trial.metrics, self.finished[0].metrics) == 0
 
-    # ---- the loop
-    # ----------------------------------------------------------------------------------------------
+    # ---- the loop --------------------------------------------------------------------------------
 
     def search(self) -> None:
         self.store.set_note("stop_reason", "")
@@ -225,7 +223,6 @@ class Session:
             list(self.finished.values()),
             self.problem.objectives,
             self.problem.constraints,
-            self.store.directory,
         )
         members = {trial.number: trial for trial in (self.finished[0], *front.members)}
         todo = [trial for trial in members.values() if not trial.test]

@@ -13,6 +13,7 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
+from petra.core.metric import METRICS
 from petra.core.objective import Objective, named_objectives
 from petra.core.trial import Trial
 from petra.execute.base import Executor
@@ -25,7 +26,7 @@ from petra.listener import Listener, Silent, Unfailing
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
-from petra.report.front import Front
+from petra.report.study_front import StudyFront
 from petra.runtimes.base import Target
 from petra.runtimes.table import RUNTIMES
 from petra.search.base import Problem
@@ -47,8 +48,7 @@ class Study:
         self._model = model
         self._task = task
 
-    # ---- reading
-    # ----------------------------------------------------------------------------------------------
+    # ---- reading ---------------------------------------------------------------------------------
 
     @property
     def trials(self) -> list[Trial]:
@@ -57,12 +57,11 @@ class Study:
             return store.trials()
 
     @property
-    def front(self) -> Front:
+    def front(self) -> StudyFront:
         """The Pareto set of feasible trials, with tables, plots, `pick` and `export`."""
-        return Front.load(self.directory)
+        return StudyFront.load(self.directory)
 
-    # ---- running
-    # ----------------------------------------------------------------------------------------------
+    # ---- running ---------------------------------------------------------------------------------
 
     def run(
         self, listener: Listener | None = None, *, executor: Callable[[], Executor] | None = None
@@ -95,7 +94,10 @@ class Study:
         mark = fingerprint(*self._given())
         self._check_mark(store, mark)
         store.set_note("fingerprint", mark)
-        store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
+        described = [metric.as_dict() for metric in task.metrics()]
+        store.set_note(
+            "task", {"metric": task.metric, "maximize": task.maximize, "metrics": described}
+        )
         store.set_note("interface", self.examined.interface.as_dict())
         return problem, mark
 
@@ -161,7 +163,11 @@ class Study:
             cache_bytes=self.config.limits.cache,
             fingerprint=mark[:16],
             device=self.config.device,
-            plugins={"stages": STAGES.added(), "runtimes": RUNTIMES.added()},
+            plugins={
+                "stages": STAGES.added(),
+                "runtimes": RUNTIMES.added(),
+                "metrics": METRICS.added(),
+            },
         )
 
     def _limits(self) -> Limits:
@@ -192,7 +198,7 @@ class Study:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        return named_objectives(self.config.objectives, maximize_quality=self._given()[1].maximize)
+        return named_objectives(self.config.objectives, task=self._given()[1].metrics())
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:

@@ -74,8 +74,7 @@ def test_another_runtime_says_the_same_or_why_not(tmp_path: Path, kind: str) -> 
     assert [r["batch"] for r in found["runs"]] == [r["batch"] for r in expected["runs"]]
 
 
-# ---- where the batch is
-# ----------------------------------------------------------------------------------------------
+# ---- where the batch is --------------------------------------------------------------------------
 
 
 def spec(*sizes: int | str | None, name: str = "x") -> InputSpec:
@@ -120,8 +119,7 @@ def test_the_batch_is_found(
     assert [InputSpec(s.name, s.dtype, s.shape, s.names) for s in found.inputs] == inputs
 
 
-# ---- the commands
-# --------------------------------------------------------------------------------------------------
+# ---- the commands --------------------------------------------------------------------------------
 
 
 def test_verify_and_bench_of_a_fixed_batch(tmp_path: Path) -> None:
@@ -174,8 +172,7 @@ def test_given_inputs_do_what_random_ones_cannot(tmp_path: Path) -> None:
     assert "NaN at 3 of 3 places, for the given inputs" in refused.stderr
 
 
-# ---- given inputs
-# --------------------------------------------------------------------------------------------------
+# ---- given inputs --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

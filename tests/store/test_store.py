@@ -52,8 +52,7 @@ def store(tmp_path: Path):
         yield made
 
 
-# -- round trips
-# --------------------------------------------------------------------------------------------------
+# -- round trips -----------------------------------------------------------------------------------
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**62), 2**62)
@@ -188,8 +187,7 @@ def test_exists(tmp_path: Path) -> None:
     assert Store.exists(tmp_path)
 
 
-# -- what may not be added
-# ---------------------------------------------------------------------------------------------
+# -- what may not be added -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,8 +239,7 @@ def test_the_test_split_is_written_once(store: Store) -> None:
         store.trial(7)
 
 
-# -- writers and readers
-# -----------------------------------------------------------------------------------------------
+# -- writers and readers ---------------------------------------------------------------------------
 
 
 def python(code: str, *args: object, **keywords: object) -> subprocess.Popen[str]:
@@ -267,7 +264,8 @@ store = Store.open(Path(sys.argv[1]), write=True)
 for n in itertools.count(len(store.trials())):
     metrics = {f"m{i}": Measurement(float(n), 0.5, 3) for i in range(10)}
     trace = tuple(StageTrace("tune", touched=("layer",) * 50) for _ in range(3))
-    store.add(Trial(n, Pipeline((StageSpec("s", {"n": n}),)), TrialStatus.COMPLETE, metrics=metrics, trace=trace))
+    pipeline = Pipeline((StageSpec("s", {"n": n}),))
+    store.add(Trial(n, pipeline, TrialStatus.COMPLETE, metrics=metrics, trace=trace))
     print(n, flush=True)
 """
 
@@ -354,8 +352,7 @@ def test_a_foreign_program_holding_the_database(
     ).close()  # the failed attempt has let go of the study's lock
 
 
-# -- refusals
-# --------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def refused(directory: Path, *, write: bool = False) -> StoreError:
@@ -481,8 +478,7 @@ def test_a_row_that_petra_did_not_write(store: Store) -> None:
     assert store.trials() == [make_trial(1)]
 
 
-# -- other databases
-# --------------------------------------------------------------------------------------------------
+# -- other databases -------------------------------------------------------------------------------
 
 
 def test_a_database_elsewhere(tmp_path: Path) -> None:
@@ -506,8 +502,7 @@ def test_unusable_urls(tmp_path: Path, url: str) -> None:
     Store.create(tmp_path, {}, {}).close()  # the failed attempt has let go of the lock
 
 
-# -- checksums
-# --------------------------------------------------------------------------------------------------
+# -- checksums -------------------------------------------------------------------------------------
 
 
 def edited(store: Store, statement: str) -> None:
@@ -559,7 +554,8 @@ def read_all(directory: Path) -> None:
 
 
 HOSTILE_VALUES = (
-    "NULL", "-1", "x'00ff'", "'x'", "1e999", "-1e300", "'[' ", "'null'", "'NaN'", "'../../etc/passwd'", "'/etc/passwd'",
+    "NULL", "-1", "x'00ff'", "'x'", "1e999", "-1e300", "'[' ", "'null'", "'NaN'",
+    "'../../etc/passwd'", "'/etc/passwd'",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +20,12 @@ from torch import nn
 
 from petra.core.errors import ExportError, ParityError
 from petra.core.interface import Interface, judged_output
+from petra.core.measurement import LARGEST, Measurement
+from petra.core.metric import METRICS
 from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.registry import Registry
 from petra.core.rng import derive_seed
+from petra.core.text import shown
 from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
@@ -46,9 +50,9 @@ PARITY_ITEMS = 2 * PREDICTION_BATCH
 class BuildPayload:
     """Everything a worker needs, sent once: live objects and where to put things.
 
-    `plugins` are stages and runtimes registered at run time in the parent, by name; `stages` are
-    the kinds that may be asked for; `interface` is what the model takes and returns, None for items
-    of one shape; `pristine` is what `prepare` adds.
+    `plugins` are stages, runtimes and metrics registered at run time in the parent, by name;
+    `stages` are the kinds that may be asked for; `interface` is what the model takes and returns,
+    None for items of one shape; `pristine` is what `prepare` adds.
     """
 
     model: nn.Module
@@ -77,11 +81,17 @@ class Built:
     trace: tuple[StageTrace, ...]
     build_s: float
     train_s: float
+    counted: Mapping[str, Measurement] = field(default_factory=dict)
 
 
 def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
     """Make the parent's run-time registrations known in this process."""
-    for registry, key in ((STAGES, "stages"), (RUNTIMES, "runtimes")):
+    registries: dict[str, Registry[Any]] = {
+        "stages": STAGES,
+        "runtimes": RUNTIMES,
+        "metrics": METRICS,
+    }
+    for key, registry in registries.items():
         for name, item in plugins.get(key, {}).items():
             if name not in registry:
                 registry.register(name, item)
@@ -198,7 +208,25 @@ def build_candidate(
         trace=trace,
         build_s=time.perf_counter() - started,
         train_s=sum(t.seconds for t in trace if not t.cached),
+        counted=counted(files),
     )
+
+
+def counted(files: Sequence[Path]) -> dict[str, Measurement]:
+    """Metrics of plugins that are counted from the files that ship. Raises ExportError for what is
+    no number.
+    """
+    found = {}
+    for name, metric in METRICS.items():
+        if metric.count is None:
+            continue
+        value: object = metric.count(files)
+        if not isinstance(value, int | float) or not abs(value) <= LARGEST:
+            raise ExportError(
+                f"the metric {name} is {shown(value)}", hint="its `count` returns a finite number"
+            )
+        found[name] = Measurement(float(value), unit=metric.unit)
+    return found
 
 
 @torch.no_grad()

@@ -149,7 +149,7 @@ def _judge(
     quantized = any(FLOAT_WEIGHTS in STAGES.get(stage.kind).effects.removes for stage in pipeline)
     files = (work / "predictions.npz", targets_file(work, "val"), work / "reference.npz")
     judged: Judged = run(judge, *files, quantized, len(pipeline) + 1)
-    metrics["quality"] = replace(judged.quality, host=host)
+    metrics |= judged.on(host)
     size = sum(file.stat().st_size for file in row.files)
     metrics["size_bytes"] = Measurement(float(size), 0.0, 1, "B", host)
     return metrics, judged.parity

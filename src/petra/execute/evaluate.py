@@ -182,7 +182,8 @@ class Evaluator:
             name: Measurement(float(value), 0.0, 1, unit, self.host)
             for name, (value, unit) in counted.items()
         }
-        metrics["quality"] = replace(judged.quality, host=self.host)
+        metrics |= {name: replace(m, host=self.host) for name, m in built.counted.items()}
+        metrics |= judged.on(self.host)
         metrics["train_s"] = Measurement(built.train_s, 0.0, 1, "s", self.host)
         return metrics
 
@@ -262,7 +263,7 @@ class Evaluator:
             )
         finally:
             predictions.unlink(missing_ok=True)
-        return metrics | {"quality": replace(judged.quality, host=self.host)}
+        return metrics | judged.on(self.host)
 
 
 @dataclass(frozen=True)

@@ -18,47 +18,24 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from petra.core.interface import Interface
-from petra.core.pipeline import StageSpec, Value
+from petra.core.pipeline import StageSpec
 from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
-from petra.space.domains import Domain, Parameter
+from petra.space.declare import parameter as parameter  # part of the contract of a stage
+from petra.space.declare import parameters_of, slots_of
 from petra.space.effects import Effects
+from petra.space.narrow import fix_for_task
 from petra.space.space import StageCard
 
 if TYPE_CHECKING:
     from torch import nn
 
     from petra.tasks.base import Task
-
-V = TypeVar("V", bound=Value)
-
-
-def parameter(
-    default: V,
-    domain: Domain,
-    doc: str,
-    *,
-    limits: Domain | None = None,
-    when: Mapping[str, tuple[Value, ...] | Domain] | None = None,
-    scope: str = "",
-) -> V:
-    """Declare a stage parameter as a dataclass field, from which space, CLI, docs and validation
-    all derive.
-    """
-    meta = {
-        "domain": domain,
-        "limits": limits or domain,
-        "doc": doc,
-        "when": when or {},
-        "scope": scope,
-    }
-    declared: V = field(default=default, metadata={"petra": meta})
-    return declared
 
 
 @dataclass(frozen=True)
@@ -86,6 +63,9 @@ class Context:
 class Stage(ABC):
     """A training or compression operation on a model. Instances hold the parameters; `apply` does
     the work.
+
+    A field made by `petra.space.declare.slots` has room for parameters that the task brings, those
+    of its losses for example.
     """
 
     name: ClassVar[str]
@@ -111,28 +91,31 @@ class Stage(ABC):
         return ""
 
     @classmethod
-    def card(cls) -> StageCard:
-        """The declaration the search, the CLI and the docs read."""
-        parameters = []
-        for f in dataclasses.fields(cls):
-            meta = f.metadata["petra"]
-            default = cast(Value, f.default)
-            parameters.append(
-                Parameter(
-                    f.name,
-                    default,
-                    meta["domain"],
-                    meta["limits"],
-                    meta["doc"],
-                    meta["when"],
-                    meta["scope"],
-                )
-            )
-        summary = (cls.__doc__ or "").strip().split("\n\n")[0]
-        return StageCard(cls.name, tuple(parameters), cls.effects, " ".join(summary.split()))
+    def ignored(cls, task: Task) -> frozenset[str]:
+        """Names of parameters that can do nothing on this task's data: nobody may set them."""
+        return frozenset()
 
     @classmethod
-    def from_spec(cls, spec: StageSpec) -> Stage:
-        """The stage a pipeline's spec describes; inactive parameters take their defaults."""
-        normal: Mapping[str, Any] = cls.card().normalize(spec.params).params
-        return cls(**normal)
+    def card(cls) -> StageCard:
+        """The declaration the search, the CLI and the docs read, for any task."""
+        summary = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+        room = tuple(slot for slots in slots_of(cls).values() for slot in slots)
+        return StageCard(cls.name, parameters_of(cls), cls.effects, summary, room)
+
+    @classmethod
+    def card_for(cls, task: Task) -> StageCard:
+        """The declaration with what the task brings, and without what means nothing to it."""
+        return fix_for_task(cls.card(), task.brought(), ignores=cls.ignored(task))
+
+    @classmethod
+    def from_spec(cls, spec: StageSpec, task: Task | None = None) -> Stage:
+        """The stage a pipeline's spec describes; inactive parameters take their defaults. Without
+        the task, it has no parameters that the task brings.
+        """
+        card = fix_for_task(cls.card(), task.brought()) if task else cls.card()
+        normal = card.normalize(spec.params).params
+        own = {f.name for f in dataclasses.fields(cls)}
+        fields: dict[str, Any] = {name: v for name, v in normal.items() if name in own}
+        for room in slots_of(cls):
+            fields[room] = {name: v for name, v in normal.items() if name not in own}
+        return cls(**fields)

@@ -155,8 +155,7 @@ class Store:
             self.close()
             raise
 
-    # -- the study
-    # ----------------------------------------------------------------------------------------------
+    # -- the study ---------------------------------------------------------------------------------
 
     @property
     def config(self) -> dict[str, Any]:
@@ -214,8 +213,7 @@ class Store:
         with self._explained(f"note {name!r}: "):
             return read_note(row)
 
-    # -- trials
-    # ----------------------------------------------------------------------------------------------
+    # -- trials ------------------------------------------------------------------------------------
 
     def add(self, trial: Trial) -> None:
         """Keep a finished trial for good: when this returns, killing the process cannot lose it.
@@ -282,8 +280,7 @@ class Store:
             rows = rows_of_trials(connection, self._version, number)
         return [read_trial(row, measured) for row, measured in rows]
 
-    # -- plumbing
-    # ----------------------------------------------------------------------------------------------
+    # -- plumbing ----------------------------------------------------------------------------------
 
     def _json(self, query: Select[Any]) -> Any:
         with guarded(self._where), self._engine.connect() as connection:

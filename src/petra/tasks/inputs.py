@@ -28,6 +28,8 @@ from petra.tasks.passes import one_pass
 from petra.tasks.tensors import as_tensor, is_array, is_scalar, is_text
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+Outputs = Mapping[str, Tensor]
+"""All outputs of a model by their exported names, (n, ...) each."""
 
 
 def call(model: nn.Module, inputs: Inputs) -> object:
@@ -163,6 +165,19 @@ def comparable(outputs: Tensor) -> Tensor:
 
 
 def prediction(value: object) -> Tensor:
-    """The output a task judges, `judged_output` of all."""
-    outputs = named_outputs(value)
+    """The output a task judges unless it says otherwise: ``logits`` if there is one, else the
+    first tensor.
+    """
+    return main_output(named_outputs(value))
+
+
+def main_output(outputs: Outputs) -> Tensor:
+    """The output called ``logits`` if there is one, else the first."""
     return outputs[judged_output(tuple(outputs))]
+
+
+def predictions(value: object) -> Outputs:
+    """What a model returned, by name, real numbers as float32: what losses, distances and scorers
+    are given.
+    """
+    return {k: t.float() if t.is_floating_point() else t for k, t in named_outputs(value).items()}
