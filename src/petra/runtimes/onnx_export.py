@@ -68,10 +68,10 @@ def export_onnx(
     import onnx
 
     from petra.model.layers.half import half_dtype, widened
+    from petra.runtimes.free_sizes import traced_example
     from petra.runtimes.onnx_half import store_half
     from petra.runtimes.onnx_lean import make_lean
     from petra.runtimes.onnx_quantized import lower
-    from petra.runtimes.tracing import traced_example
     from petra.tasks.inputs import batch_interface, named
 
     half = half_dtype(model)
@@ -106,7 +106,8 @@ def _trace(
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from petra.model.aten.rewrites import global_average_as_mean
-    from petra.runtimes.tracing import capture, free_axes
+    from petra.runtimes.free_sizes import free_axes
+    from petra.runtimes.tracing import capture
     from petra.tasks.inputs import call, named_outputs
 
     names: list[str] = []

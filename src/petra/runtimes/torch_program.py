@@ -45,7 +45,8 @@ def export_program(
     """
     import torch
 
-    from petra.runtimes.tracing import capture, free_axes, traced_example
+    from petra.runtimes.free_sizes import free_axes, traced_example
+    from petra.runtimes.tracing import capture
     from petra.tasks.inputs import named
 
     example = traced_example(example)
