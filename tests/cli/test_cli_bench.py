@@ -100,6 +100,7 @@ def test_mistakes_are_explained(tmp_path: Path, arguments: list[str], said: str)
     assert said in result.stderr
 
 
+@pytest.mark.slow
 def test_a_study_s_model_is_built_again_for_every_runtime(tmp_path: Path) -> None:
     (tmp_path / "parts_of_bench.py").write_text(PARTS)
     (tmp_path / "study.yaml").write_text(STUDY)

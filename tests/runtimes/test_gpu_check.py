@@ -36,6 +36,7 @@ def build() -> nn.Module:
 X = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_every_pipeline_ships_and_agrees(script: ModuleType) -> None:
     network = script.Network(build, X, tuple(script.PIPELINES))
     rows = {row.what: row for row in script.check({"tiny": network}, ("torch",), 3, LATER)}
@@ -92,6 +93,7 @@ def test_the_plan_has_every_precision_and_both_networks(script: ModuleType) -> N
     assert set(script.ON_GPU) == {"torch.cuda", "torch.compile.cuda"}
 
 
+@pytest.mark.slow
 def test_every_stage_is_tried_on_the_device(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
