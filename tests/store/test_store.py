@@ -23,7 +23,7 @@ from petra.core.errors import StoreError
 from petra.core.measurement import LARGEST, Measurement
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
-from petra.store import database, schema
+from petra.store import database, layout, schema
 from petra.store.store import Store
 
 CONFIG = {
@@ -178,7 +178,7 @@ def test_the_configuration_can_be_replaced(store: Store) -> None:
 
 def test_exists(tmp_path: Path) -> None:
     assert not Store.exists(tmp_path)
-    path = tmp_path / database.DATABASE_FILE
+    path = tmp_path / layout.DATABASE_FILE
     path.touch()
     assert not Store.exists(tmp_path), "an interrupted creation"
     path.write_bytes(b"garbage, to be complained about rather than written over")
@@ -340,7 +340,7 @@ def test_one_writer_many_readers(tmp_path: Path) -> None:
 def test_a_foreign_program_holding_the_database(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
     store.close()
     browser = sqlite3.connect(path, isolation_level=None)
@@ -405,7 +405,7 @@ def test_a_directory_without_write_permission(store: Store) -> None:
 
 def test_another_schema_version(store: Store) -> None:
     store.close()
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE study SET schema_version = 99, petra_version = '7.1'")
     raw.close()
@@ -417,7 +417,7 @@ def test_another_schema_version(store: Store) -> None:
 
 
 def test_somebody_elses_database(tmp_path: Path) -> None:
-    raw = sqlite3.connect(tmp_path / database.DATABASE_FILE)
+    raw = sqlite3.connect(tmp_path / layout.DATABASE_FILE)
     raw.execute("CREATE TABLE recipes (name TEXT)")
     raw.close()
     with pytest.raises(StoreError, match=r"something else.*recipes"):
@@ -427,7 +427,7 @@ def test_somebody_elses_database(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
-    (tmp_path / database.DATABASE_FILE).touch()
+    (tmp_path / layout.DATABASE_FILE).touch()
     assert "holds no study" in refused(tmp_path).message
     Store.create(tmp_path, CONFIG, {}).close()
     with Store.open(tmp_path, write=False) as store:
@@ -442,7 +442,7 @@ def test_damaged_databases(store: Store, damage: str) -> None:
     for n in range(40):
         store.add(make_trial(n, trace=(StageTrace("tune", touched=("layer",) * 100),)))
     store.close()
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     data = path.read_bytes()
     path.write_bytes(
         {
@@ -461,7 +461,7 @@ def test_damaged_databases(store: Store, damage: str) -> None:
 
 def test_a_row_that_petra_did_not_write(store: Store) -> None:
     store.add(make_trial(1))
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     for column, value in [
         ("status", "finished"),
         ("pipeline", "[{]"),
@@ -511,7 +511,7 @@ def test_unusable_urls(tmp_path: Path, url: str) -> None:
 
 
 def edited(store: Store, statement: str) -> None:
-    raw = sqlite3.connect(store.directory / database.DATABASE_FILE)
+    raw = sqlite3.connect(store.directory / layout.DATABASE_FILE)
     with raw:
         raw.execute(statement)
     raw.close()
@@ -574,7 +574,7 @@ def test_values_of_the_wrong_kind_are_refused_where_they_are_read(
     with Store.create(tmp_path / "study", CONFIG, HOST) as made:
         made.add(make_trial(0, artifact="artifacts/00000/model.onnx"))
         made.set_note("stop", {"a": 1})
-    path = made.directory / database.DATABASE_FILE
+    path = made.directory / layout.DATABASE_FILE
     whole = path.read_bytes()
     names = [c.name for c in schema.METADATA.tables[table].columns if c.name != schema.CHECKSUM]
     for column, value in ((c, v) for c in names for v in HOSTILE_VALUES):
@@ -593,7 +593,7 @@ def test_values_of_the_wrong_kind_are_refused_where_they_are_read(
 
 def first_schema(directory: Path) -> None:
     """Make a study of what it was before there were checksums."""
-    raw = sqlite3.connect(directory / database.DATABASE_FILE)
+    raw = sqlite3.connect(directory / layout.DATABASE_FILE)
     with raw:
         for table in schema.SEALED:
             raw.execute(f"ALTER TABLE {table.name} DROP COLUMN checksum")
@@ -608,14 +608,14 @@ def test_a_study_of_the_first_schema_is_read_and_brought_up_to_date(store: Store
     written = store.trials()
     store.close()
     first_schema(store.directory)
-    before = (store.directory / database.DATABASE_FILE).read_bytes()
+    before = (store.directory / layout.DATABASE_FILE).read_bytes()
     with Store.open(store.directory, write=False) as reader:
         assert (reader.trials(), reader.trial(0), reader.note("stop")) == (
             written,
             written[0],
             "budget",
         )
-    assert (store.directory / database.DATABASE_FILE).read_bytes() == before
+    assert (store.directory / layout.DATABASE_FILE).read_bytes() == before
     with Store.open(store.directory, write=True) as upgraded:
         upgraded.add(make_trial(1))
     with Store.open(store.directory, write=False) as reader:
@@ -646,7 +646,7 @@ def test_a_version_cannot_be_lowered_to_be_rid_of_the_checksums(store: Store) ->
 
 
 def test_a_foreign_file_is_not_changed_by_a_look_at_it(tmp_path: Path) -> None:
-    path = tmp_path / database.DATABASE_FILE
+    path = tmp_path / layout.DATABASE_FILE
     raw = sqlite3.connect(path)
     raw.execute("CREATE TABLE recipes (name TEXT)")
     raw.close()

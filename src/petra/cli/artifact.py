@@ -259,7 +259,8 @@ def _check_bundle(file: Path) -> dict[str, str]:
     """Compare the file with what its bundle recorded at export. Raises ArtifactError when they
     differ.
     """
-    from petra.report.bundle import METRICS, check_recorded, companion, sha256
+    from petra.core.digest import sha256
+    from petra.report.bundle import METRICS, check_recorded, companion
 
     digest = sha256(file)
     beside = companion(file, METRICS)

@@ -14,6 +14,7 @@ import torch
 
 from petra.core.errors import PetraError
 from petra.core.measurement import LARGEST, Measurement
+from petra.core.notes import StepBegan
 from petra.execute.build import BuildPayload, Note
 from petra.measure.client import write_split
 from petra.runtimes.verify import compare
@@ -59,7 +60,7 @@ def judge(
     """Hold `predictions` against `targets`, and against the PyTorch model's own in `reference` if
     there is one.
 
-    Notes are ("stage", step, "compare" or "score"). Raises ParityError, ScoreError, and what the
+    Notes are `StepBegan` of "compare" and "score". Raises ParityError, ScoreError, and what the
     task's `score` raises.
     """
     predicted = np.load(predictions, allow_pickle=False)
@@ -70,16 +71,16 @@ def judge(
         try:
             return measured(payload.task, values, wanted[: len(values)]).mean
         except BaseException:
-            note(("stage", step, "score"))
+            note(StepBegan(step, "score"))
             raise
 
     parity: dict[str, float] = {}
     if reference is not None:
-        note(("stage", step, "compare"))
+        note(StepBegan(step, "compare"))
         own = np.load(reference, allow_pickle=False)
         found = compare(predicted[: len(own)], own, quantized=quantized, score=mean)
         parity = {name: float(value) for name, value in found.items() if math.isfinite(value)}
-    note(("stage", step, "score"))
+    note(StepBegan(step, "score"))
     return Judged(checked_score(payload.task, predicted, wanted), parity)
 
 

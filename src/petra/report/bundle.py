@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from petra.core.digest import sha256
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 from petra.core.objective import Metrics
 from petra.core.target import Target
@@ -26,7 +26,7 @@ from petra.report.record import StudyRecord
 from petra.runtimes.base import InputSpec, data_beside, files_of
 from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
 from petra.store.checked import from_json, mapping, sequence, text
-from petra.store.layout import own_file
+from petra.store.layout import StudyPaths, own_file
 
 if TYPE_CHECKING:
     from petra.report.front import Member
@@ -65,7 +65,7 @@ def default_place(directory: Path, pick: str) -> str:
     """Where a study's own bundles go. Raises ArtifactError when a link leads elsewhere from
     there.
     """
-    place = directory / "export" / pick
+    place = StudyPaths(directory).export(pick)
     if place.is_symlink():
         raise ArtifactError(f"{place}: this is a link", hint="remove it, or give another place")
     return f"{place}/"
@@ -138,12 +138,6 @@ def _digest(value: object) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise ValueError("a sha256 is not one")
     return digest
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shipped_files(member: Member) -> list[Path]:

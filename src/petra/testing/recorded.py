@@ -17,7 +17,7 @@ from petra.core.objective import METRICS
 from petra.core.pipeline import Pipeline
 from petra.core.rng import derive_seed
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
-from petra.execute.base import Executor, OnNote, Remaining
+from petra.execute.base import Assignment, Executor, OnNote, Remaining
 
 
 def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
@@ -57,8 +57,9 @@ class RecordedExecutor(Executor):
 
     def __init__(
         self,
-        trials: Mapping[Pipeline, Trial] | None = None,
+        assignment: Assignment | None = None,
         *,
+        trials: Mapping[Pipeline, Trial] | None = None,
         workers: int = 1,
         delay_s: float = 0.0,
     ) -> None:
