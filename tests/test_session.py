@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from petra.cli.search import _finished
 from petra.core.errors import ArtifactError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
-from petra.execute.base import OnNote, Remaining
 from petra.listener import Clock, Silent
 from petra.report.front import Front
 from petra.report.html import write_report
@@ -97,9 +96,11 @@ def test_a_result_that_cannot_be_kept_is_a_failed_trial(
 
 @pytest.mark.parametrize("value", [1e99, -1e99, 1e-320, 0.0])
 def test_extreme_qualities_are_numbers_like_others(tmp_path: Path, value: float) -> None:
-    done = study(tmp_path, budget={"trials": 20}).run(executor=lambda _: Odd(with_quality(value)))
+    done = study(tmp_path, budget={"trials": 20}).run(
+        executor=lambda _: Odd(with_quality(value), 6)
+    )
     assert len(done.trials) == 21
-    assert done.trials[5].metrics["quality"].mean == value
+    assert done.trials[6].metrics["quality"].mean == value
     assert done.front.members
 
 
@@ -251,10 +252,8 @@ class Meddling(RecordedExecutor):
         super().__init__()
         self.meddle = meddle
 
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        for trial in super().run(proposals, remaining=remaining, on_note=on_note):
+    def results(self) -> Iterator[Trial]:
+        for trial in super().results():
             if len(self.evaluated) >= 5 and self.meddle is not None:
                 meddle, self.meddle = self.meddle, None  # type: ignore[assignment]
                 meddle()

@@ -21,7 +21,7 @@ import petra
 from petra.api import create_or_continue
 from petra.config import parse_config
 from petra.core.errors import ConfigError, DataError, PetraError, StoreError
-from petra.core.trial import Trial
+from petra.core.trial import GIVEN, Trial
 from petra.intake import check_device
 from petra.session import BaselineError
 from petra.store.store import Store
@@ -45,8 +45,8 @@ def study(workdir: Path, **settings: Any) -> Study:
     return create_or_continue(parse_config(data), *problem())
 
 
-def proposals(trials: list[Trial]) -> list[tuple[int, str, str]]:
-    return [(t.number, t.pipeline.canonical(), t.origin.move) for t in trials]
+def proposals(trials: list[Trial]) -> list[tuple[int, str, tuple[str, ...]]]:
+    return [(t.number, t.pipeline.canonical(), t.origin.moves) for t in trials]
 
 
 @pytest.mark.parametrize("workers", [2, 8])
@@ -93,7 +93,7 @@ def test_pipelines_given_by_the_user_come_first(tmp_path: Path, search: dict[str
     )
     kinds = [[s.kind for s in t.pipeline] for t in done.trials]
     assert kinds[1:3] == [["tune", "quantize.static"], ["tune"]]
-    assert [t.origin.move for t in done.trials[1:3]] == ["given", "given"]
+    assert [t.origin for t in done.trials[1:3]] == [GIVEN, GIVEN]
     assert done.trials[1].pipeline.stages[1].params["observer"] == "minmax"
     assert len({t.pipeline.key for t in done.trials}) == 10
 

@@ -23,8 +23,6 @@ class Clock:
     elapsed_s: float
     max_trials: int | None = None
     max_seconds: float | None = None
-    generation: int = 0
-    max_generations: int | None = None
 
     @property
     def fraction(self) -> float:
@@ -34,7 +32,6 @@ class Clock:
             for used, limit in (
                 (self.trials, self.max_trials),
                 (self.elapsed_s, self.max_seconds),
-                (self.generation, self.max_generations),
             )
             if limit
         ]

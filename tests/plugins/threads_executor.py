@@ -5,8 +5,8 @@ a stage. It does without what processes are for: limits, and a fresh memory for 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -51,6 +51,7 @@ class ThreadsExecutor(Executor):
         self._evaluator = Evaluator(assignment)
         self._here = Here(assignment.payload)
         self._pool = ThreadPoolExecutor(assignment.workers)
+        self._pending: set[Future[Trial | None]] = set()
 
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
         self._evaluator.write("val", self._here)
@@ -61,16 +62,16 @@ class ThreadsExecutor(Executor):
     def use_baseline(self, baseline: Trial) -> None:
         self._evaluator.baseline = baseline
 
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        self._evaluator.write("val", self._here)
-        futures: list[Future[Trial | None]] = [
-            self._pool.submit(self._one, proposal, remaining, on_note) for proposal in proposals
-        ]
-        for future in as_completed(futures):
-            if (trial := future.result()) is not None:
-                yield trial
+    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+        self._evaluator.accept(proposal, self._here)
+        self._pending.add(self._pool.submit(self._one, proposal, remaining, on_note))
+
+    def results(self) -> Iterator[Trial]:
+        while self._pending:
+            done, self._pending = wait(self._pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                if (trial := future.result()) is not None:
+                    yield trial
 
     def _one(self, proposal: Proposal, remaining: Remaining, on_note: OnNote) -> Trial | None:
         left = remaining()

@@ -1,11 +1,12 @@
-"""The executor contract: who turns proposals into trials, and all that it is given for it. The loop
-in `session.py` knows nothing more about it.
+"""The executor contract: who turns proposals into trials, and all that is given for it. A stream:
+proposals go in as they are made, trials come out as they finish. The loop in `session.py` knows
+nothing more about it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -64,15 +65,20 @@ class Executor(ABC):
     @abstractmethod
     def use_baseline(self, baseline: Trial) -> None:
         """Candidates are paired with, and judged against, this trial from now on. Comes before
-        `run` and `confirm`.
+        `submit` and `confirm`.
         """
 
     @abstractmethod
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        """Trials as they finish, in any order. When `remaining()` seconds are used up (None: no
-        limit), returns without those that did not finish.
+    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+        """Take a proposal and return at once. It begins when there is room, those submitted first
+        before later ones, or never, when `remaining()` seconds are used up by then (None: no
+        limit).
+        """
+
+    @abstractmethod
+    def results(self) -> Iterator[Trial]:
+        """Trials as they finish, in any order, also of what is submitted meanwhile. Ends when
+        nothing is left that was submitted; what the time did not suffice for is left out.
         """
 
     @abstractmethod

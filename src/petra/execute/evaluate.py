@@ -57,6 +57,17 @@ class Evaluator:
             raise self._unreadable from error
         self._written.add(split)
 
+    def accept(self, proposal: Proposal, caller: Caller) -> None:
+        """See that a candidate can be evaluated. Raises PetraError for what only cheaper executors
+        do, and what reading the validation split raises.
+        """
+        if not proposal.fidelity.full:
+            raise PetraError(
+                f"proposal {proposal.number}: this executor evaluates at full fidelity only",
+                hint="use a searcher that asks for nothing else",
+            )
+        self.write("val", caller)
+
     def facts(self, caller: Caller) -> Mapping[str, float]:
         """What is worth knowing of the untouched model, for orientation only."""
         limits = self.assignment.limits
@@ -182,11 +193,8 @@ class Evaluator:
         outside = violation(self.assignment.constraints, verdict.metrics, baseline) > 0
         infeasible = outside and proposal.number > 0
         paths = self.assignment.paths
-        return Trial(
-            number=proposal.number,
-            pipeline=proposal.pipeline,
-            status=TrialStatus.INFEASIBLE if infeasible else TrialStatus.COMPLETE,
-            origin=proposal.origin,
+        return proposal.ended(
+            TrialStatus.INFEASIBLE if infeasible else TrialStatus.COMPLETE,
             metrics=verdict.metrics,
             trace=built.trace,
             artifact=paths.relative(paths.artifact(proposal.number) / built.files[0].name),
@@ -215,11 +223,8 @@ class Evaluator:
         self.check_writable()
         kind = str(getattr(error, "kind", type(error).__name__))
         peak = getattr(error, "peak_memory_mb", caller.peak_memory_mb)
-        return Trial(
-            number=proposal.number,
-            pipeline=proposal.pipeline,
-            status=status,
-            origin=proposal.origin,
+        return proposal.ended(
+            status,
             failure=Failure(stage, kind, str(error), peak),
             seconds=time.perf_counter() - started,
         )

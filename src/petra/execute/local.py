@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +34,7 @@ class LocalExecutor(Executor):
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._measuring = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=assignment.workers, thread_name_prefix="petra")
+        self._pending: set[Future[Trial]] = set()
         try:
             for worker in self._workers:
                 worker.start(assignment.payload, prepare)
@@ -56,22 +57,20 @@ class LocalExecutor(Executor):
         self._evaluator.baseline = baseline
         self._evaluator.check_place()
 
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        if proposals:
-            self._evaluator.write("val", self._workers[0])
-        pending: set[Future[Trial]] = {
-            self._pool.submit(self._one, p, remaining, on_note) for p in proposals
-        }
-        while pending:
-            done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+        self._evaluator.accept(proposal, self._workers[0])
+        self._pending.add(self._pool.submit(self._one, proposal, remaining, on_note))
+
+    def results(self) -> Iterator[Trial]:
+        while self._pending:
+            done, self._pending = wait(self._pending, timeout=0.5, return_when=FIRST_COMPLETED)
             self._assignment.held()
             for future in done:
                 try:
-                    yield future.result()
+                    trial = future.result()
                 except BudgetExhausted:
                     continue
+                yield trial
 
     def _one(self, proposal: Proposal, remaining: Remaining, on_note: OnNote) -> Trial:
         worker = self._idle.get()

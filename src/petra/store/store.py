@@ -1,5 +1,5 @@
-"""The study's memory: one row per trial, safe once `Store.add` has returned, one writer, any number
-of readers.
+"""The study's memory: one row per proposal and one for what came of it, safe once `Store.propose`
+and `Store.add` have returned; one writer, any number of readers.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +17,7 @@ from sqlalchemy import Engine, Select, exc, select
 from petra.core.errors import StoreError
 from petra.core.objective import Metrics
 from petra.core.text import printable
-from petra.core.trial import Trial
+from petra.core.trial import Proposal, Trial
 from petra.store.checked import from_json, mapping, number
 from petra.store.database import (
     check_content,
@@ -29,19 +30,30 @@ from petra.store.database import (
 )
 from petra.store.layout import StudyPaths, check_layout, make_directory
 from petra.store.lock import WriterLock
+from petra.store.proposals import proposal_row
+from petra.store.reading import read_proposals, read_trials, rows_of_trials
 from petra.store.records import (
     DAMAGE_HINT,
     measurement_rows,
+    note_row,
     read_note,
-    read_trial,
-    rows_of_trials,
     study_row,
     to_json,
     trial_row,
 )
-from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, SCHEMA_VERSION, STUDY, TRIALS, columns
-from petra.store.seal import note_checksum, trial_checksum
-from petra.store.sealing import Writing, check_seal, seal, upgrade
+from petra.store.schema import (
+    CHECKSUM,
+    MEASUREMENTS,
+    NOTES,
+    PROPOSALS,
+    SCHEMA_VERSION,
+    STUDY,
+    TRIALS,
+    columns,
+)
+from petra.store.seal import trial_checksum
+from petra.store.sealing import Writing, check_seal, seal
+from petra.store.upgrade import upgrade
 
 
 class Store:
@@ -116,13 +128,13 @@ class Store:
         with store._closed_on_error():
             with guarded(store._where), store._engine.connect() as connection:
                 store._version = check_content(connection, store._where)
-                if store._version >= SCHEMA_VERSION:
-                    store._content = check_seal(connection, store._where)
+                if store._version > 1:
+                    store._content = check_seal(connection, store._where, store._version)
             store._hold(url)
             store._earlier = store.elapsed()
             if write and store._version < SCHEMA_VERSION:
                 with guarded(store._where), store._engine.begin() as connection:
-                    store._content = upgrade(connection)
+                    store._content = upgrade(connection, store._version)
                 store._version = SCHEMA_VERSION
             store._began = time.monotonic() if write else None
         return store
@@ -194,8 +206,7 @@ class Store:
         """Keep a small fact about the study, JSON data, under `name`; an earlier one is
         replaced.
         """
-        text = to_json(value, where=f"note {name!r}")
-        row = {"name": name, "value": text, CHECKSUM: note_checksum(name, text)}
+        row = note_row(name, value)
         with self._writing() as writing:
             connection, this = writing.connection, NOTES.c.name == name
             old = connection.execute(select(NOTES.c[CHECKSUM]).where(this)).scalar()
@@ -216,27 +227,54 @@ class Store:
     # -- trials
     # ----------------------------------------------------------------------------------------------
 
+    def propose(self, proposal: Proposal) -> None:
+        """Keep a proposal before it runs. Raises StoreError when its number, or its pipeline at its
+        fidelity, is there already.
+        """
+        with self._distinct(f"proposal {proposal.number}"), self._writing() as writing:
+            self._insert(writing, proposal)
+
     def add(self, trial: Trial) -> None:
         """Keep a finished trial for good: when this returns, killing the process cannot lose it.
+        What it is the result of is kept with it unless it has been proposed before.
 
-        Raises StoreError, and stores nothing of the trial, when its number or its pipeline is there
-        already, or when a number in it is not finite.
+        Raises StoreError, and stores nothing of the trial, when its number or its pipeline at its
+        fidelity is there already, when it is not the result of its proposal, or when a number in it
+        is not finite.
         """
-        row = trial_row(trial)
         rows = measurement_rows(trial.number, "val", trial.metrics) + measurement_rows(
             trial.number, "test", trial.test
         )
-        checksum = trial_checksum(row, rows)
+        row = trial_row(trial, rows)
+        proposal = Proposal(trial.number, trial.pipeline, trial.origin, trial.fidelity)
+        with self._distinct(f"trial {trial.number}"), self._writing() as writing:
+            found = read_proposals(writing.connection, self._version, trial.number)
+            if not found:
+                self._insert(writing, proposal)
+            writing.connection.execute(TRIALS.insert().values(row))
+            if found and replace(found[0], told=()) != proposal:
+                raise StoreError(
+                    f"{self._where}: trial {trial.number} is not the result of its proposal",
+                    hint=f"proposed: {found[0].pipeline}; got: {trial.pipeline}",
+                )
+            if rows:
+                writing.connection.execute(MEASUREMENTS.insert(), rows)
+            writing.replaced(trial.number, None, row[CHECKSUM])
+
+    @staticmethod
+    def _insert(writing: Writing, proposal: Proposal) -> None:
+        row = proposal_row(proposal)
+        writing.connection.execute(PROPOSALS.insert().values(row))
+        writing.replaced(proposal.number, None, row[CHECKSUM])
+
+    @contextmanager
+    def _distinct(self, what: str) -> Iterator[None]:
         try:
-            with self._writing() as writing:
-                writing.connection.execute(TRIALS.insert().values({**row, CHECKSUM: checksum}))
-                if rows:
-                    writing.connection.execute(MEASUREMENTS.insert(), rows)
-                writing.replaced(trial.number, None, checksum)
+            yield
         except exc.IntegrityError as error:
             raise StoreError(
-                f"{self._where}: trial {trial.number} or its pipeline is stored already",
-                hint=f"a pipeline runs once; got: {trial.pipeline}",
+                f"{self._where}: {what} or its pipeline is stored already",
+                hint="a pipeline runs once at each fidelity",
             ) from error
 
     def set_test(self, number: int, metrics: Metrics) -> None:
@@ -245,20 +283,25 @@ class Store:
         """
         added = measurement_rows(number, "test", metrics)
         with self._writing() as writing:
-            found = rows_of_trials(writing.connection, self._version, number)
-            if not found or read_trial(*found[0]).test:
+            stored = read_trials(writing.connection, self._version, number)
+            if not stored or stored[0].test:
                 raise StoreError(
                     f"{self._where}: trial {number} is not stored, or has been measured on the test"
                     " split already",
                     hint="ask `trial(number).test` first",
                 )
-            row, measured = found[0]
+            row, measured = rows_of_trials(writing.connection, self._version, number)[0]
             checksum = trial_checksum(row, [*measured, *added])
             if added:
                 writing.connection.execute(MEASUREMENTS.insert(), added)
             update = TRIALS.update().where(TRIALS.c.number == number)
             writing.connection.execute(update.values({CHECKSUM: checksum}))
             writing.replaced(number, row[CHECKSUM], checksum)
+
+    def proposals(self) -> list[Proposal]:
+        """All proposals, sorted by number, finished or not; number 0 is the untouched model's."""
+        with guarded(self._where), self._engine.connect() as connection:
+            return read_proposals(connection, self._version)
 
     def trials(self) -> list[Trial]:
         """All trials, sorted by number."""
@@ -278,8 +321,7 @@ class Store:
         # One transaction, so that a trial added meanwhile is seen with its measurements or not at
         # all.
         with guarded(self._where), self._engine.connect() as connection:
-            rows = rows_of_trials(connection, self._version, number)
-        return [read_trial(row, measured) for row, measured in rows]
+            return read_trials(connection, self._version, number)
 
     # -- plumbing
     # ----------------------------------------------------------------------------------------------

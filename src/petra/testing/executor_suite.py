@@ -36,13 +36,17 @@ CUT = Pipeline((STAGES.get("prune.structured").card().normalize({"ratio": 0.5}),
 REFUSED = Pipeline((StageSpec("prune.heads"),))  # there are no heads in a convolutional network
 
 
-def small_assignment(directory: Path, **changes: Any) -> Assignment:
-    """A small image classifier and where to put what comes of it; `changes` are fields."""
+def small_assignment(directory: Path, *constraints: str) -> Assignment:
+    """A small image classifier, and a study's directory for what comes of it."""
     model, task = small_problem()
     paths = StudyPaths(directory)
-    payload = BuildPayload(model, task, Target(), 0, paths.data, stages=tuple(STAGES.names()))
-    given = {"limits": Limits(120.0, 8192.0), "host": "here", "threads": 1} | changes
-    return Assignment(payload, paths, **given)
+    return Assignment(
+        BuildPayload(model, task, Target(), 0, paths.data, stages=tuple(STAGES.names())),
+        paths,
+        Limits(time_s=120.0, memory_mb=8192.0),
+        constraints=tuple(Constraint.parse(text) for text in constraints),
+        host="here",
+    )
 
 
 @dataclass(frozen=True)
@@ -67,19 +71,21 @@ class ExecutorSuite(ABC):
 
     @pytest.fixture(scope="class")
     def ran(self, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-        constraint = Constraint.parse("size <= 0.01 * baseline")
-        assignment = small_assignment(tmp_path_factory.mktemp("study"), constraints=(constraint,))
+        place = tmp_path_factory.mktemp("study")
+        assignment = small_assignment(place, "size <= 0.01 * baseline")
         notes: list[tuple[int, WorkerNote]] = []
 
         def hear(proposal: Proposal, note: WorkerNote) -> None:
             notes.append((proposal.number, note))
 
-        proposals = [Proposal(1, CUT), Proposal(2, REFUSED)]
         with self.make(assignment) as executor:
             baseline, facts = executor.baseline(Proposal(0, Pipeline()), on_note=hear)
             executor.use_baseline(baseline)
-            found = list(executor.run(proposals, remaining=lambda: None, on_note=hear))
-            late = list(executor.run([Proposal(3, CUT)], remaining=lambda: 0.0, on_note=hear))
+            for proposal in (Proposal(1, CUT), Proposal(2, REFUSED)):
+                executor.submit(proposal, remaining=lambda: None, on_note=hear)
+            found = list(executor.results())
+            executor.submit(Proposal(3, CUT), remaining=lambda: 0.0, on_note=hear)
+            late = list(executor.results())
             trials = {trial.number: trial for trial in found}
             splits = [(assignment.paths.data / "test").exists()]
             confirmed = executor.confirm(trials[1])
@@ -131,7 +137,7 @@ class ExecutorSuite(ABC):
         assert [t.touched for t in trial.trace] == [t.touched for t in traces]
         assert trial.metrics["params"].mean == sum(p.numel() for p in model.parameters())
         with torch.no_grad():
-            batches = [(model.eval()(x), y) for x, y in val.batches(64)]  # type: ignore[operator]
+            batches = [(model.eval()(x), y) for x, y in val.batches(64)]
         score = payload.task.score(
             torch.cat([out for out, _ in batches]), torch.cat([y for _, y in batches])
         )

@@ -26,7 +26,8 @@ from petra.methods.table import STAGES
 from petra.model.description.state_hash import fingerprint
 from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
-from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
+from petra.space.effects import FLOAT_WEIGHTS
+from petra.space.space import Space
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 
@@ -118,9 +119,8 @@ class StageSuite:
         assert card.name == self.stage.name
         assert card.summary
         assert "When it helps" in (self.stage.__doc__ or "")
-        facts = INITIAL_FACTS
-        for spec in self.before:
-            facts = STAGES.get(spec.kind).effects.after(facts)
+        cards = {spec.kind: STAGES.get(spec.kind).card() for spec in self.before}
+        facts = Space(cards).facts_after(Pipeline(self.before))
         assert card.effects.objection(facts) == "", "a stage must be legal on some model"
         for p in card.parameters:
             assert p.doc

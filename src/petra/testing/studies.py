@@ -19,6 +19,7 @@ from petra.core.trial import Origin, Proposal, StageTrace, Trial
 from petra.measure.host import describe_host
 from petra.report.front import Front
 from petra.search.base import Problem
+from petra.search.schedule import FixedLag, Stream
 from petra.search.table import make_searcher
 from petra.store.layout import StudyPaths
 from petra.store.store import Store
@@ -85,19 +86,16 @@ def toy_study(
     with Store.create(directory, config.model_dump(mode="json"), describe_host()) as store:
         store.set_note("task", {"metric": "accuracy", "maximize": True})
         store.set_note("eager_latency_ms", 3.21)
-        baseline = _trial(directory, Proposal(0, Pipeline(), Origin("baseline")), None, ())
+        baseline = _trial(directory, Proposal(0, Pipeline(), Origin(("baseline",))), None, ())
         found = [baseline]
-        searcher = make_searcher(
-            "evolution", {}, Problem(toy_space(), goals, bounds, seed), baseline
-        )
-        while len(found) <= trials and (proposals := searcher.ask()):
-            told = [
-                replace(_trial(directory, p, baseline, constraints), finished_at=1.5 * p.number)
-                for p in proposals
-            ]
-            searcher.tell(told)
-            found += told
-        found = found[: trials + 1]
+        problem = Problem(toy_space(), goals, bounds, seed)
+        searcher = make_searcher("evolution", {}, problem, baseline)
+        stream = Stream(searcher, FixedLag(searcher.lag))
+        while len(found) <= trials and (proposal := stream.next()):
+            store.propose(proposal)
+            trial = _trial(directory, proposal, baseline, constraints)
+            found.append(replace(trial, finished_at=1.5 * proposal.number))
+            stream.put(found[-1])
         for trial in found:
             store.add(trial)
         if confirm:
