@@ -70,7 +70,8 @@ class ExecutorSuite(ABC):
     def make(self, assignment: Assignment) -> Executor: ...
 
     @pytest.fixture(scope="class")
-    def ran(self, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    @classmethod
+    def ran(cls, tmp_path_factory: pytest.TempPathFactory) -> Ran:
         place = tmp_path_factory.mktemp("study")
         assignment = small_assignment(place, "size <= 0.01 * baseline")
         notes: list[tuple[int, WorkerNote]] = []
@@ -78,7 +79,7 @@ class ExecutorSuite(ABC):
         def hear(proposal: Proposal, note: WorkerNote) -> None:
             notes.append((proposal.number, note))
 
-        with self.make(assignment) as executor:
+        with cls().make(assignment) as executor:
             baseline, facts = executor.baseline(Proposal(0, Pipeline()), on_note=hear)
             executor.use_baseline(baseline)
             for proposal in (Proposal(1, CUT), Proposal(2, REFUSED)):
