@@ -147,6 +147,7 @@ class StudyConfig(_Record):
     limits: LimitsConfig = LimitsConfig()
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
+    executor: Annotated[str, Field(max_length=200)] = "local"
     workdir: str = "petra-study"
 
     @field_validator("workload", mode="before")
@@ -302,9 +303,25 @@ def _check_plain(data: object, where: str) -> None:
     raise ConfigError(f"{where}: nested too deeply, or too much of it")
 
 
-def load_config(path: Path) -> StudyConfig:
-    """Read and validate a study file."""
-    return parse_config(read_yaml(path), where=str(path))
+def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read and validate a study file, with `changes` in place of what it says: of a section, those
+    of its keys that are given.
+    """
+    data = read_yaml(path)
+    for name, given in (changes or {}).items():
+        section = data[name] if name in data else _default(name)
+        if isinstance(given, Mapping) and isinstance(section, Mapping):
+            given = {**section, **given}
+        data[name] = given
+    return parse_config(data, where=str(path))
+
+
+def _default(name: str) -> object:
+    """What a key of a study file stands for when it is not there, as it would be written."""
+    if name not in StudyConfig.model_fields:
+        return None
+    default: object = StudyConfig.model_fields[name].get_default(call_default_factory=True)
+    return default.model_dump() if isinstance(default, BaseModel) else default
 
 
 def _explain(fault: Mapping[str, Any]) -> str:

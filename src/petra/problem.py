@@ -14,6 +14,7 @@ from petra.core.errors import ConfigError, did_you_mean
 from petra.core.metric import METRICS, QUALITY, resolve_metric
 from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
+from petra.execute.table import EXECUTORS
 from petra.methods.facts import facts_of
 from petra.methods.table import STAGES
 from petra.model.copies.copying import copy_model
@@ -86,6 +87,7 @@ def check_settings(config: StudyConfig) -> None:
     the task: before a model is built."""
     _runtime(config)
     check_searcher(config)
+    check_executor(config)
     for name, ranges in (config.space.stages or {}).items():
         where = f"space.stages.{printable(name)[:80]}"
         try:
@@ -171,6 +173,15 @@ def search_options(config: StudyConfig) -> tuple[str, dict[str, object]]:
     """The searcher's name and its options, not yet checked."""
     options = dict(config.search)
     return str(options.pop("name", "evolution")), options
+
+
+def check_executor(config: StudyConfig) -> None:
+    """Raise ConfigError, with the path, unless the executor exists."""
+    if config.executor not in EXECUTORS:
+        raise ConfigError(
+            f"executor: unknown executor {shown(config.executor)}",
+            hint=did_you_mean(config.executor, EXECUTORS),
+        )
 
 
 def check_searcher(config: StudyConfig) -> None:

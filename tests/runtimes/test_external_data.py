@@ -24,6 +24,7 @@ from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
 from petra.core.target import Target
 from petra.execute.build import BuildPayload, build_candidate
+from petra.execute.built import Built
 from petra.measure.client import write_split
 from petra.methods.quantize.ptq import quantize_static
 from petra.report.bundle import Member
@@ -105,10 +106,12 @@ def test_one_file_up_to_the_limit_and_nothing_left_over(
 def test_a_candidate_is_as_large_as_both_files(low: None, tmp_path: Path) -> None:
     model, task = small_problem()
     write_split(task.val, tmp_path / "data" / "val")
-    payload = BuildPayload(model, task, Target(), 0, tmp_path, cache_bytes=0, fingerprint="")
-    built = build_candidate(payload, lambda note: None, Pipeline(), tmp_path / "artifacts")
-    assert len(built.files) == 2
-    assert built.size_bytes == sum(Path(f).stat().st_size for f in built.files)
+    payload = BuildPayload(model, task, Target(), 0, tmp_path / "data")
+    place = tmp_path / "artifacts"
+    (built,) = build_candidate(payload, lambda note: None, Pipeline(), ((Target(), place),))
+    assert isinstance(built, Built)
+    assert [f.name for f in built.files] == ["model.onnx", "model.onnx.data"]
+    assert built.size_bytes == sum((place / f.name).stat().st_size for f in built.files)
 
 
 def parted(path: Path) -> tuple[Path, Path]:

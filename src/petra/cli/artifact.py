@@ -254,7 +254,8 @@ def _check_bundle(file: Path) -> dict[str, str]:
     """Compare the file with what its bundle recorded at export. Raises ArtifactError when they
     differ.
     """
-    from petra.report.recorded import METRICS_FILE, check_recorded, companion, sha256
+    from petra.core.digest import sha256
+    from petra.report.recorded import METRICS_FILE, check_recorded, companion
 
     digest = sha256(file)
     beside = companion(file, METRICS_FILE)

@@ -6,6 +6,7 @@ Runs with torch, never measures speed. The measuring process takes over from the
 from __future__ import annotations
 
 import contextlib
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from petra.core.errors import ExportError, ParityError
+from petra.core.errors import ExportError, ParityError, PetraError
 from petra.core.interface import Interface, judged_output
 from petra.core.measurement import LARGEST, Measurement
 from petra.core.metric import METRICS
+from petra.core.notes import StepBegan, StepProgress
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.registry import Registry
 from petra.core.rng import derive_seed
@@ -29,6 +31,7 @@ from petra.core.target import Target
 from petra.core.text import shown
 from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
+from petra.execute.built import REFERENCE, Built, BuiltFile
 from petra.execute.cache import PrefixCache
 from petra.execute.pristine import Pristine
 from petra.measure.operations import count_macs
@@ -48,40 +51,26 @@ PARITY_ITEMS = 2 * PREDICTION_BATCH
 
 @dataclass(frozen=True)
 class BuildPayload:
-    """Everything a worker needs, sent once: live objects and where to put things.
+    """Everything that candidates are built and judged with, sent once to where that is done.
 
-    `plugins` are stages, runtimes and metrics registered at run time in the parent, by name;
-    `stages` are the kinds that may be asked for; `interface` is what the model takes and returns,
-    None for items of one shape; `pristine` is what `prepare` adds.
+    `data` has the splits as arrays, `cache` (None: no cache) takes at most `cache_bytes`. `plugins`
+    are stages, runtimes and metrics registered at run time in the parent, by name; `stages` are the
+    kinds that may be asked for; `interface` is what the model takes and returns, None for items of
+    one shape; `pristine` is what `prepare` adds.
     """
 
     model: nn.Module
     task: Task
     target: Target
     seed: int
-    directory: Path
-    cache_bytes: int
-    fingerprint: str
+    data: Path
+    cache: Path | None = None
+    cache_bytes: int = 0
     device: str = "cpu"
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
     interface: Interface | None = None
     pristine: Pristine | None = None
-
-
-@dataclass(frozen=True)
-class Built:
-    """What the worker hands back: paths, structure and traces (no tensors)."""
-
-    files: tuple[str, ...]
-    size_bytes: int
-    params: int
-    macs: int
-    quantized: bool
-    trace: tuple[StageTrace, ...]
-    build_s: float
-    train_s: float
-    counted: Mapping[str, Measurement] = field(default_factory=dict)
 
 
 def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
@@ -131,6 +120,19 @@ def warm_up(target: Target) -> None:
         )
 
 
+def context_of(payload: BuildPayload, note: Note, prefix: Pipeline) -> Context:
+    """What the last stage of `prefix` may use besides the model."""
+    return Context(
+        task=payload.task,
+        teacher=payload.model,
+        seed=derive_seed(payload.seed, "stage", prefix.key),
+        device=payload.device,
+        target=payload.target,
+        progress=lambda done, total, text: note(StepProgress(int(done), int(total), str(text))),
+        interface=payload.interface,
+    )
+
+
 def compressed(
     payload: BuildPayload, note: Note, pipeline: Pipeline
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
@@ -139,23 +141,12 @@ def compressed(
     Notes are as in `build_candidate`. `payload` is what `prepare` made.
     """
     cache = None
-    if payload.cache_bytes:
-        cache = PrefixCache(payload.directory / "cache" / payload.fingerprint, payload.cache_bytes)
-
-    def make_context(prefix: Pipeline) -> Context:
-        return Context(
-            task=payload.task,
-            teacher=payload.model,
-            seed=derive_seed(payload.seed, "stage", prefix.key),
-            device=payload.device,
-            target=payload.target,
-            progress=lambda done, total, text: note(("progress", int(done), int(total), str(text))),
-            interface=payload.interface,
-        )
+    if payload.cache and payload.cache_bytes:
+        cache = PrefixCache(payload.cache, payload.cache_bytes)
 
     def on_stage(index: int, stage: StageSpec) -> None:
         payload.model.eval()
-        note(("stage", index, stage.kind))
+        note(StepBegan(index, stage.kind))
 
     def after_stage(stage: StageSpec) -> None:
         if payload.pristine:
@@ -164,7 +155,7 @@ def compressed(
     model, trace = apply_pipeline(
         payload.model,
         pipeline,
-        make_context,
+        lambda prefix: context_of(payload, note, prefix),
         cache=cache,
         on_stage=on_stage,
         after_stage=after_stage,
@@ -173,39 +164,66 @@ def compressed(
 
 
 def build_candidate(
-    payload: BuildPayload, note: Note, pipeline: Pipeline, artifact_dir: Path
-) -> Built:
-    """Run the pipeline, export to `artifact_dir`/model.*, and save the PyTorch model's own
-    predictions beside it.
+    payload: BuildPayload,
+    note: Note,
+    pipeline: Pipeline,
+    exports: tuple[tuple[Target, Path], ...],
+) -> tuple[Built | PetraError, ...]:
+    """Run the pipeline, and export the model for each target into its place, with the PyTorch
+    model's own predictions beside it.
 
-    Notes are ("stage", index, name) when a stage begins and ("progress", done, total, text) during
-    it; index is one past the last stage for the export.
+    Notes are `StepBegan` for each stage and each export, and `StepProgress` during a stage. Where
+    there are several targets, the error of one that the model cannot be exported for stands in
+    place of its files.
     """
     started = time.perf_counter()
     model, trace = compressed(payload, note, pipeline)
-    note(("stage", len(pipeline), "export"))
-    runtime = runtime_for(payload.target)
     example = payload.task.example(2)
-    artifact_dir.mkdir(parents=True, exist_ok=True)
-    main_file = artifact_dir / f"model{runtime.suffix}"
-    files = runtime.export(model, example, main_file, payload.interface)
-    if not files:
-        raise ExportError(f"runtime {runtime.name} wrote no file")
-    quantized = any(FLOAT_WEIGHTS in STAGES.get(stage.kind).effects.removes for stage in pipeline)
-    save_reference(
-        model, payload.directory / "data" / "val", example, artifact_dir / "reference.npz"
-    )
-    return Built(
-        files=tuple(str(f) for f in files),
-        size_bytes=sum(f.stat().st_size for f in files),
+    exported: list[tuple[BuiltFile, ...] | PetraError] = []
+    for target, place in exports:
+        alone = len(exports) == 1
+        note(StepBegan(len(pipeline), "export" if alone else f"export for {target.name}"))
+        try:
+            exported.append(_export(payload, model, example, target, place))
+        except PetraError as error:
+            if alone:
+                raise
+            exported.append(error)
+    first = exports[0][1] / REFERENCE
+    save_reference(model, payload.data / "val", example, first)
+    for _, place in exports[1:]:
+        shutil.copyfile(first, place / REFERENCE)
+    common = Built(
+        files=(),
+        reference=BuiltFile.of(first),
         params=trace[-1].params_after if trace else count_parameters(payload.model),
         macs=count_macs(model, example),
-        quantized=quantized,
+        quantized=any(FLOAT_WEIGHTS in STAGES.get(s.kind).effects.removes for s in pipeline),
         trace=trace,
         build_s=time.perf_counter() - started,
         train_s=sum(t.seconds for t in trace if not t.cached),
-        counted=counted(files),
     )
+    return tuple(
+        files
+        if isinstance(files, PetraError)
+        else replace(common, files=files, counted=counted([place / f.name for f in files]))
+        for files, (_, place) in zip(exported, exports, strict=True)
+    )
+
+
+def _export(
+    payload: BuildPayload, model: nn.Module, example: Inputs, target: Target, place: Path
+) -> tuple[BuiltFile, ...]:
+    """The files that ship for `target`, as ``place/model.*``, the main one first."""
+    runtime = runtime_for(target)
+    place.mkdir(parents=True, exist_ok=True)
+    files = runtime.export(model, example, place / f"model{runtime.suffix}", payload.interface)
+    if not files:
+        raise ExportError(f"runtime {runtime.name} wrote no file")
+    for file in files:
+        if file.parent != place:
+            raise ExportError(f"runtime {runtime.name} wrote {file}, which is not in {place}")
+    return tuple(BuiltFile.of(file) for file in files)
 
 
 def counted(files: Sequence[Path]) -> dict[str, Measurement]:
@@ -264,12 +282,13 @@ def _check_reference(model: nn.Module, reference: np.ndarray) -> None:
 
 
 @torch.no_grad()
-def eager_latency_ms(payload: BuildPayload, note: Note, batch: int, threads: int) -> float:
+def eager_latency_ms(payload: BuildPayload, note: Note) -> float:
     """Median milliseconds of the untouched model in eager PyTorch, for orientation beside the
     runtime's figures.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    batch = payload.target.batch
+    torch.set_num_threads(payload.target.threads)
     model = payload.model.eval()
     example = payload.task.example(batch)
     times = []

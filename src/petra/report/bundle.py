@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from petra.core.digest import sha256
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 from petra.core.objective import Metrics
 from petra.core.target import Target
@@ -21,11 +22,11 @@ from petra.measure.inspect_main import declared_inputs
 from petra.report.card import model_card
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
-from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE, sha256
+from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE
 from petra.report.whole import copy_whole, write_whole
 from petra.runtimes.base import InputSpec
 from petra.runtimes.table import RUNTIMES, files_of, runtimes_by_suffix
-from petra.store.layout import own_file
+from petra.store.layout import StudyPaths, own_file
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def default_place(directory: Path, pick: str) -> str:
     """Where a study's own bundles go. Raises ArtifactError when a link leads elsewhere from
     there.
     """
-    place = directory / "export" / pick
+    place = StudyPaths(directory).export(pick)
     if place.is_symlink():
         raise ArtifactError(f"{place}: this is a link", hint="remove it, or give another place")
     return f"{place}/"

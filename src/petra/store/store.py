@@ -20,7 +20,6 @@ from petra.core.text import printable
 from petra.core.trial import Proposal, Trial
 from petra.store.checked import from_json, mapping, number
 from petra.store.database import (
-    DATABASE_FILE,
     check_content,
     check_file,
     connect,
@@ -29,7 +28,7 @@ from petra.store.database import (
     has_study,
     holds_study,
 )
-from petra.store.layout import check_layout, make_directory
+from petra.store.layout import StudyPaths, check_layout, make_directory
 from petra.store.lock import WriterLock
 from petra.store.proposals import proposal_row
 from petra.store.reading import read_proposals, read_trials, rows_of_trials
@@ -97,7 +96,7 @@ class Store:
         study = study_row(config, host)
         make_directory(directory)
         check_layout(directory)
-        path = directory / DATABASE_FILE
+        path = StudyPaths(directory).database
         if url is None and path.exists():
             check_file(path)
         store = cls._connect(directory, url, WriterLock(directory))
@@ -124,7 +123,7 @@ class Store:
         """
         check_layout(directory)
         if url is None:
-            check_file(directory / DATABASE_FILE)
+            check_file(StudyPaths(directory).database)
         store = cls._connect(directory, url, WriterLock(directory) if write else None)
         with store._closed_on_error():
             with guarded(store._where), store._engine.connect() as connection:
@@ -145,7 +144,7 @@ class Store:
         """Whether `directory` holds a study of its own, in whatever condition. An interrupted
         creation is none.
         """
-        return holds_study(directory / DATABASE_FILE)
+        return holds_study(StudyPaths(directory).database)
 
     @classmethod
     def _connect(cls, directory: Path, url: str | None, lock: WriterLock | None) -> Store:
@@ -343,7 +342,7 @@ class Store:
     def _hold(self, url: str | None) -> None:
         """Notice from now on when the database file is deleted or replaced."""
         if self._lock and url is None:
-            self._lock.watch(self.directory / DATABASE_FILE)
+            self._lock.watch(StudyPaths(self.directory).database)
 
     def check_held(self) -> None:
         """Raise StoreError unless directory, lock and database are still those that were opened for

@@ -13,10 +13,11 @@ from typing import Any
 
 from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
+from petra.core.metric import PETRA_METRICS
 from petra.core.pipeline import Pipeline
 from petra.core.rng import derive_seed
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
-from petra.execute.base import Executor, OnNote, Remaining
+from petra.execute.base import Assignment, Executor, OnNote, Remaining
 
 
 def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
@@ -53,8 +54,9 @@ class RecordedExecutor(Executor):
 
     def __init__(
         self,
-        trials: Mapping[Pipeline, Trial] | None = None,
+        assignment: Assignment | None = None,
         *,
+        trials: Mapping[Pipeline, Trial] | None = None,
         workers: int = 1,
         delay_s: float = 0.0,
     ) -> None:
