@@ -69,8 +69,8 @@ def exported(model: nn.Module, task: Task, path: Path) -> Path:
     """The fp32 file as PyTorch's exporter writes it."""
     free = {"x": {0: torch.export.Dim.DYNAMIC}}
     torch.onnx.export(
-        model, (task.example(2),), path, input_names=["input"], output_names=["output"], dynamo=True,
-        dynamic_shapes=free, external_data=False, verbose=False,
+        model, (task.example(2),), path, input_names=["input"], output_names=["output"],
+        dynamo=True, dynamic_shapes=free, external_data=False, verbose=False,
     )  # fmt: skip
     return path
 

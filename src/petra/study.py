@@ -25,7 +25,7 @@ from petra.listener import Listener, Silent, Unfailing
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
-from petra.report.front import Front
+from petra.report.study_front import StudyFront
 from petra.runtimes.base import Target
 from petra.runtimes.table import RUNTIMES
 from petra.search.base import Problem
@@ -47,8 +47,7 @@ class Study:
         self._model = model
         self._task = task
 
-    # ---- reading
-    # ----------------------------------------------------------------------------------------------
+    # ---- reading ---------------------------------------------------------------------------------
 
     @property
     def trials(self) -> list[Trial]:
@@ -57,12 +56,11 @@ class Study:
             return store.trials()
 
     @property
-    def front(self) -> Front:
+    def front(self) -> StudyFront:
         """The Pareto set of feasible trials, with tables, plots, `pick` and `export`."""
-        return Front.load(self.directory)
+        return StudyFront.load(self.directory)
 
-    # ---- running
-    # ----------------------------------------------------------------------------------------------
+    # ---- running ---------------------------------------------------------------------------------
 
     def run(
         self, listener: Listener | None = None, *, executor: Callable[[], Executor] | None = None

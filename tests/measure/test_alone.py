@@ -52,8 +52,7 @@ def run_to_the_end(artifact: Path, **limits: float) -> None:
     alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)  # type: ignore[arg-type]
 
 
-# ---- limits
-# --------------------------------------------------------------------------------------------------
+# ---- limits --------------------------------------------------------------------------------------
 
 
 def test_an_endless_file_is_given_up(tmp_path: Path) -> None:
@@ -93,8 +92,7 @@ def test_the_command_says_that_a_file_was_given_up(tmp_path: Path, command: str)
     )
 
 
-# ---- the end
-# --------------------------------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------------------------
 
 
 def measuring(parent: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -172,8 +170,7 @@ def test_what_kills_the_process_is_one_message(
     assert "\n" not in caught.value.message
 
 
-# ---- runtimes of other people's
-# --------------------------------------------------------------------------------------
+# ---- runtimes of other people's ------------------------------------------------------------------
 
 
 class Doubling(OnnxRuntime):
@@ -210,8 +207,7 @@ def test_a_refusal_keeps_its_kind(tmp_path: Path) -> None:
         run_to_the_end(tmp_path / "none.onnx")
 
 
-# ---- imports
-# --------------------------------------------------------------------------------------------------
+# ---- imports -------------------------------------------------------------------------------------
 
 HOSTILE = (
     *(

@@ -73,8 +73,7 @@ def test_another_runtime_says_the_same_or_why_not(tmp_path: Path, kind: str) -> 
     assert [r["batch"] for r in found["runs"]] == [r["batch"] for r in expected["runs"]]
 
 
-# ---- where the batch is
-# ----------------------------------------------------------------------------------------------
+# ---- where the batch is --------------------------------------------------------------------------
 
 
 def spec(*sizes: int | str | None, name: str = "x") -> InputSpec:
@@ -117,8 +116,7 @@ def test_the_batch_is_found(
     assert interface_of(inputs, outputs) == Interface(tuple(inputs), axes, fixed)
 
 
-# ---- the commands
-# --------------------------------------------------------------------------------------------------
+# ---- the commands --------------------------------------------------------------------------------
 
 
 def test_verify_and_bench_of_a_fixed_batch(tmp_path: Path) -> None:
@@ -172,8 +170,7 @@ def test_given_inputs_do_what_random_ones_cannot(tmp_path: Path) -> None:
     assert "NaN at 3 of 3 places, for the given inputs" in refused.stderr
 
 
-# ---- given inputs
-# --------------------------------------------------------------------------------------------------
+# ---- given inputs --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

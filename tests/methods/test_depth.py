@@ -16,9 +16,10 @@ from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.lowrank.modules import factored
 from petra.methods.lowrank.svd import SVDDecompose
-from petra.methods.prune.depth import TEMPERATURE, DepthPrune, droppable_blocks, stand_ins
+from petra.methods.prune.depth import TEMPERATURE, DepthPrune
+from petra.methods.prune.stand_ins import droppable_blocks, stand_ins
 from petra.model.description.differences import describe, rebuild, weights
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -202,8 +203,7 @@ def test_a_block_called_twice_is_left_alone() -> None:
     assert droppable_blocks(Twice(), torch.randn(2, 4)) == ()
 
 
-# -- transformers
-# --------------------------------------------------------------------------------------------------
+# -- transformers ----------------------------------------------------------------------------------
 
 
 def architecture(name: str) -> tuple[nn.Module, Task]:
@@ -271,7 +271,7 @@ def test_without_a_layer_a_model_computes_what_it_does_when_it_never_had_it(name
         got, expected = (prediction(call(m, task.example(5))) for m in (pruned, shorter))
     assert torch.equal(got, expected)
     again = rebuild(model, describe(pruned, model), weights(pruned))
-    assert fingerprint(again) == fingerprint(pruned)
+    assert state_hash(again) == state_hash(pruned)
 
 
 def test_layers_that_are_one_layer_are_refused_with_the_reason() -> None:

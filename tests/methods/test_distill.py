@@ -116,8 +116,7 @@ def test_features_without_a_common_block_are_refused() -> None:
         Distill(features=1.0).apply(plain, CONTEXT)
 
 
-# -- blocks of other names
-# ---------------------------------------------------------------------------------------------
+# -- blocks of other names -------------------------------------------------------------------------
 
 
 class Chain(nn.Module):
@@ -192,8 +191,7 @@ def test_which_blocks_only_means_something_with_features() -> None:
     assert {"match", "features_kind"} <= set(card.normalize({"features": 0.5}).params)
 
 
-# -- attention
-# --------------------------------------------------------------------------------------------------
+# -- attention -------------------------------------------------------------------------------------
 
 
 def test_spatial_attention_by_loops() -> None:
@@ -271,8 +269,8 @@ def test_torch_attention_shows_its_maps_inside_and_only_there() -> None:
 def bert(layers: int = 2) -> nn.Module:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        vocab_size=12, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=16,
-        num_labels=2, attn_implementation="sdpa",
+        vocab_size=12, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2,
+        intermediate_size=16, num_labels=2, attn_implementation="sdpa",
     )  # fmt: skip
     torch.manual_seed(layers)
     model: nn.Module = transformers.BertForSequenceClassification(config).eval()

@@ -382,6 +382,7 @@ def test_every_runtime_s_precisions_are_ones_the_stage_knows() -> None:
         assert set(RUNTIMES.get(name).precisions) <= known
 
 
+@pytest.mark.slow
 def test_a_study_ships_it(tmp_path: Path) -> None:
     """From a pipeline to a measured file, in parity with the halved model, at about half the
     bytes.

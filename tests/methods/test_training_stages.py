@@ -37,7 +37,12 @@ def trained(
 @pytest.mark.parametrize("stage", [Tune, Distill])
 def test_every_parameter_of_the_loop_reaches_it(stage: type[TrainingStage]) -> None:
     given = {
-        "epochs": 2, "lr": 0.3, "optimizer": "adamw", "schedule": "one_cycle", "batch_size": 7, "weight_decay": 0.25,
+        "epochs": 2,
+        "lr": 0.3,
+        "optimizer": "adamw",
+        "schedule": "one_cycle",
+        "batch_size": 7,
+        "weight_decay": 0.25,
         "loss": "focal",
     }  # fmt: skip
     assert stage(**given).config() == TrainConfig(**given)  # type: ignore[arg-type]

@@ -256,10 +256,10 @@ def _check_bundle(file: Path) -> dict[str, str]:
     """Compare the file with what its bundle recorded at export. Raises ArtifactError when they
     differ.
     """
-    from petra.report.bundle import METRICS, check_recorded, companion, sha256
+    from petra.report.recorded import METRICS_FILE, check_recorded, companion, sha256
 
     digest = sha256(file)
-    beside = companion(file, METRICS)
+    beside = companion(file, METRICS_FILE)
     if beside is None:
         return {"sha256": digest, "bundle": "no bundle beside it to compare with"}
     recorded = check_recorded(beside)

@@ -109,8 +109,7 @@ class LiveProgress:
         self._running: dict[int, str] = {}
         self._said = "starting"
 
-    # ---- events, from any thread
-    # ---------------------------------------------------------------------------------
+    # ---- events, from any thread -----------------------------------------------------------------
 
     def started(self, baseline: Trial, clock: Clock) -> None:
         with self._lock:
@@ -148,8 +147,7 @@ class LiveProgress:
     def _tick(self, clock: Clock) -> None:
         self._clock, self._heard = clock, time.monotonic()
 
-    # ---- drawing
-    # ----------------------------------------------------------------------------------------------
+    # ---- drawing ---------------------------------------------------------------------------------
 
     def __rich__(self) -> Group:
         with self._lock:

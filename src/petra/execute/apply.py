@@ -24,7 +24,7 @@ from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.attention.separate import unfuse
 from petra.model.copies.copying import copy_model
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.model.surgery import count_parameters
 from petra.store.records import write_traces
 from petra.workers.memory import peak_mb, reset_peak
@@ -60,13 +60,13 @@ def apply_pipeline(
         unfuse(current)
         if len(pipeline):
             forget_what_is_made_again(current, make_context(pipeline.prefix(1)).task.example(2))
-    mark = fingerprint(current)
+    mark = state_hash(current)
     for index in range(done, len(pipeline)):
         prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]
         on_stage(index, spec)
         current, trace = _run(current, spec, make_context(prefix))
         after_stage(spec)
-        before, mark = mark, fingerprint(current)
+        before, mark = mark, state_hash(current)
         if mark == before:
             raise StageRefused(
                 f"{spec.kind} left the model unchanged",

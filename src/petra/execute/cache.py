@@ -31,7 +31,7 @@ from petra.core.errors import PetraError
 from petra.core.pipeline import Pipeline
 from petra.core.trial import StageTrace
 from petra.model.description.differences import NotDescribable, describe, rebuild, weights
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.store.records import read_traces, write_traces
 from petra.store.schema import petra_version
 
@@ -87,7 +87,7 @@ class PrefixCache:
         try:
             description, tensors = describe(model, original), weights(model)
             # The description is trusted only after it has been seen to work.
-            if fingerprint(rebuild(original, description, tensors)) != fingerprint(model):
+            if state_hash(rebuild(original, description, tensors)) != state_hash(model):
                 return False
         except NotDescribable:
             return False

@@ -64,8 +64,9 @@ def _run_alone(model: nn.Module, one: Inputs, where: str) -> Tensor:
     except DataError as error:
         norms = _norms_of_batches(model)
         reason = f": {_by_batches(norms[0])}" if norms else ""
+        message = error.message.replace("these inputs", "one item alone, with the inputs", 1)
         raise DataError(
-            f"{error.message.replace('these inputs', 'one item alone, with the inputs', 1)}{reason}",
+            f"{message}{reason}",
             hint=(
                 NORM_HINT
                 if norms or "more than 1 value per channel" in error.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from petra.core.trial import Trial
-from petra.report.front import Front, confirmed
+from petra.front import Front, confirmed
 from petra.report.pipeline_text import pipeline_in_words
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from petra.core.objective import METRICS, Metrics
 from petra.core.trial import Trial
+from petra.front import Front, confirmed
 from petra.report import page
-from petra.report.front import Front, confirmed
-from petra.report.numbers_text import change, difference, interval, value, with_error
+from petra.report.numbers_text import change, difference, duration, interval, value, with_error
 from petra.report.page import esc
-from petra.report.pipeline_text import pipeline_in_words
+from petra.report.pipeline_text import pipeline_in_words, trace_in_words
 
 
 def front_table(front: Front) -> str:
@@ -85,3 +85,40 @@ def _note(text: str, *, worse: bool) -> str:
         return ""
     kind = "" if text == "=" else f" class={'bad' if worse else 'good'}"
     return f"<br><small{kind}>{esc(text)}</small>"
+
+
+def front_section(front: Front) -> str:
+    if not front.members:
+        return f"<h2>Front</h2><p>The front is empty: {esc(front.why_empty())}.</p>"
+    return f"<h2>Front</h2>{front_table(front)}"
+
+
+def members_section(front: Front) -> str:
+    members = [t for t in front.members if t.number]
+    if not members:
+        return ""
+    return "<h2>How they were made</h2>" + "".join(_member(t) for t in members)
+
+
+def _member(trial: Trial) -> str:
+    origin = trial.origin.name + (
+        "" if trial.origin.parent is None else f" of trial {trial.origin.parent}"
+    )
+    stages = []
+    for i, stage in enumerate(trial.pipeline):
+        trace = trial.trace[i] if i < len(trial.trace) else None
+        params = ", ".join(f"{k} = {v}" for k, v in stage.params.items()) or "no parameters"
+        lines = [f"<b>{esc(stage.kind)}</b>", f"<small>{esc(params)}</small>"]
+        if trace:
+            lines.append(esc(trace_in_words(trace)))
+            lines += [
+                f"<small>left alone: {esc(layer)} ({esc(why)})</small>"
+                for layer, why in trace.skipped.items()
+            ]
+        stages.append(f"<li>{'<br>'.join(lines)}</li>")
+    files = (
+        f"<p class=soft>By {esc(origin)}; {esc(duration(trial.seconds))};"
+        f" <code>{esc(trial.artifact)}</code></p>"
+    )
+    title = f"trial {trial.number}: {esc(pipeline_in_words(trial.pipeline))}"
+    return f"<details><summary>{title}</summary><ol>{''.join(stages)}</ol>{files}</details>"

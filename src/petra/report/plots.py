@@ -12,10 +12,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from petra.core.objective import METRICS, Constraint, Objective
+from petra.core.objective import METRICS, Objective
 from petra.core.trial import Trial, TrialStatus
+from petra.front import Front
 from petra.moo.dominance import front_mask
-from petra.report.front import Front
+from petra.report.axes import bounds_on, frame
 from petra.report.numbers_text import value
 from petra.report.pipeline_text import pipeline_in_words
 
@@ -195,7 +196,7 @@ def _draw_bounds(figure: go.Figure, front: Front, x: Objective, y: Objective, co
     """
     for axis, objective in (("x", x), ("y", y)):
         values = [t.metrics[objective.metric].mean for t in front.trials if t.measured]
-        for constraint, bound in _bounds(front, objective):
+        for constraint, bound in bounds_on(front, objective):
             reach = 2 * (max(*values, bound) - min(*values, bound) or abs(bound) or 1.0)
             beyond = bound - reach if constraint.at_least else bound + reach
             line = {"color": BOUND, "width": 1.5, "dash": "dash"}
@@ -217,47 +218,6 @@ def _draw_bounds(figure: go.Figure, front: Front, x: Objective, y: Objective, co
         figure.update_layout(
             {f"{axis}axis{'' if col == 1 else col}": {"range": list(frame(front, objective))}}
         )
-
-
-def _bounds(front: Front, objective: Objective) -> list[tuple[Constraint, float]]:
-    base = front.baseline
-    return [
-        (c, c.bound(base.metrics))
-        for c in front.constraints
-        if base and c.metric == objective.metric
-    ]
-
-
-def frame(front: Front, objective: Objective) -> tuple[float, float]:
-    """What an axis shows at first: feasible trials, the untouched model, and a strip beyond every
-    bound.
-
-    Trials far outside the constraints would squeeze the front into a corner; they are there when
-    zooming out.
-    """
-    measured = [t for t in front.trials if t.measured]
-    feasible = [t for t in measured if t.status is TrialStatus.COMPLETE and t.number]
-    shown = [*feasible, *([front.baseline] if front.baseline else [])] if feasible else measured
-    found = [t.metrics[objective.metric] for t in shown]
-    values = [m.mean + side * m.stderr for m in found for side in (-1, 1)]  # with the error bars
-    bounds = _bounds(front, objective)
-    low, high = (
-        pick([*values, *(bound for _, bound in bounds)], default=0.0) for pick in (min, max)
-    )
-    span = high - low or abs(high) or 1.0
-    below = any(c.at_least and bound == low for c, bound in bounds)
-    above = any(not c.at_least and bound == high for c, bound in bounds)
-    return low - span * (0.3 if below else 0.08), high + span * (0.3 if above else 0.08)
-
-
-def outside(front: Front, x: Objective, y: Objective) -> int:
-    """How many measured trials lie outside the frame of either axis."""
-    frames = [(o.metric, *frame(front, o)) for o in (x, y)]
-    return sum(
-        any(not low <= t.metrics[name].mean <= high for name, low, high in frames)
-        for t in front.trials
-        if t.measured
-    )
 
 
 def _label_axis(figure: go.Figure, front: Front, axis: str, objective: Objective, col: int) -> None:

@@ -12,6 +12,7 @@ from petra.core.errors import ConfigError, StoreError
 from petra.core.objective import METRICS, Constraint, Objective, named_objectives
 from petra.core.text import printable
 from petra.core.trial import Trial
+from petra.front import Front
 from petra.store.checked import mapping, number, text
 from petra.store.records import DAMAGE_HINT
 from petra.store.store import Store
@@ -67,6 +68,17 @@ class StudyRecord:
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         return self.config.parsed_constraints()
+
+    def front(self) -> Front:
+        """The Pareto set of its trials."""
+        return Front.of(
+            self.trials,
+            self.objectives,
+            self.constraints,
+            metric=self.metric,
+            maximize_quality=self.maximize,
+            unconfirmed=self.unconfirmed,
+        )
 
 
 def _reasons(note: object) -> dict[int, str]:

@@ -18,7 +18,7 @@ from rich.text import Text
 from petra.core.objective import METRICS, Objective
 from petra.core.text import first_line, printable
 from petra.core.trial import Trial, TrialStatus
-from petra.report.front import Front, confirmed
+from petra.front import Front, confirmed
 from petra.report.numbers_text import (
     change,
     decimals,

@@ -62,7 +62,7 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
     proto = _translate(program, opset)
     _name_interface(proto.graph, list(named(example)), output_names)
     lower(proto)
-    make_lean(proto)
+    proto = make_lean(proto)
     if half is not None:
         store_half(proto, half)
     path.parent.mkdir(parents=True, exist_ok=True)

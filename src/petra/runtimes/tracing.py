@@ -180,8 +180,7 @@ def summary(error: BaseException) -> str:
     return line if len(line) <= 200 else f"{line[:199]}…"
 
 
-# -- places
-# --------------------------------------------------------------------------------------------------
+# -- places ----------------------------------------------------------------------------------------
 
 
 def _place_of(error: BaseException, model: nn.Module) -> Place:

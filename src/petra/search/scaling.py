@@ -22,9 +22,8 @@ from petra.moo.hypervolume import hypervolume
 RATIO_REFERENCE = 1.1  # a tenth more than the untouched model's latency, size, ...
 SCORE_REFERENCE = 0.5  # half of the untouched model's score lost
 ERROR_REFERENCE = 1.0  # twice the untouched model's error
-TRAIN_HALF_S = (
-    600.0  # training seconds that cost 0.5; the untouched model takes none, so there is no ratio
-)
+# Training seconds that cost 0.5; the untouched model takes none, so there is no ratio.
+TRAIN_HALF_S = 600.0
 _TINY = 1e-9
 
 
@@ -71,17 +70,15 @@ def scale(
 ) -> Scaling:
     """The scaling of a study.
 
-    ===================================  ============================
-    ==================================
-    objective                            cost of value v, baseline b   reference
-    ===================================  ============================
-    ================================== latency, size, params, MACs, memory  v / b
-    1.1
-    throughput                           b / v                         1.1 training time
-    v / (v + 600 s)               1.1 quality, maximised                   (b - v) / \\|b\\|
-    0.5, or just beyond a constraint quality, minimised                   (v - b) / \\|b\\|
-    1.0, or just beyond a constraint ===================================
-    ============================  ==================================
+    ===================================  ======================  ================================
+    objective                            cost of v, baseline b   reference
+    ===================================  ======================  ================================
+    latency, size, params, MACs, memory  v / b                   1.1
+    throughput                           b / v                   1.1
+    training time                        v / (v + 600 s)         1.1
+    quality, maximised                   (b - v) / \\|b\\|       0.5, or just beyond a constraint
+    quality, minimised                   (v - b) / \\|b\\|       1.0, or just beyond a constraint
+    ===================================  ======================  ================================
 
     Raises ConfigError when the baseline has no positive value of a metric that is measured against
     it.

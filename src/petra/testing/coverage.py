@@ -229,8 +229,7 @@ def _unrest(model: nn.Module, inputs: Inputs, name: str, *, draws: int = 8) -> f
     return max(_distance(array, before) for array in after)
 
 
-# -- what to try
-# --------------------------------------------------------------------------------------------------
+# -- what to try -----------------------------------------------------------------------------------
 
 
 def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:

@@ -173,8 +173,8 @@ def fit(
     best_state = model.state_dict()
     total = steps_per_epoch(task.train, config.batch_size) * config.epochs
     run = _Run(
-        model, task, config, base, penalty, augment, _optimizer(model, config), zero_masks(model), precision, seed,
-        device, total, progress,
+        model, task, config, base, penalty, augment, _optimizer(model, config), zero_masks(model),
+        precision, seed, device, total, progress,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)

@@ -24,7 +24,7 @@ from petra.methods.prune.head_cut import (
     separated,
 )
 from petra.methods.prune.statistics import gradients_of
-from petra.methods.prune.unstructured import restore_two_of_four
+from petra.methods.prune.zeros import restore_two_of_four
 from petra.model.attention.heads import Heads
 from petra.model.attention.separate import separate_attention
 from petra.model.surgery import differentiable, evaluating

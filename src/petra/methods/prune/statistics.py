@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.model.kinds import is_weighted
+from petra.model.kinds import Convolution, is_weighted
 from petra.model.surgery import evaluating
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, map_inputs, prediction
@@ -162,6 +162,6 @@ def _items(inputs: Inputs, part: slice) -> Inputs:
 
 def _pooled(module: nn.Module, x: Tensor) -> Tensor:
     """(N, C) mean over positions: convolutions read (N, C, ...), linear layers (N, ..., C)."""
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, Convolution):
         return x.flatten(2).mean(2) if x.ndim > 2 else x
     return x.flatten(1, -2).mean(1) if x.ndim > 2 else x

@@ -66,12 +66,12 @@ from petra.model.aten.graph import (
     is_float32,
     is_weighted,
     module_path,
-    multiply_accumulates,
     shape_of,
     sizes,
     tensor_inputs,
     written,
 )
+from petra.model.aten.macs import multiply_accumulates
 from petra.model.surgery import is_under
 
 WEIGHT_MAX = 64

@@ -11,7 +11,7 @@ from torch import nn
 
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
+from petra.methods.quantize.parameters import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.stored import store_weights
 from petra.model.attention.separate import separate_attention
 from petra.model.surgery import is_under

@@ -30,7 +30,8 @@ from petra.methods.quantize.smooth import smooth_layers
 from petra.model.aten import batch_norms, rewrites
 from petra.model.aten.cells import cells_as_linear
 from petra.model.aten.constants import fold_constants
-from petra.model.aten.graph import constant, is_weighted, multiply_accumulates, replace_constant
+from petra.model.aten.graph import constant, is_weighted, replace_constant
+from petra.model.aten.macs import multiply_accumulates
 from petra.model.aten.products import products_as_linear
 from petra.model.aten.transposed import transposed_as_convolutions
 from petra.model.surgery import evaluating, is_under

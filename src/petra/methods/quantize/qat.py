@@ -18,16 +18,7 @@ from petra.methods.base import Context, Stage, parameter
 from petra.methods.distill.distill import mixed_loss
 from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
 from petra.methods.quantize.calibration import Calibration, observe
-from petra.methods.quantize.ptq import (
-    check_excluded,
-    check_something_is_quantized,
-    converted,
-    rank_layers,
-    simplify,
-    trace,
-)
-from petra.methods.quantize.quantized_share import check_macs
-from petra.methods.quantize.static import (
+from petra.methods.quantize.parameters import (
     CODES,
     CODES_DOC,
     EMBEDDINGS,
@@ -38,11 +29,21 @@ from petra.methods.quantize.static import (
     KEEP_FLOAT,
     KEEP_LIMITS,
     excluded_layers,
-    traced_quantization,
 )
+from petra.methods.quantize.ptq import (
+    check_excluded,
+    check_something_is_quantized,
+    converted,
+    rank_layers,
+    simplify,
+    trace,
+)
+from petra.methods.quantize.quantized_share import check_macs
+from petra.methods.quantize.static import traced_quantization
 from petra.methods.quantize.stored import replace_embeddings
 from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
-from petra.model.aten.graph import module_path, multiply_accumulates
+from petra.model.aten.graph import module_path
+from petra.model.aten.macs import multiply_accumulates
 from petra.model.copies.copying import copy_model
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects

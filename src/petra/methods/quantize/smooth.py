@@ -1,5 +1,4 @@
-"""Smoothing: the difficulty of outlier channels moved from activations into the weights that read
-them.
+"""Smoothing: the difficulty of outlier channels moved into the weights that read them.
 
 Source: Xiao et al. 2023, SmoothQuant, equations 3 and 4. X W = (X / s)(s W) for any s > 0 per
 channel.
@@ -142,9 +141,7 @@ def _scaling_constants_below(node: object, channels: int) -> list[Node] | None:
 
 
 def _owned(values: list[object], channels: int) -> list[Node] | None:
-    """The constants among `values`, when there is a first one and each is read once and counts
-    channels first.
-    """
+    """The constants of `values`, when there are some, each read once and with channels first."""
     if values[0] is None:
         return None
     held = [value for value in values if value is not None]
@@ -157,9 +154,7 @@ def _owned(values: list[object], channels: int) -> list[Node] | None:
 
 
 def _may_stay_integer(x: Node) -> bool:
-    """Whether the value may be made by integer kernels, by way of operators that only move
-    codes.
-    """
+    """Whether the value may be made by integer kernels, by operators that only move codes."""
     while is_pass_through(x) and isinstance(x.args[0], Node):
         x = x.args[0]
     return x.op == "call_function" and (

@@ -9,8 +9,8 @@ from torch import nn
 
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.quantize.parameters import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.selection import KINDS
-from petra.methods.quantize.static import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.stored import store_weights
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects

@@ -57,9 +57,7 @@ def half_dtype(model: nn.Module) -> torch.dtype | None:
 
 
 def widened(model: nn.Module) -> nn.Module:
-    """A copy of a halved model that computes in float32, with the weights that 16 bits have left
-    it.
-    """
+    """A copy of a halved model that computes in float32, with the weights that it has left."""
     wide = copy_model(model).float()
     for hooks in (wide._forward_pre_hooks, wide._forward_hooks):
         for key in [

@@ -1,6 +1,4 @@
-"""What every architecture of the zoo has in common: seeded weights that are not trivial, and a
-small task.
-"""
+"""What all architectures of the zoo have: seeded weights that are not trivial, a small task."""
 
 from __future__ import annotations
 
@@ -25,8 +23,7 @@ _NORMS = (BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def classifier(make: Callable[[], nn.Module], draw: Draw, *, gain: float = TORCH_GAIN) -> Problem:
-    """A model of `CLASSES` logits with random weights, in evaluation mode, and random inputs with
-    random labels.
+    """A model of `CLASSES` logits with random weights, and random inputs with random labels.
 
     `gain` multiplies weight matrices, so that differences between items survive a dozen layers.
     """
@@ -48,8 +45,7 @@ def normal(*shape: int) -> Callable[[torch.Generator, int], Tensor]:
 
 
 def _settled(make: Callable[[], nn.Module], draw: Draw, gain: float) -> tuple[nn.Module, Inputs]:
-    """The model with norms whose gains and statistics differ from channel to channel, as after
-    training.
+    """The model, its norms' gains and statistics different by channel, as after training.
 
     Most of what a BatchNorm puts out is positive: where activations cut away half of it, a random
     network of fifty layers is chaotic, and the rounding of a quantized one decides what it returns.
