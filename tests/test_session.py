@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from petra.cli.search import _finished
+from petra.cli.budget import _finished
 from petra.core.errors import ArtifactError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
 from petra.listener import Clock, Silent
-from petra.report.front import Front
 from petra.report.html import write_report
 from petra.report.record import StudyRecord
+from petra.report.study_front import StudyFront
 from petra.session import BaselineError
 from petra.store.layout import LOCK_FILE
 from petra.store.store import Store
@@ -160,8 +160,7 @@ def test_ctrl_c_in_a_listener_still_interrupts(tmp_path: Path) -> None:
         study(tmp_path).run(Broken(KeyboardInterrupt()), executor=RecordedExecutor)
 
 
-# ---- the end
-# --------------------------------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------------------------
 
 
 class Unconfirming(RecordedExecutor):
@@ -182,7 +181,7 @@ class Unconfirming(RecordedExecutor):
 
 
 def members(directory: Path) -> list[int]:
-    return [t.number for t in Front.load(directory).members]
+    return [t.number for t in StudyFront.load(directory).members]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +217,7 @@ def test_what_is_not_confirmed_is_shown_with_its_reason(tmp_path: Path) -> None:
     with Store.open(tmp_path, write=True) as store:
         store.set_note("unconfirmed", {str(number): "the file\nis \x1b[31mgone"})
     line = f"{number} is not confirmed: the file is \\x1b[31mgone"
-    assert line in str(Front.load(tmp_path))
+    assert line in str(StudyFront.load(tmp_path))
     assert line in write_report(tmp_path).read_text()
 
 
@@ -241,8 +240,7 @@ def test_a_study_is_done_when_its_front_is_confirmed(tmp_path: Path) -> None:
     assert _finished(StudyRecord.load(tmp_path))
 
 
-# ---- the directory
-# --------------------------------------------------------------------------------------------------
+# ---- the directory -------------------------------------------------------------------------------
 
 
 class Meddling(RecordedExecutor):
@@ -305,7 +303,7 @@ def test_nothing_of_a_newcomer_is_touched(tmp_path: Path) -> None:
 
 def test_two_writers_are_never_at_once_even_without_the_lock_file(tmp_path: Path) -> None:
     study(tmp_path, budget={"trials": 4}).run(executor=RecordedExecutor)
-    with (
+    with (  # noqa: PT012
         pytest.raises(StoreError, match="is gone"),
         Store.open(tmp_path, write=True) as first,
     ):

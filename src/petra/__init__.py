@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from petra.api import compress, load_study
     from petra.core.errors import PetraError
     from petra.core.pipeline import Pipeline, StageSpec
+    from petra.core.ragged import Padding
     from petra.core.target import Target
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
+    from petra.tasks.ragged import ragged
     from petra.tasks.regression import regression
 
 _HOMES = {
+    "Padding": "petra.core.ragged",
     "Pipeline": "petra.core.pipeline",
     "PetraError": "petra.core.errors",
     "StageSpec": "petra.core.pipeline",
@@ -35,10 +38,12 @@ _HOMES = {
     "classification": "petra.tasks.classification",
     "compress": "petra.api",
     "load_study": "petra.api",
+    "ragged": "petra.tasks.ragged",
     "regression": "petra.tasks.regression",
 }
 
 __all__ = [
+    "Padding",
     "PetraError",
     "Pipeline",
     "StageSpec",
@@ -48,6 +53,7 @@ __all__ = [
     "classification",
     "compress",
     "load_study",
+    "ragged",
     "regression",
 ]
 

@@ -19,7 +19,7 @@ from petra.execute.base import MakeExecutor
 from petra.intake import as_model, as_task, check_device
 from petra.listener import Listener
 from petra.measure.host import describe_host
-from petra.problem import check_settings
+from petra.problem import check_metrics, check_settings
 from petra.report.record import StudyRecord
 from petra.sources import (
     IDENTITY_NOTE,
@@ -244,12 +244,13 @@ def _create_or_continue(
 ) -> Study:
     directory = Path(config.workdir)
     as_model(model), as_task(task)
+    check_metrics(config, task)
     study = Study(directory, config, model=model, task=task)
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):
         store = Store.open(directory, write=True)
     else:
-        study.problem  # noqa: B018 - refuses what is not sound, and a bad space
+        study.problem  # noqa: B018 - refuses what is not sound, and what does not fit this model
         store = Store.create(directory, wanted, describe_host())
     with store:
         if store.config != wanted:

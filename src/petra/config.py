@@ -24,7 +24,8 @@ from pydantic import (
 )
 
 from petra.core.errors import ConfigError
-from petra.core.objective import Constraint, check_attainable, resolve_metric
+from petra.core.metric import resolve_metric
+from petra.core.objective import Constraint, check_attainable
 from petra.core.quantities import parse_bytes, parse_duration
 from petra.core.target import Target
 from petra.core.text import printable, shown
@@ -180,7 +181,7 @@ class StudyConfig(_Record):
         resolved = []
         for name in value:
             try:
-                resolved.append(resolve_metric(name, where="objectives"))
+                resolved.append(resolve_metric(name, where="objectives", own=None))
             except ConfigError as error:
                 raise ValueError(f"{error.message.partition(': ')[2]}; {error.hint}") from None
         if len(set(resolved)) != len(resolved):
@@ -234,15 +235,24 @@ class StudyConfig(_Record):
         return self.workload is not None or self.model is not None
 
     def parsed_constraints(self) -> tuple[Constraint, ...]:
-        return tuple(Constraint.parse(text) for text in self.constraints)
+        return tuple(Constraint.parse(text, own=None) for text in self.constraints)
 
     def parsed_goal(self) -> tuple[Constraint, ...]:
-        return tuple(Constraint.parse(text) for text in self.budget.goal)
+        return tuple(Constraint.parse(text, own=None) for text in self.budget.goal)
+
+    def metrics_named(self) -> dict[str, str]:
+        """Metrics that objectives, constraints and goal are about, each with the key that names it.
+
+        Names that petra does not know are the task's, or wrong: which, only the task can tell.
+        """
+        wanted = dict.fromkeys(self.objectives, "objectives")
+        wanted |= {c.metric: "constraints" for c in self.parsed_constraints()}
+        return wanted | {c.metric: "budget.goal" for c in self.parsed_goal()}
 
 
 def _parsed(text: str, *, where: str) -> Constraint:
     try:
-        return Constraint.parse(text, where=where)
+        return Constraint.parse(text, where=where, own=None)
     except ConfigError as error:
         raise ValueError(f"{error.message}; {error.hint}") from None
 

@@ -103,17 +103,10 @@ class Unfailing:
     def _pass_on(self, event: Callable[[], None]) -> None:
         try:
             event()
-        except (
-            Exception,
-            SystemExit,
-        ) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it only watches
             if not self._said.is_set():
                 self._said.set()
-                with contextlib.suppress(
-                    Exception
-                ):  # what its text is, and where it goes, may be as broken
+                with contextlib.suppress(Exception):  # its text and stderr may be as broken
                     kind = type(self._listener).__name__
-                    sys.stderr.write(
-                        f"petra: the listener {kind} failed: {type(error).__name__}: {error}"[:500]
-                        + "\n"
-                    )
+                    said = f"petra: the listener {kind} failed: {type(error).__name__}: {error}"
+                    sys.stderr.write(said[:500] + "\n")

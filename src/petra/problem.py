@@ -11,25 +11,41 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, did_you_mean
+from petra.core.metric import METRICS, QUALITY, resolve_metric
 from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
 from petra.execute.table import EXECUTORS
+from petra.methods.facts import facts_of
 from petra.methods.table import STAGES
 from petra.model.copies.copying import copy_model
+from petra.model.outline import outline_of
 from petra.runtimes.base import Runtime
 from petra.runtimes.table import runtime_for
 from petra.search.options import read_options
 from petra.search.table import SEARCHERS
+from petra.space.effects import INITIAL_FACTS
 from petra.space.narrow import fix_for_runtime, fix_for_task, lacks_kernels, narrow
+from petra.space.outline import ModelOutline
 from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
 
 
-def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = ()) -> Space:
+def build_space(
+    config: StudyConfig,
+    task: Task,
+    model: nn.Module | None = None,
+    *,
+    without: Collection[str] = (),
+) -> Space:
     """The legal pipelines of a study: the user's stages and ranges, or all stages but those in
     `without` and those of no use on the target's runtime; the task's losses.
+
+    `model` is the untouched model, on which declarations and facts depend. Without it, only what
+    holds for any model is checked.
     """
     check_settings(config)
+    outline = None if model is None else outline_of(model)
+    facts = INITIAL_FACTS if model is None else facts_of(model)
     useless = _useless(config)
     every: Mapping[str, Mapping[str, Any]] = {
         name: {} for name in STAGES.names() if name not in without and name not in useless
@@ -38,9 +54,11 @@ def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = (
     cards = {}
     for name, ranges in chosen.items():
         where = f"space.stages.{name}"
-        card = fix_for_task(_card(name, config), losses=task.losses(), ignores=task.ignored())
+        card = fix_for_task(
+            _card(name, config, outline), task.brought(), ignores=STAGES.get(name).ignored(task)
+        )
         cards[name] = narrow(card, ranges, where=where)
-    return Space(cards, max_length=config.space.max_length)
+    return Space(cards, max_length=config.space.max_length, facts=facts)
 
 
 def _runtime(config: StudyConfig) -> Runtime:
@@ -49,6 +67,19 @@ def _runtime(config: StudyConfig) -> Runtime:
         return runtime_for(config.target)
     except ConfigError as error:
         raise ConfigError(f"target.{error.message}", hint=error.hint) from None
+
+
+def check_metrics(config: StudyConfig, task: Task) -> None:
+    """Raise ConfigError, with the path, unless the task measures what objectives, constraints and
+    goal name and petra does not.
+    """
+    first, *others = (metric.name for metric in task.metrics())
+    for name, where in config.metrics_named().items():
+        if name == first and name not in METRICS:
+            raise ConfigError(
+                f"{where}: {name} is the quality of this task", hint=f"call it {QUALITY!r} here"
+            )
+        resolve_metric(name, where=where, own=others)
 
 
 def check_settings(config: StudyConfig) -> None:
@@ -80,14 +111,12 @@ def check_settings(config: StudyConfig) -> None:
                 raise ConfigError(f"{where}[{j}].stage: {error.message}", hint=error.hint) from None
 
 
-def _card(name: str, config: StudyConfig) -> StageCard:
-    """The declaration of a stage for the study's target. Raises ConfigError when there is no such
-    stage, or none for this runtime.
+def _card(name: str, config: StudyConfig, model: ModelOutline | None = None) -> StageCard:
+    """The declaration of a stage for the study's target, and for the untouched model where that is
+    known. Raises ConfigError when there is no such stage, or none for this runtime.
     """
     runtime = _runtime(config)
-    return fix_for_runtime(
-        STAGES.get(name).card(), runtime=runtime.target.name, precisions=runtime.precisions
-    )
+    return fix_for_runtime(STAGES.get(name).card(model), runtime.target.name, runtime.kernels)
 
 
 def _asked(config: StudyConfig) -> set[str]:
@@ -103,9 +132,7 @@ def _useless(config: StudyConfig) -> dict[str, str]:
     """
     runtime, asked = _runtime(config), _asked(config)
     reasons = {
-        name: lacks_kernels(
-            STAGES.get(name).card(), runtime=runtime.target.name, precisions=runtime.precisions
-        )
+        name: lacks_kernels(STAGES.get(name).card(), runtime.target.name, runtime.kernels)
         for name in STAGES.names()
         if name not in asked
     }

@@ -17,9 +17,9 @@ from petra.core.objective import Constraint, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
+from petra.front import Front
 from petra.listener import Clock, Listener
 from petra.problem import search_options
-from petra.report.front import Front
 from petra.search.base import Problem
 from petra.search.schedule import FixedLag, Stream
 from petra.search.table import make_searcher
@@ -86,8 +86,7 @@ class Session:
         self._lag = 1  # of the searcher: how many trials a generation has
         self._at_goal: int | None = None  # the first trial that meets the goal
 
-    # ---- time and budget
-    # ----------------------------------------------------------------------------------------------
+    # ---- time and budget -------------------------------------------------------------------------
 
     def remaining(self) -> float | None:
         """Seconds for what has not begun yet; None: no limit."""
@@ -125,8 +124,7 @@ class Session:
         if complete and violation(goal, trial.metrics, self.finished[0].metrics) == 0:
             self._at_goal = trial.number
 
-    # ---- the loop
-    # ----------------------------------------------------------------------------------------------
+    # ---- the loop --------------------------------------------------------------------------------
 
     def search(self) -> None:
         self.store.set_note("stop_reason", "")
@@ -240,7 +238,6 @@ class Session:
             list(self.finished.values()),
             self.problem.objectives,
             self.problem.constraints,
-            self.store.directory,
         )
         members = {trial.number: trial for trial in (self.finished[0], *front.members)}
         todo = [trial for trial in members.values() if not trial.test]

@@ -142,8 +142,9 @@ def _module_files(directory: str, top: str) -> tuple[Path, Path]:
 
 
 def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:
-    """Build the model and the task a configuration names. Raises ConfigError with the path of what
-    is wrong.
+    """Build the model and the task a configuration names.
+
+    Raises ConfigError with the path of what is wrong.
     """
     if config.workload is not None:
         try:

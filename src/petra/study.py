@@ -13,6 +13,7 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
+from petra.core.metric import METRICS
 from petra.core.notes import WorkerNote
 from petra.core.objective import Objective, named_objectives
 from petra.core.target import Target
@@ -27,7 +28,7 @@ from petra.listener import Listener, Silent, Unfailing
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
-from petra.report.front import Front
+from petra.report.study_front import StudyFront
 from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.search.base import Problem
 from petra.session import Session
@@ -50,8 +51,7 @@ class Study:
         self._model = model
         self._task = task
 
-    # ---- reading
-    # ----------------------------------------------------------------------------------------------
+    # ---- reading ---------------------------------------------------------------------------------
 
     @property
     def trials(self) -> list[Trial]:
@@ -60,12 +60,11 @@ class Study:
             return store.trials()
 
     @property
-    def front(self) -> Front:
+    def front(self) -> StudyFront:
         """The Pareto set of feasible trials, with tables, plots, `pick` and `export`."""
-        return Front.load(self.directory)
+        return StudyFront.load(self.directory)
 
-    # ---- running
-    # ----------------------------------------------------------------------------------------------
+    # ---- running ---------------------------------------------------------------------------------
 
     def run(
         self, listener: Listener | None = None, *, executor: MakeExecutor | None = None
@@ -98,7 +97,11 @@ class Study:
         mark = fingerprint(*self._given())
         self._check_mark(store, mark)
         store.set_note("fingerprint", mark)
-        store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
+        described = [metric.as_dict() for metric in task.metrics()]
+        store.set_note(
+            "task", {"metric": task.metric, "maximize": task.maximize, "metrics": described}
+        )
+        store.set_note("interface", self.examined.interface.as_dict())
         return mark
 
     def compare_runtimes(
@@ -151,12 +154,17 @@ class Study:
             model=self.examined.model,
             task=self.examined.task,
             target=target or self.config.target,
+            interface=self.examined.interface,
             seed=self.config.seed,
             data=self.paths.data,
             cache=self.paths.cache(mark),
             cache_bytes=limits.cache,
             device=self.config.device,
-            plugins={"stages": STAGES.added(), "runtimes": RUNTIMES.added()},
+            plugins={
+                "stages": STAGES.added(),
+                "runtimes": RUNTIMES.added(),
+                "metrics": METRICS.added(),
+            },
             stages=stages,
         )
         assignment = Assignment(
@@ -191,7 +199,7 @@ class Study:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        return named_objectives(self.config.objectives, maximize_quality=self._given()[1].maximize)
+        return named_objectives(self.config.objectives, task=self._given()[1].metrics())
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
@@ -203,7 +211,8 @@ class Study:
     @cached_property
     def problem(self) -> Problem:
         """What the searcher is given: space, objectives, constraints, seed."""
-        space = build_space(self.config, self.examined.task, without=self.left_out)
+        examined = self.examined
+        space = build_space(self.config, examined.task, examined.model, without=self.left_out)
         return Problem(
             space=space,
             objectives=self.objectives,

@@ -30,7 +30,9 @@ def model():
 def task():
     data = load_digits()
     x, y = torch.tensor(data.data, dtype=torch.float32) / 16, torch.tensor(data.target)
-    return petra.classification((x[:300], y[:300]), (x[300:500], y[300:500]), (x[500:700], y[500:700]))
+    parts = (slice(300), slice(300, 500), slice(500, 700))
+    train, val, test = ((x[part], y[part]) for part in parts)
+    return petra.classification(train, val, test)
 """
 STUDY = """
 model: parts_of_bench:model

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from petra.cli.budget import _extended, _finished
 from petra.cli.progress import LineProgress, LiveProgress, watching
-from petra.cli.search import _extended, _finished
 from petra.core.notes import StepBegan, StepProgress
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.listener import Clock
-from petra.report.front import Front
 from petra.report.record import StudyRecord
+from petra.report.study_front import StudyFront
 from petra.testing.studies import toy_study
 
 
 @pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Front:
-    return Front.load(toy_study(tmp_path_factory.mktemp("study"), trials=12))
+def front(tmp_path_factory: pytest.TempPathFactory) -> StudyFront:
+    return StudyFront.load(toy_study(tmp_path_factory.mktemp("study"), trials=12))
 
 
 def screen(width: int = 100, *, terminal: bool) -> Console:
@@ -41,11 +41,11 @@ def printed(console: Console, thing: object = None) -> str:
     return console.file.getvalue()
 
 
-def candidates(front: Front) -> list[Trial]:
+def candidates(front: StudyFront) -> list[Trial]:
     return [t for t in front.trials if t.number]
 
 
-def test_the_live_block_follows_the_events(front: Front) -> None:
+def test_the_live_block_follows_the_events(front: StudyFront) -> None:
     assert front.baseline is not None
     live = LiveProgress(screen(terminal=True), front.objectives)
     assert "starting" in printed(screen(terminal=False), live)
@@ -68,7 +68,7 @@ def test_the_live_block_follows_the_events(front: Front) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_the_live_block_fits_its_width(front: Front, width: int) -> None:
+def test_the_live_block_fits_its_width(front: StudyFront, width: int) -> None:
     assert front.baseline is not None
     live = LiveProgress(screen(terminal=True), front.objectives)
     live.started(front.baseline, Clock(0, 5.0, max_seconds=60))
@@ -79,7 +79,7 @@ def test_the_live_block_fits_its_width(front: Front, width: int) -> None:
     assert max(map(len, printed(screen(width, terminal=False), live).splitlines())) <= width
 
 
-def test_a_better_trial_is_announced_above_the_block(front: Front) -> None:
+def test_a_better_trial_is_announced_above_the_block(front: StudyFront) -> None:
     assert front.baseline is not None
     console = screen(terminal=True)
     live = LiveProgress(console, front.objectives)
@@ -91,7 +91,7 @@ def test_a_better_trial_is_announced_above_the_block(front: Front) -> None:
     assert "trial 77: best size 1 B" in printed(console)
 
 
-def test_elsewhere_every_finished_trial_is_a_line(front: Front) -> None:
+def test_elsewhere_every_finished_trial_is_a_line(front: StudyFront) -> None:
     assert front.baseline is not None
     console = screen(terminal=False)
     with watching(console, front.objectives) as listener:
@@ -114,8 +114,7 @@ def test_elsewhere_every_finished_trial_is_a_line(front: Front) -> None:
     assert lines[4] == "stopped: enough"
 
 
-# ---- budgets
-# --------------------------------------------------------------------------------------------------
+# ---- budgets -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -158,8 +158,7 @@ def test_a_fork_of_the_calls_own_does_not_speak(shared: Worker) -> None:
     assert shared.call(lambda payload, note: 2) == 2
 
 
-# ---- messages
-# --------------------------------------------------------------------------------------------------
+# ---- messages ------------------------------------------------------------------------------------
 
 
 class Crafted:

@@ -31,8 +31,8 @@ from petra.core.errors import ArtifactError
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import StageTrace
 from petra.execute.cache import PrefixCache
-from petra.report.bundle import METRICS, check_recorded
-from petra.report.front import Front
+from petra.report.recorded import METRICS_FILE, check_recorded
+from petra.report.study_front import StudyFront
 from petra.store.database import connect_file
 from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, PROPOSALS, TRIALS
 from petra.store.seal import note_checksum, proposal_checksum, trial_checksum
@@ -137,16 +137,15 @@ class Ground:
         (scratch / "secret").write_text(SECRET)
         self.looks = 0
         self.figures = self.shown(self.sound)[1]
-        exported = Front.load(self.sound).pick("knee").export(f"{scratch / 'bundle'}/")
-        self.recorded = check_recorded(exported.with_name(METRICS))
+        exported = StudyFront.load(self.sound).pick("knee").export(f"{scratch / 'bundle'}/")
+        self.recorded = check_recorded(exported.with_name(METRICS_FILE))
         self.pipeline = Pipeline((StageSpec("tune", {"epochs": 1}),))
         self.model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         self.cached = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         cache = PrefixCache(scratch / "cache", 1 << 20)
-        assert cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
+        assert not cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
 
-    # ---- studies
-    # ----------------------------------------------------------------------------------------------
+    # ---- studies ---------------------------------------------------------------------------------
 
     def study(
         self, kind: str, harm: Callable[[Path, Any], None], how: Any, *, forged: bool = False
@@ -214,8 +213,7 @@ class Ground:
         data = json.loads(output)
         return code, data | {"directory": ""}
 
-    # ---- bundles and cache entries
-    # -------------------------------------------------------------------------------
+    # ---- bundles and cache entries ---------------------------------------------------------------
 
     def bundle(self, draw: random.Random) -> Attack:
         """A bundle whose metrics.json was changed: it names the measured files, or is refused."""
@@ -223,7 +221,7 @@ class Ground:
         shutil.rmtree(place.parent, ignore_errors=True)
         shutil.copytree(self.scratch / "bundle", place)
         (place.parent / "secret").write_text(SECRET)
-        path = place / METRICS
+        path = place / METRICS_FILE
         data = json.loads(path.read_text())
         names = [
             "../secret",
@@ -353,8 +351,7 @@ def outside(path: Path) -> Path:
     return next(p for p in path.parents if p.name == "study").parent
 
 
-# ---- harm: damage
-# --------------------------------------------------------------------------------------------------
+# ---- harm: damage --------------------------------------------------------------------------------
 
 
 def flip_bits(directory: Path, draw: random.Random) -> None:
@@ -501,8 +498,7 @@ def reseal(connection: Connection) -> None:
     seal_study(connection)
 
 
-# ---- harm: schemas and layouts
-# --------------------------------------------------------------------------------
+# ---- harm: schemas and layouts -------------------------------------------------------------------
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
 SCHEMAS: dict[str, Callable[[Path, str], None]] = {}

@@ -379,7 +379,7 @@ def test_every_runtime_s_precisions_are_ones_the_stage_knows() -> None:
     card = HalfPrecision.card()
     known = {v for p in card.parameters if p.scope == "precision" for v in p.domain.values}  # type: ignore[attr-defined]
     for runtime in deployable().values():
-        assert set(runtime.precisions) <= known
+        assert set(runtime.kernels.precisions) <= known
 
 
 @pytest.mark.slow

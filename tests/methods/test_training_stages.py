@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.core.pipeline import StageSpec
 from petra.methods.base import Context
 from petra.methods.distill.distill import Distill
 from petra.methods.training import TrainingStage
 from petra.methods.tune.tune import Tune
 from petra.tasks.base import Task
+from petra.tasks.class_losses import CrossEntropy, Focal
 from petra.tasks.classification import classification
 from petra.tasks.regression import regression
 from petra.training.loop import TrainConfig
@@ -24,6 +26,7 @@ from petra.training.penalties import PENALTIES, filters, penalised_layers
 from petra.workloads.digits import DigitsNet, digits_task
 
 QUICK = {"epochs": 1, "batch_size": 256}
+TASK = digits_task()
 
 
 def trained(
@@ -37,31 +40,39 @@ def trained(
 @pytest.mark.parametrize("stage", [Tune, Distill])
 def test_every_parameter_of_the_loop_reaches_it(stage: type[TrainingStage]) -> None:
     given = {
-        "epochs": 2, "lr": 0.3, "optimizer": "adamw", "schedule": "one_cycle", "batch_size": 7, "weight_decay": 0.25,
+        "epochs": 2,
+        "lr": 0.3,
+        "optimizer": "adamw",
+        "schedule": "one_cycle",
+        "batch_size": 7,
+        "weight_decay": 0.25,
         "loss": "focal",
     }  # fmt: skip
     assert stage(**given).config() == TrainConfig(**given)  # type: ignore[arg-type]
 
 
-def test_smoothing_reaches_the_loop_too() -> None:
-    assert Tune(label_smoothing=0.2).config().label_smoothing == 0.2
+def test_parameters_of_the_loss_reach_the_loop_too() -> None:
+    config = Tune(brought={"label_smoothing": 0.2}).config()
+    assert config.loss_of(TASK) == CrossEntropy(label_smoothing=0.2)
+    built = Distill.from_spec(StageSpec("distill", {"loss": "focal", "gamma": 3.0}), TASK)
+    assert built.config().loss_of(TASK) == Focal(gamma=3.0)  # type: ignore[attr-defined]
 
 
 def test_smoothing_is_kept_exactly_with_the_losses_it_changes() -> None:
     """Else two pipelines would do the same."""
     y = torch.tensor([0, 2, 1])
-    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    task = classification((logits, y), (logits, y), (logits, y))
-    for name in ("default", *task.losses()):
+    outputs = {"output": torch.randn(3, 4, generator=torch.Generator().manual_seed(0))}
+    for name in ("default", *(loss.name for loss in TASK.losses())):
         plain, smooth = (
-            float(task.loss(name, logits, y, label_smoothing=share)) for share in (0.0, 0.1)
+            float(TASK.loss(name).having({"label_smoothing": share})(outputs, y))
+            for share in (0.0, 0.1)
         )
-        kept = Tune.card().normalize({"loss": name, "label_smoothing": 0.1})
+        kept = Tune.card_for(TASK).normalize({"loss": name, "label_smoothing": 0.1})
         assert ("label_smoothing" in kept.params) == (plain != smooth), name
 
 
 def test_the_temperature_is_kept_only_where_the_soft_loss_counts() -> None:
-    card = Distill.card()
+    card = Distill.card_for(TASK)
     assert "temperature" in card.normalize({}).params
     assert card.normalize({"alpha": 0.0}) == card.normalize({"alpha": 0.0, "temperature": 2.0})
 

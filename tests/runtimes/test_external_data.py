@@ -27,11 +27,13 @@ from petra.execute.build import BuildPayload, build_candidate
 from petra.execute.built import Built
 from petra.measure.client import write_split
 from petra.methods.quantize.ptq import quantize_static
-from petra.report.front import Front, Member
+from petra.report.bundle import Member
+from petra.report.study_front import StudyFront
 from petra.runtimes import onnx_export
-from petra.runtimes.base import Runtime, files_of
+from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.openvino import OpenVino
+from petra.runtimes.table import files_of
 from petra.runtimes.verify import compare
 from petra.testing.stage_suite import ResidualNet, small_problem
 from petra.testing.studies import toy_study, write_onnx
@@ -153,14 +155,13 @@ def test_verify_refuses_weights_outside_the_artifacts_directory(tmp_path: Path) 
     assert "cannot load this file" in " ".join(result.output.split())
 
 
-# -- shipping
-# --------------------------------------------------------------------------------------------------
+# -- shipping --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def member(tmp_path: Path) -> Member:
     """A member of a front whose artifact is two files."""
-    found = Front.load(toy_study(tmp_path / "study", trials=5)).pick("best")
+    found = StudyFront.load(toy_study(tmp_path / "study", trials=5)).pick("best")
     parted(found.artifact)
     size = Measurement(float(sum(f.stat().st_size for f in files_of(found.artifact))), unit="B")
     return replace(
@@ -205,5 +206,5 @@ def test_what_finds_its_weights_by_name_is_not_renamed(member: Member, tmp_path:
 
 def test_exporting_one_file_over_two_leaves_one(member: Member, tmp_path: Path) -> None:
     member.export(tmp_path / "bundle")
-    small = Front.load(member.front.directory).pick("smallest")
+    small = StudyFront.load(member.directory).pick("smallest")
     assert files_of(small.export(tmp_path / "bundle")) == [tmp_path / "bundle" / "model.onnx"]

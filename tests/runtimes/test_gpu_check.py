@@ -45,9 +45,8 @@ def test_every_pipeline_ships_and_agrees(script: ModuleType) -> None:
     assert all(row.latency_ms > 0 for row in rows.values())
     assert rows["fp32"].error < 1e-5
     assert rows["bf16"].size_mb < rows["fp32"].size_mb
-    assert {what: row.kernels for what, row in rows.items() if row.kernels} == {
-        "int8 rows": 2
-    }  # float8 needs a GPU
+    # Float8 needs a GPU.
+    assert {what: row.kernels for what, row in rows.items() if row.kernels} == {"int8 rows": 2}
     assert all(row.text(1.0).count("|") == 10 for row in rows.values())
 
 

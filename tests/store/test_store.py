@@ -63,8 +63,7 @@ def store(tmp_path: Path):
         yield made
 
 
-# -- round trips
-# --------------------------------------------------------------------------------------------------
+# -- round trips -----------------------------------------------------------------------------------
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**62), 2**62)
@@ -247,8 +246,7 @@ def test_exists(tmp_path: Path) -> None:
     assert Store.exists(tmp_path)
 
 
-# -- what may not be added
-# ---------------------------------------------------------------------------------------------
+# -- what may not be added -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -300,8 +298,7 @@ def test_the_test_split_is_written_once(store: Store) -> None:
         store.trial(7)
 
 
-# -- writers and readers
-# -----------------------------------------------------------------------------------------------
+# -- writers and readers ---------------------------------------------------------------------------
 
 
 def python(code: str, *args: object, **keywords: object) -> subprocess.Popen[str]:
@@ -326,7 +323,8 @@ store = Store.open(Path(sys.argv[1]), write=True)
 for n in itertools.count(len(store.trials())):
     metrics = {f"m{i}": Measurement(float(n), 0.5, 3) for i in range(10)}
     trace = tuple(StageTrace("tune", touched=("layer",) * 50) for _ in range(3))
-    store.add(Trial(n, Pipeline((StageSpec("s", {"n": n}),)), TrialStatus.COMPLETE, metrics=metrics, trace=trace))
+    pipeline = Pipeline((StageSpec("s", {"n": n}),))
+    store.add(Trial(n, pipeline, TrialStatus.COMPLETE, metrics=metrics, trace=trace))
     print(n, flush=True)
 """
 
@@ -413,8 +411,7 @@ def test_a_foreign_program_holding_the_database(
     ).close()  # the failed attempt has let go of the study's lock
 
 
-# -- refusals
-# --------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def refused(directory: Path, *, write: bool = False) -> StoreError:
@@ -544,8 +541,7 @@ def test_a_row_that_petra_did_not_write(store: Store) -> None:
     assert store.trials() == [make_trial(1)]
 
 
-# -- other databases
-# --------------------------------------------------------------------------------------------------
+# -- other databases -------------------------------------------------------------------------------
 
 
 def test_a_database_elsewhere(tmp_path: Path) -> None:
@@ -569,8 +565,7 @@ def test_unusable_urls(tmp_path: Path, url: str) -> None:
     Store.create(tmp_path, {}, {}).close()  # the failed attempt has let go of the lock
 
 
-# -- checksums
-# --------------------------------------------------------------------------------------------------
+# -- checksums -------------------------------------------------------------------------------------
 
 
 def edited(store: Store, statement: str) -> None:
@@ -627,7 +622,8 @@ def read_all(directory: Path) -> None:
 
 
 HOSTILE_VALUES = (
-    "NULL", "-1", "x'00ff'", "'x'", "1e999", "-1e300", "'[' ", "'null'", "'NaN'", "'../../etc/passwd'", "'/etc/passwd'",
+    "NULL", "-1", "x'00ff'", "'x'", "1e999", "-1e300", "'[' ", "'null'", "'NaN'",
+    "'../../etc/passwd'", "'/etc/passwd'",
 )  # fmt: skip
 
 

@@ -103,11 +103,11 @@ def _bench_study(
     trust: bool,
     as_json: bool,
 ) -> None:
-    from petra.report.front import Front
     from petra.report.record import StudyRecord
+    from petra.report.study_front import StudyFront
 
     record = StudyRecord.load(directory)
-    member = Front.of_record(record).pick(pick)
+    member = StudyFront.of_record(record).pick(pick)
 
     from petra.api import live_study
 

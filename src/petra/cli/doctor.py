@@ -35,6 +35,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     say(f"compiler {found['compiler'] or 'none for C++'}")
     for name, version in found["runtimes"].items():
         say(f"runtime  {name} {version or 'not here: ' + found['missing'][name]}")
+        say(f"         {found['descriptions'][name]}")
     others = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v and k != "torch")
     say(f"versions Python {found['python']}, {others}")
     for warning in found["warnings"]:
@@ -62,6 +63,7 @@ def examine() -> dict[str, Any]:
         name: "" if lacking[name] else runtime.version() for name, runtime in runtimes.items()
     }
     found["missing"] = {name: lacks for name, lacks in lacking.items() if lacks}
+    found["descriptions"] = {name: runtime.description() for name, runtime in runtimes.items()}
     found["compiler"] = compiler()
     found["warnings"] = warnings(found)
     return found

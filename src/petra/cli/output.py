@@ -48,8 +48,10 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(renderable: RenderableType) -> None:
-    """Print to standard output. A string is one line, however long: paths and commands must survive
-    being copied."""
+    """Print to standard output.
+
+    A string is one line, however long: paths and commands must survive being copied.
+    """
     console().print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
 
 

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from petra.core.metric import describe
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import Objective
 from petra.core.text import first_line, printable
@@ -68,19 +69,13 @@ class LineProgress:
 
 def _objective_text(objective: Objective, trial: Trial, baseline: Trial | None) -> str:
     """'accuracy 0.9712', 'size 61.2 kB (-75%)'."""
-    metric = objective.metric
-    if trial.number == 0:  # the ratio of the untouched model to itself says nothing
-        metric = {"latency_ratio": "latency_ms", "throughput_ratio": "throughput"}.get(
-            metric, metric
-        )
-    m = trial.metrics[metric]
-    name = m.unit or "quality" if metric == "quality" else metric.split("_")[0]
+    metric = describe(objective.metric)
+    if trial.number == 0 and metric.over:  # the ratio of the untouched model to itself says nothing
+        metric = describe(metric.over)
+    m = trial.metrics[metric.name]
+    name = (m.unit or metric.title) if metric.sampled else metric.name.split("_")[0]
     text = f"{name} {value(metric, m.mean)}"
-    if (
-        baseline is None
-        or trial.number == 0
-        or metric in ("quality", "latency_ratio", "throughput_ratio")
-    ):
+    if baseline is None or trial.number == 0 or metric.sampled or metric.form == "ratio":
         return text
     moved = change(m.mean, baseline.metrics[objective.metric].mean)
     return f"{text} ({moved})" if moved else text
@@ -110,8 +105,7 @@ class LiveProgress:
         self._running: dict[int, str] = {}
         self._said = "starting"
 
-    # ---- events, from any thread
-    # ---------------------------------------------------------------------------------
+    # ---- events, from any thread -----------------------------------------------------------------
 
     def started(self, baseline: Trial, clock: Clock) -> None:
         with self._lock:
@@ -149,8 +143,7 @@ class LiveProgress:
     def _tick(self, clock: Clock) -> None:
         self._clock, self._heard = clock, time.monotonic()
 
-    # ---- drawing
-    # ----------------------------------------------------------------------------------------------
+    # ---- drawing ---------------------------------------------------------------------------------
 
     def __rich__(self) -> Group:
         with self._lock:

@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,17 +20,22 @@ import torch
 from torch import nn
 
 from petra.core.errors import ExportError, ParityError, PetraError
+from petra.core.interface import Interface, judged_output
+from petra.core.measurement import LARGEST, Measurement
+from petra.core.metric import METRICS
 from petra.core.notes import StepBegan, StepProgress
 from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.registry import Registry
 from petra.core.rng import derive_seed
 from petra.core.target import Target
+from petra.core.text import shown
 from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.built import REFERENCE, Built, BuiltFile
 from petra.execute.cache import PrefixCache
 from petra.execute.pristine import Pristine
-from petra.measure.bench_main import PREDICTION_BATCH
 from petra.measure.operations import count_macs
+from petra.measure.stored import PREDICTION_BATCH, load_split, save_arrays
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.surgery import count_parameters
@@ -38,7 +43,7 @@ from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.runtimes.verify import has_fixed_infinities
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.tasks.base import Task
-from petra.tasks.inputs import Inputs, call, named, prediction, unnamed
+from petra.tasks.inputs import Inputs, call, named_outputs, unnamed
 
 Note = Callable[[object], None]
 PARITY_ITEMS = 2 * PREDICTION_BATCH
@@ -49,8 +54,9 @@ class BuildPayload:
     """Everything that candidates are built and judged with, sent once to where that is done.
 
     `data` has the splits as arrays, `cache` (None: no cache) takes at most `cache_bytes`. `plugins`
-    are stages and runtimes registered at run time in the parent, by name; `stages` are
-    the kinds that may be asked for; `pristine` is what `prepare` adds.
+    are stages, runtimes and metrics registered at run time in the parent, by name; `stages` are the
+    kinds that may be asked for; `interface` is what the model takes and returns, None for items of
+    one shape; `pristine` is what `prepare` adds.
     """
 
     model: nn.Module
@@ -63,12 +69,18 @@ class BuildPayload:
     device: str = "cpu"
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
+    interface: Interface | None = None
     pristine: Pristine | None = None
 
 
 def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
     """Make the parent's run-time registrations known in this process."""
-    for registry, key in ((STAGES, "stages"), (RUNTIMES, "runtimes")):
+    registries: dict[str, Registry[Any]] = {
+        "stages": STAGES,
+        "runtimes": RUNTIMES,
+        "metrics": METRICS,
+    }
+    for key, registry in registries.items():
         for name, item in plugins.get(key, {}).items():
             if name not in registry:
                 registry.register(name, item)
@@ -117,6 +129,7 @@ def context_of(payload: BuildPayload, note: Note, prefix: Pipeline) -> Context:
         device=payload.device,
         target=payload.target,
         progress=lambda done, total, text: note(StepProgress(int(done), int(total), str(text))),
+        interface=payload.interface,
     )
 
 
@@ -165,17 +178,17 @@ def build_candidate(
     """
     started = time.perf_counter()
     model, trace = compressed(payload, note, pipeline)
-    example = payload.task.example(2)
-    exported: list[tuple[BuiltFile, ...] | PetraError] = []
+    files: list[tuple[Path, ...] | PetraError] = []
     for target, place in exports:
         alone = len(exports) == 1
         note(StepBegan(len(pipeline), "export" if alone else f"export for {target.name}"))
         try:
-            exported.append(_export(model, example, target, place))
+            files.append(_export(model, payload, target, place))
         except PetraError as error:
             if alone:
                 raise
-            exported.append(error)
+            files.append(error)
+    example = payload.task.example(2)
     first = exports[0][1] / REFERENCE
     save_reference(model, payload.data / "val", example, first)
     for _, place in exports[1:]:
@@ -191,24 +204,42 @@ def build_candidate(
         train_s=sum(t.seconds for t in trace if not t.cached),
     )
     return tuple(
-        files if isinstance(files, PetraError) else replace(common, files=files)
-        for files in exported
+        found if isinstance(found, PetraError) else common.shipping(found, counted(found))
+        for found in files
     )
 
 
 def _export(
-    model: nn.Module, example: Inputs, target: Target, place: Path
-) -> tuple[BuiltFile, ...]:
+    model: nn.Module, payload: BuildPayload, target: Target, place: Path
+) -> tuple[Path, ...]:
     """The files that ship for `target`, as ``place/model.*``, the main one first."""
     runtime = runtime_for(target)
     place.mkdir(parents=True, exist_ok=True)
-    files = runtime.export(model, example, place / f"model{runtime.suffix}")
+    main_file = place / f"model{runtime.suffix}"
+    files = runtime.export(model, payload.task.example(2), main_file, payload.interface)
     if not files:
         raise ExportError(f"runtime {runtime.name} wrote no file")
     for file in files:
         if file.parent != place:
             raise ExportError(f"runtime {runtime.name} wrote {file}, which is not in {place}")
-    return tuple(BuiltFile.of(file) for file in files)
+    return tuple(files)
+
+
+def counted(files: Sequence[Path]) -> dict[str, Measurement]:
+    """Metrics of plugins that are counted from the files that ship. Raises ExportError for what is
+    no number.
+    """
+    found = {}
+    for name, metric in METRICS.items():
+        if metric.count is None:
+            continue
+        value: object = metric.count(files)
+        if not isinstance(value, int | float) or not abs(value) <= LARGEST:
+            raise ExportError(
+                f"the metric {name} is {shown(value)}", hint="its `count` returns a finite number"
+            )
+        found[name] = Measurement(float(value), unit=metric.unit)
+    return found
 
 
 @torch.no_grad()
@@ -220,16 +251,22 @@ def save_reference(
     In the batches in which the artifact predicts them: dynamically quantized layers have a range
     for each batch.
     """
-    arrays = {
-        p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(data.glob("*.npy"))
-    }
-    count = min(items, len(next(iter(arrays.values()))))
-    parts = []
-    for start in range(0, count, PREDICTION_BATCH):
-        stop = min(start + PREDICTION_BATCH, count)
-        tensors = {k: torch.from_numpy(np.array(v[start:stop])) for k, v in arrays.items()}
-        parts.append(prediction(call(model, unnamed(tensors, like=example))).float().numpy())
-    reference = np.concatenate(parts)
+    split = load_split(data)
+    count = min(items, len(split.items))
+    found: dict[str, np.ndarray] = {}
+    for index, arrays in split.items.in_batches(items):
+        inputs = unnamed({k: torch.from_numpy(v) for k, v in arrays.items()}, like=example)
+        outputs = named_outputs(call(model, inputs))
+        names = split.interface.judged if split.interface else (judged_output(tuple(outputs)),)
+        for name in names:
+            part = outputs[name].float().numpy()
+            found.setdefault(name, np.empty((count, *part.shape[1:]), part.dtype))[index] = part
+    for reference in found.values():
+        _check_reference(model, reference)
+    save_arrays(path, found)
+
+
+def _check_reference(model: nn.Module, reference: np.ndarray) -> None:
     if not has_fixed_infinities(reference):
         named = (*model.named_parameters(), *model.named_buffers())
         wrecked = next((name for name, t in named if not torch.isfinite(t).all()), None)
@@ -241,7 +278,6 @@ def save_reference(
                 else "its weights are finite: values overflow"
             ),
         )
-    np.save(path, reference, allow_pickle=False)
 
 
 @torch.no_grad()
@@ -254,17 +290,10 @@ def eager_latency_ms(payload: BuildPayload, note: Note) -> float:
     torch.set_num_threads(payload.target.threads)
     model = payload.model.eval()
     example = payload.task.example(batch)
-    inputs = unnamed(
-        {
-            k: t.repeat(-(-batch // len(t)), *[1] * (t.ndim - 1))[:batch]
-            for k, t in named(example).items()
-        },
-        like=example,
-    )
     times = []
     for _ in range(60):
         start = time.perf_counter()
-        call(model, inputs)
+        call(model, example)
         times.append(time.perf_counter() - start)
     torch.set_num_threads(before)
     return 1e3 * statistics.median(times[10:])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from petra.core.digest import sha256
 from petra.core.errors import ArtifactError
+from petra.core.measurement import Measurement
 from petra.core.trial import StageTrace
 
-REFERENCE = "reference.npy"
+REFERENCE = "reference.npz"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Built:
     trace: tuple[StageTrace, ...]
     build_s: float
     train_s: float
+    counted: Mapping[str, Measurement] = field(default_factory=dict)  # by metrics of plugins
+
+    def shipping(self, files: Sequence[Path], counted: Mapping[str, Measurement]) -> Built:
+        """The same candidate as these files."""
+        return replace(self, files=tuple(map(BuiltFile.of, files)), counted=counted)
 
     @property
     def size_bytes(self) -> int:

@@ -140,7 +140,7 @@ class Evaluator:
         return self._judge(caller).confirm(
             Artifact(paths.root / trial.artifact, target),
             against=self._opponent(),
-            predictions=paths.data / f"predictions-{trial.number}.npy",
+            predictions=paths.data / f"predictions-{trial.number}.npz",
         )
 
     def check_place(self) -> None:

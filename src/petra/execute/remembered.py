@@ -62,9 +62,8 @@ class _Kept:
 def _kept(model: nn.Module) -> Iterator[_Kept]:
     own = frozenset(vars(nn.Module()))
     for path, module in model.named_modules():
-        derived = {
-            name.rpartition("_")[0] for name in module._parameters
-        }  # of hooks: weight_g, weight_orig
+        # Of hooks: weight_g, weight_orig.
+        derived = {name.rpartition("_")[0] for name in module._parameters}
         if isinstance(module, torch.fx.GraphModule | nn.RNNBase):
             continue
         for name, value in list(vars(module).items()):

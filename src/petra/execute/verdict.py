@@ -71,7 +71,7 @@ class Judge:
         Raises ArtifactError for files that are not as they were built, ParityError, ScoreError, and
         what measuring and scoring raise.
         """
-        predictions = place / "predictions.npy"
+        predictions = place / "predictions.npz"
         on_note(StepBegan(step, label))
         reference = built.reference.check(place)
         main, *_ = (file.check(place) for file in built.files)
@@ -98,7 +98,7 @@ class Judge:
             judged = self._scored("test", predictions, None, False, 0, None, ignore)
         finally:
             predictions.unlink(missing_ok=True)
-        return metrics | {"quality": self._noted(judged.quality)}
+        return metrics | judged.on(self.host)
 
     def _measured(
         self,
@@ -151,10 +151,8 @@ class Judge:
             "size_bytes": Measurement(float(built.size_bytes), unit="B"),
             "params": Measurement(float(built.params)),
             "macs": Measurement(float(built.macs)),
-            "quality": judged.quality,
+            **built.counted,
+            **judged.scores,
             "train_s": Measurement(built.train_s, unit="s"),
         }
-        return {name: self._noted(measurement) for name, measurement in found.items()}
-
-    def _noted(self, measurement: Measurement) -> Measurement:
-        return replace(measurement, host=self.host)
+        return {name: replace(m, host=self.host) for name, m in found.items()}

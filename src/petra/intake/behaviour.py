@@ -34,8 +34,10 @@ class Probe:
 
 
 def run(model: nn.Module, inputs: Inputs, *, where: str, hint: str = OTHER_INPUTS) -> Tensor:
-    """The model's prediction. Raises DataError, naming the layer, for whatever the model raises on
-    these inputs."""
+    """The model's prediction.
+
+    Raises DataError, naming the layer, for whatever the model raises on these inputs.
+    """
     with watching(model) as watch:
         try:
             return prediction(call(model, inputs)).float()

@@ -34,8 +34,10 @@ _PLAIN = (Tensor, nn.Parameter, np.ndarray)
 
 
 def check_sendable(value: object, *, what: str) -> None:
-    """Raise DataError, naming the attribute, unless `value` can be pickled. Costs a pass over its
-    structure."""
+    """Raise DataError, naming the attribute, unless `value` can be pickled.
+
+    Costs a pass over its structure.
+    """
     error = _problem(value)
     if error is None:
         return

@@ -23,8 +23,9 @@ aten = torch.ops.aten
 def attention(
     query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any
 ) -> int:
-    """Two products of every query with every key. Shapes (batch, heads, length, width) come in
-    place of tensors.
+    """Two products of every query with every key.
+
+    Shapes (batch, heads, length, width) come in place of tensors.
     """
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 

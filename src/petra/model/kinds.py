@@ -7,7 +7,16 @@ from typing import Any
 
 from torch import nn
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+Convolution = nn.modules.conv._ConvNd
+"""The class of all convolutions, transposed ones too."""
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+"""The class of all batch norms."""
+
+WEIGHTED = (Convolution, nn.Linear)
+INTEGER_KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Weighted layers that runtimes have integer kernels for: no transposed convolutions."""
+
 MIXING_LAYERS = (
     *WEIGHTED,
     nn.Bilinear,

@@ -14,8 +14,9 @@ from petra.model.kinds import MIXING_LAYERS
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put `module` where `path` (as in `named_modules`) leads. The root itself cannot be
-    replaced.
+    """Put `module` where `path` (as in `named_modules`) leads.
+
+    The root itself cannot be replaced.
     """
     parent, _, name = path.rpartition(".")
     owner = model.get_submodule(parent)

@@ -1,5 +1,6 @@
-"""Pareto dominance, with constraints after Deb et al. 2002 (NSGA-II, section VI). Costs are
-minimised.
+"""Pareto dominance, with constraints after Deb et al. 2002 (NSGA-II, section VI).
+
+Costs are minimised.
 """
 
 from __future__ import annotations

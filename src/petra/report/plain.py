@@ -7,16 +7,17 @@ from dataclasses import asdict
 
 from petra.core.objective import Metrics
 from petra.core.trial import Trial
-from petra.report.front import Front
 from petra.report.pipeline_text import pipeline_in_words
+from petra.report.study_front import StudyFront
 
 
-def front_data(front: Front) -> dict[str, object]:
+def front_data(front: StudyFront) -> dict[str, object]:
     """The front, the untouched model, and how the trials ended."""
     labels = front.labels()
     return {
         "directory": str(front.directory),
         "metric": front.metric,
+        "metrics": [metric.as_dict() for metric in front.task],
         "objectives": [{"metric": o.metric, "maximize": o.maximize} for o in front.objectives],
         "constraints": [str(c) for c in front.constraints],
         "trials": dict(Counter(t.status.value for t in front.trials if t.number)),

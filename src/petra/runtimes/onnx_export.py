@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petra.core.errors import ExportError
-from petra.runtimes.base import data_beside, first_line
+from petra.runtimes.base import first_line
 from petra.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from petra.core.interface import Interface, TensorSpec
     from petra.tasks.inputs import Inputs
 
 OPSET = 20
@@ -35,13 +36,28 @@ _OPERATOR = re.compile(
 )
 
 
-def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = OPSET) -> Path:
+def data_beside(path: Path) -> Path:
+    """Where the weights of a model are that are too large for its own file, which finds them by
+    this name.
+    """
+    return path.with_name(f"{path.name}.data")
+
+
+def export_onnx(
+    model: nn.Module,
+    example: Inputs,
+    path: Path,
+    interface: Interface | None = None,
+    *,
+    opset: int = OPSET,
+) -> Path:
     """Write `model` to `path`, and its weights to ``path.data`` where they exceed `LARGEST`.
     Returns `path`.
 
     example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch
-    first, any batch size. Outputs are named 'output', 'output_0', ..., or by their keys. The first
-    dimension of every input is free. Works for float modules, for graphs quantized by
+    first, any batch size. Outputs are named 'output', 'output_0', ..., or by their keys. The axes
+    that `interface` leaves free are free in the file, and have their names; without one, the first
+    of every input. Works for float modules, for graphs quantized by
     `petra.methods.quantize`, whose file is in QDQ form, and for modules with the layers of
     `petra.model.layers.quantized`. Models in half precision (`petra.model.layers.half`) are written
     with weights of 16 bits and arithmetic in float32, which a runtime may do in bf16.
@@ -55,14 +71,17 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
     from petra.runtimes.onnx_half import store_half
     from petra.runtimes.onnx_lean import make_lean
     from petra.runtimes.onnx_quantized import lower
-    from petra.tasks.inputs import named
+    from petra.runtimes.tracing import traced_example
+    from petra.tasks.inputs import batch_interface, named
 
     half = half_dtype(model)
-    program, output_names = _trace(model if half is None else widened(model), example)
+    example = traced_example(example)
+    interface = interface or batch_interface(example)
+    program, output_names = _trace(model if half is None else widened(model), example, interface)
     proto = _translate(program, opset)
-    _name_interface(proto.graph, list(named(example)), output_names)
+    _name_interface(proto.graph, [interface.input(n) for n in named(example)], output_names)
     lower(proto)
-    make_lean(proto)
+    proto = make_lean(proto)
     if half is not None:
         store_half(proto, half)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +96,9 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
     return path
 
 
-def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProgram, list[str]]:
+def _trace(
+    model: nn.Module, example: Inputs, interface: Interface
+) -> tuple[torch.export.ExportedProgram, list[str]]:
     """Export in evaluation mode, in the precision it has; the program returns the named outputs as
     a flat tuple.
     """
@@ -85,7 +106,7 @@ def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProg
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from petra.model.aten.rewrites import global_average_as_mean
-    from petra.runtimes.tracing import capture, traced_example
+    from petra.runtimes.tracing import capture, free_axes
     from petra.tasks.inputs import call, named_outputs
 
     names: list[str] = []
@@ -104,7 +125,8 @@ def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProg
     # The exporter writes attention out in its plain form, whose result has another memory layout
     # than fused kernels'.
     with _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        program = capture(Named(), (traced_example(example),), inside=model)
+        free = free_axes(example, interface)
+        program = capture(Named(), (example,), free=free, inside=model)
     global_average_as_mean(program.graph_module.graph)
     return program, names
 
@@ -138,10 +160,9 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
     return exported.model_proto
 
 
-def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str]) -> None:
-    """Give the graph's inputs and outputs their public names, and call the free dimension
-    'batch'.
-    """
+def _name_interface(graph: onnx.GraphProto, specs: list[TensorSpec], outputs: list[str]) -> None:
+    """Give the graph's inputs, outputs and free sizes their public names."""
+    inputs = [spec.name for spec in specs]
     if len(graph.input) != len(inputs) or len(graph.output) != len(outputs):
         raise ExportError(
             f"the exported graph has {len(graph.input)} inputs and {len(graph.output)} outputs,"
@@ -151,12 +172,16 @@ def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str
     public = [*zip(graph.input, inputs, strict=True), *zip(graph.output, outputs, strict=True)]
     renamed = {value.name: name for value, name in public}
     taken = set(renamed.values())
-    free = {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input}
+    sizes: dict[str, str] = {}
+    for value, spec in zip(graph.input, specs, strict=True):
+        for dim, axis in zip(value.type.tensor_type.shape.dim, spec.axes, strict=True):
+            if dim.dim_param and axis.name:
+                sizes.setdefault(dim.dim_param, axis.name)
     for value, name in public:
         value.name = name
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in free and dim.dim_param:
-                dim.dim_param = "batch"
+            if dim.dim_param in sizes:
+                dim.dim_param = sizes[dim.dim_param]
 
     def public_name(name: str) -> str:
         return renamed.get(name, f"{name}_inner" if name in taken else name)

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from petra.runtimes.base import InputSpec
+from petra.runtimes.base import InputSpec, Operators
 
 _FLOAT_COMPUTE = (
     *(
@@ -38,21 +38,6 @@ _INTEGER_COMPUTE = (
     ),
     *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention", "MatMulNBits"),
 )
-
-
-@dataclass(frozen=True)
-class Operators:
-    """Nodes of a model by operator: `stored` as in the file, `running` after this machine's graph
-    optimisation.
-
-    Of the nodes that run, `compute` do the arithmetic (convolutions, matrix products, recurrences),
-    `integer` of them with quantized operands.
-    """
-
-    stored: Mapping[str, int]
-    running: Mapping[str, int]
-    compute: int
-    integer: int
 
 
 def count_operators(path: Path) -> Operators:

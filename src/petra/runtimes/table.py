@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.registry import Registry
 from petra.core.target import Target
@@ -67,3 +69,11 @@ def runtimes_by_suffix() -> dict[str, str]:
         for suffix in (runtime.suffix, *runtime.reads):
             found.setdefault(suffix, name)
     return found
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of the artifact `path`, itself first, as the runtime knows that its suffix stands
+    for.
+    """
+    name = runtimes_by_suffix().get(path.suffix)
+    return RUNTIMES.get(name).files(path) if name else [path]

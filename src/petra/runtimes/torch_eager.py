@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from petra.runtimes.base import Runtime, Session
+from petra.core.kernels import Kernels
+from petra.runtimes.base import InputSpec, Runtime, Session, zeros
 from petra.runtimes.torch_program import SUFFIX, ProgramSession, export_program
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 
@@ -27,20 +30,39 @@ class TorchEager(Runtime):
     suffix: ClassVar[str] = SUFFIX
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        on_cpu = self.target.device == "cpu"
-        return ("bf16", "int8") if on_cpu else ("bf16", "fp16", "int8", "float8")
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "torchao")
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        return [export_program(model, example, path)]
+    @property
+    def kernels(self) -> Kernels:
+        on_cpu = self.target.device == "cpu"
+        return Kernels(("bf16", "int8") if on_cpu else ("bf16", "fp16", "int8", "float8"))
+
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        return [export_program(model, example, path, interface)]
 
     def load(self, path: Path) -> Session:
         self.require()
         return ProgramSession(path, threads=self.target.threads, device=self.target.device)
 
-    def version(self) -> str:
-        return metadata.version("torch")
+    def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
+        names = [spec.name for spec in inputs]
+        keyed = names != ["input"] and not all(name.startswith("input_") for name in names)
+        operators = "torchao.quantization.pt2e, petra.model.layers.quantized"
+        return "\n".join(
+            [
+                "import numpy as np",
+                "import torch",
+                f"import {operators}  # operators of quantized models",
+                f"model = torch.export.load({json.dumps(file)}).module()",
+                "inputs = {",
+                *zeros(inputs),
+                "}  # the first dimension is the batch, of any size",
+                "tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}",
+                "outputs = model(**tensors)" if keyed else "outputs = model(*tensors.values())",
+            ]
+        )
 
     def lacks(self) -> str:
         return "" if self.target.device == "cpu" else lacks_cuda()

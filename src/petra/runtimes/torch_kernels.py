@@ -131,7 +131,8 @@ def _sparse(program: GraphModule) -> Iterator[str]:
         except (
             RuntimeError,
             ValueError,
-        ):  # a shape, or a GPU, that the kernels do not take: it stays dense
+        ):
+            # A shape, or a GPU, that the kernels do not take: it stays dense.
             continue
         _put(program, str(node.target), nn.Parameter(sparse, requires_grad=False))
         for user in node.users:

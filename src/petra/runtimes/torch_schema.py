@@ -91,8 +91,10 @@ class NamedArgument(Record):
 
 
 class Node(Record):
-    """An operator and what it is given. One on sizes is worked out by Python, exactly, whenever the
-    program runs."""
+    """An operator and what it is given.
+
+    One on sizes is worked out by Python, exactly, whenever the program runs.
+    """
 
     target: Annotated[str, AfterValidator(operator)]
     inputs: list[NamedArgument]

@@ -75,8 +75,10 @@ def words(text: str) -> str:
 
 
 def symbol(text: str) -> str:
-    """The name of a size that is free. Their numbers are small: PyTorch counts up to those of some
-    kinds."""
+    """The name of a size that is free.
+
+    Their numbers are small: PyTorch counts up to those of some kinds.
+    """
     if not _SYMBOL.fullmatch(text):
         raise ValueError(f"suspicious name {shown(text)}")
     return text

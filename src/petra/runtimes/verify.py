@@ -32,9 +32,8 @@ FLOAT_TOLERANCE = 1e-3
 INT8_TOLERANCE = 5e-2
 METRIC_TOLERANCE = 5e-3  # of the reference's metric
 SIGN_DRAWS = 200
-LEAST_SPREAD = (
-    1e-3  # of the reference's magnitude: predictions that hardly vary are compared with their size
-)
+# Of the reference's magnitude: predictions that hardly vary are compared with their size.
+LEAST_SPREAD = 1e-3
 
 
 def compare(
@@ -112,9 +111,8 @@ def moved_by_chance(
     moved = moved[np.isfinite(moved)] - before
     if not len(moved):
         return 0.0
-    return float(abs(moved.mean()) + 2 * moved.std()) * (
-        1 + 1e-6
-    )  # rounding, where all draws agree
+    # Rounding, where all draws agree.
+    return float(abs(moved.mean()) + 2 * moved.std()) * (1 + 1e-6)
 
 
 def has_fixed_infinities(predictions: np.ndarray) -> bool:

@@ -21,8 +21,9 @@ PRIOR = 4.0  # strength of the shrinkage, in children
 
 
 class Adaptation:
-    """Probabilities of named moves. A function of `start` and the outcomes given to `update`, in
-    their order.
+    """Probabilities of named moves.
+
+    A function of `start` and the outcomes given to `update`, in their order.
     """
 
     def __init__(self, start: Mapping[str, float]) -> None:

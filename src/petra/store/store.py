@@ -166,8 +166,7 @@ class Store:
             self.close()
             raise
 
-    # -- the study
-    # ----------------------------------------------------------------------------------------------
+    # -- the study ---------------------------------------------------------------------------------
 
     @property
     def config(self) -> dict[str, Any]:
@@ -224,8 +223,7 @@ class Store:
         with self._explained(f"note {name!r}: "):
             return read_note(row)
 
-    # -- trials
-    # ----------------------------------------------------------------------------------------------
+    # -- trials ------------------------------------------------------------------------------------
 
     def propose(self, proposal: Proposal) -> None:
         """Keep a proposal before it runs. Raises StoreError when its number, or its pipeline at its
@@ -323,8 +321,7 @@ class Store:
         with guarded(self._where), self._engine.connect() as connection:
             return read_trials(connection, self._version, number)
 
-    # -- plumbing
-    # ----------------------------------------------------------------------------------------------
+    # -- plumbing ----------------------------------------------------------------------------------
 
     def _json(self, query: Select[Any]) -> Any:
         with guarded(self._where), self._engine.connect() as connection:

@@ -82,8 +82,7 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-# -- before
-# --------------------------------------------------------------------------------------------------
+# -- before ----------------------------------------------------------------------------------------
 
 
 def _note(holder: Any, held: dict[int, tuple[Any, Any]]) -> None:
@@ -120,8 +119,7 @@ def _attributes(value: object) -> dict[str, Any] | None:
     return found if type(found) is dict else None
 
 
-# -- after
-# --------------------------------------------------------------------------------------------------
+# -- after -----------------------------------------------------------------------------------------
 
 
 def _given_a_tensor(holder: Any, before: Any, *, training: bool) -> bool:

@@ -89,7 +89,8 @@ def _as_array(value: object, *, what: str) -> np.ndarray:
         ValueError,
         TypeError,
         OverflowError,
-    ) as error:  # lists of several lengths, integers beyond 64 bits
+    ) as error:
+        # Lists of several lengths, integers beyond 64 bits.
         raise DataError(
             f"{what} make no array: {error}", hint="give all items one shape"
         ) from error

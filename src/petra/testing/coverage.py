@@ -230,8 +230,7 @@ def _unrest(model: nn.Module, inputs: Inputs, name: str, *, draws: int = 8) -> f
     return max(_distance(array, before) for array in after)
 
 
-# -- what to try
-# --------------------------------------------------------------------------------------------------
+# -- what to try -----------------------------------------------------------------------------------
 
 
 def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:
@@ -247,7 +246,9 @@ def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:
         }
         card = narrow(card, {name: values for name, values in ranges.items() if values}, where=kind)
         cards[kind] = (
-            fix_for_task(card, losses=task.losses(), ignores=task.ignored()) if task else card
+            fix_for_task(card, task.brought(), ignores=STAGES.get(kind).ignored(task))
+            if task
+            else card
         )
     return cards
 

@@ -20,8 +20,9 @@ import pytest
 import torch
 
 from petra.core.measurement import Measurement
+from petra.core.metric import METRICS
 from petra.core.notes import StepBegan, WorkerNote
-from petra.core.objective import METRICS, Constraint
+from petra.core.objective import Constraint
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.target import Target
 from petra.core.trial import Proposal, Trial, TrialStatus

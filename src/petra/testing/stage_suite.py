@@ -23,7 +23,7 @@ from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.space.effects import FLOAT_WEIGHTS
@@ -138,19 +138,19 @@ class StageSuite:
 
     def test_it_acts_and_leaves_its_input_alone(self, problem: tuple[nn.Module, Task]) -> None:
         model, task = problem
-        before = fingerprint(model)
+        before = state_hash(model)
         result, trace = self.run(model, task)
-        assert fingerprint(model) == before
-        assert fingerprint(result) != before
+        assert state_hash(model) == before
+        assert state_hash(result) != before
         assert trace.touched
 
     def test_it_has_no_objection_to_a_model_it_treats(
         self, problem: tuple[nn.Module, Task]
     ) -> None:
         model, task = problem
-        before = fingerprint(model)
+        before = state_hash(model)
         assert self.stage.objection(model, task) == ""
-        assert fingerprint(model) == before
+        assert state_hash(model) == before
 
     def test_its_trace_names_real_layers(self, problem: tuple[nn.Module, Task]) -> None:
         model, task = problem

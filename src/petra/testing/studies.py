@@ -16,8 +16,8 @@ from petra.core.objective import Metrics, named_objectives
 from petra.core.pipeline import Pipeline
 from petra.core.rng import generator
 from petra.core.trial import Origin, Proposal, StageTrace, Trial
+from petra.front import Front
 from petra.measure.host import describe_host
-from petra.report.front import Front
 from petra.search.base import Problem
 from petra.search.schedule import FixedLag, Stream
 from petra.search.table import make_searcher
@@ -99,7 +99,7 @@ def toy_study(
         for trial in found:
             store.add(trial)
         if confirm:
-            front = Front.of(found, goals, bounds, directory)
+            front = Front.of(found, goals, bounds)
             for trial in {t.number: t for t in (baseline, *front.members)}.values():
                 store.set_test(trial.number, _confirmed(trial))
         store.set_note("stop_reason", f"the budget of {trials} trials is spent")

@@ -47,8 +47,9 @@ class Frames:
         self._buffer += data
 
     def take(self) -> bytes | None:
-        """The next whole frame, None when there is none yet. Raises Unreadable when one claims to
-        be too long.
+        """The next whole frame, None when there is none yet.
+
+        Raises Unreadable when one claims to be too long.
         """
         if len(self._buffer) < _LENGTH.size:
             return None

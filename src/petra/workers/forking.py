@@ -39,9 +39,8 @@ def prepare_to_fork() -> None:
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, lambda number, frame: _end(-number))
-    die_with_parent(
-        os.getppid(), signal.SIGTERM
-    )  # from now on no foreign code runs here that could keep it waiting
+    # From now on no foreign code runs here that could keep it waiting.
+    die_with_parent(os.getppid(), signal.SIGTERM)
     gc.collect()
     gc.freeze()  # pages that the collector does not touch stay shared
 
@@ -89,9 +88,8 @@ def in_a_fork(work: Callable[[], None], read_fd: int) -> None:
     """
     done = mmap.mmap(-1, 1)
     parent = os.getpid()
-    with (
-        warnings.catch_warnings()
-    ):  # newer Pythons count threads of libraries that look after themselves
+    with warnings.catch_warnings():
+        # Newer Pythons count threads of libraries that look after themselves.
         warnings.simplefilter("ignore")
         pid = os.fork()
     if not pid:
@@ -125,9 +123,8 @@ def _wait(pid: int, read_fd: int) -> int:
         events = poll.poll(_LOOK_MS)
         if any(event & select.POLLHUP and not event & select.POLLIN for _, event in events):
             _end(1)
-        if (
-            events
-        ):  # the next call: the answer to this one has been read, so the fork is about to end
+        if events:
+            # The next call: the answer to this one has been read, so the fork is about to end.
             wait = 0
 
 

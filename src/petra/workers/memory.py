@@ -13,8 +13,9 @@ MB = 2**20
 
 
 def reset_peak() -> None:
-    """Start `peak_mb` afresh at what is resident now. Where the system does not allow it, the old
-    peak stands.
+    """Start `peak_mb` afresh at what is resident now.
+
+    Where the system does not allow it, the old peak stands.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -51,7 +52,8 @@ def tree_mb(process: psutil.Process) -> float:
             except (
                 psutil.AccessDenied,
                 AttributeError,
-            ):  # other systems do not divide shared pages up
+            ):
+                # Other systems do not divide shared pages up.
                 total += member.memory_info().rss
     return total / MB
 
@@ -64,9 +66,8 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
     parents = [process.pid]
     while parents:
         for listing in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
-            with contextlib.suppress(
-                OSError, psutil.NoSuchProcess
-            ):  # threads and processes come and go
+            with contextlib.suppress(OSError, psutil.NoSuchProcess):
+                # Threads and processes come and go.
                 for pid in map(int, listing.read_text().split()):
                     found.append(psutil.Process(pid))
                     parents.append(pid)

@@ -1,5 +1,6 @@
-"""What a worker may say: JSON of plain values and petra's own records. Reading it cannot run
-anything.
+"""What a worker may say: JSON of plain values and petra's own records.
+
+Reading it cannot run anything.
 
 A stage is somebody else's code, and so is what it returns; the process that keeps the study neither
 unpickles it nor imports what it names.

@@ -16,8 +16,9 @@ _ITEM_BYTES = 1 + 3 * 32 * 32
 
 
 def read_arrays(path: Path) -> Arrays:
-    """x_SPLIT uint8 (n, 32, 32, 3) and y_SPLIT (n,) for the splits found. Raises DataError when
-    nothing fits.
+    """x_SPLIT uint8 (n, 32, 32, 3) and y_SPLIT (n,) for the splits found.
+
+    Raises DataError when nothing fits.
     """
     if path.is_file() and path.suffix == ".npz":
         return _checked(_npz(path), path)

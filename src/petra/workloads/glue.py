@@ -90,8 +90,9 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Rows:
 
 
 def targets(labels: list[str], classes: int, *, where: str) -> Tensor:
-    """Class indices int64 (n,), or scores float32 (n,) where `classes` is 1. Raises DataError on
-    other labels.
+    """Class indices int64 (n,), or scores float32 (n,) where `classes` is 1.
+
+    Raises DataError on other labels.
     """
     try:
         if classes == 1:

@@ -118,8 +118,8 @@ def fine_tuned(
     if path.is_file():
         return load_weights(model, path)
     config = TrainConfig(
-        epochs=recipe.epochs, lr=recipe.lr, optimizer="adamw", warmup=recipe.warmup, batch_size=recipe.batch_size,
-        weight_decay=recipe.weight_decay, clip_norm=1.0,
+        epochs=recipe.epochs, lr=recipe.lr, optimizer="adamw", warmup=recipe.warmup,
+        batch_size=recipe.batch_size, weight_decay=recipe.weight_decay, clip_norm=1.0,
     )  # fmt: skip
     seed = derive_seed(recipe.seed, "minilm", "fine-tuning")
     result = fit(

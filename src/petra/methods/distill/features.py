@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.methods.distill.attention import are_probabilities, spatial_attention
+from petra.model.kinds import Convolution
 from petra.model.surgery import evaluating, tensors_in
 from petra.tasks.inputs import Inputs, call
 
@@ -123,7 +124,7 @@ def _spot(path: str, module: nn.Module, tensors: Sequence[Tensor], kind: str) ->
 
 def _channels_first(module: nn.Module, output: Tensor) -> bool:
     """Whether an output is (B, C, *spatial), as far as the convolutions inside the module tell."""
-    convolutions = [m for m in module.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+    convolutions = [m for m in module.modules() if isinstance(m, Convolution)]
     fitting = [m for m in convolutions if m.weight.ndim == output.ndim]
     return any(output.ndim > 3 or m.out_channels == output.shape[1] for m in fitting)
 

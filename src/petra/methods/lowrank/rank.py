@@ -1,5 +1,6 @@
-"""Rank rules: how many singular values of a layer to keep. Singular values are non-negative and
-descending.
+"""Rank rules: how many singular values of a layer to keep.
+
+Singular values are non-negative and descending.
 """
 
 from __future__ import annotations

@@ -70,15 +70,16 @@ class SVDDecompose(Decompose):
         when={"decomposer": ("svd", "randomized")},
     )  # fmt: skip
     samples: int = parameter(
-        256, Choice((128, 256, 512)), "training items whose activations count", limits=Integer(1, 10**6),
-        when={"decomposer": ("whitened",)},
+        256, Choice((128, 256, 512)), "training items whose activations count",
+        limits=Integer(1, 10**6), when={"decomposer": ("whitened",)},
     )  # fmt: skip
     epochs: int = parameter(
-        0, Integer(0, 3), "passes over the training split before truncation", limits=Integer(0, MAX_EPOCHS),
-        when={"decomposer": ("svd",)},
+        0, Integer(0, 3), "passes over the training split before truncation",
+        limits=Integer(0, MAX_EPOCHS), when={"decomposer": ("svd",)},
     )  # fmt: skip
     truncate_every: int = parameter(
-        0, Integer(0, 2), "epochs between truncations, each of which anneals anew; 0: only at the end",
+        0, Integer(0, 2),
+        "epochs between truncations, each of which anneals anew; 0: only at the end",
         limits=Integer(0, MAX_EPOCHS), when=TRAINED,
     )  # fmt: skip
     optimizer: str = parameter("sgd", OPTIMIZER, "optimizer", scope="optimizer", when=TRAINED)

@@ -23,8 +23,7 @@ def _per_filter(weight: Tensor, dim: int) -> Tensor:
     return weight.movedim(dim, 0).reshape(weight.shape[dim], -1)
 
 
-# --- one layer
-# --------------------------------------------------------------------------------------------------
+# --- one layer ------------------------------------------------------------------------------------
 
 
 def magnitude(weight: Tensor, *, p: float = 2.0, dim: int = 0) -> Tensor:
@@ -37,8 +36,9 @@ def magnitude(weight: Tensor, *, p: float = 2.0, dim: int = 0) -> Tensor:
 
 
 def bn_scale(weight: Tensor) -> Tensor:
-    """(C,) |gamma| of a batch normalisation, the channel's gain. Liu et al. 2017, "Network
-    Slimming".
+    """(C,) |gamma| of a batch normalisation, the channel's gain.
+
+    Liu et al. 2017, "Network Slimming".
     """
     return weight.abs()
 
@@ -108,9 +108,8 @@ def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tens
     x = activations.double()
     low, high = x.amin(0), x.amax(0)
     spread = high - low
-    constant = spread <= 1e-6 * torch.maximum(
-        low.abs(), high.abs()
-    )  # the rounding errors of float32 are no message
+    # The rounding errors of float32 are no message.
+    constant = spread <= 1e-6 * torch.maximum(low.abs(), high.abs())
     cells = ((x - low) / spread.masked_fill(constant, 1) * bins).long().clamp(0, bins - 1)
     counts = torch.zeros(bins, x.shape[1], dtype=x.dtype, device=x.device)
     counts.scatter_add_(0, cells, torch.ones_like(x))
@@ -118,12 +117,12 @@ def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tens
     return entropy.masked_fill(constant, 0).to(activations.dtype)
 
 
-# --- several layers
-# --------------------------------------------------------------------------------------------------
+# --- several layers -------------------------------------------------------------------------------
 
 
 def relative(scores: Tensor) -> Tensor:
     """(C,) scores divided by their mean, so that layers of different size and scale compare.
+
     All-zero stays zero.
     """
     mean = scores.mean()

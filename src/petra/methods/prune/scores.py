@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from petra.methods.prune import importance
 from petra.model.channels.graph import ChannelGraph
 from petra.model.channels.groups import ChannelGroup
 from petra.model.channels.rows import has_weights, parts_before, rows, table_of
-from petra.model.kinds import is_weighted
+from petra.model.kinds import BatchNorm, is_weighted
 
 GROUP_IMPORTANCES = ("group_magnitude", "group_taylor", "group_hessian")
 IMPORTANCES = (
@@ -115,7 +115,7 @@ def _measured(graph: ChannelGraph, dep: Any, ranking: Ranking) -> bool:
     if ranking.importance == "activation_entropy":
         return graph.reads(dep) and graph.paths[module] in ranking.evidence
     if ranking.importance == "bn_scale":
-        return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None
+        return isinstance(module, BatchNorm) and module.weight is not None
     if (
         ranking.importance.endswith(("taylor", "hessian"))
         and f"{graph.paths.get(module)}.weight" not in ranking.evidence

@@ -60,8 +60,9 @@ def first_items(batches: Iterable[Inputs], items: int) -> list[Inputs]:
 
 
 def observe(prepared: nn.Module, calibration: Iterable[Inputs]) -> int:
-    """Show all batches to the observers; the number of items. Raises StageRefused when there are
-    none.
+    """Show all batches to the observers; the number of items.
+
+    Raises StageRefused when there are none.
     """
     samples = 0
     with torch.no_grad():

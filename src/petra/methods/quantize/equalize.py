@@ -39,8 +39,9 @@ _ROUNDS, _SETTLED = 20, 1e-3
 
 
 def equalizing_scale(r1: Tensor, r2: Tensor) -> Tensor:
-    """s = sqrt(r1 / r2) per channel; 1 where a range is zero. W1 / s and W2 s then have one range,
-    sqrt(r1 r2).
+    """s = sqrt(r1 / r2) per channel; 1 where a range is zero.
+
+    W1 / s and W2 s then have one range, sqrt(r1 r2).
     """
     return torch.where((r1 > 0) & (r2 > 0), (r1 / r2.clamp_min(1e-30)).sqrt(), torch.ones_like(r1))
 

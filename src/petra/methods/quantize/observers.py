@@ -1,12 +1,12 @@
 """How the range of an activation is chosen from what calibration shows of it.
 
-minmax      the whole range seen: nothing is clipped, one outlier costs every other value its
-resolution
-histogram   torchao's: clips to lower the squared error by a search over a histogram; ten times as
-slow as the others
-percentile  all but the outermost 0.01% of the values on either side
-mse         the range with the smallest squared error of rounding and clipping together (Banner et
-al. 2019)
+- minmax: the whole range seen; nothing is clipped, one outlier costs every other value its
+  resolution.
+- histogram: torchao's; clips to lower the squared error by a search over a histogram, ten times as
+  slow as the others.
+- percentile: all but the outermost 0.01% of the values on either side.
+- mse: the range with the smallest squared error of rounding and clipping together (Banner et al.
+  2019).
 
 `percentile` and `mse` count values in bins as they come, so that their memory does not grow with
 the data.
@@ -27,8 +27,9 @@ from torchao.quantization.pt2e.observer import (
 )
 
 BINS = 2**14
-"""Bins over [-bound, bound]. At least a quarter of them is used, so that 16 or more fall on each of
-256 codes.
+"""Bins over [-bound, bound].
+
+At least a quarter of them is used, so that 16 or more fall on each of 256 codes.
 """
 
 TAIL = 1e-4

@@ -16,6 +16,7 @@ from torch.nn import functional
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.model.kinds import WEIGHTED
 from petra.model.surgery import evaluating, shared_weights
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import CUT_CHANNELS, DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -133,7 +134,7 @@ class Reconstruct(Stage):
         skipped: dict[str, str] = {}
         hooks = []
         for path, module in model.named_modules():
-            if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            if not isinstance(module, WEIGHTED):
                 continue
             layer: Any = module
             other: Any = theirs.get(path)

@@ -4,7 +4,6 @@ one shares.
 
 from __future__ import annotations
 
-import math
 import operator
 import re
 from collections.abc import Iterable
@@ -91,52 +90,6 @@ def tensor_inputs(node: Node) -> list[Node]:
 def readers(node: Node) -> list[Node]:
     """The users of a node that read its values, not only its shape."""
     return [user for user in node.users if user.target is not aten.sym_size.int]
-
-
-def multiply_accumulates(node: Node) -> int:
-    """Multiply-accumulates of one call at the traced batch size; 0 for what is not a matrix product
-    of some kind.
-    """
-    kind = str(node.target) if node.op == "call_function" else ""
-    if kind.startswith("aten.einsum"):
-        return _multiplications(str(node.args[0]), [sizes(operand) for operand in node.args[1]])  # type: ignore[union-attr, arg-type]
-    operands = [
-        sizes(operand) for operand in node.args if isinstance(operand, Node)
-    ]  # one that is read twice, twice
-    if kind.startswith("aten.conv_transpose"):
-        return math.prod(operands[0]) * math.prod(operands[1][1:])
-    if is_weighted(node):
-        return math.prod(sizes(node)) * math.prod(operands[1][1:])
-    if kind.startswith(("aten.matmul", "aten.bmm", "aten.mm.")):
-        return math.prod(sizes(node)) * operands[0][-1]
-    if kind.startswith("aten.baddbmm"):
-        return math.prod(sizes(node)) * operands[1][-1]
-    if kind.startswith("aten.scaled_dot_product_attention"):
-        return 2 * math.prod(operands[0]) * operands[1][-2]
-    if kind.startswith(("aten.lstm", "aten.gru", "aten.rnn")):
-        weights = [
-            sizes(source) for source in node.all_input_nodes[1:]
-        ]  # in lists among the arguments
-        return math.prod(operands[0][:2]) * sum(
-            math.prod(shape) for shape in weights if len(shape) == 2
-        )
-    return 0
-
-
-def _multiplications(equation: str, operands: list[list[int]]) -> int:
-    """Of an einsum over two or more operands: one for every combination of indices."""
-    size: dict[str, int] = {}
-    for term, shape in zip(
-        equation.partition("->")[0].replace(" ", "").split(","), operands, strict=True
-    ):
-        head, dots, tail = term.partition("...")
-        end = len(shape) - len(tail)
-        size |= dict(
-            zip(head + tail, shape[: len(head)] + shape[end:] if dots else shape, strict=True)
-        )
-        if dots:
-            size[dots] = max(size.get(dots, 1), math.prod(shape[len(head) : end]))
-    return math.prod(size.values()) if len(operands) > 1 else 0
 
 
 def is_weighted(node: Node) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from petra.model.attention.heads import Heads, Part, weight_dim, weight_width, within
-from petra.model.kinds import is_transposed_linear, mixes
+from petra.model.kinds import Convolution, is_transposed_linear, mixes
 from petra.model.surgery import (
     differentiable,
     evaluating,
@@ -228,8 +228,9 @@ def _layouts(path: str, width: int, heads: int, keys: int, size: int) -> list[tu
 
 
 def _tables(model: nn.Module, path: str, heads: int, keys: int) -> tuple[Part, ...]:
-    """Tensors with one entry per head along one dimension: position biases, learnt scales. Not
-    those of projections.
+    """Tensors with one entry per head along one dimension: position biases, learnt scales.
+
+    Not those of projections.
     """
     return tuple(
         Part(sub, name, list(tensor.shape).index(heads), (heads // keys,))
@@ -264,7 +265,7 @@ def _check_layer(path: str, layer: nn.Module, shared: Mapping[str, tuple[str, ..
     if has_derived_weight(layer):
         raise _NoReading(f"the weight of its layer {path!r} is computed from other parameters")
     plain = isinstance(layer, nn.Linear) or is_transposed_linear(layer)
-    conv = isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == 1 and not layer.transposed
+    conv = isinstance(layer, Convolution) and layer.groups == 1 and not layer.transposed
     if not (plain or conv):
         kind = (
             f"{type(layer).__name__} with groups"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petra.model.kinds import is_transposed_linear
+from petra.model.kinds import Convolution, is_transposed_linear
 
 Undo = Callable[[], None]
 
@@ -108,7 +108,7 @@ def gated(model: nn.Module, heads: Heads, gate: Tensor) -> Iterator[None]:
     def multiply(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         x = inputs[0]
         factor = gate.to(x).repeat_interleave(heads.shared * heads.size)
-        if isinstance(module, nn.modules.conv._ConvNd):
+        if isinstance(module, Convolution):
             factor = factor.view(-1, *[1] * len(module.kernel_size))
         return (x * factor, *inputs[1:])
 
@@ -123,7 +123,7 @@ def _declared_sizes(layer: nn.Module) -> list[tuple[str, int]]:
     """The sizes a layer keeps beside its weight, by attribute."""
     names = {
         nn.Linear: ("out_features", "in_features"),
-        nn.modules.conv._ConvNd: ("out_channels", "in_channels"),
+        Convolution: ("out_channels", "in_channels"),
     }
     for kind, (outputs, inputs) in names.items():
         if isinstance(layer, kind):

@@ -13,6 +13,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.model.channels.breakage import BREAKAGE, breakage_in_words, outputs_of
 from petra.model.channels.splits import is_glu, number_glu, number_split
 from petra.model.channels.transposed_linear import TransposedLinearPruner
 from petra.model.kinds import (
@@ -22,7 +23,7 @@ from petra.model.kinds import (
     widths,
 )
 from petra.model.surgery import evaluating
-from petra.tasks.inputs import Inputs, call, named_outputs
+from petra.tasks.inputs import Inputs
 
 mappings = tp.dependency.index_mapping
 NUMBERING = {
@@ -33,17 +34,6 @@ NUMBERING = {
     tp.ops.OPTYPE.EXPAND: mappings.update_expand_index_mapping,
     tp.ops.OPTYPE.SLICE: mappings.update_slice_index_mapping,
 }
-# What a model's code raises when a tensor no longer has the width the code counts on.
-BREAKAGE = (
-    RuntimeError,
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-)
 
 MOST_STEPS = 4_000_000
 """Channels of operations that one walk looks at: some ten seconds, and less than half a gigabyte.
@@ -55,8 +45,9 @@ class MeetingPoint(RuntimeError):
 
 
 class ChannelGraph:
-    """Torch-Pruning's view of `model`, with layers addressed by path. Build it inside
-    `differentiable(model)`.
+    """Torch-Pruning's view of `model`, with layers addressed by path.
+
+    Build it inside `differentiable(model)`.
     """
 
     def __init__(self, model: nn.Module, example: Inputs) -> None:
@@ -78,11 +69,11 @@ class ChannelGraph:
                     verbose=False,
                 )
             except BREAKAGE as error:
-                if not hasattr(
-                    self.graph, "module2node"
-                ):  # the steps after tracing are done again here
+                # The steps after tracing are done again here.
+                if not hasattr(self.graph, "module2node"):
+                    said = breakage_in_words(error)
                     raise StageRefused(
-                        f"cannot trace how channels depend on each other: {first_line(error)}"
+                        f"cannot trace how channels depend on each other: {said}"
                     ) from error
         # No channel has a higher number anywhere, unless a walk has gone astray (and then it might
         # never end).
@@ -121,7 +112,7 @@ class ChannelGraph:
                 yield path, None, str(error)
                 continue
             except BREAKAGE as error:
-                yield path, None, f"its couplings cannot be followed ({first_line(error)})"
+                yield path, None, f"its couplings cannot be followed ({breakage_in_words(error)})"
                 continue
             visited.update(dep.target.module for dep, _ in group if self.narrows(dep))
             yield path, group, ""
@@ -306,18 +297,5 @@ class ChannelGraph:
         return tuple(dict.fromkeys(self.paths[m] for m in modules))
 
 
-def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    return list(named_outputs(call(model, inputs)).values())
-
-
 def _traced_outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     return [t for t in outputs_of(model, inputs) if t.grad_fn is not None]
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of the model's own code says, short enough to quote; of one that says nothing
-    to who has not written the code, a word."""
-    if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
-        return "its code counts on another width"
-    lines = str(error).splitlines()
-    return lines[0][:160] if lines else type(error).__name__

@@ -84,9 +84,8 @@ class Comparison:
 
     def __init__(self, pairs: dict[int, int]) -> None:
         self._pairs = pairs
-        self._open: set[tuple[int, int]] = (
-            set()
-        )  # comparisons under way, for objects that contain themselves
+        # Comparisons under way, for objects that contain themselves.
+        self._open: set[tuple[int, int]] = set()
 
     def same(self, a: Any, b: Any) -> bool:
         """Conservative: what cannot be compared is different."""
