@@ -178,17 +178,17 @@ def build_candidate(
     """
     started = time.perf_counter()
     model, trace = compressed(payload, note, pipeline)
-    example = payload.task.example(2)
-    exported: list[tuple[BuiltFile, ...] | PetraError] = []
+    files: list[tuple[Path, ...] | PetraError] = []
     for target, place in exports:
         alone = len(exports) == 1
         note(StepBegan(len(pipeline), "export" if alone else f"export for {target.name}"))
         try:
-            exported.append(_export(payload, model, example, target, place))
+            files.append(_export(model, payload, target, place))
         except PetraError as error:
             if alone:
                 raise
-            exported.append(error)
+            files.append(error)
+    example = payload.task.example(2)
     first = exports[0][1] / REFERENCE
     save_reference(model, payload.data / "val", example, first)
     for _, place in exports[1:]:
@@ -204,26 +204,25 @@ def build_candidate(
         train_s=sum(t.seconds for t in trace if not t.cached),
     )
     return tuple(
-        files
-        if isinstance(files, PetraError)
-        else replace(common, files=files, counted=counted([place / f.name for f in files]))
-        for files, (_, place) in zip(exported, exports, strict=True)
+        found if isinstance(found, PetraError) else common.shipping(found, counted(found))
+        for found in files
     )
 
 
 def _export(
-    payload: BuildPayload, model: nn.Module, example: Inputs, target: Target, place: Path
-) -> tuple[BuiltFile, ...]:
+    model: nn.Module, payload: BuildPayload, target: Target, place: Path
+) -> tuple[Path, ...]:
     """The files that ship for `target`, as ``place/model.*``, the main one first."""
     runtime = runtime_for(target)
     place.mkdir(parents=True, exist_ok=True)
-    files = runtime.export(model, example, place / f"model{runtime.suffix}", payload.interface)
+    main_file = place / f"model{runtime.suffix}"
+    files = runtime.export(model, payload.task.example(2), main_file, payload.interface)
     if not files:
         raise ExportError(f"runtime {runtime.name} wrote no file")
     for file in files:
         if file.parent != place:
             raise ExportError(f"runtime {runtime.name} wrote {file}, which is not in {place}")
-    return tuple(BuiltFile.of(file) for file in files)
+    return tuple(files)
 
 
 def counted(files: Sequence[Path]) -> dict[str, Measurement]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from petra.core.digest import sha256
@@ -39,8 +39,7 @@ class BuiltFile:
 @dataclass(frozen=True)
 class Built:
     """A candidate's files (the main one first, then others that ship), the PyTorch model's own
-    predictions to hold them against, structure and traces; no tensors. `counted` are plugins'
-    metrics of files.
+    predictions to hold them against, structure and traces; no tensors.
     """
 
     files: tuple[BuiltFile, ...]
@@ -51,7 +50,11 @@ class Built:
     trace: tuple[StageTrace, ...]
     build_s: float
     train_s: float
-    counted: Mapping[str, Measurement] = field(default_factory=dict)
+    counted: Mapping[str, Measurement] = field(default_factory=dict)  # by metrics of plugins
+
+    def shipping(self, files: Sequence[Path], counted: Mapping[str, Measurement]) -> Built:
+        """The same candidate as these files."""
+        return replace(self, files=tuple(map(BuiltFile.of, files)), counted=counted)
 
     @property
     def size_bytes(self) -> int:

@@ -151,8 +151,8 @@ class Judge:
             "size_bytes": Measurement(float(built.size_bytes), unit="B"),
             "params": Measurement(float(built.params)),
             "macs": Measurement(float(built.macs)),
-            "train_s": Measurement(built.train_s, unit="s"),
             **built.counted,
+            **judged.scores,
+            "train_s": Measurement(built.train_s, unit="s"),
         }
-        noted = {name: replace(m, host=self.host) for name, m in found.items()}
-        return noted | judged.on(self.host)
+        return {name: replace(m, host=self.host) for name, m in found.items()}
