@@ -51,8 +51,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def as_task(task: Any) -> Task:
-    """The task itself. Raises DataError, with what to write instead, for data and for anything
-    else."""
+    """The task itself. Raises DataError, with what to write instead, for anything else."""
     if isinstance(task, Task):
         raw = next((name for name, split in task.splits() if not isinstance(split, Split)), None)
         if raw is None:
