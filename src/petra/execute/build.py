@@ -49,8 +49,8 @@ PARITY_ITEMS = 2 * PREDICTION_BATCH
 class BuildPayload:
     """Everything a worker needs, sent once: live objects and where to put things.
 
-    `plugins` are stages, runtimes and metrics registered at run time in the parent, by name; `stages` are
-    the kinds that may be asked for; `pristine` is what `prepare` adds.
+    `plugins` are stages, runtimes and metrics registered at run time in the parent, by name;
+    `stages` are the kinds that may be asked for; `pristine` is what `prepare` adds.
     """
 
     model: nn.Module

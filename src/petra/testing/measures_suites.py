@@ -52,7 +52,7 @@ def check_settable(value: Settable) -> None:
         with pytest.raises(ConfigError, match=p.name):
             value.setting(**{p.name: math.inf})
     assert value.having({"no such parameter": 1.0}) == value
-    assert cloudpickle.loads(cloudpickle.dumps(value)) == value  # noqa: S301 - our own bytes
+    assert cloudpickle.loads(cloudpickle.dumps(value)) == value
 
 
 def check_loss(loss: Loss, batch: Batch) -> None:
@@ -129,7 +129,7 @@ class ScorerSuite:
         assert metric.sampled
         assert isinstance(metric.maximize, bool)
         assert metric == self.scorer.metric
-        assert cloudpickle.loads(cloudpickle.dumps(self.scorer)).metric == metric  # noqa: S301
+        assert cloudpickle.loads(cloudpickle.dumps(self.scorer)).metric == metric
 
     def test_it_measures(self, batch: Batch) -> None:
         check_scorer(self.scorer, batch)
