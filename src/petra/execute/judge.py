@@ -16,17 +16,16 @@ from torch import Tensor
 from petra.core.errors import PetraError
 from petra.core.measurement import LARGEST, Measurement
 from petra.core.metric import QUALITY
+from petra.core.notes import StepBegan
 from petra.execute.build import BuildPayload, Note
 from petra.measure.client import write_split
+from petra.measure.stored import load_arrays
 from petra.runtimes.verify import compare
 from petra.tasks.base import Task
 
 
 class ScoreError(PetraError):
     """A task's metric is nothing that can be compared with other candidates'."""
-
-
-OUTPUT = "output"  # the name of predictions where only the judged output is kept
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ def write_data(payload: BuildPayload, note: Note, name: str, place: Path) -> Non
     """Write the inputs of the split called `name` to ``<place>/<name>/`` and its targets beside
     that directory.
     """
-    targets = write_split(dict(payload.task.splits())[name], place / name)
+    split = dict(payload.task.splits())[name]
+    targets = write_split(split, place / name, payload.interface)
     np.save(targets_file(place, name), targets, allow_pickle=False)
 
 
@@ -68,35 +68,44 @@ def judge(
     """Hold `predictions` against `targets`, and against the PyTorch model's own in `reference` if
     there is one.
 
-    Notes are ("stage", step, "compare" or "score"). Raises ParityError, ScoreError, and what the
+    Notes are `StepBegan` of "compare" and "score". Raises ParityError, ScoreError, and what the
     task's `score` raises.
     """
-    predicted = np.load(predictions, allow_pickle=False)
+    predicted = load_arrays(predictions)
+    main = next(iter(predicted))
     wanted = np.load(targets, allow_pickle=False)
 
     def mean(values: np.ndarray) -> float:
         """Of some of the items: it need not be defined for them."""
+        others = {name: array[: len(values)] for name, array in predicted.items()}
         try:
-            return quality_of(payload.task, values, wanted[: len(values)])
+            return quality_of(payload.task, others | {main: values}, wanted[: len(values)])
         except BaseException:
-            note(("stage", step, "score"))
+            note(StepBegan(step, "score"))
             raise
 
     parity: dict[str, float] = {}
     if reference is not None:
-        note(("stage", step, "compare"))
-        own = np.load(reference, allow_pickle=False)
-        found = compare(predicted[: len(own)], own, quantized=quantized, score=mean)
-        parity = {name: float(value) for name, value in found.items() if math.isfinite(value)}
-    note(("stage", step, "score"))
-    return Judged(checked_scores(payload.task, {OUTPUT: predicted}, wanted), parity)
+        note(StepBegan(step, "compare"))
+        for name, own in load_arrays(reference).items():
+            score = mean if name == main else _unscored
+            found = compare(predicted[name][: len(own)], own, quantized=quantized, score=score)
+            if name == main:
+                parity = {key: float(x) for key, x in found.items() if math.isfinite(x)}
+    note(StepBegan(step, "score"))
+    return Judged(checked_scores(payload.task, predicted, wanted), parity)
 
 
-def quality_of(task: Task, predictions: np.ndarray, targets: np.ndarray) -> float:
+def _unscored(values: np.ndarray) -> float:
+    """Of an output that has no metric of its own."""
+    return 0.0
+
+
+def quality_of(task: Task, outputs: Mapping[str, np.ndarray], targets: np.ndarray) -> float:
     """The quality that the task finds for copies, which it may spoil, as a plain number. Raises
     ScoreError for no number, and what the task raises.
     """
-    found: object = task.quality_of(*_copies({OUTPUT: predictions}, targets))
+    found: object = task.quality_of(*_copies(outputs, targets))
     try:
         return float(found)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from petra.core.errors import ConfigError, did_you_mean
+from petra.core.interface import judged_output
 from petra.core.measurement import Measurement
 from petra.core.metric import QUALITY, Metric
 from petra.space.declare import parameters_of
@@ -17,6 +18,7 @@ from petra.space.narrow import DEFAULT_LOSS, Brought
 from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, Outputs, batch_size, map_inputs
 from petra.tasks.losses import Distance, Loss
+from petra.tasks.ragged import RaggedItems
 from petra.tasks.scorers import Scorer
 from petra.tasks.sources import Reader
 from petra.tasks.targets import numbers
@@ -47,7 +49,7 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self) -> tuple[Loss, ...]:
-        """The losses that stages choose from, with their parameters' defaults; the first is usual."""
+        """The losses that stages choose from, with their parameters' defaults; the usual first."""
 
     @abstractmethod
     def distance(self) -> Distance:
@@ -121,10 +123,19 @@ class Task(ABC):
         """The quality alone, of some items, without its error."""
         return self.scorers()[0].value(outputs, targets, torch.arange(len(targets)))
 
+    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of those of the model's outputs that the scorers look at, the main one first."""
+        main = judged_output(outputs)
+        if any(scorer.every for scorer in self.scorers()):
+            return (main, *(name for name in outputs if name != main))
+        return (main,)
+
     def example(self, n: int = 2) -> Inputs:
         """The first `n` inputs of the validation split, repeated where it has fewer, for tracing
-        and export.
+        and export; of items of different length, `n` of the median length.
         """
+        if isinstance(self.val.source, RaggedItems):
+            return self.val.source.example(n)
         inputs = self.val.head(n)
         items = batch_size(inputs)
         return map_inputs(inputs, lambda t: t[torch.arange(n) % items]) if items < n else inputs
