@@ -24,7 +24,7 @@ GROUPS = 30  # of items, left out one after the other for a standard error
 
 
 class Scorer(ABC):
-    """Measures the predictions for a split. Made a frozen dataclass by those that derive from it.
+    """Measures the predictions for a split; what derives from it is a frozen dataclass.
 
     `every` says that it looks at other outputs than the one called ``logits``, or else the first:
     only outputs that some scorer looks at are written when an artifact is judged.
