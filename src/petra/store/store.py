@@ -1,6 +1,4 @@
-"""The study's memory: one row per proposal and one for what came of it, safe once `Store.propose`
-and `Store.add` have returned; one writer, any number of readers.
-"""
+"""The study's memory: a row per proposal and one for what came of it, safe once they are added."""
 
 from __future__ import annotations
 
