@@ -9,7 +9,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_prune import build, zoo_model
+from pruned_parts import build, zoo_model
 from torch import Tensor, nn
 
 from petra.methods.base import Context
