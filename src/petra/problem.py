@@ -54,7 +54,21 @@ def build_space(
         card = _card(name, config, outline)
         card = fix_for_task(card, losses=task.losses(), ignores=task.ignored())
         cards[name] = narrow(card, ranges, where=where)
-    return Space(cards, max_length=config.space.max_length, facts=facts)
+    space = Space(cards, max_length=config.space.max_length, facts=facts)
+    _require_a_beginning(space)
+    return space
+
+
+def _require_a_beginning(space: Space) -> None:
+    """Raise ConfigError unless some stage can be the first of a pipeline."""
+    reasons = {name: card.effects.objection(space.facts) for name, card in space.cards.items()}
+    if not reasons or not all(reasons.values()):
+        return
+    few = "; ".join(f"{name} {reason}" for name, reason in sorted(reasons.items())[:5])
+    raise ConfigError(
+        "no stage of the space can treat this model as it is",
+        hint=f"{few}; give a float model, or other stages",
+    )
 
 
 def check_target(config: StudyConfig) -> None:
