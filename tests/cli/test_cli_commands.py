@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from petra.cli.main import app
 from petra.methods.table import STAGES
-from petra.report.front import Front
+from petra.report.study_front import StudyFront
 from petra.testing.studies import toy_study, write_onnx
 
 
@@ -38,8 +38,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_study(tmp_path_factory.mktemp("study"), trials=25)
 
 
-# ---- help
-# --------------------------------------------------------------------------------------------------
+# ---- help ----------------------------------------------------------------------------------------
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
@@ -89,20 +88,19 @@ def test_version() -> None:
     assert petra("--version").output.startswith("petra ")
 
 
-# ---- results
-# --------------------------------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------
 
 
 def test_show_prints_the_front(study: Path) -> None:
     result = petra("show", study)
     assert result.exit_code == 0
-    for member in Front.load(study).members:
+    for member in StudyFront.load(study).members:
         assert f"\n{member.number:>2}  " in result.output
 
 
 def test_show_json_has_all_members_with_their_measurements(study: Path) -> None:
     data = json.loads(petra("show", study, "--json").output)
-    members = Front.load(study).members
+    members = StudyFront.load(study).members
     assert [m["number"] for m in data["front"]] == [t.number for t in members]
     assert data["front"][0]["validation"]["quality"]["mean"] == members[0].metrics["quality"].mean
     assert {pick for m in data["front"] for pick in m["picks"]} == {
@@ -136,7 +134,7 @@ def test_export_by_default_makes_a_bundle_in_the_study(study: Path) -> None:
 
 
 def test_export_to_a_directory_or_a_file(study: Path, tmp_path: Path) -> None:
-    number = Front.load(study).members[0].number
+    number = StudyFront.load(study).members[0].number
     data = json.loads(
         petra("export", study, "--pick", number, "--to", f"{tmp_path}/x/", "--json").output
     )
@@ -149,8 +147,7 @@ def test_export_to_a_directory_or_a_file(study: Path, tmp_path: Path) -> None:
     assert (tmp_path / "knee.MODEL_CARD.md").is_file()
 
 
-# ---- mistakes
-# --------------------------------------------------------------------------------------------------
+# ---- mistakes ------------------------------------------------------------------------------------
 
 
 def refused(result: Result | subprocess.CompletedProcess[str], *said: str) -> None:
@@ -262,9 +259,9 @@ def test_mistakes_on_the_command_line_itself_exit_with_2(study: Path) -> None:
 
 def test_a_bug_keeps_its_traceback(study: Path) -> None:
     code = (
-        "import petra.report.front as f\n"
+        "import petra.report.study_front as f\n"
         "def bug(directory): raise ZeroDivisionError('boom')\n"
-        "f.Front.load = bug\n"
+        "f.StudyFront.load = bug\n"
         "from petra.cli.main import app\n"
         f"app(['show', {str(study)!r}])"
     )
@@ -274,8 +271,7 @@ def test_a_bug_keeps_its_traceback(study: Path) -> None:
     assert "ZeroDivisionError: boom" in done.stderr
 
 
-# ---- methods and doctor
-# ----------------------------------------------------------------------------------------------
+# ---- methods and doctor --------------------------------------------------------------------------
 
 
 def test_methods_come_from_the_table_and_the_cards() -> None:
@@ -317,12 +313,11 @@ def test_doctor_names_the_runtimes_and_warns_of_a_machine_without_int8() -> None
     assert "onnxruntime" in petra("doctor").output
 
 
-# ---- model files
-# --------------------------------------------------------------------------------------------------
+# ---- model files ---------------------------------------------------------------------------------
 
 
 def test_verify_accepts_what_export_wrote(study: Path, tmp_path: Path) -> None:
-    path = Front.load(study).pick("knee").export(tmp_path)
+    path = StudyFront.load(study).pick("knee").export(tmp_path)
     result = petra("verify", path)
     assert result.exit_code == 0
     for text in (
@@ -340,7 +335,7 @@ def test_verify_accepts_what_export_wrote(study: Path, tmp_path: Path) -> None:
 
 
 def test_verify_refuses_a_file_that_is_not_the_measured_one(study: Path, tmp_path: Path) -> None:
-    path = Front.load(study).pick("knee").export(tmp_path)
+    path = StudyFront.load(study).pick("knee").export(tmp_path)
     write_onnx(path, hidden=5, seed=99)
     refused(petra("verify", path), "not the file that was measured")
     path.unlink()

@@ -20,7 +20,7 @@ from torch import nn
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import StageTrace
 from petra.execute.cache import PrefixCache
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 
 A, B, C = (StageSpec(k, {"x": i}) for i, k in enumerate("abc"))
 AB = Pipeline((A, B))
@@ -64,9 +64,9 @@ def test_the_longest_prefix_is_found(tmp_path: Path) -> None:
     ]:
         found = cache.longest(pipeline, ORIGINAL)
         assert found
-        assert (found[0], fingerprint(found[1]), found[2]) == (
+        assert (found[0], state_hash(found[1]), found[2]) == (
             length,
-            fingerprint(make(seed)),
+            state_hash(make(seed)),
             TRACES[:length],
         )
     assert cache.longest(Pipeline((B, A)), ORIGINAL) is None
@@ -182,7 +182,7 @@ def busy(directory: Path, number: int, limit: int, failures: multiprocessing.Que
         n = draw.randrange(8)
         pipeline = Pipeline((StageSpec("s", {"n": n}),))
         found = cache.longest(pipeline, ORIGINAL)
-        if found and fingerprint(found[1]) != fingerprint(make(n)):
+        if found and state_hash(found[1]) != state_hash(make(n)):
             failures.put(f"process {number} found another model under {n}")
         if not found:
             cache.put(pipeline, make(n), ORIGINAL, (StageTrace("s", details={"by": number}),))
@@ -218,4 +218,4 @@ def test_the_original_and_the_model_are_not_shared_with_the_entry(tmp_path: Path
         p.data.zero_()
     found = cache.longest(AB, original)
     assert found
-    assert fingerprint(found[1]) == fingerprint(make(2))
+    assert state_hash(found[1]) == state_hash(make(2))

@@ -178,28 +178,60 @@ REFUSED: dict[str, tuple[object, str, str]] = {
     "a class per position": ((X, torch.zeros(N, 3, 4)), "nor one-hot", "subclass of petra.Task"),
     "labels beyond all classes": ((X, Y * 1e20), "is no class index", "petra.regression"),
     "integers beyond all types": ((X, [10**30] * N), "beyond 64 bits", "float"),
-    "more items than can be": (Items(lambda i: (X[i % N], 0), n=10**15), "too many for a pass", "limit="),
+    "more items than can be": (
+        Items(lambda i: (X[i % N], 0), n=10**15), "too many for a pass", "limit=",
+    ),
     "a length that fails": (Items(lambda i: (X[i], 0), n=-1), "has no length", "__len__"),
     "a loader that is used up": (Once(), "is empty", "in every pass anew"),
     "triples": (Items(lambda i: (X[i], Y[i], i)), "item 0: 3 values", r"\(\(a, b\), target\)"),
     "two inputs in a row": (TensorDataset(X, X, Y), "3 values", r"\(\(a, b\), target\)"),
-    "no label among the keys": (Items(lambda i: {"x": X[i], "class": Y[i]}), "keys x, class", "labels"),
-    "two labels": (Items(lambda i: {"x": X[i], "y": Y[i], "label": Y[i]}), "keys x, y, label", "one target"),
-    "text beside numbers": (Items(lambda i: {"x": X[i], "t": "a", "y": Y[i]}), "'t' is text", "remove_columns"),
-    "None among the items": (Items(lambda i: None if i == 5 else (X[i], Y[i])), "item 5: it is None", "leave"),
-    "None as a label": (Items(lambda i: (X[i], None if i == 5 else Y[i])), "item 5: targets are NoneType", ""),
-    "lengths": (Items(lambda i: (X[i][:, : 5 + i % 3], int(Y[i]))), r"item 1: input has shape \(3, 6\)", "pad"),
-    "a length late": (Items(lambda i: (X[i][:, : 6 if i == 39 else 8], int(Y[i]))), "item 39: input has", "pad"),
-    "a type late": (Items(lambda i: (X[i].int() if i == 39 else X[i], int(Y[i]))), "item 39: .* earlier", "type"),
-    "a key late": (
-        Items(lambda i: {"x": X[i], "y": Y[i]} | ({"z": X[i]} if i == 39 else {})), "item 39: its inputs are", "same",
+    "no label among the keys": (
+        Items(lambda i: {"x": X[i], "class": Y[i]}), "keys x, class", "labels",
     ),
-    "targets of several shapes": (Items(lambda i: (X[i], Y[: 1 + i % 2])), "item 1: targets have shapes", ""),
+    "two labels": (
+        Items(lambda i: {"x": X[i], "y": Y[i], "label": Y[i]}), "keys x, y, label", "one target",
+    ),
+    "text beside numbers": (
+        Items(lambda i: {"x": X[i], "t": "a", "y": Y[i]}), "'t' is text", "remove_columns",
+    ),
+    "None among the items": (
+        Items(lambda i: None if i == 5 else (X[i], Y[i])), "item 5: it is None", "leave",
+    ),
+    "None as a label": (
+        Items(lambda i: (X[i], None if i == 5 else Y[i])), "item 5: targets are NoneType", "",
+    ),
+    "lengths": (
+        Items(lambda i: (X[i][:, : 5 + i % 3], int(Y[i]))),
+        r"item 1: input has shape \(3, 6\)",
+        "pad",
+    ),
+    "a length late": (
+        Items(lambda i: (X[i][:, : 6 if i == 39 else 8], int(Y[i]))), "item 39: input has", "pad",
+    ),
+    "a type late": (
+        Items(lambda i: (X[i].int() if i == 39 else X[i], int(Y[i]))),
+        "item 39: .* earlier",
+        "type",
+    ),
+    "a key late": (
+        Items(lambda i: {"x": X[i], "y": Y[i]} | ({"z": X[i]} if i == 39 else {})),
+        "item 39: its inputs are",
+        "same",
+    ),
+    "targets of several shapes": (
+        Items(lambda i: (X[i], Y[: 1 + i % 2])), "item 1: targets have shapes", "",
+    ),
     "ragged lists": ([[[1.0], [1.0, 2.0]], [0, 1]], "make no array", "one shape"),
-    "a reading error": (Items(lambda i: (X[i], 1 // (i - 7))), "item 7: reading it raised ZeroDivisionError", ""),
-    "an index error": (Items(lambda i: (X[i], Y[i]), n=N + 3), "item 40: reading it raised IndexError", ""),
+    "a reading error": (
+        Items(lambda i: (X[i], 1 // (i - 7))), "item 7: reading it raised ZeroDivisionError", "",
+    ),
+    "an index error": (
+        Items(lambda i: (X[i], Y[i]), n=N + 3), "item 40: reading it raised IndexError", "",
+    ),
     "a loader that fails": (
-        loader(Items(lambda i: (X[i][:, : 5 + i % 3], 0))), "batch 0: reading it raised RuntimeError", "pad",
+        loader(Items(lambda i: (X[i][:, : 5 + i % 3], 0))),
+        "batch 0: reading it raised RuntimeError",
+        "pad",
     ),
     "a loader of items": (loader(batch_size=None), "no batch axis", "target per item"),
     "targets of other lengths": ([(X, Y[:7])], "7 entries for 40 inputs", "one target"),

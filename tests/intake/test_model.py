@@ -315,7 +315,7 @@ class Reader:
         threading.Lock(),
         sqlite3.connect(":memory:"),
         (i for i in range(3)),
-        open("/dev/null", "w"),
+        open("/dev/null", "w"),  # noqa: SIM115, PTH123
     ],
 )
 def test_what_cannot_be_sent_is_named(held: object) -> None:
@@ -362,10 +362,15 @@ class Inner(nn.Module):
 
 RANDOM: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "functional dropout": (
-        lambda: like(lambda s, x: s.b(functional.dropout(torch.relu(s.a(x)), 0.2))), "dropout in the model itself",
+        lambda: like(lambda s, x: s.b(functional.dropout(torch.relu(s.a(x)), 0.2))),
+        "dropout in the model itself",
     ),
-    "in a layer": (lambda: nn.Sequential(nn.Linear(8, 4), Inner()), r"dropout in layer '1' \(Inner\)"),
-    "a layer that stays on": (lambda: nn.Sequential(nn.Linear(8, 4), StaysOn(0.5)), r"layer '1' \(StaysOn\)"),
+    "in a layer": (
+        lambda: nn.Sequential(nn.Linear(8, 4), Inner()), r"dropout in layer '1' \(Inner\)",
+    ),
+    "a layer that stays on": (
+        lambda: nn.Sequential(nn.Linear(8, 4), StaysOn(0.5)), r"layer '1' \(StaysOn\)",
+    ),
     "noise": (lambda: like(noisy), "randn_like in the model itself"),
     "numpy": (
         lambda: like(lambda s, x: plain(s, x) + float(np.random.rand())), "two equal passes differ",

@@ -95,8 +95,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-# -- arithmetic
-# --------------------------------------------------------------------------------------------------
+# -- arithmetic ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,8 +147,7 @@ def test_the_layer_is_near_the_float_layer_and_near_nothing_else() -> None:
     )
 
 
-# -- what is treated
-# --------------------------------------------------------------------------------------------------
+# -- what is treated -------------------------------------------------------------------------------
 
 
 def test_all_of_a_transformer_is_treated_and_ships(tmp_path: Path) -> None:
@@ -309,8 +307,7 @@ def test_torch_transformers_compute_what_they_export(tmp_path: Path) -> None:
     )
 
 
-# -- recurrent layers
-# --------------------------------------------------------------------------------------------------
+# -- recurrent layers ------------------------------------------------------------------------------
 
 
 def recurrent(kind: type[nn.RNNBase], **options: object) -> tuple[nn.RNNBase, WeightOnlyRecurrent]:
@@ -389,8 +386,7 @@ def test_recurrent_models_ship_in_int8(kind: type[nn.RNNBase], tmp_path: Path) -
     assert (tmp_path / "m.onnx").stat().st_size < 0.5 * floats.stat().st_size
 
 
-# -- keeping
-# --------------------------------------------------------------------------------------------------
+# -- keeping ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [Encoder, TorchTransformer, lambda: Recurrent(nn.LSTM)])

@@ -103,9 +103,8 @@ def real_macs(layers: Sequence[nn.Module], x: Tensor) -> int:
         ((inputs, output),) = shapes[str(i)]
         if isinstance(layer, nn.Embedding):
             continue
-        if isinstance(
-            layer, nn.modules.conv._ConvTransposeNd
-        ):  # every input element meets its whole filter
+        if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+            # Every input element meets its whole filter.
             total += math.prod(inputs[1:]) * layer.weight[0].numel()
         elif isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
             total += math.prod(output[1:]) * layer.weight[0].numel()
@@ -114,8 +113,7 @@ def real_macs(layers: Sequence[nn.Module], x: Tensor) -> int:
     return total
 
 
-# --- unfolding
-# --------------------------------------------------------------------------------------------------
+# --- unfolding ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 2, 4), (6, 2, 5), (4, 7)])
@@ -162,8 +160,7 @@ def test_what_is_not_decomposed_has_no_unfolding() -> None:
         assert how_to_unfold(layer, "channel") == ""
 
 
-# --- layers for factors
-# ----------------------------------------------------------------------------------------------
+# --- layers for factors ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -211,9 +208,8 @@ def test_trainable_module_starts_as_the_layer_and_ends_as_it(case: str, how: str
         p.grad is not None and float(p.grad.abs().sum()) > 0 for p in (module.U, module.s, module.V)
     )
     names = {name for name, _ in module.named_parameters()}
-    assert names == {"U", "s", "V"} | (
-        {"bias"} if layer.bias is not None else set()
-    )  # the dense weight does not train
+    # The dense weight does not train.
+    assert names == {"U", "s", "V"} | ({"bias"} if layer.bias is not None else set())
     torch.testing.assert_close(module.as_dense()(x), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -263,8 +259,7 @@ def test_frozen_layers_stay_frozen_and_modes_are_kept() -> None:
     assert not parts[0].training
 
 
-# --- decompositions
-# --------------------------------------------------------------------------------------------------
+# --- decompositions -------------------------------------------------------------------------------
 
 
 def test_svd_is_sorted_orthonormal_and_optimal() -> None:
@@ -273,9 +268,8 @@ def test_svd_is_sorted_orthonormal_and_optimal() -> None:
     assert torch.all(f.s[:-1] >= f.s[1:])
     torch.testing.assert_close(f.compose(), W)
     torch.testing.assert_close(f.U.T @ f.U, torch.eye(6), atol=1e-5, rtol=0)
-    for k in range(
-        1, 6
-    ):  # Eckart-Young: the error is the energy left out, and no random rank-k matrix beats it
+    for k in range(1, 6):
+        # Eckart-Young: the error is the energy left out, and no random rank-k matrix beats it.
         error = float((W - f.truncate(k).compose()).norm())
         assert error == pytest.approx(float(f.s[k:].norm()), rel=1e-4)
         A = torch.randn(9, k)
@@ -414,8 +408,7 @@ def test_tucker_layers_compute_what_the_composed_weight_does(case: str) -> None:
     assert part.cost((5, 1)).params == sum(m.weight.numel() for m in clamped)
 
 
-# --- activations
-# --------------------------------------------------------------------------------------------------
+# --- activations ----------------------------------------------------------------------------------
 
 
 def lopsided(case: str) -> tuple[nn.Module, list[Tensor]]:
@@ -502,9 +495,8 @@ def test_whitening_by_the_closed_form() -> None:
         assert float(((found - expected) @ root).norm()) <= 1e-4 * float((W @ root).norm())
 
 
-@pytest.mark.parametrize(
-    ("m", "n"), [(4, 9), (9, 4)]
-)  # wide, and tall: in coordinates of the column space
+# Wide, and tall: in coordinates of the column space.
+@pytest.mark.parametrize(("m", "n"), [(4, 9), (9, 4)])
 def test_moments_against_the_outputs_themselves(m: int, n: int) -> None:
     layer = nn.Linear(n, m)
     batches = [torch.randn(5, 3, n), torch.randn(2, 3, n)]
@@ -532,8 +524,7 @@ def test_projection_keeps_its_triplets() -> None:
     torch.testing.assert_close(f.V.T @ f.V, torch.eye(2), atol=1e-5, rtol=0)
 
 
-# --- costs
-# --------------------------------------------------------------------------------------------------
+# --- costs ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -573,9 +564,8 @@ def test_saving_needs_both_parameters_and_macs_and_a_margin() -> None:
     assert Cost(95, 95).saves_over(Cost(100, 100))
     assert not Cost(96, 90).saves_over(Cost(100, 100))
     assert not Cost(90, 96).saves_over(Cost(100, 100))
-    assert Cost(90, 50).saves_over(
-        Cost(100, 0)
-    )  # a lookup multiplies nothing, whatever replaces it
+    # A lookup multiplies nothing, whatever replaces it.
+    assert Cost(90, 50).saves_over(Cost(100, 0))
 
 
 DECOMPOSERS: dict[str, Callable[[nn.Module, str, Tensor], Decomposition]] = {
@@ -615,8 +605,7 @@ def test_one_layer_is_composed_back() -> None:
     assert torch.linalg.matrix_rank(layer.weight.detach().flatten(1), rtol=1e-5) == 2
 
 
-# --- penalties
-# --------------------------------------------------------------------------------------------------
+# --- penalties ------------------------------------------------------------------------------------
 
 
 def test_penalties_against_their_formulas() -> None:

@@ -121,8 +121,7 @@ class Volume(nn.Module):
         return self.o(torch.relu(self.line(h.flatten(2))).mean(2))
 
 
-# --- which layers, and what becomes of them
-# --------------------------------------------------------------------------
+# --- which layers, and what becomes of them -------------------------------------------------------
 
 
 @HOW
@@ -302,7 +301,7 @@ def test_three_dimensional_and_transposed_convolutions(tmp_path: Path) -> None:
     assert [type(m) for m in result.up] == [nn.Conv2d, nn.ConvTranspose2d]
     x = task.example(4)
     (path,) = OnnxRuntime().export(result, task.example(2), tmp_path / "model.onnx")
-    (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
+    (got,) = OnnxRuntime().load(path).run({"input": x.numpy()}).values()
     np.testing.assert_allclose(got, result(x).detach().numpy(), rtol=1e-3, atol=1e-4)
     for how in ({"unfold": "spatial"}, {"decomposer": "whitened", "samples": 32}):
         by_channel, _ = run(SVDDecompose(ratio=0.2, **how), model, task)
@@ -319,7 +318,7 @@ def test_text_ships_with_a_thin_embedding(tmp_path: Path) -> None:
     result, _ = run(SVDDecompose(ratio=0.3, layers=3), model, task)
     (path,) = OnnxRuntime().export(result, task.example(2), tmp_path / "model.onnx")
     x = tokens(4)
-    (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
+    (got,) = OnnxRuntime().load(path).run({"input": x.numpy()}).values()
     np.testing.assert_allclose(got, result(x).detach().numpy(), rtol=1e-3, atol=1e-4)
     # The weight that the model reads for its type is not composed in the file.
     assert path.stat().st_size < 4 * count_parameters(result) + 12_000
@@ -363,8 +362,7 @@ def test_one_layer_may_be_drawn_and_keeps_no_budget(stage: type[Decompose]) -> N
         run(stage(rule="budget", layers=1), zoo.mlp(), task_of(features, 3))
 
 
-# --- what a budget and activations are worth
-# -------------------------------------------------------------------------
+# --- what a budget and activations are worth ------------------------------------------------------
 
 
 def test_distances_are_those_of_models_changed_by_hand() -> None:
@@ -449,8 +447,7 @@ def test_activations_beat_weights_on_a_trained_model(
     assert 0.8 * plain < error("randomized") < 1.25 * plain
 
 
-# --- training in decomposed form
-# -------------------------------------------------------------------------------------
+# --- training in decomposed form ------------------------------------------------------------------
 
 
 def test_training_steepens_spectra_and_keeps_factors_orthogonal(
@@ -574,8 +571,7 @@ def test_training_is_reproducible(digits_problem: tuple[nn.Module, Task]) -> Non
     assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
 
 
-# --- among other stages
-# ----------------------------------------------------------------------------------------------
+# --- among other stages ---------------------------------------------------------------------------
 
 
 def test_effects_and_parameters() -> None:

@@ -57,8 +57,7 @@ def as_tensor(weight: np.ndarray, dim: int) -> Tensor:
     return torch.tensor(np.moveaxis(weight, 0, dim))
 
 
-# --- one layer
-# --------------------------------------------------------------------------------------------------
+# --- one layer ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", EXAMPLES)
@@ -147,8 +146,7 @@ def test_entropy_of_a_histogram_per_channel(seed: int, bins: int) -> None:
     assert float(got.max()) <= math.log(bins) + 1e-12
 
 
-# --- several layers
-# --------------------------------------------------------------------------------------------------
+# --- several layers -------------------------------------------------------------------------------
 
 
 MEMBERS = [
@@ -171,7 +169,11 @@ def test_members_are_reduced_channel_by_channel(kind: str, relative: bool) -> No
         for c in range(5)
     ]
     reduce: dict[str, Callable[[list[float]], float]] = {
-        "sum": sum, "mean": lambda v: sum(v) / len(v), "max": max, "prod": math.prod, "first": lambda v: v[0],
+        "sum": sum,
+        "mean": lambda v: sum(v) / len(v),
+        "max": max,
+        "prod": math.prod,
+        "first": lambda v: v[0],
     }  # fmt: skip
     expected = [reduce[kind](v) if v else 0.0 for v in found]
     members = [(torch.tensor(v), c) for v, c in MEMBERS]
@@ -210,18 +212,22 @@ def test_unknown_names_are_errors() -> None:
         importance.reduced([(torch.ones(2), [0, 1])], 2, "median")
 
 
-# --- which weights belong to a channel
-# -------------------------------------------------------------------------------
+# --- which weights belong to a channel ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Linear(6, 4), nn.Conv1d(6, 4, 3), nn.Conv2d(6, 4, 3, groups=2), nn.Conv2d(6, 6, 3, groups=6),
-        nn.ConvTranspose2d(6, 4, 3), nn.ConvTranspose2d(6, 6, 3, groups=6), nn.Conv3d(6, 4, 2, groups=2),
+        nn.Linear(6, 4),
+        nn.Conv1d(6, 4, 3),
+        nn.Conv2d(6, 4, 3, groups=2),
+        nn.Conv2d(6, 6, 3, groups=6),
+        nn.ConvTranspose2d(6, 4, 3),
+        nn.ConvTranspose2d(6, 6, 3, groups=6),
+        nn.Conv3d(6, 4, 2, groups=2),
     ],
     ids=lambda m: f"{type(m).__name__}-{getattr(m, 'groups', 1)}",
-)  # fmt: skip
+)
 def test_rows_are_the_weights_that_a_channel_touches(layer: nn.Module) -> None:
     """Asked of autograd: which weights do an output channel, and an input channel, depend on?"""
     shape = [2, 6] + [4] * (layer.weight.ndim - 2)
@@ -247,8 +253,7 @@ def test_parts_of_one_channel_stand_in_one_row() -> None:
     assert table.tolist() == [[3, 4, 0, 0], [1, 2, 5, 6]]
 
 
-# --- groups
-# --------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
 def image_task(classes: int, n: int = 24) -> Task:
@@ -373,8 +378,7 @@ def test_every_combination_gives_one_finite_score_per_unit(name: str) -> None:
                         assert float(statistic[normalisation](got)) == pytest.approx(1), case
 
 
-# --- what data says
-# --------------------------------------------------------------------------------------------------
+# --- what data says -------------------------------------------------------------------------------
 
 
 def test_fisher_is_the_mean_square_of_single_gradients() -> None:
@@ -425,8 +429,7 @@ def test_activations_are_what_each_layer_reads_pooled_per_item() -> None:
     torch.testing.assert_close(got, expected / expected.mean(), rtol=1e-3, atol=1e-4)
 
 
-# --- what a ranking is for
-# -------------------------------------------------------------------------------------------
+# --- what a ranking is for ------------------------------------------------------------------------
 
 
 class Additive(nn.Module):
@@ -461,9 +464,8 @@ def additive_problem() -> tuple[Additive, Task]:
     x = torch.randn(ITEMS, 6, generator=g) * size
     model = Additive(u, v).eval()
     chance = torch.rand(ITEMS, generator=g)
-    y = (
-        chance > torch.sigmoid(model(x)[:, 0])
-    ).long()  # the model's own probabilities: it is at its minimum
+    # The model's own probabilities: it is at its minimum.
+    y = (chance > torch.sigmoid(model(x)[:, 0])).long()
     split = (x, y)
     return model, classification(split, split, split)
 
@@ -562,8 +564,7 @@ def test_parameters_without_meaning_are_dropped() -> None:
     assert "reduction" not in card.normalize({"importance": "random"}).params
 
 
-# --- spreads and rounding
-# --------------------------------------------------------------------------------------------
+# --- spreads and rounding -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", EXAMPLES)

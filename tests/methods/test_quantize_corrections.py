@@ -79,8 +79,7 @@ def simplified(model: nn.Module, x: Tensor) -> GraphModule:
     return traced
 
 
-# -- cross-layer equalisation
-# ------------------------------------------------------------------------------------------
+# -- cross-layer equalisation ----------------------------------------------------------------------
 
 
 def test_equalizing_scale_gives_both_sides_one_range() -> None:
@@ -159,8 +158,7 @@ def test_equalisation_rescues_unequal_channels() -> None:
     assert errors["cross_layer"] < 0.5 * errors["none"]
 
 
-# -- smoothing
-# --------------------------------------------------------------------------------------------------
+# -- smoothing -------------------------------------------------------------------------------------
 
 
 class Transformer(nn.Module):
@@ -313,8 +311,7 @@ def test_the_notes_say_what_was_not_equalised() -> None:
     assert left["down"] == "aten.gelu.default does not scale with its input"
 
 
-# -- bias correction
-# --------------------------------------------------------------------------------------------------
+# -- bias correction -------------------------------------------------------------------------------
 
 
 def observed(model: nn.Module, x: Tensor, weight_max: int = 64) -> GraphModule:
@@ -363,9 +360,8 @@ def test_corrected_layers_have_the_mean_outputs_of_the_float_network() -> None:
         dims = [d for d in range(expected.ndim) if d != 1]
         shift = (before[path] - expected).mean(dims).abs().max()
         left = (after[path] - expected).mean(dims).abs().max()
-        assert left < 1e-4 * float(
-            expected.abs().max()
-        )  # sequential: no error of an earlier layer is left over
+        # Sequential: no error of an earlier layer is left over.
+        assert left < 1e-4 * float(expected.abs().max())
         assert shift > 10 * left
 
 
@@ -389,8 +385,7 @@ def test_bias_correction_helps_few_codes() -> None:
     assert errors[True] < errors[False]
 
 
-# -- mixed precision
-# --------------------------------------------------------------------------------------------------
+# -- mixed precision -------------------------------------------------------------------------------
 
 
 class Fragile(nn.Module):
@@ -448,8 +443,7 @@ def test_keeping_every_layer_is_refused() -> None:
         quantize_static(Fragile(), x, [x], observer="minmax", exclude=NOTHING, keep_float=3)
 
 
-# -- folding
-# --------------------------------------------------------------------------------------------------
+# -- folding ---------------------------------------------------------------------------------------
 
 
 class Conv1D(nn.Module):

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 
 from petra.core.errors import ArtifactError, PetraError
 from petra.model.description.differences import NotDescribable, describe, rebuild, weights
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 
 
 class Block(nn.Module):
@@ -84,15 +84,15 @@ X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 def through_files(model: nn.Module, original: nn.Module) -> nn.Module:
     """Described and rebuilt by way of JSON text and safetensors bytes, the original untouched."""
-    before = fingerprint(original)
+    before = state_hash(original)
     description = json.loads(json.dumps(describe(model, original)))
     rebuilt = rebuild(original, description, load(save(weights(model))))
-    assert fingerprint(original) == before
+    assert state_hash(original) == before
     return rebuilt
 
 
 def assert_same(rebuilt: nn.Module, model: nn.Module, x: Tensor = X) -> None:
-    assert fingerprint(rebuilt) == fingerprint(model)
+    assert state_hash(rebuilt) == state_hash(model)
     assert str(rebuilt) == str(model)
     assert [type(m) for m in rebuilt.modules()] == [type(m) for m in model.modules()]
     assert [m.training for m in rebuilt.modules()] == [m.training for m in model.modules()]
@@ -142,8 +142,7 @@ def changed(original: nn.Module) -> nn.Module:
     return model
 
 
-# -- what comes back
-# --------------------------------------------------------------------------------------------------
+# -- what comes back -------------------------------------------------------------------------------
 
 
 def test_an_unchanged_and_a_retrained_model(original: Net) -> None:
@@ -167,8 +166,8 @@ def test_references_inside_the_model_stay_inside_it(original: Net) -> None:
 def test_structured_pruning(original: Net, ratio: float) -> None:
     model = changed(original)
     pruner = tp.pruner.MagnitudePruner(
-        model.blocks, torch.randn(1, 8, 4, 4), importance=tp.importance.MagnitudeImportance(), pruning_ratio=ratio,
-        ignored_layers=[model.blocks[1].conv2],
+        model.blocks, torch.randn(1, 8, 4, 4), importance=tp.importance.MagnitudeImportance(),
+        pruning_ratio=ratio, ignored_layers=[model.blocks[1].conv2],
     )  # fmt: skip
     pruner.step()
     assert model.blocks[0].conv1.out_channels < 8
@@ -293,8 +292,8 @@ def partly_train(model: Any) -> None:
 
 
 CHANGES: list[Callable[[Any], None]] = [
-    set_attributes, replace_layers, drop_a_layer, one_block_twice, untie, tie, freeze, add_and_remove_tensors,
-    channels_last, double, reorder, partly_train,
+    set_attributes, replace_layers, drop_a_layer, one_block_twice, untie, tie, freeze,
+    add_and_remove_tensors, channels_last, double, reorder, partly_train,
 ]  # fmt: skip
 
 
@@ -329,8 +328,7 @@ def test_a_root_that_is_replaced() -> None:
     assert_same(through_files(model, original), model, torch.randn(2, 4))
 
 
-# -- what is refused
-# --------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 def foreign_class(model: Any) -> None:
@@ -428,8 +426,7 @@ def test_a_description_cannot_import_what_it_likes(original: Net) -> None:
             rebuild(original, evil, weights(original))
 
 
-# -- fingerprints
-# --------------------------------------------------------------------------------------------------
+# -- fingerprints ----------------------------------------------------------------------------------
 
 NO_CHANGE = (freeze, channels_last, partly_train)  # of what the model is
 BY_TYPE_ONLY = (other_partial,)  # opaque values of one type and length look alike
@@ -440,12 +437,12 @@ def test_fingerprints_see_changes(original: Net, change: Callable[[Any], None]) 
     model = copy.deepcopy(original)
     change(model)
     unseen = change in NO_CHANGE + BY_TYPE_ONLY
-    assert (fingerprint(model) == fingerprint(original)) == unseen
+    assert (state_hash(model) == state_hash(original)) == unseen
 
 
 def test_fingerprints_see_one_bit(original: Net) -> None:
     model = copy.deepcopy(original)
-    assert fingerprint(model) == fingerprint(original)
+    assert state_hash(model) == state_hash(original)
     with torch.no_grad():
         model.head.weight.view(torch.int32)[0, 0] ^= 1
-    assert fingerprint(model) != fingerprint(original)
+    assert state_hash(model) != state_hash(original)

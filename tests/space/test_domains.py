@@ -116,9 +116,8 @@ def test_a_usual_choice_is_drawn_half_of_the_time_and_left_by_every_perturbation
     domain = Choice(("none", "a", "b", "c"), usual="none")
     draws = [domain.sample(generator(i, "usual")) for i in range(800)]
     assert set(draws) == set(domain.values)
-    assert (
-        0.55 < draws.count("none") / len(draws) < 0.70
-    )  # one half, and its share of the other half
+    # One half, and its share of the other half.
+    assert 0.55 < draws.count("none") / len(draws) < 0.70
     assert all(domain.perturb("none", generator(i, "usual")) != "none" for i in range(50))
     with pytest.raises(ValueError, match="none of"):
         Choice(("a", "b"), usual="c")

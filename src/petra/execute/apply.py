@@ -24,7 +24,7 @@ from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
 from petra.model.attention.separate import unfuse
 from petra.model.copies.copying import copy_model
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.model.outline import outline_of
 from petra.model.surgery import count_parameters
 from petra.model.trainability import unfreeze
@@ -64,14 +64,15 @@ def apply_pipeline(
         unfreeze(current)  # what a person froze was for a training of their own
         if len(pipeline):
             forget_what_is_made_again(current, make_context(pipeline.prefix(1)).task.example(2))
-    mark = fingerprint(current)
+    mark = state_hash(current)
     for index in range(done, len(pipeline)):
         prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]
         on_stage(index, spec)
-        stage = STAGES.get(spec.kind).from_spec(spec, outline)
-        current, trace = _run(stage, current, spec, make_context(prefix))
+        context = make_context(prefix)
+        stage = STAGES.get(spec.kind).from_spec(spec, context.task, outline)
+        current, trace = _run(stage, current, spec, context)
         after_stage(spec)
-        before, mark = mark, fingerprint(current)
+        before, mark = mark, state_hash(current)
         if mark == before:
             raise StageRefused(
                 f"{spec.kind} left the model unchanged",

@@ -32,7 +32,7 @@ from petra.core.pipeline import Pipeline
 from petra.core.trial import StageTrace
 from petra.methods.table import STAGES
 from petra.model.description.differences import NotDescribable, describe, rebuild, weights
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.store.records import read_traces, write_traces
 from petra.store.schema import petra_version
 
@@ -95,7 +95,7 @@ class PrefixCache:
             description, tensors = describe(model, original, brought), weights(model)
             # The description is trusted only after it has been seen to work.
             again = rebuild(original, description, tensors, brought)
-            if fingerprint(again) != fingerprint(model):
+            if state_hash(again) != state_hash(model):
                 return "what its description makes is another model"
         except NotDescribable as error:
             return error.message

@@ -19,17 +19,24 @@ What the search may choose can depend on the untouched model: a domain may be ma
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
-from petra.core.pipeline import StageSpec, Value
+from petra.core.interface import Interface
+from petra.core.kernels import Kernels
+from petra.core.pipeline import StageSpec
 from petra.core.rng import derive_seed
+from petra.core.target import Target
 from petra.core.trial import StageTrace
-from petra.space.domains import Domain, Parameter
+from petra.runtimes.table import runtime_for
+from petra.space.declare import FromModel as FromModel  # part of the contract of a stage
+from petra.space.declare import fields_of, parameters_of, slots_of
+from petra.space.declare import parameter as parameter
+from petra.space.declare import parameters as parameters
 from petra.space.effects import Effects
+from petra.space.narrow import fix_for_task
 from petra.space.outline import ModelOutline
 from petra.space.space import StageCard
 
@@ -38,85 +45,6 @@ if TYPE_CHECKING:
 
     from petra.tasks.base import Task
 
-V = TypeVar("V", bound=Value)
-
-
-@dataclass(frozen=True)
-class FromModel:
-    """A domain that the untouched model decides: `of(outline)`, and `unknown`, at least as wide,
-    while there is no model to look at. `of` gives a domain for any model, whatever it lacks.
-    """
-
-    of: Callable[[ModelOutline], Domain]
-    unknown: Domain
-
-
-@dataclass(frozen=True)
-class _Declaration:
-    """What a field's metadata says of the parameters that it declares."""
-
-    domain: Domain | FromModel
-    limits: Domain | None
-    doc: str
-    when: Mapping[str, tuple[Value, ...] | Domain]
-    scope: str = ""
-    each: Callable[[ModelOutline], Iterable[str]] | None = None
-    default: Value = ""
-
-    def parameters(
-        self, f: dataclasses.Field[Any], model: ModelOutline | None
-    ) -> Iterator[Parameter]:
-        domain = self.domain
-        if isinstance(domain, FromModel):
-            domain = domain.of(model) if model else domain.unknown
-        default = self.default if self.each else cast(Value, f.default)
-        limits = self.limits or domain
-        declared = Parameter(f.name, default, domain, limits, self.doc, self.when, self.scope)
-        if self.each is None:
-            yield declared
-            return
-        for name in self.each(model) if model else ("*",):
-            yield replace(declared, name=f"{f.name}.{name}")
-
-
-def parameter(
-    default: V,
-    domain: Domain | FromModel,
-    doc: str,
-    *,
-    limits: Domain | None = None,
-    when: Mapping[str, tuple[Value, ...] | Domain] | None = None,
-    scope: str = "",
-) -> V:
-    """Declare a stage parameter as a dataclass field, from which space, CLI, docs and validation
-    all derive. `default` lies in every domain that a `FromModel` may give.
-    """
-    meta = _Declaration(domain, limits, doc, when or {}, scope)
-    declared: V = field(default=default, metadata={"petra": meta})
-    return declared
-
-
-def parameters(
-    each: Callable[[ModelOutline], Iterable[str]],
-    default: V,
-    domain: Domain,
-    doc: str,
-    *,
-    limits: Domain | None = None,
-    when: Mapping[str, tuple[Value, ...] | Domain] | None = None,
-) -> Mapping[str, V]:
-    """Declare a family: a parameter "field.name" for each name, unique, that `each(outline)` gives,
-    such as the paths of some modules. In the stage the field maps these names to their values; it
-    lacks those that a stage was made without, and those that its spec leaves out by `when`.
-
-    >>> layers: Mapping[str, bool] = parameters(
-    ...     lambda model: [m.path for m in model.blocks], True, BOOLEAN, "whether it is treated"
-    ... )
-    """
-    meta = _Declaration(domain, limits, doc, when or {}, each=each, default=default)
-    declared: Mapping[str, V] = field(default_factory=dict, metadata={"petra": meta})
-    return declared
-
 
 @dataclass(frozen=True)
 class Context:
@@ -124,14 +52,22 @@ class Context:
 
     `teacher` is the untouched model (never modify it). `seed` is derived from study seed and
     pipeline prefix; draw further seeds with `seed_for(purpose)`. `progress(done, total, note)`
-    reports steps; `device` is torch's name.
+    reports steps; `device` is torch's name of where stages train, `target` says where the result
+    will run, and `kernels` what it can run in there. `interface` is what the model takes and
+    returns, None for items of one shape.
     """
 
     task: Task
     teacher: nn.Module
     seed: int
     device: str = "cpu"
+    target: Target = field(default_factory=Target)
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
+    interface: Interface | None = None
+
+    @property
+    def kernels(self) -> Kernels:
+        return runtime_for(self.target).kernels
 
     def seed_for(self, *purpose: str | int) -> int:
         return derive_seed(self.seed, *purpose)
@@ -141,6 +77,9 @@ class Context:
 class Stage(ABC):
     """A training or compression operation on a model. Instances hold the parameters; `apply` does
     the work.
+
+    A field made by `petra.space.declare.slots` has room for parameters that the task brings, those
+    of its losses for example.
     """
 
     name: ClassVar[str]
@@ -166,6 +105,12 @@ class Stage(ABC):
         return ""
 
     @classmethod
+    @classmethod
+    def ignored(cls, task: Task) -> frozenset[str]:
+        """Names of parameters that can do nothing on this task's data: nobody may set them."""
+        return frozenset()
+
+    @classmethod
     def modules(cls) -> tuple[type[nn.Module], ...]:
         """Classes of modules that this stage leaves in models, other than torch's own.
 
@@ -178,30 +123,24 @@ class Stage(ABC):
 
     @classmethod
     def card(cls, model: ModelOutline | None = None) -> StageCard:
-        """The declaration that the search, the CLI and the docs read, for the untouched `model`;
-        without one, what holds for any.
+        """The declaration that the search, the CLI and the docs read, for any task, and for the
+        untouched `model`; without one, what holds for any.
         """
-        declared = tuple(
-            p
-            for f in dataclasses.fields(cls)
-            for p in cast(_Declaration, f.metadata["petra"]).parameters(f, model)
-        )
-        summary = (cls.__doc__ or "").strip().split("\n\n")[0]
-        return StageCard(cls.name, declared, cls.effects, " ".join(summary.split()))
+        summary = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+        room = tuple(slot for slots in slots_of(cls).values() for slot in slots)
+        return StageCard(cls.name, parameters_of(cls, model), cls.effects, summary, room)
 
     @classmethod
-    def from_spec(cls, spec: StageSpec, model: ModelOutline | None = None) -> Stage:
-        """The stage a pipeline's spec describes; inactive parameters take their defaults. `model`
-        is the outline of the untouched model.
+    def card_for(cls, task: Task, model: ModelOutline | None = None) -> StageCard:
+        """The declaration with what the task brings, and without what means nothing to it."""
+        return fix_for_task(cls.card(model), task.brought(), ignores=cls.ignored(task))
+
+    @classmethod
+    def from_spec(
+        cls, spec: StageSpec, task: Task | None = None, model: ModelOutline | None = None
+    ) -> Stage:
+        """The stage a pipeline's spec describes; inactive parameters take their defaults. Without
+        the task, it has no parameters that the task brings. `model` is the untouched one's outline.
         """
-        normal = cls.card(model).normalize(spec.params).params
-        values: dict[str, Any] = {
-            f.name: {} for f in dataclasses.fields(cls) if f.metadata["petra"].each
-        }
-        for name, value in normal.items():
-            head, dot, member = name.partition(".")
-            if dot:
-                values[head][member] = value
-            else:
-                values[name] = value
-        return cls(**values)
+        card = fix_for_task(cls.card(model), task.brought()) if task else cls.card(model)
+        return cls(**fields_of(cls, card.normalize(spec.params).params))

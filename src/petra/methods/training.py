@@ -5,7 +5,7 @@ the loop.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.model.channels.weights import channel_weights
 from petra.model.trainability import frozen_layers, trainable
+from petra.space.declare import slots
 from petra.space.domains import Choice, Integer, Real, Text
-from petra.tasks.base import Augment
-from petra.tasks.inputs import map_inputs, named
+from petra.space.space import Slot
+from petra.tasks.base import Augment, Task
+from petra.tasks.inputs import Outputs, map_inputs, named
 from petra.training.loop import LossFunction, TrainConfig, fit, steps_per_epoch
 from petra.training.mixup import Mixup
 from petra.training.penalties import (
@@ -38,13 +41,12 @@ SCHEDULE = Choice(("cosine", "one_cycle"))
 BATCH_SIZE = Integer(1, 65536)
 WEIGHT_DECAY = Real(0.0, 1.0)
 LOSS = Text("default", "default or the name of one of the task's losses")
-SMOOTHED = ("default", "cross_entropy")  # losses that spread labels; focal takes them as they are
 PENALTY = Choice(("none", *PENALTIES), usual="none")
 
 FROZEN = "frozen by an earlier stage"
 
-HardLoss = Callable[[Tensor, Tensor], Tensor]
-"""prediction, target -> mean loss of the task, smoothed and mixed as the stage's parameters say."""
+HardLoss = Callable[[Outputs, Tensor], Tensor]
+"""outputs, target -> mean loss of the task, with its parameters and mixed as the stage's say."""
 
 
 def run_fit(
@@ -131,14 +133,21 @@ class TrainingStage(Stage):
         "alpha of the Beta distribution that pairs of items are mixed by, 0: no mixing",
         limits=Real(0.0, 100.0),
     )
+    brought: Mapping[str, Value] = slots(Slot("loss"))
 
     def config(self) -> TrainConfig:
-        """The parameters that the loop knows under the same name."""
+        """The parameters that the loop knows under the same name, and those of the loss."""
         known = {f.name for f in dataclasses.fields(TrainConfig)}
         values: dict[str, Any] = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in known
         }
-        return TrainConfig(**values)
+        return TrainConfig(**values, loss_values=self.brought)
+
+    @classmethod
+    def ignored(cls, task: Task) -> frozenset[str]:
+        """Only real numbers can be mixed."""
+        mixable = all(tensor.is_floating_point() for tensor in named(task.example()).values())
+        return frozenset() if mixable else frozenset({"mixup"})
 
     def train(
         self, model: nn.Module, context: Context, loss: Callable[[HardLoss], LossFunction]
@@ -148,12 +157,13 @@ class TrainingStage(Stage):
 
         Raises StageRefused when there is nothing to train, to penalise or to mix.
         """
-        config, task = self.config(), context.task
+        config = self.config()
+        own = config.loss_of(context.task)
         mixup = _mixup(self.mixup, context) if self.mixup else None
 
-        def hard(prediction: Tensor, target: Tensor) -> Tensor:
+        def hard(outputs: Outputs, target: Tensor) -> Tensor:
             def against(y: Tensor) -> Tensor:
-                return task.loss(config.loss, prediction, y, label_smoothing=config.label_smoothing)
+                return own(outputs, y)
 
             return mixup.loss(against, target) if mixup else against(target)
 

@@ -7,7 +7,16 @@ from typing import Any
 
 from torch import nn
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+Convolution = nn.modules.conv._ConvNd
+"""The class of all convolutions, transposed ones too."""
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+"""The class of all batch norms."""
+
+WEIGHTED = (Convolution, nn.Linear)
+INTEGER_KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Weighted layers that runtimes have integer kernels for: no transposed convolutions."""
+
 MIXING_LAYERS = (
     *WEIGHTED,
     nn.Bilinear,
@@ -16,9 +25,7 @@ MIXING_LAYERS = (
     nn.RNNBase,
     nn.MultiheadAttention,
 )
-"""Layers whose output channels are each a mixture (or a choice) made by a weight, unlike norms and
-activations.
-"""
+"""Layers whose output channels are each a mixture (or a choice) made by a weight."""
 
 
 def transposed_linears() -> tuple[type[nn.Module], ...]:
@@ -40,9 +47,7 @@ def is_transposed_linear(module: object) -> bool:
 
 
 def mixes(module: nn.Module) -> bool:
-    """Whether a layer's outputs are mixtures of its inputs made by a weight, unlike an
-    embedding's.
-    """
+    """Whether a layer's outputs are mixtures of its inputs, unlike an embedding's."""
     embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
     return (isinstance(module, MIXING_LAYERS) and not embeds) or is_transposed_linear(module)
 

@@ -192,7 +192,8 @@ class Parameter:
     `when` names values (a few, or a domain of them) of other parameters under which this one means
     anything; elsewhere it is left out of the pipeline, so that two pipelines that do the same are
     equal. `scope` groups parameters that a *global* move changes in all stages at once
-    ("optimizer", "loss").
+    ("optimizer", "loss"). An `implied` parameter is left out of a pipeline at its default, so that
+    pipelines made before it existed are still the same ones.
 
     A name such as "layers.encoder.0" is that of a member of a family, one for each of some of the
     model's modules. Where the model is not known, "layers.*" stands for all of them.
@@ -205,6 +206,7 @@ class Parameter:
     doc: str
     when: Mapping[str, tuple[Value, ...] | Domain] = field(default_factory=dict)
     scope: str = ""
+    implied: bool = False
 
     @property
     def family(self) -> str:

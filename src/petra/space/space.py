@@ -11,13 +11,29 @@ import numpy as np
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Pipeline, StageSpec, Value
-from petra.space.domains import Parameter, Real
+from petra.space.domains import Domain, Parameter, Real
 from petra.space.effects import INITIAL_FACTS, Effects
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room on a card for parameters that the task brings: `kind` "loss" for those of its losses,
+    "distance" for those of its distance between predictions.
+
+    They mean something under `when`. Names in `always` are on the card, and written in pipelines,
+    whatever the task: at the value given here where the task brings no such parameter.
+    """
+
+    kind: str
+    when: Mapping[str, tuple[Value, ...] | Domain] = field(default_factory=dict)
+    always: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StageCard:
     """A stage as the search sees it: name, parameters in order, effects. No torch behind it.
+
+    `slots` are filled once the task is known (`petra.space.narrow.fix_for_task`).
 
     A card that was made without a model may hold families (`Parameter.is_family`): values of their
     members are checked, and members that are not given are left out.
@@ -27,6 +43,7 @@ class StageCard:
     parameters: tuple[Parameter, ...]
     effects: Effects
     summary: str = ""
+    slots: tuple[Slot, ...] = ()
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)
@@ -58,7 +75,17 @@ class StageCard:
             name for name, p in live.items() if not p.active({n: full[n] for n in live})
         ]:
             live = {name: p for name, p in live.items() if name not in idle}
-        return StageSpec(self.name, {name: full[name] for name in live})
+        written = (n for n, p in live.items() if not (p.implied and full[n] == p.default))
+        return StageSpec(self.name, {name: full[name] for name in written})
+
+    def values(self, spec: StageSpec) -> Mapping[str, Value]:
+        """Values of all active parameters of a normalized `spec`, implied ones included."""
+        full = {p.name: spec.params.get(p.name, p.default) for p in self.parameters}
+        return {
+            p.name: full[p.name]
+            for p in self.parameters
+            if p.name in spec.params or (p.implied and p.active(spec.params))
+        }
 
     def sample(self, rng: np.random.Generator) -> StageSpec:
         """Parameters drawn independently from their domains."""

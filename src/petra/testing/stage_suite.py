@@ -23,12 +23,12 @@ from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.model.outline import outline_of
 from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
-from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
-from petra.space.space import StageCard
+from petra.space.effects import FLOAT_WEIGHTS
+from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 
@@ -132,9 +132,8 @@ class StageSuite:
         assert card.name == self.stage.name
         assert card.summary
         assert "When it helps" in (self.stage.__doc__ or "")
-        facts = INITIAL_FACTS
-        for spec in self.before:
-            facts = STAGES.get(spec.kind).effects.after(facts)
+        cards = {spec.kind: STAGES.get(spec.kind).card() for spec in self.before}
+        facts = Space(cards).facts_after(Pipeline(self.before))
         assert card.effects.objection(facts) == "", "a stage must be legal on some model"
         for p in card.parameters:
             assert p.doc
@@ -158,15 +157,15 @@ class StageSuite:
         outline = outline_of(problem[0])
         for i in range(50):
             spec = self.stage.card(outline).sample(generator(i))
-            built = self.stage.from_spec(spec, outline)
+            built = self.stage.from_spec(spec, None, outline)
             assert {k: _value(built, k) for k in spec.params} == dict(spec.params)
 
     def test_it_acts_and_leaves_its_input_alone(self, problem: tuple[nn.Module, Task]) -> None:
         model, task = problem
-        before = fingerprint(model)
+        before = state_hash(model)
         result, trace = self.run(model, task)
-        assert fingerprint(model) == before
-        assert fingerprint(result) != before
+        assert state_hash(model) == before
+        assert state_hash(result) != before
         assert trace.touched
 
     def test_its_modules_are_declared(self, problem: tuple[nn.Module, Task]) -> None:
@@ -182,9 +181,9 @@ class StageSuite:
         self, problem: tuple[nn.Module, Task]
     ) -> None:
         model, task = problem
-        before = fingerprint(model)
+        before = state_hash(model)
         assert self.stage.objection(model, task) == ""
-        assert fingerprint(model) == before
+        assert state_hash(model) == before
 
     def test_its_trace_names_real_layers(self, problem: tuple[nn.Module, Task]) -> None:
         model, task = problem
@@ -221,7 +220,7 @@ class StageSuite:
         x: Any = task.example(32)
         runtime = self.runtime()
         (path,) = runtime.export(result, task.example(2), tmp_path / f"model{runtime.suffix}")
-        (got,) = runtime.load(path, threads=1).run({"input": x.numpy()}).values()
+        (got,) = runtime.load(path).run({"input": x.numpy()}).values()
         with torch.no_grad():
             expected = result(x).numpy()
         tolerance = 1e-4 if FLOAT_WEIGHTS not in self.stage.effects.removes else 0.1

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petra.model.kinds import WEIGHTED
+from petra.model.kinds import WEIGHTED, BatchNorm
 
 PENALTIES = ("orthogonality", "hoyer", "norm", "adaptive", "bn_l1", "group_lasso", "growing")
 OVER_CHANNELS = frozenset(
@@ -149,7 +149,7 @@ def penalised_layers(kind: str, model: nn.Module) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     weights: set[int] = set()
     for path, module in model.named_modules():
-        kinds = (nn.modules.batchnorm._BatchNorm,) if kind == "bn_l1" else WEIGHTED
+        kinds = (BatchNorm,) if kind == "bn_l1" else WEIGHTED
         weight = module._parameters.get("weight")
         if weight is None or not weight.requires_grad:
             continue

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from petra.methods.lowrank.factorize import Factors, svd
 from petra.methods.lowrank.unfold import compose, fold, fold_factors, unfold
-from petra.model.kinds import transposed_linears
+from petra.model.kinds import Convolution, transposed_linears
 
 _CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -148,7 +148,7 @@ def factored(layer: nn.Module, matrices: Sequence[Tensor], how: str) -> Factored
     """
     weights = fold_factors(matrices, _weight(layer).shape, how)
     rank = matrices[-1].shape[0]
-    if isinstance(layer, nn.modules.conv._ConvNd):
+    if isinstance(layer, Convolution):
         first, middle, last = _convolutions(layer, rank, how)
     else:
         first, middle, last = _linears(layer, rank, how)
@@ -161,7 +161,7 @@ def tucker_factored(layer: nn.Module, U: Tensor, G: Tensor, V: Tensor) -> Factor
     """A pointwise convolution V^T, the core G with the layer's kernel, stride and padding, and a
     pointwise one U.
     """
-    assert isinstance(layer, nn.modules.conv._ConvNd)
+    assert isinstance(layer, Convolution)
     r_out, r_in = G.shape[:2]
     ones = [1] * (G.ndim - 2)
     every = [True] * len(ones)
@@ -210,7 +210,7 @@ def _linears(layer: nn.Module, rank: int, how: str) -> tuple[nn.Module, nn.Modul
 
 
 def _convolutions(
-    layer: nn.modules.conv._ConvNd, rank: int, how: str
+    layer: Convolution, rank: int, how: str
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Empty convolutions in -> rank -> rank -> out whose kernels, strides, paddings and dilations
     together are the layer's.
@@ -240,9 +240,7 @@ def _convolutions(
     return first, middle, _share(layer, on_last, rank, layer.out_channels)
 
 
-def _share(
-    layer: nn.modules.conv._ConvNd, mine: Sequence[bool], inputs: int, outputs: int
-) -> nn.Module:
+def _share(layer: Convolution, mine: Sequence[bool], inputs: int, outputs: int) -> nn.Module:
     """An empty convolution with the layer's kernel, stride, padding and dilation in the dimensions
     that are `mine`.
     """

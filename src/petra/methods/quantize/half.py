@@ -14,6 +14,7 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.quantize.parameters import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.quantized_share import (
     LayerCall,
     account,
@@ -22,7 +23,6 @@ from petra.methods.quantize.quantized_share import (
     predictions,
 )
 from petra.methods.quantize.selection import kind_of, matrices
-from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.model.layers.half import DTYPES, halve
 from petra.model.layers.row_scaled import FORMATS, RowwiseLinear
 from petra.model.surgery import is_under, replace_module, shared_weights, weight_bytes

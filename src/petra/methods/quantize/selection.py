@@ -13,7 +13,7 @@ from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.methods.quantize.quantized_share import EXCLUDED, TO_STAY
-from petra.model.kinds import is_transposed_linear
+from petra.model.kinds import Convolution, is_transposed_linear
 from petra.model.surgery import has_derived_weight, is_under
 
 KINDS = ("linear", "convolution", "embedding", "recurrent", "attention", "other")
@@ -37,7 +37,7 @@ def kind_of(module: nn.Module) -> str:
     """One of `KINDS`."""
     if is_linear(module):
         return "linear"
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, Convolution):
         return "convolution"
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "embedding"
@@ -62,6 +62,7 @@ class Selection:
     skipped: dict[str, str] = field(default_factory=dict)
     block: int = 32
     integer: frozenset[int] = frozenset()  # ids of the weights of integer arithmetic
+    largest: int = 127  # code of those
 
     def stored(self, path: str) -> dict[str, nn.Parameter]:
         """Those weights of a layer that take less room as codes, by name."""
@@ -96,8 +97,9 @@ def choose(
     block: int,
     *,
     ties: bool = True,
+    largest: int = 127,
 ) -> Selection:
-    choice = Selection(block=block)
+    choice = Selection(block=block, largest=largest)
     for path, module in model.named_modules():
         if not matrices(module):
             continue

@@ -7,54 +7,26 @@ from typing import ClassVar
 
 from torch import nn
 
-from petra.core.errors import StageRefused
+from petra.core.kernels import WEIGHT_MAX
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.annotate import WEIGHT_MAX
 from petra.methods.quantize.calibration import Calibration
+from petra.methods.quantize.parameters import (
+    CODES,
+    CODES_DOC,
+    EMBEDDINGS,
+    EMBEDDINGS_DOC,
+    EXCLUDE,
+    EXCLUDE_LIMITS,
+    KEEP_DOC,
+    KEEP_FLOAT,
+    KEEP_LIMITS,
+    excluded_layers,
+)
 from petra.methods.quantize.ptq import QuantizationResult, check_excluded, quantize_static
 from petra.methods.quantize.stored import replace_embeddings
-from petra.space.domains import BOOLEAN, Choice, Integer, Real, Text
+from petra.space.domains import BOOLEAN, Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
-
-LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
-EXCLUDE = Choice((*EXCLUDE_ENDS.values, "convolutions"))
-EXCLUDE_LIMITS = Text(
-    "none", "none, first, last, ends, convolutions, or module paths separated by commas"
-)
-KEEP_FLOAT, KEEP_LIMITS = Choice((0, 1, 2, 4)), Integer(0, 10_000)
-KEEP_DOC = "layers that cost most when quantized, kept in float"
-EMBEDDINGS, EMBEDDINGS_DOC = Choice(("float", "int8")), "how embedding tables are stored"
-CODES = Choice((WEIGHT_MAX,))
-CODES_DOC = (
-    "largest weight code: 64 is right on every CPU, 127 on those with VNNI or dot products, 7 is 4"
-    " bits"
-)
-
-
-def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
-    """Module paths meant by `exclude`: "none", "first", "last", "ends" (both), "convolutions" (all
-    of them), or paths separated by commas.
-
-    First and last are in order of definition among convolution and linear layers. Raises
-    StageRefused where there is no convolution to exclude.
-    """
-    layers = [name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)]
-    named = {
-        "none": [],
-        "first": layers[:1],
-        "last": layers[-1:],
-        "ends": [*layers[:1], *layers[-1:]],
-        "convolutions": [
-            name for name, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)
-        ],
-    }
-    if exclude == "convolutions" and not named[exclude]:
-        raise StageRefused("convolutions are to be excluded, but the model has none")
-    return frozenset(
-        named[exclude] if exclude in named else (part.strip() for part in exclude.split(","))
-    )
 
 
 @dataclass(frozen=True)
@@ -62,10 +34,10 @@ class StaticQuantize(Stage):
     """Int8 weights and activations with ranges fixed by calibration (Jacob et al. 2018), no
     training.
 
-    Unsigned affine activations per tensor, signed symmetric weights per output channel; convolution
-    or linear with its batch norm and ReLU, and residual additions, become single integer operators
-    in ONNX Runtime. In transformers the linear layers are quantized; attention products, softmax
-    and norms stay float.
+    Affine activations per tensor, signed symmetric weights per output channel; convolution or
+    linear with its batch norm and ReLU, and residual additions, become single integer operators
+    where the runtime has their kernels. In transformers the linear layers are quantized; attention
+    products, softmax and norms stay float.
 
     When it helps: convolutional networks on CPUs, a quarter of the bytes and two to three times the
     speed for a few tenths of a point; transformers with `equalize: smooth`. When it does not:
@@ -107,7 +79,9 @@ class StaticQuantize(Stage):
     )
     correct_bias: bool = parameter(False, BOOLEAN, "correct the shift of each layer's mean output")
     embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC)
-    weight_max: int = parameter(WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127))
+    weight_max: int = parameter(
+        WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
+    )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
@@ -122,11 +96,13 @@ class StaticQuantize(Stage):
             Calibration(context, self.samples),
             observer=self.observer,
             exclude=exclude,
+            kernels=context.kernels,
             weight_max=self.weight_max,
             equalize=self.equalize,
             alpha=self.alpha,
             correct_bias=self.correct_bias,
             keep_float=self.keep_float,
+            interface=context.interface,
         )
         return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)
 

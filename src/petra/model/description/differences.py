@@ -21,13 +21,8 @@ from petra.core.errors import ArtifactError
 from petra.model.copies.copying import copy_model
 from petra.model.description.attribute_values import Comparison, NotDescribable, decode, encode
 from petra.model.description.module_classes import blank, class_name, find_class, known_classes
-from petra.model.description.tensor_owners import (
-    SLOTS,
-    distinct_tensors,
-    laid_out,
-    places,
-    tensor_facts,
-)
+from petra.model.description.tensor_owners import distinct_tensors, laid_out, tensor_facts
+from petra.model.tensor_slots import SLOTS, tensor_slots
 
 __all__ = ["NotDescribable", "describe", "rebuild", "weights"]
 
@@ -103,8 +98,7 @@ def rebuild(
     return model
 
 
-# -- describing
-# --------------------------------------------------------------------------------------------------
+# -- describing ------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -212,8 +206,7 @@ def _change(pair: _Pair, comparison: Comparison) -> dict[str, Any]:
     return change
 
 
-# -- rebuilding
-# --------------------------------------------------------------------------------------------------
+# -- rebuilding ------------------------------------------------------------------------------------
 
 
 def _apply(change: Mapping[str, Any], module: nn.Module) -> None:
@@ -240,8 +233,8 @@ def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, 
     that refer to it.
     """
     facts, aliases = description["tensors"], description["tensor_aliases"]
-    held = list(places(model))
-    keys = {place.key for place in held} - set(aliases)
+    held = list(tensor_slots(model))
+    keys = {slot.key for slot in held} - set(aliases)
     if not keys == set(facts) == set(state):
         odd = sorted((keys ^ set(state)) | (keys ^ set(facts)))
         raise ArtifactError(
@@ -250,22 +243,22 @@ def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, 
         )
     filled: dict[str, Tensor] = {}
     used: set[int] = set()
-    for place in held:
-        if place.key in aliases:
+    for slot in held:
+        if slot.key in aliases:
             continue
-        value = laid_out(state[place.key], facts[place.key])
-        tensor = place.tensor
+        value = laid_out(state[slot.key], facts[slot.key])
+        tensor = slot.tensor
         if tensor.is_meta or id(tensor) in used:  # a new place, or one that no longer shares
-            tensor = nn.Parameter(value, requires_grad=False) if place.is_parameter else value
+            tensor = nn.Parameter(value, requires_grad=False) if slot.is_parameter else value
         else:
             used.add(id(tensor))
             tensor.data = value
-        if place.is_parameter:
-            tensor.requires_grad_("frozen" not in facts[place.key])
-        filled[place.key] = place.held[place.name] = tensor
-    for place in held:
-        if place.key in aliases:
-            place.held[place.name] = filled[aliases[place.key]]
+        if slot.is_parameter:
+            tensor.requires_grad_("frozen" not in facts[slot.key])
+        filled[slot.key] = slot.held[slot.name] = tensor
+    for slot in held:
+        if slot.key in aliases:
+            slot.held[slot.name] = filled[aliases[slot.key]]
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module._init_flat_weights()
