@@ -96,8 +96,10 @@ class StageCard:
         """The parameters, with those members in the place of a family that `names` has."""
         found: list[Parameter] = []
         for p in self.parameters:
-            members = [n for n in names if n != p.name and p.stands_for(n)]
-            found += [replace(p, name=n) for n in members] if p.is_family else [p]
+            if p.is_family:
+                found += [replace(p, name=n) for n in names if n != p.name and p.stands_for(n)]
+            else:
+                found.append(p)
         return tuple(found)
 
 
