@@ -25,6 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from petra.core.measurement import Measurement
+from petra.core.target import Target
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
 from petra.measure.stored import load_arrays
@@ -138,7 +139,7 @@ def measure(
     """Predictions on the test split, and speed paired with another file in the same runtime."""
     answer = data.parent / "predictions.npz"
     request = Request(
-        runtime,
+        Target(runtime),
         str(file.path),
         str(data),
         baseline=str(against.path),

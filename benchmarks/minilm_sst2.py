@@ -20,6 +20,7 @@ from torch import nn
 
 from petra.core.pipeline import Pipeline
 from petra.core.rng import derive_seed
+from petra.core.target import Target
 from petra.execute.apply import apply_pipeline
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
@@ -106,9 +107,13 @@ def rows(runtime: str, files: Mapping[str, Path], task: Task, data: Path) -> Ite
     fp32 = next(iter(files.values()))
     for label, path in files.items():
         request = Request(
-            runtime, str(path), str(data), baseline=str(fp32), confirm=True,
-            predictions=str(data.parent / "predictions.npz"), throughput_batch=THROUGHPUT_BATCH,
-        )  # fmt: skip
+            Target(runtime, throughput_batch=THROUGHPUT_BATCH),
+            str(path),
+            str(data),
+            baseline=str(fp32),
+            confirm=True,
+            predictions=str(data.parent / "predictions.npz"),
+        )
         found = run_bench(request)
         (logits,) = load_arrays(Path(request.predictions)).values()
         score = task.score(torch.from_numpy(logits), targets)

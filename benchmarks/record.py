@@ -31,9 +31,9 @@ def row(trial: Trial, baseline: Trial) -> str:
     cells = [
         str(trial.number),
         (
-            f"{trial.origin.move} of {trial.origin.parent}"
+            f"{trial.origin.name} of {trial.origin.parent}"
             if trial.origin.parent is not None
-            else trial.origin.move
+            else trial.origin.name
         ),
         str(trial.pipeline),
         f"{100 * val['quality'].mean:.2f}",
@@ -126,7 +126,7 @@ def main() -> None:
     rows = [
         {
             "number": t.number,
-            "from": [t.origin.move, t.origin.parent],
+            "from": [t.origin.name, t.origin.parent],
             "pipeline": t.pipeline.as_list(),
             "status": f"{t.status}: {t.failure.message}" if t.failure else str(t.status),
             "val": {k: [m.mean, m.stderr] for k, m in t.metrics.items()},

@@ -66,7 +66,8 @@ class Front:
         """
         everything = sorted(trials, key=lambda t: t.number)
         baseline = next((t for t in everything if t.number == 0 and t.measured), None)
-        candidates = [t for t in everything if t.number > 0 and t.status is TrialStatus.COMPLETE]
+        complete = [t for t in everything if t.number > 0 and t.status is TrialStatus.COMPLETE]
+        candidates = [t for t in complete if t.fidelity.full]
         if baseline and violation(constraints, baseline.metrics, baseline.metrics) == 0:
             candidates.insert(0, baseline)
         candidates = [

@@ -34,8 +34,8 @@ from petra.execute.cache import PrefixCache
 from petra.report.recorded import METRICS_FILE, check_recorded
 from petra.report.study_front import StudyFront
 from petra.store.database import connect_file
-from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, TRIALS
-from petra.store.seal import note_checksum, trial_checksum
+from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, PROPOSALS, TRIALS
+from petra.store.seal import note_checksum, proposal_checksum, trial_checksum
 from petra.store.sealing import seal_study
 from petra.testing.studies import toy_study
 
@@ -143,7 +143,7 @@ class Ground:
         self.model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         self.cached = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         cache = PrefixCache(scratch / "cache", 1 << 20)
-        assert cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
+        assert not cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
 
     # ---- studies ---------------------------------------------------------------------------------
 
@@ -396,7 +396,7 @@ def edit(directory: Path, draw: random.Random) -> None:
 
 def some_cell(raw: sqlite3.Connection, draw: random.Random) -> tuple[str, str, int]:
     table = draw.choice(
-        ["study", "trials", "trials", "trials", "measurements", "measurements", "notes"]
+        ["study", "trials", "trials", "proposals", "measurements", "measurements", "notes"]
     )
     column = draw.choice(raw.execute(f"PRAGMA table_info({table})").fetchall())[1]
     row = draw.choice(raw.execute(f"SELECT rowid FROM {table}").fetchall())[0]
@@ -434,10 +434,11 @@ def speak(directory: Path, text: str) -> None:
         host |= {"cpu": text, "os": text, text: text, "versions": {text: text, "petra": text}}
         raw.execute("UPDATE study SET host = ?, config = ?", [json.dumps(host), json.dumps(config)])
         raw.execute(
-            "UPDATE trials SET move = ?, trace = ?, parity = ?",
-            [text, json.dumps(trace), json.dumps({text: 1})],
+            "UPDATE trials SET trace = ?, parity = ?",
+            [json.dumps(trace), json.dumps({text: 1})],
         )
-        raw.execute("UPDATE trials SET pipeline = ? WHERE number = 3", [json.dumps(pipeline)])
+        raw.execute("UPDATE proposals SET moves = ?", [json.dumps([text])])
+        raw.execute("UPDATE proposals SET pipeline = ? WHERE number = 3", [json.dumps(pipeline)])
         raw.execute(
             "UPDATE trials SET failure_stage = ?, failure_kind = ?, failure_message = ?,"
             " failure_peak_memory_mb = 1, status = 'failed' WHERE number = 2",
@@ -480,16 +481,17 @@ def spoilt(draw: random.Random, data: Any) -> Any:
 
 
 def reseal(connection: Connection) -> None:
+    for row in connection.execute(select(PROPOSALS)).mappings().all():
+        change = PROPOSALS.update().where(PROPOSALS.c.number == row["number"])
+        # The key is that of the pipeline, wherever there is one.
+        with contextlib.suppress(Exception):
+            row = dict(row) | {"key": Pipeline.from_list(json.loads(row["pipeline"])).key}
+        connection.execute(change.values(key=row["key"], **{CHECKSUM: proposal_checksum(row)}))
     for row in connection.execute(select(TRIALS)).mappings().all():
         own = MEASUREMENTS.c.number == row["number"]
         measured = connection.execute(select(MEASUREMENTS).where(own)).mappings().all()
         change = TRIALS.update().where(TRIALS.c.number == row["number"])
-        # The key is that of the pipeline, wherever there is one.
-        with contextlib.suppress(Exception):
-            row = dict(row) | {"key": Pipeline.from_list(json.loads(row["pipeline"])).key}
-        connection.execute(
-            change.values(key=row["key"], **{CHECKSUM: trial_checksum(row, measured)})
-        )
+        connection.execute(change.values({CHECKSUM: trial_checksum(row, measured)}))
     for row in connection.execute(select(NOTES)).mappings().all():
         change = NOTES.update().where(NOTES.c.name == row["name"])
         connection.execute(change.values({CHECKSUM: note_checksum(row["name"], row["value"])}))

@@ -17,6 +17,7 @@ import pytest
 
 import petra
 from petra.core.errors import ArtifactError
+from petra.core.target import Target
 from petra.measure.bench_main import Request
 from petra.measure.client import BenchDied, alone, run_bench
 from petra.measure.inspect_main import InspectRequest, inspect
@@ -49,8 +50,8 @@ def console(place: Path, *arguments: object, **environment: str) -> subprocess.P
 
 
 def run_to_the_end(artifact: Path, **limits: float) -> None:
-    request = InspectRequest("onnxruntime", str(artifact))
-    alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)  # type: ignore[arg-type]
+    request = InspectRequest(Target(), str(artifact))
+    alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)
 
 
 # ---- limits --------------------------------------------------------------------------------------
@@ -74,7 +75,7 @@ def test_limits_hold_for_artifacts_of_a_study_too(tmp_path: Path) -> None:
     path = foreign.write(tmp_path / "endless.onnx", foreign.endless())
     (tmp_path / "data").mkdir()
     np.save(tmp_path / "data" / "x.npy", np.ones((2, 4), np.float32))
-    request = Request("onnxruntime", str(path), str(tmp_path / "data"))
+    request = Request(Target(), str(path), str(tmp_path / "data"))
     with pytest.raises(TimeLimitExceeded):
         run_bench(request, time_limit_s=1.5, memory_limit_mb=2000.0)
 
@@ -136,7 +137,7 @@ class Crash(OnnxRuntime):
 
     name = "test.crash"
 
-    def load(self, path: Path, *, threads: int) -> Session:
+    def load(self, path: Path) -> Session:
         print("about to fall over", file=sys.stderr, flush=True)
         os.abort()
 
@@ -144,7 +145,7 @@ class Crash(OnnxRuntime):
 class Broken(OnnxRuntime):
     name = "test.broken"
 
-    def load(self, path: Path, *, threads: int) -> Session:
+    def load(self, path: Path) -> Session:
         raise KeyError("nobody expected this\nat all")
 
 
@@ -163,7 +164,7 @@ def test_what_kills_the_process_is_one_message(
     RUNTIMES.register(runtime.name, runtime)
     try:
         with pytest.raises(BenchDied) as caught:
-            run_bench(Request(runtime.name, str(path), str(tmp_path)))
+            run_bench(Request(Target(runtime.name), str(path), str(tmp_path)))
     finally:
         RUNTIMES.forget(runtime.name)
     assert str(path) in caught.value.message
@@ -177,8 +178,8 @@ def test_what_kills_the_process_is_one_message(
 class Doubling(OnnxRuntime):
     name = "test.doubling"
 
-    def load(self, path: Path, *, threads: int) -> Session:
-        return _Doubled(path, threads=threads)
+    def load(self, path: Path) -> Session:
+        return _Doubled(path, threads=self.target.threads)
 
 
 class _Doubled(OnnxSession):
@@ -192,7 +193,10 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
     x = np.ones((3, 8), np.float32)
     np.save(tmp_path / "data" / "input.npy", x)
     request = Request(
-        Doubling.name, str(path), str(tmp_path / "data"), predictions=str(tmp_path / "p.npz")
+        Target(Doubling.name),
+        str(path),
+        str(tmp_path / "data"),
+        predictions=str(tmp_path / "p.npz"),
     )
     RUNTIMES.register(Doubling.name, Doubling)
     try:

@@ -453,7 +453,7 @@ def test_a_pruned_model_ships_at_any_batch(name: str, tmp_path: Path) -> None:
     model, task = architecture(name)
     pruned, _ = HeadPrune(ratio=0.4).apply(copy.deepcopy(model), context(model, task))
     (path,) = OnnxRuntime().export(pruned, task.example(2), tmp_path / "model.onnx")
-    session = OnnxRuntime().load(path, threads=1)
+    session = OnnxRuntime().load(path)
     for n in (1, 5):
         outputs = session.run({k: v.numpy() for k, v in named(task.example(n)).items()})
         got = outputs.get("logits", next(iter(outputs.values())))

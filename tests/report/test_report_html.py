@@ -120,12 +120,18 @@ def test_names_and_messages_cannot_become_markup(tmp_path: Path) -> None:
     with Store.open(directory, write=True) as store:
         store.add(
             Trial(
-                900, Pipeline((StageSpec(evil),)), TrialStatus.FAILED, Origin(evil), failure=failure
+                900,
+                Pipeline((StageSpec(evil),)),
+                TrialStatus.FAILED,
+                Origin((evil,)),
+                failure=failure,
             )
         )
         metrics = dict(good.metrics) | {"size_bytes": replace(good.metrics["size_bytes"], mean=1.0)}
         store.add(
-            replace(good, number=901, pipeline=extra, metrics=metrics, origin=Origin(evil), test={})
+            replace(
+                good, number=901, pipeline=extra, metrics=metrics, origin=Origin((evil,)), test={}
+            )
         )
         store.set_note("stop_reason", evil)
         store.set_note("task", {"metric": evil, "maximize": True})
@@ -200,7 +206,7 @@ def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
 
 def test_moves_count_every_trial_once_per_move_and_successes_by_hypervolume(study: Path) -> None:
     front = StudyFront.load(study)
-    expected = Counter(move for t in front.trials if t.number for move in t.origin.move.split("+"))
+    expected = Counter(move for t in front.trials if t.number for move in t.origin.moves)
     counts = history.move_counts(front)
     assert {move: proposed for move, proposed, _ in counts} == expected
     volumes = [v for _, v in history.hypervolume_reached(front)]

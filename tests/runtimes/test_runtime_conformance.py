@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from petra.core.target import Target
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.openvino import OpenVino
-from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
-from petra.runtimes.torch_compile import TorchCompile, TorchCompileCuda
-from petra.runtimes.torch_eager import TorchCuda, TorchEager
+from petra.runtimes.table import RUNTIMES, deployable, runtimes_by_suffix
+from petra.runtimes.torch_compile import TorchCompile
+from petra.runtimes.torch_eager import TorchEager
 from petra.testing.runtime_suite import RuntimeSuite
 
 
@@ -33,18 +34,22 @@ class TestTorchCompile(RuntimeSuite):
     needs_torch = True
 
 
-class TestTorchCuda(RuntimeSuite):
-    runtime = TorchCuda
+class TestTorchOnCuda(RuntimeSuite):
+    runtime = TorchEager
+    device = "cuda"
     needs_torch = True
 
 
 @pytest.mark.slow
-class TestTorchCompileCuda(RuntimeSuite):
-    runtime = TorchCompileCuda
+class TestTorchCompileOnCuda(RuntimeSuite):
+    runtime = TorchCompile
+    device = "cuda"
     needs_torch = True
 
 
 def test_no_runtime_is_left_out() -> None:
+    tried = {Target(s.runtime.name, s.device).name for s in RuntimeSuite.__subclasses__()}
+    assert tried == set(deployable())
     assert {suite.runtime.name for suite in RuntimeSuite.__subclasses__()} == set(RUNTIMES.names())
 
 

@@ -18,6 +18,7 @@ from petra.search.options import read_options
 from petra.search.scaling import scale
 from petra.search.table import make_searcher
 from petra.search.uniform import UniformOptions, UniformSearcher
+from petra.testing.search_suite import recorded, simulate
 from petra.testing.toy import toy_baseline, toy_problem
 
 
@@ -181,11 +182,6 @@ def test_options_without_fields_say_so() -> None:
 def test_random_search_depends_on_seed_and_number_only() -> None:
     def first(n: int, **options: int) -> list[str]:
         searcher = UniformSearcher(toy_problem(seed=3), toy_baseline(), UniformOptions(**options))
-        found: list[str] = []
-        while len(found) < n:
-            asked = searcher.ask()
-            found += [p.pipeline.key for p in asked]
-            searcher.tell([])
-        return found[:n]
+        return [p.pipeline.key for p in simulate(searcher, recorded, trials=n).proposals]
 
     assert first(24) == first(24, generation=5) == first(24, generation=1)

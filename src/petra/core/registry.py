@@ -68,3 +68,7 @@ class Registry(Generic[T]):
             entry = cast(T, getattr(importlib.import_module(module), attribute))
             self._table[name] = entry
         return entry
+
+    def all(self) -> tuple[T, ...]:
+        """Every plugin by name, all imported now."""
+        return tuple(map(self.get, self.names()))

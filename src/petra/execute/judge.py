@@ -16,6 +16,7 @@ from torch import Tensor
 from petra.core.errors import PetraError
 from petra.core.measurement import LARGEST, Measurement
 from petra.core.metric import QUALITY
+from petra.core.notes import StepBegan
 from petra.execute.build import BuildPayload, Note
 from petra.measure.client import write_split
 from petra.measure.stored import load_arrays
@@ -67,7 +68,7 @@ def judge(
     """Hold `predictions` against `targets`, and against the PyTorch model's own in `reference` if
     there is one.
 
-    Notes are ("stage", step, "compare" or "score"). Raises ParityError, ScoreError, and what the
+    Notes are `StepBegan` of "compare" and "score". Raises ParityError, ScoreError, and what the
     task's `score` raises.
     """
     predicted = load_arrays(predictions)
@@ -80,18 +81,18 @@ def judge(
         try:
             return quality_of(payload.task, others | {main: values}, wanted[: len(values)])
         except BaseException:
-            note(("stage", step, "score"))
+            note(StepBegan(step, "score"))
             raise
 
     parity: dict[str, float] = {}
     if reference is not None:
-        note(("stage", step, "compare"))
+        note(StepBegan(step, "compare"))
         for name, own in load_arrays(reference).items():
             score = mean if name == main else _unscored
             found = compare(predicted[name][: len(own)], own, quantized=quantized, score=score)
             if name == main:
                 parity = {key: float(x) for key, x in found.items() if math.isfinite(x)}
-    note(("stage", step, "score"))
+    note(StepBegan(step, "score"))
     return Judged(checked_scores(payload.task, predicted, wanted), parity)
 
 

@@ -16,11 +16,12 @@ import numpy as np
 from petra.core.errors import ArtifactError
 from petra.core.interface import Interface, judged_output
 from petra.core.measurement import Measurement
+from petra.core.target import Target
 from petra.measure import protocol as timing
 from petra.measure.feed import make_feed
 from petra.measure.stored import Stored, load_split, save_arrays
 from petra.runtimes.base import Arrays, Session
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import runtime_for
 from petra.workers.memory import peak_mb
 
 
@@ -30,20 +31,22 @@ class Request:
 
     `data` is a directory as in `petra.measure.stored`; `predictions` is the .npz file where the
     outputs go that are judged ("" to skip them); `baseline` is the artifact to be paired with (""
-    to skip timing), on `baseline_runtime` ("" for the same runtime).
+    to skip timing), on `baseline_target` (None for the same).
     """
 
-    runtime: str
+    target: Target
     artifact: str
     data: str = ""
     baseline: str = ""
-    baseline_runtime: str = ""
+    baseline_target: Target | None = None
     predictions: str = ""
-    threads: int = 1
-    batch: int = 1
-    throughput_batch: int = 64
     confirm: bool = False
     host: str = ""
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Names of the runtimes that it needs."""
+        return self.target.runtime, (self.baseline_target or self.target).runtime
 
 
 def judged_of(outputs: Arrays, interface: Interface | None) -> Arrays:
@@ -82,7 +85,8 @@ def measure_file(request: Request, interface: Interface, given: str) -> dict[str
     """The same for a file that comes alone: on random inputs, or on those in the .npz file
     `given`.
     """
-    items = max(request.batch, request.throughput_batch) if interface.free_batch else 1
+    target = request.target
+    items = max(target.batch, target.throughput_batch) if interface.free_batch else 1
     feed = make_feed(interface, items, given=given)
     return _measure(request, [lambda count: feed.take(0, count)], None)
 
@@ -91,19 +95,20 @@ def _measure(
     request: Request, calls: Sequence[Callable[[int], Arrays]], split: Stored | None
 ) -> dict[str, dict[str, Any]]:
     """Memory first, while the process holds nothing else, then predictions, then speed."""
-    runtime = RUNTIMES.get(request.runtime)()
-    warm = [call(request.batch) for call in calls]
+    target = request.target
+    runtime = runtime_for(target)
+    warm = [call(target.batch) for call in calls]
     before = peak_mb()
-    candidate = runtime.load(Path(request.artifact), threads=request.threads)
+    candidate = runtime.load(Path(request.artifact))
     for inputs in warm:
         candidate.run(inputs)
     found = {"memory_mb": Measurement(max(0.0, peak_mb() - before), 0.0, 1, "MB", request.host)}
     if request.predictions and split is not None:
         save_arrays(Path(request.predictions), predict(candidate, split))
     if request.baseline:
-        other = RUNTIMES.get(request.baseline_runtime or request.runtime)()
-        baseline = other.load(Path(request.baseline), threads=request.threads)
-        found |= _speed(request, baseline, candidate, warm, calls[0](request.throughput_batch))
+        baseline = runtime_for(request.baseline_target or target).load(Path(request.baseline))
+        many = calls[0](target.throughput_batch)
+        found |= _speed(request, baseline, candidate, warm, many)
     return {name: asdict(measurement) for name, measurement in found.items()}
 
 
@@ -121,5 +126,5 @@ def _speed(
         long = timing.latency_measurements(paired(inputs), host=request.host)
         for name in ("latency_ms", "latency_ratio"):
             found[name.replace("latency", "latency_long")] = long[name]
-    batch = request.throughput_batch
+    batch = request.target.throughput_batch
     return found | timing.throughput_measurements(paired(many), batch, host=request.host)

@@ -71,13 +71,12 @@ def run_bench(
     request: Request, *, time_limit_s: float = TIME_LIMIT_S, memory_limit_mb: float | None = None
 ) -> dict[str, Measurement]:
     """Measure in a fresh process. Limits and errors as in `alone`."""
-    runtimes = (request.runtime, request.baseline_runtime)
     found, _ = alone(
         measure,
         request,
         artifact=request.artifact,
-        runtimes=runtimes,
-        threads=request.threads,
+        runtimes=request.runtimes,
+        threads=request.target.threads,
         time_limit_s=time_limit_s,
         memory_limit_mb=memory_limit_mb,
     )

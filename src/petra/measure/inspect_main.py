@@ -8,6 +8,7 @@ from typing import Any
 
 from petra.core.errors import ArtifactError
 from petra.core.interface import Interface
+from petra.core.target import Target
 from petra.measure.feed import Feed, make_feed
 from petra.measure.interface import interface_of
 from petra.measure.outputs import (
@@ -18,8 +19,8 @@ from petra.measure.outputs import (
     refuse_nan,
     remark_on_infinities,
 )
-from petra.runtimes.base import Arrays, InputSpec, Session
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.base import Arrays, Session
+from petra.runtimes.table import runtime_for
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,16 @@ class InspectRequest:
     A batch that the file leaves free is tried with `batches` items, or one and all that are given.
     """
 
-    runtime: str
+    target: Target
     artifact: str
     inputs: str = ""
     batches: tuple[int, int] = (1, 5)
-    threads: int = 1
     seed: int = 0
 
 
-def declared_inputs(runtime: str, artifact: str) -> list[dict[str, Any]]:
+def declared_inputs(target: Target, artifact: str) -> list[dict[str, Any]]:
     """The fields of an `InputSpec` for each input that a file declares, in its own order."""
-    session = RUNTIMES.get(runtime)().load(Path(artifact), threads=1)
+    session = runtime_for(target).load(Path(artifact))
     return [asdict(spec) for spec in session.inputs]
 
 
@@ -50,8 +50,9 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     batch, over the outputs' spread. Raises ArtifactError when the file does not load, does not run,
     or returns what is no number, and ConfigError for given inputs that do not fit.
     """
-    session = RUNTIMES.get(request.runtime)().load(Path(request.artifact), threads=request.threads)
-    interface = interface_of(*_declared(session, Path(request.artifact)))
+    runtime, artifact = runtime_for(request.target), Path(request.artifact)
+    session = runtime.load(artifact)
+    interface = interface_of(*runtime.declared(artifact, session))
     few, many = request.batches
     feed = make_feed(
         interface, many if interface.free_batch else 1, given=request.inputs, seed=request.seed
@@ -93,21 +94,7 @@ def inspect(request: InspectRequest) -> dict[str, object]:
         ],
         "batch_difference": difference,
         "notes": notes,
-        **_operators(request),
-    }
-
-
-def _declared(
-    session: Session, artifact: Path
-) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
-    """Inputs and outputs, with the names of free sizes where the file has some and the runtime
-    keeps silent.
-    """
-    if artifact.suffix != ".onnx" or all(spec.names for spec in session.inputs):
-        return session.inputs, session.outputs
-    from petra.runtimes.onnx_inspect import with_names
-
-    return with_names(session.inputs, session.outputs, artifact)
+    } | ({"operators": asdict(operators)} if (operators := runtime.operators(artifact)) else {})
 
 
 def _run(session: Session, feed: Feed, start: int, count: int, request: InspectRequest) -> Arrays:
@@ -136,11 +123,3 @@ def _on_kinds(session: Session) -> list[str]:
 
 def _shapes(outputs: Arrays) -> dict[str, list[int]]:
     return {name: list(array.shape) for name, array in outputs.items()}
-
-
-def _operators(request: InspectRequest) -> dict[str, object]:
-    if request.runtime != "onnxruntime":
-        return {}
-    from petra.runtimes.onnx_inspect import count_operators
-
-    return {"operators": asdict(count_operators(Path(request.artifact)))}

@@ -17,6 +17,7 @@ from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.model.channels.weights import channel_weights
+from petra.model.trainability import frozen_layers, trainable
 from petra.space.declare import slots
 from petra.space.domains import Choice, Integer, Real, Text
 from petra.space.space import Slot
@@ -42,6 +43,8 @@ WEIGHT_DECAY = Real(0.0, 1.0)
 LOSS = Text("default", "default or the name of one of the task's losses")
 PENALTY = Choice(("none", *PENALTIES), usual="none")
 
+FROZEN = "frozen by an earlier stage"
+
 HardLoss = Callable[[Outputs, Tensor], Tensor]
 """outputs, target -> mean loss of the task, with its parameters and mixed as the stage's say."""
 
@@ -56,15 +59,13 @@ def run_fit(
     penalty: Callable[[], Tensor] | None = None,
     augment: Augment | None = None,
 ) -> tuple[nn.Module, StageTrace]:
-    """Train all weights and report which layers changed and how the validation score moved.
+    """Train all weights that no stage has frozen, and report which layers changed and how the
+    validation score moved.
 
     Raises StageRefused when there are none, or when none gets a gradient.
     """
-    trainable = [p for p in model.parameters() if p.is_floating_point()]
-    if not trainable:
+    if not any(p.is_floating_point() for p in model.parameters()):
         raise StageRefused("the model has no weights to train")
-    for p in trainable:
-        p.requires_grad_(True)
     model.to(context.device)
     kept_away = untrained(
         model, map_inputs(context.task.example(2), lambda t: t.to(context.device))
@@ -88,6 +89,7 @@ def run_fit(
         if not torch.equal(t, after[name].to(t.device))
     }
     touched = tuple(path for path, _ in model.named_modules() if path in changed)
+    kept_away |= dict.fromkeys(frozen_layers(model), FROZEN)
     skipped = {path: reason for path, reason in kept_away.items() if path not in changed}
     return model, StageTrace(stage, touched=touched, skipped=skipped, details=result.as_details())
 
@@ -150,7 +152,8 @@ class TrainingStage(Stage):
     def train(
         self, model: nn.Module, context: Context, loss: Callable[[HardLoss], LossFunction]
     ) -> tuple[nn.Module, StageTrace]:
-        """Train all weights on what `loss` makes of the task's own loss, plus the penalty.
+        """Train all weights that are not frozen, on what `loss` makes of the task's own loss, plus
+        the penalty.
 
         Raises StageRefused when there is nothing to train, to penalise or to mix.
         """
@@ -184,7 +187,11 @@ class TrainingStage(Stage):
         if self.penalty in OVER_CHANNELS:
             example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
             generator = torch.Generator().manual_seed(context.seed_for("channels"))
-            groups = channel_weights(model, example, generator=generator)
+            groups = [
+                group
+                for group in channel_weights(model, example, generator=generator)
+                if any(trainable(model.get_submodule(path)) for path in group.layers)
+            ]
             self._require(groups, "layer before the output with channels that can be cut")
             steps = self.epochs * steps_per_epoch(context.task.train, self.batch_size)
             penalty = make_channel_penalty(

@@ -4,7 +4,6 @@ measured.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -13,13 +12,15 @@ from pathlib import Path
 from petra.core.measurement import Measurement
 from petra.core.metric import QUALITY, Metric
 from petra.core.objective import Metrics
+from petra.core.target import Target
 from petra.core.text import printable
 from petra.core.trial import Trial
 from petra.report.interface_text import at_lengths, interface_lines
 from petra.report.numbers_text import change, difference, interval, value, with_error
 from petra.report.pipeline_text import pipeline_in_words, trace_in_words
 from petra.report.record import StudyRecord
-from petra.runtimes.base import InputSpec
+from petra.runtimes.base import InputSpec, Runtime
+from petra.runtimes.table import RUNTIMES, runtime_for, runtimes_by_suffix
 from petra.store.schema import petra_version
 
 
@@ -38,7 +39,7 @@ def model_card(
             f"`{code(file)}` is"
             f" {'the untouched model' if untouched else 'a compressed version of the model'}, found"
             f" by petra {markdown(_version(record.host, 'petra') or petra_version())}, exported for"
-            f" {markdown(record.config.target.runtime)}, reloaded in a fresh process, checked"
+            f" {markdown(record.config.target.name)}, reloaded in a fresh process, checked"
             " against the PyTorch model and measured as the file it is."
         ),
         "## How it was made",
@@ -54,7 +55,7 @@ def model_card(
         "## What it takes and returns",
         "\n".join(f"- {markdown(line)}" for line in interface_lines(record.interface)),
         "## How to run it",
-        f"```python\n{snippet(file, inputs, record.config.target.runtime)}\n```",
+        f"```python\n{_runtime(record, file).snippet(file, inputs)}\n```",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -70,62 +71,12 @@ def subject(record: StudyRecord) -> str:
     return record.directory.resolve().name
 
 
-def snippet(file: str, inputs: tuple[InputSpec, ...], runtime: str) -> str:
-    """A few lines of Python that run the file on zeros, with the library it was measured with."""
-    arrays = [f"    {json.dumps(i.name)}: np.zeros({_shape(i)}, np.{i.dtype})," for i in inputs]
-    file = json.dumps(file)[1:-1]
-    if runtime == "openvino":
-        return "\n".join(
-            [
-                "import numpy as np",
-                "import openvino",
-                (
-                    f'model = openvino.Core().compile_model("{file}", "CPU", {{"PERFORMANCE_HINT":'
-                    ' "LATENCY"})'
-                ),
-                "outputs = model({",
-                *arrays,
-                "})  # the first dimension is the batch, of any size",
-            ]
-        )
-    if Path(file).suffix == ".onnx":
-        return "\n".join(
-            [
-                "import numpy as np",
-                "import onnxruntime",
-                f'session = onnxruntime.InferenceSession("{file}")',
-                "outputs = session.run(None, {",
-                *arrays,
-                "})  # the first dimension is the batch, of any size",
-            ]
-        )
-    keyed = [i.name for i in inputs] != ["input"] and not all(
-        i.name.startswith("input_") for i in inputs
-    )
-    return "\n".join(
-        [
-            "import numpy as np",
-            "import torch",
-            (
-                "import torchao.quantization.pt2e, petra.model.layers.quantized  # operators of"
-                " quantized models"
-            ),
-            f'model = torch.export.load("{file}").module()',
-            "inputs = {",
-            *arrays,
-            "}  # the first dimension is the batch, of any size",
-            "tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}",
-            "outputs = model(**tensors)" if keyed else "outputs = model(*tensors.values())",
-        ]
-    )
-
-
-def _shape(spec: InputSpec) -> str:
-    sizes = [
-        1 if i == 0 and size is None else 16 if size is None else size
-        for i, size in enumerate(spec.shape)
-    ]
-    return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
+def _runtime(record: StudyRecord, file: str) -> Runtime:
+    """The runtime that was measured; where that one is not known, the plainest for the file."""
+    target = record.config.target
+    if target.runtime not in RUNTIMES:
+        target = Target(runtimes_by_suffix()[Path(file).suffix])
+    return runtime_for(target)
 
 
 def _pipeline(trial: Trial) -> str:

@@ -63,13 +63,13 @@ def hypervolume_figure(front: Front, *, over: str) -> go.Figure:
 def move_counts(front: Front) -> list[tuple[str, int, int]]:
     """(move, trials it took part in, how many of these extended the hypervolume), most used first.
 
-    A trial made by two moves ("perturb+add") counts for both.
+    A trial made by two moves counts for both.
     """
     proposed: Counter[str] = Counter()
     succeeded: Counter[str] = Counter()
     before = 0.0
     for trial, volume in hypervolume_reached(front):
-        for move in trial.origin.move.split("+") if trial.number else ():
+        for move in trial.origin.moves if trial.number else ():
             proposed[move] += 1
             succeeded[move] += volume > before
         before = volume

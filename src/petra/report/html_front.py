@@ -105,7 +105,7 @@ def members_section(front: Front) -> str:
 
 
 def _member(trial: Trial) -> str:
-    origin = trial.origin.move + (
+    origin = trial.origin.name + (
         "" if trial.origin.parent is None else f" of trial {trial.origin.parent}"
     )
     stages = []

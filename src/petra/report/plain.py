@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 
 from petra.core.objective import Metrics
 from petra.core.trial import Trial
@@ -35,7 +36,8 @@ def trial_data(trial: Trial) -> dict[str, object]:
         "status": trial.status.value,
         "pipeline": trial.pipeline.as_list(),
         "words": pipeline_in_words(trial.pipeline),
-        "origin": {"move": trial.origin.move, "parent": trial.origin.parent},
+        "origin": {"moves": list(trial.origin.moves), "parent": trial.origin.parent},
+        "fidelity": asdict(trial.fidelity),
         "validation": _metrics(trial.metrics),
         "test": _metrics(trial.test),
         "parity": dict(trial.parity),

@@ -250,7 +250,7 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
         return words
 
     def origin(t: Trial) -> str:
-        return printable(t.origin.move) + ("" if t.origin.parent is None else f" {t.origin.parent}")
+        return printable(t.origin.name) + ("" if t.origin.parent is None else f" {t.origin.parent}")
 
     def status(t: Trial) -> Text:
         styles = {TrialStatus.COMPLETE: "green", TrialStatus.INFEASIBLE: "yellow"}

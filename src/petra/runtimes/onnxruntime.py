@@ -6,9 +6,9 @@ lie outside its directory, by themselves.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,12 +18,14 @@ from petra.core.errors import ArtifactError
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
+    Operators,
     Runtime,
     Session,
     does_not_run,
-    files_of,
     must_exist,
+    zeros,
 )
+from petra.runtimes.onnx_export import data_beside, export_onnx
 
 if TYPE_CHECKING:
     from torch import nn
@@ -186,12 +188,6 @@ def flat(outputs: Mapping[str, object]) -> Arrays:
     return found
 
 
-def _alike(values: list[object]) -> bool:
-    """Whether all are maps with the same keys, and there are any."""
-    keys = [value.keys() if isinstance(value, dict) else None for value in values]
-    return bool(keys) and keys[0] is not None and all(k == keys[0] for k in keys)
-
-
 def reason(error: BaseException) -> str:
     """ONNX Runtime's messages begin with where in its sources they were raised; the reason comes
     after that.
@@ -242,18 +238,33 @@ class OnnxRuntime(Runtime):
     name: ClassVar[str] = "onnxruntime"
     suffix: ClassVar[str] = ".onnx"
 
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
+
     def export(
         self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
     ) -> list[Path]:
-        from petra.runtimes.onnx_export import export_onnx
+        return self.files(export_onnx(model, example, path, interface))
 
-        return files_of(export_onnx(model, example, path, interface))
+    def load(self, path: Path) -> Session:
+        return OnnxSession(path, threads=self.target.threads)
 
-    def load(self, path: Path, *, threads: int) -> Session:
-        return OnnxSession(path, threads=threads)
+    def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
+        return "\n".join(
+            [
+                "import numpy as np",
+                "import onnxruntime",
+                f"session = onnxruntime.InferenceSession({json.dumps(file)})",
+                "outputs = session.run(None, {",
+                *zeros(inputs),
+                "})  # the first dimension is the batch, of any size",
+            ]
+        )
 
-    def version(self) -> str:
-        try:
-            return metadata.version("onnxruntime")
-        except metadata.PackageNotFoundError:
-            return ""
+    @classmethod
+    def companions(cls, path: Path) -> tuple[Path, ...]:
+        return (data_beside(path),)
+
+    def operators(self, path: Path) -> Operators:
+        from petra.runtimes.onnx_inspect import count_operators
+
+        return count_operators(path)

@@ -53,8 +53,10 @@ class Scaling:
         return violation(self.constraints, trial.metrics, self.baseline.metrics)
 
     def usable(self, trial: Trial) -> bool:
-        """Whether the trial was measured and all its costs are finite: no other can be ranked."""
-        return trial.measured and bool(np.isfinite(self.costs(trial)).all())
+        """Whether the trial was measured, at full fidelity, and all its costs are finite: no other
+        can be ranked.
+        """
+        return trial.comparable and bool(np.isfinite(self.costs(trial)).all())
 
     def hypervolume(self, trials: Iterable[Trial]) -> float:
         """Hypervolume of the usable, feasible ones among `trials`."""

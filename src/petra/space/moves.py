@@ -193,22 +193,17 @@ def change_loss(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> P
     return _everywhere("loss", pipeline, space, rng)
 
 
-MOVES: Mapping[str, Move] = {
-    move.name: move
-    for move in (
-        Move("add", "structural", add, "insert a stage"),
-        Move("drop", "structural", drop, "remove a stage"),
-        Move("replace", "structural", replace, "put another kind of stage in the place of one"),
-        Move("swap", "structural", swap, "exchange two stages"),
-        Move("perturb", "local", perturb, "take a small step in a few parameters of one stage"),
-        Move("resample", "local", resample, "draw the parameters of one stage anew"),
-        Move(
-            "optimizer",
-            "global",
-            change_optimizer,
-            "change the optimizer in all stages at once",
-            "optimizer",
-        ),
-        Move("loss", "global", change_loss, "change the loss in all stages at once", "loss"),
-    )
-}
+ADD = Move("add", "structural", add, "insert a stage")
+DROP = Move("drop", "structural", drop, "remove a stage")
+REPLACE = Move("replace", "structural", replace, "put another kind of stage in the place of one")
+SWAP = Move("swap", "structural", swap, "exchange two stages")
+PERTURB = Move("perturb", "local", perturb, "take a small step in a few parameters of one stage")
+RESAMPLE = Move("resample", "local", resample, "draw the parameters of one stage anew")
+OPTIMIZER = Move(
+    "optimizer",
+    "global",
+    change_optimizer,
+    "change the optimizer in all stages at once",
+    scope="optimizer",
+)
+LOSS = Move("loss", "global", change_loss, "change the loss in all stages at once", scope="loss")

@@ -4,8 +4,8 @@ length.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,6 +34,9 @@ class StageCard:
     """A stage as the search sees it: name, parameters in order, effects. No torch behind it.
 
     `slots` are filled once the task is known (`petra.space.narrow.fix_for_task`).
+
+    A card that was made without a model may hold families (`Parameter.is_family`): values of their
+    members are checked, and members that are not given are left out.
     """
 
     name: str
@@ -50,15 +53,16 @@ class StageCard:
         path of the fault.
         """
         at = where or self.name
-        known = {p.name for p in self.parameters}
+        declared = self._declared(params)
+        known = {p.name for p in declared}
         for name in params:
             if name not in known:
                 raise ConfigError(
                     f"{at}.{name}: {self.name} has no such parameter",
-                    hint=did_you_mean(name, known),
+                    hint=did_you_mean(name, {p.name for p in self.parameters}),
                 )
-        full = {p.name: params.get(p.name, p.default) for p in self.parameters}
-        for p in self.parameters:
+        full = {p.name: params.get(p.name, p.default) for p in declared}
+        for p in declared:
             value = full[p.name]
             fractional = isinstance(p.default, float) or isinstance(p.domain, Real)
             if fractional and isinstance(value, int) and not isinstance(value, bool):
@@ -66,7 +70,7 @@ class StageCard:
             if not p.limits.contains(value):
                 raise ConfigError(f"{at}.{p.name}: got {value!r}", hint=f"allowed: {p.limits}")
         # What hangs on an inactive parameter is inactive too, so drop until nothing changes.
-        live = {p.name: p for p in self.parameters}
+        live = {p.name: p for p in declared}
         while idle := [
             name for name, p in live.items() if not p.active({n: full[n] for n in live})
         ]:
@@ -85,7 +89,16 @@ class StageCard:
 
     def sample(self, rng: np.random.Generator) -> StageSpec:
         """Parameters drawn independently from their domains."""
-        return self.normalize({p.name: p.domain.sample(rng) for p in self.parameters})
+        drawn = {p.name: p.domain.sample(rng) for p in self.parameters if not p.is_family}
+        return self.normalize(drawn)
+
+    def _declared(self, names: Iterable[str]) -> tuple[Parameter, ...]:
+        """The parameters, with those members in the place of a family that `names` has."""
+        found: list[Parameter] = []
+        for p in self.parameters:
+            members = [n for n in names if n != p.name and p.stands_for(n)]
+            found += [replace(p, name=n) for n in members] if p.is_family else [p]
+        return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def classification(
     augment: Augment | None = None,
     classes: Iterable[str] = (),
     limit: int | None = None,
-    metric: object = Accuracy(),  # noqa: B008 - a frozen value
+    metric: object = Accuracy(),
     metrics: Iterable[object] = (),
     loss: object = LOSSES,
 ) -> Classification:

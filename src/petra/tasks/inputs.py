@@ -165,14 +165,12 @@ def comparable(outputs: Tensor) -> Tensor:
 
 
 def prediction(value: object) -> Tensor:
-    """The output a task judges unless it says otherwise: ``logits`` if there is one, else the
-    first tensor.
-    """
+    """The output a task judges unless it says otherwise."""
     return main_output(named_outputs(value))
 
 
 def main_output(outputs: Outputs) -> Tensor:
-    """The output called ``logits`` if there is one, else the first."""
+    """`judged_output` of all."""
     return outputs[judged_output(tuple(outputs))]
 
 

@@ -49,7 +49,7 @@ def task(
     score: object,
     maximize: bool | None = None,
     metrics: Iterable[object] = (),
-    distance: object = SquaredDistance(),  # noqa: B008 - a frozen value
+    distance: object = SquaredDistance(),
     augment: Augment | None = None,
     limit: int | None = None,
 ) -> OwnTask:

@@ -86,7 +86,7 @@ def regression(
     *,
     augment: Augment | None = None,
     limit: int | None = None,
-    metric: object = RootMeanSquaredError(),  # noqa: B008 - a frozen value
+    metric: object = RootMeanSquaredError(),
     metrics: Iterable[object] = (),
     loss: object = LOSSES,
 ) -> Regression:

@@ -171,9 +171,10 @@ def scorer(
 ) -> FunctionScorer:
     """A function as a scorer: `function(prediction, targets)`, or `function(outputs, targets, ids)`
     for all outputs by name. `name` is what objectives and constraints call it, by default the
-    function's own.
+    function's own, of a lambda "score".
     """
-    name = name or getattr(function, "__name__", type(function).__name__)
+    own = getattr(function, "__name__", type(function).__name__)
+    name = name or (own if own.isidentifier() else "score")
     record = task_metric(name, maximize=maximize, title=title, unit=unit, digits=digits)
     return FunctionScorer(function, record, takes_outputs(function))
 

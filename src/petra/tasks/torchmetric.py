@@ -114,7 +114,9 @@ def torch_metric(
             hint=did_you_mean(name, [*OWN, *USUAL, *by_spelling.values()]),
         )
     kind = classes[found]
-    up = maximize if maximize is not None else kind.higher_is_better
+    up = kind.higher_is_better if maximize is None else maximize
+    if up is None and found.endswith("CorrCoef"):
+        up = True  # torchmetrics leaves open whether a perfect correlation is wanted
     if up is None:
         raise ConfigError(
             f"{where}: torchmetrics does not say whether more or less {found} is better",

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from petra.core.errors import DivergedError, MissingExtra, ParityError, StageRefused
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.rng import derive_seed, generator
+from petra.core.target import Target
 from petra.execute.apply import apply_pipeline
 from petra.execute.build import warm_up
 from petra.methods.base import Context
@@ -34,7 +35,7 @@ from petra.model.layers.half import half_dtype
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.verify import compare
-from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
+from petra.space.effects import FLOAT_WEIGHTS
 from petra.space.narrow import fix_for_task, narrow
 from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
@@ -99,7 +100,7 @@ def attempt(architecture: str, pipeline: Pipeline, *, device: str = "cpu") -> Ce
 
 def prepare_architecture(architecture: str) -> str:
     """What all attempts on an architecture begin with, for a worker to do once."""
-    warm_up(OnnxRuntime.name)
+    warm_up(Target())
     with contextlib.suppress(Exception):  # each attempt meets it again, and says so
         _problem(architecture)
     return architecture
@@ -152,10 +153,8 @@ def _problem(architecture: str) -> Problem:
 
 
 def _facts(pipeline: Pipeline) -> frozenset[str]:
-    facts = INITIAL_FACTS
-    for spec in pipeline:
-        facts = STAGES.get(spec.kind).effects.after(facts)
-    return facts
+    cards = {spec.kind: STAGES.get(spec.kind).card() for spec in pipeline}
+    return Space(cards).facts_after(pipeline)
 
 
 def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[float, str]:
@@ -173,7 +172,7 @@ def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[f
     runtime = OnnxRuntime() if half_dtype(model) is None else TorchEager()
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         path = runtime.export(model, task.example(2), Path(scratch) / f"model{runtime.suffix}")[0]
-        session = runtime.load(path, threads=1)
+        session = runtime.load(path)
         batches = [map_inputs(inputs, lambda t: t[:1]), map_inputs(inputs, lambda t: t[1:])]
         expected = [named_outputs(call(model, batch)) for batch in batches]
         got = [

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from petra.core.errors import DivergedError
 from petra.core.pipeline import Value
 from petra.core.rng import derive_seed
+from petra.model.trainability import is_frozen
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, Outputs, call, main_output, map_inputs, predictions
@@ -167,8 +168,9 @@ def fit(
     augment: Augment | None = None,
     progress: Progress = lambda done, total, note: None,
 ) -> TrainResult:
-    """Train `model` in place and leave it, in eval mode, with the weights of its best epoch on the
-    validation split.
+    """Train the weights of `model` that require a gradient, in place, and leave it, in eval mode,
+    with those of its best epoch on the validation split. Batch norms with frozen weights keep their
+    statistics.
 
     `loss_fn(outputs, inputs, target)` replaces the task's loss; `penalty()`, a function of the
     weights alone, is added to it, and finds the loss's gradient in their ``grad``. `augment` acts
@@ -231,6 +233,9 @@ class _Run:
 def _epoch(run: _Run, epoch: int) -> None:
     model, config = run.model, run.config
     model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and is_frozen(module):
+            module.eval()  # what is frozen keeps its statistics, too
     shuffle = derive_seed(run.seed, "shuffle", epoch)
     random = torch.Generator().manual_seed(derive_seed(run.seed, "augment", epoch))
     step, items = epoch * (run.total // config.epochs), 0

@@ -262,9 +262,8 @@ def gate_gradients(
         for i in range(items):
             gates = [torch.ones(heads.units, requires_grad=True) for heads in layers]
             with all_gated(model, layers, gates):
-                outputs = named_outputs(
-                    call(model, map_inputs(inputs, lambda t, i=i: t[i : i + 1]))
-                )  # type: ignore[misc]
+                item = map_inputs(inputs, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
+                outputs = named_outputs(call(model, item))
             loss = own(outputs, target[i : i + 1])
             for layer, total, gradient in zip(
                 layers, totals, gradients_of(loss, gates), strict=True

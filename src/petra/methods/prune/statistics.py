@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.model.kinds import Convolution, is_weighted
-from petra.model.surgery import evaluating
+from petra.model.surgery import differentiable, evaluating
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, map_inputs, named_outputs
 from petra.tasks.losses import Loss
@@ -133,8 +133,8 @@ def _gradients(
     """Gradients of the mean loss over the items, on the CPU, by name; parameters without one are
     left out.
     """
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with evaluating(model):
+    with evaluating(model), differentiable(model):
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         outputs = named_outputs(call(model, map_inputs(inputs, lambda t: t.to(device))))
         loss = smoothed_loss(task)(outputs, target.to(device))
         gradients = gradients_of(loss, list(named.values()))

@@ -2,8 +2,8 @@
 weights, no training.
 
 The path is torchao's PT2E: `torch.export` -> `prepare_pt2e` -> calibration -> `convert_pt2e`. The
-result is an executable graph with explicit quantize and dequantize operators, which
-`petra.runtimes.onnx_export` writes as QDQ ONNX.
+result is an executable graph with explicit quantize and dequantize operators, which runtimes' files
+take over.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import ExportError, StageRefused
 from petra.core.interface import Interface
-from petra.methods.quantize.annotate import WEIGHT_MAX, DeploymentQuantizer
+from petra.core.kernels import USUAL, Kernels
+from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe, one_batch
-from petra.methods.quantize.corrections import correct_biases
+from petra.methods.quantize.corrections import correct_biases, round_biases
 from petra.methods.quantize.equalize import equalize_layers
 from petra.methods.quantize.quantized_share import Shares, account, check_macs
 from petra.methods.quantize.rounding_cost import sensitivities
@@ -31,7 +33,7 @@ from petra.methods.quantize.smooth import smooth_layers
 from petra.model.aten import batch_norms, rewrites
 from petra.model.aten.cells import cells_as_linear
 from petra.model.aten.constants import fold_constants
-from petra.model.aten.graph import constant, is_weighted, replace_constant
+from petra.model.aten.graph import constant
 from petra.model.aten.macs import multiply_accumulates
 from petra.model.aten.products import products_as_linear
 from petra.model.aten.transposed import transposed_as_convolutions
@@ -42,9 +44,6 @@ from petra.tasks.inputs import Inputs
 
 MEASURED_ITEMS = 128
 """Calibration items that sensitivities and bias corrections are measured on."""
-
-_DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-_DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def quantize_static(
     *,
     observer: str,
     exclude: frozenset[str],
-    weight_max: int = WEIGHT_MAX,
+    kernels: Kernels = USUAL,
+    weight_max: int | None = None,
     equalize: str = "none",
     alpha: float = 0.5,
     correct_bias: bool = False,
@@ -82,10 +82,10 @@ def quantize_static(
     mode while traced.
 
     example: inputs of any batch size, for tracing; `interface` says which of their axes are free.
-    calibration: batches of inputs, a few hundred
-    samples in all. observer, exclude, weight_max: see `DeploymentQuantizer`. equalize: "none",
-    "cross_layer" (`equalize_layers`) or "smooth" with `alpha` (`smooth_layers`). correct_bias: see
-    `correct_biases`. keep_float: so many of the layers with the largest `sensitivities` stay float.
+    calibration: batches of inputs, a few hundred samples in all. observer, exclude, kernels,
+    weight_max: see `DeploymentQuantizer`. equalize: "none", "cross_layer" (`equalize_layers`) or
+    "smooth" with `alpha` (`smooth_layers`). correct_bias: see `correct_biases`. keep_float: so many
+    of the layers with the largest `sensitivities` stay float.
 
     Helps convolutional networks and multilayer perceptrons: 2 to 4 times faster where the CPU has
     int8 instructions, a quarter of the size. Does not help models whose activations have a few huge
@@ -102,14 +102,13 @@ def quantize_static(
     traced = trace(model, example, interface)
     simplify(traced)
     notes = _equalized(traced, calibration, equalize, alpha)
+    quantizer_for = partial(
+        DeploymentQuantizer, kernels, observer=observer, exclude=exclude, weight_max=weight_max
+    )
     ranking: dict[str, float] = {}
     if keep_float:
-        quantizer = DeploymentQuantizer(observer=observer, exclude=exclude, weight_max=weight_max)
-        notes["sensitivity"] = ranking = rank_layers(traced, calibration, quantizer)
-    keep = list(ranking)[:keep_float]
-    quantizer = DeploymentQuantizer(
-        observer=observer, exclude=exclude, keep=keep, weight_max=weight_max
-    )
+        notes["sensitivity"] = ranking = rank_layers(traced, calibration, quantizer_for())
+    quantizer = quantizer_for(keep=list(ranking)[:keep_float])
     total_macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
     prepared = _prepared(traced, quantizer)
     check_macs(quantizer.calls, quantizer.others, total_macs)
@@ -228,28 +227,6 @@ def simplify(traced: GraphModule) -> None:
     rewrites.batch_norm_as_depthwise_conv(traced)
     batch_norms.batch_norm_as_arithmetic(traced)
     rewrites.clip_before_moving(traced)
-
-
-def round_biases(converted: GraphModule) -> None:
-    """Round the biases of int8 layers to the grid their int32 codes will have; in place.
-
-    Integer kernels add bias codes of scale s_x s_w, the input's scale times the weight's. With the
-    rounding done here PyTorch and the runtime compute from the same numbers.
-    """
-    for node in converted.graph.nodes:
-        if node.op != "call_function" or not is_weighted(node) or len(node.args) < 3:
-            continue
-        data, weight, bias = node.args[:3]
-        if not isinstance(bias, Node) or {data.target, weight.target} != {
-            _DEQUANTIZE,
-            _DEQUANTIZE_CHANNELS,
-        }:
-            continue
-        value, weight_scale = constant(converted, bias), constant(converted, weight.args[1])
-        if value is None or weight_scale is None or len(bias.users) != 1:
-            continue
-        step = weight_scale.double() * data.args[1]
-        replace_constant(converted, bias, ((value.double() / step).round() * step).to(value.dtype))
 
 
 def trace(model: nn.Module, example: Inputs, interface: Interface | None = None) -> GraphModule:
