@@ -26,6 +26,7 @@ from petra.report.record import StudyRecord
 from petra.runtimes.table import RUNTIMES
 from petra.tasks.base import Task
 from petra.tasks.inputs import call
+from petra.testing.measures_suites import TaskSuite
 from petra.training.loop import TrainConfig, fit
 
 
@@ -50,6 +51,13 @@ def exported(
     (path,) = runtime.export(model, task.example(2), place / "model.onnx", interface)
     write_split(task.val, place / "val", interface)
     return path, place / "val"
+
+
+class TestEventClassification(TaskSuite):
+    @pytest.fixture
+    def problem(self, trained: tuple[nn.Module, Task, Interface]) -> tuple[nn.Module, Task]:
+        model, task, _ = trained
+        return model, task
 
 
 def test_the_network_learns_the_classes(trained: tuple[nn.Module, Task, Interface]) -> None:
