@@ -94,7 +94,9 @@ def check_settings(config: StudyConfig) -> None:
             card = _card(name, config)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
-        narrow(card, ranges, where=where)
+        # What a slot is filled with, only the task knows.
+        declared = {k: v for k, v in ranges.items() if not card.slots or card.parameter(str(k))}
+        narrow(card, declared, where=where)
     for i, stages in enumerate(config.space.initial):
         where = f"space.initial[{i}]"
         try:

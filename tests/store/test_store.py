@@ -35,6 +35,7 @@ from petra.core.trial import (
 )
 from petra.store import database, layout, schema
 from petra.store.proposals import proposal_row, read_proposal
+from petra.store.records import read_traces, write_traces
 from petra.store.store import Store
 
 CONFIG = {
@@ -45,6 +46,14 @@ CONFIG = {
     "nested": {"é": [1, 2.5]},
 }
 HOST = {"cpu": "some cpu", "cores": 2}
+
+
+def test_traces_of_older_stores_are_read() -> None:
+    trace = StageTrace("tune", uncached="a graph is code, which is not stored")
+    (row,) = json.loads(write_traces([trace], where="here"))
+    assert read_traces([row]) == (trace,)
+    del row["uncached"]
+    assert read_traces([row]) == (replace(trace, uncached=""),)
 
 
 def make_trial(number: int, **changes: object) -> Trial:

@@ -38,7 +38,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that every measured trial has.
+    """A number that every measured trial has; `ragged` ones only where items differ in length.
 
     `maximize` is None where the task says which direction is better: of `quality`. `timed` metrics
     carry noise that differs from run to run; others are exact for a given file and data. `sampled`
@@ -62,6 +62,7 @@ class Metric:
     scale: Scale = "ratio"
     half: float = 0.0
     positive: bool = False
+    ragged: bool = False
     over: str = ""
     units: Mapping[str, float] = field(default_factory=dict)
     shown: Shown = Shown()
@@ -138,6 +139,17 @@ PETRA_METRICS = (
         "paired latency of the artifact over the untouched model, same runtime", "x", timed=True,
         form="ratio", digits=2, positive=True, over="latency_ms", units=_RATIO,
         shown=Shown("latency ratio", terminal=0, page=True, bench=True, hover=True),
+    ),
+    Metric(
+        "latency_long_ms", "median latency of long items",
+        "median latency of one batch of items as long as the 95th percentile of the data", "ms",
+        timed=True, ragged=True, units=_TIMES, shown=Shown("long latency", card=True),
+    ),
+    Metric(
+        "latency_long_ratio", "latency ratio of long items",
+        "paired latency of the artifact over the untouched model, of items as long as the 95th"
+        " percentile of the data", "x", timed=True, form="ratio", digits=2, ragged=True,
+        over="latency_long_ms", units=_RATIO, shown=Shown("long latency ratio"),
     ),
     Metric(
         "throughput", "throughput", "items per second at the throughput batch size", "items/s",

@@ -77,9 +77,9 @@ def judge(
 
     def mean(values: np.ndarray) -> float:
         """Of some of the items: it need not be defined for them."""
-        some = {name: array[: len(values)] for name, array in predicted.items()}
+        others = {name: array[: len(values)] for name, array in predicted.items()}
         try:
-            return quality_of(payload.task, some | {main: values}, wanted[: len(values)])
+            return quality_of(payload.task, others | {main: values}, wanted[: len(values)])
         except BaseException:
             note(StepBegan(step, "score"))
             raise

@@ -19,7 +19,7 @@ from petra.intake.batches import check_batches, check_padding, check_training_al
 from petra.intake.behaviour import MANY, Probe, check_finite, check_repeatable, run
 from petra.intake.data import Inspector, probe
 from petra.intake.kinds import as_task
-from petra.intake.model import with_plain_layers, working_copy
+from petra.intake.model import with_plain_layers, with_zeros_held, working_copy
 from petra.intake.pickling import check_sendable
 from petra.model.copies.copying import copy_model
 from petra.tasks.base import Task
@@ -91,7 +91,8 @@ def _examine(model: object, task: Task) -> Examined:
     if smallest["train"] == 1:
         check_training_alone(trial, Probe("train", tried.inputs, MANY))
     interface = with_outputs(inputs, task, trial, first)
-    return Examined(copied, task, interface, (*remarks, *folded, *_overlaps(task)))
+    held = with_zeros_held(copied)
+    return Examined(copied, task, interface, (*remarks, *folded, *held, *_overlaps(task)))
 
 
 def _first_run(model: nn.Module, first: Inputs, *, converted: bool) -> None:

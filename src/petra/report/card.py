@@ -184,6 +184,18 @@ def _parity(trial: Trial) -> str:
     )
 
 
+def _lengths(record: StudyRecord) -> str:
+    """The lengths of the items that speed was measured on, where items have a length."""
+    lengths = record.interface.lengths if record.interface else ()
+    if not lengths:
+        return ""
+    median, long = lengths
+    return (
+        f", of items of length {median}, the median of the data; long items have length {long}, its"
+        " 95th percentile"
+    )
+
+
 def _host(record: StudyRecord) -> str:
     host, target = record.host, record.config.target
     sets = host.get("instruction_sets")
@@ -208,7 +220,7 @@ def _host(record: StudyRecord) -> str:
             ),
             (
                 f"- {target.threads} thread{'s' if target.threads > 1 else ''}, latency at batch"
-                f" {target.batch}, throughput at batch {target.throughput_batch}"
+                f" {target.batch}, throughput at batch {target.throughput_batch}{_lengths(record)}"
             ),
             f"- Python {fact('python', '?')}, {markdown(shown)}",
         ]

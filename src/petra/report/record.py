@@ -8,6 +8,7 @@ from pathlib import Path
 
 from petra.config import StudyConfig, parse_config
 from petra.core.errors import ConfigError, StoreError
+from petra.core.interface import Interface
 from petra.core.metric import (
     METRICS,
     PETRA_METRICS,
@@ -33,7 +34,8 @@ class StudyRecord:
     `task` are the metrics that the task measures, the quality first. `stop_reason` is '' until the search has
     ended and its front has been confirmed; `eager_latency_ms` is the untouched model in eager
     PyTorch, None before it was measured. `unconfirmed` are members of the front that could not be
-    measured on the test split, and why.
+    measured on the test split, and why. `interface` is what the model takes and returns, None in
+    studies that do not say.
     """
 
     directory: Path
@@ -45,6 +47,7 @@ class StudyRecord:
     eager_latency_ms: float | None
     elapsed_s: float
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
+    interface: Interface | None = None
 
     @staticmethod
     def load(directory: str | Path) -> StudyRecord:
@@ -63,6 +66,7 @@ class StudyRecord:
                     eager_latency_ms=_latency(store.note("eager_latency_ms")),
                     elapsed_s=store.elapsed(),
                     unconfirmed=_reasons(store.note("unconfirmed")),
+                    interface=_interface(store.note("interface")),
                 )
                 _check_trials(record)
             except ValueError as error:
@@ -139,6 +143,15 @@ def _task(note: object, config: StudyConfig) -> tuple[Metric, ...]:
     return found
 
 
+def _interface(note: object) -> Interface | None:
+    if note is None:
+        return None
+    try:
+        return Interface.from_dict(mapping(note, "note 'interface'"))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"note 'interface' describes no model: {error}") from error
+
+
 def _latency(note: object) -> float | None:
     name = "note 'eager_latency_ms'"
     return None if note is None else number(note, name, negative=False)
@@ -146,7 +159,7 @@ def _latency(note: object) -> float | None:
 
 def _check_trials(record: StudyRecord) -> None:
     """Refuse measured trials that lack a metric, and trials without the untouched model."""
-    wanted = {m.name for m in (*PETRA_METRICS, *record.task[1:])}
+    wanted = {m.name for m in (*PETRA_METRICS, *record.task[1:]) if not m.ragged}
     # What everything else is compared with cannot be zero.
     positive = {m.name for m in PETRA_METRICS if m.positive}
     for trial in record.trials:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -61,6 +62,11 @@ class Operators:
     running: Mapping[str, int]
     compute: int
     integer: int
+
+
+def counted(names: Iterable[str]) -> dict[str, int]:
+    """How often each name comes, the most frequent first."""
+    return dict(sorted(Counter(names).items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 _NUMBERS = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
@@ -226,6 +232,20 @@ def distribution_version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def in_calls(
+    call: Callable[[Sequence[np.ndarray]], Arrays], arrays: Sequence[np.ndarray], batch: int
+) -> Arrays:
+    """The outputs of `call`, which takes `batch` items, for any number of them, (n, ...) each: call
+    by call, the last one filled up with copies of the last item.
+    """
+    items = len(arrays[0])
+    if items == batch:
+        return call(arrays)
+    index = np.arange(-(-items // batch) * batch).clip(max=items - 1).reshape(-1, batch)
+    found = [call([array[part] for array in arrays]) for part in index]
+    return {name: np.concatenate([one[name] for one in found])[:items] for name in found[0]}
 
 
 def zeros(inputs: Sequence[InputSpec]) -> list[str]:

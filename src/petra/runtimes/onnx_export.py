@@ -7,9 +7,6 @@ it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +27,6 @@ OPSET = 20
 
 LARGEST = 2 * 10**9
 """Bytes of weights in one file; protobuf's limit of 2**31 - 1 is for the graph too."""
-
-_OPERATOR = re.compile(
-    r"op='([\w:.]+)'|\b((?:aten|prims|torchvision|quantized_decomposed)[.:]+\w+(?:\.\w+)?)"
-)
 
 
 def data_beside(path: Path) -> Path:
@@ -68,16 +61,18 @@ def export_onnx(
     import onnx
 
     from petra.model.layers.half import half_dtype, widened
+    from petra.runtimes.free_sizes import traced_example
+    from petra.runtimes.named_program import named_program
     from petra.runtimes.onnx_half import store_half
     from petra.runtimes.onnx_lean import make_lean
     from petra.runtimes.onnx_quantized import lower
-    from petra.runtimes.tracing import traced_example
     from petra.tasks.inputs import batch_interface, named
 
     half = half_dtype(model)
     example = traced_example(example)
     interface = interface or batch_interface(example)
-    program, output_names = _trace(model if half is None else widened(model), example, interface)
+    traced = model if half is None else widened(model)
+    program, output_names = named_program(traced, example, interface)
     proto = _translate(program, opset)
     _name_interface(proto.graph, [interface.input(n) for n in named(example)], output_names)
     lower(proto)
@@ -96,46 +91,12 @@ def export_onnx(
     return path
 
 
-def _trace(
-    model: nn.Module, example: Inputs, interface: Interface
-) -> tuple[torch.export.ExportedProgram, list[str]]:
-    """Export in evaluation mode, in the precision it has; the program returns the named outputs as
-    a flat tuple.
-    """
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    from petra.model.aten.rewrites import global_average_as_mean
-    from petra.runtimes.tracing import capture, free_axes
-    from petra.tasks.inputs import call, named_outputs
-
-    names: list[str] = []
-
-    class Named(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.training = False
-            self.model = model
-
-        def forward(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
-            outputs = named_outputs(call(self.model, inputs))
-            names[:] = outputs
-            return tuple(outputs.values())
-
-    # The exporter writes attention out in its plain form, whose result has another memory layout
-    # than fused kernels'.
-    with _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        free = free_axes(example, interface)
-        program = capture(Named(), (example,), free=free, inside=model)
-    global_average_as_mean(program.graph_module.graph)
-    return program, names
-
-
 def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelProto:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.onnx import OnnxExporterError
 
+    from petra.runtimes.named_program import blamed_operator
     from petra.runtimes.onnx_quantized import translations
 
     with quiet(), sdpa_kernel(SDPBackend.MATH):
@@ -149,7 +110,7 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
                 custom_translation_table=translations(),
             )
         except OnnxExporterError as error:
-            operator = _operator(error)
+            operator = blamed_operator(error)
             raise ExportError(
                 f"{operator or 'an operator'} has no translation to ONNX"
                 + ("" if operator else f": {first_line(error)}"),
@@ -193,33 +154,3 @@ def _name_interface(graph: onnx.GraphProto, specs: list[TensorSpec], outputs: li
             node.output[index] = public_name(name)
     for item in (*graph.initializer, *graph.value_info):
         item.name = public_name(item.name)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and back afterwards. A quantized graph forbids calling
-    `eval()`.
-    """
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _operator(error: BaseException) -> str:
-    """The operator an exporter error chain blames, such as 'aten.foo.default'; '' when it names
-    none.
-    """
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    for link in reversed(chain):
-        if found := _OPERATOR.search(str(link)):
-            return (found.group(1) or found.group(2)).replace("::", ".")
-    return ""

@@ -45,7 +45,8 @@ def export_program(
     """
     import torch
 
-    from petra.runtimes.tracing import capture, free_axes, traced_example
+    from petra.runtimes.free_sizes import free_axes, traced_example
+    from petra.runtimes.tracing import capture
     from petra.tasks.inputs import named
 
     example = traced_example(example)
@@ -95,7 +96,8 @@ def _plain(model: nn.Module, example: Inputs) -> nn.Module:
 
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(model.forward).parameters.values()
-    Plain.forward.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
+    signature = inspect.Signature([own, *parameters])
+    Plain.forward.__signature__ = signature  # type: ignore[attr-defined]
     return Plain()
 
 

@@ -61,7 +61,9 @@ def _narrowed(parameter: Parameter, given: object, *, where: str) -> Parameter:
     if not values:
         raise ConfigError(f"{where}: got an empty list", hint=f"allowed: {parameter.limits}")
     domain = _domain(parameter.domain, values, where=where)
-    return replace(parameter, domain=domain, default=_default(parameter.default, domain, values))
+    default = _default(parameter.default, domain, values)
+    implied = parameter.implied and default == parameter.default  # else nobody would know it
+    return replace(parameter, domain=domain, default=default, implied=implied)
 
 
 def _is_small(value: object) -> bool:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, select
+from sqlalchemy import Column, Connection, RowMapping, Table, select
 
 from petra.core.errors import StoreError
 from petra.core.trial import Proposal, Trial
+from petra.store import checked
 from petra.store.proposals import earlier_proposal, read_proposal
-from petra.store.records import DAMAGE_HINT, DEFECTS, damaged, read_trial
-from petra.store.schema import EARLIER_TRIALS, MEASUREMENTS, PROPOSALS, TRIALS, columns
+from petra.store.records import DAMAGE_HINT, DEFECTS, damaged, note_value, read_trial
+from petra.store.schema import (
+    EARLIER_TRIALS,
+    MEASUREMENTS,
+    NOTES,
+    PROPOSALS,
+    STUDY,
+    TRIALS,
+    columns,
+)
 
 Measured = tuple[RowMapping, list[RowMapping]]
 
@@ -72,3 +81,22 @@ def _earlier(row: RowMapping) -> Proposal:
         return earlier_proposal(row)
     except DEFECTS as error:
         raise damaged("trial", row, error) from error
+
+
+def read_setting(connection: Connection, column: Column[Any]) -> dict[str, Any]:
+    """A column of `study` that holds JSON. ValueError for what is not as it was written."""
+    text = connection.execute(select(column)).scalar()
+    return checked.mapping(checked.from_json(text, "a setting"), "a setting")
+
+
+def read_elapsed(connection: Connection) -> float:
+    """Seconds of search so far. ValueError as above."""
+    value = connection.execute(select(STUDY.c.elapsed_s)).scalar_one()
+    return checked.number(value, "elapsed_s", negative=False)
+
+
+def read_note(connection: Connection, version: int, name: str) -> Any:
+    """The value of a note, None when there is none. ValueError as above."""
+    query = select(*columns(NOTES, version)).where(NOTES.c.name == name)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else note_value(row)

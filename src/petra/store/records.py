@@ -234,7 +234,7 @@ def note_row(name: str, value: object) -> dict[str, str]:
     return {"name": name, "value": text, CHECKSUM: note_checksum(name, text)}
 
 
-def read_note(row: Row) -> Any:
+def note_value(row: Row) -> Any:
     """The value of a note. ValueError for what is not as it was written."""
     if CHECKSUM in row and row[CHECKSUM] != note_checksum(row["name"], row["value"]):
         raise ValueError(OTHER)

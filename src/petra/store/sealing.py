@@ -7,20 +7,7 @@ from sqlalchemy import Connection, select
 from petra.core.errors import StoreError
 from petra.store.records import DAMAGE_HINT
 from petra.store.schema import CHECKSUM, SCHEMA_VERSION, STUDY, members
-from petra.store.seal import MODULUS, content, study_checksum
-
-
-class Writing:
-    """One transaction that writes, and what the study's checksum covers as it goes on."""
-
-    def __init__(self, connection: Connection, content: int) -> None:
-        self.connection = connection
-        self.content = content
-
-    def replaced(self, key: int | str, old: str | None, new: str) -> None:
-        """The row `key` has the checksum `new`; before it had `old`, or was not there."""
-        gone = content([(key, old)]) if old is not None else 0
-        self.content = (self.content + content([(key, new)]) - gone) % MODULUS
+from petra.store.seal import content, study_checksum
 
 
 def seal(connection: Connection, content: int) -> None:

@@ -7,18 +7,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Engine, Select, exc, select
+from sqlalchemy import Connection, Engine
 
 from petra.core.errors import StoreError
 from petra.core.objective import Metrics
 from petra.core.text import printable
 from petra.core.trial import Proposal, Trial
-from petra.store.checked import from_json, mapping, number
+from petra.store import reading
 from petra.store.database import (
     check_content,
     check_file,
@@ -30,30 +28,11 @@ from petra.store.database import (
 )
 from petra.store.layout import StudyPaths, check_layout, make_directory
 from petra.store.lock import WriterLock
-from petra.store.proposals import proposal_row
-from petra.store.reading import read_proposals, read_trials, rows_of_trials
-from petra.store.records import (
-    DAMAGE_HINT,
-    measurement_rows,
-    note_row,
-    read_note,
-    study_row,
-    to_json,
-    trial_row,
-)
-from petra.store.schema import (
-    CHECKSUM,
-    MEASUREMENTS,
-    NOTES,
-    PROPOSALS,
-    SCHEMA_VERSION,
-    STUDY,
-    TRIALS,
-    columns,
-)
-from petra.store.seal import trial_checksum
-from petra.store.sealing import Writing, check_seal, seal
+from petra.store.records import DAMAGE_HINT, study_row, to_json
+from petra.store.schema import SCHEMA_VERSION, STUDY
+from petra.store.sealing import check_seal, seal
 from petra.store.upgrade import upgrade
+from petra.store.writing import Writing
 
 
 class Store:
@@ -75,9 +54,8 @@ class Store:
         self._version = SCHEMA_VERSION
         self._content = 0  # see `petra.store.seal.content`; kept while writing
         self._earlier = 0.0  # seconds of search in earlier sessions
-        self._began: float | None = (
-            None  # when this session began, by the monotonic clock; None: not writing
-        )
+        # When this session began, by the monotonic clock; None: not writing.
+        self._began: float | None = None
 
     @classmethod
     def create(
@@ -160,9 +138,7 @@ class Store:
     def _closed_on_error(self) -> Iterator[None]:
         try:
             yield
-        except (
-            BaseException
-        ):  # whatever it was, and on it goes: the lock must not outlive the attempt
+        except BaseException:  # whatever it was, and on it goes: the lock must not outlive it
             self.close()
             raise
 
@@ -171,14 +147,14 @@ class Store:
     @property
     def config(self) -> dict[str, Any]:
         """The configuration the study was created with, or last continued with."""
-        config: dict[str, Any] = self._json(select(STUDY.c.config))
-        return config
+        with self._reading() as connection:
+            return reading.read_setting(connection, STUDY.c.config)
 
     @property
     def host(self) -> dict[str, Any]:
         """The machine the study was created on."""
-        host: dict[str, Any] = self._json(select(STUDY.c.host))
-        return host
+        with self._reading() as connection:
+            return reading.read_setting(connection, STUDY.c.host)
 
     def set_config(self, config: Mapping[str, Any]) -> None:
         """Replace the configuration; what may change between sessions of one study is the caller's
@@ -196,32 +172,20 @@ class Store:
         """
         if self._began is not None:
             return self._earlier + time.monotonic() - self._began
-        with guarded(self._where), self._engine.connect() as connection:
-            value = connection.execute(select(STUDY.c.elapsed_s)).scalar_one()
-        with self._explained():
-            return float(number(value, "elapsed_s", negative=False))
+        with self._reading() as connection:
+            return reading.read_elapsed(connection)
 
     def set_note(self, name: str, value: object) -> None:
         """Keep a small fact about the study, JSON data, under `name`; an earlier one is
         replaced.
         """
-        row = note_row(name, value)
         with self._writing() as writing:
-            connection, this = writing.connection, NOTES.c.name == name
-            old = connection.execute(select(NOTES.c[CHECKSUM]).where(this)).scalar()
-            connection.execute(NOTES.delete().where(this))
-            connection.execute(NOTES.insert().values(row))
-            writing.replaced(name, old, row[CHECKSUM])
+            writing.note(name, value)
 
     def note(self, name: str) -> Any:
         """The fact under `name`, None when there is none."""
-        with guarded(self._where), self._engine.connect() as connection:
-            query = select(*columns(NOTES, self._version)).where(NOTES.c.name == name)
-            row = connection.execute(query).mappings().one_or_none()
-        if row is None:
-            return None
-        with self._explained(f"note {name!r}: "):
-            return read_note(row)
+        with self._reading(f"note {name!r}: ") as connection:
+            return reading.read_note(connection, self._version, name)
 
     # -- trials ------------------------------------------------------------------------------------
 
@@ -229,85 +193,40 @@ class Store:
         """Keep a proposal before it runs. Raises StoreError when its number, or its pipeline at its
         fidelity, is there already.
         """
-        with self._distinct(f"proposal {proposal.number}"), self._writing() as writing:
-            self._insert(writing, proposal)
+        with self._writing() as writing:
+            writing.proposal(proposal)
 
     def add(self, trial: Trial) -> None:
-        """Keep a finished trial for good: when this returns, killing the process cannot lose it.
-        What it is the result of is kept with it unless it has been proposed before.
+        """Keep a finished trial for good, and what it is the result of unless that is kept: when
+        this returns, killing the process cannot lose it.
 
-        Raises StoreError, and stores nothing of the trial, when its number or its pipeline at its
-        fidelity is there already, when it is not the result of its proposal, or when a number in it
-        is not finite.
+        Raises StoreError, and keeps nothing, when its number or its pipeline at its fidelity is
+        there already, when it is not the result of its proposal or a number in it is not finite.
         """
-        rows = measurement_rows(trial.number, "val", trial.metrics) + measurement_rows(
-            trial.number, "test", trial.test
-        )
-        row = trial_row(trial, rows)
-        proposal = Proposal(trial.number, trial.pipeline, trial.origin, trial.fidelity)
-        with self._distinct(f"trial {trial.number}"), self._writing() as writing:
-            found = read_proposals(writing.connection, self._version, trial.number)
-            if not found:
-                self._insert(writing, proposal)
-            writing.connection.execute(TRIALS.insert().values(row))
-            if found and replace(found[0], told=()) != proposal:
-                raise StoreError(
-                    f"{self._where}: trial {trial.number} is not the result of its proposal",
-                    hint=f"proposed: {found[0].pipeline}; got: {trial.pipeline}",
-                )
-            if rows:
-                writing.connection.execute(MEASUREMENTS.insert(), rows)
-            writing.replaced(trial.number, None, row[CHECKSUM])
-
-    @staticmethod
-    def _insert(writing: Writing, proposal: Proposal) -> None:
-        row = proposal_row(proposal)
-        writing.connection.execute(PROPOSALS.insert().values(row))
-        writing.replaced(proposal.number, None, row[CHECKSUM])
-
-    @contextmanager
-    def _distinct(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except exc.IntegrityError as error:
-            raise StoreError(
-                f"{self._where}: {what} or its pipeline is stored already",
-                hint="a pipeline runs once at each fidelity",
-            ) from error
+        with self._writing() as writing:
+            writing.trial(trial)
 
     def set_test(self, number: int, metrics: Metrics) -> None:
         """Add the test-split measurements of a trial. Raises StoreError when it has some: that
         split is read once.
         """
-        added = measurement_rows(number, "test", metrics)
         with self._writing() as writing:
-            stored = read_trials(writing.connection, self._version, number)
-            if not stored or stored[0].test:
-                raise StoreError(
-                    f"{self._where}: trial {number} is not stored, or has been measured on the test"
-                    " split already",
-                    hint="ask `trial(number).test` first",
-                )
-            row, measured = rows_of_trials(writing.connection, self._version, number)[0]
-            checksum = trial_checksum(row, [*measured, *added])
-            if added:
-                writing.connection.execute(MEASUREMENTS.insert(), added)
-            update = TRIALS.update().where(TRIALS.c.number == number)
-            writing.connection.execute(update.values({CHECKSUM: checksum}))
-            writing.replaced(number, row[CHECKSUM], checksum)
+            writing.test(number, metrics)
 
     def proposals(self) -> list[Proposal]:
         """All proposals, sorted by number, finished or not; number 0 is the untouched model's."""
-        with guarded(self._where), self._engine.connect() as connection:
-            return read_proposals(connection, self._version)
+        with self._reading() as connection:
+            return reading.read_proposals(connection, self._version)
 
     def trials(self) -> list[Trial]:
         """All trials, sorted by number."""
-        return self._read()
+        with self._reading() as connection:
+            return reading.read_trials(connection, self._version)
 
     def trial(self, number: int) -> Trial:
         """One trial. Raises StoreError when there is none of that number."""
-        found = self._read(number)
+        with self._reading() as connection:
+            found = reading.read_trials(connection, self._version, number)
         if not found:
             raise StoreError(
                 f"{self._where}: there is no trial {number}",
@@ -315,25 +234,16 @@ class Store:
             )
         return found[0]
 
-    def _read(self, number: int | None = None) -> list[Trial]:
-        # One transaction, so that a trial added meanwhile is seen with its measurements or not at
-        # all.
-        with guarded(self._where), self._engine.connect() as connection:
-            return read_trials(connection, self._version, number)
-
     # -- plumbing ----------------------------------------------------------------------------------
 
-    def _json(self, query: Select[Any]) -> Any:
-        with guarded(self._where), self._engine.connect() as connection:
-            text = connection.execute(query).scalar()
-        with self._explained():
-            return mapping(from_json(text, "a setting"), "a setting")
-
     @contextmanager
-    def _explained(self, what: str = "") -> Iterator[None]:
-        """Values that petra did not write, as a StoreError."""
+    def _reading(self, what: str = "") -> Iterator[Connection]:
+        """One transaction that reads: a trial that is added meanwhile is seen with its measurements
+        or not at all. Values that petra did not write are a StoreError.
+        """
         try:
-            yield
+            with guarded(self._where), self._engine.connect() as connection:
+                yield connection
         except (ValueError, TypeError) as error:
             raise StoreError(
                 f"{self._where} is damaged: {what}{printable(error)}", hint=DAMAGE_HINT
@@ -369,9 +279,7 @@ class Store:
         self.check_held()
 
     def close(self) -> None:
-        """Keep the time, fold the log into the database file and let go of the lock. Closing twice
-        is allowed.
-        """
+        """Keep the time, fold the log into the database file, let go of the lock. Also twice."""
         try:
             if self._began is not None:
                 with self._writing():
@@ -386,12 +294,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             self.close()
         except StoreError:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import Connection, insert, select
 
-from petra.core.trial import Proposal, Trial
-from petra.store.proposals import proposal_row
 from petra.store.reading import read_trials
-from petra.store.records import measurement_rows, note_row, read_note, trial_row
-from petra.store.schema import (
-    CHECKSUM,
-    MEASUREMENTS,
-    METADATA,
-    NOTES,
-    PROPOSALS,
-    SCHEMA_VERSION,
-    STUDY,
-    TRIALS,
-    columns,
-    tables,
-)
+from petra.store.records import note_value
+from petra.store.schema import CHECKSUM, METADATA, NOTES, SCHEMA_VERSION, STUDY, columns, tables
 from petra.store.sealing import seal_study
+from petra.store.writing import Writing
 
 _OLD = "earlier_"  # before the names of tables that are being replaced
 
@@ -37,7 +23,7 @@ def upgrade(connection: Connection, version: int) -> int:
     """
     trials = read_trials(connection, version)
     notes = connection.execute(select(*columns(NOTES, version))).mappings().all()
-    read = [(row["name"], read_note(row)) for row in notes]
+    read = [(row["name"], note_value(row)) for row in notes]
     study = dict(connection.execute(select(*columns(STUDY, version))).mappings().one())
     names = [table.name for table in tables(version)]
     for name in names:
@@ -45,22 +31,11 @@ def upgrade(connection: Connection, version: int) -> int:
     METADATA.create_all(connection)
     study |= {"schema_version": SCHEMA_VERSION, CHECKSUM: ""}
     connection.execute(insert(STUDY), study)
+    writing = Writing(connection, 0)
     for trial in trials:
-        _write(connection, trial)
+        writing.trial(trial)
     for name, value in read:
-        connection.execute(insert(NOTES), note_row(name, value))
+        writing.note(name, value)
     for name in reversed(names):  # measurements before the trials that they belong to
         connection.exec_driver_sql(f"DROP TABLE {_OLD}{name}")
     return seal_study(connection)
-
-
-def _write(connection: Connection, trial: Trial) -> None:
-    proposal = Proposal(trial.number, trial.pipeline, trial.origin)
-    measured: list[dict[str, Any]] = [
-        *measurement_rows(trial.number, "val", trial.metrics),
-        *measurement_rows(trial.number, "test", trial.test),
-    ]
-    connection.execute(insert(PROPOSALS), proposal_row(proposal))
-    connection.execute(insert(TRIALS), trial_row(trial, measured))
-    if measured:
-        connection.execute(insert(MEASUREMENTS), measured)

@@ -126,9 +126,11 @@ class Task(ABC):
         return self.scorers()[0].value(outputs, targets, torch.arange(len(targets)))
 
     def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of those of the model's outputs that scorers look at, the main one first."""
-        wanted = (name for scorer in self.scorers() for name in scorer.judged(outputs))
-        return tuple(dict.fromkeys([judged_output(outputs), *wanted]))
+        """Names of those of the model's outputs that the scorers look at, the main one first."""
+        main = judged_output(outputs)
+        if any(scorer.every for scorer in self.scorers()):
+            return (main, *(name for name in outputs if name != main))
+        return (main,)
 
     def example(self, n: int = 2) -> Inputs:
         """The first `n` inputs of the validation split, repeated where it has fewer, for tracing

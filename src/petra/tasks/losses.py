@@ -139,7 +139,8 @@ def _as_loss(given: object, name: str, *, where: str) -> Loss:
             f"{where}: got {shown(given)}",
             hint="allowed: a function of (prediction, target), or a petra.Loss",
         )
-    label = name or getattr(given, "__name__", type(given).__name__).strip("<>")
+    own = getattr(given, "__name__", type(given).__name__)
+    label = name or (own if own.isidentifier() else "own")
     return FunctionLoss(given, label, takes_outputs(given))
 
 

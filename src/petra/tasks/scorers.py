@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from petra.core.errors import ConfigError, DataError
-from petra.core.interface import judged_output
 from petra.core.measurement import Measurement
 from petra.core.metric import ALIASES, METRICS, Metric, task_metric
 from petra.core.text import shown
@@ -25,16 +24,18 @@ GROUPS = 30  # of items, left out one after the other for a standard error
 
 
 class Scorer(ABC):
-    """Measures the predictions for a split. Made a frozen dataclass by those that derive from it."""
+    """Measures the predictions for a split. Made a frozen dataclass by those that derive from it.
+
+    `every` says that it looks at other outputs than the one called ``logits``, or else the first:
+    only outputs that some scorer looks at are written when an artifact is judged.
+    """
+
+    every: bool = False
 
     @property
     @abstractmethod
     def metric(self) -> Metric:
         """What it measures, for tables, figures and constraints: made by `task_metric`."""
-
-    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of those of the model's outputs that it looks at, by default of all."""
-        return outputs
 
     @abstractmethod
     def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
@@ -47,13 +48,6 @@ class Scorer(ABC):
     @abstractmethod
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
         """The number with its standard error over n items."""
-
-
-class OfMainOutput:
-    """What scorers have in common that look at the main output alone."""
-
-    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
-        return (judged_output(outputs),)
 
 
 class ItemScorer(Scorer, ABC):
@@ -118,9 +112,6 @@ class FunctionScorer(ResampledScorer):
     def metric(self) -> Metric:
         return self.described
 
-    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
-        return outputs if self.every else (judged_output(outputs),)
-
     def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
         found = self._call(outputs, targets, ids)
         try:
@@ -180,9 +171,10 @@ def scorer(
 ) -> FunctionScorer:
     """A function as a scorer: `function(prediction, targets)`, or `function(outputs, targets, ids)`
     for all outputs by name. `name` is what objectives and constraints call it, by default the
-    function's own.
+    function's own, of a lambda "score".
     """
-    name = name or getattr(function, "__name__", type(function).__name__)
+    own = getattr(function, "__name__", type(function).__name__)
+    name = name or (own if own.isidentifier() else "score")
     record = task_metric(name, maximize=maximize, title=title, unit=unit, digits=digits)
     return FunctionScorer(function, record, takes_outputs(function))
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from petra.core.measurement import Measurement
 from petra.core.metric import Metric, task_metric
 from petra.tasks.inputs import Outputs, main_output
-from petra.tasks.scorers import ItemScorer, OfMainOutput, Scorer
+from petra.tasks.scorers import ItemScorer, Scorer
 from petra.tasks.value_losses import aligned
 
 
 @dataclass(frozen=True)
-class Accuracy(OfMainOutput, Scorer):
+class Accuracy(Scorer):
     """Share of items whose largest logit is that of their class, with its binomial standard
     error.
     """
@@ -33,7 +33,7 @@ class Accuracy(OfMainOutput, Scorer):
 
 
 @dataclass(frozen=True)
-class RootMeanSquaredError(OfMainOutput, Scorer):
+class RootMeanSquaredError(Scorer):
     """RMSE with its standard error by the delta method: se(mse) / (2 rmse)."""
 
     @property
@@ -56,7 +56,7 @@ class RootMeanSquaredError(OfMainOutput, Scorer):
 
 
 @dataclass(frozen=True)
-class MeanAbsoluteError(OfMainOutput, ItemScorer):
+class MeanAbsoluteError(ItemScorer):
     """Mean absolute error over the values of an item, then over items."""
 
     @property

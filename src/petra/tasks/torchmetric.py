@@ -15,7 +15,7 @@ from torch import Tensor
 from petra.core.errors import ConfigError, DataError, MissingExtra, did_you_mean
 from petra.core.metric import Metric, task_metric
 from petra.tasks.inputs import Outputs, main_output
-from petra.tasks.scorers import OfMainOutput, ResampledScorer, Scorer
+from petra.tasks.scorers import ResampledScorer, Scorer
 from petra.tasks.scores import OWN
 from petra.tasks.value_losses import squeezed
 
@@ -42,7 +42,7 @@ USUAL: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class TorchMetric(OfMainOutput, ResampledScorer):
+class TorchMetric(ResampledScorer):
     """A metric class of torchmetrics, made anew for every call with `options`; its standard error
     is found by the jackknife. Several values, of several outputs, are averaged.
     """
@@ -114,7 +114,9 @@ def torch_metric(
             hint=did_you_mean(name, [*OWN, *USUAL, *by_spelling.values()]),
         )
     kind = classes[found]
-    up = maximize if maximize is not None else kind.higher_is_better
+    up = kind.higher_is_better if maximize is None else maximize
+    if up is None and found.endswith("CorrCoef"):
+        up = True  # torchmetrics leaves open whether a perfect correlation is wanted
     if up is None:
         raise ConfigError(
             f"{where}: torchmetrics does not say whether more or less {found} is better",

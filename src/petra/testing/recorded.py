@@ -39,7 +39,7 @@ def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
     metrics |= {
         m.name: Measurement(1.0, unit=m.unit, host="made-up")
         for m in sorted(PETRA_METRICS, key=lambda m: m.name)
-        if m.name not in metrics
+        if m.name not in metrics and not m.ragged
     }
     return proposal.ended(TrialStatus.COMPLETE, metrics=metrics)
 

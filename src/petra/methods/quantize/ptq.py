@@ -24,7 +24,7 @@ from petra.core.errors import ExportError, StageRefused
 from petra.core.interface import Interface
 from petra.core.kernels import USUAL, Kernels
 from petra.methods.quantize.annotate import DeploymentQuantizer
-from petra.methods.quantize.calibration import first_items, observe
+from petra.methods.quantize.calibration import first_items, observe, one_batch
 from petra.methods.quantize.corrections import correct_biases, round_biases
 from petra.methods.quantize.equalize import equalize_layers
 from petra.methods.quantize.quantized_share import Shares, account, check_macs
@@ -38,9 +38,9 @@ from petra.model.aten.macs import multiply_accumulates
 from petra.model.aten.products import products_as_linear
 from petra.model.aten.transposed import transposed_as_convolutions
 from petra.model.surgery import evaluating, is_under
-from petra.runtimes.tracing import capture, free_axes, traced_example
-from petra.tasks.inputs import Inputs, named
-from petra.tasks.pairs import joined
+from petra.runtimes.free_sizes import free_axes, traced_example
+from petra.runtimes.tracing import capture
+from petra.tasks.inputs import Inputs
 
 MEASURED_ITEMS = 128
 """Calibration items that sensitivities and bias corrections are measured on."""
@@ -115,7 +115,7 @@ def quantize_static(
     samples = observe(prepared, calibration)
     if correct_bias:
         items = first_items(calibration, MEASURED_ITEMS)
-        correction = correct_biases(prepared, _joined(items))
+        correction = correct_biases(prepared, one_batch(items))
         notes["biases_corrected"] = list(correction.corrected)
         notes["biases_left"] = correction.skipped
     return converted(prepared, quantizer, samples=samples, total_macs=total_macs, notes=notes)
@@ -263,13 +263,6 @@ def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
     for name in sorted(exclude):
         if not any(is_under(path, frozenset({name})) for path in paths):
             raise StageRefused("is to be excluded, but the model has no such module", layer=name)
-
-
-def _joined(batches: list[Inputs]) -> Inputs:
-    """One batch of all items; of items of different length, of those as long as the first batch."""
-    shapes = [[t.shape[1:] for t in named(batch).values()] for batch in batches]
-    alike = [b for b, shape in zip(batches, shapes, strict=True) if shape == shapes[0]]
-    return joined(alike, where="calibration")
 
 
 def _parameter_elements(prepared: GraphModule) -> tuple[int, int]:
