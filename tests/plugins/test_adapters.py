@@ -24,7 +24,7 @@ from petra.execute.cache import PrefixCache
 from petra.methods.base import Context
 from petra.methods.facts import facts_of
 from petra.methods.table import STAGES
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.model.outline import outline_of
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.space.moves import perturb
@@ -226,7 +226,7 @@ def test_its_modules_are_cached_where_it_is_registered(problem: Any, tmp_path: P
     again, cached = run(problem, LORA, cache=cache)
     assert [t.uncached for t in traces] == [""]
     assert [t.cached for t in cached] == [True]
-    assert fingerprint(again) == fingerprint(first)
+    assert state_hash(again) == state_hash(first)
     frozen = [n for n, p in first.named_parameters() if not p.requires_grad]
     assert [n for n, p in again.named_parameters() if not p.requires_grad] == frozen
     adapters.forget()
