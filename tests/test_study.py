@@ -217,7 +217,8 @@ def test_a_study_of_live_objects_says_how_to_continue(tmp_path: Path) -> None:
         ),
         ({"target": "torch.compyle"}, "did you mean 'torch.compile'"),
         ({"target": {"device": "cuda"}}, "target\\.device: onnxruntime does not run on .*\n.*cpu"),
-        ({"target": {"options": {"x": 1}}}, "target\\.options: onnxruntime has no option 'x'"),
+        ({"target": {"options": {"spining": 1}}}, "target\\.options: .*\n.*'spinning'"),
+        ({"target": {"options": {"spinning": 3}}}, r"target\.options\.spinning: got 3"),
         ({"device": "gpu"}, r"device: cannot train on 'gpu'\n.*allowed here: cpu"),
         (
             {"space": {"initial": [["tunee"]]}},
