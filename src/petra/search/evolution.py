@@ -73,7 +73,7 @@ class EvolutionSearcher(Searcher):
         self.moves = {m.name: m for m in MOVES.all() if m.concerns(problem.space)}
         self.adaptation = Adaptation(_start_weights(list(self.moves.values())))
         self._kept = {baseline.number: baseline}  # members of population and front
-        self._front = (baseline.number,)
+        self._front: tuple[int, ...] = (baseline.number,)
         self._fitness = {baseline.number: (0, 0.0)}
         self._unseen = set(problem.space.cards)  # kinds of stage not proposed yet
         self._generation: list[Trial] = []  # told since the last one ended
