@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from petra.cli.budget import _finished
+from petra.cli.budget import is_finished
 from petra.core.errors import ArtifactError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
@@ -200,7 +200,7 @@ def test_one_member_that_cannot_be_confirmed_does_not_block_the_others(
     assert {t.number for t in done.trials if t.test} == {0, *front} - {failing}
     record = StudyRecord.load(tmp_path / "odd")
     assert record.stop_reason
-    assert _finished(record)
+    assert is_finished(record)
     assert words in record.unconfirmed[failing]
     assert done.front.unconfirmed == record.unconfirmed
     mended = study(tmp_path / "odd", budget=FEW).run(executor=lambda: Unconfirming({}))
@@ -228,12 +228,12 @@ def test_a_study_is_done_when_its_front_is_confirmed(tmp_path: Path) -> None:
         study(tmp_path, budget=FEW).run(executor=lambda: Stopped({}))
     record = StudyRecord.load(tmp_path)
     assert not record.stop_reason
-    assert not _finished(record), "`petra resume` has something to do"
+    assert not is_finished(record), "`petra resume` has something to do"
     executor = Unconfirming({})
     study(tmp_path, budget=FEW).run(executor=lambda: executor)
     assert executor.evaluated == []
     assert len(executor.asked) == len({0, *members(tmp_path)}) - 1
-    assert _finished(StudyRecord.load(tmp_path))
+    assert is_finished(StudyRecord.load(tmp_path))
 
 
 # ---- the directory -------------------------------------------------------------------------------

@@ -34,9 +34,7 @@ _SHOWN = 2000  # characters of arguments in a message
 
 
 def study_places(store: Store) -> tuple[str, ...]:
-    """The directories in which the modules that a study names were looked for when it was
-    started.
-    """
+    """The directories in which the modules that a study names were looked for at its start."""
     note = store.note(PLACES_NOTE)
     listed = [note] if isinstance(note, str) else note or []
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from petra.cli.budget import _extended, _finished
+from petra.cli.budget import extended, is_finished
 from petra.cli.progress import LineProgress, LiveProgress, watching
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.listener import Clock
@@ -123,14 +123,14 @@ def record(tmp_path: Path) -> StudyRecord:
 
 
 def limits(record: StudyRecord, time: str | None, trials: str | None) -> tuple[object, object]:
-    budget = _extended(record, time, trials)
+    budget = extended(record, time, trials)
     assert budget is not None
     return budget["time"], budget["trials"]
 
 
 def test_a_budget_is_a_new_total_or_an_addition(record: StudyRecord) -> None:
-    assert _finished(record)
-    assert _extended(record, None, None) is None
+    assert is_finished(record)
+    assert extended(record, None, None) is None
     assert limits(record, None, "50") == (None, 50)
     assert limits(record, None, "+5") == (None, 17)
     assert limits(record, "1 h", "20") == (3600.0, 20)
@@ -145,5 +145,5 @@ def test_an_unspent_limit_stays(record: StudyRecord) -> None:
         update={"budget": record.config.budget.model_copy(update={"trials": 30, "time": 200.0})}
     )
     unspent = replace(record, config=config)
-    assert not _finished(unspent)
+    assert not is_finished(unspent)
     assert limits(unspent, "+1 min", None) == (260.0, 30)

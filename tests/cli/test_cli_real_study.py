@@ -110,7 +110,7 @@ def test_ctrl_c_keeps_what_finished_and_says_how_to_go_on(
 
 def test_resume_finds_the_modules_and_goes_on(resumed: tuple[Path, dict[str, object]]) -> None:
     directory, data = resumed
-    assert data["stop_reason"] == f"the budget of {sum(data['trials'].values())} trials is spent"  # type: ignore[attr-defined]
+    assert data["stop_reason"] == f"the budget of {sum(data['trials'].values())} trials is spent"
     assert data["front"]
     assert all(member["test"] for member in data["front"])  # type: ignore[attr-defined]
     assert (directory / "report.html").is_file()

@@ -49,7 +49,7 @@ def console(place: Path, *arguments: object, **environment: str) -> subprocess.P
 
 def run_to_the_end(artifact: Path, **limits: float) -> None:
     request = InspectRequest("onnxruntime", str(artifact))
-    alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)  # type: ignore[arg-type]
+    alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)
 
 
 # ---- limits --------------------------------------------------------------------------------------

@@ -291,7 +291,7 @@ def test_torchs_encoder_layers_can_go() -> None:
     assert "no longer runs" in trace.skipped["encoder.layers.0"]
     shorter = copy.deepcopy(model)
     del shorter.encoder.layers[1]  # type: ignore[union-attr, operator]
-    assert torch.allclose(call(pruned, task.example(4)), call(shorter, task.example(4)), atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(call(pruned, task.example(4)), call(shorter, task.example(4)), atol=1e-6)
 
 
 def test_a_shortened_transformer_ships_at_any_batch(tmp_path: Path) -> None:

@@ -377,7 +377,7 @@ def test_who_asks_for_it_where_it_gains_nothing_is_told(space: dict[str, Any]) -
 
 def test_every_runtime_s_precisions_are_ones_the_stage_knows() -> None:
     card = HalfPrecision.card()
-    known = {v for p in card.parameters if p.scope == "precision" for v in p.domain.values}  # type: ignore[attr-defined]
+    known = {v for p in card.parameters if p.scope == "precision" for v in p.domain.values}
     for name in RUNTIMES:
         assert set(RUNTIMES.get(name).precisions) <= known
 

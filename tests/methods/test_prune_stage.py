@@ -211,7 +211,7 @@ def test_every_value_of_a_parameter_cuts_what_the_oracle_says_and_no_two_the_sam
 def test_the_parameters_together(reduction: str, normalisation: str, spread: str) -> None:
     model, task = stream()
     setting = {"p": 1, "reduction": reduction, "normalisation": normalisation, "spread": spread}
-    assert cut_by_the_stage(model, task, **setting) == chosen(model, **setting)  # type: ignore[arg-type]
+    assert cut_by_the_stage(model, task, **setting) == chosen(model, **setting)
 
 
 def test_lamp_scores_of_coupled_layers_against_the_formula() -> None:

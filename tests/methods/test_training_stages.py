@@ -131,7 +131,7 @@ def test_filters_grow_unequal_before_they_are_cut(
 ) -> None:
     common = {"epochs": 4, "lr": 0.1, "batch_size": 64, "weight_decay": 0.0}
     without, _ = trained(Tune(**common), plain_problem)  # type: ignore[arg-type]
-    model, details = trained(Tune(penalty=kind, penalty_weight=weight, **common), plain_problem)  # type: ignore[arg-type]
+    model, details = trained(Tune(penalty=kind, penalty_weight=weight, **common), plain_problem)
     assert spread(model, kind) < 0.75 * spread(without, kind)
     assert float(str(details["score_best"])) > 0.5, "it has not unlearnt the task"
     assert details["penalised"] == ["a", "b"]  # not the classifier, whose channels cannot go
@@ -141,7 +141,7 @@ def test_gains_grow_unequal_before_they_are_cut(digits_problem: tuple[DigitsNet,
     problem = (digits_problem[0], dataclasses.replace(digits_problem[1], augment=None))
     common = {"epochs": 8, "lr": 0.1, "batch_size": 64}
     without, _ = trained(Tune(**common), problem)  # type: ignore[arg-type]
-    model, details = trained(Tune(penalty="bn_l1", penalty_weight=0.02, **common), problem)  # type: ignore[arg-type]
+    model, details = trained(Tune(penalty="bn_l1", penalty_weight=0.02, **common), problem)
     assert spread(model, "bn_l1") < 0.9 * spread(without, "bn_l1")
     assert float(str(details["score_best"])) > 0.8
 
@@ -152,10 +152,10 @@ def test_every_penalty_acts_on_what_is_trained(
     digits_problem: tuple[DigitsNet, Task], stage: type[TrainingStage], kind: str
 ) -> None:
     without, _ = trained(stage(**QUICK), digits_problem)  # type: ignore[arg-type]
-    result, details = trained(stage(penalty=kind, penalty_weight=0.05, **QUICK), digits_problem)  # type: ignore[arg-type]
+    result, details = trained(stage(penalty=kind, penalty_weight=0.05, **QUICK), digits_problem)
     path, layer = next(iter(penalised_layers(kind, result).items()))
     assert path in details["penalised"]  # type: ignore[operator]
-    assert not torch.equal(layer.weight, without.get_submodule(path).weight)  # type: ignore[arg-type]
+    assert not torch.equal(layer.weight, without.get_submodule(path).weight)
 
 
 def test_a_penalty_without_a_layer_is_refused() -> None:
@@ -166,7 +166,7 @@ def test_a_penalty_without_a_layer_is_refused() -> None:
         ("growing", "layer before the output"),
     ):
         with pytest.raises(StageRefused, match=words):
-            trained(Tune(penalty=kind, **QUICK), (nn.Sequential(nn.Linear(4, 3)), task))  # type: ignore[arg-type]
+            trained(Tune(penalty=kind, **QUICK), (nn.Sequential(nn.Linear(4, 3)), task))
 
 
 @pytest.mark.parametrize("stage", [Tune, Distill])
@@ -197,7 +197,7 @@ def test_the_teacher_sees_the_mixed_batch(digits_problem: tuple[DigitsNet, Task]
         student.register_forward_hook(
             lambda m, args, out: seen.append(args[0]) if m.training else None
         )
-        Distill(mixup=1.0, **QUICK).apply(student, Context(task=task, teacher=model, seed=1))  # type: ignore[arg-type]
+        Distill(mixup=1.0, **QUICK).apply(student, Context(task=task, teacher=model, seed=1))
     finally:
         handle.remove()
     seen = [batch for batch in seen if len(batch) == 256]  # without looks at two items
@@ -245,4 +245,4 @@ def test_a_hugging_face_model_trains(stage: TrainingStage) -> None:
     data = (inputs, (ids[:, 0] < 25).long())
     result, details = trained(stage, (model, classification(data, data, data)))
     assert details["steps"]
-    assert not torch.equal(result.classifier.weight, model.classifier.weight)  # type: ignore[union-attr, arg-type]
+    assert not torch.equal(result.classifier.weight, model.classifier.weight)

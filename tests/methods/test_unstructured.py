@@ -46,7 +46,7 @@ CONTEXT = Context(task=TASK, teacher=MODEL, seed=1)
 
 
 def applied(**parameters: object) -> tuple[nn.Module, StageTrace]:
-    return UnstructuredPrune(**parameters).apply(copy.deepcopy(MODEL), CONTEXT)  # type: ignore[arg-type]
+    return UnstructuredPrune(**parameters).apply(copy.deepcopy(MODEL), CONTEXT)
 
 
 def weighted(model: nn.Module) -> dict[str, nn.Module]:
@@ -272,7 +272,7 @@ def test_low_weights_cost_less_than_high_ones(digits_problem: tuple[DigitsNet, T
 
     at_random = copy.deepcopy(model)
     for layer in weighted(at_random).values():
-        layer.weight.data.mul_(torch.rand(layer.weight.shape, generator=G) > 0.5)  # type: ignore[union-attr, operator, arg-type]
+        layer.weight.data.mul_(torch.rand(layer.weight.shape, generator=G) > 0.5)
     for importance in ("magnitude", "taylor", "wanda"):
         pruned, _ = UnstructuredPrune(sparsity=0.5, importance=importance).apply(
             copy.deepcopy(model), context
@@ -392,7 +392,7 @@ def test_two_of_four_is_kept_when_channels_between_the_fours_go(
     for path in weighted(cut):
         if path != "stem.0":  # three input channels
             assert (fours(cut.get_submodule(path)) <= 2).all(), path
-    again = [path for record in trace.details["cuts"] for path in record["two_of_four_again"]]  # type: ignore[attr-defined]
+    again = [path for record in trace.details["cuts"] for path in record["two_of_four_again"]]
     assert set(again) <= set(narrowed)
     assert again
 
@@ -448,7 +448,7 @@ def test_two_of_four_is_kept_when_heads_smaller_than_four_go() -> None:
     model, _ = UnstructuredPrune(pattern="two_of_four").apply(model, context)
     cut, trace = HeadPrune(ratio=0.25, importance="magnitude").apply(model, context)
     assert trace.details["removed"] == {"encoder.self_attn": [1, 4]}
-    assert trace.details["two_of_four_again"].keys() == {"encoder.self_attn.out_proj"}  # type: ignore[attr-defined]
+    assert trace.details["two_of_four_again"].keys() == {"encoder.self_attn.out_proj"}
     mixer = cut.get_submodule("encoder.self_attn.out_proj")
     assert mixer.weight.shape == (16, 12)
     assert (fours(mixer) <= 2).all()

@@ -26,7 +26,7 @@ from petra.testing.toy import CARDS, OBJECTIVES, toy_baseline, toy_problem, toy_
 
 
 def evolution(seed: int = 0, **options: int | float) -> EvolutionSearcher:
-    return EvolutionSearcher(toy_problem(seed=seed), toy_baseline(), EvolutionOptions(**options))  # type: ignore[arg-type]
+    return EvolutionSearcher(toy_problem(seed=seed), toy_baseline(), EvolutionOptions(**options))
 
 
 def final_volume(searcher: Searcher, number: int) -> float:

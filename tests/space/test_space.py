@@ -52,7 +52,7 @@ def test_normalizing_twice_is_normalizing_once(seed: int) -> None:
     for card in (CARD, *toy_space().cards.values()):
         spec = card.sample(rng)
         assert card.normalize(spec.params) == spec
-        assert all(card.parameter(n).active(spec.params) for n in spec.params)  # type: ignore[union-attr]
+        assert all(card.parameter(n).active(spec.params) for n in spec.params)
 
 
 def test_whole_numbers_become_floats_where_floats_are_meant() -> None:

@@ -111,7 +111,7 @@ def test_a_filter_is_what_makes_one_output_channel(layer: nn.Module) -> None:
     with torch.no_grad():
         layer.bias.zero_()  # type: ignore[union-attr, operator]
         inputs = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        x = torch.randn(2, inputs, *[7] * (layer.weight.ndim - 2), generator=G)  # type: ignore[arg-type, operator]
+        x = torch.randn(2, inputs, *[7] * (layer.weight.ndim - 2), generator=G)
         before = layer(x)
     W = filters(layer)
     assert len(W) == before.shape[1]

@@ -56,15 +56,12 @@ def say(renderable: RenderableType) -> None:
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, on standard error, so that piped output stays
-    clean.
-    """
+    """A line for the person at the terminal, on standard error: piped output stays clean."""
     console(stderr=True).print(text, markup=False, soft_wrap=True)
 
 
 def say_json(data: Any) -> None:
-    """Print data as JSON; NaN and infinities are refused rather than printed as no JSON reader
-    accepts them."""
+    """Print data as JSON; NaN and infinities are refused, as no JSON reader accepts them."""
     typer.echo(json_text(data))
 
 

@@ -83,8 +83,7 @@ def export(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Copy a measured model out of a study, with its pipeline, figures, parity result and model
-    card.
+    """Copy a measured model out, with its pipeline, figures, parity result and model card.
 
     For example:
 

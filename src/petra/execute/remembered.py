@@ -93,8 +93,7 @@ def _without_tensors(value: Any) -> Any:
 def _made_again(
     model: nn.Module, example: Inputs, held: list[_Kept], expected: dict[str, Tensor]
 ) -> bool:
-    """Leave tensors out, and put them back unless the model makes all of them again and computes
-    what it did."""
+    """Leave tensors out, unless the model does not make all of them again or computes otherwise."""
     back: list[bool] = []
     handle = model.register_forward_hook(
         lambda *_: back.append(all(kept.is_there() for kept in held))

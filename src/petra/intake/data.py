@@ -73,7 +73,8 @@ class Inspector:
 
             check_targets(self.task, target, self.width, place, where=here)
             for i in [*items_not_finite(inputs)[:SUSPECTS], *self._beyond(inputs)]:
-                self._try(map_inputs(inputs, lambda t, i=i: t[i : i + 1].clone()), place(i))  # type: ignore[misc]
+                item = map_inputs(inputs, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
+                self._try(map_inputs(item, torch.clone), place(i))
             items += n
             sizes.append(n)
         return min(sizes[:-1] or sizes)

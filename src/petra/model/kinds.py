@@ -25,9 +25,7 @@ MIXING_LAYERS = (
     nn.RNNBase,
     nn.MultiheadAttention,
 )
-"""Layers whose output channels are each a mixture (or a choice) made by a weight, unlike norms and
-activations.
-"""
+"""Layers whose output channels are each a mixture (or a choice) made by a weight."""
 
 
 def transposed_linears() -> tuple[type[nn.Module], ...]:
@@ -49,9 +47,7 @@ def is_transposed_linear(module: object) -> bool:
 
 
 def mixes(module: nn.Module) -> bool:
-    """Whether a layer's outputs are mixtures of its inputs made by a weight, unlike an
-    embedding's.
-    """
+    """Whether a layer's outputs are mixtures of its inputs, unlike an embedding's."""
     embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
     return (isinstance(module, MIXING_LAYERS) and not embeds) or is_transposed_linear(module)
 

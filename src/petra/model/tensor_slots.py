@@ -12,9 +12,7 @@ SLOTS = ("_parameters", "_buffers")
 
 @dataclass(frozen=True)
 class TensorSlot:
-    """Where a parameter or buffer is held: ``held[name]`` is the dict of its module and its name
-    there.
-    """
+    """Where a parameter or buffer is held: ``held[name]``, of its module's dict."""
 
     key: str
     held: dict[str, Tensor | None]

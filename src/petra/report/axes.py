@@ -18,8 +18,7 @@ def bounds_on(front: Front, objective: Objective) -> list[tuple[Constraint, floa
 
 
 def frame(front: Front, objective: Objective) -> tuple[float, float]:
-    """What an axis shows at first: feasible trials, the untouched model, and a strip beyond every
-    bound.
+    """What an axis shows at first: feasible trials, the baseline, a strip beyond every bound.
 
     Trials far outside the constraints would squeeze the front into a corner; they are there when
     zooming out.

@@ -1,6 +1,4 @@
-"""The frame of the HTML report: one file, no network, readable on a phone, in the dark and without
-JavaScript.
-"""
+"""The frame of the HTML report: one file, no network, readable on a phone and in the dark."""
 
 from __future__ import annotations
 

@@ -86,9 +86,7 @@ def work_on_codes(graph: GraphProto) -> bool:
 def _on_codes(
     graph: GraphProto, node: NodeProto, scale: float, zero_point: Array, constants: dict[str, Array]
 ) -> bool:
-    """Turn a float operator into the same operator on codes, apart from its data inputs; False when
-    it has none.
-    """
+    """Turn a float operator into the same one on codes, but for its data; False if it has none."""
     if node.op_type in _MOVES_CODES:
         return True
     if node.op_type == "Pad":
@@ -117,9 +115,7 @@ def _on_codes(
 
 
 def drop_saturated_clips(graph: GraphProto) -> bool:
-    """Remove a Relu or Clip before a quantize, whose codes saturate there anyway; else clip the
-    codes instead.
-    """
+    """Remove a Relu or Clip before a quantize that saturates there anyway, or clip the codes."""
     producer, readers, constants = producers(graph), consumers(graph), constants_of(graph)
     for node in list(graph.node):
         after = readers[node.output[0]] if node.op_type in ("Relu", "Clip") else []

@@ -206,9 +206,7 @@ def merge_slices(graph: GraphProto) -> None:
 
 
 def _slice_bounds(node: NodeProto, constants: dict[str, Array]) -> list[list[int]] | None:
-    """Starts, ends, axes and steps of a Slice when all are given and constant, with no negative
-    axis.
-    """
+    """Starts, ends, axes and steps of a Slice when all are constant and no axis is negative."""
     if len(node.input) != 5 or not all(name in constants for name in node.input[1:]):
         return None
     bounds = [[int(v) for v in constants[name].ravel()] for name in node.input[1:]]

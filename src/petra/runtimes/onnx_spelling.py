@@ -23,9 +23,7 @@ from petra.runtimes.onnx_graph import (
 
 
 def transpose_quantized_weights(graph: GraphProto) -> None:
-    """Transpose(Dequantize(w)) = Dequantize(w transposed) for a constant w that nothing else
-    reads.
-    """
+    """Transpose(Dequantize(w)) = Dequantize(w transposed) for a constant w read only there."""
     constants, producer = constants_of(graph), producers(graph)
     for node in list(graph.node):
         source = producer.get(node.input[0]) if node.op_type == "Transpose" else None

@@ -91,7 +91,8 @@ def _plain(model: nn.Module, example: Inputs) -> nn.Module:
 
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(model.forward).parameters.values()
-    Plain.forward.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
+    signature = inspect.Signature([own, *parameters])
+    Plain.forward.__signature__ = signature  # type: ignore[attr-defined]
     return Plain()
 
 

@@ -34,9 +34,7 @@ class Adaptation:
         self._good = dict.fromkeys(start, 0.0)
 
     def update(self, outcomes: Iterable[tuple[str, bool]]) -> None:
-        """Learn from one generation: for every child, each move that made it and whether it was
-        worth having.
-        """
+        """Learn from one generation: for every child, its moves and whether it was worth it."""
         for name in self._made:
             self._made[name] *= DISCOUNT
             self._good[name] *= DISCOUNT

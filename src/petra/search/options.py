@@ -1,5 +1,4 @@
-"""Options of a searcher: declared once as a frozen dataclass, from which validation and
-documentation derive.
+"""Options of a searcher: a frozen dataclass, from which validation and documentation derive.
 
 For example::
 

@@ -163,8 +163,7 @@ def _restore(holder: Any, before: Any) -> None:
 def _check_buffer(
     now: dict[str, Tensor | None], old: dict[str, Tensor | None], name: str, *, training: bool
 ) -> None:
-    """A buffer that was given a new tensor keeps it, unless it had none, or the tensor belongs to
-    the pass."""
+    """A buffer keeps a new tensor, unless it had none or the tensor belongs to the pass."""
     value = now[name]
     if name not in old:
         if _must_go(value, 1, training=training):

@@ -76,9 +76,7 @@ class ChildEnd:
         self._speaker = os.getpid()
 
     def speak(self) -> None:
-        """This process, a fork of the one that made the channel, is the one that sends from now
-        on.
-        """
+        """This process, a fork of the channel's maker, is the one that sends from now on."""
         self._speaker = os.getpid()
 
     def receive(self) -> bytes:

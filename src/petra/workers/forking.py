@@ -34,9 +34,7 @@ def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> Non
 
 
 def prepare_to_fork() -> None:
-    """Orphans of the forks become children of this process, which ends them all when it is told to
-    end.
-    """
+    """Orphans of forks become children of this process, which ends them all when it ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, lambda number, frame: _end(-number))
     # From now on no foreign code runs here that could keep it waiting.
@@ -62,9 +60,7 @@ def regular_files() -> frozenset[tuple[int, int, int]]:
 
 
 def unforkable(files_before: frozenset[tuple[int, int, int]]) -> str:
-    """What forks of this process would share or lack, so that it cannot serve more than one call;
-    '' if nothing.
-    """
+    """What forks of this process would share or lack, so that it serves one call; '' if none."""
     if sys.platform != "linux":
         return "forks are not safe on this system"
     if len(list(Path("/proc/self/task").iterdir())) > 1:
@@ -145,9 +141,7 @@ def _end_descendants() -> int:
 
 
 def _end(code: int) -> None:
-    """End this process and all below it, with an exit code or, if it is negative, by that
-    signal.
-    """
+    """End this process and all below it, with an exit code or, negative, by that signal."""
     if code < 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
     _end_descendants()

@@ -1,6 +1,4 @@
-"""A process to run dangerous work in: kept warm, forked for every call, watched, killed at its
-limits, replaced.
-"""
+"""A process for dangerous work: kept warm, forked for each call, killed at limits, replaced."""
 
 from __future__ import annotations
 

@@ -32,8 +32,7 @@ def peak_mb() -> float:
 
 
 def tree_mb(process: psutil.Process) -> float:
-    """What a process and all its descendants have resident; pages that several of them share count
-    once.
+    """What a process and its descendants have resident; pages that they share count once.
 
     0 when the process is gone. A fraction of a millisecond; more with descendants, whose pages the
     kernel must divide.

@@ -135,9 +135,7 @@ class Process:
         return True
 
     def wait(self) -> int:
-        """The exit code, negative for a signal; a process that has closed its pipe and lives on is
-        killed.
-        """
+        """The exit code, negative for a signal; a process that lives on is killed."""
         try:
             return self._popen.wait(timeout=10.0)
         except subprocess.TimeoutExpired:

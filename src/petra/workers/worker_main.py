@@ -16,6 +16,7 @@ import signal
 import sys
 import sysconfig
 import traceback
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,7 +71,7 @@ def main() -> None:
     prepare_to_fork()
     while True:
         frame = _next(channel)
-        in_a_fork(lambda frame=frame: _answer(channel, payload, frame, threads), channel.read_fd)  # type: ignore[misc]
+        in_a_fork(partial(_answer, channel, payload, frame, threads), channel.read_fd)
 
 
 def _behave_as_a_child(parent: int) -> None:

@@ -96,14 +96,17 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+_ARRAY = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Reads the official Python batches, which are pickles, and nothing that is not an array, a
     list or a string.
     """
 
     ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+        ("numpy.core.multiarray", "_reconstruct"): _ARRAY,
+        ("numpy._core.multiarray", "_reconstruct"): _ARRAY,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("_codecs", "encode"): _latin1,

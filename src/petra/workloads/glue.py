@@ -30,9 +30,7 @@ from petra.workloads.minilm import Recipe, fine_tuned, load_weights, tokenize, u
 
 @dataclass(frozen=True)
 class GlueTask:
-    """Where a task's files are, their text columns, the number of classes (1: a score) and the file
-    to test on.
-    """
+    """Where a task's files are, text columns, number of classes (1: a score), the test file."""
 
     folder: str
     columns: tuple[str, ...]

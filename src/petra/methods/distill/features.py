@@ -1,6 +1,4 @@
-"""Feature distillation: which blocks of student and teacher correspond, and how far their outputs
-are apart.
-"""
+"""Feature distillation: which blocks of two models correspond, and how far they are apart."""
 
 from __future__ import annotations
 
@@ -86,9 +84,7 @@ class Tap:
 
 
 def _outputs(model: nn.Module, inputs: Inputs) -> dict[str, list[Tensor]]:
-    """What every module made of other modules puts out, but the root, in the order in which they
-    first finish.
-    """
+    """What every module made of others puts out, but the root, in the order of finishing."""
     seen: dict[str, list[Tensor]] = {}
 
     def record(path: str) -> Callable[[nn.Module, object, object], None]:

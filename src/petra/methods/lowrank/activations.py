@@ -18,8 +18,7 @@ from petra.tasks.inputs import Inputs, call
 
 @dataclass
 class Moments:
-    """Sums over rows y = W x (m,) of a layer's outputs without its bias, in coordinates of W's
-    column space.
+    """Sums over rows y = W x (m,) of a layer's outputs without bias, in W's column space.
 
     `basis` Q (m, p) is orthonormal, or None for the identity; gram (p, p) = sum of Q^T y y^T Q;
     total (p,) = sum of Q^T y.

@@ -1,6 +1,4 @@
-"""Low-rank decomposition: a layer becomes two thinner ones, by truncated singular value
-decomposition.
-"""
+"""Low-rank decomposition: a layer becomes two thinner ones, by a truncated SVD."""
 
 from __future__ import annotations
 
@@ -33,8 +31,7 @@ TRAINED = {"epochs": Integer(1, MAX_EPOCHS)}
 
 @dataclass(frozen=True)
 class SVDDecompose(Decompose):
-    """Replace linear, convolutional and embedding layers by thinner ones, from a truncated SVD of
-    the weight.
+    """Replace linear, convolutional and embedding layers by thinner ones, by a truncated SVD.
 
     Convolutions are unfolded by channel (a thin convolution, then 1x1: Denton et al. 2014) or
     spatially ((1, kw), then (kh, 1): Jaderberg et al. 2014); three-dimensional ones by channel
@@ -140,8 +137,7 @@ class SVDDecompose(Decompose):
         }
 
     def _train(self, work: Work, decide: Decide) -> Mapping[str, object]:
-        """Train factors inside the model, then put dense layers with what was learnt in their
-        place.
+        """Train factors inside the model, then put dense layers in their place.
 
         Embeddings train as they are: composing a table of a whole vocabulary in every step costs
         too much.
@@ -224,9 +220,7 @@ class _Truncation:
         }
 
     def preview(self, model: nn.Module, inputs: object) -> None:
-        """Before a forward pass in evaluation mode: let every layer compute with what truncation
-        would leave.
-        """
+        """Before a pass in evaluation: let layers compute with what truncation would leave."""
         if model.training or all(m.preview is not None for m in self.trained.values()):
             return
         with torch.no_grad():

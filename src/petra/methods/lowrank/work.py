@@ -18,9 +18,7 @@ BATCH = 64
 
 @dataclass
 class Work:
-    """What a stage works on: `layers` maps the path of every layer to decompose to how it is
-    unfolded.
-    """
+    """What a stage works on: `layers` maps paths of layers to how they are unfolded."""
 
     model: nn.Module
     context: Context
@@ -42,7 +40,8 @@ class Work:
             taken = min(items, batch_size(inputs))
             if taken == 0:
                 return
-            yield map_inputs(inputs, lambda t, k=taken: t[:k].to(self.context.device))  # type: ignore[misc]
+            first = map_inputs(inputs, lambda t, k=taken: t[:k])  # type: ignore[misc]
+            yield map_inputs(first, lambda t: t.to(self.context.device))
             items -= taken
 
 

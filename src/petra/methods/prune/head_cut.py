@@ -81,8 +81,7 @@ def cut_heads(
     *,
     must_show: bool = False,
 ) -> tuple[str, Undo]:
-    """Remove units, in place; what is wrong with the result ('' when nothing is), and how to put
-    them back.
+    """Remove units, in place; what is wrong then ('' if nothing), and how to put them back.
 
     Right is what the model computes on `example` while the readers of the heads are blind to those
     units.

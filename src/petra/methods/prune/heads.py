@@ -264,7 +264,8 @@ def gate_gradients(
         for i in range(items):
             gates = [torch.ones(heads.units, requires_grad=True) for heads in layers]
             with all_gated(model, layers, gates):
-                output = prediction(call(model, map_inputs(inputs, lambda t, i=i: t[i : i + 1])))  # type: ignore[misc]
+                item = map_inputs(inputs, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
+                output = prediction(call(model, item))
             loss = task.loss(task.losses()[0], output, target[i : i + 1], label_smoothing=SMOOTHING)
             for layer, total, gradient in zip(
                 layers, totals, gradients_of(loss, gates), strict=True

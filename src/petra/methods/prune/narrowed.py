@@ -75,9 +75,7 @@ def cut_trace(
 def check_outputs(
     before: nn.Module, after: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]
 ) -> None:
-    """Refuse a pruned model whose outputs have another shape than the original's, at two batch
-    sizes.
-    """
+    """Refuse a pruned model whose outputs have another shape than before, at two batch sizes."""
     wider = map_inputs(example, lambda t: torch.cat([t, t[:1]]))
     layers = ", ".join(g.root for g in groups)
     for inputs in (example, wider):

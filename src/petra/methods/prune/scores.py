@@ -1,6 +1,4 @@
-"""Scores of a group's channels: the inputs of the importance functions gathered from all layers of
-the group.
-"""
+"""Scores of a group's channels: what importance functions take, gathered from all its layers."""
 
 from __future__ import annotations
 
@@ -81,9 +79,7 @@ def score(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Tensor:
 def _members(
     graph: ChannelGraph, group: ChannelGroup, ranking: Ranking
 ) -> Iterator[tuple[Tensor, list[int]]]:
-    """Scores of every member that the importance measures, and the channels of the root that they
-    belong to.
-    """
+    """Scores of every member that the importance measures, and the root's channels they are of."""
     kind = ranking.importance.removeprefix("group_")
     for item in graph.group(group.root, range(graph.width(group.root))):
         module, owners = item.dep.target.module, item.root_idxs

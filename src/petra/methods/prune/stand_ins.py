@@ -44,9 +44,7 @@ class PassThrough(nn.Module):
 
 @dataclass
 class _Calls:
-    """What one module was seen to do: how often it ran, and what stands in for it if its input
-    passes through.
-    """
+    """What one module was seen to do: how often it ran, and what can stand in for it."""
 
     times: int = 0
     stand_in: nn.Module | None = None
@@ -58,8 +56,7 @@ class _Calls:
 
 
 def stand_ins(model: nn.Module, example: Inputs) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """What may take the place of every block that can be dropped, and why blocks that look alike
-    cannot be.
+    """What may take the place of every droppable block, and why blocks like it cannot go.
 
     A block runs once, has weights inside, and gives back its first input's shape: a residual block
     or transformer layer, recognised by a way around its weights, or the innermost module that maps

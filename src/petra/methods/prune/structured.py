@@ -177,9 +177,7 @@ class StructuredPrune(Stage):
     def _rankable(
         self, model: nn.Module, example: Inputs, groups: list[ChannelGroup]
     ) -> tuple[list[ChannelGroup], dict[str, str]]:
-        """Groups that the chosen importance can measure, and the layers of the others with the
-        reason.
-        """
+        """Groups that the importance can measure, and the layers of the others with why."""
         if self.importance != "bn_scale" or not groups:
             return groups, {}
         with differentiable(model):
@@ -197,8 +195,7 @@ class StructuredPrune(Stage):
         example: Inputs,
         context: Context,
     ) -> tuple[dict[str, object], dict[str, str]]:
-        """Bring the share of removed channels up to `ratio`, in place; a record, and reasons by
-        root.
+        """Bring the share of removed channels up to `ratio`; a record, and reasons by root.
 
         `original` are the units that each group's segments had to begin with. A group that cannot
         be cut together with those before it stays as it is, and the reason says why.
@@ -240,9 +237,7 @@ class StructuredPrune(Stage):
         return record | ({"calibration_items": items} if items else {}), failed
 
     def _ranking(self, model: nn.Module, ratio: float, context: Context) -> tuple[Ranking, int]:
-        """How channels are ranked for one cut, and the number of training items that it rests
-        on.
-        """
+        """How channels are ranked for one cut, and how many training items it rests on."""
         seed = context.seed_for(self.name, self.importance)
         evidence, items = gather(
             self.importance, model, context.task, seed=seed, device=context.device

@@ -16,16 +16,12 @@ LEAST_KEPT = 0.01
 
 
 def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
-    """|w dL/dw| of every weight: to first order, what the loss changes by without it (Molchanov et
-    al. 2017).
-    """
+    """|w dL/dw| of every weight: what the loss changes by without it (Molchanov et al. 2017)."""
     return (weight * gradient).abs()
 
 
 def wanda(weight: Tensor, norms: Tensor) -> Tensor:
-    """|w| ||x||_2 with the norm of the input that the weight multiplies (Sun et al. 2024,
-    "Wanda").
-    """
+    """|w| ||x||_2 with the norm of the weight's input (Sun et al. 2024, "Wanda")."""
     return weight.abs() * norms
 
 
@@ -55,9 +51,7 @@ def keep_globally(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Te
 
 
 def keep_two_of_four(scores: Tensor) -> Tensor:
-    """Mask of scores (..., 4 m), true for the two highest of every four neighbours in the last
-    dimension.
-    """
+    """Mask of scores (..., 4 m), true for the two highest of every four in the last dimension."""
     fours = scores.reshape(*scores.shape[:-1], -1, 4)
     return (
         torch.zeros_like(fours, dtype=torch.bool)

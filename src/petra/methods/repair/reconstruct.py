@@ -39,8 +39,7 @@ def ridge(gram: Tensor, cross: Tensor, prior: Tensor, damping: float) -> Tensor:
 
 
 def design(layer: nn.Module, x: Tensor) -> Tensor:
-    """The rows a layer multiplies its weight with: (rows, k), with a last column of ones where it
-    has a bias.
+    """The rows (rows, k) that a layer multiplies its weight with; for a bias, a column of ones.
 
     For Conv2d the unfolded patches, k = in * kh * kw; for Linear the inputs, k = in.
     """
@@ -71,8 +70,7 @@ def _can_refit(layer: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Reconstruct(Stage):
-    """Refit each layer that lost input channels so that it produces what it produced in the
-    untouched model.
+    """Refit each layer that lost inputs so that it produces what it did in the untouched model.
 
     One ridge regression per layer, in the order of execution, from the pruned model's own inputs to
     the untouched model's outputs on training items (He, Zhang & Sun 2017; Luo, Wu & Lin 2017).

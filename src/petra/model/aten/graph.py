@@ -1,6 +1,4 @@
-"""Reading an exported ATen graph, and changing its constants: what every analysis and rewrite of
-one shares.
-"""
+"""Reading an exported ATen graph, and changing its constants: what all rewrites share."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ CONVOLUTIONS = ("aten.conv1d.", "aten.conv2d.", "aten.conv3d.")
 
 
 def module_path(node: Node) -> str:
-    """Path of the module a node was traced in, '' for the model itself; the same for every call of
-    a module.
-    """
+    """Path of the module a node was traced in, whichever call; '' for the model itself."""
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     return re.sub(r"@\d+", "", next(reversed(stack.values()))[0]) if stack else ""
 
@@ -67,8 +63,7 @@ def shape_of(node: Node) -> tuple[int | torch.SymInt, ...]:
 
 
 def sizes(node: Node) -> list[int]:
-    """Shape of the tensor a node makes, with the batch size of the traced example for the free
-    dimension.
+    """Shape of the tensor a node makes, the free dimension as in the traced example.
 
     A size that depends on the values of the data, not only on their shape, counts as 1.
     """
@@ -116,8 +111,7 @@ def _is_in_place(node: Node) -> bool:
 
 
 def written(graph: Graph) -> set[Node]:
-    """Values whose memory an in-place call changes: what it writes to, and all views of the same
-    memory.
+    """Values that an in-place call changes: what it writes to, and all views of it.
 
     They must not be copied, as quantize and dequantize do, because the copy would not change with
     them.
@@ -151,8 +145,7 @@ def _shares_memory(node: Node) -> bool:
 
 
 def batch_norm_affine(gm: GraphModule, node: Node) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """a and c, each (channels,), of a batch norm in evaluation, y = a x + c; None without stored
-    statistics.
+    """a, c (channels,) of a batch norm in evaluation, y = a x + c; None without statistics.
 
     a = weight / sqrt(var + eps), c = bias - a mean.
     """
@@ -217,9 +210,7 @@ def replace_constant(gm: GraphModule, node: Node, value: torch.Tensor) -> None:
 
 
 def new_buffer(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
-    """Register a constant and return the node that reads it, made at the graph's current insertion
-    point.
-    """
+    """Register a constant and return the node that reads it, at the graph's insertion point."""
     gm.register_buffer(name, value)
     node = gm.graph.get_attr(name)
     node.meta["val"] = value
@@ -227,9 +218,7 @@ def new_buffer(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
 
 
 def new_parameter(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
-    """Like a new constant at the graph's insertion point, but a parameter, which training
-    changes.
-    """
+    """Like `new_buffer`, but a parameter, which training changes."""
     gm.register_parameter(name, torch.nn.Parameter(value.detach().clone(), requires_grad=False))
     node = gm.graph.get_attr(name)
     node.meta["val"] = value

@@ -19,9 +19,7 @@ Undo = Callable[[], None]
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor with entries of every head: its dimension `dim` is one run of `units * block`
-    entries per block.
-    """
+    """A tensor with entries of all heads: `dim` is a run of `units * block` entries per block."""
 
     layer: str
     name: str
@@ -98,8 +96,7 @@ def take_out(model: nn.Module, heads: Heads, units: Collection[int]) -> Undo:
 
 @contextmanager
 def gated(model: nn.Module, heads: Heads, gate: Tensor) -> Iterator[None]:
-    """Inside, the outputs of every unit are multiplied by its entry of `gate`, (units,), before
-    they are mixed.
+    """Inside, each unit's outputs are multiplied by its entry of `gate` (units,) before mixing.
 
     Zero is what removing the unit must amount to; the gradient with respect to the gate is its
     first-order effect.

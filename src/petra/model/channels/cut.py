@@ -30,8 +30,7 @@ SILENT = (
 def cut(
     graph: ChannelGraph, root: str, channels: Sequence[int], example: Inputs, *, trial: bool = False
 ) -> str:
-    """Remove output `channels` of layer `root`, and all that depends on them, from the graph's
-    model.
+    """Remove output `channels` of layer `root`, and all that depends on them, from the model.
 
     Returns '' when the result computes, on `example`, what the model computes with those channels
     ignored by their readers; otherwise what is wrong, and then the model is as it was. A `trial`

@@ -1,6 +1,4 @@
-"""Torch-Pruning's dependency graph (Fang et al. 2023, "DepGraph") of a model, with layers addressed
-by path.
-"""
+"""Torch-Pruning's dependency graph (Fang et al. 2023) of a model, layers addressed by path."""
 
 from __future__ import annotations
 
@@ -206,9 +204,7 @@ class ChannelGraph:
         return False
 
     def _single_channels(self) -> set[Any]:
-        """Nodes of layers with one output channel, and of all that is made of such a channel
-        alone.
-        """
+        """Nodes of layers with one output channel, and of what is made of it alone."""
         nodes = self.graph.module2node.values()
         todo = [n for n in nodes if is_weighted(n.module) and width_of(n.module) == 1]
         found = set(todo)
@@ -223,8 +219,7 @@ class ChannelGraph:
         return found
 
     def remove(self, group: Any) -> Callable[[], None]:
-        """Take a group's channels out of the model; returns a function that puts everything back as
-        it was.
+        """Take a group's channels out; returns a function that puts everything back.
 
         Raises one of BREAKAGE, with the model as it was, when the channels cannot go.
         """
@@ -281,9 +276,7 @@ class ChannelGraph:
         return width_of(self.model.get_submodule(root))
 
     def narrows(self, dep: Any) -> bool:
-        """Whether the operation removes output channels (norms and depthwise layers: inputs and
-        outputs alike).
-        """
+        """Whether it removes output channels (of norms and depthwise layers, both)."""
         return bool(self.graph.is_out_channel_pruning_fn(dep.handler))
 
     def reads(self, dep: Any) -> bool:

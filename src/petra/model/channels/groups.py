@@ -1,6 +1,4 @@
-"""Which channels can go, and which of them only together: found by tracing, proved by cutting a
-copy.
-"""
+"""Which channels can go, and which of them only together: traced, and proved by cutting a copy."""
 
 from __future__ import annotations
 
@@ -120,9 +118,7 @@ def _candidates(
 def _objection(
     graph: ChannelGraph, group: Any, outputs: frozenset[str], shared: Mapping[str, tuple[str, ...]]
 ) -> str:
-    """Why a group cannot be cut, as far as its members tell; '' when nothing speaks against a
-    trial.
-    """
+    """Why a group cannot be cut, as far as its members tell; '' when a trial is worth it."""
     for dep, _ in group:
         module = dep.target.module
         if isinstance(module, nn.Parameter):
@@ -203,8 +199,7 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
 def _segments(
     graph: ChannelGraph, units: Sequence[tuple[int, ...]], full: Any
 ) -> tuple[tuple[int, ...], ...]:
-    """Indices of units that narrow the same layers, in the order of those layers' names, which no
-    cut changes.
+    """Indices of units that narrow the same layers, in the order of those layers' names.
 
     Where a concatenation is added to another layer's output, each branch makes some of that layer's
     channels only.
@@ -245,9 +240,7 @@ def regroup(
 def _trial(
     scout: ChannelGraph, group: ChannelGroup, example: Inputs, generator: torch.Generator
 ) -> str:
-    """Cut a random half of every segment's units out of the scout; why that is wrong, '' when it is
-    right.
-    """
+    """Cut a random half of every segment's units out of the scout; why that is wrong, else ''."""
     halves = [
         torch.randperm(len(s), generator=generator)[: len(s) // 2].tolist() for s in group.segments
     ]

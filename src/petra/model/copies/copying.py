@@ -1,5 +1,4 @@
-"""Copies of models as people bring them: with tensors of past passes on modules, and hooks that
-know them.
+"""Copies of models as people bring them: with tensors of past passes, and hooks.
 
 Models keep what they compute: attention weights for plots, position biases indexed once. Such
 tensors belong to the pass that made them. `copy.deepcopy` fails on those with a history, and a copy
@@ -28,18 +27,15 @@ from petra.model.copies.rebinding import rebind
 from petra.model.tensor_slots import tensor_slots
 
 _DERIVED = ("_g", "_orig")
-"""Endings of the parameters that torch's hooks compute a weight from: weight_norm, spectral_norm,
-pruning masks."""
+"""Endings of parameters that torch's hooks compute a weight from: norms, pruning masks."""
 
 
 class NotCopyable(PetraError):
-    """A model holds something of which there can be no second one: a lock, an open file, a
-    generator."""
+    """A model holds what there can be no second of: a lock, an open file, a generator."""
 
 
 def copy_model(model: nn.Module) -> nn.Module:
-    """A deep copy of `model`, which stays as it is; tensors shared inside it are shared inside the
-    copy.
+    """A deep copy of `model`, which stays as it is; tensors shared inside it stay shared.
 
     Tensors that a past forward pass left behind, on modules or anywhere inside their attributes,
     are not copied: those with a gradient history or made while the model was traced. The attribute

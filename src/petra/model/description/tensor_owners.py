@@ -58,9 +58,7 @@ def _extent(tensor: Tensor) -> int:
 
 
 def tensor_facts(key: str, tensor: Tensor) -> dict[str, Any]:
-    """What a parameter or buffer is besides its numbers; results in a few bits depend on its
-    layout.
-    """
+    """What a parameter or buffer is besides its numbers; its layout changes last bits."""
     if tensor.grad_fn is not None or (
         tensor.requires_grad and not isinstance(tensor, nn.Parameter)
     ):

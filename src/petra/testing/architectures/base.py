@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import torch
@@ -86,7 +87,8 @@ def _measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 def _splits(inputs: Inputs, targets: Tensor) -> list[tuple[Inputs, Tensor]]:
     bounds = ((0, TRAIN), (TRAIN, TRAIN + VAL), (TRAIN + VAL, TRAIN + VAL + TEST))
-    return [(map_inputs(inputs, lambda t, a=a, b=b: t[a:b]), targets[a:b]) for a, b in bounds]  # type: ignore[misc]
+    parts = (slice(a, b) for a, b in bounds)
+    return [(map_inputs(inputs, operator.itemgetter(part)), targets[part]) for part in parts]
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -34,9 +34,7 @@ _SERIES: Mapping[str, Any] = {
 
 
 class Averaged(nn.Module):
-    """A backbone called by keywords, whatever they are; its hidden states are averaged and
-    classified.
-    """
+    """A backbone called by any keywords; its hidden states are averaged and classified."""
 
     def __init__(self, model: nn.Module, width: int, **options: object) -> None:
         super().__init__()

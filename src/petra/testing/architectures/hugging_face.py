@@ -203,9 +203,7 @@ def squeezebert() -> Problem:
 
 
 def gpt2() -> Problem:
-    """Linear layers that are stored transposed (`Conv1D`), with one for queries, keys and
-    values.
-    """
+    """Linear layers that are stored transposed (`Conv1D`), one for queries, keys and values."""
     return text(
         "GPT2", vocab_size=VOCABULARY, n_positions=32, n_embd=32, n_layer=2, n_head=4,
         pad_token_id=0, use_cache=False, bos_token_id=1, eos_token_id=2, initializer_range=STD,
