@@ -128,7 +128,7 @@ class RuntimeSuite:
         """As it stands, with the runtime's library alone."""
         _, _, path = self.exported("perceptron", tmp_path)
         session = self.made().load(path)
-        snippet = self.made().snippet(path.name, session.inputs)
+        snippet = self.made().snippet(str(path), session.inputs)
         code = (
             f"{snippet}\nimport json, sys\n"
             "if hasattr(outputs, 'values') and not hasattr(outputs, 'shape'):\n"
@@ -137,7 +137,7 @@ class RuntimeSuite:
             "print(json.dumps([value.tolist(), 'torch' in sys.modules]))"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         got, torch_loaded = json.loads(done.stdout.splitlines()[-1])
         expected = session.run({"input": np.zeros((1, 5), np.float32)})
