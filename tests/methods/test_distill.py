@@ -45,9 +45,8 @@ def test_relative_distance_by_loops() -> None:
 def test_blocks_match_by_name_and_shape() -> None:
     student = copy.deepcopy(MODEL)
     student.block2 = nn.Sequential(nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1))
-    student.stem = nn.Sequential(
-        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU()
-    )  # no padding: another shape
+    # No padding: another shape.
+    student.stem = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
     student.other = nn.Sequential(nn.Identity())
     found = matched(student, MODEL, TASK.example(2))
     assert found == ()  # everything behind the stem has another shape
@@ -67,9 +66,8 @@ def test_taps_see_the_latest_pass_and_are_removed() -> None:
         MODEL(TASK.example(5))
         assert len(own.outputs()[0]) == 3
         assert len(theirs.outputs()[0]) == 5
-        student.forward = lambda x: student.head(
-            student.stem(x).mean((2, 3))
-        )  # passes the blocks by
+        # Passes the blocks by.
+        student.forward = lambda x: student.head(student.stem(x).mean((2, 3)))
         student(TASK.example(3))
         assert own.outputs() == [None]
     assert not any(m._forward_hooks for m in (*student.modules(), *MODEL.modules()))

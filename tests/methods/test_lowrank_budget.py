@@ -145,9 +145,8 @@ def test_the_score_in_training_is_that_of_the_truncated_model(
     result, trace = run(stage, model, task)
     best = trace.details["training"]["rounds"][-1]["score_best"]
     assert task.score(*predict(result, task.val)).mean == pytest.approx(best, abs=1e-3)
-    assert (
-        best < task.score(*predict(model, task.val)).mean
-    )  # at full rank it would not have fallen
+    # At full rank it would not have fallen.
+    assert best < task.score(*predict(model, task.val)).mean
 
 
 def test_truncation_every_few_epochs_trains_ever_thinner_factors(
@@ -170,9 +169,8 @@ def test_truncation_every_few_epochs_trains_ever_thinner_factors(
     assert [r["epochs"] for r in rounds] == [2, 2, 1]
     full, thin, last = widths
     ranks = ranks_of(trace)
-    assert (
-        {p: thin[p] for p in ranks} == ranks == {p: last[p] for p in ranks}
-    )  # a ratio is of the full rank
+    # A ratio is of the full rank.
+    assert {p: thin[p] for p in ranks} == ranks == {p: last[p] for p in ranks}
     assert all(full[p] > thin[p] for p in ranks)
     # What has trained as it ships is far better than what was cut at the end only.
     once, _ = run(dataclasses.replace(stage, truncate_every=0), model, task)

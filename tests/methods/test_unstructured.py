@@ -114,12 +114,10 @@ def test_wanda_multiplies_every_weight_by_the_norm_of_its_input() -> None:
         model.grouped.weight[7], model.grouped.bias[7] = 0.0, 0.0  # type: ignore[index]
     scores = stage._scores(model, layers, context)
     silent = scores["grouped"] == 0
-    assert silent[
-        6:, 1
-    ].all()  # channel 5 is the second input of the second group, which makes outputs 6 to 11
-    assert (
-        int(silent.sum()) == 6 * 9 + 3 * 3 * 4 - 9
-    )  # and the weights of output 7, which are zero themselves
+    # Channel 5 is the second input of the second group, which makes outputs 6 to 11.
+    assert silent[6:, 1].all()
+    # And the weights of output 7, which are zero themselves.
+    assert int(silent.sum()) == 6 * 9 + 3 * 3 * 4 - 9
     assert torch.equal(scores["up"].flatten(1).eq(0).all(1), torch.arange(12) == 7)
 
 

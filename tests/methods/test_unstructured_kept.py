@@ -91,9 +91,8 @@ def test_a_stored_model_still_keeps_its_zeros() -> None:
     assert [p for p, m in again.named_modules() if getattr(m, "keep_zeros", False)] == list(
         zeros(pruned)
     )[1:]
-    assert (
-        again.get_submodule("block1.conv1").keep_zeros == "two_of_four"
-    )  # the pattern that a later cut restores
+    # The pattern that a later cut restores.
+    assert again.get_submodule("block1.conv1").keep_zeros == "two_of_four"
 
 
 def test_channels_can_still_be_cut() -> None:
