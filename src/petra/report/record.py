@@ -33,9 +33,9 @@ class StudyRecord:
 
     `task` are the metrics that the task measures, the quality first. `stop_reason` is '' until
     the search has ended and its front has been confirmed; `eager_latency_ms` is the untouched model
-    in eager PyTorch, None before it was measured. `unconfirmed` are members of the front that could not be
-    measured on the test split, and why. `interface` is what the model takes and returns, None in
-    studies that do not say.
+    in eager PyTorch, None before it was measured. `unconfirmed` are members of the front that could
+    not be measured on the test split, and why. `interface` is what the model takes and returns,
+    None in studies that do not say.
     """
 
     directory: Path
