@@ -59,6 +59,8 @@ def compare_runtimes(
     targets = [payload.target.on(name) for name in runtimes]
     for target in targets:
         runtime_for(target)
+    if not targets:
+        return []
     with TemporaryDirectory(prefix="petra-across-") as scratch:
         data = Path(scratch)
         with Worker(data / "worker.log", threads=assignment.threads) as worker:
