@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from petra.core.target import Target
+from petra.runtimes.litert import LiteRt
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.openvino import OpenVino
 from petra.runtimes.table import RUNTIMES, deployable, runtime_for, runtimes_by_suffix
@@ -22,6 +23,11 @@ class TestOnnxRuntime(RuntimeSuite):
 
 class TestOpenVino(RuntimeSuite):
     runtime = OpenVino
+
+
+@pytest.mark.slow  # seconds for every file
+class TestLiteRt(RuntimeSuite):
+    runtime = LiteRt
 
 
 class TestTorchEager(RuntimeSuite):
@@ -55,7 +61,12 @@ def test_no_runtime_is_left_out() -> None:
 
 
 def test_a_file_stands_for_the_plainest_runtime_that_loads_it() -> None:
-    assert runtimes_by_suffix() == {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
+    assert runtimes_by_suffix() == {
+        ".onnx": "onnxruntime",
+        ".xml": "openvino",
+        ".pt2": "torch",
+        ".tflite": "litert",
+    }
     assert all(
         Path(f"model{RUNTIMES.get(name).suffix}").suffix in runtimes_by_suffix()
         for name in RUNTIMES

@@ -1,6 +1,4 @@
-"""Metrics describe themselves: what tables, figures, cards, JSON, constraints and the search need to
-know of a number is said once, in its record.
-"""
+"""Metrics describe themselves: what tables, figures, cards and the search need is said once."""
 
 from __future__ import annotations
 
@@ -100,7 +98,7 @@ class Metric:
 def task_metric(
     name: str, *, maximize: bool, title: str = "", unit: str = "", digits: int = 4
 ) -> Metric:
-    """The record of a metric of quality: measured on the items of a split, exact for a given file."""
+    """The record of a metric that is measured on the items of a split."""
     return Metric(
         name,
         title or name.replace("_", " "),
@@ -127,8 +125,9 @@ PETRA_METRICS = (
         shown=Shown(QUALITY, hover=True),
     ),
     Metric(
-        "latency_ms", "median latency", "median latency of one batch", "ms", timed=True, positive=True,
-        units=_TIMES, shown=Shown("latency", terminal=3, page=True, card=True, bench=True),
+        "latency_ms", "median latency", "median latency of one batch", "ms",
+        timed=True, positive=True, units=_TIMES,
+        shown=Shown("latency", terminal=3, page=True, card=True, bench=True),
     ),
     Metric(
         "latency_p95_ms", "95th percentile latency", "95th percentile latency of one batch", "ms",
@@ -162,8 +161,8 @@ PETRA_METRICS = (
         timed=True, form="ratio", digits=2, over="throughput", units=_RATIO,
     ),
     Metric(
-        "size_bytes", "size of the files", "bytes of all files that ship", "B", form="si", positive=True,
-        units=_BYTES,
+        "size_bytes", "size of the files", "bytes of all files that ship", "B", form="si",
+        positive=True, units=_BYTES,
         shown=Shown("size", terminal=0, change=2, page=True, card=True, bench=True, hover=True),
     ),
     Metric(
@@ -228,7 +227,7 @@ class Catalogue:
         return (QUALITY, *(m.name for m in self.task[1:]), *others)
 
     def label(self, name: str) -> str:
-        """What a metric is called in lists and tables: titles of the task's, names of all others."""
+        """What a metric is called in lists: the title of one of the task's, else the name."""
         return self[name].title if self[name].sampled else name
 
     def others(self) -> tuple[Metric, ...]:

@@ -53,7 +53,8 @@ def named_objectives(
 _MAX_TEXT = 200  # characters of a constraint
 _NUMBER = r"[-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _CONSTRAINT = re.compile(
-    rf"^\s*(?P<metric>\w+)\s*(?P<op><=|>=)\s*(?:(?P<base>baseline)(?:\s*(?P<arith>[-+*])\s*(?P<by>{_NUMBER}))?"
+    r"^\s*(?P<metric>\w+)\s*(?P<op><=|>=)\s*"
+    rf"(?:(?P<base>baseline)(?:\s*(?P<arith>[-+*])\s*(?P<by>{_NUMBER}))?"
     rf"|(?:(?P<times>{_NUMBER})\s*\*\s*baseline)|(?P<number>{_NUMBER})\s*(?P<unit>[a-z%]+)?)\s*$",
     re.IGNORECASE | re.ASCII,
 )

@@ -5,12 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from petra.methods.table import STAGES
-from petra.space.effects import (
-    DENSE_WEIGHTS,
-    FLOAT_WEIGHTS,
-    INITIAL_FACTS,
-    TRAINABLE,
-)
+from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, INITIAL_FACTS, TRAINABLE
+
+# Where modules that petra's own stages leave in models are defined: without one, none is loaded.
+_OURS = ("petra.model.", "petra.methods.")
 
 
 def facts_of(model: nn.Module) -> frozenset[str]:
@@ -25,7 +23,8 @@ def facts_of(model: nn.Module) -> frozenset[str]:
     """
     facts = INITIAL_FACTS
     classes = {type(module) for module in model.modules()}
-    for name in STAGES.names():
+    ours = any(cls.__module__.startswith(_OURS) for cls in classes)
+    for name in STAGES.names() if ours else sorted(STAGES.added()):
         stage = STAGES.get(name)
         if classes.intersection(stage.modules()):
             facts = stage.effects.after(facts)

@@ -161,7 +161,7 @@ class Settable:
                 )
 
     def having(self, values: Mapping[str, Value]) -> Self:
-        """The same with those of `values` that are parameters of it; others are not its business."""
+        """The same with those of `values` that are parameters of it, whatever else they are."""
         own = {p.name for p in parameters_of(self)} & values.keys()
         return replace(self, **{name: values[name] for name in own})
 

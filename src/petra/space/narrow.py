@@ -119,7 +119,8 @@ def fix_for_task(
         for p in _filled(slot, brought):
             if any(p.name == other.name for other in parameters):
                 raise ConfigError(
-                    f"{card.name}.{p.name}: the task's {slot.kind} has a parameter of that name too",
+                    f"{card.name}.{p.name}: the task's {slot.kind} has a parameter of that name"
+                    " too",
                     hint=f"call the parameter of the {slot.kind} something else",
                 )
             parameters.append(p)

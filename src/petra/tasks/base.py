@@ -1,6 +1,4 @@
-"""A task says what "good" means: the data splits, the losses a model is trained with, the metrics it
-is judged by.
-"""
+"""A task says what "good" means: data splits, losses to train with, metrics to be judged by."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self) -> tuple[Loss, ...]:
-        """The losses a training stage may use, with their parameters' defaults, the default first."""
+        """The losses that stages choose from, with their parameters' defaults; the usual first."""
 
     @abstractmethod
     def distance(self) -> Distance:

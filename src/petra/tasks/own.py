@@ -10,13 +10,14 @@ from torch import Tensor
 from petra.core.errors import DataError
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
+from petra.tasks.given_scorers import as_scorer, as_scorers
 from petra.tasks.losses import Distance, Loss, SquaredDistance, as_distance, as_losses
-from petra.tasks.scorers import Scorer, as_scorer, as_scorers
+from petra.tasks.scorers import Scorer
 
 
 @dataclass(frozen=True)
 class OwnTask(Task):
-    """What its makers say: targets are any numbers, outputs are whatever losses and scorers take."""
+    """What its makers say: any numbers as targets, and the outputs that losses and scorers take."""
 
     trained: tuple[Loss, ...] = ()
     measured: tuple[Scorer, ...] = ()
@@ -58,7 +59,7 @@ def task(
     `loss` is a function of (prediction, target) with a scalar that has a gradient, or several of
     them, or a `petra.Loss` with parameters that the search may set. `score` is a function of
     (prediction, targets) for all items of a split, in the direction that `maximize` says, or the
-    name of a metric of torchmetrics, or a `petra.Scorer`. A function whose first parameter is called
+    name of a metric of torchmetrics, or a `petra.Scorer`. A function that calls its first parameter
     ``outputs`` gets all outputs of the model by name: `loss(outputs, target)`, `score(outputs,
     targets, ids)`. Standard errors are found by leaving out groups of items.
 
