@@ -256,7 +256,7 @@ def test_it_ships(stages: tuple[StageSpec, ...], problem: Any, tmp_path: Path) -
     result, _ = run(problem, *stages)
     x: Any = problem[1].example(32)
     (path,) = OnnxRuntime().export(result, problem[1].example(2), tmp_path / "model.onnx")
-    (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
+    (got,) = OnnxRuntime().load(path).run({"input": x.numpy()}).values()
     with torch.no_grad():
         expected = result(x).numpy()
     assert np.sqrt(np.mean((got - expected) ** 2)) <= 1e-2 * np.std(expected)

@@ -102,7 +102,7 @@ def test_the_file_computes_what_pytorch_does_at_any_length(
         (path,) = runtime.export(model, task.example(2), tmp_path / "model.onnx", interface)
     save_reference(model, data, task.example(2), tmp_path / "reference.npz", items=1000)
     split = load_split(data)
-    session = runtime.load(path, threads=1)
+    session = runtime.load(path)
     predicted = predict(session, split)
     reference = load_arrays(tmp_path / "reference.npz")
     spread = reference["output"].std()
