@@ -27,11 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.target import Target
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.runtimes.base import first_line
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import runtime_for
 from petra.runtimes.torch_eager import lacks_cuda
 from petra.runtimes.verify import FLOAT_TOLERANCE, INT8_TOLERANCE
 from petra.tasks.base import Task
@@ -198,7 +199,7 @@ def measure(
     """One file in one runtime. What is compared is a late call: the first ones compile and
     record.
     """
-    session = RUNTIMES.get(name)().load(path, threads=1)
+    session = runtime_for(Target(name)).load(path)
     inputs = {session.input_names[0]: batch.numpy()}
     ms = latency_ms(lambda: session.run(inputs), calls)
     (output,) = session.run(inputs).values()
@@ -244,7 +245,7 @@ def _through_both(
             try:
                 if not path.exists():
                     built = candidate(model, batch, PIPELINES[what])
-                    RUNTIMES.get(name)().export(built, batch[:2], path)
+                    runtime_for(Target(name)).export(built, batch[:2], path)
                     with torch.inference_mode():
                         expected = built(batch).numpy()
                 yield measure(network, what, name, path, batch, expected, calls)

@@ -17,7 +17,8 @@ from host import heading
 from minilm_sst2 import LENGTH, RESULTS, made, rows
 from torch import nn
 
-from petra.runtimes.table import RUNTIMES
+from petra.core.target import Target
+from petra.runtimes.table import runtime_for
 from petra.tasks.base import Task
 from petra.workloads.cifar10 import cifar10
 from petra.workloads.glue import glue
@@ -39,7 +40,7 @@ def tables(
     yield ""
     results = {label: made(model, task, stages) for label, stages in chosen.items()}
     for target in TARGETS:
-        runtime = RUNTIMES.get(target)()
+        runtime = runtime_for(Target(target))
         files = {}
         for number, (label, result) in enumerate(results.items()):
             if "int8" not in label or "int8" in runtime.precisions:

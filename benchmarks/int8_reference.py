@@ -25,8 +25,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from petra.core.measurement import Measurement
+from petra.core.target import Target
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
+from petra.measure.stored import load_arrays
 from petra.methods.base import Context
 from petra.methods.quantize.calibration import Calibration
 from petra.methods.quantize.static import StaticQuantize
@@ -135,9 +137,9 @@ def measure(
     runtime: str, file: Rival, against: Rival, data: Path
 ) -> tuple[np.ndarray, dict[str, Measurement]]:
     """Predictions on the test split, and speed paired with another file in the same runtime."""
-    answer = data.parent / "predictions.npy"
+    answer = data.parent / "predictions.npz"
     request = Request(
-        runtime,
+        Target(runtime),
         str(file.path),
         str(data),
         baseline=str(against.path),
@@ -145,7 +147,7 @@ def measure(
         confirm=True,
     )
     found = run_bench(request)
-    return np.load(answer, allow_pickle=False), found
+    return next(iter(load_arrays(answer).values())), found
 
 
 def table(

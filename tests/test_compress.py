@@ -62,7 +62,7 @@ def regression_problem() -> tuple[nn.Module, Task]:
     for _ in range(15):
         for inputs, target in train:
             optimizer.zero_grad()
-            task.loss("default", model(**inputs), target).backward()
+            task.loss()({"output": model(**inputs)}, target).backward()
             optimizer.step()
     return model.eval(), task
 
@@ -168,7 +168,7 @@ def test_quality_is_that_of_the_file(
     for trial in digits_study.trials:
         if not trial.measured:
             continue
-        session = OnnxRuntime().load(digits_study.directory / trial.artifact, threads=1)
+        session = OnnxRuntime().load(digits_study.directory / trial.artifact)
         hits = total = 0
         for inputs, target in task.val.batches(50):
             assert isinstance(inputs, Tensor)
@@ -188,7 +188,7 @@ def test_the_front_is_confirmed_on_the_test_split(digits_study: petra.Study) -> 
 
 def test_an_exported_bundle_stands_alone(digits_study: petra.Study, tmp_path: Path) -> None:
     path = digits_study.front.pick("smallest").export(tmp_path / "bundle")
-    session = OnnxRuntime().load(path, threads=1)
+    session = OnnxRuntime().load(path)
     assert np.isfinite(
         next(iter(session.run({"input": np.zeros((3, 1, 8, 8), np.float32)}).values()))
     ).all()

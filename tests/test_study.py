@@ -53,9 +53,9 @@ def proposals(trials: list[Trial]) -> list[tuple[int, str, tuple[str, ...]]]:
 
 @pytest.mark.parametrize("workers", [2, 8])
 def test_proposals_do_not_depend_on_the_number_of_workers(tmp_path: Path, workers: int) -> None:
-    alone = study(tmp_path / "1").run(executor=lambda: RecordedExecutor(delay_s=0.005))
+    alone = study(tmp_path / "1").run(executor=lambda _: RecordedExecutor(delay_s=0.005))
     many = study(tmp_path / "n").run(
-        executor=lambda: RecordedExecutor(workers=workers, delay_s=0.02)
+        executor=lambda _: RecordedExecutor(workers=workers, delay_s=0.02)
     )
     assert len(alone.trials) == 21
     assert proposals(alone.trials) == proposals(many.trials)
@@ -70,7 +70,7 @@ def test_a_larger_budget_continues_and_runs_nothing_again(tmp_path: Path) -> Non
     whole = study(tmp_path / "whole").run(executor=RecordedExecutor)
     study(tmp_path / "parts", budget={"trials": 7}).run(executor=RecordedExecutor)
     executor = RecordedExecutor()
-    rest = study(tmp_path / "parts").run(executor=lambda: executor)
+    rest = study(tmp_path / "parts").run(executor=lambda _: executor)
     assert proposals(rest.trials) == proposals(whole.trials)
     assert sorted(executor.evaluated) == list(range(8, 21))
 
@@ -180,7 +180,7 @@ def test_a_search_over_all_stages_leaves_out_those_that_object(tmp_path: Path) -
 def test_a_stage_that_somebody_asked_for_stays(tmp_path: Path, space: dict[str, Any]) -> None:
     asked = study(tmp_path, space=space)
     assert "prune.depth" not in asked.left_out
-    assert "prune.depth" in asked.problem().space.cards
+    assert "prune.depth" in asked.problem.space.cards
 
 
 def test_only_the_front_sees_the_test_split_and_only_once(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_only_the_front_sees_the_test_split_and_only_once(tmp_path: Path) -> Non
     tested = {t.number for t in done.trials if t.test}
     assert tested == {0} | {t.number for t in done.front.members}
     again = RecordedExecutor()
-    study(tmp_path, budget={"trials": 12}).run(executor=lambda: again)
+    study(tmp_path, budget={"trials": 12}).run(executor=lambda _: again)
     assert again.evaluated == []
 
 
@@ -197,7 +197,7 @@ import sys, pathlib
 sys.path.insert(0, {tests!r})
 from test_study import study
 from petra.testing.recorded import RecordedExecutor
-recorded = lambda: RecordedExecutor(workers=2, delay_s=0.05)
+recorded = lambda _: RecordedExecutor(workers=2, delay_s=0.05)
 study(pathlib.Path({workdir!r}), budget={{"trials": 200}}).run(executor=recorded)
 """
 
@@ -279,7 +279,15 @@ def test_a_study_of_live_objects_says_how_to_continue(tmp_path: Path) -> None:
         ({"space": {"stages": {"prune.structurd": {}}}}, "did you mean 'prune.structured'"),
         ({"space": {"stages": {"tune": {"lr": 500.0}}}}, r"space\.stages\.tune\.lr"),
         ({"space": {"stages": {"tune": {"epoch": 5}}}}, "did you mean 'epochs'"),
-        ({"target": {"runtime": "onnx"}}, "onnxruntime"),
+        ({"target": {"runtime": "onnx"}}, "target\\.runtime: unknown.*\n.*'onnxruntime'"),
+        (
+            {"target": {"runtime": "onnx"}, "space": {}},
+            "target\\.runtime: unknown.*\n.*'onnxruntime'",
+        ),
+        ({"target": "torch.compyle"}, "did you mean 'torch.compile'"),
+        ({"target": {"device": "cuda"}}, "target\\.device: onnxruntime does not run on .*\n.*cpu"),
+        ({"target": {"options": {"spining": 1}}}, "target\\.options: .*\n.*'spinning'"),
+        ({"target": {"options": {"spinning": 3}}}, r"target\.options\.spinning: got 3"),
         ({"device": "gpu"}, r"device: cannot train on 'gpu'\n.*allowed here: cpu"),
         (
             {"space": {"initial": [["tunee"]]}},

@@ -11,7 +11,8 @@ import numpy as np
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.measurement import Measurement
-from petra.core.objective import METRICS, Constraint, Objective, violation
+from petra.core.metric import QUALITY, Catalogue, Metric, describe, task_metric
+from petra.core.objective import Constraint, Objective, violation
 from petra.core.text import first_line, printable, whole_number
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import dominates, front_mask
@@ -34,9 +35,9 @@ class Front:
     the constraints.
 
     `members` are sorted by size, or by the first other cost that is an objective. `trials` are all
-    of the study's: plots show them, and an empty front explains itself by them. `metric` names the
-    task's quality metric, of which more is better if `maximize_quality`. `unconfirmed` says why
-    members have no measurements on the test split.
+    of the study's: plots show them, and an empty front explains itself by them. `task` are the
+    metrics that the task measures, the quality first. `unconfirmed` says why members have no
+    measurements on the test split.
     """
 
     members: list[Trial]
@@ -44,8 +45,7 @@ class Front:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     trials: list[Trial] = field(repr=False)
-    metric: str = "quality"
-    maximize_quality: bool = True
+    task: tuple[Metric, ...] = (task_metric(QUALITY, maximize=True),)
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
 
     @staticmethod
@@ -54,14 +54,15 @@ class Front:
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
         *,
-        metric: str = "quality",
+        task: Sequence[Metric] = (),
         maximize_quality: bool = True,
         unconfirmed: Mapping[int, str] | None = None,
     ) -> Front:
         """The front of `trials`, of which number 0 is the untouched model. O(n log n) up to three
         objectives.
 
-        `maximize_quality` counts only when quality is no objective, which has its own direction.
+        `task` are the metrics that the task measures. `maximize_quality` counts only without them,
+        when quality is no objective, which has its own direction.
         """
         everything = sorted(trials, key=lambda t: t.number)
         baseline = next((t for t in everything if t.number == 0 and t.measured), None)
@@ -80,13 +81,28 @@ class Front:
         )
         by = _sorted_by(objectives)
         members.sort(key=lambda t: (by.cost(t.metrics), t.number))
-        up = next((o.maximize for o in objectives if o.metric == "quality"), maximize_quality)
+        up = next((o.maximize for o in objectives if o.metric == QUALITY), maximize_quality)
+        known = tuple(task) or (task_metric(QUALITY, maximize=up),)
         shown = {0, *(t.number for t in members)}
         reasons = {
             number: reason for number, reason in (unconfirmed or {}).items() if number in shown
         }
         goals, bounds = tuple(objectives), tuple(constraints)
-        return Front(members, baseline, goals, bounds, everything, metric, up, reasons)
+        return Front(members, baseline, goals, bounds, everything, known, reasons)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """How every metric of the study is shown."""
+        return Catalogue(self.task)
+
+    @property
+    def metric(self) -> str:
+        """The title of the quality."""
+        return self.task[0].title
+
+    @property
+    def maximize_quality(self) -> bool:
+        return bool(self.task[0].maximize)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -222,6 +238,6 @@ class Front:
 
 def _sorted_by(objectives: Sequence[Objective]) -> Objective:
     """Size when it is an objective, else the first cost, else quality."""
-    costs = [o for o in objectives if METRICS[o.metric].maximize is not None]
+    costs = [o for o in objectives if not describe(o.metric).sampled]
     sizes = [o for o in costs if o.metric == "size_bytes"]
     return (sizes or costs or list(objectives))[0]

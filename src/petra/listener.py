@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from petra.core.notes import WorkerNote
 from petra.core.trial import Proposal, Trial
 
 
@@ -54,8 +55,8 @@ class Listener(Protocol):
     def started(self, baseline: Trial, clock: Clock) -> None:
         """The baseline is measured (or was, in an earlier session); the search begins."""
 
-    def stage(self, proposal: Proposal, note: object) -> None:
-        """A note from a worker: ("stage", index, name) or ("progress", done, total, text)."""
+    def stage(self, proposal: Proposal, note: WorkerNote) -> None:
+        """What the worker that has the proposal says."""
 
     def finished(self, trial: Trial, clock: Clock) -> None:
         """A trial ended and is in the store."""
@@ -69,7 +70,7 @@ class Silent:
 
     def started(self, baseline: Trial, clock: Clock) -> None: ...
 
-    def stage(self, proposal: Proposal, note: object) -> None: ...
+    def stage(self, proposal: Proposal, note: WorkerNote) -> None: ...
 
     def finished(self, trial: Trial, clock: Clock) -> None: ...
 
@@ -90,7 +91,7 @@ class Unfailing:
     def started(self, baseline: Trial, clock: Clock) -> None:
         self._pass_on(lambda: self._listener.started(baseline, clock))
 
-    def stage(self, proposal: Proposal, note: object) -> None:
+    def stage(self, proposal: Proposal, note: WorkerNote) -> None:
         self._pass_on(lambda: self._listener.stage(proposal, note))
 
     def finished(self, trial: Trial, clock: Clock) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 import petra
 from petra.cli.main import app
 from petra.runtimes.openvino import OpenVino
-from petra.runtimes.torch_eager import TorchCuda
+from petra.runtimes.torch_eager import lacks_cuda
 from petra.testing.studies import toy_study, write_onnx
 
 PARTS = """
@@ -139,5 +139,5 @@ def test_a_study_s_model_is_built_again_for_every_runtime(tmp_path: Path) -> Non
     # The file is the measured one, byte for byte: what was built again is what the study judged.
     measured = directory / "artifacts" / f"{data['trial']:05d}" / "model.onnx"
     assert Path(onnx["files"][0]).read_bytes() == measured.read_bytes()
-    if TorchCuda().lacks():
+    if lacks_cuda():
         assert "CUDA" in found["torch.cuda"]["failure"]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from petra.cli.budget import extended, is_finished
 from petra.cli.progress import LineProgress, LiveProgress, watching
+from petra.core.notes import StepBegan, StepProgress
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.listener import Clock
 from petra.report.record import StudyRecord
@@ -50,9 +51,9 @@ def test_the_live_block_follows_the_events(front: StudyFront) -> None:
     assert "starting" in printed(screen(terminal=False), live)
     live.started(front.baseline, Clock(0, 5.0, max_trials=10))
     first, second = candidates(front)[:2]
-    live.stage(Proposal(1, first.pipeline), ("stage", 0, "tune"))
-    live.stage(Proposal(1, first.pipeline), ("progress", 2, 7, "epoch 1/3"))
-    live.stage(Proposal(2, second.pipeline), ("stage", len(second.pipeline), "export"))
+    live.stage(Proposal(1, first.pipeline), StepBegan(0, "tune"))
+    live.stage(Proposal(1, first.pipeline), StepProgress(2, 7, "epoch 1/3"))
+    live.stage(Proposal(2, second.pipeline), StepBegan(len(second.pipeline), "export"))
     text = printed(screen(terminal=False), live)
     assert f"trial 1: tune (stage 1 of {len(first.pipeline)}): 2/7 epoch 1/3" in text
     assert "trial 2: export" in text
@@ -72,7 +73,7 @@ def test_the_live_block_fits_its_width(front: StudyFront, width: int) -> None:
     live = LiveProgress(screen(terminal=True), front.objectives)
     live.started(front.baseline, Clock(0, 5.0, max_seconds=60))
     long = candidates(front)[-1]
-    live.stage(Proposal(99, long.pipeline), ("progress", 1, 2, "a very long text " * 20))
+    live.stage(Proposal(99, long.pipeline), StepProgress(1, 2, "a very long text " * 20))
     for trial in candidates(front):
         live.finished(trial, Clock(trial.number, 6.0, max_seconds=60))
     assert max(map(len, printed(screen(width, terminal=False), live).splitlines())) <= width

@@ -143,7 +143,7 @@ class Ground:
         self.model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         self.cached = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         cache = PrefixCache(scratch / "cache", 1 << 20)
-        assert cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
+        assert not cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
 
     # ---- studies ---------------------------------------------------------------------------------
 

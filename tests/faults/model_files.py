@@ -22,6 +22,7 @@ import onnx
 from attack import Attack
 
 from petra.core.errors import PetraError
+from petra.core.target import Target
 from petra.measure.client import BenchDied, alone
 from petra.measure.inspect_main import InspectRequest, inspect
 from petra.workers.failures import MemoryLimitExceeded, TimeLimitExceeded
@@ -75,7 +76,7 @@ def campaign(scratch: Path, *, seed: int, seconds: float) -> Iterator[Attack]:
 
 def _try(path: Path, inputs: str, runtime: str) -> tuple[str, str]:
     """The outcome, and which promise it breaks."""
-    request = InspectRequest(runtime, str(path), inputs=inputs)
+    request = InspectRequest(Target(runtime), str(path), inputs=inputs)
     try:
         alone(
             inspect,

@@ -17,9 +17,11 @@ import pytest
 
 import petra
 from petra.core.errors import ArtifactError
+from petra.core.target import Target
 from petra.measure.bench_main import Request
 from petra.measure.client import BenchDied, alone, run_bench
 from petra.measure.inspect_main import InspectRequest, inspect
+from petra.measure.stored import load_arrays
 from petra.runtimes.base import Arrays, Session
 from petra.runtimes.onnxruntime import OnnxRuntime, OnnxSession
 from petra.runtimes.table import RUNTIMES
@@ -48,7 +50,7 @@ def console(place: Path, *arguments: object, **environment: str) -> subprocess.P
 
 
 def run_to_the_end(artifact: Path, **limits: float) -> None:
-    request = InspectRequest("onnxruntime", str(artifact))
+    request = InspectRequest(Target(), str(artifact))
     alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)
 
 
@@ -73,7 +75,7 @@ def test_limits_hold_for_artifacts_of_a_study_too(tmp_path: Path) -> None:
     path = foreign.write(tmp_path / "endless.onnx", foreign.endless())
     (tmp_path / "data").mkdir()
     np.save(tmp_path / "data" / "x.npy", np.ones((2, 4), np.float32))
-    request = Request("onnxruntime", str(path), str(tmp_path / "data"))
+    request = Request(Target(), str(path), str(tmp_path / "data"))
     with pytest.raises(TimeLimitExceeded):
         run_bench(request, time_limit_s=1.5, memory_limit_mb=2000.0)
 
@@ -135,7 +137,7 @@ class Crash(OnnxRuntime):
 
     name = "test.crash"
 
-    def load(self, path: Path, *, threads: int) -> Session:
+    def load(self, path: Path) -> Session:
         print("about to fall over", file=sys.stderr, flush=True)
         os.abort()
 
@@ -143,7 +145,7 @@ class Crash(OnnxRuntime):
 class Broken(OnnxRuntime):
     name = "test.broken"
 
-    def load(self, path: Path, *, threads: int) -> Session:
+    def load(self, path: Path) -> Session:
         raise KeyError("nobody expected this\nat all")
 
 
@@ -162,7 +164,7 @@ def test_what_kills_the_process_is_one_message(
     RUNTIMES.register(runtime.name, runtime)
     try:
         with pytest.raises(BenchDied) as caught:
-            run_bench(Request(runtime.name, str(path), str(tmp_path)))
+            run_bench(Request(Target(runtime.name), str(path), str(tmp_path)))
     finally:
         RUNTIMES.forget(runtime.name)
     assert str(path) in caught.value.message
@@ -176,8 +178,8 @@ def test_what_kills_the_process_is_one_message(
 class Doubling(OnnxRuntime):
     name = "test.doubling"
 
-    def load(self, path: Path, *, threads: int) -> Session:
-        return _Doubled(path, threads=threads)
+    def load(self, path: Path) -> Session:
+        return _Doubled(path, threads=self.target.threads)
 
 
 class _Doubled(OnnxSession):
@@ -191,7 +193,10 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
     x = np.ones((3, 8), np.float32)
     np.save(tmp_path / "data" / "input.npy", x)
     request = Request(
-        Doubling.name, str(path), str(tmp_path / "data"), predictions=str(tmp_path / "p.npy")
+        Target(Doubling.name),
+        str(path),
+        str(tmp_path / "data"),
+        predictions=str(tmp_path / "p.npz"),
     )
     RUNTIMES.register(Doubling.name, Doubling)
     try:
@@ -199,7 +204,7 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
     finally:
         RUNTIMES.forget(Doubling.name)
     expected = 2 * OnnxSession(path, threads=1).run({"input": x})["output"]
-    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, rtol=1e-6)
+    np.testing.assert_allclose(load_arrays(tmp_path / "p.npz")["output"], expected, rtol=1e-6)
 
 
 def test_a_refusal_keeps_its_kind(tmp_path: Path) -> None:

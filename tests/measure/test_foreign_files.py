@@ -17,9 +17,11 @@ from typer.testing import CliRunner, Result
 from petra.cli.artifact import described
 from petra.cli.main import app
 from petra.core.errors import PetraError
+from petra.core.interface import FREE_SIZE, Interface
+from petra.core.target import Target
 from petra.measure.bench_main import Request, measure_file
 from petra.measure.inspect_main import InspectRequest, inspect
-from petra.measure.interface import FREE_SIZE, Interface, interface_of
+from petra.measure.interface import interface_of
 from petra.runtimes.base import InputSpec
 from petra.runtimes.openvino import OpenVino
 
@@ -42,7 +44,7 @@ def npz(path: Path, **arrays: np.ndarray) -> Path:
 def test_what_it_declares_is_what_it_is_judged_by(tmp_path: Path, kind: str) -> None:
     make, said = foreign.FINE[kind]
     path = foreign.write(tmp_path / "m.onnx", make())
-    found = inspect(InspectRequest("onnxruntime", str(path)))
+    found = inspect(InspectRequest(Target(), str(path)))
     assert said in "\n".join(described(found))
     json.dumps(found, allow_nan=False)
 
@@ -52,7 +54,7 @@ def test_a_refusal_has_the_reason_and_what_to_do(tmp_path: Path, kind: str) -> N
     make, said = foreign.REFUSED[kind]
     path = foreign.write(tmp_path / "m.onnx", make())
     with pytest.raises(PetraError) as caught:
-        inspect(InspectRequest("onnxruntime", str(path)))
+        inspect(InspectRequest(Target(), str(path)))
     assert re.search(said, str(caught.value), re.DOTALL), caught.value
     assert caught.value.hint
     assert "onnxruntime_src" not in str(caught.value)
@@ -63,9 +65,9 @@ def test_a_refusal_has_the_reason_and_what_to_do(tmp_path: Path, kind: str) -> N
 def test_another_runtime_says_the_same_or_why_not(tmp_path: Path, kind: str) -> None:
     make, _ = foreign.FINE[kind]
     path = foreign.write(tmp_path / "m.onnx", make())
-    expected = inspect(InspectRequest("onnxruntime", str(path)))
+    expected = inspect(InspectRequest(Target(), str(path)))
     try:
-        found = inspect(InspectRequest("openvino", str(path)))
+        found = inspect(InspectRequest(Target("openvino"), str(path)))
     except PetraError as error:
         assert re.search("OpenVINO cannot (load|run)|takes text", error.message)  # noqa: PT017
         return
@@ -113,7 +115,9 @@ def spec(*sizes: int | str | None, name: str = "x") -> InputSpec:
 def test_the_batch_is_found(
     inputs: list[InputSpec], outputs: list[InputSpec], axes: dict[str, int], fixed: int | None
 ) -> None:
-    assert interface_of(inputs, outputs) == Interface(tuple(inputs), axes, fixed)
+    found = interface_of(inputs, outputs)
+    assert (found.free_batch, found.fixed_batch) == (axes, fixed)
+    assert [InputSpec(s.name, s.dtype, s.shape, s.names) for s in found.inputs] == inputs
 
 
 # ---- the commands --------------------------------------------------------------------------------
@@ -148,10 +152,9 @@ def test_verify_and_bench_of_a_fixed_batch(tmp_path: Path) -> None:
 )
 def test_what_is_judged_is_measured_too(tmp_path: Path, kind: str) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.FINE[kind][0]())
-    found = inspect(InspectRequest("onnxruntime", str(path)))
-    specs = tuple(InputSpec(**s) for s in found["inputs"])
-    interface = Interface(specs, found["axes"], found["fixed"])
-    request = Request("onnxruntime", str(path), baseline=str(path), batch=2, throughput_batch=3)
+    found = inspect(InspectRequest(Target(), str(path)))
+    interface = Interface.from_dict(found["interface"])
+    request = Request(Target(batch=2, throughput_batch=3), str(path), baseline=str(path))
     assert measure_file(request, interface, "")["latency_ms"]["mean"] > 0
 
 
@@ -160,10 +163,8 @@ def test_given_inputs_do_what_random_ones_cannot(tmp_path: Path) -> None:
     given = npz(tmp_path / "x.npz", x=X)
     found = json.loads(petra("verify", positive, "--inputs", given, "--json").output)
     assert [run["batch"] for run in found["runs"]] == [1, 6]
-    interface = Interface(tuple(InputSpec(**s) for s in found["inputs"]), found["axes"])
-    request = Request(
-        "onnxruntime", str(positive), baseline=str(positive), batch=2, throughput_batch=8
-    )
+    interface = Interface.from_dict(found["interface"])
+    request = Request(Target(batch=2, throughput_batch=8), str(positive), baseline=str(positive))
     assert measure_file(request, interface, str(given))["throughput"]["mean"] > 0
     refused = petra("verify", positive, "--inputs", npz(tmp_path / "neg.npz", x=-X))
     assert refused.exit_code == 2
@@ -186,7 +187,7 @@ def test_given_inputs_are_accepted(
     tmp_path: Path, kind: str, arrays: dict[str, np.ndarray]
 ) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.REFUSED[kind][0]())
-    inspect(InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "x.npz", **arrays))))
+    inspect(InspectRequest(Target(), str(path), inputs=str(npz(tmp_path / "x.npz", **arrays))))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_given_inputs_fit_what_is_declared(tmp_path: Path, kind: str) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.FINE[kind][0]())
     given = {"x": np.ones((8, 4), np.float32)} if kind != "no inputs" else {}
     given |= {"s": np.array(2.0, np.float32)} if kind == "scalar input" else {}
-    inspect(InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "x.npz", **given))))
+    inspect(InspectRequest(Target(), str(path), inputs=str(npz(tmp_path / "x.npz", **given))))
 
 
 @pytest.mark.parametrize(
@@ -219,9 +220,7 @@ def test_inputs_that_do_not_fit_are_explained(
 ) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.model([foreign.product()]))
     with pytest.raises(PetraError) as caught:
-        inspect(
-            InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "x.npz", **arrays)))
-        )
+        inspect(InspectRequest(Target(), str(path), inputs=str(npz(tmp_path / "x.npz", **arrays))))
     assert re.search(said, str(caught.value), re.DOTALL), caught.value
     assert caught.value.hint
 
@@ -230,13 +229,11 @@ def test_equal_names_need_equal_sizes(tmp_path: Path) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.FINE["one name in several places"][0]())
     a, b = np.ones((2, 3, 5), np.float32), np.ones((2, 6, 3), np.float32)
     with pytest.raises(PetraError, match="k is 5 in 'a' and 6 in 'b'"):
-        inspect(
-            InspectRequest("onnxruntime", str(path), inputs=str(npz(tmp_path / "x.npz", a=a, b=b)))
-        )
+        inspect(InspectRequest(Target(), str(path), inputs=str(npz(tmp_path / "x.npz", a=a, b=b))))
     with pytest.raises(PetraError, match="the batch is 2 in 'a' and 1 in 'b'"):
         inspect(
             InspectRequest(
-                "onnxruntime", str(path), inputs=str(npz(tmp_path / "y.npz", a=a, b=b[:1, :5]))
+                Target(), str(path), inputs=str(npz(tmp_path / "y.npz", a=a, b=b[:1, :5]))
             )
         )
 
@@ -281,7 +278,7 @@ def test_hostile_members_are_one_message(tmp_path: Path, kind: str) -> None:
         archive.writestr("x.npy", hostile(kind))
     path = foreign.write(tmp_path / "m.onnx", foreign.model([foreign.product()]))
     with pytest.raises(PetraError) as caught:
-        inspect(InspectRequest("onnxruntime", str(path), inputs=str(tmp_path / "x.npz")))
+        inspect(InspectRequest(Target(), str(path), inputs=str(tmp_path / "x.npz")))
     assert "x.npz" in caught.value.message
     assert len(str(caught.value)) < 1000
 
@@ -293,7 +290,7 @@ def test_what_is_no_archive_is_one_message(tmp_path: Path, content: bytes) -> No
     (tmp_path / "x.npz").write_bytes(content)
     path = foreign.write(tmp_path / "m.onnx", foreign.model([foreign.product()]))
     with pytest.raises(PetraError, match=r"x\.npz"):
-        inspect(InspectRequest("onnxruntime", str(path), inputs=str(tmp_path / "x.npz")))
+        inspect(InspectRequest(Target(), str(path), inputs=str(tmp_path / "x.npz")))
 
 
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -303,7 +300,7 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
             archive.writestr("x.npy", b"2")
     path = foreign.write(tmp_path / "m.onnx", foreign.model([foreign.product()]))
     with pytest.raises(PetraError, match="holds 'x' twice"):
-        inspect(InspectRequest("onnxruntime", str(path), inputs=str(tmp_path / "x.npz")))
+        inspect(InspectRequest(Target(), str(path), inputs=str(tmp_path / "x.npz")))
 
 
 @pytest.mark.parametrize(

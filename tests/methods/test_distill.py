@@ -104,7 +104,8 @@ def test_a_damaged_student_moves_towards_its_teacher(
     x = task.val.head(200)
     with torch.no_grad():
         distances = [
-            float(task.distillation(m(x), teacher(x), temperature=4.0)) for m in (before, student)
+            float(task.distance()({"output": m(x)}, {"output": teacher(x)}))
+            for m in (before, student)
         ]
     assert distances[1] < 0.5 * distances[0]
     assert bool(trace.details["blocks_matched"]) == bool(features)

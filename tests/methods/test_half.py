@@ -26,7 +26,7 @@ from petra.problem import build_space, objections
 from petra.runtimes import torch_kernels
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.openvino import OpenVino
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import deployable
 from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.torch_program import load_program
 from petra.tasks.base import Task
@@ -331,13 +331,13 @@ def test_one_onnx_file_of_half_the_bytes_that_openvino_computes_in_bf16(
         (got,) = session.run(arrays).values()
         return float(np.sqrt(np.mean((got - reference) ** 2)) / np.std(reference))
 
-    assert error(OnnxRuntime().load(narrow, threads=1)) < 5e-3, (
+    assert error(OnnxRuntime().load(narrow)) < 5e-3, (
         "weights are rounded again where norms are folded"
     )
-    session = OpenVino().load(narrow, threads=1)
+    session = OpenVino().load(narrow)
     assert session.precision == "bf16"  # type: ignore[attr-defined]
     assert error(session) < 0.05
-    assert OpenVino().load(wide[0], threads=1).precision == "f32"  # type: ignore[attr-defined]
+    assert OpenVino().load(wide[0]).precision == "f32"  # type: ignore[attr-defined]
 
 
 def config(runtime: str, **space: Any) -> Any:
@@ -378,8 +378,8 @@ def test_who_asks_for_it_where_it_gains_nothing_is_told(space: dict[str, Any]) -
 def test_every_runtime_s_precisions_are_ones_the_stage_knows() -> None:
     card = HalfPrecision.card()
     known = {v for p in card.parameters if p.scope == "precision" for v in p.domain.values}
-    for name in RUNTIMES:
-        assert set(RUNTIMES.get(name).precisions) <= known
+    for runtime in deployable().values():
+        assert set(runtime.kernels.precisions) <= known
 
 
 @pytest.mark.slow

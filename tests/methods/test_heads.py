@@ -20,13 +20,13 @@ from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.prune.head_cut import closed_gate, find_bundles
 from petra.methods.prune.heads import (
-    SMOOTHING,
     TEMPERATURE,
     HeadPrune,
     choose,
     gate_gradients,
     magnitude,
 )
+from petra.methods.prune.statistics import SMOOTHING
 from petra.model.attention.find import find_heads
 from petra.model.attention.heads import gated, take_out
 from petra.model.attention.separate import HeadwiseAttention, separate_attention
@@ -201,7 +201,8 @@ def test_the_measured_effect_by_brute_force() -> None:
         zeroed(blind, f"bert.encoder.layer.{layer}.attention.output.dense", 8 * head, 8)
         with torch.no_grad():
             a, b = prediction(call(blind, inputs)), prediction(call(model, inputs))
-        found[layer, head] = float(task.distillation(a, b, temperature=TEMPERATURE))
+        apart = task.distance().setting(temperature=TEMPERATURE)
+        found[layer, head] = float(apart({"output": a}, {"output": b}))
     layer, head = min(found, key=found.__getitem__)
     assert trace.details["removed"] == {f"bert.encoder.layer.{layer}.attention.self": [head]}
 
@@ -221,7 +222,9 @@ def test_gate_gradients_against_finite_differences() -> None:
         with torch.no_grad(), gated(model, bundles[layer][0], gates):
             out = prediction(call(model, one))
         return float(
-            task.loss("cross_entropy", out, target[item : item + 1], label_smoothing=SMOOTHING)
+            task.loss("cross_entropy").setting(label_smoothing=SMOOTHING)(
+                {"output": out}, target[item : item + 1]
+            )
         )
 
     step = 1e-4
@@ -450,7 +453,7 @@ def test_a_pruned_model_ships_at_any_batch(name: str, tmp_path: Path) -> None:
     model, task = architecture(name)
     pruned, _ = HeadPrune(ratio=0.4).apply(copy.deepcopy(model), context(model, task))
     (path,) = OnnxRuntime().export(pruned, task.example(2), tmp_path / "model.onnx")
-    session = OnnxRuntime().load(path, threads=1)
+    session = OnnxRuntime().load(path)
     for n in (1, 5):
         outputs = session.run({k: v.numpy() for k, v in named(task.example(n)).items()})
         got = outputs.get("logits", next(iter(outputs.values())))

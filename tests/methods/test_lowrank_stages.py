@@ -301,7 +301,7 @@ def test_three_dimensional_and_transposed_convolutions(tmp_path: Path) -> None:
     assert [type(m) for m in result.up] == [nn.Conv2d, nn.ConvTranspose2d]
     x = task.example(4)
     (path,) = OnnxRuntime().export(result, task.example(2), tmp_path / "model.onnx")
-    (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
+    (got,) = OnnxRuntime().load(path).run({"input": x.numpy()}).values()
     np.testing.assert_allclose(got, result(x).detach().numpy(), rtol=1e-3, atol=1e-4)
     for how in ({"unfold": "spatial"}, {"decomposer": "whitened", "samples": 32}):
         by_channel, _ = run(SVDDecompose(ratio=0.2, **how), model, task)
@@ -318,7 +318,7 @@ def test_text_ships_with_a_thin_embedding(tmp_path: Path) -> None:
     result, _ = run(SVDDecompose(ratio=0.3, layers=3), model, task)
     (path,) = OnnxRuntime().export(result, task.example(2), tmp_path / "model.onnx")
     x = tokens(4)
-    (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
+    (got,) = OnnxRuntime().load(path).run({"input": x.numpy()}).values()
     np.testing.assert_allclose(got, result(x).detach().numpy(), rtol=1e-3, atol=1e-4)
     # The weight that the model reads for its type is not composed in the file.
     assert path.stat().st_size < 4 * count_parameters(result) + 12_000

@@ -34,7 +34,7 @@ from petra.model.surgery import count_parameters, differentiable, output_layers
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.inputs import call, named_outputs
-from petra.training.loop import predict
+from petra.training.loop import predict, predict_all
 from petra.workloads.cifar10 import pretrained
 
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -587,7 +587,9 @@ def test_low_scores_cost_less_than_high_scores(
                     == ""
                 )
         moved[sign] = float(
-            task.distillation(predict(pruned, task.val)[0], before, temperature=1.0)
+            task.distance().setting(temperature=1.0)(
+                {"output": predict(pruned, task.val)[0]}, {"output": before}
+            )
         )
     assert moved[1] < moved[-1]
 
@@ -669,7 +671,7 @@ def test_iterative_reaches_the_ratio_and_tunes_between(
     one_shot, _ = StructuredPrune(ratio=0.4, round_to=1).apply(
         copy.deepcopy(model), context_of(model, task)
     )
-    tuned, cold = (float(task.loss("default", *predict(m, task.val))) for m in (pruned, one_shot))
+    tuned, cold = (float(task.loss()(*predict_all(m, task.val))) for m in (pruned, one_shot))
     assert tuned < cold
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petra.core.errors import StageRefused
+from petra.core.kernels import WEIGHT_MAX
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage
-from petra.methods.quantize.annotate import WEIGHT_MAX
 from petra.methods.quantize.calibration import Calibration
 from petra.methods.quantize.dynamic import DynamicQuantize
 from petra.methods.quantize.observers import mse_range

@@ -268,7 +268,7 @@ def test_low_weights_cost_less_than_high_ones(digits_problem: tuple[DigitsNet, T
 
     def loss(m: nn.Module) -> float:
         with torch.no_grad():
-            return float(task.loss("default", m(x), y))
+            return float(task.loss()({"output": m(x)}, y))
 
     at_random = copy.deepcopy(model)
     for layer in weighted(at_random).values():

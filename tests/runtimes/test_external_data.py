@@ -22,15 +22,18 @@ from petra.cli.main import app
 from petra.core.errors import ArtifactError, ConfigError
 from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
+from petra.core.target import Target
 from petra.execute.build import BuildPayload, build_candidate
+from petra.execute.built import Built
 from petra.measure.client import write_split
 from petra.methods.quantize.ptq import quantize_static
 from petra.report.bundle import Member
 from petra.report.study_front import StudyFront
 from petra.runtimes import onnx_export
-from petra.runtimes.base import Runtime, Target, files_of
+from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.openvino import OpenVino
+from petra.runtimes.table import files_of
 from petra.runtimes.verify import compare
 from petra.testing.stage_suite import ResidualNet, small_problem
 from petra.testing.studies import toy_study, write_onnx
@@ -71,7 +74,7 @@ def test_two_files_compute_what_the_model_computes(
     assert sorted(tmp_path.iterdir()) == files
     sizes = [f.stat().st_size for f in files]
     assert sizes[1] > 0.8 * sum(t.nbytes for t in onnx_weights(files[0]))
-    got = runtime.load(files[0], threads=1).run({"input": X.numpy()})["output"]
+    got = runtime.load(files[0]).run({"input": X.numpy()})["output"]
     with torch.no_grad():
         expected: Tensor = model(X)
     compare(got, expected.numpy(), quantized=quantized, score=lambda p: float(p.sum()))
@@ -103,10 +106,12 @@ def test_one_file_up_to_the_limit_and_nothing_left_over(
 def test_a_candidate_is_as_large_as_both_files(low: None, tmp_path: Path) -> None:
     model, task = small_problem()
     write_split(task.val, tmp_path / "data" / "val")
-    payload = BuildPayload(model, task, Target(), 0, tmp_path, cache_bytes=0, fingerprint="")
-    built = build_candidate(payload, lambda note: None, Pipeline(), tmp_path / "artifacts")
-    assert len(built.files) == 2
-    assert built.size_bytes == sum(Path(f).stat().st_size for f in built.files)
+    payload = BuildPayload(model, task, Target(), 0, tmp_path / "data")
+    place = tmp_path / "artifacts"
+    (built,) = build_candidate(payload, lambda note: None, Pipeline(), ((Target(), place),))
+    assert isinstance(built, Built)
+    assert [f.name for f in built.files] == ["model.onnx", "model.onnx.data"]
+    assert built.size_bytes == sum((place / f.name).stat().st_size for f in built.files)
 
 
 def parted(path: Path) -> tuple[Path, Path]:
@@ -141,7 +146,7 @@ def test_weights_outside_the_artifacts_directory_are_refused(
     runtime: Runtime, where: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ArtifactError, match=r"model\.onnx"):
-        runtime.load(astray(tmp_path, where), threads=1)
+        runtime.load(astray(tmp_path, where))
 
 
 def test_verify_refuses_weights_outside_the_artifacts_directory(tmp_path: Path) -> None:

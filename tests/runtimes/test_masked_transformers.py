@@ -114,9 +114,7 @@ def test_causal_masks_are_traced_and_exported(kind: str, tmp_path: Path) -> None
         )
     for runtime in (OnnxRuntime(), TorchEager())[: 2 if kind in ("buffer", "whole") else 1]:
         (path,) = runtime.export(model, example, tmp_path / f"model{runtime.suffix}")
-        got = runtime.load(path, threads=1).run(
-            {name: t.numpy() for name, t in named(inputs).items()}
-        )
+        got = runtime.load(path).run({name: t.numpy() for name, t in named(inputs).items()})
         np.testing.assert_allclose(got["output"], expected, atol=1e-5)
 
 
@@ -160,7 +158,7 @@ def test_what_stages_make_of_a_padded_encoder_runs_as_its_file_does(
     )
     (path,) = OnnxRuntime().export(result, data[1][0][:2], tmp_path / "model.onnx")
     x = data[2][0]
-    got = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()})["output"]
+    got = OnnxRuntime().load(path).run({"input": x.numpy()})["output"]
     with torch.no_grad():
         own = result.eval()(x)  # as a person runs it, with torch's fused layers allowed
         np.testing.assert_allclose(got, own, atol=1e-5)

@@ -33,15 +33,15 @@ def test_its_own_format_loads_too(tmp_path: Path) -> None:
         openvino.Core().read_model(source), tmp_path / "model.xml", compress_to_fp16=False
     )
     x = {"input": RNG.normal(size=(3, 8)).astype(np.float32)}
-    session = OpenVino().load(tmp_path / "model.xml", threads=1)
+    session = OpenVino().load(tmp_path / "model.xml")
     assert [(spec.name, spec.dtype, spec.shape) for spec in session.inputs] == [
         ("input", "float32", (None, 8))
     ]
-    expected = OnnxRuntime().load(source, threads=1).run(x)["output"]
+    expected = OnnxRuntime().load(source).run(x)["output"]
     np.testing.assert_allclose(session.run(x)["output"], expected, atol=1e-5)
     (tmp_path / "model.bin").unlink()
     with pytest.raises(ArtifactError, match=r"model\.xml"):
-        OpenVino().load(tmp_path / "model.xml", threads=1)
+        OpenVino().load(tmp_path / "model.xml")
 
 
 def test_it_ships_what_onnx_runtime_ships(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_extreme_codes_do_not_saturate(tmp_path: Path) -> None:
     x = {"input": np.full((2, 16, 8, 8), 25.5, np.float32)}
     exact = 25.5 * 0.64 * 16 * 9
     for runtime in (OpenVino(), OnnxRuntime()):
-        got = runtime.load(path, threads=1).run(x)["output"]
+        got = runtime.load(path).run(x)["output"]
         np.testing.assert_allclose(got, exact, atol=5.001)  # half a step of the output
 
 
@@ -106,12 +106,12 @@ def test_an_operator_that_openvino_cannot_convert_is_named(tmp_path: Path) -> No
     with pytest.raises(
         ArtifactError, match=r"it cannot convert AveragePool: Kernel .* larger than the data"
     ):
-        OpenVino().load(path, threads=1)
+        OpenVino().load(path)
 
 
 def test_outputs_survive_the_next_run(tmp_path: Path) -> None:
     """They are not views of memory that the session writes again."""
-    session = OpenVino().load(write_onnx(tmp_path / "model.onnx", hidden=8), threads=1)
+    session = OpenVino().load(write_onnx(tmp_path / "model.onnx", hidden=8))
     first = session.run({"input": np.ones((2, 8), np.float32)})["output"]
     kept = first.copy()
     session.run({"input": -np.ones((2, 8), np.float32)})
@@ -131,4 +131,4 @@ def test_without_the_package_the_extra_is_named(
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(MissingExtra, match=r"petra\[openvino\]"):
-        OpenVino().load(path, threads=1)
+        OpenVino().load(path)

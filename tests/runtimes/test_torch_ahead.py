@@ -30,9 +30,9 @@ def test_a_package_agrees_and_stays_closed_to_the_runtimes(tmp_path: Path) -> No
     program, package = exported(tmp_path), tmp_path / "model.aot.pt2"
     assert compile_ahead(program, package, ITEMS) < 1e-5
     with pytest.raises(ArtifactError, match="compiled"):
-        TorchEager().load(package, threads=1)
+        TorchEager().load(package)
     compiled = torch._inductor.aoti_load_package(str(package))
-    expected = TorchEager().load(program, threads=1).run(ITEMS)["output"]
+    expected = TorchEager().load(program).run(ITEMS)["output"]
     for n in (1, 3, 5):
         value = compiled(torch.from_numpy(ITEMS["input"][:n]))
         assert isinstance(value, Tensor)

@@ -161,7 +161,7 @@ def test_what_is_rebuilt_has_petra_s_own_members_and_computes_the_same(exported:
             for name in below[0]
             if name.endswith("_config.json")
         )
-    sessions = [TorchEager().load(path, threads=1) for path in (exported, again)]
+    sessions = [TorchEager().load(path) for path in (exported, again)]
     inputs = random_inputs(sessions[0].inputs, 3, seed=0)
     first, second = (session.run(inputs) for session in sessions)
     assert first.keys() == second.keys()
@@ -172,7 +172,7 @@ def test_honest_operators_pass(tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     model, x = Masked().eval(), torch.randn(3, 4)
     TorchEager().export(model, x, path)
-    session = TorchEager().load(path, threads=1)
+    session = TorchEager().load(path)
     torch.testing.assert_close(
         torch.from_numpy(session.run({"input": x.numpy()})["output"]), model(x)
     )
@@ -212,7 +212,7 @@ def test_files_that_could_run_code_are_refused(
             "replace": {"weights_config.json": weights_with(exported, **change["edit_weights"])}
         }
     with pytest.raises(ArtifactError, match=words):
-        TorchEager().load(tampered(exported, **change), threads=1)
+        TorchEager().load(tampered(exported, **change))
 
 
 def test_the_attacks_are_real(exported: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -242,7 +242,7 @@ def test_corrupt_files_are_artifact_errors(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "broken.pt2"
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=r"not a \.pt2 archive"):
-        TorchEager().load(path, threads=1)
+        TorchEager().load(path)
 
 
 def test_a_shipped_file_says_nothing_of_where_it_was_made(exported: Path) -> None:

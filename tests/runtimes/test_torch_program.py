@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from petra.core.errors import ArtifactError, DataError
+from petra.core.target import Target
 from petra.model.layers.quantized import Codes, DynamicQuantizedLinear
 from petra.runtimes.base import Runtime, RuntimeUnavailable
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.openvino import OpenVino
-from petra.runtimes.torch_compile import TorchCompile, TorchCompileCuda
-from petra.runtimes.torch_eager import TorchCuda, TorchEager
+from petra.runtimes.table import runtime_for
+from petra.runtimes.torch_compile import TorchCompile
+from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.torch_program import ProgramSession
 from petra.tasks.inputs import Inputs, call, named, named_outputs, unnamed
 from petra.workloads.digits import DigitsNet
@@ -65,7 +67,7 @@ def test_round_trip_at_any_batch(case: str, tmp_path: Path) -> None:
     model, example = CASES[case]
     path = tmp_path / "model.pt2"
     assert TorchEager().export(model.eval(), example, path) == [path]
-    session = TorchEager().load(path, threads=1)
+    session = TorchEager().load(path)
     assert set(session.input_names) == set(named(example))
     assert all(spec.shape == (None, 4) for spec in session.inputs)
     for n in (1, 2, 7):
@@ -97,7 +99,7 @@ def test_a_graph_that_returns_containers_of_its_own_ships_without_them(tmp_path:
     assert isinstance(graph(A, B), Registered)
     path = tmp_path / "model.pt2"
     TorchEager().export(graph, (A, B), path)
-    got = TorchEager().load(path, threads=1).run({"input_0": A.numpy(), "input_1": B.numpy()})
+    got = TorchEager().load(path).run({"input_0": A.numpy(), "input_1": B.numpy()})
     assert set(got) == {"sum", "product"}
     np.testing.assert_allclose(got["product"], (A * B).numpy(), atol=1e-6)
 
@@ -129,7 +131,7 @@ def test_weights_that_a_graph_no_longer_reads_do_not_ship(tmp_path: Path) -> Non
     TorchEager().export(graph, torch.randn(2, 64), path)
     assert "weight" in graph.state_dict()  # the model itself is as it was
     assert path.stat().st_size < 64 * 64 * 4
-    got = TorchEager().load(path, threads=1).run({"input": np.ones((2, 64), np.float32)})["output"]
+    got = TorchEager().load(path).run({"input": np.ones((2, 64), np.float32)})["output"]
     np.testing.assert_array_equal(got, graph(torch.ones(2, 64)).detach().numpy())
 
 
@@ -137,9 +139,9 @@ def test_missing_file_and_missing_input(tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     TorchEager().export(CASES["tensor"][0].eval(), A, path)
     with pytest.raises(ArtifactError, match="no such file"):
-        TorchEager().load(tmp_path / "absent.pt2", threads=1)
+        TorchEager().load(tmp_path / "absent.pt2")
     with pytest.raises(ArtifactError, match="wants inputs"):
-        TorchEager().load(path, threads=1).run({"other": A.numpy()})
+        TorchEager().load(path).run({"other": A.numpy()})
 
 
 def test_low_precision_outputs_come_back_as_float32(tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_low_precision_outputs_come_back_as_float32(tmp_path: Path) -> None:
 
     model, path = Half().eval(), tmp_path / "model.pt2"
     TorchEager().export(model, A, path)
-    got = TorchEager().load(path, threads=1).run({"input": A.numpy()})["output"]
+    got = TorchEager().load(path).run({"input": A.numpy()})["output"]
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, model(A).float().detach().numpy())
 
@@ -175,22 +177,23 @@ def test_petra_s_own_operators_load_wherever_they_ship(
     if runtime().lacks():
         pytest.skip(runtime().lacks())
     runtime().export(model, x, path)
-    got = runtime().load(path, threads=1).run({"input": x.numpy()})["output"]
+    got = runtime().load(path).run({"input": x.numpy()})["output"]
     np.testing.assert_allclose(got, model(x).detach().numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("runtime", [TorchCuda, TorchCompileCuda])
+@pytest.mark.parametrize("name", ["torch.cuda", "torch.compile.cuda"])
 def test_without_a_gpu_the_gpu_runtimes_export_and_say_why_they_do_not_run(
-    runtime: type[TorchEager], tmp_path: Path
+    name: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "model.pt2"
+    path, runtime = tmp_path / "model.pt2", runtime_for(Target(name))
+    assert runtime.target.device == "cuda"
     model = CASES["tensor"][0].eval()
-    runtime().export(model, A, path)
-    got = TorchEager().load(path, threads=1).run({"input": A.numpy()})["output"]
+    runtime.export(model, A, path)
+    got = TorchEager().load(path).run({"input": A.numpy()})["output"]
     np.testing.assert_allclose(got, model(A).detach().numpy(), atol=1e-6)
-    if runtime().lacks():
-        with pytest.raises(RuntimeUnavailable, match="CUDA"):
-            runtime().load(path, threads=1)
+    if runtime.lacks():
+        with pytest.raises(RuntimeUnavailable, match=f"{name} .*CUDA"):
+            runtime.load(path)
 
 
 def test_a_program_moves_to_another_device(tmp_path: Path) -> None:
@@ -223,7 +226,7 @@ def test_compiled_it_computes_the_same_at_any_batch(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 2)).eval()
     path = tmp_path / "model.pt2"
     TorchCompile().export(model, A, path)
-    session = TorchCompile().load(path, threads=1)
+    session = TorchCompile().load(path)
     for n in (1, 3, 9):
         x = torch.randn(n, 4)
         np.testing.assert_allclose(
@@ -236,7 +239,7 @@ def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     TorchCompile().export(CASES["tensor"][0].eval(), A, path)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RuntimeUnavailable, match=r"no C\+\+ compiler \(no-such-compiler\)"):
-        TorchCompile().load(path, threads=1)
+        TorchCompile().load(path)
 
 
 def test_a_compiled_program_is_right_at_every_batch_size(tmp_path: Path) -> None:
@@ -248,7 +251,7 @@ def test_a_compiled_program_is_right_at_every_batch_size(tmp_path: Path) -> None
     images = torch.rand(5, 1, 8, 8)
     runtime = TorchCompile()
     (path,) = runtime.export(model, images[:2], tmp_path / "model.pt2")
-    session = runtime.load(path, threads=1)
+    session = runtime.load(path)
     with torch.no_grad():
         expected = model(images).numpy()
     for n in (1, 5, 3, 1):

@@ -105,7 +105,7 @@ def test_every_way_of_taking_arguments(kind: str, runtime: Runtime, tmp_path: Pa
     make, example = CALLS[kind]
     model = make().eval()
     (path,) = runtime.export(model, example, tmp_path / f"model{runtime.suffix}")
-    session = runtime.load(path, threads=1)
+    session = runtime.load(path)
     assert list(session.input_names) == list(named(example))
     more = {name: torch.randn(5, 4) for name in named(example)}
     got = session.run({name: tensor.numpy() for name, tensor in more.items()})["output"]

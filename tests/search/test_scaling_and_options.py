@@ -9,12 +9,13 @@ import pytest
 
 from petra.core.errors import ConfigError
 from petra.core.measurement import Measurement
+from petra.core.metric import METRICS
 from petra.core.objective import Constraint, Objective
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Trial, TrialStatus
 from petra.search.evolution import EvolutionOptions, EvolutionSearcher
 from petra.search.options import read_options
-from petra.search.scaling import TRAIN_HALF_S, scale
+from petra.search.scaling import scale
 from petra.search.table import make_searcher
 from petra.search.uniform import UniformOptions, UniformSearcher
 from petra.testing.search_suite import recorded, simulate
@@ -49,7 +50,7 @@ BASE = trial(
         ("throughput", True, 0.0, math.inf, 1.1),
         ("throughput_ratio", True, 2.0, 0.5, 1.1),
         ("train_s", False, 0.0, 0.0, 1.1),
-        ("train_s", False, TRAIN_HALF_S, 0.5, 1.1),
+        ("train_s", False, METRICS.get("train_s").half, 0.5, 1.1),
         ("quality", True, 0.6, 0.25, 0.5),
         ("quality", True, 1.0, -0.25, 0.5),
         ("quality", False, 1.2, 0.5, 1.0),

@@ -33,8 +33,9 @@ from petra.core.trial import (
     Trial,
     TrialStatus,
 )
-from petra.store import database, schema
+from petra.store import database, layout, schema
 from petra.store.proposals import proposal_row, read_proposal
+from petra.store.records import read_traces, write_traces
 from petra.store.store import Store
 
 CONFIG = {
@@ -45,6 +46,14 @@ CONFIG = {
     "nested": {"é": [1, 2.5]},
 }
 HOST = {"cpu": "some cpu", "cores": 2}
+
+
+def test_traces_of_older_stores_are_read() -> None:
+    trace = StageTrace("tune", uncached="a graph is code, which is not stored")
+    (row,) = json.loads(write_traces([trace], where="here"))
+    assert read_traces([row]) == (trace,)
+    del row["uncached"]
+    assert read_traces([row]) == (replace(trace, uncached=""),)
 
 
 def make_trial(number: int, **changes: object) -> Trial:
@@ -236,7 +245,7 @@ def test_the_configuration_can_be_replaced(store: Store) -> None:
 
 def test_exists(tmp_path: Path) -> None:
     assert not Store.exists(tmp_path)
-    path = tmp_path / database.DATABASE_FILE
+    path = tmp_path / layout.DATABASE_FILE
     path.touch()
     assert not Store.exists(tmp_path), "an interrupted creation"
     path.write_bytes(b"garbage, to be complained about rather than written over")
@@ -397,7 +406,7 @@ def test_one_writer_many_readers(tmp_path: Path) -> None:
 def test_a_foreign_program_holding_the_database(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
     store.close()
     browser = sqlite3.connect(path, isolation_level=None)
@@ -461,7 +470,7 @@ def test_a_directory_without_write_permission(store: Store) -> None:
 
 def test_another_schema_version(store: Store) -> None:
     store.close()
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE study SET schema_version = 99, petra_version = '7.1'")
     raw.close()
@@ -473,7 +482,7 @@ def test_another_schema_version(store: Store) -> None:
 
 
 def test_somebody_elses_database(tmp_path: Path) -> None:
-    raw = sqlite3.connect(tmp_path / database.DATABASE_FILE)
+    raw = sqlite3.connect(tmp_path / layout.DATABASE_FILE)
     raw.execute("CREATE TABLE recipes (name TEXT)")
     raw.close()
     with pytest.raises(StoreError, match=r"something else.*recipes"):
@@ -483,7 +492,7 @@ def test_somebody_elses_database(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
-    (tmp_path / database.DATABASE_FILE).touch()
+    (tmp_path / layout.DATABASE_FILE).touch()
     assert "holds no study" in refused(tmp_path).message
     Store.create(tmp_path, CONFIG, {}).close()
     with Store.open(tmp_path, write=False) as store:
@@ -498,7 +507,7 @@ def test_damaged_databases(store: Store, damage: str) -> None:
     for n in range(40):
         store.add(make_trial(n, trace=(StageTrace("tune", touched=("layer",) * 100),)))
     store.close()
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     data = path.read_bytes()
     path.write_bytes(
         {
@@ -517,7 +526,7 @@ def test_damaged_databases(store: Store, damage: str) -> None:
 
 def test_a_row_that_petra_did_not_write(store: Store) -> None:
     store.add(make_trial(1))
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     for table, column, value in [
         ("trials", "status", "finished"),
         ("proposals", "pipeline", "[{]"),
@@ -569,7 +578,7 @@ def test_unusable_urls(tmp_path: Path, url: str) -> None:
 
 
 def edited(store: Store, statement: str) -> None:
-    raw = sqlite3.connect(store.directory / database.DATABASE_FILE)
+    raw = sqlite3.connect(store.directory / layout.DATABASE_FILE)
     with raw:
         raw.execute(statement)
     raw.close()
@@ -638,7 +647,7 @@ def test_values_of_the_wrong_kind_are_refused_where_they_are_read(
     with Store.create(tmp_path / "study", CONFIG, HOST) as made:
         made.add(make_trial(0, artifact="artifacts/00000/model.onnx"))
         made.set_note("stop", {"a": 1})
-    path = made.directory / database.DATABASE_FILE
+    path = made.directory / layout.DATABASE_FILE
     whole = path.read_bytes()
     names = [c.name for c in schema.METADATA.tables[table].columns if c.name != schema.CHECKSUM]
     for column, value in ((c, v) for c in names for v in HOSTILE_VALUES):
@@ -658,7 +667,7 @@ def test_values_of_the_wrong_kind_are_refused_where_they_are_read(
 def earlier(directory: Path, version: int) -> Path:
     """A study that petra 0.1.0 wrote, in schema version 2, or as it was before checksums."""
     directory.mkdir()
-    raw = sqlite3.connect(directory / database.DATABASE_FILE)
+    raw = sqlite3.connect(directory / layout.DATABASE_FILE)
     raw.executescript((Path(__file__).parent / "schema_2.sql").read_text())
     with raw:
         if version == 1:
@@ -674,12 +683,12 @@ def test_a_study_of_an_earlier_schema_is_read_and_brought_up_to_date(
     tmp_path: Path, version: int
 ) -> None:
     directory = earlier(tmp_path / "study", version)
-    before = (directory / database.DATABASE_FILE).read_bytes()
+    before = (directory / layout.DATABASE_FILE).read_bytes()
     with Store.open(directory, write=False) as reader:
         trials, proposals, config = reader.trials(), reader.proposals(), reader.config
         assert reader.trial(3) == trials[2]
         assert reader.note("stop_reason") == "the budget of 3 trials is spent"
-    assert (directory / database.DATABASE_FILE).read_bytes() == before
+    assert (directory / layout.DATABASE_FILE).read_bytes() == before
     assert [t.number for t in trials] == [0, 1, 3]
     assert [t.origin for t in trials] == [
         Origin(("baseline",)),
@@ -699,7 +708,7 @@ def test_a_study_of_an_earlier_schema_is_read_and_brought_up_to_date(
             "the budget of 3 trials is spent",
             config,
         )
-    raw = sqlite3.connect(directory / database.DATABASE_FILE)
+    raw = sqlite3.connect(directory / layout.DATABASE_FILE)
     with raw:
         raw.execute("UPDATE measurements SET mean = 0.5")
     raw.close()
@@ -719,7 +728,7 @@ def test_an_upgrade_that_meets_damage_changes_nothing(
     tmp_path: Path, version: int, statement: str, words: str
 ) -> None:
     directory = earlier(tmp_path / "study", version)
-    raw = sqlite3.connect(directory / database.DATABASE_FILE)
+    raw = sqlite3.connect(directory / layout.DATABASE_FILE)
     with raw:
         raw.execute(statement)
     raw.close()
@@ -735,7 +744,7 @@ def test_a_version_cannot_be_lowered_to_be_rid_of_the_checksums(store: Store) ->
 
 
 def test_a_foreign_file_is_not_changed_by_a_look_at_it(tmp_path: Path) -> None:
-    path = tmp_path / database.DATABASE_FILE
+    path = tmp_path / layout.DATABASE_FILE
     raw = sqlite3.connect(path)
     raw.execute("CREATE TABLE recipes (name TEXT)")
     raw.close()

@@ -15,7 +15,8 @@ from petra.cli.output import JsonFlag, note, say, say_json
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from petra.measure.interface import Interface
+    from petra.core.interface import Interface
+    from petra.core.target import Target
 
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 Runtime = Annotated[
@@ -131,13 +132,13 @@ def package(
     - `petra package model.pt2`
     - `petra package model.pt2 --to fast.pt2 --threads 4`
     """
-    from petra.measure.random_inputs import random_inputs
+    from petra.measure.random_inputs import random_items
     from petra.runtimes.torch_ahead import compile_ahead
 
     target = to or file.with_suffix(".aot.pt2")
     interface = interface_in(inspect_file(file, "torch"))
     note(f"compiling {file}")
-    difference = compile_ahead(file, target, random_inputs(interface.inputs, 5), threads=threads)
+    difference = compile_ahead(file, target, random_items(interface, 5), threads=threads)
     if as_json:
         say_json(
             {
@@ -161,27 +162,29 @@ def package(
 
 def _size(file: Path) -> int:
     """Bytes of all that ships, refusing what is no file."""
-    from petra.runtimes.base import files_of
+    from petra.runtimes.table import files_of
 
     if not file.is_file():
         raise ArtifactError(f"{file}: no such file", hint="give the path of a model file")
     return sum(f.stat().st_size for f in files_of(file))
 
 
-def runtime_of(file: Path, given: str | None) -> str:
-    """The runtime `given`, or the one that the file's suffix stands for."""
-    from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
+def target_of(file: Path, given: str | None, sizes: Mapping[str, Any]) -> Target:
+    """The target called `given`, or that of the file's suffix; `sizes` are more of it."""
+    from petra.core.target import Target
+    from petra.runtimes.table import runtime_for, runtimes_by_suffix
 
     if given is not None:
-        RUNTIMES.get(given)
-        return given
+        target = Target(given, **sizes)
+        runtime_for(target)
+        return target
     by_suffix = runtimes_by_suffix()
     if file.suffix not in by_suffix:
         raise ConfigError(
             f"{file}: no runtime is known for {file.suffix or 'a name without suffix'}",
             hint=f"{did_you_mean(file.suffix, by_suffix)}; or give --runtime",
         )
-    return by_suffix[file.suffix]
+    return Target(by_suffix[file.suffix], **sizes)
 
 
 def inspect_file(
@@ -199,14 +202,14 @@ def inspect_file(
     from petra.measure.inspect_main import InspectRequest, inspect
 
     _size(file)
-    name = runtime_of(file, runtime)
-    request = InspectRequest(name, str(file), inputs=str(inputs or ""), threads=threads)
+    target = target_of(file, runtime, {"threads": threads})
+    request = InspectRequest(target, str(file), inputs=str(inputs or ""))
     with in_time():
         found, torch_loaded = alone(
             inspect,
             request,
             artifact=str(file),
-            runtimes=(name,),
+            runtimes=(target.runtime,),
             threads=threads,
             time_limit_s=time_limit_s,
         )
@@ -215,14 +218,9 @@ def inspect_file(
 
 def interface_in(found: Mapping[str, Any]) -> Interface:
     """What `inspect_file` says of a file's inputs, as the record it was."""
-    from petra.measure.interface import Interface
-    from petra.runtimes.base import InputSpec
+    from petra.core.interface import Interface
 
-    specs = [
-        InputSpec(s["name"], s["dtype"], tuple(s["shape"]), tuple(s["names"]))
-        for s in found["inputs"]
-    ]
-    return Interface(tuple(specs), found["axes"], found["fixed"])
+    return Interface.from_dict(found["interface"])
 
 
 @contextmanager
@@ -256,7 +254,8 @@ def _check_bundle(file: Path) -> dict[str, str]:
     """Compare the file with what its bundle recorded at export. Raises ArtifactError when they
     differ.
     """
-    from petra.report.recorded import METRICS_FILE, check_recorded, companion, sha256
+    from petra.core.digest import sha256
+    from petra.report.recorded import METRICS_FILE, check_recorded, companion
 
     digest = sha256(file)
     beside = companion(file, METRICS_FILE)

@@ -15,6 +15,7 @@ from petra.cli.bench_tables import cells, conditions, table_of
 from petra.cli.output import JsonFlag, note, say, say_json
 from petra.cli.search import Trust
 from petra.core.errors import ConfigError
+from petra.core.notes import StepBegan, WorkerNote
 
 if TYPE_CHECKING:
     from petra.execute.compare_runtimes import OnRuntime
@@ -67,13 +68,14 @@ def bench(
     - `petra bench theirs.onnx --inputs a-few-items.npz`
     - `petra bench petra-demo --pick knee --runtimes onnxruntime,openvino,torch,torch.compile`
     """
-    from petra.runtimes.table import RUNTIMES
+    from petra.core.target import Target
+    from petra.runtimes.table import runtime_for
 
     names = list(
         dict.fromkeys(part for given in runtime or () for part in given.split(",") if part)
     )
     for name in names:
-        RUNTIMES.get(name)
+        runtime_for(Target(name))
     sizes = {"threads": threads, "batch": batch, "throughput_batch": throughput_batch}
     given = {name: size for name, size in sizes.items() if size is not None}
     if any(file.is_dir() for file in files):
@@ -108,10 +110,9 @@ def _bench_study(
     member = StudyFront.of_record(record).pick(pick)
 
     from petra.api import live_study
-    from petra.runtimes.base import Target
 
-    target = replace(Target(**record.config.target.model_dump()), **given)
-    runtimes = names or _available(target.runtime)
+    target = replace(record.config.target, **given)
+    runtimes = names or _available(target.name)
     note(f"building {member} again, for {', '.join(runtimes)}")
     rows = live_study(directory, trust=trust).compare_runtimes(
         runtimes, pick=member.number, target=target, note=_say_stage
@@ -141,17 +142,15 @@ def _bench_study(
 
 def _available(first: str) -> list[str]:
     """The runtimes this machine has, the study's first."""
-    from petra.runtimes.table import RUNTIMES
+    from petra.runtimes.table import deployable
 
-    return [
-        first,
-        *(name for name in RUNTIMES.names() if name != first and not RUNTIMES.get(name)().lacks()),
-    ]
+    others = (name for name, runtime in deployable().items() if not runtime.lacks())
+    return list(dict.fromkeys((first, *others)))
 
 
-def _say_stage(event: object) -> None:
-    if isinstance(event, tuple) and event and event[0] == "stage":
-        note(f"  {event[2]}")
+def _say_stage(event: WorkerNote) -> None:
+    if isinstance(event, StepBegan):
+        note(f"  {event.name}")
 
 
 def _plain(row: OnRuntime) -> dict[str, Any]:

@@ -12,17 +12,18 @@ from petra.cli.artifact import (
     in_time,
     inspect_file,
     interface_in,
-    runtime_of,
     shape_text,
+    target_of,
 )
 from petra.cli.bench_tables import cells, conditions, table_of
 from petra.cli.output import say, say_json
 from petra.core.errors import ConfigError
+from petra.core.target import Target
 
 if TYPE_CHECKING:
+    from petra.core.interface import Interface
     from petra.core.measurement import Measurement
     from petra.measure.bench_main import Request
-    from petra.measure.interface import Interface
 
 BENCH_LIMIT_S = 600.0
 """Time for all measurements of a file. Of a model that takes seconds a call, there are hundreds of
@@ -62,13 +63,13 @@ def bench_files(files: Sequence[Path], how: How, *, as_json: bool) -> None:
     )
     for row in rows:
         table.add_row(
-            str(row.file), *([row.request.runtime] if several else []), *cells(row.metrics)
+            str(row.file), *([row.request.target.name] if several else []), *cells(row.metrics)
         )
     say(table)
-    usual = next((row.request for row in rows if not row.fixed), rows[0].request)
+    usual = next((row.request for row in rows if not row.fixed), rows[0].request).target
     inputs = "random inputs" if how.inputs is None else f"inputs from {how.inputs}"
     say(f"{conditions(usual.threads, usual.batch, usual.throughput_batch)}; {inputs}")
-    for file, batch in {row.file: row.request.batch for row in rows if row.fixed}.items():
+    for file, batch in {row.file: row.request.target.batch for row in rows if row.fixed}.items():
         say(f"note: {file} was measured at batch {batch}: its sizes leave no other")
 
 
@@ -77,24 +78,17 @@ def _as_plain(rows: Sequence[_Row], how: How, *, several: bool) -> dict[str, Any
     for row in rows:
         metrics = {name: m.as_dict() for name, m in row.metrics.items()}
         if several:
-            found.setdefault(str(row.file), {})[row.request.runtime] = metrics
+            found.setdefault(str(row.file), {})[row.request.target.name] = metrics
         else:
             found[str(row.file)] = metrics
-    usual = _request("", "", how)
+    usual = Target(**how.given)
     return {
         "against": str(how.against) if how.against else None,
         "threads": usual.threads,
         "batch": usual.batch,
-        "fixed_batch": {str(row.file): row.request.batch for row in rows if row.fixed},
+        "fixed_batch": {str(row.file): row.request.target.batch for row in rows if row.fixed},
         "files": found,
     }
-
-
-def _request(runtime: str, artifact: str, how: How) -> Request:
-    from petra.measure.bench_main import Request
-    from petra.measure.host import describe_host
-
-    return Request(runtime, artifact, confirm=True, host=str(describe_host()["id"]), **how.given)
 
 
 def _measure(file: Path, name: str | None, how: How) -> _Row:
@@ -102,9 +96,10 @@ def _measure(file: Path, name: str | None, how: How) -> _Row:
     something else.
     """
     from petra.core.measurement import Measurement
-    from petra.measure.bench_main import measure_file
+    from petra.measure.bench_main import Request, measure_file
     from petra.measure.client import alone
-    from petra.runtimes.base import files_of
+    from petra.measure.host import describe_host
+    from petra.runtimes.table import files_of
 
     interface = _interface_of(file, name, how)
     other = how.against or file
@@ -116,10 +111,14 @@ def _measure(file: Path, name: str | None, how: How) -> _Row:
             f" {_shown(wanted)}",
             hint="only models of one interface can be compared",
         )
-    ready = replace(
-        _at_its_batch(_request(runtime_of(file, name), str(file), how), interface, how),
+    first = target_of(other, how.names[0] if how.names else None, how.given)
+    ready = Request(
+        _at_its_batch(target_of(file, name, how.given), file, interface, how),
+        str(file),
         baseline=str(other),
-        baseline_runtime=runtime_of(other, how.names[0] if how.names else None),
+        baseline_target=_at_its_batch(first, file, interface, how),
+        confirm=True,
+        host=str(describe_host()["id"]),
     )
     with in_time():
         plain, _ = alone(
@@ -128,31 +127,30 @@ def _measure(file: Path, name: str | None, how: How) -> _Row:
             interface,
             str(how.inputs or ""),
             artifact=ready.artifact,
-            runtimes=(ready.runtime, ready.baseline_runtime),
-            threads=ready.threads,
+            runtimes=ready.runtimes,
+            threads=ready.target.threads,
             time_limit_s=how.time_limit_s,
         )
     found = {key: Measurement(**m) for key, m in plain.items()}
     if how.against is None and len(how.names) < 2:
         found = {key: m for key, m in found.items() if not key.endswith("_ratio")}
     size = sum(f.stat().st_size for f in files_of(file))
-    return _Row(
-        file, ready, not interface.axes, found | {"size_bytes": Measurement(float(size), unit="B")}
-    )
+    found["size_bytes"] = Measurement(float(size), unit="B")
+    return _Row(file, ready, not interface.free_batch, found)
 
 
-def _at_its_batch(request: Request, interface: Interface, how: How) -> Request:
-    """The request with the batch that a file fixes, in every call."""
-    if interface.axes:
-        return request
-    only = interface.fixed or 1
+def _at_its_batch(target: Target, file: Path, interface: Interface, how: How) -> Target:
+    """The target with the batch that a file fixes, in every call."""
+    if interface.free_batch:
+        return target
+    only = interface.fixed_batch or 1
     for option, size in how.given.items():
         if option.endswith("batch") and size != only:
             raise ConfigError(
-                f"{request.artifact}: takes batches of {only} and no others, not {size}",
+                f"{file}: takes batches of {only} and no others, not {size}",
                 hint=f"leave --{option.replace('_', '-')} out",
             )
-    return replace(request, batch=only, throughput_batch=only)
+    return replace(target, batch=only, throughput_batch=only)
 
 
 def _interface_of(file: Path, name: str | None, how: How) -> Interface:
@@ -168,8 +166,8 @@ def _interface_of(file: Path, name: str | None, how: How) -> Interface:
 
 def _same(one: Interface, other: Interface) -> bool:
     """Whether two files can be fed alike, whatever they call their sizes."""
-    return [replace(s, names=()) for s in one.inputs] == [
-        replace(s, names=()) for s in other.inputs
+    return [(s.name, s.dtype, s.shape) for s in one.inputs] == [
+        (s.name, s.dtype, s.shape) for s in other.inputs
     ]
 
 

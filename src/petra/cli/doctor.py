@@ -35,6 +35,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     say(f"compiler {found['compiler'] or 'none for C++'}")
     for name, version in found["runtimes"].items():
         say(f"runtime  {name} {version or 'not here: ' + found['missing'][name]}")
+        say(f"         {found['descriptions'][name]}")
     others = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v and k != "torch")
     say(f"versions Python {found['python']}, {others}")
     for warning in found["warnings"]:
@@ -47,7 +48,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from petra.measure.host import describe_host
-    from petra.runtimes.table import RUNTIMES
+    from petra.runtimes.table import deployable
     from petra.training.precision import has_fast_bf16
 
     host = describe_host()
@@ -56,12 +57,13 @@ def examine() -> dict[str, Any]:
     found["memory_free_gb"] = round(psutil.virtual_memory().available / 2**30, 1)
     found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     found["fast_bf16"] = has_fast_bf16("cuda" if found["gpus"] else "cpu")
-    runtimes = {name: RUNTIMES.get(name)() for name in RUNTIMES.names()}
+    runtimes = deployable()
     lacking = {name: runtime.lacks() for name, runtime in runtimes.items()}
     found["runtimes"] = {
         name: "" if lacking[name] else runtime.version() for name, runtime in runtimes.items()
     }
     found["missing"] = {name: lacks for name, lacks in lacking.items() if lacks}
+    found["descriptions"] = {name: runtime.description() for name, runtime in runtimes.items()}
     found["compiler"] = compiler()
     found["warnings"] = warnings(found)
     return found

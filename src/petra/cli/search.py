@@ -131,26 +131,19 @@ def run(
     - `petra run study.yaml`
     - `petra run study.yaml --time "2 h" --workers 4 --workdir runs/first`
     """
-    from petra.config import load_config, parse_config
+    from petra.config import load_config
 
-    config = load_config(study)
-    overrides: dict[str, Any] = {}
-    if workdir is not None:
-        overrides["workdir"] = str(workdir)
-    if seed is not None:
-        overrides["seed"] = seed
-    if time is not None or trials is not None:
-        given = {"time": time, "trials": trials}
-        overrides["budget"] = config.budget.model_dump() | {
-            k: v for k, v in given.items() if v is not None
-        }
-    if workers is not None:
-        overrides["limits"] = config.limits.model_dump() | {"workers": workers}
-    parse_config(config.model_dump() | overrides, where=str(study))  # before torch is loaded
+    changes: dict[str, Any] = {
+        "workdir": None if workdir is None else str(workdir),
+        "seed": seed,
+        "budget": _given(time=time, trials=trials),
+        "limits": _given(workers=workers),
+    }
+    config = load_config(study, _given(**changes))  # before torch is loaded
 
-    from petra.api import study_from_file
+    from petra.api import study_from_config
 
-    ready = study_from_file(study, overrides=overrides, note=note)
+    ready = study_from_config(config, study, note=note)
     _conduct(ready, quiet=quiet)
     _conclude(ready.directory, as_json=as_json)
 
@@ -193,6 +186,11 @@ def resume(
 
 
 # ---- steps ---------------------------------------------------------------------------------------
+
+
+def _given(**options: Any) -> dict[str, Any] | None:
+    """The options that a person gave; None when there are none."""
+    return {name: value for name, value in options.items() if value is not None} or None
 
 
 def _conduct(study: Study, *, quiet: bool) -> None:

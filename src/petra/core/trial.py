@@ -41,7 +41,9 @@ class StageTrace:
     """What one stage really did to the model.
 
     `skipped` maps a layer to the reason it was left alone; `details` holds the method's own
-    JSON-able facts (calibration samples, ranks chosen, epochs run, ...).
+    JSON-able facts (calibration samples, ranks chosen, epochs run, ...). `uncached` says why the
+    model after this stage could not be kept for other pipelines that begin alike; '' where it was,
+    or where there is no cache.
     """
 
     stage: str
@@ -53,6 +55,7 @@ class StageTrace:
     peak_memory_mb: float = 0.0
     cached: bool = False
     details: Mapping[str, object] = field(default_factory=dict)
+    uncached: str = ""
 
 
 @dataclass(frozen=True)

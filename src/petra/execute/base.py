@@ -1,19 +1,56 @@
-"""The executor contract: who turns proposals into trials. A stream: proposals go in as they are
-made, trials come out as they finish. The loop in `session.py` knows nothing more about it.
+"""The executor contract: who turns proposals into trials, and all that is given for it. A stream:
+proposals go in as they are made, trials come out as they finish. The loop in `session.py` knows
+nothing more about it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from petra.core.measurement import Measurement
+from petra.core.notes import WorkerNote
+from petra.core.objective import Constraint
 from petra.core.trial import Proposal, Trial
+from petra.store.layout import StudyPaths
+
+if TYPE_CHECKING:
+    from petra.execute.build import BuildPayload
 
 Remaining = Callable[[], float | None]
-OnNote = Callable[[Proposal, object], None]
+OnNote = Callable[[Proposal, WorkerNote], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one trial may use."""
+
+    time_s: float
+    memory_mb: float
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """All that an executor is given.
+
+    `payload` is what candidates are built from, wherever that is; `paths` is where the study keeps
+    what comes of it. `workers` candidates may be built side by side, each with `threads` threads.
+    `constraints` make a trial infeasible, `host` is noted with every number. `held` raises
+    StoreError when another process has taken the directory: to be asked before anything in it is
+    removed.
+    """
+
+    payload: BuildPayload
+    paths: StudyPaths
+    limits: Limits
+    constraints: tuple[Constraint, ...] = ()
+    host: str = ""
+    workers: int = 1
+    threads: int = 1
+    held: Callable[[], None] = lambda: None
 
 
 class Executor(ABC):
@@ -66,3 +103,6 @@ class Executor(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+MakeExecutor = Callable[[Assignment], Executor]

@@ -6,8 +6,10 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
+
+from petra.runtimes.base import distribution_version
+from petra.runtimes.table import RUNTIMES
 
 # Instruction sets that decide how fast int8 and bf16 run on a CPU, by their flag in /proc/cpuinfo.
 INSTRUCTION_SETS: Mapping[str, str] = {
@@ -72,15 +74,11 @@ def describe_host() -> dict[str, object]:
         "instruction_sets": sets,
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {
-            name: _version(name)
-            for name in ("torch", "torchao", "onnxruntime", "openvino", "onnx", "petra")
-        },
+        "versions": {name: distribution_version(name) for name in _distributions()},
     }
 
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
+def _distributions() -> list[str]:
+    """What is trained with, what the runtimes are, and petra."""
+    libraries = (name for runtime in RUNTIMES for name in RUNTIMES.get(runtime).libraries)
+    return list(dict.fromkeys(["torch", "torchao", *libraries, "petra"]))

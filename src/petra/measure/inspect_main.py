@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from petra.core.errors import ArtifactError
+from petra.core.interface import Interface
+from petra.core.target import Target
 from petra.measure.feed import Feed, make_feed
-from petra.measure.interface import Interface, interface_of
+from petra.measure.interface import interface_of
 from petra.measure.outputs import (
     GIVE_INPUTS,
     batch_axes,
@@ -17,8 +19,8 @@ from petra.measure.outputs import (
     refuse_nan,
     remark_on_infinities,
 )
-from petra.runtimes.base import Arrays, InputSpec, Session
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.base import Arrays, Session
+from petra.runtimes.table import runtime_for
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,16 @@ class InspectRequest:
     A batch that the file leaves free is tried with `batches` items, or one and all that are given.
     """
 
-    runtime: str
+    target: Target
     artifact: str
     inputs: str = ""
     batches: tuple[int, int] = (1, 5)
-    threads: int = 1
     seed: int = 0
 
 
-def declared_inputs(runtime: str, artifact: str) -> list[dict[str, Any]]:
+def declared_inputs(target: Target, artifact: str) -> list[dict[str, Any]]:
     """The fields of an `InputSpec` for each input that a file declares, in its own order."""
-    session = RUNTIMES.get(runtime)().load(Path(artifact), threads=1)
+    session = runtime_for(target).load(Path(artifact))
     return [asdict(spec) for spec in session.inputs]
 
 
@@ -49,13 +50,18 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     batch, over the outputs' spread. Raises ArtifactError when the file does not load, does not run,
     or returns what is no number, and ConfigError for given inputs that do not fit.
     """
-    session = RUNTIMES.get(request.runtime)().load(Path(request.artifact), threads=request.threads)
-    interface = interface_of(*_declared(session, Path(request.artifact)))
+    runtime, artifact = runtime_for(request.target), Path(request.artifact)
+    session = runtime.load(artifact)
+    interface = interface_of(*runtime.declared(artifact, session))
     few, many = request.batches
     feed = make_feed(
-        interface, many if interface.axes else 1, given=request.inputs, seed=request.seed
+        interface, many if interface.free_batch else 1, given=request.inputs, seed=request.seed
     )
-    sizes = sorted({min(few, feed.items), feed.items}) if interface.axes else [interface.fixed or 1]
+    sizes = (
+        sorted({min(few, feed.items), feed.items})
+        if interface.free_batch
+        else [interface.fixed_batch or 1]
+    )
     runs = {size: _run(session, feed, 0, size, request) for size in sizes}
     notes = _on_kinds(session)
     again = None
@@ -74,9 +80,13 @@ def inspect(request: InspectRequest) -> dict[str, object]:
         alone = [_run(session, feed, item, 1, request) for item in range(feed.items)]
         difference = batch_difference(runs[sizes[1]], alone, axes)
     return {
-        "inputs": [asdict(spec) for spec in interface.inputs],
-        "axes": dict(interface.axes),
-        "fixed": interface.fixed,
+        "inputs": [
+            {"name": s.name, "dtype": s.dtype, "shape": s.shape, "names": s.names}
+            for s in interface.inputs
+        ],
+        "axes": dict(interface.free_batch),
+        "fixed": interface.fixed_batch,
+        "interface": interface.as_dict(),
         "tried": _shapes(feed.arrays),
         "runs": [
             {"batch": size, "outputs": _shapes(outputs), "finite": not infinite(outputs)}
@@ -84,21 +94,7 @@ def inspect(request: InspectRequest) -> dict[str, object]:
         ],
         "batch_difference": difference,
         "notes": notes,
-        **_operators(request),
-    }
-
-
-def _declared(
-    session: Session, artifact: Path
-) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
-    """Inputs and outputs, with the names of free sizes where the file has some and the runtime
-    keeps silent.
-    """
-    if artifact.suffix != ".onnx" or all(spec.names for spec in session.inputs):
-        return session.inputs, session.outputs
-    from petra.runtimes.onnx_inspect import with_names
-
-    return with_names(session.inputs, session.outputs, artifact)
+    } | ({"operators": asdict(operators)} if (operators := runtime.operators(artifact)) else {})
 
 
 def _run(session: Session, feed: Feed, start: int, count: int, request: InspectRequest) -> Arrays:
@@ -116,7 +112,7 @@ def _run(session: Session, feed: Feed, start: int, count: int, request: InspectR
 
 def _call(interface: Interface, count: int, request: InspectRequest) -> str:
     kind = "the given inputs" if request.inputs else "random inputs"
-    return f"{kind} at batch {count}" if interface.axes else kind
+    return f"{kind} at batch {count}" if interface.free_batch else kind
 
 
 def _on_kinds(session: Session) -> list[str]:
@@ -127,11 +123,3 @@ def _on_kinds(session: Session) -> list[str]:
 
 def _shapes(outputs: Arrays) -> dict[str, list[int]]:
     return {name: list(array.shape) for name, array in outputs.items()}
-
-
-def _operators(request: InspectRequest) -> dict[str, object]:
-    if request.runtime != "onnxruntime":
-        return {}
-    from petra.runtimes.onnx_inspect import count_operators
-
-    return {"operators": asdict(count_operators(Path(request.artifact)))}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
 
+from petra.core.digest import sha256
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 from petra.core.objective import Metrics
+from petra.core.target import Target
 from petra.core.text import json_text
 from petra.core.trial import Trial
 from petra.front import Front
@@ -20,11 +22,11 @@ from petra.measure.inspect_main import declared_inputs
 from petra.report.card import model_card
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
-from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE, sha256
+from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE
 from petra.report.whole import copy_whole, write_whole
-from petra.runtimes.base import InputSpec, data_beside, files_of
-from petra.runtimes.table import RUNTIMES, runtimes_by_suffix
-from petra.store.layout import own_file
+from petra.runtimes.base import InputSpec
+from petra.runtimes.table import RUNTIMES, files_of, runtimes_by_suffix
+from petra.store.layout import StudyPaths, own_file
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Member:
         place = _place(self, path, format)
         record = StudyRecord.load(self.directory)
         sources = shipped_files(self)
-        if place.name != self.artifact.name and data_beside(self.artifact) in sources:
+        if place.name != self.artifact.name and len(sources) > 1:
             raise ConfigError(
                 f"export: trial {self.number} cannot be renamed: its weights are in a file that it"
                 " finds by name",
@@ -94,7 +96,7 @@ def default_place(directory: Path, pick: str) -> str:
     """Where a study's own bundles go. Raises ArtifactError when a link leads elsewhere from
     there.
     """
-    place = directory / "export" / pick
+    place = StudyPaths(directory).export(pick)
     if place.is_symlink():
         raise ArtifactError(f"{place}: this is a link", hint="remove it, or give another place")
     return f"{place}/"
@@ -167,8 +169,10 @@ def _is_bundle(place: Path, path: str | Path) -> bool:
 
 def _inputs(member: Member) -> tuple[InputSpec, ...]:
     """Asked in a process of its own, with limits: a study may be anybody's."""
-    runtime, file = _formats()[member.format], str(member.artifact)
-    found, _ = alone(declared_inputs, runtime, file, artifact=file, runtimes=(runtime,), threads=1)
+    target, file = Target(_formats()[member.format]), str(member.artifact)
+    found, _ = alone(
+        declared_inputs, target, file, artifact=file, runtimes=(target.runtime,), threads=1
+    )
     return tuple(InputSpec(**fields) for fields in found)
 
 
@@ -184,6 +188,7 @@ def _companions(
         "trial": trial.number,
         "metric": record.metric,
         "maximize": record.maximize,
+        "metrics": [metric.as_dict() for metric in record.task],
         "files": [
             {"name": f.name, "bytes": f.stat().st_size, "sha256": sha256(f)} for f in shipped
         ],
@@ -194,7 +199,7 @@ def _companions(
             "validation": _plain(baseline.metrics if baseline else {}),
             "test": _plain(baseline.test if baseline else {}),
         },
-        "target": record.config.target.model_dump(),
+        "target": asdict(record.config.target),
         "host": dict(record.host),
     }
     parity = {

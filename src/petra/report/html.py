@@ -21,6 +21,7 @@ from petra.report.pipeline_text import count_statuses, pipeline_in_words
 from petra.report.record import StudyRecord
 from petra.report.tables import failure_counts
 from petra.report.whole import write_whole
+from petra.store.layout import StudyPaths
 from petra.store.schema import petra_version
 
 
@@ -34,7 +35,7 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
     from plotly.offline import get_plotlyjs
 
     record = StudyRecord.load(directory)
-    target = out or record.directory / "report.html"
+    target = out or StudyPaths(record.directory).report
     title = f"{subject(record)}: petra study"
     text = page.page(title, render(record), library=get_plotlyjs())
     try:
@@ -72,7 +73,7 @@ def render(record: StudyRecord) -> str:
 def _summary(record: StudyRecord, front: Front) -> str:
     config = record.config
     objectives = ", ".join(
-        f"{'more' if o.maximize else 'less'} {record.metric if o.metric == 'quality' else o.metric}"
+        f"{'more' if o.maximize else 'less'} {front.catalogue.label(o.metric)}"
         for o in front.objectives
     )
     reason = record.stop_reason
@@ -81,7 +82,7 @@ def _summary(record: StudyRecord, front: Front) -> str:
         f"<h1>{esc(subject(record))}</h1>",
         f"<p class=lead>{esc(_headline(front))}</p>",
         (
-            f"<p>Searched for {esc(objectives)} on {esc(config.target.runtime)} with"
+            f"<p>Searched for {esc(objectives)} on {esc(config.target.name)} with"
             f" {esc(_search_name(record))}, seed "
             f"{config.seed}. {esc(_constraints(front))} {esc(_budget(record))} "
             f"{esc(stopped)}</p>"
@@ -167,7 +168,7 @@ def _figures(front: Front) -> str:
         return ""
     objectives: list[tuple[Any, str]] = []
     for x, y in plots.objective_pairs(front):
-        names = [front.metric if o.metric == "quality" else o.metric for o in (y, x)]
+        names = [front.catalogue.label(o.metric) for o in (y, x)]
         caption = (
             f"{names[0]} against {names[1]} of every measured trial, as the search saw them;"
             " dotted: the best attainable in these two alone; dashed: constraints, shaded where"

@@ -17,6 +17,7 @@ def front_data(front: StudyFront) -> dict[str, object]:
     return {
         "directory": str(front.directory),
         "metric": front.metric,
+        "metrics": [metric.as_dict() for metric in front.task],
         "objectives": [{"metric": o.metric, "maximize": o.maximize} for o in front.objectives],
         "constraints": [str(c) for c in front.constraints],
         "trials": dict(Counter(t.status.value for t in front.trials if t.number)),

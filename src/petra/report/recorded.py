@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
+from petra.core.digest import sha256
 from petra.core.errors import ArtifactError
 from petra.core.text import printable
 from petra.store.checked import from_json, mapping, sequence, text
@@ -82,9 +82,3 @@ def _digest(value: object) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise ValueError("a sha256 is not one")
     return digest
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,34 +7,29 @@ sessions without it.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from petra.core.errors import ArtifactError, PetraError
+from petra.core.kernels import USUAL, Kernels
+from petra.core.target import Target
+from petra.space.domains import Domain
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface, TensorSpec
     from petra.tasks.inputs import Inputs
 
 Arrays = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the model will run. `batch` is the latency batch, `throughput_batch` the one for items
-    per second.
-    """
-
-    runtime: str = "onnxruntime"
-    threads: int = 1
-    batch: int = 1
-    throughput_batch: int = 64
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,26 @@ class InputSpec:
     names: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Operators:
+    """Nodes of a model by operator: `stored` as in the file, `running` after this machine's graph
+    optimisation.
+
+    Of the nodes that run, `compute` do the arithmetic (convolutions, matrix products, recurrences),
+    `integer` of them with quantized operands.
+    """
+
+    stored: Mapping[str, int]
+    running: Mapping[str, int]
+    compute: int
+    integer: int
+
+
+def counted(names: Iterable[str]) -> dict[str, int]:
+    """How often each name comes, the most frequent first."""
+    return dict(sorted(Counter(names).items(), key=lambda pair: (-pair[1], pair[0])))
+
+
 _NUMBERS = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
 _ARRAYS = {
     name: name for name in (*_NUMBERS, "float16", "float32", "float64", "complex64", "complex128")
@@ -61,7 +76,7 @@ _ARRAYS = {
 _ARRAYS |= {"bfloat16": "float32", "string": "str"}
 
 
-def numpy_type(spec: InputSpec) -> np.dtype:
+def numpy_type(spec: InputSpec | TensorSpec) -> np.dtype:
     """The type of the arrays that an input is fed with. Raises ArtifactError when it takes none."""
     if spec.dtype not in _ARRAYS:
         raise ArtifactError(
@@ -114,37 +129,89 @@ class Session(ABC):
 
 
 class Runtime(ABC):
-    """One way to ship a model.
+    """One way to ship a model, as it is used for a `target`: on its device, with its threads. The
+    first paragraph of a runtime's docstring is what people are told of it.
 
-    `suffix` is the file name extension of the artifact's main file, `reads` are further ones that
-    `load` accepts.
+    suffix: the file name extension of the artifact's main file. reads: further ones that `load`
+    accepts. libraries: the distributions that run artifacts, the one whose version counts first.
+    devices: kinds of devices it runs on. options: what a target's options may say to it, and with
+    which values.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
-    precisions: ClassVar[tuple[str, ...]] = ()
-    """What it has kernels for besides float32 and the integers of quantized graphs: bf16, fp16, and
-    for linear layers int8 or float8. Parameters of scope "precision" are drawn from these.
-    """
+    libraries: ClassVar[tuple[str, ...]] = ()
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    options: ClassVar[Mapping[str, Domain]] = {}
+
+    def __init__(self, target: Target | None = None) -> None:
+        self.target = target or Target(self.name)
+
+    @classmethod
+    def description(cls) -> str:
+        """What it is, for people."""
+        return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+
+    @property
+    def kernels(self) -> Kernels:
+        """What it computes in besides float32, on the target's device."""
+        return USUAL
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch that its files take in every call, None where they take any. A session of files
+        with a fixed one makes as many calls as the items given to it need.
+        """
+        return None
 
     @abstractmethod
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        """Lower `model` (in eval mode) to `path` with a dynamic batch dimension; return all files
-        that ship.
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        """Lower `model` (in eval mode) to `path`; return all files that ship, the main one first.
+        The axes that `interface` leaves free are free in the file, without one the batch alone; of
+        a runtime with a `fixed_batch`, the batch is that.
 
-        Raises ExportError naming the operator that cannot be expressed.
+        Raises ExportError naming the operator that cannot be expressed, and MissingExtra when what
+        it takes to write the file is not installed.
         """
 
     @abstractmethod
-    def load(self, path: Path, *, threads: int) -> Session:
+    def load(self, path: Path) -> Session:
         """Open an artifact. Runs no code from it. Raises ArtifactError when it is missing or
         corrupt, and RuntimeUnavailable or MissingExtra when this machine cannot run it.
         """
 
     @abstractmethod
+    def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
+        """A few lines of Python that run `file` on zeros with the runtime's library, and leave what
+        it returns in ``outputs``. No torch and no petra, unless the file needs them.
+        """
+
+    @classmethod
+    def companions(cls, path: Path) -> tuple[Path, ...]:
+        """Files beside `path` that may belong to it, which are found by their names."""
+        return ()
+
+    @classmethod
+    def files(cls, path: Path) -> list[Path]:
+        """The files of the artifact `path`: itself, and those of its companions that are there."""
+        return [path, *(file for file in cls.companions(path) if file.is_file())]
+
+    def declared(
+        self, path: Path, session: Session
+    ) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
+        """Inputs and outputs of a loaded file, with what it calls their free sizes."""
+        return session.inputs, session.outputs
+
+    def operators(self, path: Path) -> Operators | None:
+        """What of a file runs how, None where that cannot be told. May cost a session more."""
+        return None
+
     def version(self) -> str:
         """The runtime library's version, '' when it is not installed."""
+        return distribution_version(self.libraries[0]) if self.libraries else ""
 
     def lacks(self) -> str:
         """What this machine lacks to run artifacts, in a few words; '' when nothing."""
@@ -154,23 +221,46 @@ class Runtime(ABC):
         """Raise RuntimeUnavailable when this machine lacks something."""
         if missing := self.lacks():
             raise RuntimeUnavailable(
-                f"the runtime {self.name} cannot run here: {missing}", hint="see `petra doctor`"
+                f"the runtime {self.target.name} cannot run here: {missing}",
+                hint="see `petra doctor`",
             )
 
 
-def data_beside(path: Path) -> Path:
-    """Where the weights of an ONNX model are that are too large for its own file. The model finds
-    them by this name.
-    """
-    return path.with_name(f"{path.name}.data")
+def distribution_version(name: str) -> str:
+    """The version of an installed distribution, '' of one that is not."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files of the artifact `path`: itself, and the one beside it with its weights where there
-    is one.
+def in_calls(
+    call: Callable[[Sequence[np.ndarray]], Arrays], arrays: Sequence[np.ndarray], batch: int
+) -> Arrays:
+    """The outputs of `call`, which takes `batch` items, for any number of them, (n, ...) each: call
+    by call, the last one filled up with copies of the last item.
     """
-    weights = path.with_suffix(".bin") if path.suffix == ".xml" else data_beside(path)
-    return [path, weights] if weights.is_file() else [path]
+    items = len(arrays[0])
+    if items == batch:
+        return call(arrays)
+    index = np.arange(-(-items // batch) * batch).clip(max=items - 1).reshape(-1, batch)
+    found = [call([array[part] for array in arrays]) for part in index]
+    return {name: np.concatenate([one[name] for one in found])[:items] for name in found[0]}
+
+
+def zeros(inputs: Sequence[InputSpec]) -> list[str]:
+    """For a snippet: a line for each input that makes zeros of it, between the braces of a
+    dictionary.
+    """
+    return [f"    {json.dumps(i.name)}: np.zeros({_one_item(i)}, np.{i.dtype})," for i in inputs]
+
+
+def _one_item(spec: InputSpec) -> str:
+    sizes = [
+        1 if i == 0 and size is None else 16 if size is None else size
+        for i, size in enumerate(spec.shape)
+    ]
+    return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
 
 
 def first_line(error: BaseException) -> str:

@@ -7,14 +7,11 @@ it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petra.core.errors import ExportError
-from petra.runtimes.base import data_beside, first_line
+from petra.runtimes.base import first_line
 from petra.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from petra.core.interface import Interface, TensorSpec
     from petra.tasks.inputs import Inputs
 
 OPSET = 20
@@ -30,18 +28,29 @@ OPSET = 20
 LARGEST = 2 * 10**9
 """Bytes of weights in one file; protobuf's limit of 2**31 - 1 is for the graph too."""
 
-_OPERATOR = re.compile(
-    r"op='([\w:.]+)'|\b((?:aten|prims|torchvision|quantized_decomposed)[.:]+\w+(?:\.\w+)?)"
-)
+
+def data_beside(path: Path) -> Path:
+    """Where the weights of a model are that are too large for its own file, which finds them by
+    this name.
+    """
+    return path.with_name(f"{path.name}.data")
 
 
-def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = OPSET) -> Path:
+def export_onnx(
+    model: nn.Module,
+    example: Inputs,
+    path: Path,
+    interface: Interface | None = None,
+    *,
+    opset: int = OPSET,
+) -> Path:
     """Write `model` to `path`, and its weights to ``path.data`` where they exceed `LARGEST`.
     Returns `path`.
 
     example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch
-    first, any batch size. Outputs are named 'output', 'output_0', ..., or by their keys. The first
-    dimension of every input is free. Works for float modules, for graphs quantized by
+    first, any batch size. Outputs are named 'output', 'output_0', ..., or by their keys. The axes
+    that `interface` leaves free are free in the file, and have their names; without one, the first
+    of every input. Works for float modules, for graphs quantized by
     `petra.methods.quantize`, whose file is in QDQ form, and for modules with the layers of
     `petra.model.layers.quantized`. Models in half precision (`petra.model.layers.half`) are written
     with weights of 16 bits and arithmetic in float32, which a runtime may do in bf16.
@@ -52,15 +61,20 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
     import onnx
 
     from petra.model.layers.half import half_dtype, widened
+    from petra.runtimes.free_sizes import traced_example
+    from petra.runtimes.named_program import named_program
     from petra.runtimes.onnx_half import store_half
     from petra.runtimes.onnx_lean import make_lean
     from petra.runtimes.onnx_quantized import lower
-    from petra.tasks.inputs import named
+    from petra.tasks.inputs import batch_interface, named
 
     half = half_dtype(model)
-    program, output_names = _trace(model if half is None else widened(model), example)
+    example = traced_example(example)
+    interface = interface or batch_interface(example)
+    traced = model if half is None else widened(model)
+    program, output_names = named_program(traced, example, interface)
     proto = _translate(program, opset)
-    _name_interface(proto.graph, list(named(example)), output_names)
+    _name_interface(proto.graph, [interface.input(n) for n in named(example)], output_names)
     lower(proto)
     proto = make_lean(proto)
     if half is not None:
@@ -77,43 +91,12 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
     return path
 
 
-def _trace(model: nn.Module, example: Inputs) -> tuple[torch.export.ExportedProgram, list[str]]:
-    """Export in evaluation mode, in the precision it has; the program returns the named outputs as
-    a flat tuple.
-    """
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    from petra.model.aten.rewrites import global_average_as_mean
-    from petra.runtimes.tracing import capture, traced_example
-    from petra.tasks.inputs import call, named_outputs
-
-    names: list[str] = []
-
-    class Named(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.training = False
-            self.model = model
-
-        def forward(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
-            outputs = named_outputs(call(self.model, inputs))
-            names[:] = outputs
-            return tuple(outputs.values())
-
-    # The exporter writes attention out in its plain form, whose result has another memory layout
-    # than fused kernels'.
-    with _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        program = capture(Named(), (traced_example(example),), inside=model)
-    global_average_as_mean(program.graph_module.graph)
-    return program, names
-
-
 def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelProto:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.onnx import OnnxExporterError
 
+    from petra.runtimes.named_program import blamed_operator
     from petra.runtimes.onnx_quantized import translations
 
     with quiet(), sdpa_kernel(SDPBackend.MATH):
@@ -127,7 +110,7 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
                 custom_translation_table=translations(),
             )
         except OnnxExporterError as error:
-            operator = _operator(error)
+            operator = blamed_operator(error)
             raise ExportError(
                 f"{operator or 'an operator'} has no translation to ONNX"
                 + ("" if operator else f": {first_line(error)}"),
@@ -138,10 +121,9 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
     return exported.model_proto
 
 
-def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str]) -> None:
-    """Give the graph's inputs and outputs their public names, and call the free dimension
-    'batch'.
-    """
+def _name_interface(graph: onnx.GraphProto, specs: list[TensorSpec], outputs: list[str]) -> None:
+    """Give the graph's inputs, outputs and free sizes their public names."""
+    inputs = [spec.name for spec in specs]
     if len(graph.input) != len(inputs) or len(graph.output) != len(outputs):
         raise ExportError(
             f"the exported graph has {len(graph.input)} inputs and {len(graph.output)} outputs,"
@@ -151,12 +133,16 @@ def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str
     public = [*zip(graph.input, inputs, strict=True), *zip(graph.output, outputs, strict=True)]
     renamed = {value.name: name for value, name in public}
     taken = set(renamed.values())
-    free = {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input}
+    sizes: dict[str, str] = {}
+    for value, spec in zip(graph.input, specs, strict=True):
+        for dim, axis in zip(value.type.tensor_type.shape.dim, spec.axes, strict=True):
+            if dim.dim_param and axis.name:
+                sizes.setdefault(dim.dim_param, axis.name)
     for value, name in public:
         value.name = name
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in free and dim.dim_param:
-                dim.dim_param = "batch"
+            if dim.dim_param in sizes:
+                dim.dim_param = sizes[dim.dim_param]
 
     def public_name(name: str) -> str:
         return renamed.get(name, f"{name}_inner" if name in taken else name)
@@ -168,33 +154,3 @@ def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str
             node.output[index] = public_name(name)
     for item in (*graph.initializer, *graph.value_info):
         item.name = public_name(item.name)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and back afterwards. A quantized graph forbids calling
-    `eval()`.
-    """
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _operator(error: BaseException) -> str:
-    """The operator an exporter error chain blames, such as 'aten.foo.default'; '' when it names
-    none.
-    """
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    for link in reversed(chain):
-        if found := _OPERATOR.search(str(link)):
-            return (found.group(1) or found.group(2)).replace("::", ".")
-    return ""

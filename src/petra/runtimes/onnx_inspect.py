@@ -5,13 +5,12 @@ integers.
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from petra.runtimes.base import InputSpec
+from petra.runtimes.base import InputSpec, Operators, counted
 
 _FLOAT_COMPUTE = (
     *(
@@ -40,24 +39,8 @@ _INTEGER_COMPUTE = (
 )
 
 
-@dataclass(frozen=True)
-class Operators:
-    """Nodes of a model by operator: `stored` as in the file, `running` after this machine's graph
-    optimisation.
-
-    Of the nodes that run, `compute` do the arithmetic (convolutions, matrix products, recurrences),
-    `integer` of them with quantized operands.
-    """
-
-    stored: Mapping[str, int]
-    running: Mapping[str, int]
-    compute: int
-    integer: int
-
-
 def count_operators(path: Path) -> Operators:
     """Count the operators of an ONNX file. Cost: one session more."""
-    import onnx
     import onnxruntime
 
     with tempfile.TemporaryDirectory(prefix="petra-operators-") as scratch:
@@ -69,12 +52,10 @@ def count_operators(path: Path) -> Operators:
             "session.optimized_model_external_initializers_file_name", "weights"
         )
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        running = _count(onnx.load(str(optimised), load_external_data=False).graph.node)
+        running = _nodes(optimised)
     integer = sum(n for name, n in running.items() if name in _INTEGER_COMPUTE)
     compute = integer + sum(n for name, n in running.items() if name in _FLOAT_COMPUTE)
-    return Operators(
-        _count(onnx.load(str(path), load_external_data=False).graph.node), running, compute, integer
-    )
+    return Operators(_nodes(path), running, compute, integer)
 
 
 Specs = tuple[InputSpec, ...]
@@ -98,6 +79,7 @@ def _named(specs: Specs, values: Iterable[Any]) -> Specs:
     )
 
 
-def _count(nodes: object) -> dict[str, int]:
-    counts = Counter(node.op_type for node in nodes)  # type: ignore[attr-defined]
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+def _nodes(path: Path) -> dict[str, int]:
+    import onnx
+
+    return counted(n.op_type for n in onnx.load(str(path), load_external_data=False).graph.node)

@@ -6,9 +6,9 @@ lie outside its directory, by themselves.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,16 +18,20 @@ from petra.core.errors import ArtifactError
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
+    Operators,
     Runtime,
     Session,
     does_not_run,
-    files_of,
     must_exist,
+    zeros,
 )
+from petra.runtimes.onnx_export import data_beside, export_onnx
+from petra.space.domains import Choice, Domain
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 
@@ -67,13 +71,15 @@ class OnnxSession(Session):
     Sequences and maps among the outputs become arrays: see `flat`.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, spinning: bool = True) -> None:
+        """`spinning`: threads wait for work by turning in circles, not asleep."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         must_exist(path, OnnxRuntime.suffix)
         try:
             self._session = onnxruntime.InferenceSession(
@@ -185,12 +191,6 @@ def flat(outputs: Mapping[str, object]) -> Arrays:
     return found
 
 
-def _alike(values: list[object]) -> bool:
-    """Whether all are maps with the same keys, and there are any."""
-    keys = [value.keys() if isinstance(value, dict) else None for value in values]
-    return bool(keys) and keys[0] is not None and all(k == keys[0] for k in keys)
-
-
 def reason(error: BaseException) -> str:
     """ONNX Runtime's messages begin with where in its sources they were raised; the reason comes
     after that.
@@ -241,16 +241,34 @@ class OnnxRuntime(Runtime):
     name: ClassVar[str] = "onnxruntime"
     suffix: ClassVar[str] = ".onnx"
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        from petra.runtimes.onnx_export import export_onnx
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
+    options: ClassVar[Mapping[str, Domain]] = {"spinning": Choice((True, False))}
 
-        return files_of(export_onnx(model, example, path))
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        return self.files(export_onnx(model, example, path, interface))
 
-    def load(self, path: Path, *, threads: int) -> Session:
-        return OnnxSession(path, threads=threads)
+    def load(self, path: Path) -> Session:
+        return OnnxSession(path, threads=self.target.threads, **self.target.options)
 
-    def version(self) -> str:
-        try:
-            return metadata.version("onnxruntime")
-        except metadata.PackageNotFoundError:
-            return ""
+    def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
+        return "\n".join(
+            [
+                "import numpy as np",
+                "import onnxruntime",
+                f"session = onnxruntime.InferenceSession({json.dumps(file)})",
+                "outputs = session.run(None, {",
+                *zeros(inputs),
+                "})  # the first dimension is the batch, of any size",
+            ]
+        )
+
+    @classmethod
+    def companions(cls, path: Path) -> tuple[Path, ...]:
+        return (data_beside(path),)
+
+    def operators(self, path: Path) -> Operators:
+        from petra.runtimes.onnx_inspect import count_operators
+
+        return count_operators(path)

@@ -8,29 +8,32 @@ be loaded and measured, though.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from petra.core.errors import ArtifactError, MissingExtra
+from petra.core.kernels import Kernels
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
     Runtime,
     Session,
     does_not_run,
-    files_of,
     first_line,
     must_exist,
+    zeros,
 )
+from petra.runtimes.onnx_export import data_beside, export_onnx
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 
@@ -179,21 +182,46 @@ class OpenVino(Runtime):
     name: ClassVar[str] = "openvino"
     suffix: ClassVar[str] = ".onnx"
     reads: ClassVar[tuple[str, ...]] = (".xml",)
-    precisions: ClassVar[tuple[str, ...]] = ("bf16",)
+    libraries: ClassVar[tuple[str, ...]] = ("openvino", "onnx")
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        from petra.runtimes.onnx_export import export_onnx
+    @property
+    def kernels(self) -> Kernels:
+        return Kernels(precisions=("bf16",))
 
-        return files_of(export_onnx(model, example, path))
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        return self.files(export_onnx(model, example, path, interface))
 
-    def load(self, path: Path, *, threads: int) -> Session:
-        return OpenVinoSession(path, threads=threads)
+    def load(self, path: Path) -> Session:
+        return OpenVinoSession(path, threads=self.target.threads)
 
-    def version(self) -> str:
-        try:
-            return metadata.version("openvino")
-        except metadata.PackageNotFoundError:
-            return ""
+    def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
+        settings = '{"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}'
+        return "\n".join(
+            [
+                "import numpy as np",
+                "import openvino",
+                f"settings = {settings}  # bf16 for a model in half precision",
+                f'model = openvino.Core().compile_model({json.dumps(file)}, "CPU", settings)',
+                "outputs = model({",
+                *zeros(inputs),
+                "})  # the first dimension is the batch, of any size",
+            ]
+        )
+
+    @classmethod
+    def companions(cls, path: Path) -> tuple[Path, ...]:
+        return (path.with_suffix(".bin") if path.suffix == ".xml" else data_beside(path),)
+
+    def declared(
+        self, path: Path, session: Session
+    ) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
+        if path.suffix == ".xml":
+            return session.inputs, session.outputs
+        from petra.runtimes.onnx_inspect import with_names
+
+        return with_names(session.inputs, session.outputs, path)
 
     def lacks(self) -> str:
         return "" if self.version() else "not installed: pip install 'petra[openvino]'"

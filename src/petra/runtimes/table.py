@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from petra.core.errors import ConfigError, did_you_mean
 from petra.core.registry import Registry
+from petra.core.target import Target
+from petra.core.text import shown
 from petra.runtimes.base import Runtime
 
 # Of several that load one kind of file, the first is meant when none is named.
@@ -11,11 +16,50 @@ _TABLE = {
     "openvino": "petra.runtimes.openvino:OpenVino",
     "torch": "petra.runtimes.torch_eager:TorchEager",
     "torch.compile": "petra.runtimes.torch_compile:TorchCompile",
-    "torch.cuda": "petra.runtimes.torch_eager:TorchCuda",
-    "torch.compile.cuda": "petra.runtimes.torch_compile:TorchCompileCuda",
+    "litert": "petra.runtimes.litert:LiteRt",
 }
 
 RUNTIMES: Registry[type[Runtime]] = Registry("runtime", _TABLE)
+
+
+def runtime_for(target: Target) -> Runtime:
+    """The runtime of a target, as it is used there.
+
+    Raises ConfigError, beginning with the field that is wrong, for an unknown runtime, and for a
+    device or options that it does not have.
+    """
+    if target.runtime not in RUNTIMES:
+        raise ConfigError(
+            f"runtime: unknown runtime {shown(target.runtime)}",
+            hint=did_you_mean(target.runtime, RUNTIMES),
+        )
+    runtime = RUNTIMES.get(target.runtime)
+    if target.device.partition(":")[0] not in runtime.devices:
+        raise ConfigError(
+            f"device: {target.runtime} does not run on {shown(target.device)}",
+            hint=f"allowed: {', '.join(runtime.devices)}",
+        )
+    for name, value in target.options.items():
+        if name not in runtime.options:
+            raise ConfigError(
+                f"options: {target.runtime} has no option {shown(name)}",
+                hint=did_you_mean(name, runtime.options) if runtime.options else "it has none",
+            )
+        if not runtime.options[name].contains(value):
+            raise ConfigError(
+                f"options.{name}: got {shown(value)}", hint=f"allowed: {runtime.options[name]}"
+            )
+    return runtime(target)
+
+
+def deployable() -> dict[str, Runtime]:
+    """Every runtime on every kind of device it runs on, by the target's name."""
+    found = [
+        RUNTIMES.get(name)(Target(name, device))
+        for name in RUNTIMES.names()
+        for device in RUNTIMES.get(name).devices
+    ]
+    return {runtime.target.name: runtime for runtime in found}
 
 
 def runtimes_by_suffix() -> dict[str, str]:
@@ -26,3 +70,11 @@ def runtimes_by_suffix() -> dict[str, str]:
         for suffix in (runtime.suffix, *runtime.reads):
             found.setdefault(suffix, name)
     return found
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of the artifact `path`, itself first, as the runtime knows that its suffix stands
+    for.
+    """
+    name = runtimes_by_suffix().get(path.suffix)
+    return RUNTIMES.get(name).files(path) if name else [path]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from petra.runtimes.base import Session
-from petra.runtimes.torch_eager import ON_GPU, TorchEager
+from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.torch_program import ProgramSession
 
 if TYPE_CHECKING:
@@ -31,24 +31,27 @@ would run eagerly.
 
 
 class TorchCompile(TorchEager):
-    """TorchInductor on the CPU, weights as constants. Needs a C++ compiler where the model runs.
+    """TorchInductor, weights as constants. Needs a C++ compiler where the model runs.
 
-    Static int8 models run in oneDNN's integer kernels here. It compiles on the first run with a
-    batch of one, and again for larger ones, for seconds to minutes: timing leaves that out, peak
-    memory does not.
+    On a CPU, static int8 models run in oneDNN's integer kernels; on a GPU, Triton's kernels are
+    replayed as CUDA graphs. It compiles on the first run with a batch of one, and again for larger
+    ones, for seconds to minutes: timing leaves that out, peak memory does not.
     """
 
     name: ClassVar[str] = "torch.compile"
 
-    def load(self, path: Path, *, threads: int) -> Session:
+    def load(self, path: Path) -> Session:
         self.require()
-        return ProgramSession(path, threads=threads, device=self.device, prepare=self._compiled)
+        target = self.target
+        return ProgramSession(
+            path, threads=target.threads, device=target.device, prepare=self._compiled
+        )
 
     def _compiled(self, module: nn.Module) -> Callable[..., object]:
         import torch
         from torch._inductor import config
 
-        on_cpu = self.device == "cpu"
+        on_cpu = self.target.device == "cpu"
         # Threads to compile with are enough: worker processes would still be starting while
         # something is timed.
         settings = {"freezing": True, "compile_threads": 1} if on_cpu else {}
@@ -87,14 +90,6 @@ class TorchCompile(TorchEager):
         return super().lacks() or (
             "" if cpp_compiler() else f"no C++ compiler ({_wanted()}), which CXX may name"
         )
-
-
-class TorchCompileCuda(TorchCompile):
-    """TorchInductor on an NVIDIA GPU: Triton kernels, replayed as CUDA graphs."""
-
-    name: ClassVar[str] = "torch.compile.cuda"
-    device: ClassVar[str] = "cuda"
-    precisions: ClassVar[tuple[str, ...]] = ON_GPU
 
 
 def _wanted() -> str:

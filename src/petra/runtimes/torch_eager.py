@@ -1,59 +1,71 @@
-"""Eager PyTorch as a place to deploy to, on the CPU and on a GPU: a ``.pt2`` program without the
-model's class.
-"""
+"""Eager PyTorch as a place to deploy to: a ``.pt2`` program without the model's class."""
 
 from __future__ import annotations
 
-from importlib import metadata
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from petra.runtimes.base import Runtime, Session
+from petra.core.kernels import Kernels
+from petra.runtimes.base import InputSpec, Runtime, Session, zeros
 from petra.runtimes.torch_program import SUFFIX, ProgramSession, export_program
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 
-ON_GPU = ("bf16", "fp16", "int8", "float8")
-
-
 class TorchEager(Runtime):
-    """PyTorch itself as the deployment runtime. Int8 graphs run here too, but simulated: slower,
-    not faster.
+    """PyTorch itself as the deployment runtime, on the CPU and on an NVIDIA GPU.
+
+    Int8 graphs run on the CPU too, but simulated: slower, not faster. On a GPU, linear layers of
+    8-bit rows run in torchao's kernels, those in 16 bits with 2:4 zeros in sparse ones
+    (`petra.runtimes.torch_kernels`). The file is written on the CPU, so any machine can make it.
     """
 
     name: ClassVar[str] = "torch"
     suffix: ClassVar[str] = SUFFIX
-    device: ClassVar[str] = "cpu"
-    precisions: ClassVar[tuple[str, ...]] = ("bf16", "int8")
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        return [export_program(model, example, path)]
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "torchao")
 
-    def load(self, path: Path, *, threads: int) -> Session:
+    @property
+    def kernels(self) -> Kernels:
+        on_cpu = self.target.device == "cpu"
+        return Kernels(("bf16", "int8") if on_cpu else ("bf16", "fp16", "int8", "float8"))
+
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        return [export_program(model, example, path, interface)]
+
+    def load(self, path: Path) -> Session:
         self.require()
-        return ProgramSession(path, threads=threads, device=self.device)
+        return ProgramSession(path, threads=self.target.threads, device=self.target.device)
 
-    def version(self) -> str:
-        return metadata.version("torch")
+    def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
+        names = [spec.name for spec in inputs]
+        keyed = names != ["input"] and not all(name.startswith("input_") for name in names)
+        operators = "torchao.quantization.pt2e, petra.model.layers.quantized"
+        return "\n".join(
+            [
+                "import numpy as np",
+                "import torch",
+                f"import {operators}  # operators of quantized models",
+                f"model = torch.export.load({json.dumps(file)}).module()",
+                "inputs = {",
+                *zeros(inputs),
+                "}  # the first dimension is the batch, of any size",
+                "tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}",
+                "outputs = model(**tensors)" if keyed else "outputs = model(*tensors.values())",
+            ]
+        )
 
     def lacks(self) -> str:
-        return lacks_cuda() if self.device.startswith("cuda") else ""
-
-
-class TorchCuda(TorchEager):
-    """The same file on an NVIDIA GPU. It is written on the CPU, so any machine can make it.
-
-    Linear layers of 8-bit rows run in torchao's kernels, those in 16 bits with 2:4 zeros in sparse
-    ones (`petra.runtimes.torch_kernels`).
-    """
-
-    name: ClassVar[str] = "torch.cuda"
-    device: ClassVar[str] = "cuda"
-    precisions: ClassVar[tuple[str, ...]] = ON_GPU
+        return "" if self.target.device == "cpu" else lacks_cuda()
 
 
 def lacks_cuda() -> str:

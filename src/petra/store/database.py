@@ -23,9 +23,9 @@ from sqlalchemy import (
 from petra.core.errors import StoreError
 from petra.core.text import printable
 from petra.store.examine import MAX_BYTES, examine, read_only, restrict, uri
+from petra.store.layout import StudyPaths
 from petra.store.schema import METADATA, READABLE, SCHEMA_VERSION, STUDY, shape
 
-DATABASE_FILE = "study.db"
 BUSY_TIMEOUT_S = 20.0
 _HEADER = b"SQLite format 3\x00"
 
@@ -74,7 +74,7 @@ def connect(directory: Path, url: str | None, *, write: bool) -> tuple[Engine, s
     """
     if url is not None:
         return connect_url(url, write=write)
-    path = directory / DATABASE_FILE
+    path = StudyPaths(directory).database
     return connect_file(path, write=write), str(path)
 
 

@@ -216,6 +216,7 @@ def _trace(item: Mapping[str, Any]) -> StageTrace:
         "peak_memory_mb": checked.number(item["peak_memory_mb"], "peak_memory_mb", negative=False),
         "cached": item["cached"],
         "details": checked.mapping(item["details"], "details"),
+        "uncached": checked.text(item.get("uncached", ""), "uncached"),  # unknown to older stores
     }
     return StageTrace(**{**item, **read})
 

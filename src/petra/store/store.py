@@ -1,6 +1,4 @@
-"""The study's memory: one row per proposal and one for what came of it, safe once `Store.propose`
-and `Store.add` have returned; one writer, any number of readers.
-"""
+"""The study's memory: a row per proposal and one for what came of it, safe once they are added."""
 
 from __future__ import annotations
 
@@ -18,7 +16,6 @@ from petra.core.text import printable
 from petra.core.trial import Proposal, Trial
 from petra.store import reading
 from petra.store.database import (
-    DATABASE_FILE,
     check_content,
     check_file,
     connect,
@@ -27,7 +24,7 @@ from petra.store.database import (
     has_study,
     holds_study,
 )
-from petra.store.layout import check_layout, make_directory
+from petra.store.layout import StudyPaths, check_layout, make_directory
 from petra.store.lock import WriterLock
 from petra.store.records import DAMAGE_HINT, study_row, to_json
 from petra.store.schema import SCHEMA_VERSION, STUDY
@@ -74,7 +71,7 @@ class Store:
         study = study_row(config, host)
         make_directory(directory)
         check_layout(directory)
-        path = directory / DATABASE_FILE
+        path = StudyPaths(directory).database
         if url is None and path.exists():
             check_file(path)
         store = cls._connect(directory, url, WriterLock(directory))
@@ -101,7 +98,7 @@ class Store:
         """
         check_layout(directory)
         if url is None:
-            check_file(directory / DATABASE_FILE)
+            check_file(StudyPaths(directory).database)
         store = cls._connect(directory, url, WriterLock(directory) if write else None)
         with store._closed_on_error():
             with guarded(store._where), store._engine.connect() as connection:
@@ -122,7 +119,7 @@ class Store:
         """Whether `directory` holds a study of its own, in whatever condition. An interrupted
         creation is none.
         """
-        return holds_study(directory / DATABASE_FILE)
+        return holds_study(StudyPaths(directory).database)
 
     @classmethod
     def _connect(cls, directory: Path, url: str | None, lock: WriterLock | None) -> Store:
@@ -252,7 +249,7 @@ class Store:
     def _hold(self, url: str | None) -> None:
         """Notice from now on when the database file is deleted or replaced."""
         if self._lock and url is None:
-            self._lock.watch(self.directory / DATABASE_FILE)
+            self._lock.watch(StudyPaths(self.directory).database)
 
     def check_held(self) -> None:
         """Raise StoreError unless directory, lock and database are still those that were opened."""

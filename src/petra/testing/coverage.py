@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from petra.core.errors import DivergedError, MissingExtra, ParityError, StageRefused
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.rng import derive_seed, generator
+from petra.core.target import Target
 from petra.execute.apply import apply_pipeline
 from petra.execute.build import warm_up
 from petra.methods.base import Context
@@ -99,7 +100,7 @@ def attempt(architecture: str, pipeline: Pipeline, *, device: str = "cpu") -> Ce
 
 def prepare_architecture(architecture: str) -> str:
     """What all attempts on an architecture begin with, for a worker to do once."""
-    warm_up(OnnxRuntime.name)
+    warm_up(Target())
     with contextlib.suppress(Exception):  # each attempt meets it again, and says so
         _problem(architecture)
     return architecture
@@ -171,7 +172,7 @@ def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[f
     runtime = OnnxRuntime() if half_dtype(model) is None else TorchEager()
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         path = runtime.export(model, task.example(2), Path(scratch) / f"model{runtime.suffix}")[0]
-        session = runtime.load(path, threads=1)
+        session = runtime.load(path)
         batches = [map_inputs(inputs, lambda t: t[:1]), map_inputs(inputs, lambda t: t[1:])]
         expected = [named_outputs(call(model, batch)) for batch in batches]
         got = [
@@ -245,7 +246,9 @@ def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:
         }
         card = narrow(card, {name: values for name, values in ranges.items() if values}, where=kind)
         cards[kind] = (
-            fix_for_task(card, losses=task.losses(), ignores=task.ignored()) if task else card
+            fix_for_task(card, task.brought(), ignores=STAGES.get(kind).ignored(task))
+            if task
+            else card
         )
     return cards
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
-from petra.core.objective import METRICS
+from petra.core.metric import PETRA_METRICS
 from petra.core.pipeline import Pipeline
 from petra.core.rng import derive_seed
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
-from petra.execute.base import Executor, OnNote, Remaining
+from petra.execute.base import Assignment, Executor, OnNote, Remaining
 
 
 def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
@@ -36,9 +36,10 @@ def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
             round(1e6 * (1 - 0.4 * draw.random()) ** depth), 0.0, 1, "B", "made-up"
         ),
     }
-    others = METRICS.keys() - metrics.keys()
     metrics |= {
-        name: Measurement(1.0, unit=METRICS[name].unit, host="made-up") for name in sorted(others)
+        m.name: Measurement(1.0, unit=m.unit, host="made-up")
+        for m in sorted(PETRA_METRICS, key=lambda m: m.name)
+        if m.name not in metrics and not m.ragged
     }
     return proposal.ended(TrialStatus.COMPLETE, metrics=metrics)
 
@@ -53,8 +54,9 @@ class RecordedExecutor(Executor):
 
     def __init__(
         self,
-        trials: Mapping[Pipeline, Trial] | None = None,
+        assignment: Assignment | None = None,
         *,
+        trials: Mapping[Pipeline, Trial] | None = None,
         workers: int = 1,
         delay_s: float = 0.0,
     ) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import ArtifactError
+from petra.core.target import Target
 from petra.runtimes.base import Runtime
 from petra.tasks.inputs import Inputs, call, named, named_outputs, unnamed
 from petra.testing.stage_suite import ResidualNet
@@ -62,18 +63,22 @@ class RuntimeSuite:
     """Conformance tests of one runtime."""
 
     runtime: ClassVar[type[Runtime]]
+    device: ClassVar[str] = "cpu"
     needs_torch: ClassVar[bool] = False  # whether the measuring process has to import it
+
+    def made(self) -> Runtime:
+        return self.runtime(Target(self.runtime.name, self.device))
 
     @pytest.fixture(autouse=True)
     def _runs_here(self) -> None:
-        if missing := self.runtime().lacks():
-            pytest.skip(f"{self.runtime.name}: {missing}")
+        if missing := self.made().lacks():
+            pytest.skip(f"{self.made().target.name}: {missing}")
 
     def exported(self, case: str, tmp_path: Path) -> tuple[nn.Module, Inputs, Path]:
         torch.manual_seed(0)
         model, example = CASES[case]()
         path = tmp_path / f"model{self.runtime.suffix}"
-        files = self.runtime().export(model.eval(), example, path)
+        files = self.made().export(model.eval(), example, path)
         assert files[0] == path
         assert all(f.is_file() for f in files)
         return model, example, path
@@ -83,7 +88,7 @@ class RuntimeSuite:
         self, case: str, tmp_path: Path
     ) -> None:
         model, example, path = self.exported(case, tmp_path)
-        session = self.runtime().load(path, threads=1)
+        session = self.made().load(path)
         assert set(session.input_names) == set(named(example))
         for n in (1, 3, 9):
             tensors = {k: torch.cat([t] * 3)[:n] for k, t in named(example).items()}
@@ -102,9 +107,11 @@ class RuntimeSuite:
         home = f"{self.runtime.__module__}:{self.runtime.__qualname__}"
         code = (
             "import importlib, json, pathlib, sys, numpy as np\n"
+            "from petra.core.target import Target\n"
             f"module, name = {home!r}.split(':')\n"
-            "runtime = getattr(importlib.import_module(module), name)()\n"
-            f"session = runtime.load(pathlib.Path({str(path)!r}), threads=1)\n"
+            f"target = Target({self.runtime.name!r}, {self.device!r})\n"
+            "runtime = getattr(importlib.import_module(module), name)(target)\n"
+            f"session = runtime.load(pathlib.Path({str(path)!r}))\n"
             f"out = session.run({{'input': np.load({str(tmp_path / 'x.npy')!r})}})\n"
             "print(json.dumps([next(iter(out.values())).tolist(), 'torch' in sys.modules]))"
         )
@@ -117,12 +124,49 @@ class RuntimeSuite:
         np.testing.assert_allclose(got, expected, atol=1e-5)
         assert torch_loaded == self.needs_torch
 
+    def test_its_snippet_runs_the_file(self, tmp_path: Path) -> None:
+        """As it stands, with the runtime's library alone."""
+        _, _, path = self.exported("perceptron", tmp_path)
+        session = self.made().load(path)
+        snippet = self.made().snippet(str(path), session.inputs)
+        code = (
+            f"{snippet}\nimport json, sys\n"
+            "if hasattr(outputs, 'values') and not hasattr(outputs, 'shape'):\n"
+            "    outputs = list(outputs.values())\n"
+            "value = outputs if hasattr(outputs, 'shape') else outputs[0]\n"
+            "print(json.dumps([value.tolist(), 'torch' in sys.modules]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        got, torch_loaded = json.loads(done.stdout.splitlines()[-1])
+        expected = session.run({"input": np.zeros((1, 5), np.float32)})
+        np.testing.assert_allclose(got, next(iter(expected.values())), atol=1e-5)
+        assert torch_loaded == self.needs_torch
+
+    def test_the_batch_of_its_files_is_the_one_it_declares(self, tmp_path: Path) -> None:
+        path = tmp_path / f"model{self.runtime.suffix}"
+        runtime = self.runtime(Target(self.runtime.name, self.device, batch=3))
+        runtime.export(_mlp().eval(), torch.randn(2, 5), path)
+        (spec,) = runtime.load(path).inputs
+        assert spec.shape == (runtime.fixed_batch, 5)
+        assert runtime.fixed_batch in (None, 3)
+
+    def test_it_describes_itself(self) -> None:
+        runtime = self.made()
+        assert runtime.description()
+        assert runtime.libraries
+        assert 1 <= runtime.kernels.largest_weight <= 127
+        low, high = runtime.kernels.activations
+        assert (low, high) in ((0, 255), (-128, 127))
+        assert self.runtime.files(Path("no/such/file")) == [Path("no/such/file")]
+
     def test_exporting_leaves_the_model_as_it_was(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
         model, example = CASES["convolutions"]()
         model.eval()
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        self.runtime().export(model, example, tmp_path / f"model{self.runtime.suffix}")
+        self.made().export(model, example, tmp_path / f"model{self.runtime.suffix}")
         assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
         assert not model.training
 
@@ -132,24 +176,24 @@ class RuntimeSuite:
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(ArtifactError) as caught:
-            self.runtime().load(path, threads=1)
+            self.made().load(path)
         assert str(path) in str(caught.value)
 
     def test_a_truncated_file_is_an_artifact_error(self, tmp_path: Path) -> None:
         _, _, path = self.exported("convolutions", tmp_path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(ArtifactError):
-            self.runtime().load(path, threads=1)
+            self.made().load(path)
 
     def test_missing_inputs_are_named(self, tmp_path: Path) -> None:
         _, _, path = self.exported("perceptron", tmp_path)
         with pytest.raises(ArtifactError, match="input"):
-            self.runtime().load(path, threads=1).run({"other": np.zeros((1, 5), np.float32)})
+            self.made().load(path).run({"other": np.zeros((1, 5), np.float32)})
 
     def test_inputs_that_do_not_fit_are_artifact_errors(self, tmp_path: Path) -> None:
         _, _, path = self.exported("perceptron", tmp_path)
         with pytest.raises(ArtifactError, match=r"\(2, 7\)"):
-            self.runtime().load(path, threads=1).run({"input": np.zeros((2, 7), np.float32)})
+            self.made().load(path).run({"input": np.zeros((2, 7), np.float32)})
 
     def test_it_knows_its_version(self) -> None:
-        assert self.runtime().version()
+        assert self.made().version()

@@ -21,6 +21,7 @@ from petra.measure.host import describe_host
 from petra.search.base import Problem
 from petra.search.schedule import FixedLag, Stream
 from petra.search.table import make_searcher
+from petra.store.layout import StudyPaths
 from petra.store.store import Store
 from petra.testing.toy import toy_space, toy_trial
 
@@ -115,8 +116,9 @@ def _trial(
     if not trial.measured:
         return replace(trial, seconds=0.7)
     share = trial.metrics["size_bytes"].mean / 1.02e6
-    artifact = Path("artifacts") / f"{proposal.number:05d}" / "model.onnx"
-    path = write_onnx(directory / artifact, hidden=max(4, int(1200 * share)), seed=proposal.number)
+    paths = StudyPaths(directory)
+    artifact = paths.artifact(proposal.number) / "model.onnx"
+    path = write_onnx(artifact, hidden=max(4, int(1200 * share)), seed=proposal.number)
     metrics = _all_metrics(trial.metrics, path.stat().st_size)
     bounds = [Constraint.parse(text) for text in constraints]
     feasible = baseline is None or violation(bounds, metrics, baseline.metrics) == 0
@@ -124,7 +126,7 @@ def _trial(
         trial,
         status=TrialStatus.COMPLETE if feasible else TrialStatus.INFEASIBLE,
         metrics=metrics,
-        artifact=str(artifact),
+        artifact=paths.relative(artifact),
         parity={"max_abs_error": 1e-5, "relative_error": 2e-6, "metric_difference": 0.0},
         trace=tuple(
             StageTrace(s.kind, ("a", "b"), {"c": "too thin"}, 1000, 800, 0.5)

@@ -15,7 +15,7 @@ from petra.methods.base import Context, Stage, parameter
 from petra.methods.effect import check_effect, held_elsewhere
 from petra.methods.lowrank.budget import spread_budget
 from petra.methods.lowrank.decomposition import Decomposition, Ranks
-from petra.methods.lowrank.modules import how_to_unfold
+from petra.methods.lowrank.modules import Factored, how_to_unfold
 from petra.methods.lowrank.rank import (
     rank_by_absolute_sum,
     rank_by_energy,
@@ -114,6 +114,10 @@ class Decompose(Stage):
     def _train(self, work: Work, decide: Decide) -> Mapping[str, object]:
         """Prepare the weights for truncation; details for the trace."""
         return {}
+
+    @classmethod
+    def modules(cls) -> tuple[type[nn.Module], ...]:
+        return (Factored,)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         if self.layers == 1 and self.rule == "budget":

@@ -25,7 +25,7 @@ from petra.model.surgery import (
 from petra.space.domains import Choice, Integer
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.base import Task
-from petra.tasks.inputs import Inputs, call, map_inputs, prediction
+from petra.tasks.inputs import Inputs, call, map_inputs, predictions
 
 PROBE_ITEMS = 256
 TEMPERATURE = 2.0
@@ -112,20 +112,21 @@ class DepthPrune(Stage):
         """Distance of the predictions without each block to the untouched model's, and why some
         blocks cannot go.
         """
-        reference = prediction(call(context.teacher.to(context.device).eval(), inputs)).float()
+        reference = predictions(call(context.teacher.to(context.device).eval(), inputs))
+        apart = context.task.distance().having({"temperature": TEMPERATURE})
         found: dict[str, float] = {}
         broken: dict[str, str] = {}
         for path, stand_in in candidates.items():
             block = model.get_submodule(path)
             replace_module(model, path, stand_in)
             try:
-                without = prediction(call(model, inputs)).float()
+                without = predictions(call(model, inputs))
             except BREAKAGE as error:
                 broken[path] = f"without it the model no longer runs ({breakage_in_words(error)})"
                 continue
             finally:
                 replace_module(model, path, block)
-            distance = float(context.task.distillation(without, reference, temperature=TEMPERATURE))
+            distance = float(apart(without, reference))
             found[path] = distance if math.isfinite(distance) else math.inf
         return found, broken
 

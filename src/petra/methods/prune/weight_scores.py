@@ -13,7 +13,7 @@ from petra.methods.base import Context
 from petra.methods.prune.statistics import gradients_of
 from petra.methods.prune.zeros import taylor
 from petra.model.surgery import differentiable, evaluating
-from petra.tasks.inputs import call, map_inputs, prediction
+from petra.tasks.inputs import call, map_inputs, predictions
 
 BATCHES = 16
 BATCH_SIZE = 64
@@ -32,10 +32,8 @@ def taylor_scores(
     with evaluating(model), differentiable(model):
         weights = [layer.weight for layer in layers.values()]
         for inputs, target in _batches(context):
-            output = prediction(
-                call(model, map_inputs(inputs, lambda t: t.to(context.device)))
-            ).float()
-            loss = task.loss("default", output, target.to(context.device))
+            outputs = predictions(call(model, map_inputs(inputs, lambda t: t.to(context.device))))
+            loss = task.loss()(outputs, target.to(context.device))
             gradients = gradients_of(loss, weights)
             for path, weight, gradient in zip(layers, weights, gradients, strict=True):
                 if gradient is not None:

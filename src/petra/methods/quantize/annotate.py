@@ -1,11 +1,11 @@
-"""Where a deployed int8 graph quantizes: u8 affine activations, s8 symmetric per-channel weights,
-integer end to end.
+"""Where a deployed int8 graph quantizes: affine activations, symmetric per-channel weights, integer
+end to end, as far as the target's `Kernels` go.
 
 A runtime replaces float operators by integer kernels only where quantize-dequantize pairs surround
 a whole unit it has a kernel for. Three kinds of operators follow from that:
 
 - *weighted layers*, convolution or linear with a following activation: quantized inputs, weights
-  and output;
+  and output, which a linear layer may leave in float where the kernels can;
 - *arithmetic*, which makes new values: add and mul with a following activation, average pooling.
   Quantized inputs and a quantized output with a range of its own;
 - *pass-through* operators, which only select, move or clip values (max pooling, reshaping, slicing,
@@ -29,30 +29,16 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.fake_quantize import FakeQuantize
-from torchao.quantization.pt2e.observer import (
-    MovingAverageMinMaxObserver,
-    MovingAveragePerChannelMinMaxObserver,
-    PerChannelMinMaxObserver,
-)
 from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
-    QuantizationSpec,
     QuantizationSpecBase,
     Quantizer,
     SharedQuantizationSpec,
 )
 
-from petra.methods.quantize.integer_operators import (
-    end_of_unit,
-    is_arithmetic,
-    is_convolution,
-    is_fused_activation,
-    is_integer_arithmetic,
-    is_pass_through,
-    moves_integers,
-)
-from petra.methods.quantize.observers import OBSERVERS
+from petra.core.kernels import USUAL, Kernels
+from petra.methods.quantize.code_types import code_types
+from petra.methods.quantize.integer_operators import IntegerOperators, is_convolution
 from petra.methods.quantize.quantized_share import (
     EXCLUDED,
     KEPT,
@@ -74,18 +60,6 @@ from petra.model.aten.graph import (
 from petra.model.aten.macs import multiply_accumulates
 from petra.model.surgery import is_under
 
-WEIGHT_MAX = 64
-"""Default for the largest weight code. x86 CPUs without VNNI add two u8 x s8 products in 16 bits,
-which saturates from 65 on (2 x 255 x 65 > 32,767): silently wrong there, right elsewhere. 127
-halves the rounding error of the weights, on CPUs known to have VNNI or Arm dot products. Measured
-on ResNet-20, CIFAR-10, without VNNI, float 91.7%: 64 keeps 91.6 to 92.1%, 127 falls to 90.8 to
-91.0%, at the same speed.
-"""
-
-# Scales are bounded below so that the int32 bias codes, bias / (activation scale * weight scale),
-# cannot overflow behind a dead channel.
-_ACTIVATION_EPS, _WEIGHT_EPS = 2.0**-14, 2.0**-16
-
 # Operators that hold parameters and have no static integer kernel: named among the skipped layers.
 _OTHER_WEIGHTED = (
     "aten.conv_transpose",
@@ -104,13 +78,13 @@ _OTHER_WEIGHTED = (
 
 
 class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
-    """Annotates an exported ATen graph for ONNX Runtime and OpenVINO.
+    """Annotates an exported ATen graph for the integer kernels of a runtime.
 
-    observer: a name in `OBSERVERS`. exclude: module paths whose layers, with all inside them, stay
-    float. keep: more of them, the most sensitive first. weight_max: largest weight code, 1 to 127
-    (see `WEIGHT_MAX`). training: put in fake quantizers, which round in the forward pass and let
-    gradients through; their ranges follow moving averages of the extremes, whatever `observer`
-    says.
+    kernels: what the runtime has. observer: a name in `OBSERVERS`. exclude: module paths whose
+    layers, with all inside them, stay float. keep: more of them, the most sensitive first.
+    weight_max: largest weight code, 1 to 127; None for the kernels' own. training: put in fake
+    quantizers, which round in the forward pass and let gradients through; their ranges follow
+    moving averages of the extremes, whatever `observer` says.
 
     After `annotate`: `quantized` lists the paths of the quantized layers, one entry per call;
     `skipped` maps the path of every other parameterised layer to the reason; `calls` has the record
@@ -122,43 +96,23 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
 
     def __init__(
         self,
+        kernels: Kernels = USUAL,
         *,
         observer: str = "minmax",
         exclude: frozenset[str] = frozenset(),
         keep: Sequence[str] = (),
-        weight_max: int = WEIGHT_MAX,
+        weight_max: int | None = None,
         training: bool = False,
     ) -> None:
-        if observer not in OBSERVERS:
-            raise ValueError(f"observer {observer!r} is unknown, allowed: {', '.join(OBSERVERS)}")
-        if not 1 <= weight_max <= 127:
-            raise ValueError(f"weight_max {weight_max} is out of range, allowed: 1 to 127")
+        self.kernels, self.operators = kernels, IntegerOperators(kernels)
         self.keep, self.exclude = keep, exclude.union(keep)
         self.quantized: list[str] = []
         self.skipped: dict[str, str] = {}
         self.calls: list[LayerCall] = []
         self.others: Counter[str] = Counter()
         self._written: set[Node] = set()
-        if training:
-            # Weight ranges are those of the present weights: an average of 1.0 remembers nothing.
-            activation = FakeQuantize.with_args(
-                observer=MovingAverageMinMaxObserver, eps=_ACTIVATION_EPS
-            )
-            weight = FakeQuantize.with_args(
-                observer=MovingAveragePerChannelMinMaxObserver,
-                averaging_constant=1.0,
-                eps=_WEIGHT_EPS,
-            )
-        else:
-            activation = OBSERVERS[observer].with_args(eps=_ACTIVATION_EPS)
-            weight = PerChannelMinMaxObserver.with_args(eps=_WEIGHT_EPS)
-        self._activation = QuantizationSpec(
-            torch.uint8, activation, 0, 255, torch.per_tensor_affine
-        )
-        symmetric = torch.per_channel_symmetric
-        self._weight = QuantizationSpec(
-            torch.int8, weight, -weight_max, weight_max, symmetric, ch_axis=0
-        )
+        largest = kernels.largest_weight if weight_max is None else weight_max
+        self._activation, self._weight = code_types(kernels, observer, largest, training=training)
 
     @property
     def counts(self) -> Counter[str]:
@@ -176,14 +130,17 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             if (last := self._integer_end(node, wanted, moved)) is not None
         }
         integer = self._integer_values(model, weighted, wanted, ends)
+        operators = self.operators
         for node in model.graph.nodes:
             if node in weighted:
                 self._annotate_weighted(node, ends.get(node))
             elif not self._allowed(node):
                 continue
-            elif is_integer_arithmetic(node, integer):
+            elif operators.is_integer_arithmetic(node, integer):
                 self._annotate_arithmetic(node)
-            elif moves_integers(node, integer) and not is_fused_activation(node, weighted, integer):
+            elif operators.moves_integers(node, integer) and not operators.is_fused_activation(
+                node, weighted, integer
+            ):
                 self._annotate_pass_through(node)
         return model
 
@@ -248,13 +205,9 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             if node in weighted:
                 wanted.add(node.args[0])
                 moved.add(node.args[0])
-            elif (
-                node in wanted
-                and (is_arithmetic(node) or is_pass_through(node))
-                and self._allowed(node)
-            ):
+            elif node in wanted and self.operators.takes_part(node) and self._allowed(node):
                 wanted.update(tensor_inputs(node))
-                if node in moved and is_pass_through(node):
+                if node in moved and self.operators.shares_range(node):
                     moved.update(tensor_inputs(node))
         return wanted, moved
 
@@ -268,12 +221,15 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         for node in model.graph.nodes:
             if node in weighted:
                 integer.update([ends[node]] if node in ends else [])
-            elif node not in wanted or not self._allowed(node):
+            elif (
+                node not in wanted
+                or not self._allowed(node)
+                or not any(source in integer for source in tensor_inputs(node))
+            ):
                 continue
-            elif is_arithmetic(node):
-                if any(source in integer for source in tensor_inputs(node)):
-                    integer.update((node, end_of_unit(node)))
-            elif is_pass_through(node) and any(source in integer for source in tensor_inputs(node)):
+            elif self.operators.is_arithmetic(node):
+                integer.update((node, self.operators.end_of_unit(node)))
+            elif self.operators.shares_range(node):
                 integer.add(node)
         return integer
 
@@ -285,17 +241,15 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
     def _integer_end(self, node: Node, wanted: set[Node], moved: set[Node]) -> Node | None:
         """Last node of a layer's unit when it puts out codes.
 
-        Convolutions always do. Linear layers do where an integer kernel reads on; those over
-        sequences, where that is another layer: the sums and gates of a transformer are a small part
-        of its time and lose more than they gain.
+        Convolutions always do, and linear layers where the kernels cannot put out float. Where they
+        can, linear layers do where an integer kernel reads on; those over sequences, where that is
+        another layer: the sums and gates of a transformer are a small part of its time and lose
+        more than they gain.
         """
-        last = end_of_unit(node)
+        last = self.operators.end_of_unit(node)
         reads_on = wanted if len(shape_of(node)) < 3 else moved
-        return (
-            last
-            if (is_convolution(node) or last in reads_on) and last not in self._written
-            else None
-        )
+        always = is_convolution(node) or not self.kernels.float_results
+        return last if (always or last in reads_on) and last not in self._written else None
 
     def _annotate_weighted(self, node: Node, last: Node | None) -> None:
         inputs = {node.args[0]: self._activation, node.args[1]: self._weight}
@@ -304,7 +258,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             _annotate(last, {}, self._activation)
 
     def _annotate_arithmetic(self, node: Node) -> None:
-        last = end_of_unit(node)
+        last = self.operators.end_of_unit(node)
         inputs: dict[Node, QuantizationSpecBase] = dict.fromkeys(
             tensor_inputs(node), self._activation
         )

@@ -1,5 +1,5 @@
 """Corrections of a quantized network's biases: rounding weights shifts the means of what layers put
-out.
+out, and biases become codes too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from torch.fx.node import map_aggregate
 from petra.methods.quantize.calibration import Rounding, in_order, rounding
 from petra.model.aten.graph import aten, constant, is_weighted, module_path, replace_constant
 from petra.tasks.inputs import Inputs
+
+_DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+_DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
 
 
 def bias_shift(y: Tensor, y_quantized: Tensor, axis: int) -> Tensor:
@@ -112,3 +115,25 @@ def _of(value: Any, network: str) -> Any:
     return map_aggregate(
         value, lambda item: getattr(item, network) if isinstance(item, _Both) else item
     )
+
+
+def round_biases(converted: GraphModule) -> None:
+    """Round the biases of int8 layers to the grid their int32 codes will have; in place.
+
+    Integer kernels add bias codes of scale s_x s_w, the input's scale times the weight's. With the
+    rounding done here PyTorch and the runtime compute from the same numbers.
+    """
+    for node in converted.graph.nodes:
+        if node.op != "call_function" or not is_weighted(node) or len(node.args) < 3:
+            continue
+        data, weight, bias = node.args[:3]
+        if not isinstance(bias, Node) or {data.target, weight.target} != {
+            _DEQUANTIZE,
+            _DEQUANTIZE_CHANNELS,
+        }:
+            continue
+        value, weight_scale = constant(converted, bias), constant(converted, weight.args[1])
+        if value is None or weight_scale is None or len(bias.users) != 1:
+            continue
+        step = weight_scale.double() * data.args[1]
+        replace_constant(converted, bias, ((value.double() / step).round() * step).to(value.dtype))

@@ -12,7 +12,7 @@ from torch import nn
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.quantize.parameters import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
-from petra.methods.quantize.stored import store_weights
+from petra.methods.quantize.stored import STORED, store_weights
 from petra.model.attention.separate import separate_attention
 from petra.model.surgery import is_under
 from petra.space.domains import Choice
@@ -47,6 +47,10 @@ class DynamicQuantize(Stage):
     )
     exclude: str = parameter("none", EXCLUDE_ENDS, "layers kept in float", limits=EXCLUDE_LIMITS)
 
+    @classmethod
+    def modules(cls) -> tuple[type[nn.Module], ...]:
+        return STORED
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)
@@ -61,7 +65,13 @@ class DynamicQuantize(Stage):
         ]
         separate_attention(model, only=[path for path in attention if not is_under(path, exclude)])
         avoid_fused_layers(model)
-        result = store_weights(model, context.task.example(2), kinds | rest, exclude=exclude)
+        result = store_weights(
+            model,
+            context.task.example(2),
+            kinds | rest,
+            exclude=exclude,
+            kernels=context.kernels,
+        )
         return result.model, StageTrace(
             self.name, tuple(result.formats), result.skipped, details=result.details
         )

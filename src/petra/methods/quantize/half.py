@@ -27,7 +27,7 @@ from petra.model.layers.half import DTYPES, halve
 from petra.model.layers.row_scaled import FORMATS, RowwiseLinear
 from petra.model.surgery import is_under, replace_module, shared_weights, weight_bytes
 from petra.space.domains import Choice
-from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs
 
 MULTIPLE = 16
@@ -54,7 +54,7 @@ class HalfPrecision(Stage):
 
     name: ClassVar[str] = "quantize.half"
     effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE, INPUT_GRADIENTS]
     )
 
     dtype: str = parameter(
@@ -74,6 +74,10 @@ class HalfPrecision(Stage):
         limits=EXCLUDE_LIMITS,
         when={"linear": tuple(FORMATS)},
     )
+
+    @classmethod
+    def modules(cls) -> tuple[type[nn.Module], ...]:
+        return (RowwiseLinear,)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.annotate import WEIGHT_MAX
+from petra.core.kernels import WEIGHT_MAX
 from petra.model.kinds import INTEGER_KERNELS, Convolution
 from petra.space.domains import Choice, Integer, Text
 

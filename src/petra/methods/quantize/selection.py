@@ -62,6 +62,7 @@ class Selection:
     skipped: dict[str, str] = field(default_factory=dict)
     block: int = 32
     integer: frozenset[int] = frozenset()  # ids of the weights of integer arithmetic
+    largest: int = 127  # code of those
 
     def stored(self, path: str) -> dict[str, nn.Parameter]:
         """Those weights of a layer that take less room as codes, by name."""
@@ -96,8 +97,9 @@ def choose(
     block: int,
     *,
     ties: bool = True,
+    largest: int = 127,
 ) -> Selection:
-    choice = Selection(block=block)
+    choice = Selection(block=block, largest=largest)
     for path, module in model.named_modules():
         if not matrices(module):
             continue

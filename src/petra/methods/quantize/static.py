@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from petra.core.kernels import WEIGHT_MAX
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.annotate import WEIGHT_MAX
 from petra.methods.quantize.calibration import Calibration
 from petra.methods.quantize.parameters import (
     CODES,
@@ -26,7 +26,7 @@ from petra.methods.quantize.parameters import (
 from petra.methods.quantize.ptq import QuantizationResult, check_excluded, quantize_static
 from petra.methods.quantize.stored import replace_embeddings
 from petra.space.domains import BOOLEAN, Choice, Integer, Real
-from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class StaticQuantize(Stage):
     """Int8 weights and activations with ranges fixed by calibration (Jacob et al. 2018), no
     training.
 
-    Unsigned affine activations per tensor, signed symmetric weights per output channel; convolution
-    or linear with its batch norm and ReLU, and residual additions, become single integer operators
-    in ONNX Runtime. In transformers the linear layers are quantized; attention products, softmax
-    and norms stay float.
+    Affine activations per tensor, signed symmetric weights per output channel; convolution or
+    linear with its batch norm and ReLU, and residual additions, become single integer operators
+    where the runtime has their kernels. In transformers the linear layers are quantized; attention
+    products, softmax and norms stay float.
 
     When it helps: convolutional networks on CPUs, a quarter of the bytes and two to three times the
     speed for a few tenths of a point; transformers with `equalize: smooth`. When it does not:
@@ -48,7 +48,7 @@ class StaticQuantize(Stage):
 
     name: ClassVar[str] = "quantize.static"
     effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE, INPUT_GRADIENTS]
     )
 
     observer: str = parameter(
@@ -79,7 +79,9 @@ class StaticQuantize(Stage):
     )
     correct_bias: bool = parameter(False, BOOLEAN, "correct the shift of each layer's mean output")
     embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC)
-    weight_max: int = parameter(WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127))
+    weight_max: int = parameter(
+        WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
+    )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
@@ -94,11 +96,13 @@ class StaticQuantize(Stage):
             Calibration(context, self.samples),
             observer=self.observer,
             exclude=exclude,
+            kernels=context.kernels,
             weight_max=self.weight_max,
             equalize=self.equalize,
             alpha=self.alpha,
             correct_bias=self.correct_bias,
             keep_float=self.keep_float,
+            interface=context.interface,
         )
         return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)
 

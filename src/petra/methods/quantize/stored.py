@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.methods.quantize.annotate import WEIGHT_MAX
+from petra.core.kernels import USUAL, Kernels
 from petra.methods.quantize.quantized_share import (
     LayerCall,
     account,
@@ -49,6 +49,15 @@ from petra.model.layers.weight_only import WeightOnly, WeightOnlyRecurrent
 from petra.model.surgery import aliases_of, replace_module, weight_bytes
 from petra.tasks.inputs import Inputs
 
+STORED: tuple[type[nn.Module], ...] = (
+    DynamicQuantizedLinear,
+    Int4Linear,
+    QuantizedEmbedding,
+    WeightOnly,
+    WeightOnlyRecurrent,
+)
+"""The modules that stand for layers whose weights are codes."""
+
 Made = dict[tuple[object, ...], Codes]
 """Codes that weights have already, by weight and form."""
 
@@ -72,19 +81,20 @@ def store_weights(
     *,
     exclude: frozenset[str],
     block: int = 32,
+    kernels: Kernels = USUAL,
 ) -> StoredLayers:
     """Replace the layers of `model`, which is modified, by layers that hold codes.
 
     formats: one of `FORMATS` for each of `KINDS`. exclude: module paths that stay float, with all
     inside them. block: weights that share a scale at 4 bits; halved for layers whose inputs it does
-    not divide.
+    not divide. kernels: those that the integer layers will run in.
 
     Layers that share a weight keep sharing its codes; if one of them cannot be treated, none is.
     Costs four forward passes of the example and, at 4 bits, 16 passes over the weights. Raises
     StageRefused when no layer can be treated.
     """
     check_excluded(model, exclude)
-    choice = choose(model, formats, exclude, block)
+    choice = choose(model, formats, exclude, block, largest=kernels.largest_weight)
     result = StoredLayers(model, skipped=choice.skipped)
     before, reference = weight_bytes(model), predictions(model, example)
     aliases = aliases_of(model)
@@ -218,7 +228,7 @@ def _put(model: nn.Module, paths: Iterable[str], module: nn.Module) -> nn.Module
 def _encode(choice: Selection, path: str, weight: nn.Parameter, made: Made) -> Codes:
     """The codes of a weight; those it has already when another layer shares it in the same form."""
     module, name = choice.layers[path], choice.formats[path]
-    largest = WEIGHT_MAX if id(weight) in choice.integer else 127
+    largest = choice.largest if id(weight) in choice.integer else 127
     rows = is_transposed_linear(module) and name in (
         "dynamic",
         "int4",

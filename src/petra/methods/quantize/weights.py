@@ -11,7 +11,7 @@ from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.quantize.parameters import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.selection import KINDS
-from petra.methods.quantize.stored import store_weights
+from petra.methods.quantize.stored import STORED, store_weights
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 
@@ -36,11 +36,15 @@ class WeightQuantize(Stage):
         needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
     )
 
-    bits: int = parameter(8, Choice((16, 8, 4)), "bits a weight is stored in")
+    bits: int = parameter(8, Choice((16, 8, 4)), "bits a weight is stored in", scope="weight bits")
     block: int = parameter(
         32, Choice((32, 64, 128)), "weights that share a scale at 4 bits", when={"bits": (4,)}
     )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
+
+    @classmethod
+    def modules(cls) -> tuple[type[nn.Module], ...]:
+        return STORED
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -10,7 +10,7 @@ agreed signature. What cannot be said this way raises `NotDescribable`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,17 +31,19 @@ _TREE = frozenset({"_parameters", "_buffers", "_modules"})
 _DERIVED = frozenset({"_flat_weights", "_flat_weight_refs"})
 
 
-def describe(model: nn.Module, original: nn.Module) -> dict[str, Any]:
+def describe(
+    model: nn.Module, original: nn.Module, brought: Collection[type[nn.Module]] = ()
+) -> dict[str, Any]:
     """How `model` differs from `original` in everything but its numbers, as JSON data for
     `rebuild`.
 
     The numbers, and with them all shapes, are in `weights(model)`. Sharing of modules and tensors,
     memory layout, ``requires_grad`` and train/eval mode are kept. Raises NotDescribable naming the
-    layer for: graph and script modules, classes that are neither in the original nor torch's nor
-    petra's, attributes that differ and are not plain values, new hooks, tensor subclasses, and
-    different tensors that overlap in memory.
+    layer for: graph and script modules, classes that are neither in the original nor `brought` nor
+    torch's nor petra's, attributes that differ and are not plain values, new hooks, tensor
+    subclasses, and different tensors that overlap in memory.
     """
-    pairing = _Pairing(known_classes(original))
+    pairing = _Pairing(known_classes(original, brought))
     pairing.visit("", model, original)
     comparison = Comparison(pairing.same_objects())
     changes = [_change(p, comparison) for p in pairing.pairs]
@@ -65,16 +67,20 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def rebuild(
-    original: nn.Module, description: Mapping[str, Any], state: Mapping[str, Tensor]
+    original: nn.Module,
+    description: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    brought: Collection[type[nn.Module]] = (),
 ) -> nn.Module:
     """The model that `describe` and `weights` saw, made from a copy of `original`, which stays as
     it is.
 
-    Raises ArtifactError when the tensors are not those of the description, NotDescribable when a
-    class is unknown.
+    `brought` are classes that it may hold besides those of `original`, torch and petra. Raises
+    ArtifactError when the tensors are not those of the description, NotDescribable when a class is
+    unknown.
     """
     model = copy_model(original)
-    known = known_classes(original)
+    known = known_classes(original, brought)
     for change in description["modules"]:
         path = change["path"]
         if "class" in change:
