@@ -1,5 +1,6 @@
-"""Plotly figures of a front. Backgrounds are transparent and no colour says what a shape does not
-say too.
+"""Plotly figures of a front.
+
+Backgrounds are transparent and no colour says what a shape does not say too.
 """
 
 from __future__ import annotations
