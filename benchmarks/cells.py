@@ -105,8 +105,7 @@ def _read(journal: Path) -> dict[tuple[str, str], Cell]:
     return {cell.key: cell for cell in map(Cell.from_dict, map(json.loads, lines))}
 
 
-# -- writing
-# --------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def header(title: str, cells: Iterable[Cell]) -> list[str]:

@@ -64,33 +64,17 @@ def main() -> None:
 
 
 INTRODUCTION = [
-    (
-        "Small networks with random weights, built from code. *acts*: the stage changed the model,"
-        " and the exported,"
-    ),
-    (
-        "reloaded file computes what the PyTorch model computes, for one item and for many (root"
-        " mean square difference at"
-    ),
-    (
-        "most 0.1% of the outputs' spread for float models, 5% for quantized ones). *refuses*: it"
-        " said why it cannot."
-    ),
-    (
-        "*fails*: anything else. *acts\\**: a quantized file is further off than 5%, but by no more"
-        " than twice what input"
-    ),
-    "noise of 1e-6 moves the PyTorch model itself; the figures are below.",
+    "Small networks with random weights, built from code. *acts*: the stage changed the",
+    "model, and the exported, reloaded file computes what the PyTorch model computes, for one",
+    "item and for many (root mean square difference at most 0.1% of the outputs' spread for",
+    "float models, 5% for quantized ones). *refuses*: it said why it cannot. *fails*:",
+    "anything else. *acts\\**: a quantized file is further off than 5%, but by no more than",
+    "twice what input noise of 1e-6 moves the PyTorch model itself; the figures are below.",
     "",
-    (
-        "Batch norms have settled statistics with a floor under their variances, so that signals do"
-        " not fade in random"
-    ),
-    (
-        "layers. `mobilenet-v2` (output stride) and `mobilevit` (range of initial weights) were"
-        " adjusted after quantized"
-    ),
-    "files of their first versions were 7.0% and 9.8% off.",
+    "Batch norms have settled statistics with a floor under their variances, so that signals",
+    "do not fade in random layers. `mobilenet-v2` (output stride) and `mobilevit` (range of",
+    "initial weights) were adjusted after quantized files of their first versions were 7.0%",
+    "and 9.8% off.",
     "",
 ]
 

@@ -46,8 +46,7 @@ ON_GPU = ("torch.cuda", "torch.compile.cuda")
 ZOO = ("cifar-resnet", "bert")
 
 
-# ---- the networks
-# --------------------------------------------------------------------------------------------------
+# ---- the networks --------------------------------------------------------------------------------
 
 
 class Bottleneck(nn.Module):
@@ -138,8 +137,7 @@ def networks() -> dict[str, Network]:
     }
 
 
-# ---- measuring
-# --------------------------------------------------------------------------------------------------
+# ---- measuring -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -222,7 +220,7 @@ def check(
         torch.manual_seed(0)
         try:
             model = spec.build().eval()
-        except Exception as error:  # noqa: BLE001 - a missing package, no memory: the others still run
+        except Exception as error:  # noqa: BLE001 - no package, no memory: others run
             yield Row(network, "all", "", failure=f"{type(error).__name__}: {first_line(error)}")
             continue
         for what in spec.pipelines:
@@ -251,7 +249,7 @@ def _through_both(
                     with torch.inference_mode():
                         expected = built(batch).numpy()
                 yield measure(network, what, name, path, batch, expected, calls)
-            except Exception as error:  # noqa: BLE001 - kernels fail in every way there is; the row says how
+            except Exception as error:  # noqa: BLE001 - the row says how kernels fail
                 yield Row(
                     network, what, name, failure=f"{type(error).__name__}: {first_line(error)}"
                 )

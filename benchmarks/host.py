@@ -12,7 +12,8 @@ def heading(title: str, command: str) -> list[str]:
     list.
     """
     host = describe_host()
-    sets = ", ".join(k for k, has in dict(host["instruction_sets"]).items() if has)  # type: ignore[call-overload]
+    has = dict(host["instruction_sets"])  # type: ignore[call-overload]
+    sets = ", ".join(name for name in has if has[name])
     return [
         f"# {title}",
         "",

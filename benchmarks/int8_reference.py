@@ -28,6 +28,7 @@ from petra.core.measurement import Measurement
 from petra.core.target import Target
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
+from petra.measure.stored import load_arrays
 from petra.methods.base import Context
 from petra.methods.quantize.calibration import Calibration
 from petra.methods.quantize.static import StaticQuantize
@@ -70,8 +71,8 @@ def exported(model: nn.Module, task: Task, path: Path) -> Path:
     """The fp32 file as PyTorch's exporter writes it."""
     free = {"x": {0: torch.export.Dim.DYNAMIC}}
     torch.onnx.export(
-        model, (task.example(2),), path, input_names=["input"], output_names=["output"], dynamo=True,
-        dynamic_shapes=free, external_data=False, verbose=False,
+        model, (task.example(2),), path, input_names=["input"], output_names=["output"],
+        dynamo=True, dynamic_shapes=free, external_data=False, verbose=False,
     )  # fmt: skip
     return path
 
@@ -136,7 +137,7 @@ def measure(
     runtime: str, file: Rival, against: Rival, data: Path
 ) -> tuple[np.ndarray, dict[str, Measurement]]:
     """Predictions on the test split, and speed paired with another file in the same runtime."""
-    answer = data.parent / "predictions.npy"
+    answer = data.parent / "predictions.npz"
     request = Request(
         Target(runtime),
         str(file.path),
@@ -146,7 +147,7 @@ def measure(
         confirm=True,
     )
     found = run_bench(request)
-    return np.load(answer, allow_pickle=False), found
+    return next(iter(load_arrays(answer).values())), found
 
 
 def table(

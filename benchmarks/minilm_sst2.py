@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from host import heading
 from torch import nn
@@ -25,6 +24,7 @@ from petra.core.target import Target
 from petra.execute.apply import apply_pipeline
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench, write_split
+from petra.measure.stored import load_arrays
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.runtimes.onnxruntime import OnnxRuntime
@@ -112,12 +112,11 @@ def rows(runtime: str, files: Mapping[str, Path], task: Task, data: Path) -> Ite
             str(data),
             baseline=str(fp32),
             confirm=True,
-            predictions=str(data.parent / "predictions.npy"),
+            predictions=str(data.parent / "predictions.npz"),
         )
         found = run_bench(request)
-        score = task.score(
-            torch.from_numpy(np.load(request.predictions, allow_pickle=False)), targets
-        )
+        (logits,) = load_arrays(Path(request.predictions)).values()
+        score = task.score(torch.from_numpy(logits), targets)
         ratio, size = found["latency_ratio"], path.stat().st_size
         yield (
             f"| {label} | {size:,} | {size / fp32.stat().st_size:.3f} | {100 * score.mean:.2f} ±"

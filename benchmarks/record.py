@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from petra.core.trial import Trial
-from petra.report.front import Front
+from petra.report.study_front import StudyFront
 from petra.store.store import Store
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,9 +31,9 @@ def row(trial: Trial, baseline: Trial) -> str:
     cells = [
         str(trial.number),
         (
-            f"{trial.origin.move} of {trial.origin.parent}"
+            f"{trial.origin.name} of {trial.origin.parent}"
             if trial.origin.parent is not None
-            else trial.origin.move
+            else trial.origin.name
         ),
         str(trial.pipeline),
         f"{100 * val['quality'].mean:.2f}",
@@ -71,7 +71,7 @@ def main() -> None:
         facts = {name: store.note(name) for name in ("stop_reason", "eager_latency_ms")} | {
             "seconds": store.elapsed()
         }
-    front = Front.load(options.study)
+    front = StudyFront.load(options.study)
     baseline = trials[0]
     trials_by_number = {t.number: t for t in trials}
     commit = subprocess.run(
@@ -101,19 +101,11 @@ def main() -> None:
         *([f"- conditions: {options.conditions}"] if options.conditions else []),
         f"- untouched model in eager PyTorch: {facts['eager_latency_ms']:.3f} ms",
         "",
-        (
-            "Quality in percent (validation; test ± one standard error; difference to the untouched"
-            " model on the test"
-        ),
-        (
-            "split), size in kB (1,000 bytes) and relative, latency at the target's batch and"
-            " threads (ratio to the"
-        ),
-        (
-            "untouched model on the same runtime with its 95% interval), throughput ratio, millions"
-            " of MACs. Pipelines are"
-        ),
-        "given by the study file, drawn, or made by the search by a move from an earlier trial.",
+        "Quality in percent (validation; test ± one standard error; difference to the",
+        "untouched model on the test split), size in kB (1,000 bytes) and relative, latency",
+        "at the target's batch and threads (ratio to the untouched model on the same runtime",
+        "with its 95% interval), throughput ratio, millions of MACs. Pipelines are given by",
+        "the study file, drawn, or made by the search by a move from an earlier trial.",
         "",
         (
             "| # | from | pipeline | val | test | diff | kB | size | ms | latency ratio |"
@@ -134,7 +126,7 @@ def main() -> None:
     rows = [
         {
             "number": t.number,
-            "from": [t.origin.move, t.origin.parent],
+            "from": [t.origin.name, t.origin.parent],
             "pipeline": t.pipeline.as_list(),
             "status": f"{t.status}: {t.failure.message}" if t.failure else str(t.status),
             "val": {k: [m.mean, m.stderr] for k, m in t.metrics.items()},

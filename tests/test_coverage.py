@@ -21,7 +21,7 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.table import STAGES
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.model.surgery import count_parameters
 from petra.space.domains import Choice
 from petra.space.effects import Effects
@@ -59,8 +59,7 @@ def entry(name: str, *, slow: bool) -> object:
 FEW = {"bert"}
 ZOO = [entry(name, slow=name in HUGGING_FACE - FEW) for name in ARCHITECTURES]
 
-# -- the zoo
-# --------------------------------------------------------------------------------------------------
+# -- the zoo ---------------------------------------------------------------------------------------
 
 
 def test_there_are_enough() -> None:
@@ -72,7 +71,7 @@ def test_an_architecture_is_small_settled_and_always_the_same(name: str) -> None
     model, task = ARCHITECTURES.get(name)()
     assert not model.training
     assert count_parameters(model) < 10**6
-    assert fingerprint(model) == fingerprint(ARCHITECTURES.get(name)()[0])
+    assert state_hash(model) == state_hash(ARCHITECTURES.get(name)()[0])
     inputs, target = next(task.val.batches(32))
     with torch.no_grad():
         outputs = named_outputs(call(model, inputs))
@@ -97,9 +96,9 @@ def test_the_untouched_model_ships(name: str) -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_a_stage_objects_to_the_models_it_refuses_and_to_no_other(name: str, kind: str) -> None:
     model, task = ARCHITECTURES.get(name)()
-    before, stage = fingerprint(model), STAGES.get(kind)
+    before, stage = state_hash(model), STAGES.get(kind)
     objection = stage.objection(model, task)
-    assert fingerprint(model) == before
+    assert state_hash(model) == before
     try:
         stage().apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=0))
     except StageRefused:
@@ -108,8 +107,7 @@ def test_a_stage_objects_to_the_models_it_refuses_and_to_no_other(name: str, kin
         assert not objection
 
 
-# -- what a cell says
-# --------------------------------------------------------------------------------------------------
+# -- what a cell says ------------------------------------------------------------------------------
 
 
 class Liar(nn.Module):
@@ -188,8 +186,7 @@ def test_a_cell_tells_success_refusal_and_failure_apart(
     assert Cell.from_dict(json.loads(json.dumps(cell.as_dict()))) == cell
 
 
-# -- what is tried
-# --------------------------------------------------------------------------------------------------
+# -- what is tried ---------------------------------------------------------------------------------
 
 
 def test_every_stage_is_reached_by_a_legal_pipeline() -> None:
@@ -231,8 +228,7 @@ def test_chains_are_legal_long_enough_and_seeded() -> None:
         assert space.objection(pipeline) == ""
 
 
-# -- a sample of the tables
-# --------------------------------------------------------------------------------------------
+# -- a sample of the tables ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

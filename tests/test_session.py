@@ -8,24 +8,23 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from petra.cli.search import _finished
+from petra.cli.budget import is_finished
 from petra.core.errors import ArtifactError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
-from petra.execute.base import OnNote, Remaining
 from petra.listener import Clock, Silent
-from petra.report.front import Front
 from petra.report.html import write_report
 from petra.report.record import StudyRecord
+from petra.report.study_front import StudyFront
 from petra.session import BaselineError
-from petra.store.lock import LOCK_FILE
+from petra.store.layout import LOCK_FILE
 from petra.store.store import Store
 from petra.testing.recorded import RecordedExecutor
 from petra.testing.studies import toy_study
@@ -86,7 +85,7 @@ def test_a_result_that_cannot_be_kept_is_a_failed_trial(
     tmp_path: Path, change: Callable[[Trial], Trial], words: str
 ) -> None:
     for _ in range(2):  # and stays one
-        done = study(tmp_path, budget=FEW).run(executor=lambda: Odd(change))
+        done = study(tmp_path, budget=FEW).run(executor=lambda _: Odd(change))
         trial = done.trials[5]
         assert len(done.trials) == 13
         assert (trial.status, trial.metrics) == (TrialStatus.FAILED, {})
@@ -97,9 +96,11 @@ def test_a_result_that_cannot_be_kept_is_a_failed_trial(
 
 @pytest.mark.parametrize("value", [1e99, -1e99, 1e-320, 0.0])
 def test_extreme_qualities_are_numbers_like_others(tmp_path: Path, value: float) -> None:
-    done = study(tmp_path, budget={"trials": 20}).run(executor=lambda: Odd(with_quality(value)))
+    done = study(tmp_path, budget={"trials": 20}).run(
+        executor=lambda _: Odd(with_quality(value), 6)
+    )
     assert len(done.trials) == 21
-    assert done.trials[5].metrics["quality"].mean == value
+    assert done.trials[6].metrics["quality"].mean == value
     assert done.front.members
 
 
@@ -122,14 +123,14 @@ def test_a_failing_baseline_is_one_message_with_the_remedy_of_its_step(
         number=0,
     )
     with pytest.raises(BaselineError, match=f"{stage}: it broke") as caught:
-        study(tmp_path).run(executor=lambda: failed)
+        study(tmp_path).run(executor=lambda _: failed)
     assert hint in caught.value.hint
     assert ("operator" in caught.value.hint) == (stage == "export")
 
 
 def test_a_baseline_that_cannot_be_kept_is_one_message_too(tmp_path: Path) -> None:
     with pytest.raises(BaselineError, match="quality is nan"):
-        study(tmp_path).run(executor=lambda: Odd(with_quality(float("nan")), number=0))
+        study(tmp_path).run(executor=lambda _: Odd(with_quality(float("nan")), number=0))
 
 
 class Broken(Silent):
@@ -159,8 +160,7 @@ def test_ctrl_c_in_a_listener_still_interrupts(tmp_path: Path) -> None:
         study(tmp_path).run(Broken(KeyboardInterrupt()), executor=RecordedExecutor)
 
 
-# ---- the end
-# --------------------------------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------------------------
 
 
 class Unconfirming(RecordedExecutor):
@@ -181,7 +181,7 @@ class Unconfirming(RecordedExecutor):
 
 
 def members(directory: Path) -> list[int]:
-    return [t.number for t in Front.load(directory).members]
+    return [t.number for t in StudyFront.load(directory).members]
 
 
 @pytest.mark.parametrize(
@@ -198,14 +198,16 @@ def test_one_member_that_cannot_be_confirmed_does_not_block_the_others(
     study(tmp_path / "calm", budget=FEW).run(executor=RecordedExecutor)
     front = members(tmp_path / "calm")
     failing = next(n for n in front if n)
-    done = study(tmp_path / "odd", budget=FEW).run(executor=lambda: Unconfirming({failing: fault}))
+    done = study(tmp_path / "odd", budget=FEW).run(
+        executor=lambda _: Unconfirming({failing: fault})
+    )
     assert {t.number for t in done.trials if t.test} == {0, *front} - {failing}
     record = StudyRecord.load(tmp_path / "odd")
     assert record.stop_reason
-    assert _finished(record)
+    assert is_finished(record)
     assert words in record.unconfirmed[failing]
     assert done.front.unconfirmed == record.unconfirmed
-    mended = study(tmp_path / "odd", budget=FEW).run(executor=lambda: Unconfirming({}))
+    mended = study(tmp_path / "odd", budget=FEW).run(executor=lambda _: Unconfirming({}))
     assert {t.number for t in mended.trials if t.test} == {0, *front}
     assert StudyRecord.load(tmp_path / "odd").unconfirmed == {}
 
@@ -215,7 +217,7 @@ def test_what_is_not_confirmed_is_shown_with_its_reason(tmp_path: Path) -> None:
     with Store.open(tmp_path, write=True) as store:
         store.set_note("unconfirmed", {str(number): "the file\nis \x1b[31mgone"})
     line = f"{number} is not confirmed: the file is \\x1b[31mgone"
-    assert line in str(Front.load(tmp_path))
+    assert line in str(StudyFront.load(tmp_path))
     assert line in write_report(tmp_path).read_text()
 
 
@@ -227,19 +229,18 @@ def test_a_study_is_done_when_its_front_is_confirmed(tmp_path: Path) -> None:
             return super().confirm(trial)
 
     with pytest.raises(KeyboardInterrupt):
-        study(tmp_path, budget=FEW).run(executor=lambda: Stopped({}))
+        study(tmp_path, budget=FEW).run(executor=lambda _: Stopped({}))
     record = StudyRecord.load(tmp_path)
     assert not record.stop_reason
-    assert not _finished(record), "`petra resume` has something to do"
+    assert not is_finished(record), "`petra resume` has something to do"
     executor = Unconfirming({})
-    study(tmp_path, budget=FEW).run(executor=lambda: executor)
+    study(tmp_path, budget=FEW).run(executor=lambda _: executor)
     assert executor.evaluated == []
     assert len(executor.asked) == len({0, *members(tmp_path)}) - 1
-    assert _finished(StudyRecord.load(tmp_path))
+    assert is_finished(StudyRecord.load(tmp_path))
 
 
-# ---- the directory
-# --------------------------------------------------------------------------------------------------
+# ---- the directory -------------------------------------------------------------------------------
 
 
 class Meddling(RecordedExecutor):
@@ -249,10 +250,8 @@ class Meddling(RecordedExecutor):
         super().__init__()
         self.meddle = meddle
 
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        for trial in super().run(proposals, remaining=remaining, on_note=on_note):
+    def results(self) -> Iterator[Trial]:
+        for trial in super().results():
             if len(self.evaluated) >= 5 and self.meddle is not None:
                 meddle, self.meddle = self.meddle, None  # type: ignore[assignment]
                 meddle()
@@ -261,7 +260,7 @@ class Meddling(RecordedExecutor):
 
 def test_a_lock_that_is_deleted_is_noticed_at_the_next_write(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"study.lock is gone: it was deleted"):
-        study(tmp_path).run(executor=lambda: Meddling((tmp_path / LOCK_FILE).unlink))
+        study(tmp_path).run(executor=lambda _: Meddling((tmp_path / LOCK_FILE).unlink))
     finished = study(tmp_path).run(executor=RecordedExecutor)
     assert len(finished.trials) == 21
 
@@ -277,7 +276,7 @@ def test_a_database_that_is_deleted_or_replaced_is_noticed(tmp_path: Path) -> No
     }.items():
         with pytest.raises(StoreError, match="deleted, moved or replaced"):
             study(tmp_path / name).run(
-                executor=lambda m=meddle, n=name: Meddling(lambda: m(tmp_path / n))
+                executor=lambda _, m=meddle, n=name: Meddling(lambda: m(tmp_path / n))
             )  # type: ignore[misc]
     with Store.open(tmp_path / "elsewhere", write=True) as moved:
         assert len(moved.trials()) >= 1, "what was finished went along"
@@ -296,7 +295,7 @@ def test_nothing_of_a_newcomer_is_touched(tmp_path: Path) -> None:
         files.update({str(p): p.read_bytes() for p in place.rglob("*") if p.is_file()})
 
     with pytest.raises(StoreError, match="deleted, moved or replaced"):
-        study(place).run(executor=lambda: Meddling(newcomer))
+        study(place).run(executor=lambda _: Meddling(newcomer))
     assert {str(p): p.read_bytes() for p in place.rglob("*") if p.is_file()} == files
     with Store.open(place, write=False) as store:
         assert len(store.trials()) == 4
@@ -304,7 +303,7 @@ def test_nothing_of_a_newcomer_is_touched(tmp_path: Path) -> None:
 
 def test_two_writers_are_never_at_once_even_without_the_lock_file(tmp_path: Path) -> None:
     study(tmp_path, budget={"trials": 4}).run(executor=RecordedExecutor)
-    with (
+    with (  # noqa: PT012
         pytest.raises(StoreError, match="is gone"),
         Store.open(tmp_path, write=True) as first,
     ):

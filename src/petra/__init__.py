@@ -18,16 +18,27 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from petra.api import compress, load_study
     from petra.core.errors import PetraError
+    from petra.core.measurement import Measurement
     from petra.core.pipeline import Pipeline, StageSpec
+    from petra.core.ragged import Padding
     from petra.core.target import Target
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
+    from petra.tasks.losses import Loss
+    from petra.tasks.own import task
+    from petra.tasks.ragged import ragged
     from petra.tasks.regression import regression
+    from petra.tasks.scorers import Scorer, scorer
+    from petra.tasks.torchmetric import torch_metric
 
 _HOMES = {
+    "Padding": "petra.core.ragged",
+    "Loss": "petra.tasks.losses",
+    "Measurement": "petra.core.measurement",
     "Pipeline": "petra.core.pipeline",
     "PetraError": "petra.core.errors",
+    "Scorer": "petra.tasks.scorers",
     "StageSpec": "petra.core.pipeline",
     "Study": "petra.study",
     "Target": "petra.core.target",
@@ -35,12 +46,20 @@ _HOMES = {
     "classification": "petra.tasks.classification",
     "compress": "petra.api",
     "load_study": "petra.api",
+    "ragged": "petra.tasks.ragged",
     "regression": "petra.tasks.regression",
+    "scorer": "petra.tasks.scorers",
+    "task": "petra.tasks.own",
+    "torch_metric": "petra.tasks.torchmetric",
 }
 
 __all__ = [
+    "Loss",
+    "Measurement",
+    "Padding",
     "PetraError",
     "Pipeline",
+    "Scorer",
     "StageSpec",
     "Study",
     "Target",
@@ -48,7 +67,11 @@ __all__ = [
     "classification",
     "compress",
     "load_study",
+    "ragged",
     "regression",
+    "scorer",
+    "task",
+    "torch_metric",
 ]
 
 

@@ -15,10 +15,11 @@ from torch import nn
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
 from petra.core.target import Target
+from petra.execute.base import MakeExecutor
 from petra.intake import as_model, as_task, check_device
 from petra.listener import Listener
 from petra.measure.host import describe_host
-from petra.problem import build_space, check_settings, initial_pipelines
+from petra.problem import check_metrics, check_settings
 from petra.report.record import StudyRecord
 from petra.sources import (
     IDENTITY_NOTE,
@@ -53,6 +54,8 @@ def compress(
     space: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
     seed: int = 0,
+    device: str = "cpu",
+    executor: str | MakeExecutor = "local",
     workdir: str | Path = "petra-study",
     listener: Listener | None = None,
 ) -> Study:
@@ -60,7 +63,8 @@ def compress(
 
     `task` comes from `petra.classification`, `petra.regression` or a subclass of `petra.Task`.
     `budget` is a time ("20 min", seconds) or a mapping with any of time, trials, generations, goal.
-    The other arguments are as in a study file. If `workdir` holds a study of the same model, data
+    `executor` is a registered name, or makes one of an `Assignment`. The other arguments are as in
+    a study file. If `workdir` holds a study of the same model, data
     and settings, it is continued (a larger budget is taken over). The model is not modified.
 
     >>> study = petra.compress(model, petra.classification(train, val, test), budget="10 min")
@@ -75,13 +79,16 @@ def compress(
         "budget": dict(budget) if isinstance(budget, Mapping) else {"time": budget},
         "search": search,
         "seed": seed,
+        "device": device,
+        "executor": "local" if callable(executor) else executor,
         "workdir": str(workdir) if isinstance(workdir, Path) else workdir,
     }
     data |= {
         key: value for key, value in (("space", space), ("limits", limits)) if value is not None
     }
     config = parse_config(data, where="petra.compress")
-    return create_or_continue(config, model, task).run(listener)
+    study = create_or_continue(config, model, task)
+    return study.run(listener, executor=executor if callable(executor) else None)
 
 
 def _target(target: object) -> object:
@@ -157,27 +164,35 @@ def _rebuilt(
 def study_from_file(
     path: str | Path, *, overrides: Mapping[str, Any] | None = None, note: Note = _unsaid
 ) -> Study:
-    """A study ready to run from a YAML file; `overrides` replace top-level keys.
+    """A study ready to run from a YAML file; `overrides` replace keys of it, and of a section those
+    that are given.
 
     Functions that it names are looked for beside the file and in the current directory, after all
     that is installed.
     """
     path = _path(path, "path")
-    config = load_config(path)
-    if overrides:
-        config = parse_config(config.model_dump() | dict(overrides), where=str(path))
+    return study_from_config(load_config(path, overrides), path, note=note)
+
+
+def study_from_config(config: StudyConfig, path: Path, *, note: Note = _unsaid) -> Study:
+    """A study ready to run from what was read in the file `path`: see `study_from_file`."""
     if not config.has_source:
         raise ConfigError(
             f"{path}: neither workload nor model and task are given",
             hint="for example: workload: digits",
         )
-    check_writable(Path(config.workdir))
-    check_settings(config)
-    check_device(config.device)
+    _check(config)
     places = [str(place) for place in dict.fromkeys((path.resolve().parent, Path.cwd()))]
     find_modules(config, places)
     model, task = resolve_source(config)
-    return create_or_continue(config, model, task, places=places, note=note)
+    return _create_or_continue(config, model, task, places, note)
+
+
+def _check(config: StudyConfig) -> None:
+    """Refuse what is wrong whatever model and data are, before anything is spent on them."""
+    check_writable(Path(config.workdir))
+    check_settings(config)
+    check_device(config.device)
 
 
 def _path(value: object, name: str) -> Path:
@@ -187,9 +202,23 @@ def _path(value: object, name: str) -> Path:
     return Path(value)
 
 
+def _take_over(store: Store, wanted: dict[str, Any]) -> None:
+    """Store the settings in place of those that the study was started with. Raises StoreError when
+    it would be another study.
+    """
+    stored = parse_config(store.config, where=str(store.directory)).model_dump(mode="json")
+    changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != stored[k])
+    if changed:
+        raise StoreError(
+            f"{store.directory}: holds a study with other settings ({', '.join(changed)})",
+            hint="choose another workdir, or give the same settings to continue that study",
+        )
+    store.set_config(wanted)
+
+
 # What may differ between the sessions of one study: nothing that changes what is proposed or how it
 # is judged.
-_MAY_CHANGE = frozenset({"budget", "limits", "workdir"})
+_MAY_CHANGE = frozenset({"budget", "limits", "executor", "workdir"})
 
 
 def create_or_continue(
@@ -206,30 +235,26 @@ def create_or_continue(
     the modules that it names were looked for. That this user started it here is recorded, for
     `resume_study`.
     """
+    _check(config)
+    return _create_or_continue(config, model, task, places, note)
+
+
+def _create_or_continue(
+    config: StudyConfig, model: nn.Module, task: Task, places: Sequence[str], note: Note
+) -> Study:
     directory = Path(config.workdir)
-    check_writable(directory)
-    check_settings(config)
     as_model(model), as_task(task)
+    check_metrics(config, task)
     study = Study(directory, config, model=model, task=task)
-    check_device(config.device)
-    initial_pipelines(
-        config, build_space(config, task)
-    )  # refuse a bad space before anything is written
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):
         store = Store.open(directory, write=True)
     else:
-        study.examined  # noqa: B018 - refuses what is not sound
+        study.problem  # noqa: B018 - refuses what is not sound, and what does not fit this model
         store = Store.create(directory, wanted, describe_host())
     with store:
-        stored = parse_config(store.config, where=str(directory)).model_dump(mode="json")
-        changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != stored[k])
-        if changed:
-            raise StoreError(
-                f"{directory}: holds a study with other settings ({', '.join(changed)})",
-                hint="choose another workdir, or give the same settings to continue that study",
-            )
-        store.set_config(wanted)
+        if store.config != wanted:
+            _take_over(store, wanted)
         if store.note(IDENTITY_NOTE) is None:
             store.set_note(IDENTITY_NOTE, secrets.token_hex(16))
         if places:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from petra.core.notes import WorkerNote
 from petra.core.trial import Proposal, Trial
 
 
@@ -22,8 +23,6 @@ class Clock:
     elapsed_s: float
     max_trials: int | None = None
     max_seconds: float | None = None
-    generation: int = 0
-    max_generations: int | None = None
 
     @property
     def fraction(self) -> float:
@@ -33,7 +32,6 @@ class Clock:
             for used, limit in (
                 (self.trials, self.max_trials),
                 (self.elapsed_s, self.max_seconds),
-                (self.generation, self.max_generations),
             )
             if limit
         ]
@@ -57,8 +55,8 @@ class Listener(Protocol):
     def started(self, baseline: Trial, clock: Clock) -> None:
         """The baseline is measured (or was, in an earlier session); the search begins."""
 
-    def stage(self, proposal: Proposal, note: object) -> None:
-        """A note from a worker: ("stage", index, name) or ("progress", done, total, text)."""
+    def stage(self, proposal: Proposal, note: WorkerNote) -> None:
+        """What the worker that has the proposal says."""
 
     def finished(self, trial: Trial, clock: Clock) -> None:
         """A trial ended and is in the store."""
@@ -72,7 +70,7 @@ class Silent:
 
     def started(self, baseline: Trial, clock: Clock) -> None: ...
 
-    def stage(self, proposal: Proposal, note: object) -> None: ...
+    def stage(self, proposal: Proposal, note: WorkerNote) -> None: ...
 
     def finished(self, trial: Trial, clock: Clock) -> None: ...
 
@@ -93,7 +91,7 @@ class Unfailing:
     def started(self, baseline: Trial, clock: Clock) -> None:
         self._pass_on(lambda: self._listener.started(baseline, clock))
 
-    def stage(self, proposal: Proposal, note: object) -> None:
+    def stage(self, proposal: Proposal, note: WorkerNote) -> None:
         self._pass_on(lambda: self._listener.stage(proposal, note))
 
     def finished(self, trial: Trial, clock: Clock) -> None:
@@ -105,17 +103,10 @@ class Unfailing:
     def _pass_on(self, event: Callable[[], None]) -> None:
         try:
             event()
-        except (
-            Exception,
-            SystemExit,
-        ) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it only watches
             if not self._said.is_set():
                 self._said.set()
-                with contextlib.suppress(
-                    Exception
-                ):  # what its text is, and where it goes, may be as broken
+                with contextlib.suppress(Exception):  # its text and stderr may be as broken
                     kind = type(self._listener).__name__
-                    sys.stderr.write(
-                        f"petra: the listener {kind} failed: {type(error).__name__}: {error}"[:500]
-                        + "\n"
-                    )
+                    said = f"petra: the listener {kind} failed: {type(error).__name__}: {error}"
+                    sys.stderr.write(said[:500] + "\n")

@@ -11,24 +11,41 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, did_you_mean
+from petra.core.metric import METRICS, QUALITY, resolve_metric
 from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
+from petra.execute.table import EXECUTORS
+from petra.methods.facts import facts_of
 from petra.methods.table import STAGES
 from petra.model.copies.copying import copy_model
+from petra.model.outline import outline_of
 from petra.runtimes.base import Runtime
 from petra.runtimes.table import runtime_for
 from petra.search.options import read_options
 from petra.search.table import SEARCHERS
+from petra.space.effects import INITIAL_FACTS
 from petra.space.narrow import fix_for_runtime, fix_for_task, lacks_kernels, narrow
+from petra.space.outline import ModelOutline
 from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
 
 
-def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = ()) -> Space:
+def build_space(
+    config: StudyConfig,
+    task: Task,
+    model: nn.Module | None = None,
+    *,
+    without: Collection[str] = (),
+) -> Space:
     """The legal pipelines of a study: the user's stages and ranges, or all stages but those in
     `without` and those of no use on the target's runtime; the task's losses.
+
+    `model` is the untouched model, on which declarations and facts depend. Without it, only what
+    holds for any model is checked.
     """
     check_settings(config)
+    outline = None if model is None else outline_of(model)
+    facts = INITIAL_FACTS if model is None else facts_of(model)
     useless = _useless(config)
     every: Mapping[str, Mapping[str, Any]] = {
         name: {} for name in STAGES.names() if name not in without and name not in useless
@@ -37,9 +54,25 @@ def build_space(config: StudyConfig, task: Task, *, without: Collection[str] = (
     cards = {}
     for name, ranges in chosen.items():
         where = f"space.stages.{name}"
-        card = fix_for_task(_card(name, config), losses=task.losses(), ignores=task.ignored())
+        card = fix_for_task(
+            _card(name, config, outline), task.brought(), ignores=STAGES.get(name).ignored(task)
+        )
         cards[name] = narrow(card, ranges, where=where)
-    return Space(cards, max_length=config.space.max_length)
+    space = Space(cards, max_length=config.space.max_length, facts=facts)
+    _require_a_beginning(space)
+    return space
+
+
+def _require_a_beginning(space: Space) -> None:
+    """Raise ConfigError unless some stage can be the first of a pipeline."""
+    reasons = {name: card.effects.objection(space.facts) for name, card in space.cards.items()}
+    if not reasons or not all(reasons.values()):
+        return
+    few = "; ".join(f"{name} {reason}" for name, reason in sorted(reasons.items())[:5])
+    raise ConfigError(
+        "no stage of the space can treat this model as it is",
+        hint=f"{few}; give a float model, or other stages",
+    )
 
 
 def _runtime(config: StudyConfig) -> Runtime:
@@ -50,18 +83,34 @@ def _runtime(config: StudyConfig) -> Runtime:
         raise ConfigError(f"target.{error.message}", hint=error.hint) from None
 
 
+def check_metrics(config: StudyConfig, task: Task) -> None:
+    """Raise ConfigError, with the path, unless the task measures what objectives, constraints and
+    goal name and petra does not.
+    """
+    first, *others = (metric.name for metric in task.metrics())
+    for name, where in config.metrics_named().items():
+        if name == first and name not in METRICS:
+            raise ConfigError(
+                f"{where}: {name} is the quality of this task", hint=f"call it {QUALITY!r} here"
+            )
+        resolve_metric(name, where=where, own=others)
+
+
 def check_settings(config: StudyConfig) -> None:
     """Raise ConfigError, with the path, for whatever of target, search and space is wrong whatever
     the task: before a model is built."""
     _runtime(config)
     check_searcher(config)
+    check_executor(config)
     for name, ranges in (config.space.stages or {}).items():
         where = f"space.stages.{printable(name)[:80]}"
         try:
             card = _card(name, config)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
-        narrow(card, ranges, where=where)
+        # What a slot is filled with, only the task knows.
+        declared = {k: v for k, v in ranges.items() if not card.slots or card.parameter(str(k))}
+        narrow(card, declared, where=where)
     for i, stages in enumerate(config.space.initial):
         where = f"space.initial[{i}]"
         try:
@@ -78,12 +127,12 @@ def check_settings(config: StudyConfig) -> None:
                 raise ConfigError(f"{where}[{j}].stage: {error.message}", hint=error.hint) from None
 
 
-def _card(name: str, config: StudyConfig) -> StageCard:
-    """The declaration of a stage for the study's target. Raises ConfigError when there is no such
-    stage, or none for this runtime.
+def _card(name: str, config: StudyConfig, model: ModelOutline | None = None) -> StageCard:
+    """The declaration of a stage for the study's target, and for the untouched model where that is
+    known. Raises ConfigError when there is no such stage, or none for this runtime.
     """
     runtime = _runtime(config)
-    return fix_for_runtime(STAGES.get(name).card(), runtime.target.name, runtime.kernels)
+    return fix_for_runtime(STAGES.get(name).card(model), runtime.target.name, runtime.kernels)
 
 
 def _asked(config: StudyConfig) -> set[str]:
@@ -138,6 +187,15 @@ def search_options(config: StudyConfig) -> tuple[str, dict[str, object]]:
     """The searcher's name and its options, not yet checked."""
     options = dict(config.search)
     return str(options.pop("name", "evolution")), options
+
+
+def check_executor(config: StudyConfig) -> None:
+    """Raise ConfigError, with the path, unless the executor exists."""
+    if config.executor not in EXECUTORS:
+        raise ConfigError(
+            f"executor: unknown executor {shown(config.executor)}",
+            hint=did_you_mean(config.executor, EXECUTORS),
+        )
 
 
 def check_searcher(config: StudyConfig) -> None:

@@ -1,8 +1,8 @@
-"""The loop: ask for pipelines, run them, tell the results, until the budget is spent; then confirm
-the front.
+"""The loop: ask for a pipeline whenever the results it is made from are there, run it, tell its
+result, until the budget is spent; then confirm the front.
 
-Running a study again continues it: stored trials are replayed into the searcher, which then
-proposes exactly what it would have proposed without the interruption.
+A proposal is stored before it runs. Running a study again continues it: the searcher is told what
+was proposed and what came of it, nothing is proposed anew, and what was under way runs first.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from petra.core.objective import Constraint, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
+from petra.front import Front
 from petra.listener import Clock, Listener
 from petra.problem import search_options
-from petra.report.front import Front
-from petra.search.base import Problem, Searcher
+from petra.search.base import Problem
+from petra.search.schedule import FixedLag, Stream
 from petra.search.table import make_searcher
 from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
@@ -81,26 +82,28 @@ class Session:
         self.config, self.store, self.problem, self.listener = config, store, problem, listener
         self.make_executor = executor
         self.finished = {trial.number: trial for trial in store.trials()}
-        self.generation = 0
+        self.proposals = {proposal.number: proposal for proposal in store.proposals()}
+        self._lag = 1  # of the searcher: how many trials a generation has
+        self._at_goal: int | None = None  # the first trial that meets the goal
 
-    # ---- time and budget
-    # -----------------------------------------------------------------------------------------
+    # ---- time and budget -------------------------------------------------------------------------
 
     def remaining(self) -> float | None:
+        """Seconds for what has not begun yet; None: no limit."""
+        if self._at_goal is not None:
+            return 0.0
         limit = self.config.budget.time
         return None if limit is None else limit - self.store.elapsed()
 
-    def clock(self) -> Clock:
+    def most_trials(self) -> int | None:
+        """Candidates that the budget allows; None: no limit."""
         budget = self.config.budget
-        searched = sum(number > 0 for number in self.finished)
-        return Clock(
-            searched,
-            self.store.elapsed(),
-            budget.trials,
-            budget.time,
-            self.generation,
-            budget.generations,
-        )
+        rounds = None if budget.generations is None else budget.generations * self._lag
+        return min((n for n in (budget.trials, rounds) if n is not None), default=None)
+
+    def clock(self) -> Clock:
+        searched = max(0, len(self.finished) - 1)
+        return Clock(searched, self.store.elapsed(), self.most_trials(), self.config.budget.time)
 
     def stop_reason(self) -> str:
         """Why to stop now; '' to go on."""
@@ -109,53 +112,85 @@ class Session:
             return f"the time budget of {budget.time:.0f} s is spent"
         if budget.trials is not None and clock.trials >= budget.trials:
             return f"the budget of {budget.trials} trials is spent"
-        if budget.generations is not None and self.generation >= budget.generations:
+        if clock.max_trials is not None and clock.trials >= clock.max_trials:
             return f"the budget of {budget.generations} generations is spent"
-        for trial in self.finished.values():
-            if trial.number and trial.status is TrialStatus.COMPLETE and self._meets_goal(trial):
-                return f"trial {trial.number} meets the goal"
-        return ""
+        return "" if self._at_goal is None else f"trial {self._at_goal} meets the goal"
 
-    def _meets_goal(self, trial: Trial) -> bool:
+    def _watch_goal(self, trial: Trial) -> None:
         goal: tuple[Constraint, ...] = self.config.parsed_goal()
-        return bool(goal) and violation(goal, trial.metrics, self.finished[0].metrics) == 0
+        if not goal or not trial.number or self._at_goal is not None:
+            return
+        complete = trial.status is TrialStatus.COMPLETE and trial.comparable
+        if complete and violation(goal, trial.metrics, self.finished[0].metrics) == 0:
+            self._at_goal = trial.number
 
-    # ---- the loop
-    # ----------------------------------------------------------------------------------------------
+    # ---- the loop --------------------------------------------------------------------------------
 
     def search(self) -> None:
         self.store.set_note("stop_reason", "")
         with self.make_executor() as executor:
             baseline = self._baseline(executor)
             executor.use_baseline(baseline)
+            stream = self._stream(baseline)
             self.listener.started(baseline, self.clock())
-            searcher = self._searcher(baseline)
-            while not (reason := self.stop_reason()):
-                generation = searcher.ask()
-                if not generation:
-                    reason = searcher.stop_reason or "the space is exhausted"
-                    break
-                told = self._run_generation(executor, generation)
-                if len(told) < len(generation):  # the budget ran out within it
-                    reason = self.stop_reason() or "the budget is spent"
-                    break
-                searcher.tell(told)
-                self.generation += 1
+            self._run(executor, stream)
+            reason = self.stop_reason() or stream.searcher.stop_reason or "the budget is spent"
             self.listener.message(f"stopped: {reason}")
             self._confirm(executor)
         self.store.set_note(
             "stop_reason", reason
         )  # last of all: it says that nothing is left to do
 
-    def _searcher(self, baseline: Trial) -> Searcher:
+    def _stream(self, baseline: Trial) -> Stream:
+        """The searcher, as far as it was when the last session ended."""
         name, options = search_options(self.config)
-        return make_searcher(name, options, self.problem, baseline)
+        searcher = make_searcher(name, options, self.problem, baseline)
+        stream = Stream(searcher, FixedLag(searcher.lag))
+        stream.restore([p for p in self.proposals.values() if p.number], self.finished)
+        self._lag = searcher.lag
+        for trial in self.finished.values():
+            self._watch_goal(trial)
+        return stream
+
+    def _run(self, executor: Executor, stream: Stream) -> None:
+        """Run what was proposed and not finished, then proposals as they are made."""
+        waiting = [p for p in self.proposals.values() if p.number not in self.finished]
+        limit = self.most_trials()
+        room = None if limit is None else max(0, limit - self.clock().trials)
+        for proposal in waiting[:room] if not self.stop_reason() else ():
+            self._submit(executor, proposal)
+        self._propose(executor, stream)
+        for trial in executor.results():
+            trial = self._storable(trial)
+            self._keep(replace(trial, finished_at=self.store.elapsed()))
+            self.listener.finished(trial, self.clock())
+            stream.put(self.finished[trial.number])
+            self._propose(executor, stream)
+
+    def _propose(self, executor: Executor, stream: Stream) -> None:
+        """Make, store and submit all the proposals that can be made now."""
+        limit = self.most_trials()
+        while not self.stop_reason() and (limit is None or len(self.proposals) <= limit):
+            proposal = stream.next()
+            if proposal is None:
+                break
+            self._store_proposal(proposal)
+            self._submit(executor, proposal)
+
+    def _store_proposal(self, proposal: Proposal) -> None:
+        self.store.propose(proposal)
+        self.proposals[proposal.number] = proposal
+
+    def _submit(self, executor: Executor, proposal: Proposal) -> None:
+        executor.submit(proposal, remaining=self.remaining, on_note=self.listener.stage)
 
     def _baseline(self, executor: Executor) -> Trial:
         """Trial 0: the untouched model on the same runtime. Its failure is the study's."""
         if 0 not in self.finished:
             self.listener.message("measuring the untouched model")
-            proposal = Proposal(0, Pipeline(), Origin("baseline"))
+            proposal = Proposal(0, Pipeline(), Origin(("baseline",)))
+            if 0 not in self.proposals:
+                self._store_proposal(proposal)
             trial, facts = executor.baseline(proposal, on_note=self.listener.stage)
             trial = self._storable(trial)
             if not trial.measured:
@@ -165,30 +200,10 @@ class Session:
             self._keep(replace(trial, finished_at=self.store.elapsed()))
         return self.finished[0]
 
-    def _run_generation(self, executor: Executor, generation: list[Proposal]) -> list[Trial]:
-        """Its trials, stored ones replayed, sorted by number; fewer when the budget ended within
-        it.
-        """
-        budget = self.config.budget.trials
-        missing = [p for p in generation if p.number not in self.finished]
-        for p in generation:
-            if p.number in self.finished and self.finished[p.number].pipeline != p.pipeline:
-                raise StoreError(
-                    f"{self.store.directory}: trial {p.number} is stored with another pipeline than"
-                    " is proposed now",
-                    hint="the study was made by another version of petra; start a new one",
-                )
-        if budget is not None:
-            missing = [p for p in missing if p.number <= budget]
-        for trial in executor.run(missing, remaining=self.remaining, on_note=self.listener.stage):
-            trial = self._storable(trial)
-            self._keep(replace(trial, finished_at=self.store.elapsed()))
-            self.listener.finished(trial, self.clock())
-        return [self.finished[p.number] for p in generation if p.number in self.finished]
-
     def _keep(self, trial: Trial) -> None:
         self.store.add(trial)
         self.finished[trial.number] = trial
+        self._watch_goal(trial)
 
     def _storable(self, trial: Trial) -> Trial:
         """The trial, or a failed one that says what about it cannot be kept, or compared with
@@ -211,9 +226,7 @@ class Session:
                 else f"{type(error).__name__}: {error}"
             )
         failure = Failure("record", "StoreError", f"the result cannot be kept: {text}")
-        return Trial(
-            trial.number, trial.pipeline, TrialStatus.FAILED, trial.origin, failure=failure
-        )
+        return self.proposals[trial.number].ended(TrialStatus.FAILED, failure=failure)
 
     def _confirm(self, executor: Executor) -> None:
         """Read the test split, once, for the members of the final front that have not been
@@ -225,7 +238,6 @@ class Session:
             list(self.finished.values()),
             self.problem.objectives,
             self.problem.constraints,
-            self.store.directory,
         )
         members = {trial.number: trial for trial in (self.finished[0], *front.members)}
         todo = [trial for trial in members.values() if not trial.test]

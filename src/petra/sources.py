@@ -34,9 +34,7 @@ _SHOWN = 2000  # characters of arguments in a message
 
 
 def study_places(store: Store) -> tuple[str, ...]:
-    """The directories in which the modules that a study names were looked for when it was
-    started.
-    """
+    """The directories in which the modules that a study names were looked for at its start."""
     note = store.note(PLACES_NOTE)
     listed = [note] if isinstance(note, str) else note or []
     try:
@@ -142,8 +140,9 @@ def _module_files(directory: str, top: str) -> tuple[Path, Path]:
 
 
 def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:
-    """Build the model and the task a configuration names. Raises ConfigError with the path of what
-    is wrong.
+    """Build the model and the task a configuration names.
+
+    Raises ConfigError with the path of what is wrong.
     """
     if config.workload is not None:
         try:

@@ -13,23 +13,26 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
+from petra.core.metric import METRICS
+from petra.core.notes import WorkerNote
 from petra.core.objective import Objective, named_objectives
 from petra.core.target import Target
 from petra.core.trial import Trial
-from petra.execute.base import Executor
+from petra.execute.base import Assignment, Limits, MakeExecutor
 from petra.execute.build import BuildPayload
+from petra.execute.builder import ignore
 from petra.execute.compare_runtimes import OnRuntime, compare_runtimes
-from petra.execute.evaluate import Limits
-from petra.execute.local import LocalExecutor
+from petra.execute.table import EXECUTORS
 from petra.intake import Examined, examine, fingerprint
 from petra.listener import Listener, Silent, Unfailing
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
-from petra.report.front import Front
+from petra.report.study_front import StudyFront
 from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.search.base import Problem
 from petra.session import Session
+from petra.store.layout import StudyPaths
 from petra.store.store import Store
 from petra.tasks.base import Task
 
@@ -44,11 +47,11 @@ class Study:
     ) -> None:
         self.directory = directory
         self.config = config
+        self.paths = StudyPaths(directory.resolve())
         self._model = model
         self._task = task
 
-    # ---- reading
-    # ----------------------------------------------------------------------------------------------
+    # ---- reading ---------------------------------------------------------------------------------
 
     @property
     def trials(self) -> list[Trial]:
@@ -57,46 +60,49 @@ class Study:
             return store.trials()
 
     @property
-    def front(self) -> Front:
+    def front(self) -> StudyFront:
         """The Pareto set of feasible trials, with tables, plots, `pick` and `export`."""
-        return Front.load(self.directory)
+        return StudyFront.load(self.directory)
 
-    # ---- running
-    # ----------------------------------------------------------------------------------------------
+    # ---- running ---------------------------------------------------------------------------------
 
     def run(
-        self, listener: Listener | None = None, *, executor: Callable[[], Executor] | None = None
+        self, listener: Listener | None = None, *, executor: MakeExecutor | None = None
     ) -> Study:
         """Search until the budget is spent, then confirm the front on the test split.
 
         Continues where an earlier session stopped. Ctrl-C keeps what is finished and raises
-        KeyboardInterrupt. Candidates run in local worker processes unless an `executor` is given.
+        KeyboardInterrupt. `executor` makes what runs candidates of an `Assignment`, instead of the
+        executor that the configuration names.
+
         Raises DataError when model and data do not fit each other, BaselineError when the untouched
         model cannot be judged on the target at all, StoreError when the directory cannot be used.
         """
         with Store.open(self.directory, write=True) as store:
-            problem, mark = self._prepare(store)
+            mark = self._prepare(store)
             listener = Unfailing(listener or Silent())
             for remark in self.examined.remarks:
                 listener.message(f"note: {remark}")
             for name, reason in self.left_out.items():
                 listener.message(f"searching without {name}: {reason}")
-            make_executor = executor or partial(self._local_executor, problem, mark, store)
-            Session(self.config, store, problem, make_executor, listener).search()
+            assignment = self._assignment(mark, stages=tuple(self.problem.space.cards), store=store)
+            make = executor or EXECUTORS.get(self.config.executor)
+            Session(self.config, store, self.problem, partial(make, assignment), listener).search()
         return self
 
-    def _prepare(self, store: Store) -> tuple[Problem, str]:
-        """Examine model and data, and see that the study was started with them; the problem and
-        their mark.
-        """
+    def _prepare(self, store: Store) -> str:
+        """Examine model and data, and see that the study was started with them; their mark."""
         runtime_for(self.config.target).require()
         task = self.examined.task
-        problem = self.problem()
         mark = fingerprint(*self._given())
         self._check_mark(store, mark)
         store.set_note("fingerprint", mark)
-        store.set_note("task", {"metric": task.metric, "maximize": task.maximize})
-        return problem, mark
+        described = [metric.as_dict() for metric in task.metrics()]
+        store.set_note(
+            "task", {"metric": task.metric, "maximize": task.maximize, "metrics": described}
+        )
+        store.set_note("interface", self.examined.interface.as_dict())
+        return mark
 
     def compare_runtimes(
         self,
@@ -104,7 +110,7 @@ class Study:
         *,
         pick: str | int = "knee",
         target: Target | None = None,
-        note: Callable[[object], None] = lambda note: None,
+        note: Callable[[WorkerNote], None] = ignore,
     ) -> list[OnRuntime]:
         """Build a member of the front again and measure it on each of `runtimes`; ratios are over
         the first that works.
@@ -117,15 +123,11 @@ class Study:
         member, mark = self.front.pick(pick), fingerprint(*self._given())
         with Store.open(self.directory, write=False) as store:
             self._check_mark(store, mark)
-        payload = self._payload(mark)
         return compare_runtimes(
-            replace(payload, target=target or payload.target),
+            self._assignment(mark, target=target),
             member.trial.pipeline,
             tuple(dict.fromkeys(runtimes)),
-            self.directory / "runtimes" / f"{member.number:05d}",
-            limits=self._limits(),
-            threads=self._build_threads(),
-            host=str(describe_host()["id"]),
+            self.paths.on_runtimes(member.number),
             note=note,
         )
 
@@ -136,37 +138,45 @@ class Study:
                 hint="give the same model and data, or another workdir",
             )
 
-    def _local_executor(self, problem: Problem, mark: str, store: Store) -> Executor:
-        return LocalExecutor(
-            replace(self._payload(mark), stages=tuple(problem.space.cards)),
-            limits=self._limits(),
-            constraints=problem.constraints,
-            host=str(describe_host()["id"]),
-            workers=self.config.limits.workers,
-            threads=self._build_threads(),
-            held=store.check_held,
-        )
-
-    def _payload(self, mark: str) -> BuildPayload:
-        """What a worker needs to build candidates; `mark` is the fingerprint of model and data."""
-        return BuildPayload(
+    def _assignment(
+        self,
+        mark: str,
+        *,
+        stages: tuple[str, ...] = (),
+        target: Target | None = None,
+        store: Store | None = None,
+    ) -> Assignment:
+        """What an executor is given; `mark` is the fingerprint of model and data, `stages` are the
+        kinds that may be asked for, `store` is open for writing.
+        """
+        limits = self.config.limits
+        payload = BuildPayload(
             model=self.examined.model,
             task=self.examined.task,
-            target=self.config.target,
+            target=target or self.config.target,
+            interface=self.examined.interface,
             seed=self.config.seed,
-            directory=self.directory.resolve(),
-            cache_bytes=self.config.limits.cache,
-            fingerprint=mark[:16],
+            data=self.paths.data,
+            cache=self.paths.cache(mark),
+            cache_bytes=limits.cache,
             device=self.config.device,
-            plugins={"stages": STAGES.added(), "runtimes": RUNTIMES.added()},
+            plugins={
+                "stages": STAGES.added(),
+                "runtimes": RUNTIMES.added(),
+                "metrics": METRICS.added(),
+            },
+            stages=stages,
         )
-
-    def _limits(self) -> Limits:
-        return Limits(self.config.limits.trial_time, self.config.limits.trial_memory / 2**20)
-
-    def _build_threads(self) -> int:
-        limits = self.config.limits
-        return limits.build_threads or max(1, cores() // limits.workers)
+        assignment = Assignment(
+            payload=payload,
+            paths=self.paths,
+            limits=Limits(limits.trial_time, limits.trial_memory / 2**20),
+            constraints=self.config.parsed_constraints(),
+            host=str(describe_host()["id"]),
+            workers=limits.workers,
+            threads=limits.build_threads or max(1, cores() // limits.workers),
+        )
+        return replace(assignment, held=store.check_held) if store else assignment
 
     @cached_property
     def examined(self) -> Examined:
@@ -189,7 +199,7 @@ class Study:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        return named_objectives(self.config.objectives, maximize_quality=self._given()[1].maximize)
+        return named_objectives(self.config.objectives, task=self._given()[1].metrics())
 
     @cached_property
     def left_out(self) -> Mapping[str, str]:
@@ -198,9 +208,11 @@ class Study:
         """
         return objections(self.config, self.examined.model, self.examined.task)
 
+    @cached_property
     def problem(self) -> Problem:
         """What the searcher is given: space, objectives, constraints, seed."""
-        space = build_space(self.config, self.examined.task, without=self.left_out)
+        examined = self.examined
+        space = build_space(self.config, examined.task, examined.model, without=self.left_out)
         return Problem(
             space=space,
             objectives=self.objectives,

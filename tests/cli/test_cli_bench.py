@@ -30,7 +30,9 @@ def model():
 def task():
     data = load_digits()
     x, y = torch.tensor(data.data, dtype=torch.float32) / 16, torch.tensor(data.target)
-    return petra.classification((x[:300], y[:300]), (x[300:500], y[300:500]), (x[500:700], y[500:700]))
+    parts = (slice(300), slice(300, 500), slice(500, 700))
+    train, val, test = ((x[part], y[part]) for part in parts)
+    return petra.classification(train, val, test)
 """
 STUDY = """
 model: parts_of_bench:model
@@ -100,6 +102,7 @@ def test_mistakes_are_explained(tmp_path: Path, arguments: list[str], said: str)
     assert said in result.stderr
 
 
+@pytest.mark.slow
 def test_a_study_s_model_is_built_again_for_every_runtime(tmp_path: Path) -> None:
     (tmp_path / "parts_of_bench.py").write_text(PARTS)
     (tmp_path / "study.yaml").write_text(STUDY)

@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from petra.cli.budget import extended, is_finished
 from petra.cli.progress import LineProgress, LiveProgress, watching
-from petra.cli.search import _extended, _finished
+from petra.core.notes import StepBegan, StepProgress
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.listener import Clock
-from petra.report.front import Front
 from petra.report.record import StudyRecord
+from petra.report.study_front import StudyFront
 from petra.testing.studies import toy_study
 
 
 @pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Front:
-    return Front.load(toy_study(tmp_path_factory.mktemp("study"), trials=12))
+def front(tmp_path_factory: pytest.TempPathFactory) -> StudyFront:
+    return StudyFront.load(toy_study(tmp_path_factory.mktemp("study"), trials=12))
 
 
 def screen(width: int = 100, *, terminal: bool) -> Console:
@@ -40,19 +41,19 @@ def printed(console: Console, thing: object = None) -> str:
     return console.file.getvalue()
 
 
-def candidates(front: Front) -> list[Trial]:
+def candidates(front: StudyFront) -> list[Trial]:
     return [t for t in front.trials if t.number]
 
 
-def test_the_live_block_follows_the_events(front: Front) -> None:
+def test_the_live_block_follows_the_events(front: StudyFront) -> None:
     assert front.baseline is not None
     live = LiveProgress(screen(terminal=True), front.objectives)
     assert "starting" in printed(screen(terminal=False), live)
     live.started(front.baseline, Clock(0, 5.0, max_trials=10))
     first, second = candidates(front)[:2]
-    live.stage(Proposal(1, first.pipeline), ("stage", 0, "tune"))
-    live.stage(Proposal(1, first.pipeline), ("progress", 2, 7, "epoch 1/3"))
-    live.stage(Proposal(2, second.pipeline), ("stage", len(second.pipeline), "export"))
+    live.stage(Proposal(1, first.pipeline), StepBegan(0, "tune"))
+    live.stage(Proposal(1, first.pipeline), StepProgress(2, 7, "epoch 1/3"))
+    live.stage(Proposal(2, second.pipeline), StepBegan(len(second.pipeline), "export"))
     text = printed(screen(terminal=False), live)
     assert f"trial 1: tune (stage 1 of {len(first.pipeline)}): 2/7 epoch 1/3" in text
     assert "trial 2: export" in text
@@ -67,18 +68,18 @@ def test_the_live_block_follows_the_events(front: Front) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_the_live_block_fits_its_width(front: Front, width: int) -> None:
+def test_the_live_block_fits_its_width(front: StudyFront, width: int) -> None:
     assert front.baseline is not None
     live = LiveProgress(screen(terminal=True), front.objectives)
     live.started(front.baseline, Clock(0, 5.0, max_seconds=60))
     long = candidates(front)[-1]
-    live.stage(Proposal(99, long.pipeline), ("progress", 1, 2, "a very long text " * 20))
+    live.stage(Proposal(99, long.pipeline), StepProgress(1, 2, "a very long text " * 20))
     for trial in candidates(front):
         live.finished(trial, Clock(trial.number, 6.0, max_seconds=60))
     assert max(map(len, printed(screen(width, terminal=False), live).splitlines())) <= width
 
 
-def test_a_better_trial_is_announced_above_the_block(front: Front) -> None:
+def test_a_better_trial_is_announced_above_the_block(front: StudyFront) -> None:
     assert front.baseline is not None
     console = screen(terminal=True)
     live = LiveProgress(console, front.objectives)
@@ -90,7 +91,7 @@ def test_a_better_trial_is_announced_above_the_block(front: Front) -> None:
     assert "trial 77: best size 1 B" in printed(console)
 
 
-def test_elsewhere_every_finished_trial_is_a_line(front: Front) -> None:
+def test_elsewhere_every_finished_trial_is_a_line(front: StudyFront) -> None:
     assert front.baseline is not None
     console = screen(terminal=False)
     with watching(console, front.objectives) as listener:
@@ -113,8 +114,7 @@ def test_elsewhere_every_finished_trial_is_a_line(front: Front) -> None:
     assert lines[4] == "stopped: enough"
 
 
-# ---- budgets
-# --------------------------------------------------------------------------------------------------
+# ---- budgets -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -124,14 +124,14 @@ def record(tmp_path: Path) -> StudyRecord:
 
 
 def limits(record: StudyRecord, time: str | None, trials: str | None) -> tuple[object, object]:
-    budget = _extended(record, time, trials)
+    budget = extended(record, time, trials)
     assert budget is not None
     return budget["time"], budget["trials"]
 
 
 def test_a_budget_is_a_new_total_or_an_addition(record: StudyRecord) -> None:
-    assert _finished(record)
-    assert _extended(record, None, None) is None
+    assert is_finished(record)
+    assert extended(record, None, None) is None
     assert limits(record, None, "50") == (None, 50)
     assert limits(record, None, "+5") == (None, 17)
     assert limits(record, "1 h", "20") == (3600.0, 20)
@@ -146,5 +146,5 @@ def test_an_unspent_limit_stays(record: StudyRecord) -> None:
         update={"budget": record.config.budget.model_copy(update={"trials": 30, "time": 200.0})}
     )
     unspent = replace(record, config=config)
-    assert not _finished(unspent)
+    assert not is_finished(unspent)
     assert limits(unspent, "+1 min", None) == (260.0, 30)

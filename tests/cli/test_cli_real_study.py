@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import petra
-from petra.report.front import Front
+from petra.report.study_front import StudyFront
 
 PARTS = """
 import torch
@@ -25,24 +25,27 @@ import petra
 
 def model(width):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+    hidden = [nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*hidden, nn.Linear(width, 10))
 
 def task():
     data = load_digits()
     x, y = torch.tensor(data.data, dtype=torch.float32) / 16, torch.tensor(data.target)
-    return petra.classification((x[:600], y[:600]), (x[600:900], y[600:900]), (x[900:1200], y[900:1200]))
+    parts = (slice(600), slice(600, 900), slice(900, 1200))
+    return petra.classification(*((x[part], y[part]) for part in parts))
 """
 STUDY = """
 model: {call: "parts_of_study:model", args: {width: 96}}
 task: parts_of_study:task
 objectives: [quality, size]
-space: {stages: {tune: {epochs: [1, 3]}, quantize.static: {samples: [128], exclude: none}}, max_length: 2}
+space:
+  stages: {tune: {epochs: [1, 3]}, quantize.static: {samples: [128], exclude: none}}
+  max_length: 2
 budget: {time: 20 min}
 """
 PETRA = (sys.executable, "-m", "petra.cli.main")
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(Path(petra.__file__).parents[1])
-}  # also from another directory
+# Also from another directory.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(petra.__file__).parents[1])}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -85,7 +88,7 @@ def resumed(
     interrupted: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> tuple[Path, dict[str, object]]:
     directory, _ = interrupted
-    kept = sum(t.number > 0 for t in Front.load(directory).trials)
+    kept = sum(t.number > 0 for t in StudyFront.load(directory).trials)
     done = run("resume", str(directory), "--trials", str(kept + 1), "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     return directory, json.loads(done.stdout)
@@ -96,7 +99,7 @@ def test_ctrl_c_keeps_what_finished_and_says_how_to_go_on(
 ) -> None:
     directory, done = interrupted
     assert done.returncode == 130, done.stderr
-    kept = sum(t.number > 0 for t in Front.load(directory).trials)
+    kept = sum(t.number > 0 for t in StudyFront.load(directory).trials)
     assert kept >= 1
     assert f"{kept} finished trials are kept" in done.stderr
     assert f"petra resume {directory}" in done.stderr
@@ -107,7 +110,7 @@ def test_ctrl_c_keeps_what_finished_and_says_how_to_go_on(
 
 def test_resume_finds_the_modules_and_goes_on(resumed: tuple[Path, dict[str, object]]) -> None:
     directory, data = resumed
-    assert data["stop_reason"] == f"the budget of {sum(data['trials'].values())} trials is spent"  # type: ignore[attr-defined]
+    assert data["stop_reason"] == f"the budget of {sum(data['trials'].values())} trials is spent"
     assert data["front"]
     assert all(member["test"] for member in data["front"])  # type: ignore[attr-defined]
     assert (directory / "report.html").is_file()
@@ -125,7 +128,7 @@ def test_a_real_export_verifies(resumed: tuple[Path, dict[str, object]], tmp_pat
         {"name": "input", "dtype": "float32", "shape": [None, 64], "names": ["batch", ""]}
     ]
     assert found["bundle"] == "the file that model.metrics.json describes"
-    member = Front.load(directory).pick("smallest")
+    member = StudyFront.load(directory).pick("smallest")
     assert found["bytes"] == member.trial.metrics["size_bytes"].mean
     if member.trial.pipeline.stages[-1].kind == "quantize.static":
         assert found["operators"]["compute"] == 3

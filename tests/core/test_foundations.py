@@ -44,7 +44,7 @@ def test_every_error_class_survives_pickling() -> None:
     kinds = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, PetraError)]
     assert len(kinds) >= 10
     for kind in kinds:
-        error = kind("m", extra="e") if kind is MissingExtra else kind("m", hint="h")  # type: ignore[call-arg]
+        error = kind("m", extra="e") if kind is MissingExtra else kind("m", hint="h")
         again = pickle.loads(pickle.dumps(error))  # noqa: S301
         assert (type(again), str(again)) == (kind, str(error))
 

@@ -8,8 +8,8 @@ import pytest
 
 from petra.core.errors import ConfigError
 from petra.core.measurement import Measurement
+from petra.core.metric import METRICS
 from petra.core.objective import (
-    METRICS,
     Constraint,
     Objective,
     baseline_value,

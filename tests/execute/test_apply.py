@@ -22,7 +22,7 @@ from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.table import STAGES
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.space.domains import Choice
 from petra.space.effects import Effects
 from petra.tasks.base import Task
@@ -135,7 +135,7 @@ DROPOUT = StageSpec("test.odd", {"how": "dropout"})
 def test_results_are_equal_with_and_without_a_cache(
     problem: Problem, stages: tuple[StageSpec, ...], tmp_path: Path
 ) -> None:
-    before = fingerprint(problem[0])
+    before = state_hash(problem[0])
     plain, plain_traces, ran = run(problem, *stages)
     assert ran == [f"{i} {s.kind}" for i, s in enumerate(stages)]
     cache = PrefixCache(tmp_path, 10**9)
@@ -154,19 +154,19 @@ def test_results_are_equal_with_and_without_a_cache(
     assert traces == tuple(replace(t, cached=True) for t in filling_traces), (
         "seconds are those of the run that was made"
     )
-    assert {fingerprint(m) for m in (plain, filling, *resumed.values(), whole)} == {
-        fingerprint(plain)
+    assert {state_hash(m) for m in (plain, filling, *resumed.values(), whole)} == {
+        state_hash(plain)
     }
     x = problem[1].example(16)
     assert torch.equal(plain.eval()(x), whole.eval()(x))
     for ours, theirs in zip(plain_traces, filling_traces, strict=True):
         assert {**ours.details, "seconds": 0} == {**theirs.details, "seconds": 0}
-    assert fingerprint(problem[0]) == before, "the original is not touched"
+    assert state_hash(problem[0]) == before, "the original is not touched"
 
 
 def test_another_seed_is_another_result(problem: Problem, tmp_path: Path) -> None:
-    assert fingerprint(run(problem, DROPOUT)[0]) == fingerprint(run(problem, DROPOUT)[0])
-    assert fingerprint(run(problem, DROPOUT)[0]) != fingerprint(run(problem, DROPOUT, seed=1)[0])
+    assert state_hash(run(problem, DROPOUT)[0]) == state_hash(run(problem, DROPOUT)[0])
+    assert state_hash(run(problem, DROPOUT)[0]) != state_hash(run(problem, DROPOUT, seed=1)[0])
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -187,7 +187,7 @@ def test_an_empty_pipeline_is_a_copy(problem: Problem) -> None:
     model, traces, ran = run(problem)
     assert (traces, ran) == ((), [])
     assert model is not problem[0]
-    assert fingerprint(model) == fingerprint(problem[0])
+    assert state_hash(model) == state_hash(problem[0])
 
 
 @pytest.mark.parametrize("how", ["nothing", "copy", "mode", "rewrite"])

@@ -158,8 +158,7 @@ def test_a_fork_of_the_calls_own_does_not_speak(shared: Worker) -> None:
     assert shared.call(lambda payload, note: 2) == 2
 
 
-# ---- messages
-# --------------------------------------------------------------------------------------------------
+# ---- messages ------------------------------------------------------------------------------------
 
 
 class Crafted:
@@ -218,7 +217,7 @@ def raising(make: Callable[[], BaseException]) -> Callable[..., Any]:
             "not finished",
         ),
         (lambda: WorkerDied(3, note=None, peak_memory_mb=0), "WorkerDied", "code 3"),
-        (lambda: StageRefused(Crafted()), "StageRefused", "cannot be shown"),  # type: ignore[arg-type]
+        (lambda: StageRefused(Crafted()), "StageRefused", "cannot be shown"),
         (lambda: StageRefused("x" * 1_000_000), "StageRefused", "1000000 characters"),
     ],
 )
@@ -258,7 +257,8 @@ def test_records_travel_as_they_are() -> None:
         '{"record":["os","system",{"dict":[]}]}',
         '{"record":["petra.cli.main","main",{"dict":[]}]}',
         '{"record":["petra.core.registry","importlib",{"dict":[]}]}',
-        '{"record":["petra.core.registry","Registry",{"dict":[["noun","x"],["table",{"dict":[]}]]}]}',
+        '{"record":["petra.core.registry","Registry",'
+        '{"dict":[["noun","x"],["table",{"dict":[]}]]}]}',
         '{"record":["petra.core.measurement","Measurement",{"dict":[["nonsense",1]]}]}',
         '{"record":["petra.nonsense","X",{"dict":[]}]}',
         '{"error":["petra.workers.failures","WorkerDied",{"dict":[["message","x"]]}]}',

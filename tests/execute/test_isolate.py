@@ -70,8 +70,7 @@ def gone(pid: int, within_s: float = 20.0) -> bool:
     return False
 
 
-# -- ordinary calls
-# --------------------------------------------------------------------------------------------------
+# -- ordinary calls --------------------------------------------------------------------------------
 
 
 def test_a_call_sees_payload_arguments_and_streams_notes(shared: Worker) -> None:
@@ -118,8 +117,7 @@ def test_output_goes_to_the_log(shared: Worker) -> None:
     assert "hello from inside" in shared.log.read_text()
 
 
-# -- failures of the function
-# ------------------------------------------------------------------------------------------
+# -- failures of the function ----------------------------------------------------------------------
 
 
 class Special(PetraError):
@@ -210,8 +208,7 @@ def test_odd_ways_to_fail(shared: Worker, function: Any, kind: str, text: str) -
     assert caught.value.kind == kind
 
 
-# -- deaths
-# --------------------------------------------------------------------------------------------------
+# -- deaths ----------------------------------------------------------------------------------------
 
 
 def segfault(payload: Any, note: Note) -> None:
@@ -283,8 +280,7 @@ def test_descendants_do_not_survive(shared: Worker) -> None:
     assert gone(late.value.note)  # type: ignore[arg-type]
 
 
-# -- limits
-# --------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def hang(payload: Any, note: Note) -> None:
@@ -356,8 +352,7 @@ def test_pages_shared_by_forks_count_once(shared: Worker) -> None:
     assert 100 < shared.peak_memory_mb < 200
 
 
-# -- suspending
-# --------------------------------------------------------------------------------------------------
+# -- suspending ------------------------------------------------------------------------------------
 
 
 def test_suspended_time_does_not_count(shared: Worker) -> None:
@@ -407,8 +402,7 @@ def test_a_suspended_worker_begins_nothing(shared: Worker) -> None:
     assert released
 
 
-# -- misuse and interruptions
-# ------------------------------------------------------------------------------------------
+# -- misuse and interruptions ----------------------------------------------------------------------
 
 
 def test_an_interruption_here_ends_the_call_there(shared: Worker) -> None:
@@ -486,8 +480,7 @@ def test_a_call_while_another_thread_closes(
         closing.join()
 
 
-# -- scripts
-# --------------------------------------------------------------------------------------------------
+# -- scripts ---------------------------------------------------------------------------------------
 
 SCRIPT = """
 import json, os, signal, sys, time

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import petra
 from petra.core.errors import StoreError
 from petra.core.measurement import Measurement
+from petra.core.metric import Metric, task_metric
 from petra.core.trial import StageTrace, Trial, TrialStatus
 from petra.listener import Clock, Silent
 from petra.methods.base import Context, Stage
@@ -26,19 +27,26 @@ from petra.session import BaselineError
 from petra.space.effects import FLOAT_WEIGHTS, Effects
 from petra.tasks.classification import Classification
 from petra.tasks.data import Split
+from petra.tasks.inputs import Outputs
+from petra.tasks.scores import Accuracy
 
 
 @dataclass(frozen=True)
-class Recall(Classification):
+class Precision(Accuracy):
     """Of class 0 among the items predicted to be of it: 0 / 0 where there are none. Prints what it
     sees.
     """
 
-    metric: ClassVar[str] = "precision"
+    @property
+    def metric(self) -> Metric:
+        return task_metric("precision", maximize=True)
 
-    def score(self, predictions: Tensor, targets: Tensor) -> Measurement:
-        hit = targets[predictions.argmax(1) == 0] == 0
-        return Measurement(float(hit.double().mean()), 0.0, len(targets))
+    def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+        hit = targets[outputs["output"].argmax(1) == 0] == 0
+        return float(hit.double().mean())
+
+    def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
+        return Measurement(self.value(outputs, targets, ids), 0.0, len(targets))
 
 
 @dataclass(frozen=True)
@@ -113,13 +121,18 @@ SETTINGS: dict[str, Any] = {
 def test_a_metric_that_is_nan_fails_its_trial_once_and_for_all(tmp_path: Path) -> None:
     model, parts = splits()
     for _ in range(2):
-        study = petra.compress(model, Recall(**parts), workdir=tmp_path / "study", **SETTINGS)
+        study = petra.compress(
+            model,
+            petra.classification(**parts, metric=Precision()),
+            workdir=tmp_path / "study",
+            **SETTINGS,
+        )
         status = [t.status for t in study.trials]
         assert status == [TrialStatus.COMPLETE, TrialStatus.FAILED, TrialStatus.COMPLETE]
         failure = study.trials[1].failure
         assert failure is not None
         assert (failure.stage, failure.kind) == ("score", "ScoreError")
-        assert "Recall.score returned nan for precision" in failure.message
+        assert "Precision returned nan for precision" in failure.message
         assert StudyRecord.load(study.directory).stop_reason
 
 
@@ -130,9 +143,14 @@ def test_a_baseline_whose_metric_is_nan_says_so_and_not_something_about_operator
     with torch.no_grad():
         model[-1].bias[0] = -1000.0  # type: ignore[index, operator]
     with pytest.raises(
-        BaselineError, match=r"score: Recall\.score returned nan for precision"
+        BaselineError, match=r"score: Precision returned nan for precision"
     ) as caught:
-        petra.compress(model, Recall(**parts), workdir=tmp_path / "study", **SETTINGS)
+        petra.compress(
+            model,
+            petra.classification(**parts, metric=Precision()),
+            workdir=tmp_path / "study",
+            **SETTINGS,
+        )
     assert "operator" not in str(caught.value)
     assert "`score`" in caught.value.hint
 

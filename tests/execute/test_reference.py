@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from petra.execute.build import PARITY_ITEMS, save_reference
-from petra.measure.bench_main import load_inputs, predict
+from petra.measure.bench_main import predict
+from petra.measure.stored import load_arrays, load_split
 from petra.runtimes.base import Arrays, InputSpec, Session
 
 
@@ -36,8 +37,8 @@ def test_it_is_predicted_in_the_batches_of_the_artifact(tmp_path: Path) -> None:
             tmp_path / "data" / "input.npy",
             np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32),
         )
-        save_reference(Centred(), tmp_path / "data", torch.zeros(2, 3), tmp_path / "reference.npy")
-        reference = np.load(tmp_path / "reference.npy")
+        save_reference(Centred(), tmp_path / "data", torch.zeros(2, 3), tmp_path / "reference.npz")
+        reference = load_arrays(tmp_path / "reference.npz")["output"]
         assert len(reference) == min(n, PARITY_ITEMS)
-        predicted = predict(TorchSession(), load_inputs(tmp_path / "data"))
+        predicted = predict(TorchSession(), load_split(tmp_path / "data"))["output"]
         np.testing.assert_array_equal(reference, predicted[: len(reference)])

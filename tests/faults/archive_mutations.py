@@ -15,22 +15,27 @@ from archive_parts import CONSTANTS, PROGRAM, SAMPLES, WEIGHTS, Archive, Canary,
 Mutation = Callable[[Archive, Canary, random.Random], Archive]
 
 NAMES = (
-    "data/sample_inputs/model.pt", "data/sample_inputs/MODEL.PT", "data/weights/model.pt", "data/constants/model.pt",
-    "data/constants/opaque_obj_0", "data/constants/custom_obj_0", "data/constants/tensor_0", "data/weights/weight_0",
-    "models/model.json", "models/modelxjson", "MODELS/model.json", "models/evil.json", "models/", "models/..json",
-    "data/aotinductor/model/model.so", "data/aotinductor/model/weights_config.json", "extra/x", "data/executorch/x.pte",
-    "version", "byteorder", ".data/version", "archive_format", "archive_version", "code/x.py", "data.pkl",
-    "serialized_exported_program.json", "serialized_state_dict.pt", "../x", "/etc/x", "a\x00b", "x" * 500,
-    "model\u0455/model.json", "\u202egnp.exe", "\x1b[2Jx",
+    "data/sample_inputs/model.pt", "data/sample_inputs/MODEL.PT", "data/weights/model.pt",
+    "data/constants/model.pt", "data/constants/opaque_obj_0", "data/constants/custom_obj_0",
+    "data/constants/tensor_0", "data/weights/weight_0", "models/model.json", "models/modelxjson",
+    "MODELS/model.json", "models/evil.json", "models/", "models/..json",
+    "data/aotinductor/model/model.so", "data/aotinductor/model/weights_config.json", "extra/x",
+    "data/executorch/x.pte", "version", "byteorder", ".data/version", "archive_format",
+    "archive_version", "code/x.py", "data.pkl", "serialized_exported_program.json",
+    "serialized_state_dict.pt", "../x", "/etc/x", "a\x00b", "x" * 500, "model\u0455/model.json",
+    "\u202egnp.exe", "\x1b[2Jx",
 )  # fmt: skip
 TARGETS = (
-    "torch.os.system", "torch.load", "torch.hub.load", "torch.builtins.eval", "torch._C._jit_pass_inline",
-    "torch.ops.aten.save.default", "torch.ops.aten.from_file.default", "torch.ops.aten._print.default",
-    "torch.ops.aten.warn.default", "torch.ops.prim.Print", "torch.ops.load_library", "torch.ops.aten.relu.__class__",
-    "torch.ops.higher_order.with_effects", "torch.ops.higher_order.call_torchbind", "_operator.call", "math.sqrt",
-    "_operator.attrgetter", "_operator.pow", "_operator.mul", "#ns:op", "torch.ops.aten.relu.default", "torch",
-    "torch.ops.aten.zeros.default", "torch.ops.aten.empty_strided.default", "torch.ops.aten.as_strided.default",
-    "torch.ops.aten.set_.source_Tensor", "torch.ops.aten.resize_.default", "torch.ops.higher_order.while_loop",
+    "torch.os.system", "torch.load", "torch.hub.load", "torch.builtins.eval",
+    "torch._C._jit_pass_inline", "torch.ops.aten.save.default", "torch.ops.aten.from_file.default",
+    "torch.ops.aten._print.default", "torch.ops.aten.warn.default", "torch.ops.prim.Print",
+    "torch.ops.load_library", "torch.ops.aten.relu.__class__",
+    "torch.ops.higher_order.with_effects", "torch.ops.higher_order.call_torchbind",
+    "_operator.call", "math.sqrt", "_operator.attrgetter", "_operator.pow", "_operator.mul",
+    "#ns:op", "torch.ops.aten.relu.default", "torch", "torch.ops.aten.zeros.default",
+    "torch.ops.aten.empty_strided.default", "torch.ops.aten.as_strided.default",
+    "torch.ops.aten.set_.source_Tensor", "torch.ops.aten.resize_.default",
+    "torch.ops.higher_order.while_loop",
 )  # fmt: skip
 OPERATORS = """
 add.Tensor mul.Tensor sub.Tensor div.Tensor relu relu_ matmul t view reshape expand transpose.int
@@ -57,9 +62,10 @@ VALUES = (
     "NaN",
 )
 KINDS = (
-    "as_none", "as_tensor", "as_tensors", "as_int", "as_ints", "as_float", "as_string", "as_sym_int", "as_sym_ints",
-    "as_bool", "as_graph", "as_custom_obj", "as_operator", "as_device", "as_layout", "as_scalar_type", "as_complex",
-    "as_nested_tensors", "as_string_to_argument", "as_expr", "as_name", "as_optional_tensors",
+    "as_none", "as_tensor", "as_tensors", "as_int", "as_ints", "as_float", "as_string",
+    "as_sym_int", "as_sym_ints", "as_bool", "as_graph", "as_custom_obj", "as_operator", "as_device",
+    "as_layout", "as_scalar_type", "as_complex", "as_nested_tensors", "as_string_to_argument",
+    "as_expr", "as_name", "as_optional_tensors",
 )  # fmt: skip
 
 
@@ -228,11 +234,13 @@ def _text(old: object, canary: Canary, random: random.Random) -> str:
     code, text = canary.code, str(old)
     return random.choice(
         (
-            code, f"{text}={code}", f"{text}: {code} = 1", f'{text}"); {code}; ("', f"{text}'); {code}; ('",
-            f"{text}\n    {code}\n    #", f"{text}#\n{code}", f"Symbol('s0', integer={code})", f"Integer({code})",
-            f"Max(Integer(1), *[{code}])", f"Add(Integer(1), {code} or Integer(1))", f"{text};{code}", "__class__",
-            f"Pow(Integer(2), Integer({10**9}))", f"{text}.__class__", "self", "torch", "lambda", "a" * 5000, "\x00",
-            f"{text}\u2028{code}", "\ud800" if random.random() < 0.1 else "\u00e9", f"[{code} for x in [1]]",
+            code, f"{text}={code}", f"{text}: {code} = 1", f'{text}"); {code}; ("',
+            f"{text}'); {code}; ('", f"{text}\n    {code}\n    #", f"{text}#\n{code}",
+            f"Symbol('s0', integer={code})", f"Integer({code})", f"Max(Integer(1), *[{code}])",
+            f"Add(Integer(1), {code} or Integer(1))", f"{text};{code}", "__class__",
+            f"Pow(Integer(2), Integer({10**9}))", f"{text}.__class__", "self", "torch", "lambda",
+            "a" * 5000, "\x00", f"{text}\u2028{code}",
+            "\ud800" if random.random() < 0.1 else "\u00e9", f"[{code} for x in [1]]",
         )
     )  # fmt: skip
 

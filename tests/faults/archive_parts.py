@@ -75,9 +75,8 @@ class Archive:
         with zipfile.ZipFile(buffer, "w", self.method) as target, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # names that repeat
             for name, content in self.members:
-                info = zipfile.ZipInfo(
-                    self.root + name
-                )  # of no date, so that attacks can be repeated
+                # Of no date, so that attacks can be repeated.
+                info = zipfile.ZipInfo(self.root + name)
                 info.compress_type = self.method
                 target.writestr(info, content)
         return self.edit(buffer.getvalue())

@@ -31,11 +31,11 @@ from petra.core.errors import ArtifactError
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import StageTrace
 from petra.execute.cache import PrefixCache
-from petra.report.bundle import METRICS, check_recorded
-from petra.report.front import Front
+from petra.report.recorded import METRICS_FILE, check_recorded
+from petra.report.study_front import StudyFront
 from petra.store.database import connect_file
-from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, TRIALS
-from petra.store.seal import note_checksum, trial_checksum
+from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, PROPOSALS, TRIALS
+from petra.store.seal import note_checksum, proposal_checksum, trial_checksum
 from petra.store.sealing import seal_study
 from petra.testing.studies import toy_study
 
@@ -137,16 +137,15 @@ class Ground:
         (scratch / "secret").write_text(SECRET)
         self.looks = 0
         self.figures = self.shown(self.sound)[1]
-        exported = Front.load(self.sound).pick("knee").export(f"{scratch / 'bundle'}/")
-        self.recorded = check_recorded(exported.with_name(METRICS))
+        exported = StudyFront.load(self.sound).pick("knee").export(f"{scratch / 'bundle'}/")
+        self.recorded = check_recorded(exported.with_name(METRICS_FILE))
         self.pipeline = Pipeline((StageSpec("tune", {"epochs": 1}),))
         self.model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         self.cached = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         cache = PrefixCache(scratch / "cache", 1 << 20)
-        assert cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
+        assert not cache.put(self.pipeline, self.cached, self.model, (StageTrace("tune", ("0",)),))
 
-    # ---- studies
-    # ----------------------------------------------------------------------------------------------
+    # ---- studies ---------------------------------------------------------------------------------
 
     def study(
         self, kind: str, harm: Callable[[Path, Any], None], how: Any, *, forged: bool = False
@@ -214,8 +213,7 @@ class Ground:
         data = json.loads(output)
         return code, data | {"directory": ""}
 
-    # ---- bundles and cache entries
-    # -------------------------------------------------------------------------------
+    # ---- bundles and cache entries ---------------------------------------------------------------
 
     def bundle(self, draw: random.Random) -> Attack:
         """A bundle whose metrics.json was changed: it names the measured files, or is refused."""
@@ -223,7 +221,7 @@ class Ground:
         shutil.rmtree(place.parent, ignore_errors=True)
         shutil.copytree(self.scratch / "bundle", place)
         (place.parent / "secret").write_text(SECRET)
-        path = place / METRICS
+        path = place / METRICS_FILE
         data = json.loads(path.read_text())
         names = [
             "../secret",
@@ -353,8 +351,7 @@ def outside(path: Path) -> Path:
     return next(p for p in path.parents if p.name == "study").parent
 
 
-# ---- harm: damage
-# --------------------------------------------------------------------------------------------------
+# ---- harm: damage --------------------------------------------------------------------------------
 
 
 def flip_bits(directory: Path, draw: random.Random) -> None:
@@ -399,7 +396,7 @@ def edit(directory: Path, draw: random.Random) -> None:
 
 def some_cell(raw: sqlite3.Connection, draw: random.Random) -> tuple[str, str, int]:
     table = draw.choice(
-        ["study", "trials", "trials", "trials", "measurements", "measurements", "notes"]
+        ["study", "trials", "trials", "proposals", "measurements", "measurements", "notes"]
     )
     column = draw.choice(raw.execute(f"PRAGMA table_info({table})").fetchall())[1]
     row = draw.choice(raw.execute(f"SELECT rowid FROM {table}").fetchall())[0]
@@ -437,10 +434,11 @@ def speak(directory: Path, text: str) -> None:
         host |= {"cpu": text, "os": text, text: text, "versions": {text: text, "petra": text}}
         raw.execute("UPDATE study SET host = ?, config = ?", [json.dumps(host), json.dumps(config)])
         raw.execute(
-            "UPDATE trials SET move = ?, trace = ?, parity = ?",
-            [text, json.dumps(trace), json.dumps({text: 1})],
+            "UPDATE trials SET trace = ?, parity = ?",
+            [json.dumps(trace), json.dumps({text: 1})],
         )
-        raw.execute("UPDATE trials SET pipeline = ? WHERE number = 3", [json.dumps(pipeline)])
+        raw.execute("UPDATE proposals SET moves = ?", [json.dumps([text])])
+        raw.execute("UPDATE proposals SET pipeline = ? WHERE number = 3", [json.dumps(pipeline)])
         raw.execute(
             "UPDATE trials SET failure_stage = ?, failure_kind = ?, failure_message = ?,"
             " failure_peak_memory_mb = 1, status = 'failed' WHERE number = 2",
@@ -483,24 +481,24 @@ def spoilt(draw: random.Random, data: Any) -> Any:
 
 
 def reseal(connection: Connection) -> None:
+    for row in connection.execute(select(PROPOSALS)).mappings().all():
+        change = PROPOSALS.update().where(PROPOSALS.c.number == row["number"])
+        # The key is that of the pipeline, wherever there is one.
+        with contextlib.suppress(Exception):
+            row = dict(row) | {"key": Pipeline.from_list(json.loads(row["pipeline"])).key}
+        connection.execute(change.values(key=row["key"], **{CHECKSUM: proposal_checksum(row)}))
     for row in connection.execute(select(TRIALS)).mappings().all():
         own = MEASUREMENTS.c.number == row["number"]
         measured = connection.execute(select(MEASUREMENTS).where(own)).mappings().all()
         change = TRIALS.update().where(TRIALS.c.number == row["number"])
-        # The key is that of the pipeline, wherever there is one.
-        with contextlib.suppress(Exception):
-            row = dict(row) | {"key": Pipeline.from_list(json.loads(row["pipeline"])).key}
-        connection.execute(
-            change.values(key=row["key"], **{CHECKSUM: trial_checksum(row, measured)})
-        )
+        connection.execute(change.values({CHECKSUM: trial_checksum(row, measured)}))
     for row in connection.execute(select(NOTES)).mappings().all():
         change = NOTES.update().where(NOTES.c.name == row["name"])
         connection.execute(change.values({CHECKSUM: note_checksum(row["name"], row["value"])}))
     seal_study(connection)
 
 
-# ---- harm: schemas and layouts
-# --------------------------------------------------------------------------------
+# ---- harm: schemas and layouts -------------------------------------------------------------------
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
 SCHEMAS: dict[str, Callable[[Path, str], None]] = {}

@@ -353,8 +353,7 @@ def dumped(data: Any) -> bytes:
     return yaml.dump(data, allow_unicode=True, sort_keys=False).encode("utf-8", "surrogatepass")
 
 
-# ---- in this process
-# -----------------------------------------------------------------------------------------------
+# ---- in this process -----------------------------------------------------------------------------
 
 
 def read_here(scratch: Path, kind: str, content: bytes) -> Attack:
@@ -398,8 +397,7 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-# ---- through the command
-# -------------------------------------------------------------------------------------------
+# ---- through the command -------------------------------------------------------------------------
 
 
 def by_command(place: Path, kind: str, content: bytes) -> Attack:

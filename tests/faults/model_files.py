@@ -103,8 +103,7 @@ def _try(path: Path, inputs: str, runtime: str) -> tuple[str, str]:
     return "judged", ""
 
 
-# ---- changes
-# --------------------------------------------------------------------------------------------------
+# ---- changes -------------------------------------------------------------------------------------
 
 
 def _values(model: onnx.ModelProto) -> list[Any]:

@@ -26,8 +26,13 @@ from petra.core.trial import StageTrace, Trial, TrialStatus
 from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.tasks.class_losses import CrossEntropy
 from petra.tasks.classification import Classification
 from petra.tasks.data import Split
+from petra.tasks.inputs import Outputs
+from petra.tasks.losses import Loss
+from petra.tasks.scorers import Scorer
+from petra.tasks.scores import Accuracy
 from petra.training.loop import TrainConfig, fit
 
 A_STUDY = 8  # faults
@@ -53,25 +58,46 @@ class Items(torch.utils.data.Dataset[Any]):
 
 
 @dataclass(frozen=True)
-class Brittle(Classification):
+class BrittleScore(Accuracy):
     """Goes wrong where a stage asked for it."""
 
-    def score(self, predictions: Tensor, targets: Tensor) -> Measurement:
-        number = round(float(predictions[0, 0]) / MARK)
-        if number:
-            predictions.zero_()
-            targets.zero_()
-            name = list(SCORES)[number - 1]
-            return SCORES[name][0]()  # type: ignore[no-any-return]
-        return super().score(predictions, targets)
+    def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+        if not (number := self._poison(outputs)):
+            return super().value(outputs, targets, ids)
+        self._act(number, outputs, targets)
+        return float("nan")
 
-    def loss(
-        self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0
-    ) -> Tensor:
+    def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
+        if not (number := self._poison(outputs)):
+            return super().measure(outputs, targets, ids)
+        return self._act(number, outputs, targets)  # type: ignore[no-any-return]
+
+    def _poison(self, outputs: Outputs) -> int:
+        return round(float(outputs["output"][0, 0]) / MARK)
+
+    def _act(self, number: int, outputs: Outputs, targets: Tensor) -> Any:
+        outputs["output"].zero_()
+        targets.zero_()
+        return SCORES[list(SCORES)[number - 1]][0]()
+
+
+@dataclass(frozen=True)
+class BrittleLoss(CrossEntropy):
+    """Goes wrong where a stage asked for it."""
+
+    def __call__(self, outputs: Outputs, target: Tensor) -> Tensor:
         if "loss raises" in FLAGS:
             raise RuntimeError("the loss is broken")
-        value = super().loss(name, prediction, target, label_smoothing=label_smoothing)
+        value = super().__call__(outputs, target)
         return value * float("nan") if "loss is NaN" in FLAGS else value
+
+
+@dataclass(frozen=True)
+class Brittle(Classification):
+    """Made of the two."""
+
+    measured: tuple[Scorer, ...] = (BrittleScore(),)
+    trained: tuple[Loss, ...] = (BrittleLoss(),)
 
 
 def augment(inputs: Any, generator: torch.Generator) -> Any:
@@ -85,7 +111,7 @@ def train(model: nn.Module, context: Context) -> None:
     torch.manual_seed(0)
     fit(model, context.task, TrainConfig(epochs=2, lr=0.05, batch_size=32), seed=0)
     with torch.no_grad():
-        spare = torch.nn.functional.linear(torch.ones(2, 6), context.teacher[0].weight)  # type: ignore[index]
+        spare = torch.nn.functional.linear(torch.ones(2, 6), context.teacher[0].weight)
         next(model.parameters()).add_(0.01 * spare.mean() + torch.tensor(0.1) / 3)
 
 

@@ -151,7 +151,7 @@ STATE = {
     "environment": _each(os.environ.clear),
     "default dtype": _each(lambda: torch.set_default_dtype(torch.float64)),
     "default device": _each(lambda: torch.set_default_device("meta")),
-    "default tensor type": _each(lambda: torch.set_default_tensor_type("torch.DoubleTensor")),  # type: ignore[no-untyped-call]
+    "default tensor type": _each(lambda: torch.set_default_tensor_type("torch.DoubleTensor")),
     "gradients off": _each(lambda: torch.set_grad_enabled(False)),
     "inference mode": _enter(torch.inference_mode),
     "threads": _each(lambda: torch.set_num_threads(3)),
@@ -280,7 +280,7 @@ RETURNED: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
     "a large number": (lambda model: _traced(model, {"a": 10**5000}), "cannot be stored"),
     "a deep trace": (lambda model: _traced(model, {"a": _deep(100_000)}), "RecursionError"),
     "an endless trace": (lambda model: _traced(model, {"a": _endless()}), "RecursionError"),
-    "no layers": (lambda model: (model, StageTrace("x", touched=5)), "TypeError"),  # type: ignore[arg-type]
+    "no layers": (lambda model: (model, StageTrace("x", touched=5)), "TypeError"),
     "weights that are NaN": (lambda model: _traced(_filled(model, float("nan")), {}), "NaN"),
 }
 DEATHS: dict[str, tuple[Act, str]] = {
@@ -312,10 +312,10 @@ SCORES: dict[str, tuple[Callable[[], Any], str | None]] = {
     "nothing": (lambda: None, "returned NoneType"),
     "a float": (lambda: 0.5, "returned float"),
     "text": (lambda: Measurement("good"), "returned no numbers"),  # type: ignore[arg-type]
-    "a vector": (lambda: Measurement(torch.ones(3)), "returned no numbers"),  # type: ignore[arg-type]
+    "a vector": (lambda: Measurement(torch.ones(3)), "returned no numbers"),
     "an error of NaN": (lambda: Measurement(0.5, float("nan"), 3), "standard error of nan"),
     "no items": (lambda: Measurement(0.5, 0.0, 0), "over 0 items"),
-    "a tensor": (lambda: Measurement(torch.tensor(0.5), torch.tensor(0.1), np.int64(3)), None),  # type: ignore[arg-type]
+    "a tensor": (lambda: Measurement(torch.tensor(0.5), torch.tensor(0.1), np.int64(3)), None),
     "raises": (lambda: 1 / 0, "ZeroDivisionError: division by zero (in "),
     "SystemExit": (lambda: sys.exit(0), "SystemExit"),
     "dies": (lambda: os._exit(0), "exited with code 0"),

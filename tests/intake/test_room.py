@@ -223,11 +223,11 @@ class Careless(Classification):
 
 @dataclass(frozen=True)
 class Plain(Classification):
-    metric = "hits"
+    """Made without `petra.classification`."""
 
 
 def test_tasks_made_by_hand_take_the_same_forms() -> None:
-    examine(net(), Plain((X.numpy(), Y.numpy()), (X, Y), DataLoader(TensorDataset(X, Y))))  # type: ignore[arg-type]
+    examine(net(), Plain((X.numpy(), Y.numpy()), (X, Y), DataLoader(TensorDataset(X, Y))))
     with pytest.raises(DataError, match="the task's train is tuple") as caught:
         examine(net(), Careless((X, Y), (X, Y), (X, Y)))  # type: ignore[arg-type]
     assert "__post_init__" in caught.value.hint

@@ -21,6 +21,7 @@ from petra.core.target import Target
 from petra.measure.bench_main import Request
 from petra.measure.client import BenchDied, alone, run_bench
 from petra.measure.inspect_main import InspectRequest, inspect
+from petra.measure.stored import load_arrays
 from petra.runtimes.base import Arrays, Session
 from petra.runtimes.onnxruntime import OnnxRuntime, OnnxSession
 from petra.runtimes.table import RUNTIMES
@@ -50,11 +51,10 @@ def console(place: Path, *arguments: object, **environment: str) -> subprocess.P
 
 def run_to_the_end(artifact: Path, **limits: float) -> None:
     request = InspectRequest(Target(), str(artifact))
-    alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)  # type: ignore[arg-type]
+    alone(inspect, request, artifact=str(artifact), runtimes=("onnxruntime",), threads=1, **limits)
 
 
-# ---- limits
-# --------------------------------------------------------------------------------------------------
+# ---- limits --------------------------------------------------------------------------------------
 
 
 def test_an_endless_file_is_given_up(tmp_path: Path) -> None:
@@ -94,8 +94,7 @@ def test_the_command_says_that_a_file_was_given_up(tmp_path: Path, command: str)
     )
 
 
-# ---- the end
-# --------------------------------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------------------------
 
 
 def measuring(parent: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -173,8 +172,7 @@ def test_what_kills_the_process_is_one_message(
     assert "\n" not in caught.value.message
 
 
-# ---- runtimes of other people's
-# --------------------------------------------------------------------------------------
+# ---- runtimes of other people's ------------------------------------------------------------------
 
 
 class Doubling(OnnxRuntime):
@@ -198,7 +196,7 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
         Target(Doubling.name),
         str(path),
         str(tmp_path / "data"),
-        predictions=str(tmp_path / "p.npy"),
+        predictions=str(tmp_path / "p.npz"),
     )
     RUNTIMES.register(Doubling.name, Doubling)
     try:
@@ -206,7 +204,7 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
     finally:
         RUNTIMES.forget(Doubling.name)
     expected = 2 * OnnxSession(path, threads=1).run({"input": x})["output"]
-    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, rtol=1e-6)
+    np.testing.assert_allclose(load_arrays(tmp_path / "p.npz")["output"], expected, rtol=1e-6)
 
 
 def test_a_refusal_keeps_its_kind(tmp_path: Path) -> None:
@@ -214,8 +212,7 @@ def test_a_refusal_keeps_its_kind(tmp_path: Path) -> None:
         run_to_the_end(tmp_path / "none.onnx")
 
 
-# ---- imports
-# --------------------------------------------------------------------------------------------------
+# ---- imports -------------------------------------------------------------------------------------
 
 HOSTILE = (
     *(

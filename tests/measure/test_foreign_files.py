@@ -17,10 +17,11 @@ from typer.testing import CliRunner, Result
 from petra.cli.artifact import described
 from petra.cli.main import app
 from petra.core.errors import PetraError
+from petra.core.interface import FREE_SIZE, Interface
 from petra.core.target import Target
 from petra.measure.bench_main import Request, measure_file
 from petra.measure.inspect_main import InspectRequest, inspect
-from petra.measure.interface import FREE_SIZE, Interface, interface_of
+from petra.measure.interface import interface_of
 from petra.runtimes.base import InputSpec
 from petra.runtimes.openvino import OpenVino
 
@@ -74,8 +75,7 @@ def test_another_runtime_says_the_same_or_why_not(tmp_path: Path, kind: str) -> 
     assert [r["batch"] for r in found["runs"]] == [r["batch"] for r in expected["runs"]]
 
 
-# ---- where the batch is
-# ----------------------------------------------------------------------------------------------
+# ---- where the batch is --------------------------------------------------------------------------
 
 
 def spec(*sizes: int | str | None, name: str = "x") -> InputSpec:
@@ -115,11 +115,12 @@ def spec(*sizes: int | str | None, name: str = "x") -> InputSpec:
 def test_the_batch_is_found(
     inputs: list[InputSpec], outputs: list[InputSpec], axes: dict[str, int], fixed: int | None
 ) -> None:
-    assert interface_of(inputs, outputs) == Interface(tuple(inputs), axes, fixed)
+    found = interface_of(inputs, outputs)
+    assert (found.free_batch, found.fixed_batch) == (axes, fixed)
+    assert [InputSpec(s.name, s.dtype, s.shape, s.names) for s in found.inputs] == inputs
 
 
-# ---- the commands
-# --------------------------------------------------------------------------------------------------
+# ---- the commands --------------------------------------------------------------------------------
 
 
 def test_verify_and_bench_of_a_fixed_batch(tmp_path: Path) -> None:
@@ -152,8 +153,7 @@ def test_verify_and_bench_of_a_fixed_batch(tmp_path: Path) -> None:
 def test_what_is_judged_is_measured_too(tmp_path: Path, kind: str) -> None:
     path = foreign.write(tmp_path / "m.onnx", foreign.FINE[kind][0]())
     found = inspect(InspectRequest(Target(), str(path)))
-    specs = tuple(InputSpec(**s) for s in found["inputs"])
-    interface = Interface(specs, found["axes"], found["fixed"])
+    interface = Interface.from_dict(found["interface"])
     request = Request(Target(batch=2, throughput_batch=3), str(path), baseline=str(path))
     assert measure_file(request, interface, "")["latency_ms"]["mean"] > 0
 
@@ -163,7 +163,7 @@ def test_given_inputs_do_what_random_ones_cannot(tmp_path: Path) -> None:
     given = npz(tmp_path / "x.npz", x=X)
     found = json.loads(petra("verify", positive, "--inputs", given, "--json").output)
     assert [run["batch"] for run in found["runs"]] == [1, 6]
-    interface = Interface(tuple(InputSpec(**s) for s in found["inputs"]), found["axes"])
+    interface = Interface.from_dict(found["interface"])
     request = Request(Target(batch=2, throughput_batch=8), str(positive), baseline=str(positive))
     assert measure_file(request, interface, str(given))["throughput"]["mean"] > 0
     refused = petra("verify", positive, "--inputs", npz(tmp_path / "neg.npz", x=-X))
@@ -171,8 +171,7 @@ def test_given_inputs_do_what_random_ones_cannot(tmp_path: Path) -> None:
     assert "NaN at 3 of 3 places, for the given inputs" in refused.stderr
 
 
-# ---- given inputs
-# --------------------------------------------------------------------------------------------------
+# ---- given inputs --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 from sequences import sequence_problem
-from torch import nn
+from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.lowrank.modules import factored
 from petra.methods.lowrank.svd import SVDDecompose
-from petra.methods.prune.depth import TEMPERATURE, DepthPrune, droppable_blocks, stand_ins
+from petra.methods.prune.depth import TEMPERATURE, DepthPrune
+from petra.methods.prune.stand_ins import droppable_blocks, stand_ins
 from petra.model.description.differences import describe, rebuild, weights
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -28,6 +29,11 @@ from petra.workloads.resnet import CifarResNet
 
 MODEL, TASK = small_problem()
 CONTEXT = Context(task=TASK, teacher=MODEL, seed=1)
+
+
+def apart(task: Task, a: Tensor, b: Tensor) -> Tensor:
+    """The distance of two predictions, as the stage takes it."""
+    return task.distance().setting(temperature=TEMPERATURE)({"output": a}, {"output": b})
 
 
 def test_the_blocks_of_a_resnet_that_keep_their_shape() -> None:
@@ -51,9 +57,7 @@ def test_the_least_missed_block_goes_by_brute_force(per: str) -> None:
         for name in ("block1", "block2", "block3"):
             without = copy.deepcopy(model)
             setattr(without, name, nn.Identity())
-            distance = float(
-                TASK.distillation(without(inputs), model(inputs), temperature=TEMPERATURE)
-            )
+            distance = float(apart(TASK, without(inputs), model(inputs)))
             weights = sum(p.numel() for p in getattr(model, name).parameters())
             costs[name] = distance / (weights if per == "weight" else 1)
     assert trace.touched == (min(costs, key=costs.__getitem__),)
@@ -96,9 +100,7 @@ def test_distance_is_counted_per_what_is_saved() -> None:
         for name, block in blocks.items():
             without = copy.deepcopy(model)
             setattr(without, name, nn.Identity())
-            distance = float(
-                TASK.distillation(without(inputs), model(inputs), temperature=TEMPERATURE)
-            )
+            distance = float(apart(TASK, without(inputs), model(inputs)))
             middle, kernel = block.up.out_channels, block.up.kernel_size[0]
             costs["block"][name] = distance
             costs["activation"][name] = distance / (len(inputs) * (middle + 8) * 8 * 8)
@@ -160,7 +162,7 @@ def test_what_is_left_is_measured_again_after_every_removal() -> None:
         for name in gone:
             setattr(without, name, nn.Identity())
         with torch.no_grad():
-            return float(context.task.distillation(without(x), model(x), temperature=TEMPERATURE))
+            return float(apart(context.task, without(x), model(x)))
 
     alone = {name: missed(name) for name in "123"}
     first, second, last = sorted(alone, key=alone.__getitem__)
@@ -202,8 +204,7 @@ def test_a_block_called_twice_is_left_alone() -> None:
     assert droppable_blocks(Twice(), torch.randn(2, 4)) == ()
 
 
-# -- transformers
-# --------------------------------------------------------------------------------------------------
+# -- transformers ----------------------------------------------------------------------------------
 
 
 def architecture(name: str) -> tuple[nn.Module, Task]:
@@ -271,7 +272,7 @@ def test_without_a_layer_a_model_computes_what_it_does_when_it_never_had_it(name
         got, expected = (prediction(call(m, task.example(5))) for m in (pruned, shorter))
     assert torch.equal(got, expected)
     again = rebuild(model, describe(pruned, model), weights(pruned))
-    assert fingerprint(again) == fingerprint(pruned)
+    assert state_hash(again) == state_hash(pruned)
 
 
 def test_layers_that_are_one_layer_are_refused_with_the_reason() -> None:
@@ -291,7 +292,7 @@ def test_torchs_encoder_layers_can_go() -> None:
     assert "no longer runs" in trace.skipped["encoder.layers.0"]
     shorter = copy.deepcopy(model)
     del shorter.encoder.layers[1]  # type: ignore[union-attr, operator]
-    assert torch.allclose(call(pruned, task.example(4)), call(shorter, task.example(4)), atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(call(pruned, task.example(4)), call(shorter, task.example(4)), atol=1e-6)
 
 
 def test_a_shortened_transformer_ships_at_any_batch(tmp_path: Path) -> None:

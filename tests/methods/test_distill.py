@@ -104,7 +104,8 @@ def test_a_damaged_student_moves_towards_its_teacher(
     x = task.val.head(200)
     with torch.no_grad():
         distances = [
-            float(task.distillation(m(x), teacher(x), temperature=4.0)) for m in (before, student)
+            float(task.distance()({"output": m(x)}, {"output": teacher(x)}))
+            for m in (before, student)
         ]
     assert distances[1] < 0.5 * distances[0]
     assert bool(trace.details["blocks_matched"]) == bool(features)
@@ -116,8 +117,7 @@ def test_features_without_a_common_block_are_refused() -> None:
         Distill(features=1.0).apply(plain, CONTEXT)
 
 
-# -- blocks of other names
-# ---------------------------------------------------------------------------------------------
+# -- blocks of other names -------------------------------------------------------------------------
 
 
 class Chain(nn.Module):
@@ -192,8 +192,7 @@ def test_which_blocks_only_means_something_with_features() -> None:
     assert {"match", "features_kind"} <= set(card.normalize({"features": 0.5}).params)
 
 
-# -- attention
-# --------------------------------------------------------------------------------------------------
+# -- attention -------------------------------------------------------------------------------------
 
 
 def test_spatial_attention_by_loops() -> None:
@@ -271,8 +270,8 @@ def test_torch_attention_shows_its_maps_inside_and_only_there() -> None:
 def bert(layers: int = 2) -> nn.Module:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        vocab_size=12, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=16,
-        num_labels=2, attn_implementation="sdpa",
+        vocab_size=12, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2,
+        intermediate_size=16, num_labels=2, attn_implementation="sdpa",
     )  # fmt: skip
     torch.manual_seed(layers)
     model: nn.Module = transformers.BertForSequenceClassification(config).eval()

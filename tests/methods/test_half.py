@@ -377,11 +377,12 @@ def test_who_asks_for_it_where_it_gains_nothing_is_told(space: dict[str, Any]) -
 
 def test_every_runtime_s_precisions_are_ones_the_stage_knows() -> None:
     card = HalfPrecision.card()
-    known = {v for p in card.parameters if p.scope == "precision" for v in p.domain.values}  # type: ignore[attr-defined]
+    known = {v for p in card.parameters if p.scope == "precision" for v in p.domain.values}
     for runtime in deployable().values():
         assert set(runtime.kernels.precisions) <= known
 
 
+@pytest.mark.slow
 def test_a_study_ships_it(tmp_path: Path) -> None:
     """From a pipeline to a measured file, in parity with the halved model, at about half the
     bytes.

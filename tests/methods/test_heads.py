@@ -20,18 +20,18 @@ from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.prune.head_cut import closed_gate, find_bundles
 from petra.methods.prune.heads import (
-    SMOOTHING,
     TEMPERATURE,
     HeadPrune,
     choose,
     gate_gradients,
     magnitude,
 )
+from petra.methods.prune.statistics import SMOOTHING
 from petra.model.attention.find import find_heads
 from petra.model.attention.heads import gated, take_out
 from petra.model.attention.separate import HeadwiseAttention, separate_attention
 from petra.model.description.differences import describe, rebuild, weights
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
@@ -154,7 +154,7 @@ def test_head_counts_follow_and_what_has_no_removed_head_stays_as_it_was() -> No
     assert (attention.query.out_features, attention.query.weight.shape) == (24, (24, 32))
     (other,) = trace.skipped
     assert trace.skipped[other] == "none of its heads was chosen"
-    assert fingerprint(pruned.get_submodule(other)) == fingerprint(model.get_submodule(other))
+    assert state_hash(pruned.get_submodule(other)) == state_hash(model.get_submodule(other))
 
 
 def test_key_value_heads_go_with_their_query_heads() -> None:
@@ -186,8 +186,7 @@ def test_layers_that_share_a_position_table_lose_the_same_heads() -> None:
     assert table.weight.shape == (32, 3)
 
 
-# -- scores
-# --------------------------------------------------------------------------------------------------
+# -- scores ----------------------------------------------------------------------------------------
 
 
 def test_the_measured_effect_by_brute_force() -> None:
@@ -202,7 +201,8 @@ def test_the_measured_effect_by_brute_force() -> None:
         zeroed(blind, f"bert.encoder.layer.{layer}.attention.output.dense", 8 * head, 8)
         with torch.no_grad():
             a, b = prediction(call(blind, inputs)), prediction(call(model, inputs))
-        found[layer, head] = float(task.distillation(a, b, temperature=TEMPERATURE))
+        apart = task.distance().setting(temperature=TEMPERATURE)
+        found[layer, head] = float(apart({"output": a}, {"output": b}))
     layer, head = min(found, key=found.__getitem__)
     assert trace.details["removed"] == {f"bert.encoder.layer.{layer}.attention.self": [head]}
 
@@ -222,7 +222,9 @@ def test_gate_gradients_against_finite_differences() -> None:
         with torch.no_grad(), gated(model, bundles[layer][0], gates):
             out = prediction(call(model, one))
         return float(
-            task.loss("cross_entropy", out, target[item : item + 1], label_smoothing=SMOOTHING)
+            task.loss("cross_entropy").setting(label_smoothing=SMOOTHING)(
+                {"output": out}, target[item : item + 1]
+            )
         )
 
     step = 1e-4
@@ -303,8 +305,7 @@ def test_a_unit_of_many_layers_counts_as_many() -> None:
     assert choose(scores, [3, 1], ratio=4 / 15, spread="global") == [[0], [0]]
 
 
-# -- refusals
-# --------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def test_what_has_no_heads_is_refused() -> None:
@@ -334,10 +335,10 @@ class CountedOn(nn.Module):
 def test_heads_counted_on_by_the_models_code_are_refused_with_the_reason() -> None:
     model, x, y = nn.Sequential(CountedOn()).eval(), zoo.rows(32, 5, 16), torch.arange(32) % 3
     task = classification((x, y), (x, y), (x, y))
-    before = fingerprint(model)
+    before = state_hash(model)
     with pytest.raises(StageRefused, match="no longer runs"):
         HeadPrune().apply(model, context(model, task))
-    assert fingerprint(model) == before
+    assert state_hash(model) == before
 
 
 def test_a_ratio_that_rounds_to_nothing_is_refused() -> None:
@@ -361,18 +362,17 @@ def test_tied_projections_are_skipped() -> None:
 
 def test_removing_can_be_undone() -> None:
     model, task = architecture("gpt2")
-    before = fingerprint(model)
+    before = state_hash(model)
     found, _ = find_heads(model, lambda m: [prediction(call(m, task.example(2)))])
     undos = [take_out(model, readings[0], [1, 2]) for readings in found.values()]
-    assert fingerprint(model) != before
+    assert state_hash(model) != before
     for undo in undos:
         undo()
-    assert fingerprint(model) == before
+    assert state_hash(model) == before
     assert closed_gate(next(iter(found.values()))[0], [1]).tolist() == [1, 0, 1, 1]
 
 
-# -- the module in the place of nn.MultiheadAttention
-# ------------------------------------------------------------------
+# -- the module in the place of nn.MultiheadAttention ----------------------------------------------
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -434,8 +434,7 @@ def test_attention_with_extra_keys_stays_torchs() -> None:
     assert isinstance(model["b"], nn.MultiheadAttention)
 
 
-# -- what is left ships
-# ------------------------------------------------------------------------------------------------
+# -- what is left ships ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["torch", "gpt2", "swin"])
@@ -445,7 +444,7 @@ def test_a_pruned_model_can_be_written_down_and_made_again(name: str) -> None:
         copy.deepcopy(model), context(model, task)
     )
     again = rebuild(model, describe(pruned, model), weights(pruned))
-    assert fingerprint(again) == fingerprint(pruned)
+    assert state_hash(again) == state_hash(pruned)
     assert torch.equal(logits(again, task), logits(pruned, task))
 
 

@@ -121,8 +121,7 @@ class Volume(nn.Module):
         return self.o(torch.relu(self.line(h.flatten(2))).mean(2))
 
 
-# --- which layers, and what becomes of them
-# --------------------------------------------------------------------------
+# --- which layers, and what becomes of them -------------------------------------------------------
 
 
 @HOW
@@ -363,8 +362,7 @@ def test_one_layer_may_be_drawn_and_keeps_no_budget(stage: type[Decompose]) -> N
         run(stage(rule="budget", layers=1), zoo.mlp(), task_of(features, 3))
 
 
-# --- what a budget and activations are worth
-# -------------------------------------------------------------------------
+# --- what a budget and activations are worth ------------------------------------------------------
 
 
 def test_distances_are_those_of_models_changed_by_hand() -> None:
@@ -449,8 +447,7 @@ def test_activations_beat_weights_on_a_trained_model(
     assert 0.8 * plain < error("randomized") < 1.25 * plain
 
 
-# --- training in decomposed form
-# -------------------------------------------------------------------------------------
+# --- training in decomposed form ------------------------------------------------------------------
 
 
 def test_training_steepens_spectra_and_keeps_factors_orthogonal(
@@ -574,8 +571,7 @@ def test_training_is_reproducible(digits_problem: tuple[nn.Module, Task]) -> Non
     assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
 
 
-# --- among other stages
-# ----------------------------------------------------------------------------------------------
+# --- among other stages ---------------------------------------------------------------------------
 
 
 def test_effects_and_parameters() -> None:

@@ -34,7 +34,7 @@ from petra.model.surgery import count_parameters, differentiable, output_layers
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.inputs import call, named_outputs
-from petra.training.loop import predict
+from petra.training.loop import predict, predict_all
 from petra.workloads.cifar10 import pretrained
 
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -92,8 +92,7 @@ def build(name: str) -> tuple[nn.Module, Callable[[int], Tensor], set[str]]:
     return settled(make()), inputs, cuttable
 
 
-# --- importance
-# --------------------------------------------------------------------------------------------------
+# --- importance -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0, 2.0])
@@ -155,8 +154,7 @@ def test_taylor_averages_over_batches_and_counts_items(
     )
 
 
-# --- allocation
-# --------------------------------------------------------------------------------------------------
+# --- allocation -----------------------------------------------------------------------------------
 
 
 def random_candidates(seed: int, *, multiple: int = 1) -> list[Candidate]:
@@ -247,8 +245,7 @@ def test_lowest_breaks_ties_by_position() -> None:
     assert lowest(torch.tensor([3.0, 1.0, 1.0, 0.0, 1.0]), 3) == [1, 2, 3]
 
 
-# --- groups and cuts
-# -------------------------------------------------------------------------------------------------
+# --- groups and cuts ------------------------------------------------------------------------------
 
 
 @zoo_model
@@ -381,11 +378,20 @@ def test_reasons_name_the_cause() -> None:
         (zoo.Residual, zoo.images(2), {"head"}),
         (zoo.Upsampling, zoo.images(2), {"o"}),
         (zoo.ManyOutputs, zoo.rows(2, 6), {"a_classifier", "side", "hidden"}),
-        (lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Softmax(1)),
-         zoo.rows(2, 6), {"2"}),
-        (lambda: nn.Sequential(nn.Embedding(7, 6), nn.GRU(6, 5)), torch.arange(6).reshape(2, 3), {"1"}),
+        (
+            lambda: nn.Sequential(
+                nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Softmax(1)
+            ),
+            zoo.rows(2, 6),
+            {"2"},
+        ),
+        (
+            lambda: nn.Sequential(nn.Embedding(7, 6), nn.GRU(6, 5)),
+            torch.arange(6).reshape(2, 3),
+            {"1"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_output_layers_are_those_that_produce_the_outputs(
     make: Callable[[], nn.Module], inputs: Tensor, expected: set[str]
 ) -> None:
@@ -581,13 +587,14 @@ def test_low_scores_cost_less_than_high_scores(
                     == ""
                 )
         moved[sign] = float(
-            task.distillation(predict(pruned, task.val)[0], before, temperature=1.0)
+            task.distance().setting(temperature=1.0)(
+                {"output": predict(pruned, task.val)[0]}, {"output": before}
+            )
         )
     assert moved[1] < moved[-1]
 
 
-# --- the stage
-# --------------------------------------------------------------------------------------------------
+# --- the stage ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("importance_name", ["magnitude", "bn_scale", "taylor"])
@@ -664,7 +671,7 @@ def test_iterative_reaches_the_ratio_and_tunes_between(
     one_shot, _ = StructuredPrune(ratio=0.4, round_to=1).apply(
         copy.deepcopy(model), context_of(model, task)
     )
-    tuned, cold = (float(task.loss("default", *predict(m, task.val))) for m in (pruned, one_shot))
+    tuned, cold = (float(task.loss()(*predict_all(m, task.val))) for m in (pruned, one_shot))
     assert tuned < cold
 
 

@@ -104,7 +104,7 @@ def moved(model: nn.Module, task: Task) -> float:
 
 def tuned(problem: tuple[nn.Module, Task], **parameters: object) -> tuple[nn.Module, float]:
     model, task = problem
-    stage = Tune(epochs=8, lr=0.1, batch_size=64, weight_decay=0.0, **parameters)  # type: ignore[arg-type]
+    stage = Tune(epochs=8, lr=0.1, batch_size=64, weight_decay=0.0, **parameters)
     result, trace = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=1))
     return result, float(str(trace.details["score_best"]))
 

@@ -80,8 +80,7 @@ def stream() -> tuple[Stream, Task]:
     return model, classification(split, split, split)
 
 
-# -- the oracle: loops over single numbers
-# -----------------------------------------------------------------------------
+# -- the oracle: loops over single numbers ---------------------------------------------------------
 
 
 def filters(model: nn.Module, path: str) -> list[list[float]]:
@@ -103,7 +102,11 @@ def lamp(rows: list[list[float]]) -> list[float]:
 
 
 REDUCE: Mapping[str, Callable[[list[float]], float]] = {
-    "sum": sum, "mean": lambda v: sum(v) / len(v), "max": max, "prod": math.prod, "first": lambda v: v[0],
+    "sum": sum,
+    "mean": lambda v: sum(v) / len(v),
+    "max": max,
+    "prod": math.prod,
+    "first": lambda v: v[0],
 }  # fmt: skip
 
 
@@ -169,8 +172,7 @@ def cut_by_the_stage(model: nn.Module, task: Task, **parameters: object) -> set[
     return gone
 
 
-# -- the stage against it
-# ----------------------------------------------------------------------------------------------
+# -- the stage against it --------------------------------------------------------------------------
 
 
 SETTINGS: Mapping[str, list[dict[str, object]]] = {
@@ -209,7 +211,7 @@ def test_every_value_of_a_parameter_cuts_what_the_oracle_says_and_no_two_the_sam
 def test_the_parameters_together(reduction: str, normalisation: str, spread: str) -> None:
     model, task = stream()
     setting = {"p": 1, "reduction": reduction, "normalisation": normalisation, "spread": spread}
-    assert cut_by_the_stage(model, task, **setting) == chosen(model, **setting)  # type: ignore[arg-type]
+    assert cut_by_the_stage(model, task, **setting) == chosen(model, **setting)
 
 
 def test_lamp_scores_of_coupled_layers_against_the_formula() -> None:

@@ -34,9 +34,8 @@ class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding, self.up = nn.Embedding(100, 16), nn.Linear(16, 48, bias=False)
-        self.deconv = nn.ConvTranspose1d(
-            16, 8, 1, bias=False, dilation=2
-        )  # no convolution takes its place
+        # No convolution takes its place.
+        self.deconv = nn.ConvTranspose1d(16, 8, 1, bias=False, dilation=2)
         self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -90,9 +89,8 @@ def test_static(mixed: nn.Module, embeddings: str) -> None:
     trace = applied(StaticQuantize(embeddings=embeddings, samples=64), mixed, ids())
     table = embeddings == "int8"
     codes = UP + HEAD + EMBEDDING * table
-    floats = (
-        DECONV + 16 + 4 + (100 if table else EMBEDDING)
-    )  # norm, bias, a scale for each row of the table
+    # Norm, bias, a scale for each row of the table.
+    floats = DECONV + 16 + 4 + (100 if table else EMBEDDING)
     check(
         trace,
         layers=(2 + table) / 4,
@@ -161,7 +159,8 @@ def test_products_inside_an_attention_layer_are_not_its_weights() -> None:
         projections / (projections + products), abs=1e-4
     )
     assert details["float_macs"] == {
-        DECODED: details["share_of_macs"], PRODUCTS: pytest.approx(1 - float(str(details["share_of_macs"])), abs=1e-4)
+        DECODED: details["share_of_macs"],
+        PRODUCTS: pytest.approx(1 - float(str(details["share_of_macs"])), abs=1e-4),
     }  # fmt: skip
 
 

@@ -72,10 +72,11 @@ def test_counts_weigh_values() -> None:
 def test_percentile_leaves_out_the_share_it_may() -> None:
     counts, edges = torch.tensor([1.0, 0, 7, 80, 10, 2]), torch.arange(7.0)
     assert percentile_range(counts, edges, 0.0) == (0.0, 6.0)
+    # The first value may go, nothing above.
     assert percentile_range(counts, edges, 0.01) == (
         2.0,
         6.0,
-    )  # the first value may go, nothing above
+    )
     assert percentile_range(counts, edges, 0.02) == (2.0, 5.0)
     assert percentile_range(counts, edges, 0.12) == (3.0, 4.0)
 

@@ -200,7 +200,7 @@ def test_the_teacher_counts_by_alpha(trained: tuple[nn.Module, Task]) -> None:
 
     def distance(student: nn.Module) -> float:
         with torch.no_grad():
-            return float(task.distillation(student(x), wanted, temperature=4.0))
+            return float(task.distance()({"output": student(x)}, {"output": wanted}))
 
     context = Context(task=task, teacher=teacher, seed=1)
     found = {}

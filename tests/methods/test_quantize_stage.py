@@ -150,7 +150,7 @@ def test_calibration_sees_exactly_the_samples_asked_for(model: nn.Module) -> Non
 
     def order(seed: int) -> Tensor:
         drawn = Context(task=task, teacher=model, seed=seed).seed_for("calibration")
-        return torch.cat([inputs[:, 0] for inputs, _ in task.train.batches(64, seed=drawn)])  # type: ignore[index]
+        return torch.cat([inputs[:, 0] for inputs, _ in task.train.batches(64, seed=drawn)])
 
     def new_extremes(items: Tensor) -> bool:
         """The 100th item is the largest of the first 100, and one after it is larger."""

@@ -109,4 +109,5 @@ class TestWeightQuantize(StageSuite):
 
 
 def test_no_stage_is_left_out() -> None:
-    assert {suite.stage.name for suite in StageSuite.__subclasses__()} == set(STAGES.names())
+    ours = [suite for suite in StageSuite.__subclasses__() if suite.__module__ == __name__]
+    assert {suite.stage.name for suite in ours} == set(STAGES.names()) - set(STAGES.added())

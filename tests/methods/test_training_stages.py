@@ -12,11 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.core.pipeline import Pipeline, StageSpec
+from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context
 from petra.methods.distill.distill import Distill
+from petra.methods.quantize.qat import QuantizationAwareTrain
 from petra.methods.training import TrainingStage
 from petra.methods.tune.tune import Tune
+from petra.model.trainability import freeze
 from petra.tasks.base import Task
+from petra.tasks.class_losses import CrossEntropy, Focal
 from petra.tasks.classification import classification
 from petra.tasks.regression import regression
 from petra.training.loop import TrainConfig
@@ -24,6 +29,7 @@ from petra.training.penalties import PENALTIES, filters, penalised_layers
 from petra.workloads.digits import DigitsNet, digits_task
 
 QUICK = {"epochs": 1, "batch_size": 256}
+TASK = digits_task()
 
 
 def trained(
@@ -37,31 +43,39 @@ def trained(
 @pytest.mark.parametrize("stage", [Tune, Distill])
 def test_every_parameter_of_the_loop_reaches_it(stage: type[TrainingStage]) -> None:
     given = {
-        "epochs": 2, "lr": 0.3, "optimizer": "adamw", "schedule": "one_cycle", "batch_size": 7, "weight_decay": 0.25,
+        "epochs": 2,
+        "lr": 0.3,
+        "optimizer": "adamw",
+        "schedule": "one_cycle",
+        "batch_size": 7,
+        "weight_decay": 0.25,
         "loss": "focal",
     }  # fmt: skip
     assert stage(**given).config() == TrainConfig(**given)  # type: ignore[arg-type]
 
 
-def test_smoothing_reaches_the_loop_too() -> None:
-    assert Tune(label_smoothing=0.2).config().label_smoothing == 0.2
+def test_parameters_of_the_loss_reach_the_loop_too() -> None:
+    config = Tune(brought={"label_smoothing": 0.2}).config()
+    assert config.loss_of(TASK) == CrossEntropy(label_smoothing=0.2)
+    built = Distill.from_spec(StageSpec("distill", {"loss": "focal", "gamma": 3.0}), TASK)
+    assert built.config().loss_of(TASK) == Focal(gamma=3.0)  # type: ignore[attr-defined]
 
 
 def test_smoothing_is_kept_exactly_with_the_losses_it_changes() -> None:
     """Else two pipelines would do the same."""
     y = torch.tensor([0, 2, 1])
-    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    task = classification((logits, y), (logits, y), (logits, y))
-    for name in ("default", *task.losses()):
+    outputs = {"output": torch.randn(3, 4, generator=torch.Generator().manual_seed(0))}
+    for name in ("default", *(loss.name for loss in TASK.losses())):
         plain, smooth = (
-            float(task.loss(name, logits, y, label_smoothing=share)) for share in (0.0, 0.1)
+            float(TASK.loss(name).having({"label_smoothing": share})(outputs, y))
+            for share in (0.0, 0.1)
         )
-        kept = Tune.card().normalize({"loss": name, "label_smoothing": 0.1})
+        kept = Tune.card_for(TASK).normalize({"loss": name, "label_smoothing": 0.1})
         assert ("label_smoothing" in kept.params) == (plain != smooth), name
 
 
 def test_the_temperature_is_kept_only_where_the_soft_loss_counts() -> None:
-    card = Distill.card()
+    card = Distill.card_for(TASK)
     assert "temperature" in card.normalize({}).params
     assert card.normalize({"alpha": 0.0}) == card.normalize({"alpha": 0.0, "temperature": 2.0})
 
@@ -126,7 +140,7 @@ def test_filters_grow_unequal_before_they_are_cut(
 ) -> None:
     common = {"epochs": 4, "lr": 0.1, "batch_size": 64, "weight_decay": 0.0}
     without, _ = trained(Tune(**common), plain_problem)  # type: ignore[arg-type]
-    model, details = trained(Tune(penalty=kind, penalty_weight=weight, **common), plain_problem)  # type: ignore[arg-type]
+    model, details = trained(Tune(penalty=kind, penalty_weight=weight, **common), plain_problem)
     assert spread(model, kind) < 0.75 * spread(without, kind)
     assert float(str(details["score_best"])) > 0.5, "it has not unlearnt the task"
     assert details["penalised"] == ["a", "b"]  # not the classifier, whose channels cannot go
@@ -136,7 +150,7 @@ def test_gains_grow_unequal_before_they_are_cut(digits_problem: tuple[DigitsNet,
     problem = (digits_problem[0], dataclasses.replace(digits_problem[1], augment=None))
     common = {"epochs": 8, "lr": 0.1, "batch_size": 64}
     without, _ = trained(Tune(**common), problem)  # type: ignore[arg-type]
-    model, details = trained(Tune(penalty="bn_l1", penalty_weight=0.02, **common), problem)  # type: ignore[arg-type]
+    model, details = trained(Tune(penalty="bn_l1", penalty_weight=0.02, **common), problem)
     assert spread(model, "bn_l1") < 0.9 * spread(without, "bn_l1")
     assert float(str(details["score_best"])) > 0.8
 
@@ -147,10 +161,10 @@ def test_every_penalty_acts_on_what_is_trained(
     digits_problem: tuple[DigitsNet, Task], stage: type[TrainingStage], kind: str
 ) -> None:
     without, _ = trained(stage(**QUICK), digits_problem)  # type: ignore[arg-type]
-    result, details = trained(stage(penalty=kind, penalty_weight=0.05, **QUICK), digits_problem)  # type: ignore[arg-type]
+    result, details = trained(stage(penalty=kind, penalty_weight=0.05, **QUICK), digits_problem)
     path, layer = next(iter(penalised_layers(kind, result).items()))
     assert path in details["penalised"]  # type: ignore[operator]
-    assert not torch.equal(layer.weight, without.get_submodule(path).weight)  # type: ignore[arg-type]
+    assert not torch.equal(layer.weight, without.get_submodule(path).weight)
 
 
 def test_a_penalty_without_a_layer_is_refused() -> None:
@@ -161,7 +175,7 @@ def test_a_penalty_without_a_layer_is_refused() -> None:
         ("growing", "layer before the output"),
     ):
         with pytest.raises(StageRefused, match=words):
-            trained(Tune(penalty=kind, **QUICK), (nn.Sequential(nn.Linear(4, 3)), task))  # type: ignore[arg-type]
+            trained(Tune(penalty=kind, **QUICK), (nn.Sequential(nn.Linear(4, 3)), task))
 
 
 @pytest.mark.parametrize("stage", [Tune, Distill])
@@ -192,7 +206,7 @@ def test_the_teacher_sees_the_mixed_batch(digits_problem: tuple[DigitsNet, Task]
         student.register_forward_hook(
             lambda m, args, out: seen.append(args[0]) if m.training else None
         )
-        Distill(mixup=1.0, **QUICK).apply(student, Context(task=task, teacher=model, seed=1))  # type: ignore[arg-type]
+        Distill(mixup=1.0, **QUICK).apply(student, Context(task=task, teacher=model, seed=1))
     finally:
         handle.remove()
     seen = [batch for batch in seen if len(batch) == 256]  # without looks at two items
@@ -240,4 +254,82 @@ def test_a_hugging_face_model_trains(stage: TrainingStage) -> None:
     data = (inputs, (ids[:, 0] < 25).long())
     result, details = trained(stage, (model, classification(data, data, data)))
     assert details["steps"]
-    assert not torch.equal(result.classifier.weight, model.classifier.weight)  # type: ignore[union-attr, arg-type]
+    assert not torch.equal(result.classifier.weight, model.classifier.weight)
+
+
+# -- what is frozen
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(4, 16), nn.BatchNorm1d(16)
+        self.second = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.norm(self.first(x))))
+
+
+def normed_problem() -> tuple[nn.Module, Task]:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(256, 4, generator=g)
+    y = x[:, :3].argmax(1)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return Normed().eval(), classification((x, y), (x, y), (x, y))
+
+
+@pytest.mark.parametrize("stage", [Tune(epochs=1, lr=0.1), Distill(epochs=1, lr=0.1)])
+def test_what_is_frozen_is_not_trained(stage: TrainingStage) -> None:
+    model, task = normed_problem()
+    freeze(model, but=[model.second])
+    result, trace = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=1))
+    before = model.state_dict()
+    changed = {name for name, t in result.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed == {"second.weight", "second.bias"}, "nor are the statistics of a frozen norm"
+    assert dict(trace.skipped) == dict.fromkeys(("first", "norm"), "frozen by an earlier stage")
+
+
+def test_what_a_person_froze_is_trained_in_a_pipeline() -> None:
+    model, task = normed_problem()
+    model.requires_grad_(False)
+    result, (trace,) = apply_pipeline(
+        model,
+        Pipeline((StageSpec("tune", {"epochs": 1, "lr": 0.1}),)),
+        lambda prefix: Context(task=task, teacher=model, seed=1),
+        cache=None,
+        on_stage=lambda i, s: None,
+    )
+    assert trace.touched == ("first", "norm", "second")
+    assert all(p.requires_grad for p in result.parameters())
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_a_model_that_is_frozen_altogether_is_refused() -> None:
+    problem = normed_problem()
+    freeze(problem[0])
+    with pytest.raises(StageRefused, match="an earlier stage has frozen all weights"):
+        trained(Tune(**QUICK), problem)
+
+
+@pytest.mark.parametrize("penalty", ["orthogonality", "group_lasso", "bn_l1"])
+def test_penalties_act_on_what_is_trained(penalty: str) -> None:
+    model, task = normed_problem()
+    freeze(model, but=[model.norm if penalty == "bn_l1" else model.first])
+    stage = Tune(**QUICK, penalty=penalty)
+    _, details = trained(stage, (model, task))
+    assert details["penalised"] == ["norm" if penalty == "bn_l1" else "first"]
+    freeze(model, but=[model.second])
+    if penalty != "orthogonality":
+        with pytest.raises(StageRefused, match="finds no"):
+            trained(stage, (model, task))
+
+
+def test_quantization_aware_training_leaves_frozen_layers() -> None:
+    model, task = normed_problem()
+    freeze(model, but=[model.second])
+    stage = QuantizationAwareTrain(epochs=1, samples=64)
+    _, trace = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=1))
+    assert trace.details["untrained"] == dict.fromkeys(
+        ("first", "norm"), "frozen by an earlier stage"
+    )

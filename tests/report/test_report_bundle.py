@@ -14,8 +14,8 @@ import yaml
 
 from petra.core.errors import ArtifactError, ConfigError
 from petra.core.pipeline import Pipeline
-from petra.report.bundle import companion
-from petra.report.front import Front
+from petra.report.recorded import companion
+from petra.report.study_front import StudyFront
 from petra.testing.studies import toy_study
 
 BUNDLE = {"model.onnx", "pipeline.yaml", "metrics.json", "parity.json", "MODEL_CARD.md"}
@@ -27,7 +27,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_directory_receives_the_whole_bundle(study: Path, tmp_path: Path) -> None:
-    member = Front.load(study).pick("knee")
+    member = StudyFront.load(study).pick("knee")
     path = member.export(tmp_path / "new" / "bundle")
     assert path == tmp_path / "new" / "bundle" / "model.onnx"
     assert {f.name for f in path.parent.iterdir()} == BUNDLE
@@ -49,7 +49,7 @@ def test_a_directory_receives_the_whole_bundle(study: Path, tmp_path: Path) -> N
 
 
 def test_a_file_has_its_companions_beside_it(study: Path, tmp_path: Path) -> None:
-    path = Front.load(study).pick("smallest").export(str(tmp_path / "tiny.onnx"))
+    path = StudyFront.load(study).pick("smallest").export(str(tmp_path / "tiny.onnx"))
     names = {f.name for f in tmp_path.iterdir()}
     assert names == {"tiny.onnx", *(f"tiny.{name}" for name in BUNDLE - {"model.onnx"})}
     assert companion(path, "metrics.json") == tmp_path / "tiny.metrics.json"
@@ -61,13 +61,13 @@ def test_a_file_has_its_companions_beside_it(study: Path, tmp_path: Path) -> Non
 def test_a_trailing_slash_or_an_existing_directory_is_a_directory(
     study: Path, tmp_path: Path
 ) -> None:
-    member = Front.load(study).pick("best")
+    member = StudyFront.load(study).pick("best")
     assert member.export(f"{tmp_path}/v1.onnx/") == tmp_path / "v1.onnx" / "model.onnx"
     assert member.export(tmp_path) == tmp_path / "model.onnx"
 
 
 def test_exporting_again_replaces(study: Path, tmp_path: Path) -> None:
-    front = Front.load(study)
+    front = StudyFront.load(study)
     front.pick("best").export(tmp_path)
     path = front.pick("smallest").export(tmp_path)
     assert path.read_bytes() == front.pick("smallest").artifact.read_bytes()
@@ -88,18 +88,18 @@ def test_only_measured_formats_ship(
     study: Path, tmp_path: Path, path: str, format: str | None, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)) as error:
-        Front.load(study).pick("best").export(f"{tmp_path}/{path}", format)
+        StudyFront.load(study).pick("best").export(f"{tmp_path}/{path}", format)
     assert error.value.hint
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("format", ["onnx", ".onnx", "ONNX"])
 def test_the_measured_format_may_be_named(study: Path, tmp_path: Path, format: str) -> None:
-    assert Front.load(study).pick("best").export(tmp_path, format).is_file()
+    assert StudyFront.load(study).pick("best").export(tmp_path, format).is_file()
 
 
 def test_files_changed_after_the_study_do_not_ship(tmp_path: Path) -> None:
-    member = Front.load(toy_study(tmp_path / "study", trials=5)).pick("best")
+    member = StudyFront.load(toy_study(tmp_path / "study", trials=5)).pick("best")
     member.artifact.write_bytes(member.artifact.read_bytes() + b"x")
     with pytest.raises(ArtifactError, match="were measured"):
         member.export(tmp_path / "out")
@@ -112,11 +112,11 @@ def test_files_changed_after_the_study_do_not_ship(tmp_path: Path) -> None:
 def test_an_unwritable_place_is_a_message(study: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write"):
-        Front.load(study).pick("best").export(tmp_path / "file" / "model.onnx")
+        StudyFront.load(study).pick("best").export(tmp_path / "file" / "model.onnx")
 
 
 def test_the_card_says_what_got_worse_and_how_to_run(study: Path, tmp_path: Path) -> None:
-    front = Front.load(study)
+    front = StudyFront.load(study)
     smallest = front.pick("smallest")
     path = smallest.export(tmp_path)
     card = (tmp_path / "MODEL_CARD.md").read_text()

@@ -15,7 +15,8 @@ from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, named_objectives, violation
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Trial, TrialStatus
-from petra.report.front import Front, confirmed
+from petra.front import Front, confirmed
+from petra.report.study_front import StudyFront
 from petra.testing.studies import toy_study
 
 OBJECTIVES = named_objectives(("quality", "latency_ratio", "size_bytes"), maximize_quality=True)
@@ -48,8 +49,9 @@ def made(
 
 def front(
     *trials: Trial, constraints: tuple[str, ...] = (), objectives: tuple = OBJECTIVES
-) -> Front:
-    return Front.of(trials, objectives, [Constraint.parse(c) for c in constraints], Path("nowhere"))
+) -> StudyFront:
+    found = Front.of(trials, objectives, [Constraint.parse(c) for c in constraints])
+    return StudyFront(**vars(found), directory=Path("nowhere"))
 
 
 BASE = made(0, 0.9, 1.0, 1000.0)
@@ -62,7 +64,7 @@ BASE = made(0, 0.9, 1.0, 1000.0)
 def test_members_are_those_that_no_feasible_trial_dominates(
     tmp_path: Path, seed: int, constraints: tuple[str, ...]
 ) -> None:
-    found = Front.load(toy_study(tmp_path, trials=30, seed=seed, constraints=constraints))
+    found = StudyFront.load(toy_study(tmp_path, trials=30, seed=seed, constraints=constraints))
     assert found.baseline is not None
     bounds = [Constraint.parse(c) for c in constraints]
     candidates = [
@@ -106,42 +108,43 @@ def test_members_follow_the_first_cost_when_size_is_no_objective() -> None:
     assert [t.number for t in found.members] == [1, 2, 0]
 
 
-# ---- pick
-# --------------------------------------------------------------------------------------------------
+# ---- pick ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_smallest_fastest_best_against_a_plain_loop(tmp_path: Path, seed: int) -> None:
-    found = Front.load(toy_study(tmp_path, trials=25, seed=seed))
+    found = StudyFront.load(toy_study(tmp_path, trials=25, seed=seed))
 
     def quality(t: Trial) -> float:
         return t.metrics["quality"].mean
 
     best = max(found.members, key=lambda t: (quality(t), -t.number))
-    assert found.pick("best").number == best.number
+    assert found.choose("best").number == best.number
     least = min(t.metrics["size_bytes"].mean for t in found.members)
     tied = [t for t in found.members if t.metrics["size_bytes"].mean == least]
-    assert found.pick("smallest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
+    assert (
+        found.choose("smallest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
+    )
     top = min(
         (confirmed(t, "latency_ratio") for t in found.members), key=lambda m: m.mean
     ).interval[1]
     tied = [t for t in found.members if confirmed(t, "latency_ratio").interval[0] <= top]
-    assert found.pick("fastest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
+    assert found.choose("fastest").number == max(tied, key=lambda t: (quality(t), -t.number)).number
 
 
 def test_fastest_does_not_pay_quality_for_timing_noise() -> None:
     a, b = made(1, 0.7, 0.500, 400.0, noise=0.005), made(2, 0.85, 0.502, 500.0, noise=0.005)
-    assert front(BASE, a, b).pick("fastest").number == 2
+    assert front(BASE, a, b).choose("fastest").number == 2
     a, b = made(1, 0.7, 0.400, 400.0, noise=0.005), made(2, 0.85, 0.502, 500.0, noise=0.005)
-    assert front(BASE, a, b).pick("fastest").number == 1
+    assert front(BASE, a, b).choose("fastest").number == 1
 
 
 def test_knee_is_the_bulge_and_ignores_ruined_models() -> None:
     objectives = named_objectives(("quality", "size_bytes"), maximize_quality=True)
     trials = [BASE, made(1, 0.89, 1.0, 300.0), made(2, 0.80, 1.0, 280.0), made(3, 0.85, 1.0, 290.0)]
-    assert front(*trials, objectives=objectives).pick("knee").number == 1
+    assert front(*trials, objectives=objectives).choose("knee").number == 1
     ruined = made(4, 0.1, 1.0, 1.0)
-    assert front(*trials, ruined, objectives=objectives).pick("knee").number == 1
+    assert front(*trials, ruined, objectives=objectives).choose("knee").number == 1
 
 
 def test_best_follows_the_direction_of_the_metric() -> None:
@@ -152,17 +155,17 @@ def test_best_follows_the_direction_of_the_metric() -> None:
         made(2, 0.6, 1.0, 200.0),
         objectives=objectives,
     )
-    assert found.pick("best").number == 0
+    assert found.choose("best").number == 0
     costs_only = named_objectives(("latency_ratio", "size_bytes"), maximize_quality=False)
     trials = [made(1, 0.7, 0.5, 100.0), made(2, 0.6, 0.4, 200.0)]
-    found = Front.of([BASE, *trials], costs_only, [], Path("nowhere"), maximize_quality=False)
-    assert found.pick("best").number == 2
+    found = Front.of([BASE, *trials], costs_only, [], maximize_quality=False)
+    assert found.choose("best").number == 2
 
 
 def test_choosing_never_looks_at_test_quality() -> None:
     a = made(1, 0.80, 0.5, 500.0, test={"quality": Measurement(0.99, 0.01, 100)})
     b = made(2, 0.85, 0.6, 600.0, test={"quality": Measurement(0.10, 0.01, 100)})
-    assert front(made(0, 0.7, 1.0, 1000.0), a, b).pick("best").number == 2
+    assert front(made(0, 0.7, 1.0, 1000.0), a, b).choose("best").number == 2
 
 
 def test_pick_by_number_and_what_is_said_of_other_numbers() -> None:
@@ -175,7 +178,7 @@ def test_pick_by_number_and_what_is_said_of_other_numbers() -> None:
     outside = made(4, 0.5, 0.1, 10.0, status=TrialStatus.INFEASIBLE)
     trials = (BASE, made(1, 0.8, 0.5, 500.0), made(2, 0.7, 0.6, 600.0), broken, outside)
     found = front(*trials, constraints=("quality >= 0.6",))
-    assert found.pick(1).number == found.pick("1").number == 1
+    assert found.choose(1).number == found.choose("1").number == 1
     for number, said in (
         (2, "trial 1 is nowhere worse"),
         (3, "failed in prune: no channels"),
@@ -184,13 +187,13 @@ def test_pick_by_number_and_what_is_said_of_other_numbers() -> None:
         (-1, "there is no trial -1"),
     ):
         with pytest.raises(ConfigError, match=said) as error:
-            found.pick(number)
+            found.choose(number)
         assert error.value.hint == "on the front: 1, 0"
 
 
 def test_a_misspelt_pick_is_corrected() -> None:
     with pytest.raises(ConfigError, match="smalest") as error:
-        front(BASE).pick("smalest")
+        front(BASE).choose("smalest")
     assert "did you mean 'smallest'" in error.value.hint
 
 
@@ -208,7 +211,7 @@ def test_an_empty_front_says_why() -> None:
     found = front(BASE, *bad, *dead, constraints=("quality >= 0.95",))
     assert found.members == []
     with pytest.raises(ConfigError) as error:
-        found.pick("best")
+        found.choose("best")
     assert "none of 5 trials" in error.value.message
     assert "2 violate quality >= 0.95" in error.value.message
     assert "3 failed in quantize: Refused" in error.value.message
@@ -222,11 +225,10 @@ def test_a_study_whose_baseline_never_finished_has_an_empty_front() -> None:
     assert found.baseline is None
     assert "has not been measured" in str(found)
     with pytest.raises(ConfigError, match="has not been measured"):
-        found.pick("knee")
+        found.choose("knee")
 
 
-# ---- tables
-# --------------------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def test_table_is_relative_to_the_untouched_model_and_prefers_confirmed_speed() -> None:
@@ -249,7 +251,7 @@ def test_table_is_relative_to_the_untouched_model_and_prefers_confirmed_speed() 
 
 
 def test_text_and_notebook_forms_name_every_member(tmp_path: Path) -> None:
-    found = Front.load(toy_study(tmp_path, trials=20))
+    found = StudyFront.load(toy_study(tmp_path, trials=20))
     text, html = str(found), found._repr_html_()
     for member in found.members:
         assert f"\n{member.number:>2}  " in text

@@ -17,10 +17,11 @@ from petra.core.errors import ConfigError, StoreError
 from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Origin, Trial, TrialStatus
-from petra.report import history, plots
-from petra.report.front import Front
+from petra.front import Front
+from petra.report import axes, history, plots
 from petra.report.html import render, write_report
 from petra.report.record import StudyRecord
+from petra.report.study_front import StudyFront
 from petra.report.tables import front_view, to_text, trials_view
 from petra.search.scaling import scale
 from petra.store.store import Store
@@ -80,7 +81,7 @@ def test_the_file_is_self_contained_and_complete(study: Path) -> None:
     assert page.tags["iframe"] == 0
     assert page.open == []
     assert "default-src 'none'" in path.read_text(encoding="utf-8")[:600]
-    front = Front.load(study)
+    front = StudyFront.load(study)
     for member in front.members:
         assert f"trial {member.number}: " in page.text
         for stage in member.pipeline:
@@ -112,17 +113,25 @@ def test_names_and_messages_cannot_become_markup(tmp_path: Path) -> None:
     failure = Failure(evil, evil, f"{evil}\nsecond line")
     extra = Pipeline((StageSpec("tune", {"loss": evil}),))
     good = next(
-        t for t in Front.load(directory).trials if t.status is TrialStatus.COMPLETE and t.number
+        t
+        for t in StudyFront.load(directory).trials
+        if t.status is TrialStatus.COMPLETE and t.number
     )
     with Store.open(directory, write=True) as store:
         store.add(
             Trial(
-                900, Pipeline((StageSpec(evil),)), TrialStatus.FAILED, Origin(evil), failure=failure
+                900,
+                Pipeline((StageSpec(evil),)),
+                TrialStatus.FAILED,
+                Origin((evil,)),
+                failure=failure,
             )
         )
         metrics = dict(good.metrics) | {"size_bytes": replace(good.metrics["size_bytes"], mean=1.0)}
         store.add(
-            replace(good, number=901, pipeline=extra, metrics=metrics, origin=Origin(evil), test={})
+            replace(
+                good, number=901, pipeline=extra, metrics=metrics, origin=Origin((evil,)), test={}
+            )
         )
         store.set_note("stop_reason", evil)
         store.set_note("task", {"metric": evil, "maximize": True})
@@ -150,8 +159,8 @@ def test_any_objectives_and_any_number_of_trials(
     directory = toy_study(tmp_path, trials=trials, objectives=objectives, confirm=trials != 1)
     body = render(StudyRecord.load(directory))
     assert "<h2>Front</h2>" in body
-    assert to_text(front_view(Front.load(directory), width=80), width=80)
-    assert Front.load(directory).plot().to_json()
+    assert to_text(front_view(StudyFront.load(directory), width=80), width=80)
+    assert StudyFront.load(directory).plot().to_json()
 
 
 def test_a_study_in_which_nothing_is_feasible(tmp_path: Path) -> None:
@@ -179,15 +188,14 @@ def test_no_study_and_no_place_are_messages(study: Path, tmp_path: Path) -> None
         write_report(study, tmp_path / "file" / "report.html")
 
 
-# ---- what the figures show
-# -------------------------------------------------------------------------------------------
+# ---- what the figures show -----------------------------------------------------------------------
 
 
 def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
-    front = Front.load(study)
+    front = StudyFront.load(study)
     assert front.baseline is not None
     scaling = scale(front.objectives, front.constraints, front.baseline)
-    reached = history.progress(front)
+    reached = history.hypervolume_reached(front)
     volumes = [volume for _, volume in reached]
     assert volumes == sorted(volumes)
     for count in (1, 7, len(reached)):
@@ -197,11 +205,11 @@ def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
 
 
 def test_moves_count_every_trial_once_per_move_and_successes_by_hypervolume(study: Path) -> None:
-    front = Front.load(study)
-    expected = Counter(move for t in front.trials if t.number for move in t.origin.move.split("+"))
+    front = StudyFront.load(study)
+    expected = Counter(move for t in front.trials if t.number for move in t.origin.moves)
     counts = history.move_counts(front)
     assert {move: proposed for move, proposed, _ in counts} == expected
-    volumes = [v for _, v in history.progress(front)]
+    volumes = [v for _, v in history.hypervolume_reached(front)]
     rises = int((np.diff(volumes) > 0).sum())
     single = sum(succeeded for move, _, succeeded in counts)
     assert rises <= single <= sum(expected.values())
@@ -209,7 +217,7 @@ def test_moves_count_every_trial_once_per_move_and_successes_by_hypervolume(stud
 
 
 def test_the_front_figure_shows_all_measured_trials_and_the_bound(study: Path) -> None:
-    front = Front.load(study)
+    front = StudyFront.load(study)
     quality, latency = front.objectives[:2]
     figure = plots.pair_figure(front, latency, quality)
     drawn = {
@@ -233,7 +241,7 @@ def test_the_front_figure_shows_all_measured_trials_and_the_bound(study: Path) -
 
 
 def test_one_objective_shows_the_best_so_far(tmp_path: Path) -> None:
-    front = Front.load(toy_study(tmp_path, trials=15, objectives=("size",)))
+    front = StudyFront.load(toy_study(tmp_path, trials=15, objectives=("size",)))
     (line,) = [t for t in front.plot().data if t.mode == "lines"]
     sizes = [t.metrics["size_bytes"].mean for t in front.trials if t.status is TrialStatus.COMPLETE]
     assert list(line.y) == list(np.minimum.accumulate(sizes))
@@ -252,20 +260,19 @@ def test_failures_are_counted_by_stage_and_reason() -> None:
         )
     ]
     objectives = named_objectives(("quality",), maximize_quality=True)
-    figure = history.failures_figure(Front.of(trials, objectives, (), Path("nowhere")))
+    figure = history.failures_figure(Front.of(trials, objectives, ()))
     assert {t.name: dict(zip(t.y, t.x, strict=True)) for t in figure.data} == {
         "A": {"prune": 2, "export": 1},
         "B": {"prune": 1, "export": 0},
     }
 
 
-# ---- terminal tables
-# -------------------------------------------------------------------------------------------------
+# ---- terminal tables -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
 def test_tables_fit_the_terminal_and_keep_what_matters(study: Path, width: int) -> None:
-    front = Front.load(study)
+    front = StudyFront.load(study)
     text = to_text(front_view(front, width=width), width=width)
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
@@ -286,9 +293,11 @@ def test_tables_fit_the_terminal_and_keep_what_matters(study: Path, width: int) 
 
 
 def test_ruined_trials_do_not_squeeze_the_front_out_of_sight(tmp_path: Path) -> None:
-    front = Front.load(toy_study(tmp_path, trials=40, constraints=("quality >= baseline - 0.05",)))
+    front = StudyFront.load(
+        toy_study(tmp_path, trials=40, constraints=("quality >= baseline - 0.05",))
+    )
     quality, latency, size = front.objectives
-    low, high = plots.frame(front, quality)
+    low, high = axes.frame(front, quality)
     assert front.baseline is not None
     assert low < front.baseline.metrics["quality"].mean - 0.05 < high
     assert high > max(
@@ -299,5 +308,5 @@ def test_ruined_trials_do_not_squeeze_the_front_out_of_sight(tmp_path: Path) -> 
     ruined = [t for t in front.trials if t.measured and t.metrics["quality"].mean < 0.6]
     assert ruined
     assert all(t.metrics["quality"].mean < low for t in ruined)
-    assert plots.outside(front, size, quality) >= len(ruined)
+    assert axes.outside(front, size, quality) >= len(ruined)
     assert list(plots.pair_figure(front, latency, quality).layout.yaxis.range) == [low, high]

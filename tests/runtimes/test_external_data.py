@@ -24,9 +24,11 @@ from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
 from petra.core.target import Target
 from petra.execute.build import BuildPayload, build_candidate
+from petra.execute.built import Built
 from petra.measure.client import write_split
 from petra.methods.quantize.ptq import quantize_static
-from petra.report.front import Front, Member
+from petra.report.bundle import Member
+from petra.report.study_front import StudyFront
 from petra.runtimes import onnx_export
 from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
@@ -104,10 +106,12 @@ def test_one_file_up_to_the_limit_and_nothing_left_over(
 def test_a_candidate_is_as_large_as_both_files(low: None, tmp_path: Path) -> None:
     model, task = small_problem()
     write_split(task.val, tmp_path / "data" / "val")
-    payload = BuildPayload(model, task, Target(), 0, tmp_path, cache_bytes=0, fingerprint="")
-    built = build_candidate(payload, lambda note: None, Pipeline(), tmp_path / "artifacts")
-    assert len(built.files) == 2
-    assert built.size_bytes == sum(Path(f).stat().st_size for f in built.files)
+    payload = BuildPayload(model, task, Target(), 0, tmp_path / "data")
+    place = tmp_path / "artifacts"
+    (built,) = build_candidate(payload, lambda note: None, Pipeline(), ((Target(), place),))
+    assert isinstance(built, Built)
+    assert [f.name for f in built.files] == ["model.onnx", "model.onnx.data"]
+    assert built.size_bytes == sum((place / f.name).stat().st_size for f in built.files)
 
 
 def parted(path: Path) -> tuple[Path, Path]:
@@ -151,14 +155,13 @@ def test_verify_refuses_weights_outside_the_artifacts_directory(tmp_path: Path) 
     assert "cannot load this file" in " ".join(result.output.split())
 
 
-# -- shipping
-# --------------------------------------------------------------------------------------------------
+# -- shipping --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def member(tmp_path: Path) -> Member:
     """A member of a front whose artifact is two files."""
-    found = Front.load(toy_study(tmp_path / "study", trials=5)).pick("best")
+    found = StudyFront.load(toy_study(tmp_path / "study", trials=5)).pick("best")
     parted(found.artifact)
     size = Measurement(float(sum(f.stat().st_size for f in files_of(found.artifact))), unit="B")
     return replace(
@@ -203,5 +206,5 @@ def test_what_finds_its_weights_by_name_is_not_renamed(member: Member, tmp_path:
 
 def test_exporting_one_file_over_two_leaves_one(member: Member, tmp_path: Path) -> None:
     member.export(tmp_path / "bundle")
-    small = Front.load(member.front.directory).pick("smallest")
+    small = StudyFront.load(member.directory).pick("smallest")
     assert files_of(small.export(tmp_path / "bundle")) == [tmp_path / "bundle" / "model.onnx"]

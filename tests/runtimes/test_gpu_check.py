@@ -36,6 +36,7 @@ def build() -> nn.Module:
 X = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_every_pipeline_ships_and_agrees(script: ModuleType) -> None:
     network = script.Network(build, X, tuple(script.PIPELINES))
     rows = {row.what: row for row in script.check({"tiny": network}, ("torch",), 3, LATER)}
@@ -44,9 +45,8 @@ def test_every_pipeline_ships_and_agrees(script: ModuleType) -> None:
     assert all(row.latency_ms > 0 for row in rows.values())
     assert rows["fp32"].error < 1e-5
     assert rows["bf16"].size_mb < rows["fp32"].size_mb
-    assert {what: row.kernels for what, row in rows.items() if row.kernels} == {
-        "int8 rows": 2
-    }  # float8 needs a GPU
+    # Float8 needs a GPU.
+    assert {what: row.kernels for what, row in rows.items() if row.kernels} == {"int8 rows": 2}
     assert all(row.text(1.0).count("|") == 10 for row in rows.values())
 
 
@@ -92,6 +92,7 @@ def test_the_plan_has_every_precision_and_both_networks(script: ModuleType) -> N
     assert set(script.ON_GPU) == {"torch.cuda", "torch.compile.cuda"}
 
 
+@pytest.mark.slow
 def test_every_stage_is_tried_on_the_device(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

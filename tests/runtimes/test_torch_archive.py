@@ -344,7 +344,8 @@ torch.ops.aten.save.default torch.ops.aten.from_file.default torch.ops.aten.from
 torch.ops.aten._print.default torch.ops.aten.warn.default torch.ops.aten.set_.source_Storage
 torch.ops.aten.device.default torch.ops.aten.format.default torch.ops.aten.relu torch.ops.aten.x.y
 torch.ops.aten._test_string_default.default torch.ops.aten.wait.default
-torch.ops.aten.__init__.default torch.ops.aten.relu.default.__class__ torch.ops.aten.r\u0435lu.default
+torch.ops.aten.__init__.default torch.ops.aten.relu.default.__class__
+torch.ops.aten.r\u0435lu.default
 torch.ops.prim.Print.default torch.ops.profiler._record_function_enter.default
 torch.ops.load_library torch.ops.higher_order.call_torchbind torch.ops.higher_order.while_loop
 torch.os.system torch.load torch.sym_fresh_size _operator.call _operator.lshift math.factorial

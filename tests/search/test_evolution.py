@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,24 +12,25 @@ import pytest
 from petra.core.errors import ConfigError
 from petra.core.objective import Constraint
 from petra.core.pipeline import Pipeline
-from petra.core.trial import Proposal, Trial
+from petra.core.trial import Fidelity, Proposal, Trial
+from petra.moo.dominance import front_mask
 from petra.search.adaptation import FLOOR, Adaptation
 from petra.search.base import Problem, Searcher
 from petra.search.evolution import EvolutionOptions, EvolutionSearcher
 from petra.search.scaling import scale
 from petra.search.table import make_searcher
-from petra.space.moves import MOVES
 from petra.space.space import Space
+from petra.space.table import MOVES
 from petra.testing.search_suite import failed, recorded, simulate
 from petra.testing.toy import CARDS, OBJECTIVES, toy_baseline, toy_problem, toy_trial
 
 
 def evolution(seed: int = 0, **options: int | float) -> EvolutionSearcher:
-    return EvolutionSearcher(toy_problem(seed=seed), toy_baseline(), EvolutionOptions(**options))  # type: ignore[arg-type]
+    return EvolutionSearcher(toy_problem(seed=seed), toy_baseline(), EvolutionOptions(**options))
 
 
-def final_volume(searcher: Searcher, generations: int) -> float:
-    trials = [t for told in simulate(searcher, toy_trial, generations=generations) for t in told]
+def final_volume(searcher: Searcher, number: int) -> float:
+    trials = simulate(searcher, toy_trial, trials=number).trials
     return scale(OBJECTIVES, (), toy_baseline()).hypervolume([toy_baseline(), *trials])
 
 
@@ -36,60 +39,70 @@ def test_it_beats_random_search_at_equal_trials() -> None:
     gain = []
     for seed in seeds:
         problem, baseline = toy_problem(seed=seed), toy_baseline()
-        evolved = final_volume(make_searcher("evolution", {"stagnation": 0}, problem, baseline), 25)
-        gain.append(evolved - final_volume(make_searcher("uniform", {}, problem, baseline), 25))
+        evolved = final_volume(
+            make_searcher("evolution", {"stagnation": 0}, problem, baseline), 200
+        )
+        gain.append(evolved - final_volume(make_searcher("uniform", {}, problem, baseline), 200))
     stderr = float(np.std(gain, ddof=1)) / len(gain) ** 0.5
     assert np.mean(gain) > 2 * stderr, gain
 
 
 def test_the_first_generation_shows_every_kind_of_stage() -> None:
     for seed in range(10):
-        first = evolution(seed).ask()
-        assert len(first) == 8
+        first = simulate(evolution(seed), toy_trial, trials=8).proposals
         assert {s.kind for p in first for s in p.pipeline} == {c.name for c in CARDS}
-        assert {p.origin.move for p in first} == {"initial"}
+        assert {p.origin.moves for p in first} == {("initial",)}
+
+
+class Watched(EvolutionSearcher):
+    """Remembers what its population was when it proposed."""
+
+    def __init__(self, **options: int) -> None:
+        super().__init__(toy_problem(), toy_baseline(), EvolutionOptions(**options))
+        self.parents: dict[int, set[int]] = {}
+
+    def note(self, proposal: Proposal) -> None:
+        super().note(proposal)
+        self.parents[proposal.number] = set(self.population)
 
 
 def test_children_come_from_the_population_by_the_named_moves() -> None:
-    searcher = evolution()
-    known = {0: toy_baseline().pipeline}
-    for generation in range(12):
-        parents = set(searcher.population)
-        asked = searcher.ask()
-        for p in asked if generation else ():
-            if p.origin.parent is None:
-                assert p.origin.move == "random"
-                continue
-            assert p.origin.parent in parents
-            assert set(p.origin.move.split("+")) <= set(MOVES)
-            if p.origin.move in ("perturb", "resample", "optimizer", "loss", "swap"):
-                assert Counter(s.kind for s in p.pipeline) == Counter(
-                    s.kind for s in known[p.origin.parent]
-                )
-        known.update((p.number, p.pipeline) for p in asked)
-        searcher.tell([toy_trial(p) for p in asked])
+    searcher = Watched(stagnation=0)
+    made = simulate(searcher, toy_trial, trials=96).proposals
+    known = {0: toy_baseline().pipeline, **{p.number: p.pipeline for p in made}}
+    for p in made[8:]:
+        if p.origin.parent is None:
+            assert p.origin.moves == ("random",)
+            continue
+        assert p.origin.parent in searcher.parents[p.number]
+        assert set(p.origin.moves) <= set(MOVES)
+        if set(p.origin.moves) <= {"perturb", "resample", "optimizer", "loss", "swap"}:
+            assert Counter(s.kind for s in p.pipeline) == Counter(
+                s.kind for s in known[p.origin.parent]
+            )
 
 
 def test_failed_trials_are_never_parents() -> None:
-    searcher = evolution(stagnation=0)
-    bad: set[int] = {0} - {0}
-    for _ in range(12):
-        asked = searcher.ask()
-        assert not bad & {p.origin.parent for p in asked}
-        trials = [recorded(p, failing=0.6) for p in asked]
-        bad |= {t.number for t in trials if not t.measured}
-        searcher.tell(trials)
-        assert not bad & set(searcher.population)
+    searcher = Watched(stagnation=0)
+    run = simulate(searcher, lambda p: recorded(p, failing=0.6), trials=96)
+    bad = {t.number for t in run.trials if not t.measured}
     assert len(bad) > 20
+    assert not any(bad & parents for parents in searcher.parents.values())
+    assert not bad & {p.origin.parent for p in run.proposals}
+
+
+def test_a_trial_of_low_fidelity_is_no_parent() -> None:
+    searcher = Watched(stagnation=0)
+    simulate(searcher, lambda p: replace(toy_trial(p), fidelity=Fidelity(data=0.5)), trials=40)
+    assert searcher.population == (0,)
 
 
 def test_the_untouched_model_is_a_parent_while_nothing_else_works() -> None:
     searcher = evolution()
-    searcher.tell([failed(p) for p in searcher.ask()])
-    second = searcher.ask()
+    second = simulate(searcher, failed, trials=16).proposals[8:]
     assert searcher.population == (0,)
     assert {p.origin.parent for p in second} == {0}
-    assert {p.origin.move.split("+")[0] for p in second} == {"add"}
+    assert {p.origin.moves[0] for p in second} == {"add"}
 
 
 def test_a_stage_that_always_fails_is_proposed_less_and_less() -> None:
@@ -97,8 +110,7 @@ def test_a_stage_that_always_fails_is_proposed_less_and_less() -> None:
         if any(s.kind == "factorize" for s in proposal.pipeline):
             trial = failed(proposal)
             assert trial.failure is not None
-            failure = type(trial.failure)("factorize", "StageRefused", "cannot")
-            return Trial(trial.number, trial.pipeline, trial.status, trial.origin, failure=failure)
+            return replace(trial, failure=replace(trial.failure, stage="factorize"))
         return toy_trial(proposal)
 
     def share(evaluate: object) -> float:
@@ -106,8 +118,7 @@ def test_a_stage_that_always_fails_is_proposed_less_and_less() -> None:
         late = [
             "factorize" in {s.kind for s in t.pipeline}
             for seed in range(4)
-            for told in simulate(evolution(seed, stagnation=0), evaluate, generations=25)[10:]
-            for t in told
+            for t in simulate(evolution(seed, stagnation=0), evaluate, trials=200).trials[80:]
         ]
         return sum(late) / len(late)
 
@@ -116,24 +127,20 @@ def test_a_stage_that_always_fails_is_proposed_less_and_less() -> None:
 
 def test_it_stops_when_nothing_improves_and_says_so() -> None:
     searcher = evolution(stagnation=3)
-    history = simulate(searcher, failed, generations=20)
-    assert len(history) == 4  # one to compare with, then three without progress
+    run = simulate(searcher, failed, trials=160)
+    # One generation to compare with, then three without progress; what was under way ends.
+    assert len(run.trials) == 4 * 8 + 7
     assert searcher.stop_reason == "no progress in 3 generations"
-    assert searcher.ask() == []
+    assert searcher.ask() is None
 
 
 def test_it_does_not_stop_while_infeasible_trials_get_closer() -> None:
     constraints = (Constraint.parse("size <= 10 kB"),)  # out of reach: 20 kB are fixed
     problem = toy_problem(constraints=constraints)
     searcher = EvolutionSearcher(problem, toy_baseline(), EvolutionOptions(stagnation=5))
-    sizes = [
-        min(t.metrics["size_bytes"].mean for t in told if t.measured)
-        for told in simulate(
-            searcher, lambda p: toy_trial(p, constraints=constraints), generations=15
-        )
-    ]
-    assert len(sizes) > 6
-    assert min(sizes) < 50_000
+    run = simulate(searcher, lambda p: toy_trial(p, constraints=constraints), trials=120)
+    assert len(run.trials) > 48
+    assert min(t.metrics["size_bytes"].mean for t in run.trials if t.measured) < 50_000
 
 
 def test_constraints_are_respected_by_the_population() -> None:
@@ -143,22 +150,48 @@ def test_constraints_are_respected_by_the_population() -> None:
     )
     problem = toy_problem(constraints=constraints)
     searcher = EvolutionSearcher(problem, toy_baseline(), EvolutionOptions(stagnation=0))
-    history = simulate(searcher, lambda p: toy_trial(p, constraints=constraints), generations=30)
-    trials = {t.number: t for told in history for t in told}
+    run = simulate(searcher, lambda p: toy_trial(p, constraints=constraints), trials=240)
+    trials = {t.number: t for t in run.trials}
     assert 0 not in searcher.population, "the untouched model violates the size constraint"
     assert all(searcher.scaling.violation(trials[n]) == 0 for n in searcher.population)
 
 
-def test_a_generation_must_be_told_whole_and_sorted() -> None:
+def test_a_result_is_told_once_and_only_of_what_was_proposed() -> None:
     searcher = evolution()
-    trials = [toy_trial(p) for p in searcher.ask()]
-    with pytest.raises(RuntimeError, match="not been told"):
-        searcher.ask()
-    for wrong in (trials[:-1], trials[::-1], []):
-        with pytest.raises(ValueError, match="sorted by number"):
+    first = searcher.ask()
+    assert first is not None
+    trial = toy_trial(first)
+    for wrong in (replace(trial, number=2), replace(trial, pipeline=Pipeline())):
+        with pytest.raises(ValueError, match="was not proposed"):
             searcher.tell(wrong)
-    searcher.tell(trials)
-    assert searcher.ask()
+    searcher.tell(trial)
+    with pytest.raises(ValueError, match="told already"):
+        searcher.tell(trial)
+
+
+def test_the_front_it_keeps_is_that_of_all_trials() -> None:
+    searcher = evolution(stagnation=0)
+    run = simulate(searcher, recorded, trials=300)
+    told = [toy_baseline(), *run.trials[: 300 - searcher.lag]]
+    usable = [t for t in told if searcher.scaling.usable(t)]
+    costs = np.array([searcher.scaling.costs(t) for t in usable])
+    front = {t.number for t, on in zip(usable, front_mask(costs), strict=True) if on}
+    assert set(searcher._front) == front
+
+
+def test_asking_and_telling_do_not_grow_with_the_trials() -> None:
+    """Counted, not timed: the trials whose costs are looked at."""
+    looked: list[int] = []
+
+    class Counting(EvolutionSearcher):
+        def _arrays(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+            looked.append(len(numbers))
+            return super()._arrays(numbers)
+
+    searcher = Counting(toy_problem(), toy_baseline(), EvolutionOptions(stagnation=0))
+    run = simulate(searcher, toy_trial, trials=400)
+    assert max(looked) < 100
+    assert len(searcher._kept) < 100 < len(run.trials)
 
 
 def test_a_space_without_parameters_of_a_scope_has_no_such_move() -> None:
@@ -169,7 +202,7 @@ def test_a_space_without_parameters_of_a_scope_has_no_such_move() -> None:
 
 def test_parameter_moves_start_four_times_as_likely_as_structural_ones() -> None:
     start = evolution().adaptation.probabilities
-    structural = sum(p for name, p in start.items() if MOVES[name].reach == "structural")
+    structural = sum(p for name, p in start.items() if MOVES.get(name).reach == "structural")
     assert sum(start.values()) == pytest.approx(1.0)
     assert (1 - structural) / structural == pytest.approx(4.0)
 
@@ -197,11 +230,11 @@ def test_adaptation_depends_on_told_trials_only() -> None:
     runs = []
     for _ in range(2):
         searcher = evolution()
-        simulate(searcher, toy_trial, generations=8)
+        simulate(searcher, toy_trial, trials=64)
         runs.append((searcher.adaptation.probabilities, searcher.population))
     assert runs[0] == runs[1]
     other = evolution()
-    simulate(other, recorded, generations=8)
+    simulate(other, recorded, trials=64)
     assert other.adaptation.probabilities != runs[0][0]
 
 
@@ -211,5 +244,5 @@ def test_bad_options_are_refused() -> None:
 
 
 def test_baseline_pipeline_is_never_proposed_again() -> None:
-    history = simulate(evolution(stagnation=0), recorded, generations=20)
-    assert Pipeline() not in {t.pipeline for told in history for t in told}
+    run = simulate(evolution(stagnation=0), recorded, trials=160)
+    assert Pipeline() not in {t.pipeline for t in run.trials}

@@ -9,14 +9,16 @@ import pytest
 
 from petra.core.errors import ConfigError
 from petra.core.measurement import Measurement
+from petra.core.metric import METRICS
 from petra.core.objective import Constraint, Objective
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Trial, TrialStatus
 from petra.search.evolution import EvolutionOptions, EvolutionSearcher
 from petra.search.options import read_options
-from petra.search.scaling import TRAIN_HALF_S, scale
+from petra.search.scaling import scale
 from petra.search.table import make_searcher
 from petra.search.uniform import UniformOptions, UniformSearcher
+from petra.testing.search_suite import recorded, simulate
 from petra.testing.toy import toy_baseline, toy_problem
 
 
@@ -48,7 +50,7 @@ BASE = trial(
         ("throughput", True, 0.0, math.inf, 1.1),
         ("throughput_ratio", True, 2.0, 0.5, 1.1),
         ("train_s", False, 0.0, 0.0, 1.1),
-        ("train_s", False, TRAIN_HALF_S, 0.5, 1.1),
+        ("train_s", False, METRICS.get("train_s").half, 0.5, 1.1),
         ("quality", True, 0.6, 0.25, 0.5),
         ("quality", True, 1.0, -0.25, 0.5),
         ("quality", False, 1.2, 0.5, 1.0),
@@ -180,11 +182,6 @@ def test_options_without_fields_say_so() -> None:
 def test_random_search_depends_on_seed_and_number_only() -> None:
     def first(n: int, **options: int) -> list[str]:
         searcher = UniformSearcher(toy_problem(seed=3), toy_baseline(), UniformOptions(**options))
-        found: list[str] = []
-        while len(found) < n:
-            asked = searcher.ask()
-            found += [p.pipeline.key for p in asked]
-            searcher.tell([])
-        return found[:n]
+        return [p.pipeline.key for p in simulate(searcher, recorded, trials=n).proposals]
 
     assert first(24) == first(24, generation=5) == first(24, generation=1)

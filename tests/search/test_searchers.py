@@ -4,16 +4,14 @@ break a promise.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.core.trial import Proposal, Trial
-from petra.search.base import Problem, Searcher
+from petra.core.trial import FULL, GIVEN, Fidelity, Proposal, Trial
+from petra.search.base import Problem, Searcher, Suggestion
 from petra.search.table import SEARCHERS, make_searcher
 from petra.search.uniform import UniformSearcher
 from petra.testing.search_suite import SearcherSuite
@@ -41,57 +39,72 @@ def test_every_searcher_of_the_table_is_tested_here() -> None:
 
 
 class Repeats(UniformSearcher):
-    def ask(self) -> list[Proposal]:
-        self._proposed.clear()
-        self.problem = replace(self.problem, space=replace(self.problem.space, max_length=1))
-        return super().ask()
+    def is_new(self, pipeline: Pipeline, fidelity: Fidelity = FULL) -> bool:
+        return True
+
+    def suggest(self, rng: np.random.Generator) -> Suggestion:
+        rng = np.random.default_rng(int(rng.integers(5)))
+        return super().suggest(rng)
 
 
 class Misnumbers(UniformSearcher):
-    def ask(self) -> list[Proposal]:
-        return [replace(p, number=p.number + 1) for p in super().ask()]
+    def note(self, proposal: Proposal) -> None:
+        self.number += 1
 
 
 class Illegal(UniformSearcher):
-    def ask(self) -> list[Proposal]:
-        first, *others = super().ask()
-        return [replace(first, pipeline=Pipeline((StageSpec("half"), StageSpec("tune")))), *others]
+    def suggest(self, rng: np.random.Generator) -> Suggestion:
+        return Suggestion(Pipeline((StageSpec("half"), StageSpec("tune"))), GIVEN)
 
 
 class LooksAtTheClock(UniformSearcher):
-    def tell(self, trials: Sequence[Trial]) -> None:
-        late = max(trials, key=lambda t: t.finished_at)
-        self.problem = replace(self.problem, seed=late.number)
+    late = 0.0
+
+    def learn(self, trial: Trial) -> None:
+        if trial.finished_at > self.late:
+            self.late = trial.finished_at
+            self.problem = replace(self.problem, seed=trial.number)
 
 
 class UsesGlobalState(UniformSearcher):
-    def ask(self) -> list[Proposal]:
-        self.problem = replace(
-            self.problem, seed=int(np.random.randint(1000)) + random.randrange(10)
-        )
-        return super().ask()
+    def suggest(self, rng: np.random.Generator) -> Suggestion:
+        return super().suggest(np.random.default_rng(int(np.random.randint(1000))))
 
 
 class IgnoresTheSeed(UniformSearcher):
-    def ask(self) -> list[Proposal]:
-        self.problem = replace(self.problem, seed=0)
-        return super().ask()
+    def __init__(self, problem: Problem, baseline: Trial) -> None:
+        super().__init__(replace(problem, seed=0), baseline)
 
 
 class ChokesOnFailure(UniformSearcher):
-    def tell(self, trials: Sequence[Trial]) -> None:
-        min(t.metrics["quality"].mean for t in trials)
+    def learn(self, trial: Trial) -> None:
+        _ = trial.metrics["quality"].mean
 
 
-class SortsItsInput(UniformSearcher):
-    def tell(self, trials: Sequence[Trial]) -> None:
-        assert isinstance(trials, list)
-        trials.sort(key=lambda t: t.pipeline.key)
+class ChangesWhatItIsTold(UniformSearcher):
+    def learn(self, trial: Trial) -> None:
+        assert isinstance(trial.metrics, dict)
+        trial.metrics.clear()
+
+
+class RemembersWhatItSuggested(UniformSearcher):
+    """Its state is lost when the study is continued."""
+
+    suggested = 0
+
+    def suggest(self, rng: np.random.Generator) -> Suggestion:
+        self.suggested += 1
+        return super().suggest(np.random.default_rng([self.suggested, self.number]))
+
+
+class PrefersItsOwn(UniformSearcher):
+    def _given(self) -> Suggestion | None:
+        return None
 
 
 class NeverStops(UniformSearcher):
-    def ask(self) -> list[Proposal]:
-        return super().ask() or [Proposal(self._next, Pipeline((StageSpec("tune"),)))]
+    def _fresh(self) -> Suggestion | None:
+        return super()._fresh() or Suggestion(Pipeline((StageSpec("tune"),)), GIVEN)
 
 
 BAD = [
@@ -101,12 +114,21 @@ BAD = [
     (LooksAtTheClock, "test_workers_do_not_matter"),
     (UsesGlobalState, "test_global_random_state_is_neither_used_nor_changed"),
     (UsesGlobalState, "test_replaying_recorded_results_proposes_the_same"),
+    (RemembersWhatItSuggested, "test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been"),
+    (PrefersItsOwn, "test_initial_pipelines_come_first"),
+    (Misnumbers, "test_proposals_say_what_they_were_made_from"),
     (IgnoresTheSeed, "test_seeds_matter"),
-    (ChokesOnFailure, "test_one_generation_in_which_everything_fails"),
+    (ChokesOnFailure, "test_a_beginning_in_which_everything_fails"),
     (ChokesOnFailure, "test_nothing_ever_succeeds"),
-    (SortsItsInput, "test_inputs_are_not_changed"),
+    (ChangesWhatItIsTold, "test_inputs_are_not_changed"),
     (NeverStops, "test_ends_with_a_reason_when_the_space_is_used_up"),
 ]
+
+
+ARGUMENTS = {
+    "test_workers_do_not_matter": (8,),
+    "test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been": (20,),
+}
 
 
 @pytest.mark.parametrize(
@@ -119,4 +141,4 @@ def test_the_suite_catches(bad: type[Searcher], test: str) -> None:
 
     check = getattr(Suite(), test)
     with pytest.raises((AssertionError, KeyError, ValueError, IndexError)):
-        check(workers=8) if test == "test_workers_do_not_matter" else check()
+        check(*ARGUMENTS.get(test, ()))

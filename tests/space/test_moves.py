@@ -12,8 +12,9 @@ import pytest
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.space.domains import BOOLEAN, Choice, Parameter
 from petra.space.effects import FLOAT_WEIGHTS, Effects
-from petra.space.moves import MOVES, Move, perturb, replace, swap
+from petra.space.moves import Move, perturb, replace, swap
 from petra.space.space import Space, StageCard
+from petra.space.table import MOVES
 from petra.testing.moves_suite import MoveSuite
 from petra.testing.toy import toy_space
 
@@ -54,7 +55,7 @@ def test_moves_reach_every_pipeline_from_the_untouched_model() -> None:
     rng = np.random.default_rng(0)
     seen, edge = {Pipeline()}, [Pipeline()]
     while edge:
-        children = {m.apply(p, space, rng) for p in edge for m in MOVES.values() for _ in range(40)}
+        children = {m.apply(p, space, rng) for p in edge for m in MOVES.all() for _ in range(40)}
         edge = [c for c in children if c is not None and c not in seen]
         seen.update(edge)
     assert seen - {Pipeline()} == all_pipelines(space)
@@ -65,8 +66,8 @@ def test_lengths_change_as_the_names_say() -> None:
     steps = {name: Counter[int]() for name in MOVES}
     for seed in range(300):
         parent = space.sample(np.random.default_rng(seed))
-        for name, move in MOVES.items():
-            child = move.apply(parent, space, np.random.default_rng(seed))
+        for name in MOVES:
+            child = MOVES.get(name).apply(parent, space, np.random.default_rng(seed))
             if child is not None:
                 steps[name][len(child) - len(parent)] += 1
     assert {name: set(counts) for name, counts in steps.items()} == {
@@ -106,7 +107,7 @@ def test_a_global_move_sets_all_stages_at_once() -> None:
     parent = Pipeline((tune, space.cards["prune"].normalize({}), distill))
     seen = set()
     for seed in range(60):
-        child = MOVES["optimizer"].apply(parent, space, np.random.default_rng(seed))
+        child = MOVES.get("optimizer").apply(parent, space, np.random.default_rng(seed))
         assert child is not None
         first, last = child.stages[0].params, child.stages[2].params
         for name in ("optimizer", "lr", "momentum"):
@@ -117,12 +118,12 @@ def test_a_global_move_sets_all_stages_at_once() -> None:
 
 
 def test_global_moves_say_whether_they_concern_a_space() -> None:
-    assert MOVES["optimizer"].concerns(toy_space())
-    assert not MOVES["optimizer"].concerns(small_space())
-    assert MOVES["add"].concerns(small_space())
+    assert MOVES.get("optimizer").concerns(toy_space())
+    assert not MOVES.get("optimizer").concerns(small_space())
+    assert MOVES.get("add").concerns(small_space())
     only = Choice(("plain",))
     fixed = StageCard("a", (Parameter("loss", "plain", only, only, "", scope="loss"),), Effects())
-    assert not MOVES["loss"].concerns(Space({"a": fixed}))
+    assert not MOVES.get("loss").concerns(Space({"a": fixed}))
 
 
 def test_none_where_there_is_nothing_to_do() -> None:
@@ -132,9 +133,9 @@ def test_none_where_there_is_nothing_to_do() -> None:
     assert perturb(Pipeline((plain,)), space, rng) is None
     assert swap(Pipeline((plain,)), space, rng) is None
     assert swap(Pipeline((flagged, StageSpec("end", {"flag": True}))), space, rng) is None
-    assert MOVES["drop"].apply(Pipeline((plain,)), space, rng) is None
+    assert MOVES.get("drop").apply(Pipeline((plain,)), space, rng) is None
     full = Pipeline((plain, flagged, plain))
-    assert MOVES["add"].apply(full, space, rng) is None
+    assert MOVES.get("add").apply(full, space, rng) is None
     lonely = Space({"b": space.cards["b"]}, max_length=3)
     assert replace(Pipeline((plain,)), lonely, rng) is None
 
@@ -143,10 +144,13 @@ BAD = {
     "test_children_are_legal_normalized_and_different": Move(
         "still", "local", lambda p, s, r: p, ""
     ),
-    "test_each_reaches_as_far_as_it_says": Move("liar", "local", MOVES["add"].apply, ""),
+    "test_each_reaches_as_far_as_it_says": Move("liar", "local", MOVES.get("add").apply, ""),
     "test_each_acts_somewhere": Move("idle", "local", lambda p, s, r: None, ""),
     "test_the_generator_decides_everything": Move(
-        "free", "local", lambda p, s, r: MOVES["perturb"].apply(p, s, np.random.default_rng()), ""
+        "free",
+        "local",
+        lambda p, s, r: MOVES.get("perturb").apply(p, s, np.random.default_rng()),
+        "",
     ),
 }
 

@@ -13,7 +13,7 @@ from petra.core.errors import ConfigError
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.space.domains import BOOLEAN, Choice, Integer, Parameter, Real
 from petra.space.effects import INITIAL_FACTS, Effects
-from petra.space.narrow import fix_for_task, narrow
+from petra.space.narrow import Brought, fix_for_task, narrow
 from petra.space.space import Space, StageCard
 from petra.testing.toy import toy_space
 
@@ -52,7 +52,7 @@ def test_normalizing_twice_is_normalizing_once(seed: int) -> None:
     for card in (CARD, *toy_space().cards.values()):
         spec = card.sample(rng)
         assert card.normalize(spec.params) == spec
-        assert all(card.parameter(n).active(spec.params) for n in spec.params)  # type: ignore[union-attr]
+        assert all(card.parameter(n).active(spec.params) for n in spec.params)
 
 
 def test_whole_numbers_become_floats_where_floats_are_meant() -> None:
@@ -173,7 +173,7 @@ def test_samples_are_shorter_where_nothing_can_follow() -> None:
 
 def test_what_means_nothing_to_a_task_cannot_be_set() -> None:
     """Neither drawn nor written: pipelines that differ in nothing else would do the same."""
-    card = fix_for_task(CARD, losses=("mse",), ignores=frozenset({"rate"}))
+    card = fix_for_task(CARD, Brought({"mse": ()}), ignores=frozenset({"rate"}))
     assert {card.sample(np.random.default_rng(seed)).params["rate"] for seed in range(20)} == {0.5}
     with pytest.raises(ConfigError, match=r"s\.rate: got 0\.2"):
         card.normalize({"rate": 0.2})

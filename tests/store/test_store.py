@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,19 @@ from hypothesis import strategies as st
 from petra.core.errors import StoreError
 from petra.core.measurement import LARGEST, Measurement
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
-from petra.store import database, schema
+from petra.core.trial import (
+    FULL,
+    Failure,
+    Fidelity,
+    Origin,
+    Proposal,
+    StageTrace,
+    Trial,
+    TrialStatus,
+)
+from petra.store import database, layout, schema
+from petra.store.proposals import proposal_row, read_proposal
+from petra.store.records import read_traces, write_traces
 from petra.store.store import Store
 
 CONFIG = {
@@ -34,6 +46,14 @@ CONFIG = {
     "nested": {"é": [1, 2.5]},
 }
 HOST = {"cpu": "some cpu", "cores": 2}
+
+
+def test_traces_of_older_stores_are_read() -> None:
+    trace = StageTrace("tune", uncached="a graph is code, which is not stored")
+    (row,) = json.loads(write_traces([trace], where="here"))
+    assert read_traces([row]) == (trace,)
+    del row["uncached"]
+    assert read_traces([row]) == (replace(trace, uncached=""),)
 
 
 def make_trial(number: int, **changes: object) -> Trial:
@@ -52,8 +72,7 @@ def store(tmp_path: Path):
         yield made
 
 
-# -- round trips
-# --------------------------------------------------------------------------------------------------
+# -- round trips -----------------------------------------------------------------------------------
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**62), 2**62)
@@ -89,12 +108,19 @@ traces = st.builds(
     cached=st.booleans(),
     details=json_objects,
 )
+origins = st.builds(
+    Origin, st.lists(texts, max_size=3).map(tuple), st.none() | st.integers(0, 2**40)
+)
+shares = st.floats(0, 1, exclude_min=True)
+fidelities = st.just(FULL) | st.builds(Fidelity, shares, shares, st.booleans())
+pipelines = st.lists(stages, max_size=4).map(lambda s: Pipeline(tuple(s)))
 trials = st.builds(
     Trial,
     number=st.integers(0, 2**40),
-    pipeline=st.lists(stages, max_size=4).map(lambda s: Pipeline(tuple(s))),
+    pipeline=pipelines,
     status=st.sampled_from(TrialStatus),
-    origin=st.builds(Origin, texts, st.none() | st.integers(0, 2**40)),
+    origin=origins,
+    fidelity=fidelities,
     metrics=measurements,
     test=measurements,
     failure=st.none() | st.builds(Failure, texts, texts, texts, amounts),
@@ -128,6 +154,47 @@ def test_trials_read_back_exactly(
             assert repr(again.trace) == repr(trial.trace)
             assert again.pipeline.canonical() == trial.pipeline.canonical()
             assert reader.trial(trial.number) == trial
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    proposal=st.builds(
+        Proposal,
+        number=st.integers(0, 2**40),
+        pipeline=pipelines,
+        origin=origins,
+        fidelity=fidelities,
+        told=st.lists(st.integers(0, 2**40), max_size=5).map(tuple),
+    )
+)
+def test_proposals_read_back_exactly(proposal: Proposal) -> None:
+    assert read_proposal(proposal_row(proposal)) == proposal
+
+
+def test_a_trial_is_the_result_of_its_proposal(store: Store) -> None:
+    trial = make_trial(1)
+    proposal = Proposal(1, trial.pipeline, trial.origin, told=(0,))
+    store.propose(proposal)
+    for wrong in (
+        replace(trial, pipeline=make_trial(2).pipeline),
+        replace(trial, origin=Origin(("perturb",), 0)),
+        replace(trial, fidelity=Fidelity(data=0.5)),
+    ):
+        with pytest.raises(StoreError, match="not the result of its proposal"):
+            store.add(wrong)
+    store.add(trial)
+    assert (store.trials(), store.proposals()) == ([trial], [proposal])
+
+
+def test_a_pipeline_runs_once_at_each_fidelity(store: Store) -> None:
+    trial = make_trial(1)
+    low = Fidelity(epochs=0.25)
+    store.add(trial)
+    store.add(replace(trial, number=2, fidelity=low))
+    for again in (FULL, low):
+        with pytest.raises(StoreError, match="stored already"):
+            store.propose(Proposal(3, trial.pipeline, fidelity=again))
+    assert [t.fidelity for t in store.trials()] == [FULL, low]
 
 
 def test_an_error_message_that_is_not_unicode_is_kept_escaped(store: Store) -> None:
@@ -178,7 +245,7 @@ def test_the_configuration_can_be_replaced(store: Store) -> None:
 
 def test_exists(tmp_path: Path) -> None:
     assert not Store.exists(tmp_path)
-    path = tmp_path / database.DATABASE_FILE
+    path = tmp_path / layout.DATABASE_FILE
     path.touch()
     assert not Store.exists(tmp_path), "an interrupted creation"
     path.write_bytes(b"garbage, to be complained about rather than written over")
@@ -188,8 +255,7 @@ def test_exists(tmp_path: Path) -> None:
     assert Store.exists(tmp_path)
 
 
-# -- what may not be added
-# ---------------------------------------------------------------------------------------------
+# -- what may not be added -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,8 +307,7 @@ def test_the_test_split_is_written_once(store: Store) -> None:
         store.trial(7)
 
 
-# -- writers and readers
-# -----------------------------------------------------------------------------------------------
+# -- writers and readers ---------------------------------------------------------------------------
 
 
 def python(code: str, *args: object, **keywords: object) -> subprocess.Popen[str]:
@@ -267,7 +332,8 @@ store = Store.open(Path(sys.argv[1]), write=True)
 for n in itertools.count(len(store.trials())):
     metrics = {f"m{i}": Measurement(float(n), 0.5, 3) for i in range(10)}
     trace = tuple(StageTrace("tune", touched=("layer",) * 50) for _ in range(3))
-    store.add(Trial(n, Pipeline((StageSpec("s", {"n": n}),)), TrialStatus.COMPLETE, metrics=metrics, trace=trace))
+    pipeline = Pipeline((StageSpec("s", {"n": n}),))
+    store.add(Trial(n, pipeline, TrialStatus.COMPLETE, metrics=metrics, trace=trace))
     print(n, flush=True)
 """
 
@@ -340,7 +406,7 @@ def test_one_writer_many_readers(tmp_path: Path) -> None:
 def test_a_foreign_program_holding_the_database(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
     store.close()
     browser = sqlite3.connect(path, isolation_level=None)
@@ -354,8 +420,7 @@ def test_a_foreign_program_holding_the_database(
     ).close()  # the failed attempt has let go of the study's lock
 
 
-# -- refusals
-# --------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def refused(directory: Path, *, write: bool = False) -> StoreError:
@@ -405,7 +470,7 @@ def test_a_directory_without_write_permission(store: Store) -> None:
 
 def test_another_schema_version(store: Store) -> None:
     store.close()
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE study SET schema_version = 99, petra_version = '7.1'")
     raw.close()
@@ -417,7 +482,7 @@ def test_another_schema_version(store: Store) -> None:
 
 
 def test_somebody_elses_database(tmp_path: Path) -> None:
-    raw = sqlite3.connect(tmp_path / database.DATABASE_FILE)
+    raw = sqlite3.connect(tmp_path / layout.DATABASE_FILE)
     raw.execute("CREATE TABLE recipes (name TEXT)")
     raw.close()
     with pytest.raises(StoreError, match=r"something else.*recipes"):
@@ -427,7 +492,7 @@ def test_somebody_elses_database(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
-    (tmp_path / database.DATABASE_FILE).touch()
+    (tmp_path / layout.DATABASE_FILE).touch()
     assert "holds no study" in refused(tmp_path).message
     Store.create(tmp_path, CONFIG, {}).close()
     with Store.open(tmp_path, write=False) as store:
@@ -442,7 +507,7 @@ def test_damaged_databases(store: Store, damage: str) -> None:
     for n in range(40):
         store.add(make_trial(n, trace=(StageTrace("tune", touched=("layer",) * 100),)))
     store.close()
-    path = store.directory / database.DATABASE_FILE
+    path = store.directory / layout.DATABASE_FILE
     data = path.read_bytes()
     path.write_bytes(
         {
@@ -461,28 +526,31 @@ def test_damaged_databases(store: Store, damage: str) -> None:
 
 def test_a_row_that_petra_did_not_write(store: Store) -> None:
     store.add(make_trial(1))
-    path = store.directory / database.DATABASE_FILE
-    for column, value in [
-        ("status", "finished"),
-        ("pipeline", "[{]"),
-        ("pipeline", json.dumps([{"stage": "other"}])),
-        ("trace", "[{}]"),
-        ("trace", "null"),
+    path = store.directory / layout.DATABASE_FILE
+    for table, column, value in [
+        ("trials", "status", "finished"),
+        ("proposals", "pipeline", "[{]"),
+        ("proposals", "pipeline", json.dumps([{"stage": "other"}])),
+        ("proposals", "moves", '["given", 1]'),
+        ("proposals", "fidelity", '{"epochs":2,"data":1,"zero_shot":false}'),
+        ("proposals", "told", "[-1]"),
+        ("trials", "trace", "[{}]"),
+        ("trials", "trace", "null"),
     ]:
         raw = sqlite3.connect(path)
-        before = raw.execute(f"SELECT {column} FROM trials").fetchone()[0]
+        before = raw.execute(f"SELECT {column} FROM {table}").fetchone()[0]
         with raw:
-            raw.execute(f"UPDATE trials SET {column} = ?", [value])
-        with pytest.raises(StoreError, match="trial 1: the stored row is damaged"):
+            raw.execute(f"UPDATE {table} SET {column} = ?", [value])
+        what = table.removesuffix("s")
+        with pytest.raises(StoreError, match=f"{what} 1: the stored row is damaged"):
             store.trials()
         with raw:
-            raw.execute(f"UPDATE trials SET {column} = ?", [before])
+            raw.execute(f"UPDATE {table} SET {column} = ?", [before])
         raw.close()
     assert store.trials() == [make_trial(1)]
 
 
-# -- other databases
-# --------------------------------------------------------------------------------------------------
+# -- other databases -------------------------------------------------------------------------------
 
 
 def test_a_database_elsewhere(tmp_path: Path) -> None:
@@ -506,12 +574,11 @@ def test_unusable_urls(tmp_path: Path, url: str) -> None:
     Store.create(tmp_path, {}, {}).close()  # the failed attempt has let go of the lock
 
 
-# -- checksums
-# --------------------------------------------------------------------------------------------------
+# -- checksums -------------------------------------------------------------------------------------
 
 
 def edited(store: Store, statement: str) -> None:
-    raw = sqlite3.connect(store.directory / database.DATABASE_FILE)
+    raw = sqlite3.connect(store.directory / layout.DATABASE_FILE)
     with raw:
         raw.execute(statement)
     raw.close()
@@ -527,6 +594,10 @@ EDITS = (
     "UPDATE trials SET artifact = 'artifacts/00002/model.onnx'",
     "UPDATE trials SET status = 'infeasible' WHERE number = 1",
     "DELETE FROM trials WHERE number = 2",
+    "DELETE FROM proposals WHERE number = 2",
+    "DELETE FROM proposals WHERE number = 3",
+    "UPDATE proposals SET told = '[]' WHERE number = 3",
+    "UPDATE proposals SET parent = 1 WHERE number = 1",
     "UPDATE notes SET value = '2'",
     "DELETE FROM notes",
     "UPDATE notes SET name = 'other'",
@@ -544,6 +615,7 @@ def test_an_edited_value_is_noticed(store: Store, statement: str) -> None:
     store.add(
         make_trial(2, metrics={}, status=TrialStatus.FAILED, failure=Failure("tune", "E", "m"))
     )
+    store.propose(Proposal(3, make_trial(3).pipeline, told=(1, 2)))
     store.set_note("stop", 1)
     store.close()
     edited(store, statement)
@@ -554,16 +626,17 @@ def test_an_edited_value_is_noticed(store: Store, statement: str) -> None:
 
 def read_all(directory: Path) -> None:
     with Store.open(directory, write=False) as reader:
-        reader.trials()
+        reader.trials(), reader.proposals()
         _ = reader.note("stop"), reader.config, reader.host, reader.elapsed()
 
 
 HOSTILE_VALUES = (
-    "NULL", "-1", "x'00ff'", "'x'", "1e999", "-1e300", "'[' ", "'null'", "'NaN'", "'../../etc/passwd'", "'/etc/passwd'",
+    "NULL", "-1", "x'00ff'", "'x'", "1e999", "-1e300", "'[' ", "'null'", "'NaN'",
+    "'../../etc/passwd'", "'/etc/passwd'",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("table", ["study", "trials", "measurements", "notes"])
+@pytest.mark.parametrize("table", ["study", "proposals", "trials", "measurements", "notes"])
 def test_values_of_the_wrong_kind_are_refused_where_they_are_read(
     tmp_path: Path, table: str
 ) -> None:
@@ -574,7 +647,7 @@ def test_values_of_the_wrong_kind_are_refused_where_they_are_read(
     with Store.create(tmp_path / "study", CONFIG, HOST) as made:
         made.add(make_trial(0, artifact="artifacts/00000/model.onnx"))
         made.set_note("stop", {"a": 1})
-    path = made.directory / database.DATABASE_FILE
+    path = made.directory / layout.DATABASE_FILE
     whole = path.read_bytes()
     names = [c.name for c in schema.METADATA.tables[table].columns if c.name != schema.CHECKSUM]
     for column, value in ((c, v) for c in names for v in HOSTILE_VALUES):
@@ -591,52 +664,77 @@ def test_values_of_the_wrong_kind_are_refused_where_they_are_read(
             read_all(made.directory)
 
 
-def first_schema(directory: Path) -> None:
-    """Make a study of what it was before there were checksums."""
-    raw = sqlite3.connect(directory / database.DATABASE_FILE)
+def earlier(directory: Path, version: int) -> Path:
+    """A study that petra 0.1.0 wrote, in schema version 2, or as it was before checksums."""
+    directory.mkdir()
+    raw = sqlite3.connect(directory / layout.DATABASE_FILE)
+    raw.executescript((Path(__file__).parent / "schema_2.sql").read_text())
     with raw:
-        for table in schema.SEALED:
-            raw.execute(f"ALTER TABLE {table.name} DROP COLUMN checksum")
-        raw.execute("UPDATE study SET schema_version = 1")
+        if version == 1:
+            for table in ("study", "trials", "notes"):
+                raw.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+            raw.execute("UPDATE study SET schema_version = 1")
     raw.close()
+    return directory
 
 
-def test_a_study_of_the_first_schema_is_read_and_brought_up_to_date(store: Store) -> None:
-    store.add(make_trial(0))
-    store.set_test(0, {"quality": Measurement(0.8, 0.1, 5)})
-    store.set_note("stop", "budget")
-    written = store.trials()
-    store.close()
-    first_schema(store.directory)
-    before = (store.directory / database.DATABASE_FILE).read_bytes()
-    with Store.open(store.directory, write=False) as reader:
-        assert (reader.trials(), reader.trial(0), reader.note("stop")) == (
-            written,
-            written[0],
-            "budget",
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_study_of_an_earlier_schema_is_read_and_brought_up_to_date(
+    tmp_path: Path, version: int
+) -> None:
+    directory = earlier(tmp_path / "study", version)
+    before = (directory / layout.DATABASE_FILE).read_bytes()
+    with Store.open(directory, write=False) as reader:
+        trials, proposals, config = reader.trials(), reader.proposals(), reader.config
+        assert reader.trial(3) == trials[2]
+        assert reader.note("stop_reason") == "the budget of 3 trials is spent"
+    assert (directory / layout.DATABASE_FILE).read_bytes() == before
+    assert [t.number for t in trials] == [0, 1, 3]
+    assert [t.origin for t in trials] == [
+        Origin(("baseline",)),
+        Origin(("initial",)),
+        Origin(("perturb", "add"), 1),
+    ]
+    assert {t.fidelity for t in trials} == {FULL}
+    assert (trials[0].test["quality"].mean, trials[1].trace[0].touched) == (0.88, ("a",))
+    assert trials[2].failure == Failure("export", "ExportError", "cannot", 12.5)
+    assert proposals == [Proposal(t.number, t.pipeline, t.origin) for t in trials]
+    with Store.open(directory, write=True) as upgraded:
+        assert (upgraded.trials(), upgraded.proposals()) == (trials, proposals)
+        upgraded.add(make_trial(4, pipeline=Pipeline((StageSpec("half"),))))
+    with Store.open(directory, write=False) as reader:
+        assert (reader.trials()[:3], reader.proposals()[:3]) == (trials, proposals)
+        assert (reader.note("stop_reason"), reader.config) == (
+            "the budget of 3 trials is spent",
+            config,
         )
-    assert (store.directory / database.DATABASE_FILE).read_bytes() == before
-    with Store.open(store.directory, write=True) as upgraded:
-        upgraded.add(make_trial(1))
-    with Store.open(store.directory, write=False) as reader:
-        assert reader.trials() == [*written, make_trial(1)]
-        assert (reader.note("stop"), reader.config) == ("budget", CONFIG)
-    edited(store, "UPDATE measurements SET mean = 0.5")
-    with (
-        pytest.raises(StoreError, match="damaged"),
-        Store.open(store.directory, write=False) as reader,
-    ):
-        reader.trials()
+    raw = sqlite3.connect(directory / layout.DATABASE_FILE)
+    with raw:
+        raw.execute("UPDATE measurements SET mean = 0.5")
+    raw.close()
+    with pytest.raises(StoreError, match="damaged"):
+        read_all(directory)
 
 
-def test_an_upgrade_that_meets_damage_changes_nothing(store: Store) -> None:
-    store.add(make_trial(0))
-    store.close()
-    first_schema(store.directory)
-    edited(store, "UPDATE trials SET status = 'finished'")
+@pytest.mark.parametrize(
+    ("version", "statement", "words"),
+    [
+        (1, "UPDATE trials SET status = 'finished' WHERE number = 0", "trial 0: the stored row"),
+        (2, "UPDATE trials SET move = 'add' WHERE number = 3", "trial 3: the stored row"),
+        (2, "DELETE FROM trials WHERE number = 3", "not what was written"),
+    ],
+)
+def test_an_upgrade_that_meets_damage_changes_nothing(
+    tmp_path: Path, version: int, statement: str, words: str
+) -> None:
+    directory = earlier(tmp_path / "study", version)
+    raw = sqlite3.connect(directory / layout.DATABASE_FILE)
+    with raw:
+        raw.execute(statement)
+    raw.close()
     for _ in range(2):
-        with pytest.raises(StoreError, match="trial 0: the stored row is damaged"):
-            Store.open(store.directory, write=True)
+        with pytest.raises(StoreError, match=words):
+            Store.open(directory, write=True)
 
 
 def test_a_version_cannot_be_lowered_to_be_rid_of_the_checksums(store: Store) -> None:
@@ -646,7 +744,7 @@ def test_a_version_cannot_be_lowered_to_be_rid_of_the_checksums(store: Store) ->
 
 
 def test_a_foreign_file_is_not_changed_by_a_look_at_it(tmp_path: Path) -> None:
-    path = tmp_path / database.DATABASE_FILE
+    path = tmp_path / layout.DATABASE_FILE
     raw = sqlite3.connect(path)
     raw.execute("CREATE TABLE recipes (name TEXT)")
     raw.close()
@@ -667,5 +765,5 @@ def test_what_is_changed_behind_a_writer_is_noticed(store: Store) -> None:
     edited(store, "DELETE FROM trials WHERE number = 1")
     store.set_note("stop", "budget")  # keeps the checksum up; it does not make one anew
     store.close()
-    with pytest.raises(StoreError, match="are not those that were written"):
+    with pytest.raises(StoreError, match="is not what was written"):
         Store.open(store.directory, write=False)

@@ -10,12 +10,16 @@ from torch import Tensor
 
 import petra
 from petra.core.errors import ConfigError, DataError
+from petra.methods.distill.distill import Distill
+from petra.methods.tune.tune import Tune
+from petra.space.domains import Choice, Real
 from petra.tasks.base import Task
-from petra.tasks.regression import LAI_LAMBDA, lai_mae, lai_mse
+from petra.tasks.value_losses import lai_mae, lai_mse
 
 G = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(20, 4, generator=G)
 LABELS = torch.randint(0, 4, (20,), generator=G)
+OUTPUTS = {"output": LOGITS}
 
 
 def classification() -> Task:
@@ -38,7 +42,7 @@ def test_cross_entropy_with_smoothing() -> None:
     for row, label in zip(LOGITS, LABELS, strict=True):
         log_p = log_softmax(row)
         expected -= (1 - eps) * log_p[int(label)] + eps * sum(log_p) / 4
-    got = classification().loss("default", LOGITS, LABELS, label_smoothing=eps)
+    got = classification().loss().setting(label_smoothing=eps)(OUTPUTS, LABELS)
     assert float(got) == pytest.approx(expected / 20, rel=1e-5)
 
 
@@ -47,7 +51,7 @@ def test_focal() -> None:
     for row, label in zip(LOGITS, LABELS, strict=True):
         log_p = log_softmax(row)[int(label)]
         terms.append(-((1 - math.exp(log_p)) ** 2) * log_p)
-    assert float(classification().loss("focal", LOGITS, LABELS)) == pytest.approx(
+    assert float(classification().loss("focal")(OUTPUTS, LABELS)) == pytest.approx(
         sum(terms) / 20, rel=1e-5
     )
 
@@ -58,11 +62,11 @@ def test_distillation_is_t_squared_kl_and_zero_for_equals() -> None:
     for s, te in zip(student / t, LOGITS / t, strict=True):
         log_s, log_t = log_softmax(s), log_softmax(te)
         expected += sum(math.exp(b) * (b - a) for a, b in zip(log_s, log_t, strict=True))
-    task = classification()
-    assert float(task.distillation(student, LOGITS, temperature=t)) == pytest.approx(
+    distance = classification().distance().setting(temperature=t)
+    assert float(distance({"output": student}, OUTPUTS)) == pytest.approx(
         t * t * expected / 20, rel=1e-4
     )
-    assert float(task.distillation(LOGITS, LOGITS, temperature=t)) == pytest.approx(0.0, abs=1e-6)
+    assert float(distance(OUTPUTS, OUTPUTS)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_accuracy_and_its_standard_error() -> None:
@@ -87,12 +91,12 @@ def test_rmse_ignores_a_trailing_axis_and_its_error_shrinks() -> None:
 )
 def test_regression_losses(name: str, expected: float) -> None:
     prediction, target = torch.tensor([[1.0], [4.0]]), torch.tensor([0.0, 2.0])
-    assert float(regression().loss(name, prediction, target)) == pytest.approx(expected)
+    assert float(regression().loss(name)({"output": prediction}, target)) == pytest.approx(expected)
 
 
 def test_unknown_loss_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="did you mean 'focal'"):
-        classification().loss("focall", LOGITS, LABELS)
+        classification().loss("focall")
 
 
 @pytest.mark.parametrize(
@@ -158,11 +162,10 @@ def test_lai_losses_are_losses_of_the_task() -> None:
     prediction, target = torch.randn(7, 1, generator=G), torch.randn(7, generator=G)
     for name, squared in (("lai_mse", True), ("lai_mae", False)):
         expected = lai_by_loops(
-            prediction.flatten().tolist(), target.tolist(), LAI_LAMBDA, squared=squared
+            prediction.flatten().tolist(), target.tolist(), 0.5, squared=squared
         )
-        assert float(regression().loss(name, prediction, target)) == pytest.approx(
-            expected, rel=1e-5
-        )
+        got = regression().loss(name)({"output": prediction}, target)
+        assert float(got) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_small_lambda_weights_steep_residuals_more() -> None:
@@ -176,6 +179,12 @@ def test_a_small_lambda_weights_steep_residuals_more() -> None:
 def test_parameters_that_cannot_act_on_the_data_are_ignored() -> None:
     ids = torch.zeros(20, 3, dtype=torch.int64)
     words = petra.classification((ids, LABELS), (ids, LABELS), (ids, LABELS))
-    assert classification().ignored() == frozenset()
-    assert words.ignored() == {"mixup"}
-    assert regression().ignored() == {"label_smoothing", "temperature"}
+    assert Tune.ignored(classification()) == frozenset()
+    assert Tune.ignored(words) == {"mixup"}
+    for stage, name in ((Tune, "label_smoothing"), (Distill, "temperature")):
+        pinned = stage.card_for(regression()).parameter(name)
+        free = stage.card_for(classification()).parameter(name)
+        assert pinned is not None
+        assert free is not None
+        assert pinned.limits == Choice((pinned.default,))
+        assert isinstance(free.domain, Real)

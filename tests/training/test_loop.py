@@ -16,7 +16,7 @@ from petra.core.errors import DataError, DivergedError, StageRefused
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.data import Split
-from petra.tasks.inputs import Inputs
+from petra.tasks.inputs import Inputs, Outputs, main_output
 from petra.tasks.regression import regression
 from petra.training.loop import TrainConfig, fit, learning_rate_factor, predict, steps_per_epoch
 from petra.training.precision import has_fast_bf16
@@ -60,14 +60,13 @@ def test_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     task, model = digits_task(), fresh()
     fit(model, task, TrainConfig(epochs=3, lr=0.1, batch_size=64), seed=0)
     scores: list[float] = []
-    original = type(task).score
+    original = type(task).quality_of
 
-    def spy(self: Task, predictions: torch.Tensor, targets: torch.Tensor) -> object:
-        measured = original(self, predictions, targets)
-        scores.append(measured.mean)
-        return measured
+    def spy(self: Task, outputs: Outputs, targets: torch.Tensor) -> float:
+        scores.append(original(self, outputs, targets))
+        return scores[-1]
 
-    monkeypatch.setattr(type(task), "score", spy)
+    monkeypatch.setattr(type(task), "quality_of", spy)
     result = fit(
         model, task, TrainConfig(epochs=4, lr=3.0, batch_size=64, clip_norm=0.0, warmup=0.0), seed=0
     )
@@ -97,7 +96,7 @@ def test_penalty_and_own_loss_reach_the_gradient() -> None:
         task,
         TrainConfig(epochs=2, lr=0.05, weight_decay=0.0),
         seed=0,
-        loss_fn=lambda pred, inputs, target: pred.sum() * 0,
+        loss_fn=lambda outputs, inputs, target: main_output(outputs).sum() * 0,
         penalty=lambda: weight.square().sum(),
     )
     assert float(weight.detach().norm()) < 0.5 * before
@@ -148,8 +147,8 @@ def test_the_penalty_finds_the_gradient_of_the_loss_alone() -> None:
     )
     expected, got = fresh(), fresh()
 
-    def both(pred: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
-        return task.loss("default", pred, target) + 0.1 * expected.classifier.weight.square().sum()
+    def both(outputs: Outputs, inputs: Inputs, target: Tensor) -> Tensor:
+        return task.loss()(outputs, target) + 0.1 * expected.classifier.weight.square().sum()
 
     seen: list[Tensor | None] = []
 
@@ -178,10 +177,10 @@ def test_augmentation_of_the_caller_comes_after_the_tasks_own() -> None:
         seen.append(inputs.unique().tolist())
         return 2 * inputs
 
-    def loss(pred: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
+    def loss(outputs: Outputs, inputs: Inputs, target: Tensor) -> Tensor:
         assert isinstance(inputs, Tensor)
         seen.append(inputs.unique().tolist())
-        return pred.square().mean()
+        return main_output(outputs).square().mean()
 
     fit(
         fresh(),
@@ -352,12 +351,13 @@ def test_excluded_classes_train_and_teach() -> None:
     logits.requires_grad_()
     x = torch.zeros(9, 2)
     task = classification((x, labels), (x, labels), (x, labels))
-    for name in task.losses():
-        assert torch.isfinite(task.loss(name, logits, labels))
-    assert torch.isfinite(task.loss("default", logits, labels, label_smoothing=0.1))
-    soft = task.distillation(logits, logits.detach().flip(0), temperature=4.0)
+    outputs, others = {"output": logits}, {"output": logits.detach().flip(0)}
+    for loss in task.losses():
+        assert torch.isfinite(loss(outputs, labels))
+    assert torch.isfinite(task.loss().setting(label_smoothing=0.1)(outputs, labels))
+    soft = task.distance()(outputs, others)
     assert torch.isfinite(soft)
     (gradient,) = torch.autograd.grad(soft, logits)
     assert torch.isfinite(gradient).all()
     expected = torch.nn.functional.cross_entropy(logits, labels)
-    assert float(task.loss("default", logits, labels)) == pytest.approx(float(expected))
+    assert float(task.loss()(outputs, labels).detach()) == pytest.approx(float(expected))

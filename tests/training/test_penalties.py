@@ -111,7 +111,7 @@ def test_a_filter_is_what_makes_one_output_channel(layer: nn.Module) -> None:
     with torch.no_grad():
         layer.bias.zero_()  # type: ignore[union-attr, operator]
         inputs = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        x = torch.randn(2, inputs, *[7] * (layer.weight.ndim - 2), generator=G)  # type: ignore[arg-type, operator]
+        x = torch.randn(2, inputs, *[7] * (layer.weight.ndim - 2), generator=G)
         before = layer(x)
     W = filters(layer)
     assert len(W) == before.shape[1]
@@ -128,8 +128,8 @@ def network() -> nn.Module:
     torch.manual_seed(0)
     tied = nn.Linear(6, 6)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), tied, nn.Sequential(tied), nn.Linear(6, 2),
-        nn.BatchNorm1d(2, affine=False),
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), tied, nn.Sequential(tied),
+        nn.Linear(6, 2), nn.BatchNorm1d(2, affine=False),
     )  # fmt: skip
 
 
@@ -163,9 +163,8 @@ def test_the_sum_over_layers_has_its_factor(kind: str) -> None:
 def test_the_adaptive_penalty_reads_the_gradient_in_place() -> None:
     layer = nn.Linear(4, 3)
     penalty = make_penalty("adaptive", [layer], weight=1.0)
-    assert penalty().item() == pytest.approx(
-        layer.weight.square().sum().item(), rel=1e-5
-    )  # no gradient yet: zero
+    # No gradient yet: zero.
+    assert penalty().item() == pytest.approx(layer.weight.square().sum().item(), rel=1e-5)
     layer.weight.grad = torch.randn(3, 4, generator=G)
     expected = penalties.adaptive(layer.weight, layer.weight.grad)
     assert penalty().item() == pytest.approx(expected.item(), rel=1e-5)

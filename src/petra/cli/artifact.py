@@ -15,8 +15,8 @@ from petra.cli.output import JsonFlag, note, say, say_json
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    from petra.core.interface import Interface
     from petra.core.target import Target
-    from petra.measure.interface import Interface
 
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
 Runtime = Annotated[
@@ -132,13 +132,13 @@ def package(
     - `petra package model.pt2`
     - `petra package model.pt2 --to fast.pt2 --threads 4`
     """
-    from petra.measure.random_inputs import random_inputs
+    from petra.measure.random_inputs import random_items
     from petra.runtimes.torch_ahead import compile_ahead
 
     target = to or file.with_suffix(".aot.pt2")
     interface = interface_in(inspect_file(file, "torch"))
     note(f"compiling {file}")
-    difference = compile_ahead(file, target, random_inputs(interface.inputs, 5), threads=threads)
+    difference = compile_ahead(file, target, random_items(interface, 5), threads=threads)
     if as_json:
         say_json(
             {
@@ -218,14 +218,9 @@ def inspect_file(
 
 def interface_in(found: Mapping[str, Any]) -> Interface:
     """What `inspect_file` says of a file's inputs, as the record it was."""
-    from petra.measure.interface import Interface
-    from petra.runtimes.base import InputSpec
+    from petra.core.interface import Interface
 
-    specs = [
-        InputSpec(s["name"], s["dtype"], tuple(s["shape"]), tuple(s["names"]))
-        for s in found["inputs"]
-    ]
-    return Interface(tuple(specs), found["axes"], found["fixed"])
+    return Interface.from_dict(found["interface"])
 
 
 @contextmanager
@@ -259,10 +254,11 @@ def _check_bundle(file: Path) -> dict[str, str]:
     """Compare the file with what its bundle recorded at export. Raises ArtifactError when they
     differ.
     """
-    from petra.report.bundle import METRICS, check_recorded, companion, sha256
+    from petra.core.digest import sha256
+    from petra.report.recorded import METRICS_FILE, check_recorded, companion
 
     digest = sha256(file)
-    beside = companion(file, METRICS)
+    beside = companion(file, METRICS_FILE)
     if beside is None:
         return {"sha256": digest, "bundle": "no bundle beside it to compare with"}
     recorded = check_recorded(beside)

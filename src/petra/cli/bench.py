@@ -15,6 +15,7 @@ from petra.cli.bench_tables import cells, conditions, table_of
 from petra.cli.output import JsonFlag, note, say, say_json
 from petra.cli.search import Trust
 from petra.core.errors import ConfigError
+from petra.core.notes import StepBegan, WorkerNote
 
 if TYPE_CHECKING:
     from petra.execute.compare_runtimes import OnRuntime
@@ -102,11 +103,11 @@ def _bench_study(
     trust: bool,
     as_json: bool,
 ) -> None:
-    from petra.report.front import Front
     from petra.report.record import StudyRecord
+    from petra.report.study_front import StudyFront
 
     record = StudyRecord.load(directory)
-    member = Front.of_record(record).pick(pick)
+    member = StudyFront.of_record(record).pick(pick)
 
     from petra.api import live_study
 
@@ -147,9 +148,9 @@ def _available(first: str) -> list[str]:
     return list(dict.fromkeys((first, *others)))
 
 
-def _say_stage(event: object) -> None:
-    if isinstance(event, tuple) and event and event[0] == "stage":
-        note(f"  {event[2]}")
+def _say_stage(event: WorkerNote) -> None:
+    if isinstance(event, StepBegan):
+        note(f"  {event.name}")
 
 
 def _plain(row: OnRuntime) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from petra.core.errors import ConfigError
 from petra.core.target import Target
 
 if TYPE_CHECKING:
+    from petra.core.interface import Interface
     from petra.core.measurement import Measurement
     from petra.measure.bench_main import Request
-    from petra.measure.interface import Interface
 
 BENCH_LIMIT_S = 600.0
 """Time for all measurements of a file. Of a model that takes seconds a call, there are hundreds of
@@ -135,16 +135,15 @@ def _measure(file: Path, name: str | None, how: How) -> _Row:
     if how.against is None and len(how.names) < 2:
         found = {key: m for key, m in found.items() if not key.endswith("_ratio")}
     size = sum(f.stat().st_size for f in files_of(file))
-    return _Row(
-        file, ready, not interface.axes, found | {"size_bytes": Measurement(float(size), unit="B")}
-    )
+    found["size_bytes"] = Measurement(float(size), unit="B")
+    return _Row(file, ready, not interface.free_batch, found)
 
 
 def _at_its_batch(target: Target, file: Path, interface: Interface, how: How) -> Target:
     """The target with the batch that a file fixes, in every call."""
-    if interface.axes:
+    if interface.free_batch:
         return target
-    only = interface.fixed or 1
+    only = interface.fixed_batch or 1
     for option, size in how.given.items():
         if option.endswith("batch") and size != only:
             raise ConfigError(
@@ -167,8 +166,8 @@ def _interface_of(file: Path, name: str | None, how: How) -> Interface:
 
 def _same(one: Interface, other: Interface) -> bool:
     """Whether two files can be fed alike, whatever they call their sizes."""
-    return [replace(s, names=()) for s in one.inputs] == [
-        replace(s, names=()) for s in other.inputs
+    return [(s.name, s.dtype, s.shape) for s in one.inputs] == [
+        (s.name, s.dtype, s.shape) for s in other.inputs
     ]
 
 

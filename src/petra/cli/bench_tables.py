@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from petra.core.measurement import Measurement
+    from petra.core.metric import Metric
 
 
 def conditions(threads: int, batch: int, throughput_batch: int) -> str:
@@ -21,28 +22,29 @@ def table_of(first: Sequence[str], *, ratio: bool, quality: str = "") -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in first:
         table.add_column(title, overflow="fold")
-    ratios = ["latency ratio"] if ratio else []
-    for title in (
-        *([quality] if quality else []),
-        "latency",
-        "95th pct.",
-        *ratios,
-        "throughput",
-        "memory",
-        "size",
-    ):
+    titles = [m.column for m in _shown() if ratio or m.form != "ratio"]
+    for title in (*([quality] if quality else []), *titles):
         table.add_column(title, justify="right", no_wrap=True)
     return table
 
 
 def cells(metrics: Mapping[str, Measurement]) -> list[str]:
+    """The quality where it was measured, then each cost; a ratio only where there is one."""
+    from petra.core.metric import QUALITY
+    from petra.report.numbers_text import value
+
+    found = [value(QUALITY, metrics[QUALITY].mean)] if QUALITY in metrics else []
+    return found + [_cell(m, metrics[m.name]) for m in _shown() if m.name in metrics]
+
+
+def _cell(metric: Metric, m: Measurement) -> str:
     from petra.report.numbers_text import interval, value
 
-    ratio = metrics.get("latency_ratio")
-    within = f" ({interval(ratio)})" if ratio and ratio.stderr else ""
-    return [
-        *([value("quality", metrics["quality"].mean)] if "quality" in metrics else []),
-        *(value(m, metrics[m].mean) for m in ("latency_ms", "latency_p95_ms")),
-        *([f"{ratio.mean:.2f}x{within}"] if ratio else []),
-        *(value(m, metrics[m].mean) for m in ("throughput", "memory_mb", "size_bytes")),
-    ]
+    within = f" ({interval(m)})" if metric.form == "ratio" and m.stderr else ""
+    return f"{value(metric, m.mean)}{within}"
+
+
+def _shown() -> list[Metric]:
+    from petra.core.metric import Catalogue
+
+    return [metric for metric in Catalogue().costs() if metric.shown.bench]

@@ -65,9 +65,8 @@ def main() -> None:
     sys.path[:] = settled(sys.path)
     settle(os.environ)
     streams.prepare()
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # threads that spin starve each other on shared cores
+    # Threads that spin starve each other on shared cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     finally:

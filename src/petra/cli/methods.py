@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,12 +15,17 @@ from petra.cli.output import JsonFlag, say, say_json
 
 if TYPE_CHECKING:
     from petra.space.domains import Parameter
+    from petra.space.outline import ModelOutline
     from petra.space.space import StageCard
 
 
 def methods(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="One stage, in full.")
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option("--for", metavar="STUDY.yaml", help="Show what is declared for its model."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -29,12 +35,16 @@ def methods(
 
     - `petra methods`
     - `petra methods prune.structured`
+    - `petra methods prune.structured --for study.yaml`
+
+    Parameters may depend on the model: with a study file, its model is built as for `petra run`.
     """
     from petra.methods.table import STAGES
 
+    outline = _outline(study) if study else None
     if name is not None:
         stage = STAGES.get(name)
-        card, text = stage.card(), inspect.cleandoc(stage.__doc__ or "")
+        card, text = stage.card(outline), inspect.cleandoc(stage.__doc__ or "")
         if as_json:
             say_json(_plain(card) | {"doc": text})
             return
@@ -42,7 +52,7 @@ def methods(
         say(Text("\n\n".join([card.name, *paragraphs, _effects(card)]) + "\n"))
         say(_parameters(card))
         return
-    cards = [STAGES.get(each).card() for each in STAGES.names()]
+    cards = [STAGES.get(each).card(outline) for each in STAGES.names()]
     if as_json:
         say_json([_plain(card) for card in cards])
         return
@@ -50,6 +60,18 @@ def methods(
     for card in cards:
         table.add_row(card.name, card.summary, _effects(card))
     say(table)
+
+
+def _outline(study: Path) -> ModelOutline:
+    """Of the model that a study file names, as the study would take it."""
+    from petra.config import load_config
+    from petra.intake import examine
+    from petra.model.outline import outline_of
+    from petra.sources import find_modules, resolve_source
+
+    config = load_config(study)
+    find_modules(config, (study.resolve().parent, Path.cwd()))
+    return outline_of(examine(*resolve_source(config)).model)
 
 
 def _table(*titles: str) -> Table:
@@ -79,7 +101,9 @@ def _parameters(card: StageCard) -> Table:
             str(p.default),
             str(p.domain),
             allowed,
-            p.doc + (f", when {_when(p)}" if p.when else ""),
+            p.doc
+            + (", one for each of some parts of the model" if p.is_family else "")
+            + (f", when {_when(p)}" if p.when else ""),
         )
     return table
 

@@ -48,21 +48,20 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(renderable: RenderableType) -> None:
-    """Print to standard output. A string is one line, however long: paths and commands must survive
-    being copied."""
+    """Print to standard output.
+
+    A string is one line, however long: paths and commands must survive being copied.
+    """
     console().print(renderable, markup=False, soft_wrap=isinstance(renderable, str))
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, on standard error, so that piped output stays
-    clean.
-    """
+    """A line for the person at the terminal, on standard error: piped output stays clean."""
     console(stderr=True).print(text, markup=False, soft_wrap=True)
 
 
 def say_json(data: Any) -> None:
-    """Print data as JSON; NaN and infinities are refused rather than printed as no JSON reader
-    accepts them."""
+    """Print data as JSON; NaN and infinities are refused, as no JSON reader accepts them."""
     typer.echo(json_text(data))
 
 

@@ -16,6 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from petra.core.metric import describe
+from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import Objective
 from petra.core.text import first_line, printable
 from petra.core.trial import Proposal, Trial, TrialStatus
@@ -49,7 +51,7 @@ class LineProgress:
         if clock.trials:
             self.message(f"continuing after {clock.trials} trials")
 
-    def stage(self, proposal: Proposal, note: object) -> None: ...
+    def stage(self, proposal: Proposal, note: WorkerNote) -> None: ...
 
     def finished(self, trial: Trial, clock: Clock) -> None:
         outcome = self._values(trial) if trial.measured else _reason(trial)
@@ -67,19 +69,13 @@ class LineProgress:
 
 def _objective_text(objective: Objective, trial: Trial, baseline: Trial | None) -> str:
     """'accuracy 0.9712', 'size 61.2 kB (-75%)'."""
-    metric = objective.metric
-    if trial.number == 0:  # the ratio of the untouched model to itself says nothing
-        metric = {"latency_ratio": "latency_ms", "throughput_ratio": "throughput"}.get(
-            metric, metric
-        )
-    m = trial.metrics[metric]
-    name = m.unit or "quality" if metric == "quality" else metric.split("_")[0]
+    metric = describe(objective.metric)
+    if trial.number == 0 and metric.over:  # the ratio of the untouched model to itself says nothing
+        metric = describe(metric.over)
+    m = trial.metrics[metric.name]
+    name = (m.unit or metric.title) if metric.sampled else metric.name.split("_")[0]
     text = f"{name} {value(metric, m.mean)}"
-    if (
-        baseline is None
-        or trial.number == 0
-        or metric in ("quality", "latency_ratio", "throughput_ratio")
-    ):
+    if baseline is None or trial.number == 0 or metric.sampled or metric.form == "ratio":
         return text
     moved = change(m.mean, baseline.metrics[objective.metric].mean)
     return f"{text} ({moved})" if moved else text
@@ -109,8 +105,7 @@ class LiveProgress:
         self._running: dict[int, str] = {}
         self._said = "starting"
 
-    # ---- events, from any thread
-    # ---------------------------------------------------------------------------------
+    # ---- events, from any thread -----------------------------------------------------------------
 
     def started(self, baseline: Trial, clock: Clock) -> None:
         with self._lock:
@@ -118,7 +113,7 @@ class LiveProgress:
             self._tick(clock)
         self.message("searching")
 
-    def stage(self, proposal: Proposal, note: object) -> None:
+    def stage(self, proposal: Proposal, note: WorkerNote) -> None:
         with self._lock:
             self._running[proposal.number] = _activity(
                 proposal, note, self._running.get(proposal.number, "")
@@ -148,8 +143,7 @@ class LiveProgress:
     def _tick(self, clock: Clock) -> None:
         self._clock, self._heard = clock, time.monotonic()
 
-    # ---- drawing
-    # ----------------------------------------------------------------------------------------------
+    # ---- drawing ---------------------------------------------------------------------------------
 
     def __rich__(self) -> Group:
         with self._lock:
@@ -197,14 +191,14 @@ class LiveProgress:
         }
 
 
-def _activity(proposal: Proposal, note: object, before: str) -> str:
+def _activity(proposal: Proposal, note: WorkerNote, before: str) -> str:
     """What a worker's note says, in words."""
-    match note:
-        case ("stage", int(index), str(name)):
-            stages = len(proposal.pipeline)
-            return f"{name} (stage {index + 1} of {stages})" if index < stages else name
-        case ("progress", int(done), int(total), str(text)):
-            stage = before.partition(": ")[0]
-            return f"{stage}: {done}/{total} {text}".rstrip()
-        case _:
-            return before
+    if isinstance(note, StepBegan):
+        stages = len(proposal.pipeline)
+        return (
+            f"{note.name} (stage {note.index + 1} of {stages})"
+            if note.index < stages
+            else note.name
+        )
+    stage = before.partition(": ")[0]
+    return f"{stage}: {note.done}/{note.total} {note.text}".rstrip()

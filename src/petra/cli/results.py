@@ -27,11 +27,11 @@ def show(
     - `petra show petra-demo --all`
     - `petra show petra-demo --json | jq '.front[].words'`
     """
-    from petra.report.front import Front
     from petra.report.plain import front_data, trial_data
+    from petra.report.study_front import StudyFront
     from petra.report.tables import failures_view, front_view, trials_view
 
-    front = Front.load(directory)
+    front = StudyFront.load(directory)
     if as_json:
         data = front_data(front)
         say_json(data | {"all": [trial_data(t) for t in front.trials]} if everything else data)
@@ -83,8 +83,7 @@ def export(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Copy a measured model out of a study, with its pipeline, figures, parity result and model
-    card.
+    """Copy a measured model out, with its pipeline, figures, parity result and model card.
 
     For example:
 
@@ -93,9 +92,9 @@ def export(
     - `petra export petra-demo --pick 17 --to models/seventeen/`
     """
     from petra.report.bundle import default_place
-    from petra.report.front import Front
+    from petra.report.study_front import StudyFront
 
-    member = Front.load(directory).pick(pick)
+    member = StudyFront.load(directory).pick(pick)
     path = member.export(to or default_place(directory, pick), format)
     if as_json:
         say_json({"trial": member.number, "file": str(path), "picked": pick})

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from petra.cli.budget import extended, is_finished
 from petra.cli.output import JsonFlag, console, note, say, say_json, width
-from petra.core.errors import ConfigError
-from petra.core.text import whole_number
 
 if TYPE_CHECKING:
     from petra.report.record import StudyRecord
@@ -132,26 +131,19 @@ def run(
     - `petra run study.yaml`
     - `petra run study.yaml --time "2 h" --workers 4 --workdir runs/first`
     """
-    from petra.config import load_config, parse_config
+    from petra.config import load_config
 
-    config = load_config(study)
-    overrides: dict[str, Any] = {}
-    if workdir is not None:
-        overrides["workdir"] = str(workdir)
-    if seed is not None:
-        overrides["seed"] = seed
-    if time is not None or trials is not None:
-        given = {"time": time, "trials": trials}
-        overrides["budget"] = config.budget.model_dump() | {
-            k: v for k, v in given.items() if v is not None
-        }
-    if workers is not None:
-        overrides["limits"] = config.limits.model_dump() | {"workers": workers}
-    parse_config(config.model_dump() | overrides, where=str(study))  # before torch is loaded
+    changes: dict[str, Any] = {
+        "workdir": None if workdir is None else str(workdir),
+        "seed": seed,
+        "budget": _given(time=time, trials=trials),
+        "limits": _given(workers=workers),
+    }
+    config = load_config(study, _given(**changes))  # before torch is loaded
 
-    from petra.api import study_from_file
+    from petra.api import study_from_config
 
-    ready = study_from_file(study, overrides=overrides, note=note)
+    ready = study_from_config(config, study, note=note)
     _conduct(ready, quiet=quiet)
     _conclude(ready.directory, as_json=as_json)
 
@@ -180,8 +172,8 @@ def resume(
     - `petra resume runs/first --trials 200`
     """
     record = _record(directory)
-    budget = _extended(record, time, trials)
-    if budget is None and _finished(record):
+    budget = extended(record, time, trials)
+    if budget is None and is_finished(record):
         note(f"{directory}: finished: {record.stop_reason}")
         note(f"search on with: petra resume {directory} --time '+10 min'")
         _conclude(directory, as_json=as_json)
@@ -193,8 +185,12 @@ def resume(
     _conclude(directory, as_json=as_json)
 
 
-# ---- steps
-# --------------------------------------------------------------------------------------------------
+# ---- steps ---------------------------------------------------------------------------------------
+
+
+def _given(**options: Any) -> dict[str, Any] | None:
+    """The options that a person gave; None when there are none."""
+    return {name: value for name, value in options.items() if value is not None} or None
 
 
 def _conduct(study: Study, *, quiet: bool) -> None:
@@ -223,13 +219,13 @@ def _conduct(study: Study, *, quiet: bool) -> None:
 def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) -> None:
     """The front, the report, exported bundles, and what to do next."""
     from petra.report.bundle import default_place
-    from petra.report.front import Front
     from petra.report.html import write_report
     from petra.report.plain import front_data
+    from petra.report.study_front import StudyFront
     from petra.report.tables import front_view
 
     record = _record(directory)
-    front = Front.of_record(record)
+    front = StudyFront.of_record(record)
     report = write_report(directory)
     chosen = exports if front.members else ()
     bundles = {pick: front.pick(pick).export(default_place(directory, pick)) for pick in chosen}
@@ -263,53 +259,3 @@ def _record(directory: Path) -> StudyRecord:
     from petra.report.record import StudyRecord
 
     return StudyRecord.load(directory)
-
-
-def _spent(record: StudyRecord) -> dict[str, bool]:
-    """Which limits of the budget are reached."""
-    budget = record.config.budget
-    trials = sum(t.number > 0 for t in record.trials)
-    return {
-        "time": budget.time is not None and record.elapsed_s >= budget.time,
-        "trials": budget.trials is not None and trials >= budget.trials,
-        "generations": budget.generations is not None and "generations" in record.stop_reason,
-    }
-
-
-def _finished(record: StudyRecord) -> bool:
-    """Whether running it again would change nothing."""
-    return bool(record.stop_reason) and any(_spent(record).values())
-
-
-def _extended(record: StudyRecord, time: str | None, trials: str | None) -> dict[str, Any] | None:
-    """The new budget; None when nothing is to change."""
-    if time is None and trials is None:
-        return None
-    from petra.core.quantities import parse_duration
-
-    budget: dict[str, Any] = record.config.budget.model_dump()
-    done = sum(t.number > 0 for t in record.trials)
-    given: dict[str, Any] = {}
-    if time is not None:
-        try:
-            seconds = parse_duration(time.removeprefix("+"))
-        except ValueError as error:
-            raise ConfigError(f"--time: {error}") from None
-        given["time"] = seconds + (
-            max(record.elapsed_s, budget["time"] or 0.0) if time.startswith("+") else 0.0
-        )
-    if trials is not None:
-        number = whole_number(trials)
-        if number is None or number < 1:
-            raise ConfigError(
-                f"--trials: got {trials!r}",
-                hint="give a total such as 200, or '+50' for fifty more",
-            )
-        given["trials"] = number + (
-            max(done, budget["trials"] or 0) if trials.startswith("+") else 0
-        )
-    for name, spent in _spent(record).items():
-        if spent and name not in given:
-            note(f"the limit on {name} is spent; it is lifted")
-            budget[name] = None
-    return budget | given

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 
 class PetraError(Exception):
-    """Base of all deliberate errors. `hint` says what to do next and is printed on a line of its
-    own.
+    """Base of all deliberate errors.
+
+    `hint` says what to do next and is printed on a line of its own.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -29,8 +30,9 @@ class PetraError(Exception):
 
 
 def rebuild_error(cls: type[PetraError], state: dict[str, object]) -> PetraError:
-    """The error whose attributes are `state`, without calling its constructor. Needs a text
-    `message` among them.
+    """The error whose attributes are `state`, without calling its constructor.
+
+    Needs a text `message` among them.
     """
     if not isinstance(state["message"], str):
         raise TypeError(f"message: got {type(state['message']).__name__}")
@@ -41,8 +43,9 @@ def rebuild_error(cls: type[PetraError], state: dict[str, object]) -> PetraError
 
 
 class ConfigError(PetraError):
-    """A study file, argument or pipeline is wrong. The message starts with the path of the
-    offending key.
+    """A study file, argument or pipeline is wrong.
+
+    The message starts with the path of the offending key.
     """
 
 
@@ -51,8 +54,9 @@ class DataError(PetraError):
 
 
 class StageRefused(PetraError):
-    """A stage cannot act on this model. `layer` names the module, '' when it is about the whole
-    model.
+    """A stage cannot act on this model.
+
+    `layer` names the module, '' when it is about the whole model.
     """
 
     def __init__(self, message: str, *, layer: str | None = None, hint: str = "") -> None:
@@ -65,8 +69,9 @@ class DivergedError(PetraError):
 
 
 class ExportError(PetraError):
-    """A model could not be lowered to a runtime. `operator` names what the runtime cannot express,
-    if known.
+    """A model could not be lowered to a runtime.
+
+    `operator` names what the runtime cannot express, if known.
     """
 
     def __init__(self, message: str, *, operator: str = "", hint: str = "") -> None:

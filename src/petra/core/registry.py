@@ -19,9 +19,9 @@ class Registry(Generic[T]):
     >>> Registry("shape", {"square": "shapes.square:Square"})
     """
 
-    def __init__(self, noun: str, table: Mapping[str, str]) -> None:
+    def __init__(self, noun: str, table: Mapping[str, str] | Mapping[str, T]) -> None:
         self.noun = noun
-        self._table: dict[str, str | T] = dict(table)
+        self._table: dict[str, str | T] = {**table}
         self._added: dict[str, T] = {}
 
     def register(self, name: str, item: T) -> T:
@@ -44,6 +44,10 @@ class Registry(Generic[T]):
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._table))
 
+    def items(self) -> list[tuple[str, T]]:
+        """Names and plugins, in the order of the table, then of registration."""
+        return [(name, self.get(name)) for name in self._table]
+
     def __contains__(self, name: object) -> bool:
         return name in self._table
 
@@ -64,3 +68,7 @@ class Registry(Generic[T]):
             entry = cast(T, getattr(importlib.import_module(module), attribute))
             self._table[name] = entry
         return entry
+
+    def all(self) -> tuple[T, ...]:
+        """Every plugin by name, all imported now."""
+        return tuple(map(self.get, self.names()))

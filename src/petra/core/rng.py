@@ -18,7 +18,5 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:
-    """A NumPy generator for one purpose, for example ``generator(study_seed, pipeline.key,
-    "shuffle")``.
-    """
+    """A NumPy generator for one purpose: ``generator(study_seed, pipeline.key, "shuffle")``."""
     return np.random.default_rng(derive_seed(seed, *purpose))

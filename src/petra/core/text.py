@@ -1,6 +1,4 @@
-"""Text from files and other people, made fit for a terminal: what would act is shown escaped
-instead.
-"""
+"""Text from files and other people, made fit for a terminal: what would act is shown escaped."""
 
 from __future__ import annotations
 

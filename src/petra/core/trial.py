@@ -7,13 +7,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+from petra.core.errors import ConfigError
 from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
+from petra.core.text import shown
 
 
 class TrialStatus(StrEnum):
-    """How a trial ended. Every candidate ends as one of these, and none is run twice."""
+    """How a trial ended. Every candidate ends as one of these."""
 
     COMPLETE = "complete"  # exported, verified, measured, within the constraints
     INFEASIBLE = "infeasible"  # measured, but outside a constraint of the user's
@@ -38,7 +41,9 @@ class StageTrace:
     """What one stage really did to the model.
 
     `skipped` maps a layer to the reason it was left alone; `details` holds the method's own
-    JSON-able facts (calibration samples, ranks chosen, epochs run, ...).
+    JSON-able facts (calibration samples, ranks chosen, epochs run, ...). `uncached` says why the
+    model after this stage could not be kept for other pipelines that begin alike; '' where it was,
+    or where there is no cache.
     """
 
     stage: str
@@ -50,25 +55,73 @@ class StageTrace:
     peak_memory_mb: float = 0.0
     cached: bool = False
     details: Mapping[str, object] = field(default_factory=dict)
+    uncached: str = ""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How much effort an evaluation makes: shares in (0, 1] of the epochs of training stages and of
+    the training data, or none at all (`zero_shot`: training stages are left out).
+
+    Only what is evaluated in full is compared with the untouched model and can be on the front.
+    Raises ConfigError for a share out of range.
+    """
+
+    epochs: float = 1.0
+    data: float = 1.0
+    zero_shot: bool = False
+
+    def __post_init__(self) -> None:
+        for name, share in (("epochs", self.epochs), ("data", self.data)):
+            if not 0 < share <= 1:
+                raise ConfigError(
+                    f"fidelity.{name}: got {shown(share)}", hint="a share is above 0, at most 1"
+                )
+
+    @property
+    def full(self) -> bool:
+        return self == FULL
+
+
+FULL = Fidelity()
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a proposal came from: the move that made it and the trial it was made from (None: drawn
-    at random).
+    """Where a proposal came from: the moves that made it, in order, and the trial it was made from
+    (None: drawn at random).
     """
 
-    move: str
+    moves: tuple[str, ...]
     parent: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The moves in a word, for people."""
+        return "+".join(self.moves)
+
+
+GIVEN = Origin(("given",))
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A pipeline to try, numbered in the order of proposing."""
+    """A pipeline to try, numbered in the order of proposing.
+
+    `told` are the trials whose results the searcher learned between the proposal before this one
+    and this one, in the order of learning: what a proposal was made from is all that it and those
+    before it were told, and the untouched model.
+    """
 
     number: int
     pipeline: Pipeline
-    origin: Origin = Origin("given")
+    origin: Origin = GIVEN
+    fidelity: Fidelity = FULL
+    told: tuple[int, ...] = ()
+
+    def ended(self, status: TrialStatus, **results: Any) -> Trial:
+        """The trial of this proposal; `results` are further fields of `Trial`."""
+        return Trial(self.number, self.pipeline, status, self.origin, self.fidelity, **results)
 
 
 @dataclass(frozen=True)
@@ -81,7 +134,8 @@ class Trial:
     number: int
     pipeline: Pipeline
     status: TrialStatus
-    origin: Origin = Origin("given")
+    origin: Origin = GIVEN
+    fidelity: Fidelity = FULL
     metrics: Mapping[str, Measurement] = field(default_factory=dict)
     test: Mapping[str, Measurement] = field(default_factory=dict)
     failure: Failure | None = None
@@ -95,3 +149,10 @@ class Trial:
     def measured(self) -> bool:
         """Whether it has a full set of metrics (feasible or not)."""
         return self.status in (TrialStatus.COMPLETE, TrialStatus.INFEASIBLE)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it was measured at full fidelity: only such trials rank with the untouched
+        model, and only they can be on the front.
+        """
+        return self.measured and self.fidelity.full

@@ -65,9 +65,7 @@ _DEPTH_HINT = f"at most {_MAX_DEPTH} levels are allowed"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and with the fewest types: a date is text, and what is no value is said with its
-    line.
-    """
+    """Safe, and with the fewest types: a date is text, and what is none is said with its line."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:

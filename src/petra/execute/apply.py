@@ -20,12 +20,14 @@ from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
 from petra.execute.cache import PrefixCache
 from petra.execute.remembered import forget_what_is_made_again
-from petra.methods.base import Context
+from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
 from petra.model.attention.separate import unfuse
 from petra.model.copies.copying import copy_model
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
+from petra.model.outline import outline_of
 from petra.model.surgery import count_parameters
+from petra.model.trainability import unfreeze
 from petra.store.records import write_traces
 from petra.workers.memory import peak_mb, reset_peak
 
@@ -45,11 +47,12 @@ def apply_pipeline(
     `make_context(prefix)` gives the context of the prefix's last stage; its seed must be a function
     of the prefix, so that a result does not depend on where the work began. `on_stage(index, spec)`
     is called before each stage that runs, `after_stage(spec)` before its result is kept; those
-    found in the cache do not run, and their traces say so. With and without a cache, results are
+    found in the cache do not run, and their traces say so; a trace also says why its model could
+    not be cached. With and without a cache, results are
     equal bit for bit. Raises what the stages and the two functions raise, and StageRefused for a
     stage that changes nothing.
     """
-    done = 0
+    done, outline = 0, outline_of(model)
     traces: tuple[StageTrace, ...] = ()
     found = cache.longest(pipeline, model) if cache else None
     if found:
@@ -58,29 +61,33 @@ def apply_pipeline(
     else:
         current = copy_model(model)
         unfuse(current)
+        unfreeze(current)  # what a person froze was for a training of their own
         if len(pipeline):
             forget_what_is_made_again(current, make_context(pipeline.prefix(1)).task.example(2))
-    mark = fingerprint(current)
+    mark = state_hash(current)
     for index in range(done, len(pipeline)):
         prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]
         on_stage(index, spec)
-        current, trace = _run(current, spec, make_context(prefix))
+        context = make_context(prefix)
+        stage = STAGES.get(spec.kind).from_spec(spec, context.task, outline)
+        current, trace = _run(stage, current, spec, context)
         after_stage(spec)
-        before, mark = mark, fingerprint(current)
+        before, mark = mark, state_hash(current)
         if mark == before:
             raise StageRefused(
                 f"{spec.kind} left the model unchanged",
                 hint=f"it does nothing to this model with {dict(spec.params)}",
             )
         traces = (*traces, trace)
-        if cache:
-            cache.put(prefix, current, model, traces)
+        if cache and (reason := cache.put(prefix, current, model, traces)):
+            traces = (*traces[:-1], replace(trace, uncached=reason))
     return current, traces
 
 
-def _run(model: nn.Module, spec: StageSpec, context: Context) -> tuple[nn.Module, StageTrace]:
+def _run(
+    stage: Stage, model: nn.Module, spec: StageSpec, context: Context
+) -> tuple[nn.Module, StageTrace]:
     """One stage, with everything around it that a stage should not have to think of."""
-    stage = STAGES.get(spec.kind).from_spec(spec)
     params_before = count_parameters(model)
     reset_peak()
     started = time.perf_counter()

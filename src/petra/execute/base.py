@@ -1,19 +1,56 @@
-"""The executor contract: who turns proposals into trials. The loop in `session.py` knows nothing
-more about it.
+"""The executor contract: who turns proposals into trials, and all that is given for it. A stream:
+proposals go in as they are made, trials come out as they finish. The loop in `session.py` knows
+nothing more about it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from petra.core.measurement import Measurement
+from petra.core.notes import WorkerNote
+from petra.core.objective import Constraint
 from petra.core.trial import Proposal, Trial
+from petra.store.layout import StudyPaths
+
+if TYPE_CHECKING:
+    from petra.execute.build import BuildPayload
 
 Remaining = Callable[[], float | None]
-OnNote = Callable[[Proposal, object], None]
+OnNote = Callable[[Proposal, WorkerNote], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one trial may use."""
+
+    time_s: float
+    memory_mb: float
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """All that an executor is given.
+
+    `payload` is what candidates are built from, wherever that is; `paths` is where the study keeps
+    what comes of it. `workers` candidates may be built side by side, each with `threads` threads.
+    `constraints` make a trial infeasible, `host` is noted with every number. `held` raises
+    StoreError when another process has taken the directory: to be asked before anything in it is
+    removed.
+    """
+
+    payload: BuildPayload
+    paths: StudyPaths
+    limits: Limits
+    constraints: tuple[Constraint, ...] = ()
+    host: str = ""
+    workers: int = 1
+    threads: int = 1
+    held: Callable[[], None] = lambda: None
 
 
 class Executor(ABC):
@@ -28,15 +65,20 @@ class Executor(ABC):
     @abstractmethod
     def use_baseline(self, baseline: Trial) -> None:
         """Candidates are paired with, and judged against, this trial from now on. Comes before
-        `run` and `confirm`.
+        `submit` and `confirm`.
         """
 
     @abstractmethod
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        """Trials as they finish, in any order. When `remaining()` seconds are used up (None: no
-        limit), returns without those that did not finish.
+    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+        """Take a proposal and return at once. It begins when there is room, those submitted first
+        before later ones, or never, when `remaining()` seconds are used up by then (None: no
+        limit).
+        """
+
+    @abstractmethod
+    def results(self) -> Iterator[Trial]:
+        """Trials as they finish, in any order, also of what is submitted meanwhile. Ends when
+        nothing is left that was submitted; what the time did not suffice for is left out.
         """
 
     @abstractmethod
@@ -61,3 +103,6 @@ class Executor(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+MakeExecutor = Callable[[Assignment], Executor]

@@ -30,11 +30,13 @@ from torch import nn
 from petra.core.errors import PetraError
 from petra.core.pipeline import Pipeline
 from petra.core.trial import StageTrace
+from petra.methods.table import STAGES
 from petra.model.description.differences import NotDescribable, describe, rebuild, weights
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
 from petra.store.records import read_traces, write_traces
 from petra.store.schema import petra_version
 
+_FORMAT = "2"  # 2: what is frozen was frozen by a stage
 _TENSORS, _STRUCTURE = "model.safetensors", "model.json"
 _UNFINISHED = ".unfinished-"
 _DAMAGE = (
@@ -57,15 +59,16 @@ class PrefixCache:
     """Stored prefixes, at most `limit_bytes` in all of `directory`, the least recently used leaving
     first.
 
-    Entries are only found under the same `context_key` (of model, data and seed, say), version of
-    petra and of torch, and number of torch threads: anything a model's bits depend on besides the
-    pipeline.
+    Entries are only found under the same `context_key` (of model, data and seed, say), format,
+    version of petra and of torch, and number of torch threads: anything a model's bits depend on
+    besides the pipeline.
     """
 
     def __init__(self, directory: Path, limit_bytes: int, *, context_key: str = "") -> None:
         self.directory = directory
         self.limit_bytes = limit_bytes
-        words = [context_key, petra_version(), torch.__version__, str(torch.get_num_threads())]
+        versions = [_FORMAT, petra_version(), torch.__version__]
+        words = [context_key, *versions, str(torch.get_num_threads())]
         self._context = directory / hashlib.sha256("\x1f".join(words).encode()).hexdigest()[:32]
 
     def put(
@@ -74,23 +77,28 @@ class PrefixCache:
         model: nn.Module,
         original: nn.Module,
         traces: Sequence[StageTrace],
-    ) -> bool:
-        """Store `model`, made of `original` by `pipeline`. False when it was not stored.
+    ) -> str:
+        """Store `model`, made of `original` by `pipeline`; why it was not stored, '' when the entry
+        is there.
 
-        That happens to what cannot be described relative to the original, has no float weights (a
+        What cannot be described relative to the original is not, nor what has no float weights (a
         quantized graph), is larger than the limit or does not fit on the disk; an entry that is
         there already stays.
         """
         entry = self._context / pipeline.key
-        if entry.exists() or not any(p.is_floating_point() for p in model.parameters()):
-            return False
+        if entry.exists():
+            return ""
+        if not any(p.is_floating_point() for p in model.parameters()):
+            return "it has no floating-point weights"
+        brought = _brought(pipeline)
         try:
-            description, tensors = describe(model, original), weights(model)
+            description, tensors = describe(model, original, brought), weights(model)
             # The description is trusted only after it has been seen to work.
-            if fingerprint(rebuild(original, description, tensors)) != fingerprint(model):
-                return False
-        except NotDescribable:
-            return False
+            again = rebuild(original, description, tensors, brought)
+            if state_hash(again) != state_hash(model):
+                return "what its description makes is another model"
+        except NotDescribable as error:
+            return error.message
         body = save(tensors)
         record = {
             "pipeline": pipeline.canonical(),
@@ -101,11 +109,13 @@ class PrefixCache:
         text = json.dumps(record, separators=(",", ":"))
         text = json.dumps({"check": hashlib.blake2b(text.encode()).hexdigest(), "record": text})
         if len(body) + len(text) > self.limit_bytes:
-            return False
+            size = len(body) + len(text)
+            return f"it takes {size} bytes, and the cache may hold {self.limit_bytes}"
         try:
-            return self._write(entry, body, text)
-        except OSError:  # a full or read-only disk costs time, not the trial
-            return False
+            self._write(entry, body, text)
+        except OSError as error:  # a full or read-only disk costs time, not the trial
+            return f"it cannot be written: {error.strerror}"
+        return ""
 
     def longest(
         self, pipeline: Pipeline, original: nn.Module
@@ -145,9 +155,10 @@ class PrefixCache:
             or hashlib.blake2b(body).hexdigest() != record["tensors"]
         ):
             raise ValueError("the entry is damaged")
-        return rebuild(original, record["structure"], load(body)), read_traces(record["traces"])
+        model = rebuild(original, record["structure"], load(body), _brought(prefix))
+        return model, read_traces(record["traces"])
 
-    def _write(self, entry: Path, body: bytes, text: str) -> bool:
+    def _write(self, entry: Path, body: bytes, text: str) -> None:
         self._context.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._context))
         try:
@@ -158,10 +169,8 @@ class PrefixCache:
                 unfinished.rename(entry)
         except OSError:
             shutil.rmtree(unfinished, ignore_errors=True)
-            if entry.exists():  # another process was faster; its entry is as good
-                return False
-            raise
-        return True
+            if not entry.exists():  # else another process was faster; its entry is as good
+                raise
 
     def _make_room(self, needed: int) -> None:
         """Remove entries, longest unused first, until `needed` bytes fit under the limit."""
@@ -194,6 +203,13 @@ class PrefixCache:
         with (self.directory / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _brought(pipeline: Pipeline) -> tuple[type[nn.Module], ...]:
+    """Classes of modules that the pipeline's stages declare: as registered in this process, never
+    as a file says."""
+    stages = [STAGES.get(kind) for kind in {s.kind: s for s in pipeline} if kind in STAGES]
+    return tuple(cls for stage in stages for cls in stage.modules())
 
 
 def _content(path: Path, limit: int) -> bytes:

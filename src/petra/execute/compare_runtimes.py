@@ -8,19 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
+from petra.core.notes import WorkerNote
 from petra.core.pipeline import Pipeline
-from petra.execute.build import BuildPayload, Note, compressed, prepare, save_reference
-from petra.execute.evaluate import Limits
-from petra.execute.judge import Judged, judge, targets_file, write_data
-from petra.measure.bench_main import Request
-from petra.measure.client import run_bench
-from petra.methods.table import STAGES
+from petra.execute.base import Assignment
+from petra.execute.build import prepare
+from petra.execute.builder import Builder, ignore
+from petra.execute.judge import write_data
+from petra.execute.verdict import Artifact, Judge
 from petra.runtimes.table import runtime_for
-from petra.space.effects import FLOAT_WEIGHTS
 from petra.workers.isolate import Worker
 
 
@@ -40,111 +38,61 @@ class OnRuntime:
 
 
 def compare_runtimes(
-    payload: BuildPayload,
+    assignment: Assignment,
     pipeline: Pipeline,
     runtimes: Sequence[str],
     place: Path,
     *,
-    limits: Limits,
-    threads: int,
-    host: str,
-    note: Note = lambda note: None,
+    note: Callable[[WorkerNote], None] = ignore,
 ) -> list[OnRuntime]:
     """Build `pipeline`'s model again, export it to ``place/<runtime>/model.*``, and measure it
     there, in order.
 
-    Speed is paired with the first runtime that runs the model. `threads` is for building; measuring
-    takes those of the payload's target. A runtime that cannot export, load, run or agree with the
-    model is a row with its reason. Raises ConfigError for an unknown runtime, and what building the
-    model raises.
+    Speed is paired with the first runtime that runs the model. Names of `runtimes` are as in
+    `Target.name`; all else of the payload's target holds for each. A runtime that cannot export,
+    load, run or agree with the model is a row with its reason. Raises ConfigError for an unknown
+    runtime, and what building the model raises.
     """
-    for name in runtimes:
-        runtime_for(payload.target.on(name))
+    payload, limits = assignment.payload, assignment.limits
+    targets = [payload.target.on(name) for name in runtimes]
+    for target in targets:
+        runtime_for(target)
     with TemporaryDirectory(prefix="petra-across-") as scratch:
-        work = Path(scratch)
-        with Worker(work / "worker.log", threads=threads) as worker:
-            worker.start(payload, prepare)
-
-            def run(function: Callable[..., Any], *args: object) -> Any:
-                limit_s, limit_mb = limits.time_s, limits.memory_mb
-                return worker.call(
-                    function, *args, time_limit_s=limit_s, memory_limit_mb=limit_mb, on_note=note
-                )
-
-            run(write_data, "val", work)
-            exported = run(export_everywhere, pipeline, tuple(runtimes), place, work)
+        data = Path(scratch)
+        with Worker(data / "worker.log", threads=assignment.threads) as worker:
+            worker.start(replace(payload, data=data), prepare)
+            worker.call(
+                write_data,
+                "val",
+                data,
+                time_limit_s=limits.time_s,
+                memory_limit_mb=limits.memory_mb,
+            )
+            exports = [(target, place / target.name) for target in targets]
+            found = Builder(worker, limits).build_for(pipeline, exports, on_note=note)
+            judge = Judge(worker, data, limits, assignment.host)
             rows: list[OnRuntime] = []
-            for name, files in exported.items():
-                note(("stage", len(pipeline) + 1, f"measure on {name}"))
-                if isinstance(files, PetraError):
-                    rows.append(OnRuntime(name, failure=files.message))
+            first: Artifact | None = None
+            for (target, directory), built in zip(exports, found, strict=True):
+                if isinstance(built, PetraError):
+                    rows.append(OnRuntime(target.name, failure=built.message))
                     continue
-                row = OnRuntime(name, tuple(Path(file) for file in files))
-                first = next((r for r in rows if not r.failure), row)
+                files = tuple(directory / file.name for file in built.files)
+                row = OnRuntime(target.name, files)
                 try:
-                    metrics, parity = _judge(payload, pipeline, row, first, work, host, limits, run)
-                    rows.append(replace(row, metrics=metrics, parity=parity))
+                    verdict = judge.judge(
+                        built,
+                        directory,
+                        target,
+                        step=len(pipeline) + 1,
+                        against=first,
+                        thorough=True,
+                        label=f"measure on {target.name}",
+                        on_note=note,
+                    )
                 except PetraError as error:
                     rows.append(replace(row, failure=error.message))
+                    continue
+                first = first or Artifact(files[0], target)
+                rows.append(replace(row, metrics=verdict.metrics, parity=verdict.parity))
             return rows
-
-
-def export_everywhere(
-    payload: BuildPayload,
-    note: Note,
-    pipeline: Pipeline,
-    runtimes: Sequence[str],
-    place: Path,
-    work: Path,
-) -> dict[str, tuple[str, ...] | PetraError]:
-    """In the worker: files by runtime, or the error for which there are none.
-
-    Reads validation inputs from ``work/val`` and leaves the model's own predictions in
-    ``work/reference.npy``.
-    """
-    model, _ = compressed(payload, note, pipeline)
-    example = payload.task.example(2)
-    save_reference(model, work / "val", example, work / "reference.npy")
-    found: dict[str, tuple[str, ...] | PetraError] = {}
-    for name in runtimes:
-        note(("stage", len(pipeline), f"export for {name}"))
-        runtime = runtime_for(payload.target.on(name))
-        directory = place / name
-        directory.mkdir(parents=True, exist_ok=True)
-        try:
-            files = runtime.export(model, example, directory / f"model{runtime.suffix}")
-            found[name] = tuple(str(file) for file in files)
-        except PetraError as error:
-            found[name] = error
-    return found
-
-
-def _judge(
-    payload: BuildPayload,
-    pipeline: Pipeline,
-    row: OnRuntime,
-    first: OnRuntime,
-    work: Path,
-    host: str,
-    limits: Limits,
-    run: Callable[..., Any],
-) -> tuple[dict[str, Measurement], Mapping[str, float]]:
-    """Speed against `first`, quality on the validation split, agreement with the PyTorch model."""
-    request = Request(
-        target=payload.target.on(row.runtime),
-        artifact=str(row.files[0]),
-        data=str(work / "val"),
-        baseline=str(first.files[0]),
-        baseline_target=payload.target.on(first.runtime),
-        predictions=str(work / "predictions.npy"),
-        confirm=True,
-        host=host,
-    )
-    metrics = run_bench(request, time_limit_s=limits.time_s, memory_limit_mb=limits.memory_mb)
-    quantized = any(FLOAT_WEIGHTS in STAGES.get(stage.kind).effects.removes for stage in pipeline)
-    files = (work / "predictions.npy", targets_file(work, "val"), work / "reference.npy")
-    judged: Judged = run(judge, *files, quantized, len(pipeline) + 1)
-    metrics["quality"] = replace(judged.quality, host=host)
-    size = sum(file.stat().st_size for file in row.files)
-    metrics["size_bytes"] = Measurement(float(size), 0.0, 1, "B", host)
-    return metrics, judged.parity

@@ -1,28 +1,26 @@
-"""One candidate from pipeline to trial: built in a worker, measured in a process of its own, judged
-here.
-"""
+"""One candidate from pipeline to trial: built, then judged, whatever goes wrong on the way."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from petra.core.errors import StoreError
+from petra.core.errors import DataError, PetraError, StoreError
 from petra.core.measurement import Measurement
-from petra.core.objective import Constraint, violation
-from petra.core.target import Target
+from petra.core.notes import StepBegan, WorkerNote
+from petra.core.objective import violation
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
-from petra.execute.build import Built, build_candidate
-from petra.execute.judge import Judged, judge, targets_file
-from petra.measure.bench_main import Request
-from petra.measure.client import run_bench
-from petra.workers.isolate import TimeLimitExceeded, Worker, WorkerDied
+from petra.execute.base import Assignment
+from petra.execute.build import eager_latency_ms
+from petra.execute.builder import Builder, Caller
+from petra.execute.built import Built
+from petra.execute.judge import write_data
+from petra.execute.verdict import Alone, Artifact, Judge, Verdict
+from petra.workers.failures import TimeLimitExceeded, WorkerDied, WorkerError
 
 
 class BudgetExhausted(Exception):
@@ -31,96 +29,128 @@ class BudgetExhausted(Exception):
     """
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one trial may use."""
-
-    time_s: float
-    memory_mb: float
-
-
-@dataclass
 class Evaluator:
-    """Judges candidates of one study, in `directory`.
-
-    `held` raises StoreError when the directory is no longer this process's to write in.
+    """Candidates of one study, each built and judged where a caller is. Several may be under way at
+    a time. What all are compared with is `baseline`, once there is one.
     """
 
-    directory: Path
-    target: Target
-    limits: Limits
-    host: str
-    constraints: tuple[Constraint, ...] = ()
-    baseline: Trial | None = None
-    held: Callable[[], None] = lambda: None
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self.baseline: Trial | None = None
+        self._unreadable: PetraError | None = None
+        self._written: set[str] = set()
+        for place in (assignment.paths.artifacts, assignment.paths.logs):
+            _make(place)
 
-    def artifact_dir(self, number: int) -> Path:
-        return self.directory / "artifacts" / f"{number:05d}"
+    def write(self, split: str, caller: Caller) -> None:
+        """Write a split's inputs and targets, once. Raises what reading them raises, every time."""
+        if self._unreadable:
+            raise self._unreadable
+        if split in self._written:
+            return
+        try:
+            caller.call(write_data, split, self.assignment.paths.data)
+        except PetraError as error:
+            self.check_writable()
+            said = "" if isinstance(error, DataError) else f"{split} split: reading it failed: "
+            self._unreadable = DataError(f"{said}{error.message}", hint=error.hint)
+            raise self._unreadable from error
+        self._written.add(split)
+
+    def accept(self, proposal: Proposal, caller: Caller) -> None:
+        """See that a candidate can be evaluated. Raises PetraError for what only cheaper executors
+        do, and what reading the validation split raises.
+        """
+        if not proposal.fidelity.full:
+            raise PetraError(
+                f"proposal {proposal.number}: this executor evaluates at full fidelity only",
+                hint="use a searcher that asks for nothing else",
+            )
+        self.write("val", caller)
+
+    def facts(self, caller: Caller) -> Mapping[str, float]:
+        """What is worth knowing of the untouched model, for orientation only."""
+        limits = self.assignment.limits
+        try:
+            eager = caller.call(
+                eager_latency_ms, time_limit_s=limits.time_s, memory_limit_mb=limits.memory_mb
+            )
+        except WorkerError:
+            return {}
+        return {"eager_latency_ms": eager} if math.isfinite(eager) else {}
 
     def evaluate(
         self,
         proposal: Proposal,
-        worker: Worker,
+        caller: Caller,
         *,
         remaining_s: float | None,
-        on_note: Callable[[object], None],
-        alone: Callable[[], AbstractContextManager[None]],
+        on_note: Callable[[WorkerNote], None],
+        alone: Alone,
     ) -> Trial:
         """Build, verify and measure, the last inside `alone()`, in which nothing else of ours runs.
 
         Every failure of the candidate becomes a Trial. Raises BudgetExhausted when `remaining_s`
-        runs out, WorkerDied when the worker was closed by its owner, and StoreError when the fault
+        runs out, WorkerDied when the caller was closed by its owner, and StoreError when the fault
         is the directory's.
         """
         started = time.perf_counter()
-        place = self.artifact_dir(proposal.number)
+        limits, place = self.assignment.limits, self.assignment.paths.artifact(proposal.number)
         self.check_place()
         shutil.rmtree(place, ignore_errors=True)  # left over from a session that was killed
         step = _Step()
 
-        def watch(note: object) -> None:
+        def watch(note: WorkerNote) -> None:
             step.see(note)
             on_note(note)
 
-        limit = (
-            self.limits.time_s
-            if remaining_s is None
-            else min(self.limits.time_s, max(remaining_s, 1.0))
-        )
-        run = _Call(worker, limit, self.limits.memory_mb, watch)
+        limit = limits.time_s if remaining_s is None else min(limits.time_s, max(remaining_s, 1.0))
+        target = self.assignment.payload.target
         try:
-            built: Built = run(build_candidate, proposal.pipeline, place)
-            after = len(proposal.pipeline) + 1
-            watch(("stage", after, "measure"))
-            with alone():
-                metrics = self._measure(built, place, proposal.number)
-            predictions, reference = place / "predictions.npy", place / "reference.npy"
-            targets = targets_file(self.directory / "data", "val")
-            judged: Judged = run(judge, predictions, targets, reference, built.quantized, after)
-            predictions.unlink()
-            reference.unlink()
-            seconds = time.perf_counter() - started
-            return self._finished(
-                proposal, built, metrics | self._counted(built, judged), judged, seconds
+            built = Builder(caller, limits).build(
+                proposal.pipeline, target, place, time_limit_s=limit, on_note=watch
             )
+            verdict = self._judge(caller).judge(
+                built,
+                place,
+                target,
+                step=len(proposal.pipeline) + 1,
+                against=self._opponent() if proposal.number else None,
+                time_limit_s=limit,
+                on_note=watch,
+                alone=alone,
+            )
+            return self._finished(proposal, built, verdict, time.perf_counter() - started)
         except TimeLimitExceeded as error:
-            if limit < self.limits.time_s:
+            if limit < limits.time_s:
                 self._clear(place)
                 raise BudgetExhausted from None
-            return self._failed(proposal, TrialStatus.TIMED_OUT, step.name, error, worker, started)
+            return self._failed(proposal, TrialStatus.TIMED_OUT, step.name, error, caller, started)
         except Exception as error:
-            if isinstance(error, WorkerDied) and worker.closed:
+            if isinstance(error, WorkerDied) and caller.closed:
                 raise
-            return self._failed(proposal, TrialStatus.FAILED, step.name, error, worker, started)
+            return self._failed(proposal, TrialStatus.FAILED, step.name, error, caller, started)
+
+    def confirm(self, trial: Trial, caller: Caller) -> dict[str, Measurement]:
+        """Judge a member of the front again: its quality on the test split, which has been written,
+        and its speed, measured longer.
+        """
+        self.check_place()
+        paths, target = self.assignment.paths, self.assignment.payload.target
+        return self._judge(caller).confirm(
+            Artifact(paths.root / trial.artifact, target),
+            against=self._opponent(),
+            predictions=paths.data / f"predictions-{trial.number}.npz",
+        )
 
     def check_place(self) -> None:
         """Raise StoreError when the study's directory is not held any more or has lost what all
         candidates need.
         """
-        self.held()
+        self.assignment.held()
         if self.baseline is None:
             return
-        file = self.directory / self.baseline.artifact
+        file = self.assignment.paths.root / self.baseline.artifact
         if self.baseline.artifact and not file.exists():
             raise StoreError(
                 f"{file} is gone: no candidate can be compared with the untouched model",
@@ -132,87 +162,49 @@ class Evaluator:
         candidate.
         """
         self.check_place()
+        artifacts = self.assignment.paths.artifacts
         try:
-            with tempfile.TemporaryFile(dir=self.directory / "artifacts") as file:
+            with tempfile.TemporaryFile(dir=artifacts) as file:
                 file.write(bytes(1 << 20))
         except OSError as error:
             raise StoreError(
-                f"{self.directory / 'artifacts'}: cannot write here: {error.strerror}",
+                f"{artifacts}: cannot write here: {error.strerror}",
                 hint=(
                     "free space on the disk or make the directory writable, and continue; finished"
                     " trials are safe"
                 ),
             ) from error
 
-    def _measure(self, built: Built, place: Path, number: int) -> dict[str, Measurement]:
-        main_file = built.files[0]
-        baseline = main_file if number == 0 else str(self.directory / self._baseline().artifact)
-        data = self.directory / "data" / "val"
-        return self._bench(self._request(main_file, baseline, data, place / "predictions.npy"))
+    def _judge(self, caller: Caller) -> Judge:
+        assignment = self.assignment
+        return Judge(caller, assignment.paths.data, assignment.limits, assignment.host)
 
-    def _bench(self, request: Request) -> dict[str, Measurement]:
-        return run_bench(
-            request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb
-        )
-
-    def _request(
-        self, artifact: str, baseline: str, data: Path, predictions: Path, *, confirm: bool = False
-    ) -> Request:
-        return Request(
-            target=self.target,
-            artifact=artifact,
-            data=str(data),
-            baseline=baseline,
-            predictions=str(predictions),
-            confirm=confirm,
-            host=self.host,
-        )
-
-    def _counted(self, built: Built, judged: Judged) -> dict[str, Measurement]:
-        """What is not timed."""
-        counted = {
-            "size_bytes": (built.size_bytes, "B"),
-            "params": (built.params, ""),
-            "macs": (built.macs, ""),
-        }
-        metrics = {
-            name: Measurement(float(value), 0.0, 1, unit, self.host)
-            for name, (value, unit) in counted.items()
-        }
-        metrics["quality"] = replace(judged.quality, host=self.host)
-        metrics["train_s"] = Measurement(built.train_s, 0.0, 1, "s", self.host)
-        return metrics
+    def _opponent(self) -> Artifact:
+        """The untouched model, with which all others are paired."""
+        if self.baseline is None:
+            raise ValueError("trial 0 must be evaluated before any other")
+        assignment = self.assignment
+        return Artifact(assignment.paths.root / self.baseline.artifact, assignment.payload.target)
 
     def _finished(
-        self,
-        proposal: Proposal,
-        built: Built,
-        metrics: dict[str, Measurement],
-        judged: Judged,
-        seconds: float,
+        self, proposal: Proposal, built: Built, verdict: Verdict, seconds: float
     ) -> Trial:
-        baseline = self.baseline.metrics if self.baseline else metrics
-        feasible = violation(self.constraints, metrics, baseline) == 0 or proposal.number == 0
-        return Trial(
-            number=proposal.number,
-            pipeline=proposal.pipeline,
-            status=TrialStatus.COMPLETE if feasible else TrialStatus.INFEASIBLE,
-            origin=proposal.origin,
-            metrics=metrics,
+        baseline = self.baseline.metrics if self.baseline else verdict.metrics
+        outside = violation(self.assignment.constraints, verdict.metrics, baseline) > 0
+        infeasible = outside and proposal.number > 0
+        paths = self.assignment.paths
+        return proposal.ended(
+            TrialStatus.INFEASIBLE if infeasible else TrialStatus.COMPLETE,
+            metrics=verdict.metrics,
             trace=built.trace,
-            artifact=str(Path(built.files[0]).relative_to(self.directory)),
-            parity=judged.parity,
+            artifact=paths.relative(paths.artifact(proposal.number) / built.files[0].name),
+            parity=verdict.parity,
             seconds=seconds,
         )
 
-    def _baseline(self) -> Trial:
-        if self.baseline is None:
-            raise ValueError("trial 0 must be evaluated before any other")
-        return self.baseline
-
     def _clear(self, place: Path) -> None:
         """Remove what a candidate left, if this is still our directory."""
-        self.held()
+        self.assignment.held()
         shutil.rmtree(place, ignore_errors=True)
 
     def _failed(
@@ -221,64 +213,31 @@ class Evaluator:
         status: TrialStatus,
         stage: str,
         error: Exception,
-        worker: Worker,
+        caller: Caller,
         started: float,
     ) -> Trial:
         """The trial of a candidate that failed. Raises StoreError when the fault is the
         directory's.
         """
-        self._clear(self.artifact_dir(proposal.number))
+        self._clear(self.assignment.paths.artifact(proposal.number))
         self.check_writable()
         kind = str(getattr(error, "kind", type(error).__name__))
-        peak = getattr(error, "peak_memory_mb", worker.peak_memory_mb)
-        return Trial(
-            number=proposal.number,
-            pipeline=proposal.pipeline,
-            status=status,
-            origin=proposal.origin,
+        peak = getattr(error, "peak_memory_mb", caller.peak_memory_mb)
+        return proposal.ended(
+            status,
             failure=Failure(stage, kind, str(error), peak),
             seconds=time.perf_counter() - started,
         )
 
-    def measure_again(self, trial: Trial, worker: Worker) -> dict[str, Measurement]:
-        """Confirm a member of the front: its quality on the test split, which has been written, and
-        its speed, measured longer.
-        """
-        self.check_place()
-        data = self.directory / "data" / "test"
-        predictions = data.parent / f"predictions-{trial.number}.npy"
-        baseline = str(self.directory / self._baseline().artifact)
-        try:
-            request = self._request(
-                str(self.directory / trial.artifact), baseline, data, predictions, confirm=True
-            )
-            metrics = self._bench(request)
-            run = _Call(worker, self.limits.time_s, self.limits.memory_mb, lambda note: None)
-            judged: Judged = run(
-                judge, predictions, targets_file(data.parent, "test"), None, False, 0
-            )
-        finally:
-            predictions.unlink(missing_ok=True)
-        return metrics | {"quality": replace(judged.quality, host=self.host)}
 
-
-@dataclass(frozen=True)
-class _Call:
-    """Calls of one candidate's, under its limits."""
-
-    worker: Worker
-    time_limit_s: float
-    memory_limit_mb: float
-    on_note: Callable[[object], None]
-
-    def __call__(self, function: Callable[..., Any], *args: object) -> Any:
-        return self.worker.call(
-            function,
-            *args,
-            time_limit_s=self.time_limit_s,
-            memory_limit_mb=self.memory_limit_mb,
-            on_note=self.on_note,
-        )
+def _make(place: Path) -> None:
+    try:
+        place.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{place}: cannot be made: {error.strerror}",
+            hint="free space on the disk, or make the directory writable",
+        ) from error
 
 
 class _Step:
@@ -287,6 +246,6 @@ class _Step:
     def __init__(self) -> None:
         self.name = "start"
 
-    def see(self, note: object) -> None:
-        if isinstance(note, tuple) and note and note[0] == "stage":
-            self.name = str(note[2])
+    def see(self, note: WorkerNote) -> None:
+        if isinstance(note, StepBegan):
+            self.name = str(note.name)  # what a worker says need not be what it should

@@ -6,39 +6,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from petra.core.errors import PetraError
 from petra.core.measurement import LARGEST, Measurement
+from petra.core.metric import QUALITY
+from petra.core.notes import StepBegan
 from petra.execute.build import BuildPayload, Note
 from petra.measure.client import write_split
+from petra.measure.stored import load_arrays
 from petra.runtimes.verify import compare
 from petra.tasks.base import Task
 
 
 class ScoreError(PetraError):
-    """A task's `score` returned what cannot be compared with other candidates' scores."""
+    """A task's metric is nothing that can be compared with other candidates'."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The task's metric of one artifact, and how far it is from the PyTorch model ({} if that was
-    not asked).
+    """What the task measures of one artifact, the quality under "quality", and how far it is from
+    the PyTorch model ({} if that was not asked).
     """
 
-    quality: Measurement
+    scores: Mapping[str, Measurement]
     parity: Mapping[str, float]
+
+    def on(self, host: str) -> dict[str, Measurement]:
+        """The scores as measured on `host`."""
+        return {name: replace(m, host=host) for name, m in self.scores.items()}
 
 
 def write_data(payload: BuildPayload, note: Note, name: str, place: Path) -> None:
     """Write the inputs of the split called `name` to ``<place>/<name>/`` and its targets beside
     that directory.
     """
-    targets = write_split(dict(payload.task.splits())[name], place / name)
+    split = dict(payload.task.splits())[name]
+    targets = write_split(split, place / name, payload.interface)
     np.save(targets_file(place, name), targets, allow_pickle=False)
 
 
@@ -59,65 +68,100 @@ def judge(
     """Hold `predictions` against `targets`, and against the PyTorch model's own in `reference` if
     there is one.
 
-    Notes are ("stage", step, "compare" or "score"). Raises ParityError, ScoreError, and what the
+    Notes are `StepBegan` of "compare" and "score". Raises ParityError, ScoreError, and what the
     task's `score` raises.
     """
-    predicted = np.load(predictions, allow_pickle=False)
+    predicted = load_arrays(predictions)
+    main = next(iter(predicted))
     wanted = np.load(targets, allow_pickle=False)
 
     def mean(values: np.ndarray) -> float:
         """Of some of the items: it need not be defined for them."""
+        others = {name: array[: len(values)] for name, array in predicted.items()}
         try:
-            return measured(payload.task, values, wanted[: len(values)]).mean
+            return quality_of(payload.task, others | {main: values}, wanted[: len(values)])
         except BaseException:
-            note(("stage", step, "score"))
+            note(StepBegan(step, "score"))
             raise
 
     parity: dict[str, float] = {}
     if reference is not None:
-        note(("stage", step, "compare"))
-        own = np.load(reference, allow_pickle=False)
-        found = compare(predicted[: len(own)], own, quantized=quantized, score=mean)
-        parity = {name: float(value) for name, value in found.items() if math.isfinite(value)}
-    note(("stage", step, "score"))
-    return Judged(checked_score(payload.task, predicted, wanted), parity)
+        note(StepBegan(step, "compare"))
+        for name, own in load_arrays(reference).items():
+            score = mean if name == main else _unscored
+            found = compare(predicted[name][: len(own)], own, quantized=quantized, score=score)
+            if name == main:
+                parity = {key: float(x) for key, x in found.items() if math.isfinite(x)}
+    note(StepBegan(step, "score"))
+    return Judged(checked_scores(payload.task, predicted, wanted), parity)
 
 
-def measured(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measurement:
-    """What the task's `score` makes of copies, which it may spoil, in plain numbers. Raises
-    ScoreError for no numbers, and what `score` raises.
+def _unscored(values: np.ndarray) -> float:
+    """Of an output that has no metric of its own."""
+    return 0.0
+
+
+def quality_of(task: Task, outputs: Mapping[str, np.ndarray], targets: np.ndarray) -> float:
+    """The quality that the task finds for copies, which it may spoil, as a plain number. Raises
+    ScoreError for no number, and what the task raises.
     """
-    name = f"{type(task).__name__}.score"
-    found: object = task.score(
-        torch.from_numpy(predictions.copy()).float(), torch.from_numpy(targets.copy())
-    )
-    if not isinstance(found, Measurement):
-        raise ScoreError(
-            f"{name} returned {type(found).__name__}",
-            hint="it must return a petra.Measurement(mean, stderr, n)",
-        )
+    found: object = task.quality_of(*_copies(outputs, targets))
     try:
-        return Measurement(float(found.mean), float(found.stderr), int(found.n), str(task.metric))
+        return float(found)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ScoreError(
-            f"{name} returned no numbers: {error}", hint="mean, stderr and n are numbers"
+            f"{task.metric}: its value is {type(found).__name__}: {error}",
+            hint="a scorer's value is a number",
         ) from error
 
 
-def checked_score(task: Task, predictions: np.ndarray, targets: np.ndarray) -> Measurement:
-    """The task's metric as finite numbers. Raises ScoreError, and what `score` raises."""
-    name, found = f"{type(task).__name__}.score", measured(task, predictions, targets)
-    if not abs(found.mean) <= LARGEST:  # nor is NaN
+def checked_scores(
+    task: Task, outputs: Mapping[str, np.ndarray], targets: np.ndarray
+) -> dict[str, Measurement]:
+    """All that the task measures, as finite plain numbers; each scorer is given copies of its own.
+    Raises ScoreError, and what scorers raise.
+    """
+    found = {}
+    for i, scorer in enumerate(task.scorers()):
+        tensors, wanted = _copies(outputs, targets)
+        given: object = scorer.measure(tensors, wanted, torch.arange(len(wanted)))
+        name = scorer.metric.name if i else QUALITY
+        found[name] = _checked(given, type(scorer).__name__, scorer.metric.title)
+    return found
+
+
+def _copies(
+    outputs: Mapping[str, np.ndarray], targets: np.ndarray
+) -> tuple[dict[str, Tensor], Tensor]:
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in outputs.items()}
+    real = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return real, torch.from_numpy(targets.copy())
+
+
+def _checked(found: object, scorer: str, title: str) -> Measurement:
+    """What a scorer returned as finite plain numbers. Raises ScoreError."""
+    if not isinstance(found, Measurement):
         raise ScoreError(
-            f"{name} returned {found.mean} for {task.metric}",
+            f"{scorer} returned {type(found).__name__}",
+            hint="it must return a petra.Measurement(mean, stderr, n)",
+        )
+    try:
+        plain = Measurement(float(found.mean), float(found.stderr), int(found.n), title)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ScoreError(
+            f"{scorer} returned no numbers: {error}", hint="mean, stderr and n are numbers"
+        ) from error
+    if not abs(plain.mean) <= LARGEST:  # nor is NaN
+        raise ScoreError(
+            f"{scorer} returned {plain.mean} for {title}",
             hint=(
                 "give models that cannot be judged the worst value, at most 1e100, where one that"
                 " bad may be kept"
             ),
         )
-    if not (0 <= found.stderr <= LARGEST and found.n >= 1):
+    if not (0 <= plain.stderr <= LARGEST and plain.n >= 1):
         raise ScoreError(
-            f"{name} returned a standard error of {found.stderr} over {found.n} items",
+            f"{scorer} returned a standard error of {plain.stderr} over {plain.n} items",
             hint="the standard error is at least 0 (0 where it is not known), and n at least 1",
         )
-    return found
+    return plain

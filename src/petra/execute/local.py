@@ -4,23 +4,19 @@ time.
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from petra.core.errors import DataError, PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.trial import Proposal, Trial
-from petra.execute.base import Executor, OnNote, Remaining
-from petra.execute.build import BuildPayload, eager_latency_ms, prepare
-from petra.execute.evaluate import BudgetExhausted, Evaluator, Limits
-from petra.execute.judge import write_data
-from petra.workers.isolate import Worker, WorkerDied, WorkerError
+from petra.execute.base import Assignment, Executor, OnNote, Remaining
+from petra.execute.build import prepare
+from petra.execute.evaluate import BudgetExhausted, Evaluator
+from petra.workers.isolate import Worker, WorkerDied
 
 
 class LocalExecutor(Executor):
@@ -28,58 +24,24 @@ class LocalExecutor(Executor):
     suspended.
     """
 
-    def __init__(
-        self,
-        payload: BuildPayload,
-        *,
-        limits: Limits,
-        constraints: Sequence[Any],
-        host: str,
-        workers: int,
-        threads: int,
-        held: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`held` raises StoreError when another process has taken the directory; it is asked before
-        anything there is removed, and twice a second.
-        """
-        self._payload = payload
-        self.evaluator = Evaluator(
-            directory=payload.directory,
-            target=payload.target,
-            limits=limits,
-            host=host,
-            constraints=tuple(constraints),
-            held=held,
-        )
-        _make_places(payload.directory)
-        logs = payload.directory / "logs"
-        self._workers = [Worker(logs / f"worker-{i}.log", threads=threads) for i in range(workers)]
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._evaluator = Evaluator(assignment)
+        self._workers = [
+            Worker(assignment.paths.log(slot), threads=assignment.threads)
+            for slot in range(assignment.workers)
+        ]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._measuring = threading.Lock()
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="petra")
-        self._unreadable: PetraError | None = None
-        self._written: set[str] = set()
+        self._pool = ThreadPoolExecutor(max_workers=assignment.workers, thread_name_prefix="petra")
+        self._pending: set[Future[Trial]] = set()
         try:
             for worker in self._workers:
-                worker.start(payload, prepare)
+                worker.start(assignment.payload, prepare)
                 self._idle.put(worker)
         except BaseException:
             self.close()
             raise
-
-    def _write(self, split: str) -> None:
-        """Write a split's inputs and targets, once. Raises what reading them raises, every time."""
-        if self._unreadable:
-            raise self._unreadable
-        if split not in self._written:
-            try:
-                self._workers[0].call(write_data, split, self._payload.directory / "data")
-            except PetraError as error:
-                self.evaluator.check_writable()
-                said = "" if isinstance(error, DataError) else f"{split} split: reading it failed: "
-                self._unreadable = DataError(f"{said}{error.message}", hint=error.hint)
-                raise self._unreadable from error
-            self._written.add(split)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -87,43 +49,28 @@ class LocalExecutor(Executor):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
-        self._write("val")
+        self._evaluator.write("val", self._workers[0])
         trial = self._one(proposal, lambda: None, on_note)
-        if not trial.measured:
-            return trial, {}
-        target, limits = self._payload.target, self.evaluator.limits
-        try:
-            eager = self._workers[0].call(
-                eager_latency_ms,
-                target.batch,
-                target.threads,
-                time_limit_s=limits.time_s,
-                memory_limit_mb=limits.memory_mb,
-            )
-        except WorkerError:
-            return trial, {}  # it is there for orientation only
-        return trial, {"eager_latency_ms": eager} if math.isfinite(eager) else {}
+        return trial, self._evaluator.facts(self._workers[0]) if trial.measured else {}
 
     def use_baseline(self, baseline: Trial) -> None:
-        self.evaluator.baseline = baseline
-        self.evaluator.check_place()
+        self._evaluator.baseline = baseline
+        self._evaluator.check_place()
 
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        if proposals:
-            self._write("val")
-        pending: set[Future[Trial]] = {
-            self._pool.submit(self._one, p, remaining, on_note) for p in proposals
-        }
-        while pending:
-            done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-            self.evaluator.held()
+    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+        self._evaluator.accept(proposal, self._workers[0])
+        self._pending.add(self._pool.submit(self._one, proposal, remaining, on_note))
+
+    def results(self) -> Iterator[Trial]:
+        while self._pending:
+            done, self._pending = wait(self._pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            self._assignment.held()
             for future in done:
                 try:
-                    yield future.result()
+                    trial = future.result()
                 except BudgetExhausted:
                     continue
+                yield trial
 
     def _one(self, proposal: Proposal, remaining: Remaining, on_note: OnNote) -> Trial:
         worker = self._idle.get()
@@ -131,7 +78,7 @@ class LocalExecutor(Executor):
             left = remaining()
             if left is not None and left <= 0:
                 raise BudgetExhausted
-            return self.evaluator.evaluate(
+            return self._evaluator.evaluate(
                 proposal,
                 worker,
                 remaining_s=left,
@@ -157,16 +104,5 @@ class LocalExecutor(Executor):
                     other.resume()
 
     def confirm(self, trial: Trial) -> dict[str, Measurement]:
-        self._write("test")
-        return self.evaluator.measure_again(trial, self._workers[0])
-
-
-def _make_places(directory: Path) -> None:
-    for name in ("artifacts", "logs"):
-        try:
-            (directory / name).mkdir(exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"{directory / name}: cannot be made: {error.strerror}",
-                hint="free space on the disk, or make the directory writable",
-            ) from error
+        self._evaluator.write("test", self._workers[0])
+        return self._evaluator.confirm(trial, self._workers[0])

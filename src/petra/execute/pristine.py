@@ -51,6 +51,9 @@ class Pristine:
                 )
 
 
+_OWN = ("petra.tasks", "petra.core.ragged", "torch.utils.data")
+
+
 def _marks(teacher: nn.Module) -> dict[str, int]:
     return {
         name: _mark(tensor)
@@ -71,7 +74,7 @@ def _held(thing: object, path: str, depth: int = 8) -> Iterator[tuple[str, Tenso
     elif isinstance(thing, dict) and len(thing) <= 100 and depth:
         for key, item in thing.items():
             yield from _held(item, f"{path}[{key!r}]", depth - 1)
-    elif type(thing).__module__.startswith(("petra.tasks", "torch.utils.data")) and depth:
+    elif type(thing).__module__.startswith(_OWN) and depth:
         for name, item in getattr(thing, "__dict__", {}).items():
             yield from _held(item, f"{path}.{name}", depth - 1)
 

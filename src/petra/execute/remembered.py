@@ -62,9 +62,8 @@ class _Kept:
 def _kept(model: nn.Module) -> Iterator[_Kept]:
     own = frozenset(vars(nn.Module()))
     for path, module in model.named_modules():
-        derived = {
-            name.rpartition("_")[0] for name in module._parameters
-        }  # of hooks: weight_g, weight_orig
+        # Of hooks: weight_g, weight_orig.
+        derived = {name.rpartition("_")[0] for name in module._parameters}
         if isinstance(module, torch.fx.GraphModule | nn.RNNBase):
             continue
         for name, value in list(vars(module).items()):
@@ -94,8 +93,7 @@ def _without_tensors(value: Any) -> Any:
 def _made_again(
     model: nn.Module, example: Inputs, held: list[_Kept], expected: dict[str, Tensor]
 ) -> bool:
-    """Leave tensors out, and put them back unless the model makes all of them again and computes
-    what it did."""
+    """Leave tensors out, unless the model does not make all of them again or computes otherwise."""
     back: list[bool] = []
     handle = model.register_forward_hook(
         lambda *_: back.append(all(kept.is_there() for kept in held))

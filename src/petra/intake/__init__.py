@@ -1,5 +1,4 @@
-"""The one room in which model, task and data are examined before anything is spent; `examine` is
-its door."""
+"""The one room where model, task and data are examined before anything is spent: `examine`."""
 
 from petra.intake.device import check_device
 from petra.intake.examine import Examined, examine

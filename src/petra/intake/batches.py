@@ -13,6 +13,7 @@ from petra.core.errors import DataError
 from petra.intake.behaviour import ANY_SIZE, MANY, SINGLY, Probe, distance, run
 from petra.intake.watch import layer_name, watching
 from petra.tasks.inputs import Inputs, call, map_inputs
+from petra.tasks.ragged import RaggedItems
 
 MIXED = 1e-2  # rms difference over the spread, more than rounding makes of batches of other sizes
 NORM_HINT = (
@@ -58,14 +59,35 @@ def check_batches(model: nn.Module, probe: Probe) -> Tensor:
     return many
 
 
+def check_padding(model: nn.Module, source: RaggedItems, spread: Tensor) -> None:
+    """Raise DataError where an item's prediction depends on how far it is padded; `spread` are
+    predictions (n, ...)."""
+    items = torch.arange(min(SINGLY, len(source)))
+    where = "val split"
+    longest = int(source.ragged.lengths.argmax())
+    padded = torch.cat([items, torch.tensor([longest])])
+    together = run(model, source.take(padded)[0], where=where)
+    apart = []
+    for i in items:
+        alone = run(model, source.take(i[None])[0], where=where)[0]
+        apart.append(distance(together[i], alone, spread=spread))
+    if sorted(apart)[len(apart) // 2] > MIXED:
+        raise DataError(
+            f"{where}: an item's prediction depends on how far it is padded",
+            hint="keep what is padded out of sums, means and attention by the mask or the lengths:"
+            " petra.Padding(mask='mask')",
+        )
+
+
 def _run_alone(model: nn.Module, one: Inputs, where: str) -> Tensor:
     try:
         return run(model, one, where=where)
     except DataError as error:
         norms = _norms_of_batches(model)
         reason = f": {_by_batches(norms[0])}" if norms else ""
+        message = error.message.replace("these inputs", "one item alone, with the inputs", 1)
         raise DataError(
-            f"{error.message.replace('these inputs', 'one item alone, with the inputs', 1)}{reason}",
+            f"{message}{reason}",
             hint=(
                 NORM_HINT
                 if norms or "more than 1 value per channel" in error.message

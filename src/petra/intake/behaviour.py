@@ -1,5 +1,4 @@
-"""How the model behaves in evaluation mode: a function of its inputs, item by item, with finite
-values."""
+"""How the model behaves in evaluation mode: item by item, a function of its inputs, and finite."""
 
 from __future__ import annotations
 
@@ -22,8 +21,7 @@ NOISE = 1e-4  # rms difference over the spread, the most that two equal passes m
 
 @dataclass(frozen=True)
 class Probe:
-    """Items the model is tried on: `MANY` of the split called `name`, repeated where it has
-    fewer."""
+    """Items it is tried on: `MANY` of the split called `name`, repeated where it has fewer."""
 
     name: str
     inputs: Inputs
@@ -34,8 +32,10 @@ class Probe:
 
 
 def run(model: nn.Module, inputs: Inputs, *, where: str, hint: str = OTHER_INPUTS) -> Tensor:
-    """The model's prediction. Raises DataError, naming the layer, for whatever the model raises on
-    these inputs."""
+    """The model's prediction.
+
+    Raises DataError, naming the layer, for whatever the model raises on these inputs.
+    """
     with watching(model) as watch:
         try:
             return prediction(call(model, inputs)).float()
@@ -83,8 +83,7 @@ def _hint(inputs: Inputs, error: Exception) -> str:
 
 
 def check_repeatable(model: nn.Module, probe: Probe) -> None:
-    """Raise DataError unless two equal passes are equal and leave inputs and buffers as they
-    were."""
+    """Raise DataError unless two equal passes are equal and leave inputs and buffers alone."""
     where, inputs = f"{probe.name} split", probe.take(SINGLY)
     # A first pass may fill what the model keeps for later ones.
     run(model, map_inputs(inputs, torch.clone), where=where, hint=ANY_SIZE)
@@ -138,8 +137,7 @@ def _check_inputs_kept(given: Inputs, inputs: Inputs) -> None:
 
 
 def check_finite(predictions: Tensor, probe: Probe, model: nn.Module) -> None:
-    """Raise DataError unless predictions are finite, or infinite in the same places of every
-    item."""
+    """Raise DataError unless outputs are finite, or infinite at the same places in every item."""
     if has_fixed_infinities(predictions.numpy()):
         return
     odd = (~predictions.isfinite()).reshape(len(predictions), -1)
@@ -174,8 +172,7 @@ def check_finite(predictions: Tensor, probe: Probe, model: nn.Module) -> None:
 
 
 def not_finite_input(one: Inputs, where: str) -> DataError:
-    """The error for an item whose inputs, a batch of one, are not finite, and whose prediction is
-    not either."""
+    """The error for an item, a batch of one, whose inputs and prediction are not finite."""
     for name, tensor in named(one).items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             place = tuple((~tensor.isfinite()).nonzero()[0, 1:].tolist())

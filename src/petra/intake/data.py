@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import DataError
+from petra.core.interface import Interface
 from petra.intake.behaviour import MANY, Probe, not_finite_input, run
 from petra.tasks.base import Task
 from petra.tasks.check import check_targets, items_not_finite
@@ -40,11 +41,13 @@ class Inspector:
     ones.
     """
 
-    def __init__(self, task: Task, model: nn.Module, tried: Inputs, width: Tensor) -> None:
+    def __init__(
+        self, task: Task, model: nn.Module, interface: Interface, tried: Inputs, width: Tensor
+    ) -> None:
         """`tried` are inputs (n, ...) that the model was run on, `width` (1, ...) is a
         prediction.
         """
-        self.task, self.model, self.first, self.width = task, model, tried, width
+        self.task, self.model, self.interface, self.width = task, model, interface, width
         self._span = {
             name: (int(t.min()), int(t.max()))
             for name, t in named(tried).items()
@@ -66,14 +69,15 @@ class Inspector:
             n = batch_size(inputs)
             last = f"s {items} to {items + n - 1}" if n > 1 else f" {items}"
             here = f"{split.name} split, item{last}"
-            check_structure(inputs, self.first, where=here)
+            check_structure(inputs, self.interface, where=here)
 
             def place(i: int, start: int = items) -> str:
                 return f"{split.name} split, item {start + i}"
 
             check_targets(self.task, target, self.width, place, where=here)
             for i in [*items_not_finite(inputs)[:SUSPECTS], *self._beyond(inputs)]:
-                self._try(map_inputs(inputs, lambda t, i=i: t[i : i + 1].clone()), place(i))  # type: ignore[misc]
+                item = map_inputs(inputs, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
+                self._try(map_inputs(item, torch.clone), place(i))
             items += n
             sizes.append(n)
         return min(sizes[:-1] or sizes)

@@ -14,27 +14,31 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from petra.core.errors import DataError
-from petra.intake.batches import check_batches, check_training_alone
+from petra.core.interface import Interface
+from petra.intake.batches import check_batches, check_padding, check_training_alone
 from petra.intake.behaviour import MANY, Probe, check_finite, check_repeatable, run
 from petra.intake.data import Inspector, probe
 from petra.intake.kinds import as_task
-from petra.intake.model import with_plain_layers, working_copy
+from petra.intake.model import with_plain_layers, with_zeros_held, working_copy
 from petra.intake.pickling import check_sendable
 from petra.model.copies.copying import copy_model
 from petra.tasks.base import Task
 from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, named
+from petra.tasks.interface import inputs_of, with_outputs
 from petra.tasks.pairs import check_structure
+from petra.tasks.ragged import RaggedItems
 from petra.tasks.sources import Arrays
 
 
 @dataclass(frozen=True)
 class Examined:
     """What petra works on: a plain copy of the model, in evaluation mode on the CPU, and the task;
-    and remarks."""
+    what the model takes and returns; and remarks."""
 
     model: nn.Module
     task: Task
+    interface: Interface
     remarks: tuple[str, ...] = ()
 
 
@@ -70,20 +74,25 @@ def _examine(model: object, task: Task) -> Examined:
     _first_run(copy_model(copied), first, converted=converted)  # models may keep what they see
     folded = with_plain_layers(copied, first)
     trial = copy_model(copied)
+    inputs = inputs_of(task, first)
     for name, split in task.splits():
-        check_structure(split.head(1), first, where=f"{name} split, batch 0")
+        check_structure(split.head(1), inputs, where=f"{name} split, batch 0")
     tried = probe(task.val)
     check_repeatable(trial, tried)
     predictions = check_batches(trial, tried)
+    if isinstance(task.val.source, RaggedItems):
+        check_padding(trial, task.val.source, predictions)
     width = predictions[:1]
-    inspector = Inspector(task, trial, tried.inputs, width)
+    inspector = Inspector(task, trial, inputs, tried.inputs, width)
     smallest = {
         name: inspector.inspect(split, whole=name != "train") for name, split in task.splits()
     }
     check_finite(predictions, tried, trial)
     if smallest["train"] == 1:
         check_training_alone(trial, Probe("train", tried.inputs, MANY))
-    return Examined(copied, task, (*remarks, *folded, *_overlaps(task)))
+    interface = with_outputs(inputs, task, trial, first)
+    held = with_zeros_held(copied)
+    return Examined(copied, task, interface, (*remarks, *folded, *held, *_overlaps(task)))
 
 
 def _first_run(model: nn.Module, first: Inputs, *, converted: bool) -> None:
@@ -107,6 +116,8 @@ def _overlaps(task: Task) -> Iterator[str]:
 def _data(split: Split) -> object:
     """Equal for splits on the same memory or the same object."""
     source = split.source
+    if isinstance(source, RaggedItems):
+        return id(source.ragged)
     if isinstance(source, Arrays):
         return tuple((t.data_ptr(), tuple(t.shape)) for t in named(source.inputs).values())
     return id(source.dataset if isinstance(source, DataLoader) else source)

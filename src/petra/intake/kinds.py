@@ -51,8 +51,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def as_task(task: Any) -> Task:
-    """The task itself. Raises DataError, with what to write instead, for data and for anything
-    else."""
+    """The task itself. Raises DataError, with what to write instead, for anything else."""
     if isinstance(task, Task):
         raw = next((name for name, split in task.splits() if not isinstance(split, Split)), None)
         if raw is None:
@@ -67,7 +66,11 @@ def as_task(task: Any) -> Task:
         raise DataError("the task is a model", hint="compress(model, task): is the order right?")
     elif isinstance(task, DataLoader | Dataset | Split | Tensor | tuple | list | Mapping):
         said = f"data ({type(task).__name__})"
-    elif callable(task) and getattr(task, "__name__", "") in ("classification", "regression"):
+    elif callable(task) and getattr(task, "__name__", "") in (
+        "classification",
+        "regression",
+        "task",
+    ):
         raise DataError(
             f"the task is the function {task.__name__}",
             hint=f"call it: petra.{task.__name__}(train, val, test)",

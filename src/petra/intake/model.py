@@ -11,6 +11,7 @@ from petra.intake.kinds import as_model, unwrapped
 from petra.model.copies.computed import fold_computed_layers
 from petra.model.copies.copying import NotCopyable, copy_model
 from petra.model.copies.parametrized import fold_parametrizations
+from petra.model.sparsity import hold_zeros
 from petra.tasks.inputs import Inputs, call
 from petra.tasks.tensors import WIDE
 
@@ -54,6 +55,14 @@ def with_plain_layers(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
     there were any. `inputs` are a few items that the model takes."""
     folded = fold_computed_layers(model, lambda m: call(m, inputs))
     return tuple(filter(None, [_said("layers that compute their weight", folded)]))
+
+
+def with_zeros_held(model: nn.Module) -> tuple[str, ...]:
+    """Let training keep the zeros of a model that comes in pruned, in place; a remark if it
+    does."""
+    share = hold_zeros(model)
+    said = f"{share:.0%} of the weights come in as zeros, which training keeps"
+    return (said,) if share else ()
 
 
 def _said(what: str, folded: tuple[str, ...]) -> str:

@@ -34,8 +34,10 @@ _PLAIN = (Tensor, nn.Parameter, np.ndarray)
 
 
 def check_sendable(value: object, *, what: str) -> None:
-    """Raise DataError, naming the attribute, unless `value` can be pickled. Costs a pass over its
-    structure."""
+    """Raise DataError, naming the attribute, unless `value` can be pickled.
+
+    Costs a pass over its structure.
+    """
     error = _problem(value)
     if error is None:
         return
@@ -61,7 +63,7 @@ def check_sendable(value: object, *, what: str) -> None:
 def _problem(value: object) -> Exception | None:
     try:
         _Pickler(_Nowhere()).dump(value)
-    except Exception as error:  # noqa: BLE001 - foreign __reduce__ and __getstate__ raise what they like
+    except Exception as error:  # noqa: BLE001 - foreign code raises what it likes
         return error
     return None
 

@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 @dataclass
 class Watch:
-    """`stack` holds the paths of the modules at work, innermost last, also after one of them has
-    raised."""
+    """`stack` holds the paths of the modules at work, innermost last, also when one raised."""
 
     model: nn.Module
     stack: list[str] = field(default_factory=list)

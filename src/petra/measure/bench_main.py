@@ -5,33 +5,33 @@ That it works at all is the proof that the file stands alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from petra.core.errors import ArtifactError
+from petra.core.interface import Interface, judged_output
 from petra.core.measurement import Measurement
 from petra.core.target import Target
 from petra.measure import protocol as timing
 from petra.measure.feed import make_feed
-from petra.measure.interface import Interface
+from petra.measure.stored import Stored, load_split, save_arrays
 from petra.runtimes.base import Arrays, Session
 from petra.runtimes.table import runtime_for
 from petra.workers.memory import peak_mb
-
-PREDICTION_BATCH = 256
-"""Items predicted at once. Parity compares predictions made in the same batches."""
 
 
 @dataclass(frozen=True)
 class Request:
     """What to measure.
 
-    `data` is a directory of one .npy file per input; `predictions` is where the outputs go ("" to
-    skip them); `baseline` is the artifact to be paired with ("" to skip timing), on
-    `baseline_target` (None for the same).
+    `data` is a directory as in `petra.measure.stored`; `predictions` is the .npz file where the
+    outputs go that are judged ("" to skip them); `baseline` is the artifact to be paired with (""
+    to skip timing), on `baseline_target` (None for the same).
     """
 
     target: Target
@@ -49,45 +49,36 @@ class Request:
         return self.target.runtime, (self.baseline_target or self.target).runtime
 
 
-def load_inputs(directory: Path) -> Arrays:
-    """The inputs of a split, memory-mapped, by name."""
-    return {
-        p.stem: np.load(p, mmap_mode="r", allow_pickle=False)
-        for p in sorted(directory.glob("*.npy"))
-    }
+def judged_of(outputs: Arrays, interface: Interface | None) -> Arrays:
+    """The outputs that a task looks at. Raises ArtifactError when one is missing."""
+    names = interface.judged if interface else (judged_output(tuple(outputs)),)
+    try:
+        return {name: outputs[name] for name in names}
+    except KeyError as error:
+        raise ArtifactError(
+            f"the artifact returns {sorted(outputs)}, the model {error.args[0]!r}",
+            hint="a runtime keeps the names of outputs",
+        ) from None
 
 
-def take(inputs: Mapping[str, np.ndarray], start: int, count: int) -> Arrays:
-    """`count` items from `start`, wrapping around at the end so that any batch size can be timed.
-
-    Copies, because some runtimes copy what is read-only, as memory-mapped arrays are, in every
-    call.
-    """
-    n = len(next(iter(inputs.values())))
-    if start + count <= n:
-        return {k: np.array(v[start : start + count], order="C") for k, v in inputs.items()}
-    index = np.arange(start, start + count) % n
-    return {k: np.ascontiguousarray(v[index]) for k, v in inputs.items()}
-
-
-def pick(outputs: Arrays) -> np.ndarray:
-    """The output a task judges: `logits` if there is one, else the first."""
-    return outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))
-
-
-def predict(
-    session: Session, inputs: Mapping[str, np.ndarray], batch: int = PREDICTION_BATCH
-) -> np.ndarray:
-    """All predictions of a split, (n, ...)."""
-    n = len(next(iter(inputs.values())))
-    parts = [pick(session.run(take(inputs, i, min(batch, n - i)))) for i in range(0, n, batch)]
-    return np.concatenate(parts)
+def predict(session: Session, split: Stored) -> Arrays:
+    """All predictions of a split, in its own order: (n, ...) for each output that is judged."""
+    found: Arrays = {}
+    for index, inputs in split.items.in_batches():
+        for name, part in judged_of(session.run(inputs), split.interface).items():
+            if name not in found:
+                found[name] = np.empty((len(split.items), *part.shape[1:]), part.dtype)
+            found[name][index] = part
+    return found
 
 
 def measure(request: Request) -> dict[str, dict[str, Any]]:
-    """All about one artifact, on the inputs in `request.data`: its measurements as plain data."""
-    inputs = load_inputs(Path(request.data))
-    return _measure(request, lambda count: take(inputs, 0, count), inputs)
+    """All about one artifact, on the inputs in `request.data`: its measurements as plain data.
+
+    Speed is measured at the lengths that the split states: the typical one, and a long one.
+    """
+    split = load_split(Path(request.data))
+    return _measure(request, [partial(split.items.at_length, n) for n in split.lengths], split)
 
 
 def measure_file(request: Request, interface: Interface, given: str) -> dict[str, dict[str, Any]]:
@@ -95,30 +86,45 @@ def measure_file(request: Request, interface: Interface, given: str) -> dict[str
     `given`.
     """
     target = request.target
-    items = max(target.batch, target.throughput_batch) if interface.axes else 1
+    items = max(target.batch, target.throughput_batch) if interface.free_batch else 1
     feed = make_feed(interface, items, given=given)
-    return _measure(request, lambda count: feed.take(0, count), {})
+    return _measure(request, [lambda count: feed.take(0, count)], None)
 
 
 def _measure(
-    request: Request, calls: Callable[[int], Arrays], inputs: Mapping[str, np.ndarray]
+    request: Request, calls: Sequence[Callable[[int], Arrays]], split: Stored | None
 ) -> dict[str, dict[str, Any]]:
     """Memory first, while the process holds nothing else, then predictions, then speed."""
     target = request.target
     runtime = runtime_for(target)
-    warm = calls(target.batch)
+    warm = [call(target.batch) for call in calls]
     before = peak_mb()
     candidate = runtime.load(Path(request.artifact))
-    candidate.run(warm)
+    for inputs in warm:
+        candidate.run(inputs)
     found = {"memory_mb": Measurement(max(0.0, peak_mb() - before), 0.0, 1, "MB", request.host)}
-    if request.predictions:
-        np.save(request.predictions, predict(candidate, inputs), allow_pickle=False)
+    if request.predictions and split is not None:
+        save_arrays(Path(request.predictions), predict(candidate, split))
     if request.baseline:
         baseline = runtime_for(request.baseline_target or target).load(Path(request.baseline))
-        how = timing.CONFIRM if request.confirm else timing.SEARCH
-        paired = timing.time_paired(lambda: baseline.run(warm), lambda: candidate.run(warm), how)
-        found |= timing.latency_measurements(paired, host=request.host)
-        many = calls(target.throughput_batch)
-        paired = timing.time_paired(lambda: baseline.run(many), lambda: candidate.run(many), how)
-        found |= timing.throughput_measurements(paired, target.throughput_batch, host=request.host)
+        many = calls[0](target.throughput_batch)
+        found |= _speed(request, baseline, candidate, warm, many)
     return {name: asdict(measurement) for name, measurement in found.items()}
+
+
+def _speed(
+    request: Request, baseline: Session, candidate: Session, one: Sequence[Arrays], many: Arrays
+) -> dict[str, Measurement]:
+    """Latency on each of the inputs `one`, the typical ones first, and throughput on `many`."""
+    how = timing.CONFIRM if request.confirm else timing.SEARCH
+
+    def paired(inputs: Arrays) -> timing.Paired:
+        return timing.time_paired(lambda: baseline.run(inputs), lambda: candidate.run(inputs), how)
+
+    found = timing.latency_measurements(paired(one[0]), host=request.host)
+    for inputs in one[1:]:
+        long = timing.latency_measurements(paired(inputs), host=request.host)
+        for name in ("latency_ms", "latency_ratio"):
+            found[name.replace("latency", "latency_long")] = long[name]
+    batch = request.target.throughput_batch
+    return found | timing.throughput_measurements(paired(many), batch, host=request.host)

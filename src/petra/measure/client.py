@@ -17,12 +17,14 @@ import psutil
 from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
 from petra.measure.bench_main import Request, measure
+from petra.measure.stored import write_dense, write_interface, write_ragged
 from petra.runtimes.base import Runtime, first_line
 from petra.runtimes.table import RUNTIMES
 from petra.workers.failures import WorkerDied, WorkerError, WorkerFailure
 from petra.workers.isolate import Worker
 
 if TYPE_CHECKING:
+    from petra.core.interface import Interface
     from petra.tasks.data import Split
 
 T = TypeVar("T")
@@ -37,27 +39,27 @@ class BenchDied(PetraError):
     """The measuring process crashed on an artifact, or failed in a way that nobody expected."""
 
 
-def write_split(split: Split, directory: Path, *, limit: int | None = None) -> np.ndarray:
-    """Write a split's inputs as one .npy per input, in its own order, and return the targets (n,
-    ...).
-
-    `limit` keeps only the first items. Existing files are replaced.
+def write_split(split: Split, directory: Path, interface: Interface | None = None) -> np.ndarray:
+    """Write a split's inputs, in its own order, as `petra.measure.stored` has them, and the
+    interface that they are for; return the targets (n, ...). Existing files are replaced.
     """
     from petra.tasks.inputs import named
+    from petra.tasks.ragged import RaggedItems
 
     directory.mkdir(parents=True, exist_ok=True)
+    if interface is not None:
+        write_interface(interface, directory)
+    if isinstance(split.source, RaggedItems):
+        write_ragged(split.source.ragged.head(len(split)), directory)
+        return np.concatenate([target.numpy() for _, target in split.batches(256)])
     columns: dict[str, list[np.ndarray]] = {}
-    targets, count = [], 0
+    targets = []
     for inputs, target in split.batches(256):
         for name, tensor in named(inputs).items():
             columns.setdefault(name, []).append(tensor.detach().cpu().numpy())
         targets.append(target.detach().cpu().numpy())
-        count += len(targets[-1])
-        if limit is not None and count >= limit:
-            break
-    for name, parts in columns.items():
-        np.save(directory / f"{name}.npy", np.concatenate(parts)[:limit], allow_pickle=False)
-    return np.concatenate(targets)[:limit]
+    write_dense({name: np.concatenate(parts) for name, parts in columns.items()}, directory)
+    return np.concatenate(targets)
 
 
 def spare_memory_mb() -> float:

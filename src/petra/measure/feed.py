@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from petra.core.interface import Interface
 from petra.measure.given_inputs import given_inputs
-from petra.measure.interface import Interface
 from petra.measure.random_inputs import random_items
 from petra.runtimes.base import Arrays
 
@@ -26,7 +26,7 @@ class Feed:
         is.
         """
         found = dict(self.arrays)
-        for name, axis in self.interface.axes.items():
+        for name, axis in self.interface.free_batch.items():
             where = np.arange(start, start + count) % self.items
             found[name] = np.take(self.arrays[name], where, axis=axis)
         return found
@@ -37,5 +37,5 @@ def make_feed(interface: Interface, items: int, *, given: str = "", seed: int = 
     if not given:
         return Feed(interface, random_items(interface, items, seed=seed), items)
     arrays = given_inputs(Path(given), interface)
-    sizes = [arrays[name].shape[axis] for name, axis in interface.axes.items()]
+    sizes = [arrays[name].shape[axis] for name, axis in interface.free_batch.items()]
     return Feed(interface, arrays, sizes[0] if sizes else 1)

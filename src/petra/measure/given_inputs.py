@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from petra.core.errors import ConfigError, PetraError
-from petra.measure.interface import Interface
+from petra.core.interface import Interface, TensorSpec
 from petra.measure.random_inputs import LIMIT_BYTES
-from petra.runtimes.base import Arrays, InputSpec, first_line, numpy_type
+from petra.runtimes.base import Arrays, first_line, numpy_type
 
 _HOW = "write it with numpy.savez(file, **{input's name: array})"
 _HEADER_BYTES = 12_000  # NumPy reads headers of up to 10,000
@@ -48,7 +48,7 @@ def given_inputs(path: Path, interface: Interface) -> Arrays:
 
 
 def _members(
-    archive: zipfile.ZipFile, path: Path, wanted: Mapping[str, InputSpec]
+    archive: zipfile.ZipFile, path: Path, wanted: Mapping[str, TensorSpec]
 ) -> dict[str, zipfile.ZipInfo]:
     """The members by the input they are for."""
     found = Counter(member.filename.removesuffix(".npy") for member in archive.infolist())
@@ -85,7 +85,7 @@ def _bounded(heads: Mapping[str, tuple[tuple[int, ...], np.dtype]], path: Path) 
         )
 
 
-def _fits(spec: InputSpec, shape: tuple[int, ...], dtype: np.dtype, *, where: str) -> None:
+def _fits(spec: TensorSpec, shape: tuple[int, ...], dtype: np.dtype, *, where: str) -> None:
     """Refuse what the model does not take. A declared shape of () may also be an unknown one."""
     wanted = numpy_type(spec)
     if dtype.hasobject or dtype.kind not in "biufcU":
@@ -108,11 +108,10 @@ def _fits(spec: InputSpec, shape: tuple[int, ...], dtype: np.dtype, *, where: st
         )
 
 
-def _declared(spec: InputSpec) -> str:
-    names = spec.names or ("",) * len(spec.shape)
+def _declared(spec: TensorSpec) -> str:
     sizes = [
         str(size) if size is not None else name or "?"
-        for size, name in zip(spec.shape, names, strict=True)
+        for size, name in zip(spec.shape, spec.names, strict=True)
     ]
     return f"({', '.join(sizes)})"
 
@@ -122,8 +121,8 @@ def _sizes_agree(interface: Interface, shapes: Mapping[str, tuple[int, ...]], pa
     seen: dict[str, tuple[str, int]] = {}
     for spec in interface.inputs:
         for axis, size in enumerate(shapes[spec.name][: len(spec.shape)]):
-            name = spec.names[axis] if spec.names and spec.shape[axis] is None else ""
-            name = "the batch" if interface.axes.get(spec.name) == axis else name
+            name = spec.names[axis] if axis in spec.free else ""
+            name = "the batch" if interface.free_batch.get(spec.name) == axis else name
             where, known = seen.setdefault(name, (spec.name, size)) if name else (spec.name, size)
             if known != size:
                 raise ConfigError(
@@ -134,7 +133,7 @@ def _sizes_agree(interface: Interface, shapes: Mapping[str, tuple[int, ...]], pa
                 raise ConfigError(f"{path}: {spec.name!r} has no items", hint="give at least one")
 
 
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, spec: InputSpec) -> np.ndarray:
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, spec: TensorSpec) -> np.ndarray:
     with archive.open(member) as file:
         array = np.lib.format.read_array(file, allow_pickle=False)
     return array.astype(array.dtype if array.dtype.kind == "U" else numpy_type(spec), order="C")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from petra.core.errors import ArtifactError
+from petra.core.interface import Interface
 from petra.core.target import Target
 from petra.measure.feed import Feed, make_feed
-from petra.measure.interface import Interface, interface_of
+from petra.measure.interface import interface_of
 from petra.measure.outputs import (
     GIVE_INPUTS,
     batch_axes,
@@ -54,9 +55,13 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     interface = interface_of(*runtime.declared(artifact, session))
     few, many = request.batches
     feed = make_feed(
-        interface, many if interface.axes else 1, given=request.inputs, seed=request.seed
+        interface, many if interface.free_batch else 1, given=request.inputs, seed=request.seed
     )
-    sizes = sorted({min(few, feed.items), feed.items}) if interface.axes else [interface.fixed or 1]
+    sizes = (
+        sorted({min(few, feed.items), feed.items})
+        if interface.free_batch
+        else [interface.fixed_batch or 1]
+    )
     runs = {size: _run(session, feed, 0, size, request) for size in sizes}
     notes = _on_kinds(session)
     again = None
@@ -75,9 +80,13 @@ def inspect(request: InspectRequest) -> dict[str, object]:
         alone = [_run(session, feed, item, 1, request) for item in range(feed.items)]
         difference = batch_difference(runs[sizes[1]], alone, axes)
     return {
-        "inputs": [asdict(spec) for spec in interface.inputs],
-        "axes": dict(interface.axes),
-        "fixed": interface.fixed,
+        "inputs": [
+            {"name": s.name, "dtype": s.dtype, "shape": s.shape, "names": s.names}
+            for s in interface.inputs
+        ],
+        "axes": dict(interface.free_batch),
+        "fixed": interface.fixed_batch,
+        "interface": interface.as_dict(),
         "tried": _shapes(feed.arrays),
         "runs": [
             {"batch": size, "outputs": _shapes(outputs), "finite": not infinite(outputs)}
@@ -103,7 +112,7 @@ def _run(session: Session, feed: Feed, start: int, count: int, request: InspectR
 
 def _call(interface: Interface, count: int, request: InspectRequest) -> str:
     kind = "the given inputs" if request.inputs else "random inputs"
-    return f"{kind} at batch {count}" if interface.axes else kind
+    return f"{kind} at batch {count}" if interface.free_batch else kind
 
 
 def _on_kinds(session: Session) -> list[str]:

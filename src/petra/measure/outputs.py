@@ -66,9 +66,7 @@ def remark_on_infinities(found: Arrays, again: Arrays | None, *, call: str) -> l
 
 
 def batch_axes(small: Arrays, large: Arrays, sizes: tuple[int, int]) -> dict[str, int | None]:
-    """The axis of every output that has the batch's two sizes in the two calls, None where none
-    has.
-    """
+    """The axis of every output that has the batch's two sizes in the two calls; else None."""
     found: dict[str, int | None] = {}
     for name, array in large.items():
         shapes = zip(small[name].shape, array.shape, strict=False) if name in small else ()
@@ -79,8 +77,7 @@ def batch_axes(small: Arrays, large: Arrays, sizes: tuple[int, int]) -> dict[str
 def batch_difference(
     whole: Arrays, alone: Sequence[Arrays], axes: Mapping[str, int | None]
 ) -> float:
-    """The largest difference between an item's outputs alone and among others, over the spread of
-    all.
+    """Largest difference between an item's outputs alone and among others over the spread of all.
 
     Over finite places, and outputs that have an item's part.
     """

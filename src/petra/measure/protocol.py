@@ -66,9 +66,7 @@ def _calls_per_block(run: Run, protocol: Protocol) -> int:
 
 
 def time_paired(baseline: Run, candidate: Run, protocol: Protocol) -> Paired:
-    """Time two callables against each other in alternating blocks, the order flipping every
-    round.
-    """
+    """Time two callables against each other in alternating blocks, flipped every round."""
     calls = {"b": _calls_per_block(baseline, protocol), "c": _calls_per_block(candidate, protocol)}
     runs, seconds = {"b": baseline, "c": candidate}, {"b": list[float](), "c": list[float]()}
     ratios: list[float] = []

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from petra.core.errors import ArtifactError
+from petra.core.interface import Interface, TensorSpec
 from petra.core.rng import generator
-from petra.measure.interface import Interface, interface_of
+from petra.measure.interface import interface_of
 from petra.runtimes.base import Arrays, InputSpec, numpy_type
 
 LIMIT_BYTES = 2**30
@@ -44,14 +45,14 @@ def random_items(interface: Interface, batch: int, *, seed: int = 0) -> Arrays:
         spec.name: _random(
             shapes[spec.name],
             types[spec.name],
-            interface.axes.get(spec.name, 0),
+            interface.free_batch.get(spec.name, 0),
             generator(seed, "input", spec.name),
         )
         for spec in interface.inputs
     }
 
 
-def _type(spec: InputSpec) -> np.dtype:
+def _type(spec: TensorSpec) -> np.dtype:
     dtype = numpy_type(spec)
     if dtype.kind == "U":
         raise ArtifactError(

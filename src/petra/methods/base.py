@@ -12,55 +12,38 @@ is the stage:
         ratio: float = parameter(0.5, Real(0.1, 0.9), "share of channels removed")
 
         def apply(self, model, context): ...
+
+What the search may choose can depend on the untouched model: a domain may be made from its outline
+(`FromModel`), and `parameters` declares one for each of some of its modules.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
+from petra.core.interface import Interface
 from petra.core.kernels import Kernels
-from petra.core.pipeline import StageSpec, Value
+from petra.core.pipeline import StageSpec
 from petra.core.rng import derive_seed
 from petra.core.target import Target
 from petra.core.trial import StageTrace
 from petra.runtimes.table import runtime_for
-from petra.space.domains import Domain, Parameter
+from petra.space.declare import FromModel as FromModel  # part of the contract of a stage
+from petra.space.declare import fields_of, parameters_of, slots_of
+from petra.space.declare import parameter as parameter
+from petra.space.declare import parameters as parameters
 from petra.space.effects import Effects
+from petra.space.narrow import fix_for_task
+from petra.space.outline import ModelOutline
 from petra.space.space import StageCard
 
 if TYPE_CHECKING:
     from torch import nn
 
     from petra.tasks.base import Task
-
-V = TypeVar("V", bound=Value)
-
-
-def parameter(
-    default: V,
-    domain: Domain,
-    doc: str,
-    *,
-    limits: Domain | None = None,
-    when: Mapping[str, tuple[Value, ...] | Domain] | None = None,
-    scope: str = "",
-) -> V:
-    """Declare a stage parameter as a dataclass field, from which space, CLI, docs and validation
-    all derive.
-    """
-    meta = {
-        "domain": domain,
-        "limits": limits or domain,
-        "doc": doc,
-        "when": when or {},
-        "scope": scope,
-    }
-    declared: V = field(default=default, metadata={"petra": meta})
-    return declared
 
 
 @dataclass(frozen=True)
@@ -70,7 +53,8 @@ class Context:
     `teacher` is the untouched model (never modify it). `seed` is derived from study seed and
     pipeline prefix; draw further seeds with `seed_for(purpose)`. `progress(done, total, note)`
     reports steps; `device` is torch's name of where stages train, `target` says where the result
-    will run, and `kernels` what it can run in there.
+    will run, and `kernels` what it can run in there. `interface` is what the model takes and
+    returns, None for items of one shape.
     """
 
     task: Task
@@ -79,6 +63,7 @@ class Context:
     device: str = "cpu"
     target: Target = field(default_factory=Target)
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
+    interface: Interface | None = None
 
     @property
     def kernels(self) -> Kernels:
@@ -92,6 +77,9 @@ class Context:
 class Stage(ABC):
     """A training or compression operation on a model. Instances hold the parameters; `apply` does
     the work.
+
+    A field made by `petra.space.declare.slots` has room for parameters that the task brings, those
+    of its losses for example.
     """
 
     name: ClassVar[str]
@@ -117,28 +105,42 @@ class Stage(ABC):
         return ""
 
     @classmethod
-    def card(cls) -> StageCard:
-        """The declaration the search, the CLI and the docs read."""
-        parameters = []
-        for f in dataclasses.fields(cls):
-            meta = f.metadata["petra"]
-            default = cast(Value, f.default)
-            parameters.append(
-                Parameter(
-                    f.name,
-                    default,
-                    meta["domain"],
-                    meta["limits"],
-                    meta["doc"],
-                    meta["when"],
-                    meta["scope"],
-                )
-            )
-        summary = (cls.__doc__ or "").strip().split("\n\n")[0]
-        return StageCard(cls.name, tuple(parameters), cls.effects, " ".join(summary.split()))
+    @classmethod
+    def ignored(cls, task: Task) -> frozenset[str]:
+        """Names of parameters that can do nothing on this task's data: nobody may set them."""
+        return frozenset()
 
     @classmethod
-    def from_spec(cls, spec: StageSpec) -> Stage:
-        """The stage a pipeline's spec describes; inactive parameters take their defaults."""
-        normal: Mapping[str, Any] = cls.card().normalize(spec.params).params
-        return cls(**normal)
+    def modules(cls) -> tuple[type[nn.Module], ...]:
+        """Classes of modules that this stage leaves in models, other than torch's own.
+
+        A model that holds one is taken as treated by the stage. Models with classes of a third
+        party are cached where its stage declares them: the cache makes them anew without a
+        constructor, from attributes that are plain values, and only in a process where a stage of
+        the same name brings a class of the same name.
+        """
+        return ()
+
+    @classmethod
+    def card(cls, model: ModelOutline | None = None) -> StageCard:
+        """The declaration that the search, the CLI and the docs read, for any task, and for the
+        untouched `model`; without one, what holds for any.
+        """
+        summary = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+        room = tuple(slot for slots in slots_of(cls).values() for slot in slots)
+        return StageCard(cls.name, parameters_of(cls, model), cls.effects, summary, room)
+
+    @classmethod
+    def card_for(cls, task: Task, model: ModelOutline | None = None) -> StageCard:
+        """The declaration with what the task brings, and without what means nothing to it."""
+        return fix_for_task(cls.card(model), task.brought(), ignores=cls.ignored(task))
+
+    @classmethod
+    def from_spec(
+        cls, spec: StageSpec, task: Task | None = None, model: ModelOutline | None = None
+    ) -> Stage:
+        """The stage a pipeline's spec describes; inactive parameters take their defaults. Without
+        the task, it has no parameters that the task brings. `model` is the untouched one's outline.
+        """
+        card = fix_for_task(cls.card(model), task.brought()) if task else cls.card(model)
+        return cls(**fields_of(cls, card.normalize(spec.params).params))

@@ -5,7 +5,7 @@ the loop.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.model.channels.weights import channel_weights
+from petra.model.trainability import frozen_layers, trainable
+from petra.space.declare import slots
 from petra.space.domains import Choice, Integer, Real, Text
-from petra.tasks.base import Augment
-from petra.tasks.inputs import map_inputs, named
+from petra.space.space import Slot
+from petra.tasks.base import Augment, Task
+from petra.tasks.inputs import Outputs, map_inputs, named
 from petra.training.loop import LossFunction, TrainConfig, fit, steps_per_epoch
 from petra.training.mixup import Mixup
 from petra.training.penalties import (
@@ -37,11 +41,12 @@ SCHEDULE = Choice(("cosine", "one_cycle"))
 BATCH_SIZE = Integer(1, 65536)
 WEIGHT_DECAY = Real(0.0, 1.0)
 LOSS = Text("default", "default or the name of one of the task's losses")
-SMOOTHED = ("default", "cross_entropy")  # losses that spread labels; focal takes them as they are
 PENALTY = Choice(("none", *PENALTIES), usual="none")
 
-HardLoss = Callable[[Tensor, Tensor], Tensor]
-"""prediction, target -> mean loss of the task, smoothed and mixed as the stage's parameters say."""
+FROZEN = "frozen by an earlier stage"
+
+HardLoss = Callable[[Outputs, Tensor], Tensor]
+"""outputs, target -> mean loss of the task, with its parameters and mixed as the stage's say."""
 
 
 def run_fit(
@@ -54,15 +59,13 @@ def run_fit(
     penalty: Callable[[], Tensor] | None = None,
     augment: Augment | None = None,
 ) -> tuple[nn.Module, StageTrace]:
-    """Train all weights and report which layers changed and how the validation score moved.
+    """Train all weights that no stage has frozen, and report which layers changed and how the
+    validation score moved.
 
     Raises StageRefused when there are none, or when none gets a gradient.
     """
-    trainable = [p for p in model.parameters() if p.is_floating_point()]
-    if not trainable:
+    if not any(p.is_floating_point() for p in model.parameters()):
         raise StageRefused("the model has no weights to train")
-    for p in trainable:
-        p.requires_grad_(True)
     model.to(context.device)
     kept_away = untrained(
         model, map_inputs(context.task.example(2), lambda t: t.to(context.device))
@@ -86,6 +89,7 @@ def run_fit(
         if not torch.equal(t, after[name].to(t.device))
     }
     touched = tuple(path for path, _ in model.named_modules() if path in changed)
+    kept_away |= dict.fromkeys(frozen_layers(model), FROZEN)
     skipped = {path: reason for path, reason in kept_away.items() if path not in changed}
     return model, StageTrace(stage, touched=touched, skipped=skipped, details=result.as_details())
 
@@ -129,28 +133,37 @@ class TrainingStage(Stage):
         "alpha of the Beta distribution that pairs of items are mixed by, 0: no mixing",
         limits=Real(0.0, 100.0),
     )
+    brought: Mapping[str, Value] = slots(Slot("loss"))
 
     def config(self) -> TrainConfig:
-        """The parameters that the loop knows under the same name."""
+        """The parameters that the loop knows under the same name, and those of the loss."""
         known = {f.name for f in dataclasses.fields(TrainConfig)}
         values: dict[str, Any] = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in known
         }
-        return TrainConfig(**values)
+        return TrainConfig(**values, loss_values=self.brought)
+
+    @classmethod
+    def ignored(cls, task: Task) -> frozenset[str]:
+        """Only real numbers can be mixed."""
+        mixable = all(tensor.is_floating_point() for tensor in named(task.example()).values())
+        return frozenset() if mixable else frozenset({"mixup"})
 
     def train(
         self, model: nn.Module, context: Context, loss: Callable[[HardLoss], LossFunction]
     ) -> tuple[nn.Module, StageTrace]:
-        """Train all weights on what `loss` makes of the task's own loss, plus the penalty.
+        """Train all weights that are not frozen, on what `loss` makes of the task's own loss, plus
+        the penalty.
 
         Raises StageRefused when there is nothing to train, to penalise or to mix.
         """
-        config, task = self.config(), context.task
+        config = self.config()
+        own = config.loss_of(context.task)
         mixup = _mixup(self.mixup, context) if self.mixup else None
 
-        def hard(prediction: Tensor, target: Tensor) -> Tensor:
+        def hard(outputs: Outputs, target: Tensor) -> Tensor:
             def against(y: Tensor) -> Tensor:
-                return task.loss(config.loss, prediction, y, label_smoothing=config.label_smoothing)
+                return own(outputs, y)
 
             return mixup.loss(against, target) if mixup else against(target)
 
@@ -174,7 +187,11 @@ class TrainingStage(Stage):
         if self.penalty in OVER_CHANNELS:
             example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
             generator = torch.Generator().manual_seed(context.seed_for("channels"))
-            groups = channel_weights(model, example, generator=generator)
+            groups = [
+                group
+                for group in channel_weights(model, example, generator=generator)
+                if any(trainable(model.get_submodule(path)) for path in group.layers)
+            ]
             self._require(groups, "layer before the output with channels that can be cut")
             steps = self.epochs * steps_per_epoch(context.task.train, self.batch_size)
             penalty = make_channel_penalty(

@@ -1,6 +1,4 @@
-"""Counting multiply-accumulates by operator, also by those only CPUs have, which torch's counter
-passes over.
-"""
+"""Counting multiply-accumulates by operator, also of those that torch's counter passes over."""
 
 from __future__ import annotations
 
@@ -23,8 +21,9 @@ aten = torch.ops.aten
 def attention(
     query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any
 ) -> int:
-    """Two products of every query with every key. Shapes (batch, heads, length, width) come in
-    place of tensors.
+    """Two products of every query with every key.
+
+    Shapes (batch, heads, length, width) come in place of tensors.
     """
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
@@ -45,16 +44,13 @@ for operator, formula in (
 
 
 BATCHED_PRODUCTS = ("aten.bmm", "aten.baddbmm", "aten._scaled_dot_product")
-"""Beginnings of the names of operators that multiply batches of matrices, as attention does its
-activations.
-"""
+"""Beginnings of names of operators that multiply batches of matrices, as attention does."""
 
 
 def macs_by_module(
     model: nn.Module, forward: Callable[[nn.Module], object], *, operators: tuple[str, ...] = ("",)
 ) -> dict[str, int]:
-    """Multiply-accumulates of `forward(model)`, half of torch's FLOPs, by module path; '' has all
-    of them.
+    """Multiply-accumulates of `forward(model)`, half of the FLOPs, by module path; '' has all.
 
     Convolutions, matrix products, attention and recurrences count, as far as their names begin with
     one of `operators`. Paths without any may be missing. Cost: one pass.
@@ -118,9 +114,7 @@ class _ForwardTracker(ModuleTracker):
 
 @contextmanager
 def _unfused() -> Iterator[None]:
-    """Keep torch's transformer layers from calling one operator for everything, which cannot be
-    counted.
-    """
+    """Keep torch's transformer layers from calling one operator that cannot be counted."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from torch import nn
 
-WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+Convolution = nn.modules.conv._ConvNd
+"""The class of all convolutions, transposed ones too."""
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+"""The class of all batch norms."""
+
+WEIGHTED = (Convolution, nn.Linear)
+INTEGER_KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Weighted layers that runtimes have integer kernels for: no transposed convolutions."""
+
 MIXING_LAYERS = (
     *WEIGHTED,
     nn.Bilinear,
@@ -16,17 +24,7 @@ MIXING_LAYERS = (
     nn.RNNBase,
     nn.MultiheadAttention,
 )
-"""Layers whose output channels are each a mixture (or a choice) made by a weight, unlike norms and
-activations.
-"""
-
-
-def transposed_linears() -> tuple[type[nn.Module], ...]:
-    """Hugging Face's `Conv1D` (GPT-2), a linear layer whose weight is (inputs, outputs), where it
-    can be in use.
-    """
-    library = sys.modules.get("transformers.pytorch_utils")
-    return (library.Conv1D,) if library else ()
+"""Layers whose output channels are each a mixture (or a choice) made by a weight."""
 
 
 def is_weighted(module: object) -> bool:
@@ -35,14 +33,20 @@ def is_weighted(module: object) -> bool:
 
 
 def is_transposed_linear(module: object) -> bool:
-    """Whether the module is Hugging Face's `Conv1D` with a weight of its own, (inputs, outputs)."""
-    return isinstance(module, transposed_linears()) and "weight" in module._parameters
+    """Whether the module is Hugging Face's `Conv1D` (GPT-2), or written like it.
+
+    That is a linear layer whose weight, one of its own, is (inputs, outputs).
+    """
+    if type(module).__name__ != "Conv1D" or not isinstance(module, nn.Module):
+        return False
+    weight = module._parameters.get("weight")
+    return (
+        weight is not None and weight.ndim == 2 and weight.shape[1] == getattr(module, "nf", None)
+    )
 
 
 def mixes(module: nn.Module) -> bool:
-    """Whether a layer's outputs are mixtures of its inputs made by a weight, unlike an
-    embedding's.
-    """
+    """Whether a layer's outputs are mixtures of its inputs, unlike an embedding's."""
     embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
     return (isinstance(module, MIXING_LAYERS) and not embeds) or is_transposed_linear(module)
 

@@ -1,6 +1,4 @@
-"""Multiply-accumulates that no layer makes: whether a parameter or two activations are
-multiplied.
-"""
+"""Multiply-accumulates that no layer makes: with a parameter, or of two activations."""
 
 from __future__ import annotations
 

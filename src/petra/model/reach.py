@@ -1,6 +1,4 @@
-"""Why a layer that a stage looked for is in no trace: never used, used without a call, or without
-gradients.
-"""
+"""Why a layer is in no trace: never used, used without a call, or without gradients."""
 
 from __future__ import annotations
 

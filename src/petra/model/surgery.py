@@ -14,8 +14,9 @@ from petra.model.kinds import MIXING_LAYERS
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put `module` where `path` (as in `named_modules`) leads. The root itself cannot be
-    replaced.
+    """Put `module` where `path` (as in `named_modules`) leads.
+
+    The root itself cannot be replaced.
     """
     parent, _, name = path.rpartition(".")
     owner = model.get_submodule(parent)
@@ -69,9 +70,7 @@ def shared_weights(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
 
 
 def has_derived_weight(module: nn.Module) -> bool:
-    """Whether the module's weight is computed from others (a parametrization, `weight_norm`), not a
-    parameter.
-    """
+    """Whether the module's weight is computed from others (a parametrization, `weight_norm`)."""
     weight = module._parameters.get("weight")
     return parametrize.is_parametrized(module) or (weight is None and hasattr(module, "weight"))
 
@@ -90,8 +89,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
-    """Every floating-point parameter requires a gradient inside; frozen ones are frozen again
-    afterwards.
+    """Inside, every floating-point parameter requires a gradient; afterwards as before.
 
     Goes by name, because surgery inside the block replaces parameters.
     """
@@ -123,8 +121,7 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 def output_layers(
     model: nn.Module, forward: Callable[[nn.Module], Iterable[Tensor]]
 ) -> frozenset[str]:
-    """Paths of the layers that produce what `forward(model)` returns: the last mixing layer on
-    every way there.
+    """Paths of layers that produce what `forward(model)` returns: the last to mix on each way.
 
     Found by walking the autograd graph back from the outputs through everything that keeps channels
     in place (norms, activations, sums), so neither a layer's name nor its position in the module

@@ -9,8 +9,9 @@ Floats = NDArray[np.float64]
 
 
 def as_costs(costs: ArrayLike) -> Floats:
-    """A float (n, m) array in minimisation form. Raises ValueError for another shape, NaN or -inf;
-    +inf is allowed.
+    """A float (n, m) array in minimisation form.
+
+    Raises ValueError for another shape, NaN or -inf; +inf is allowed.
     """
     array = np.asarray(costs, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] == 0:

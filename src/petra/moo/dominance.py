@@ -1,5 +1,6 @@
-"""Pareto dominance, with constraints after Deb et al. 2002 (NSGA-II, section VI). Costs are
-minimised.
+"""Pareto dominance, with constraints after Deb et al. 2002 (NSGA-II, section VI).
+
+Costs are minimised.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ def dominates(a: ArrayLike, b: ArrayLike, *, violations: tuple[float, float] = (
 
 
 def ranks(costs: ArrayLike, violations: ArrayLike | None = None) -> NDArray[np.int64]:
-    """Non-dominated rank (n,) of costs (n, m): 0 for the front, 1 for the front without rank 0, and
-    so on.
+    """Non-dominated rank (n,) of costs (n, m): 0 for the front, 1 for the next front, and so on.
 
     Infeasible points (violation > 0) rank behind all feasible ones, by their total violation alone;
     equal points, and equal violations, share a rank. O(n log n) for m <= 3.

@@ -1,6 +1,4 @@
-"""Choosing from a set: who survives into the next population, and which point of a front to
-recommend.
-"""
+"""Choosing from a set: who survives into the next population, which point to recommend."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ def survivors(
 
 
 def _layers(points: Floats, members: NDArray[np.int64]) -> list[list[int]]:
-    """Members rank by rank: the first copy of every point, then what is left, again rank by
-    rank.
-    """
+    """Members rank by rank: first one copy of every point, then the rest, again by rank."""
     layers: list[list[int]] = []
     while len(members):
         first = np.sort(np.unique(points[members], axis=0, return_index=True)[1])
@@ -64,8 +60,7 @@ def _trimmed(points: Floats, layer: list[int], room: int, below: Floats) -> list
 
 
 def knee(costs: ArrayLike) -> int:
-    """Index of the knee of costs (n, m): the front point that bulges most towards the ideal (Das
-    1999).
+    """Index of the knee of costs (n, m): the point that bulges most to the ideal (Das 1999).
 
     Objectives are scaled to [0, 1] over the front; the knee is furthest, on the ideal's side, from
     the line (m = 2), plane or hyperplane through the extreme points, which are the best of each
@@ -89,9 +84,7 @@ def knee(costs: ArrayLike) -> int:
 
 
 def _plane(scaled: Floats) -> Floats:
-    """Normal a of the plane a.x = 1 through the best points of each objective; ones when there is
-    none.
-    """
+    """Normal a of the plane a.x = 1 through each objective's best point; ones without one."""
     m = scaled.shape[1]
     total = scaled.sum(axis=1)
     extremes = np.array([scaled[np.lexsort((total, scaled[:, j]))[0]] for j in range(m)])

@@ -2,148 +2,104 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
+from petra.core.digest import sha256
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
 from petra.core.objective import Metrics
 from petra.core.target import Target
-from petra.core.text import json_text, printable
+from petra.core.text import json_text
+from petra.core.trial import Trial
+from petra.front import Front
 from petra.measure.client import alone
 from petra.measure.inspect_main import declared_inputs
 from petra.report.card import model_card
+from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
+from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE
+from petra.report.whole import copy_whole, write_whole
 from petra.runtimes.base import InputSpec
 from petra.runtimes.table import RUNTIMES, files_of, runtimes_by_suffix
-from petra.store.checked import from_json, mapping, sequence, text
-from petra.store.layout import own_file
-
-if TYPE_CHECKING:
-    from petra.report.front import Member
-
-PIPELINE, METRICS, PARITY, CARD = "pipeline.yaml", "metrics.json", "parity.json", "MODEL_CARD.md"
+from petra.store.layout import StudyPaths, own_file
 
 
-def export_member(member: Member, path: str | Path, format: str | None) -> Path:
-    """See `Member.export`."""
-    place = _place(member, path, format)
-    record = StudyRecord.load(member.front.directory)
-    sources = shipped_files(member)
-    if place.name != member.artifact.name and len(sources) > 1:
-        raise ConfigError(
-            f"export: trial {member.number} cannot be renamed: its weights are in a file that it"
-            " finds by name",
-            hint="export to a directory: end its name with '/'",
-        )
-    inputs = _inputs(member)
-    with _explained(place.parent):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        stem = member.artifact.stem
-        shipped = [
-            _copy(source, place.with_name(place.stem + source.name.removeprefix(stem)))
-            for source in sources
-        ]
-        for left_over in {*files_of(place)} - {*shipped}:
-            left_over.unlink()
-        prefix = "" if _is_bundle(place, path) else f"{place.stem}."
-        for name, content in _companions(member, record, place, shipped, inputs).items():
-            write_whole(place.parent / f"{prefix}{name}", content)
-    return place
+@dataclass(frozen=True)
+class Member:
+    """One model of the `front` of the study in `directory`, ready to leave it."""
+
+    trial: Trial
+    front: Front = field(repr=False)
+    directory: Path
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def artifact(self) -> Path:
+        """The measured model file inside the study directory."""
+        return self.directory / self.trial.artifact
+
+    @property
+    def format(self) -> str:
+        """The kind of file: 'onnx', 'pt2', ..."""
+        return Path(self.trial.artifact).suffix.removeprefix(".")
+
+    def export(self, path: str | Path, format: str | None = None) -> Path:
+        """Copy the measured file out of the study, with what is known about it, and return the
+        model file's path.
+
+        A `path` that ends in the format's suffix is the model file, and its companions lie beside
+        it as ``<stem>.pipeline.yaml``, ``.metrics.json``, ``.parity.json`` and ``.MODEL_CARD.md``.
+        Any other `path` is a directory, made if need be, that receives ``model.<format>``,
+        ``pipeline.yaml``, ``metrics.json``, ``parity.json`` and ``MODEL_CARD.md``. Existing files
+        of these names are replaced.
+
+        Raises ConfigError when another format is asked for than the study measured: only measured
+        files ship.
+        """
+        place = _place(self, path, format)
+        record = StudyRecord.load(self.directory)
+        sources = shipped_files(self)
+        if place.name != self.artifact.name and len(sources) > 1:
+            raise ConfigError(
+                f"export: trial {self.number} cannot be renamed: its weights are in a file that it"
+                " finds by name",
+                hint="export to a directory: end its name with '/'",
+            )
+        inputs = _inputs(self)
+        with _explained(place.parent):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            stem = self.artifact.stem
+            shipped = [
+                copy_whole(source, place.with_name(place.stem + source.name.removeprefix(stem)))
+                for source in sources
+            ]
+            for left_over in {*files_of(place)} - {*shipped}:
+                left_over.unlink()
+            prefix = "" if _is_bundle(place, path) else f"{place.stem}."
+            for name, content in _companions(self, record, place, shipped, inputs).items():
+                write_whole(place.parent / f"{prefix}{name}", content)
+        return place
+
+    def __str__(self) -> str:
+        return f"trial {self.number}: {pipeline_in_words(self.trial.pipeline)}"
 
 
 def default_place(directory: Path, pick: str) -> str:
     """Where a study's own bundles go. Raises ArtifactError when a link leads elsewhere from
     there.
     """
-    place = directory / "export" / pick
+    place = StudyPaths(directory).export(pick)
     if place.is_symlink():
         raise ArtifactError(f"{place}: this is a link", hint="remove it, or give another place")
     return f"{place}/"
-
-
-def companion(model_file: Path, name: str) -> Path | None:
-    """The file `name` of the bundle that `model_file` belongs to; None when there is none."""
-    for candidate in (
-        model_file.with_name(f"{model_file.stem}.{name}"),
-        model_file.with_name(name),
-    ):
-        if os.path.lexists(candidate):
-            return candidate
-    return None
-
-
-def recorded_files(metrics: Path) -> dict[str, str]:
-    """The files that a bundle's ``metrics.json`` is about: name -> SHA-256.
-
-    Raises ArtifactError when it is no such file, and when it names anything but files beside it.
-    """
-    try:
-        own_file(metrics.parent, metrics.name)
-        if metrics.stat().st_size > _MAX_RECORD:
-            raise ValueError(f"it has more than {_MAX_RECORD} bytes")
-        data = mapping(from_json(metrics.read_text(encoding="utf-8"), "it"), "it")
-        listed = [mapping(item, "files") for item in sequence(data.get("files"), "files")]
-        found = {_file_name(item.get("name")): _digest(item.get("sha256")) for item in listed}
-        if not 0 < len(found) == len(listed) <= _MAX_FILES:
-            raise ValueError("files are none, too many, or named twice")
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            f"{metrics}: cannot be read: {error}", hint="export the model again"
-        ) from None
-    return found
-
-
-def check_recorded(metrics: Path) -> dict[str, str]:
-    """`recorded_files`, all of which are there and are those that were measured.
-
-    Raises ArtifactError for one that is missing, a link or another file; reads no other files.
-    """
-    recorded = recorded_files(metrics)
-    for name, digest in recorded.items():
-        place = metrics.parent / name
-        if not os.path.lexists(place):
-            raise ArtifactError(
-                f"{place}: the bundle's file is missing", hint="copy the whole bundle"
-            )
-        if sha256(own_file(metrics.parent, name)) != digest:
-            raise ArtifactError(
-                f"{place}: not the file that was measured: {metrics.name} records another SHA-256",
-                hint="it is damaged or was changed; export it again",
-            )
-    return recorded
-
-
-_MAX_RECORD, _MAX_FILES = 1 << 20, 100
-
-
-def _file_name(value: object) -> str:
-    name = text(value, "a file's name")
-    if len(Path(name).parts) != 1 or name in (".", "..") or name != printable(name):
-        raise ValueError(f"{printable(name)[:80]!r} is not the name of a file beside it")
-    return name
-
-
-def _digest(value: object) -> str:
-    digest = text(value, "sha256")
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise ValueError("a sha256 is not one")
-    return digest
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shipped_files(member: Member) -> list[Path]:
@@ -155,7 +111,7 @@ def shipped_files(member: Member) -> list[Path]:
         raise ArtifactError(
             f"{main}: the model file of trial {member.number} is missing", hint="was it deleted?"
         )
-    directory = member.front.directory
+    directory = member.directory
     main = own_file(directory, member.trial.artifact)
     beside = sorted(f for f in main.parent.iterdir() if f.name.startswith(f"{main.stem}."))
     files = [main]
@@ -232,6 +188,7 @@ def _companions(
         "trial": trial.number,
         "metric": record.metric,
         "maximize": record.maximize,
+        "metrics": [metric.as_dict() for metric in record.task],
         "files": [
             {"name": f.name, "bytes": f.stat().st_size, "sha256": sha256(f)} for f in shipped
         ],
@@ -250,49 +207,18 @@ def _companions(
         **trial.parity,
     }
     return {
-        PIPELINE: (
+        PIPELINE_FILE: (
             f"# trial {trial.number}, read by petra.Pipeline.from_list\n"
             + yaml.safe_dump(trial.pipeline.as_list(), sort_keys=False, allow_unicode=True)
         ),
-        METRICS: json_text(metrics) + "\n",
-        PARITY: json_text(parity) + "\n",
-        CARD: model_card(trial, baseline, record, place.name, inputs),
+        METRICS_FILE: json_text(metrics) + "\n",
+        PARITY_FILE: json_text(parity) + "\n",
+        CARD_FILE: model_card(trial, baseline, record, place.name, inputs),
     }
 
 
 def _plain(metrics: Metrics) -> Mapping[str, object]:
     return {name: m.as_dict() for name, m in metrics.items()}
-
-
-def _copy(source: Path, target: Path) -> Path:
-    """Copy so that `target` is never seen half written. A file onto itself is left alone."""
-    if target.exists() and target.samefile(source):
-        return target
-    with _replacing(target) as temporary:
-        shutil.copyfile(source, temporary)
-    return target
-
-
-def write_whole(target: Path, content: str) -> None:
-    """Write a text file so that it is never seen half written; a link there is replaced, not
-    followed."""
-    with _replacing(target) as temporary:
-        temporary.write_text(content, encoding="utf-8")
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are for their owner alone
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -10,27 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from petra.core.measurement import Measurement
-from petra.core.objective import METRICS, Metrics
+from petra.core.metric import QUALITY, Metric
+from petra.core.objective import Metrics
 from petra.core.target import Target
 from petra.core.text import printable
 from petra.core.trial import Trial
+from petra.report.interface_text import at_lengths, interface_lines
 from petra.report.numbers_text import change, difference, interval, value, with_error
 from petra.report.pipeline_text import pipeline_in_words, trace_in_words
 from petra.report.record import StudyRecord
 from petra.runtimes.base import InputSpec, Runtime
 from petra.runtimes.table import RUNTIMES, runtime_for, runtimes_by_suffix
 from petra.store.schema import petra_version
-
-_COSTS = ("latency_ms", "latency_p95_ms", "throughput", "size_bytes", "params", "macs", "memory_mb")
-_NAMES = {
-    "latency_ms": "latency, median",
-    "latency_p95_ms": "latency, 95th percentile",
-    "throughput": "throughput",
-    "size_bytes": "size of the files",
-    "params": "parameters",
-    "macs": "multiply-accumulates",
-    "memory_mb": "peak memory to load and run",
-}
 
 
 def model_card(
@@ -61,6 +52,8 @@ def model_card(
         _parity(trial),
         "## Measured on",
         _host(record),
+        "## What it takes and returns",
+        "\n".join(f"- {markdown(line)}" for line in interface_lines(record.interface)),
         "## How to run it",
         f"```python\n{_runtime(record, file).snippet(file, inputs)}\n```",
     ]
@@ -102,16 +95,16 @@ def _pipeline(trial: Trial) -> str:
 def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     rows = ["| | this model | untouched model | change |", "|---|---:|---:|---:|"]
     metric = markdown(record.metric)
-    for split, mine, base in _qualities(trial, baseline):
+    for score, split, mine, base in _scores(trial, baseline, record):
         rows.append(
-            f"| {metric}, {split} | {with_error(mine)} | {with_error(base)} |"
+            f"| {markdown(score.title)}, {split} | {with_error(mine)} | {with_error(base)} |"
             f" {difference(mine, base)} |"
         )
-    for name in _COSTS:
-        new, old = _pair(trial, baseline, name)
+    for cost in _costs(record):
+        new, old = _pair(trial, baseline, cost.name)
         if new and old:
-            shown = (value(name, new.mean), value(name, old.mean), change(new.mean, old.mean))
-            rows.append(f"| {_NAMES[name]} | {' | '.join(shown)} |")
+            shown = (value(cost, new.mean), value(cost, old.mean), change(new.mean, old.mean))
+            rows.append(f"| {markdown(cost.title)} | {' | '.join(shown)} |")
     ratio = trial.test.get("latency_ratio", trial.metrics["latency_ratio"])
     within = f" (95% interval {interval(ratio)})" if ratio.stderr else ""
     notes = [
@@ -127,17 +120,26 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     return "\n".join(rows) + "\n\n" + "\n\n".join(notes)
 
 
-def _qualities(trial: Trial, baseline: Trial | None) -> list[tuple[str, Measurement, Measurement]]:
+def _scores(
+    trial: Trial, baseline: Trial | None, record: StudyRecord
+) -> list[tuple[Metric, str, Measurement, Measurement]]:
+    """What the task measures on each split that was read: this model's and the untouched one's."""
     other = baseline or trial
     splits: tuple[tuple[str, Metrics, Metrics], ...] = (
         ("test", trial.test, other.test),
         ("validation", trial.metrics, other.metrics),
     )
+    names = (QUALITY, *(metric.name for metric in record.catalogue.others()))
     return [
-        (f"{name} ({mine['quality'].n} items)", mine["quality"], old["quality"])
-        for name, mine, old in splits
-        if "quality" in mine and "quality" in old
+        (record.catalogue[name], f"{split} ({mine[name].n} items)", mine[name], old[name])
+        for name in names
+        for split, mine, old in splits
+        if name in mine and name in old
     ]
+
+
+def _costs(record: StudyRecord) -> list[Metric]:
+    return [metric for metric in record.catalogue.costs() if metric.shown.card]
 
 
 def _pair(
@@ -151,24 +153,23 @@ def _pair(
 
 def _worse(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     found = []
-    for split, mine, base in _qualities(trial, baseline):
+    for score, split, mine, base in _scores(trial, baseline, record):
         delta = mine.mean - base.mean
-        if (delta < 0) if record.maximize else (delta > 0):
+        if (delta < 0) if score.maximize else (delta > 0):
             noise = 1.96 * math.hypot(mine.stderr, base.stderr)
             remark = (
                 " (within the 95% sampling noise of two independent samples)"
                 if abs(delta) < noise
                 else ""
             )
-            found.append(
-                f"- {markdown(record.metric)} on {split}: {difference(mine, base)}{remark}"
-            )
-    for name in _COSTS:
-        first, second = _pair(trial, baseline, name)
+            found.append(f"- {markdown(score.title)} on {split}: {difference(mine, base)}{remark}")
+    for cost in _costs(record):
+        first, second = _pair(trial, baseline, cost.name)
         if first and second:
             delta = first.mean - second.mean
-            if (delta < 0) if METRICS[name].maximize else (delta > 0):
-                found.append(f"- {_NAMES[name]}: {change(first.mean, second.mean) or 'more'}")
+            if (delta < 0) if cost.maximize else (delta > 0):
+                text = change(first.mean, second.mean) or "more"
+                found.append(f"- {markdown(cost.title)}: {text}")
     return "\n".join(f for f in found if not f.endswith(": =")) or "Nothing that was measured."
 
 
@@ -211,6 +212,7 @@ def _host(record: StudyRecord) -> str:
             (
                 f"- {target.threads} thread{'s' if target.threads > 1 else ''}, latency at batch"
                 f" {target.batch}, throughput at batch {target.throughput_batch}"
+                f"{at_lengths(record.interface)}"
             ),
             f"- Python {fact('python', '?')}, {markdown(shown)}",
         ]

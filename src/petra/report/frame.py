@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from petra.core.metric import QUALITY, Metric
 from petra.core.trial import Trial
-from petra.report.front import Front, confirmed
+from petra.front import Front, confirmed
 from petra.report.pipeline_text import pipeline_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_COLUMNS = (
-    "number",
-    "pipeline",
-    "quality_val",
-    "quality_val_se",
-    "quality_test",
-    "quality_test_se",
-    "latency_ms",
-    "latency_ratio",
-    "latency_ratio_low",
-    "latency_ratio_high",
-    "throughput",
-    "throughput_ratio",
-    "size_bytes",
-    "size_ratio",
-    "params",
-    "params_ratio",
-    "macs",
-    "macs_ratio",
-    "memory_mb",
-    "memory_ratio",
-)
+_UNITS = ("_bytes", "_mb", "_ms", "_s")
 
 
 def front_frame(front: Front) -> pd.DataFrame:
@@ -41,30 +22,42 @@ def front_frame(front: Front) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame([_row(t, front.baseline) for t in front.members], columns=list(_COLUMNS))
+    rows = [_row(front, t) for t in front.members]
+    known = _row(front, front.baseline) if front.baseline else {}
+    return pd.DataFrame(rows, columns=list(known) or None)
 
 
-def _row(trial: Trial, baseline: Trial | None) -> dict[str, object]:
-    val, test, nan = trial.metrics["quality"], trial.test.get("quality"), float("nan")
-    latency = confirmed(trial, "latency_ratio")
+def _row(front: Front, trial: Trial) -> dict[str, object]:
     row: dict[str, object] = {
         "number": trial.number,
         "pipeline": pipeline_in_words(trial.pipeline),
-        "quality_val": val.mean,
-        "quality_val_se": val.stderr,
-        "quality_test": test.mean if test else nan,
-        "quality_test_se": test.stderr if test else nan,
-        "latency_ratio": latency.mean,
-        "latency_ratio_low": latency.interval[0],
-        "latency_ratio_high": latency.interval[1],
     }
-    for name in ("latency_ms", "throughput", "size_bytes", "params", "macs", "memory_mb"):
-        mine = confirmed(trial, name).mean
-        base = confirmed(baseline, name).mean if baseline else nan
-        row[name] = mine
-        if name not in ("latency_ms", "throughput"):
-            row[f"{name.removesuffix('_bytes').removesuffix('_mb')}_ratio"] = (
-                mine / base if base else nan
-            )
-    row["throughput_ratio"] = confirmed(trial, "throughput_ratio").mean
+    for name in (QUALITY, *(metric.name for metric in front.catalogue.others())):
+        for split, found in (("val", trial.metrics.get(name)), ("test", trial.test.get(name))):
+            row[f"{name}_{split}"] = found.mean if found else math.nan
+            row[f"{name}_{split}_se"] = found.stderr if found else math.nan
+    costs = front.catalogue.costs()
+    paired = {metric.over for metric in costs}
+    for metric in costs:
+        if not metric.shown.page and metric.over not in {m.name for m in costs if m.shown.page}:
+            continue
+        row |= _cost(metric, trial, front.baseline, paired=metric.name in paired)
     return row
+
+
+def _cost(
+    metric: Metric, trial: Trial, baseline: Trial | None, *, paired: bool
+) -> dict[str, object]:
+    """A cost, and its ratio to the untouched model's where that is not measured in pairs."""
+    name = metric.name
+    if name not in trial.metrics:
+        return {name: math.nan}
+    mine = confirmed(trial, name)
+    cells: dict[str, object] = {name: mine.mean}
+    if metric.form == "ratio" and metric.shown.page:
+        cells |= {f"{name}_low": mine.interval[0], f"{name}_high": mine.interval[1]}
+    elif metric.form != "ratio" and not paired:
+        base = confirmed(baseline, name).mean if baseline else math.nan
+        stem = next((name.removesuffix(u) for u in _UNITS if name.endswith(u)), name)
+        cells[f"{stem}_ratio"] = mine.mean / base if base else math.nan
+    return cells

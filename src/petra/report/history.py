@@ -9,14 +9,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from petra.core.trial import Trial
+from petra.front import Front
 from petra.moo.dominance import front_mask
-from petra.report.front import Front
 from petra.report.plots import FRONT, OTHER, finished
 from petra.report.tables import failure_counts
 from petra.search.scaling import Scaling, scale
 
 
-def progress(front: Front) -> list[tuple[Trial, float]]:
+def hypervolume_reached(front: Front) -> list[tuple[Trial, float]]:
     """Hypervolume of the feasible trials after each measured one, in order of finishing; the
     untouched model first.
     """
@@ -38,7 +38,7 @@ def progress(front: Front) -> list[tuple[Trial, float]]:
 
 def hypervolume_figure(front: Front, *, over: str) -> go.Figure:
     """Hypervolume against 'seconds' of search or the number of finished 'trials'."""
-    reached = progress(front)
+    reached = hypervolume_reached(front)
     x = [t.finished_at for t, _ in reached] if over == "seconds" else list(range(len(reached)))
     figure = go.Figure(
         go.Scatter(
@@ -63,13 +63,13 @@ def hypervolume_figure(front: Front, *, over: str) -> go.Figure:
 def move_counts(front: Front) -> list[tuple[str, int, int]]:
     """(move, trials it took part in, how many of these extended the hypervolume), most used first.
 
-    A trial made by two moves ("perturb+add") counts for both.
+    A trial made by two moves counts for both.
     """
     proposed: Counter[str] = Counter()
     succeeded: Counter[str] = Counter()
     before = 0.0
-    for trial, volume in progress(front):
-        for move in trial.origin.move.split("+") if trial.number else ():
+    for trial, volume in hypervolume_reached(front):
+        for move in trial.origin.moves if trial.number else ():
             proposed[move] += 1
             succeeded[move] += volume > before
         before = volume

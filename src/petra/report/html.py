@@ -11,17 +11,17 @@ from typing import Any
 import yaml
 
 from petra.core.errors import ConfigError
-from petra.core.trial import Trial
-from petra.report import history, page, plots
-from petra.report.bundle import write_whole
+from petra.front import Front, confirmed
+from petra.report import axes, history, page, plots
 from petra.report.card import subject
-from petra.report.front import Front, confirmed
-from petra.report.html_front import front_table
+from petra.report.html_front import front_section, members_section
 from petra.report.numbers_text import change, duration, value, with_error
 from petra.report.page import esc
-from petra.report.pipeline_text import count_statuses, pipeline_in_words, trace_in_words
+from petra.report.pipeline_text import count_statuses, pipeline_in_words
 from petra.report.record import StudyRecord
 from petra.report.tables import failure_counts
+from petra.report.whole import write_whole
+from petra.store.layout import StudyPaths
 from petra.store.schema import petra_version
 
 
@@ -35,7 +35,7 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
     from plotly.offline import get_plotlyjs
 
     record = StudyRecord.load(directory)
-    target = out or record.directory / "report.html"
+    target = out or StudyPaths(record.directory).report
     title = f"{subject(record)}: petra study"
     text = page.page(title, render(record), library=get_plotlyjs())
     try:
@@ -53,12 +53,12 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
 
 def render(record: StudyRecord) -> str:
     """The body of the report."""
-    front = Front.of_record(record)
+    front = record.front()
     sections = [
         _summary(record, front),
-        _front_section(front),
+        front_section(front),
         _figures(front),
-        _members(front),
+        members_section(front),
         _failures(front),
         _host(record),
         _reproduce(record),
@@ -67,16 +67,17 @@ def render(record: StudyRecord) -> str:
     return "\n".join(s for s in sections if s)
 
 
-# ---- summary
-# --------------------------------------------------------------------------------------------------
+# ---- summary -------------------------------------------------------------------------------------
 
 
 def _summary(record: StudyRecord, front: Front) -> str:
     config = record.config
     objectives = ", ".join(
-        f"{'more' if o.maximize else 'less'} {record.metric if o.metric == 'quality' else o.metric}"
+        f"{'more' if o.maximize else 'less'} {front.catalogue.label(o.metric)}"
         for o in front.objectives
     )
+    reason = record.stop_reason
+    stopped = f"Stopped: {reason}." if reason else "The search has not ended yet."
     parts = [
         f"<h1>{esc(subject(record))}</h1>",
         f"<p class=lead>{esc(_headline(front))}</p>",
@@ -84,7 +85,7 @@ def _summary(record: StudyRecord, front: Front) -> str:
             f"<p>Searched for {esc(objectives)} on {esc(config.target.name)} with"
             f" {esc(_search_name(record))}, seed "
             f"{config.seed}. {esc(_constraints(front))} {esc(_budget(record))} "
-            f"{esc('Stopped: ' + record.stop_reason + '.' if record.stop_reason else 'The search has not ended yet.')}</p>"
+            f"{esc(stopped)}</p>"
         ),
         *(
             f"<p>{esc(f'Trial {n} is not confirmed: {reason}')}</p>"
@@ -104,7 +105,7 @@ def _headline(front: Front) -> str:
         return (
             "Nothing that was tried beats the untouched model: it is the only member of the front."
         )
-    knee = front.pick("knee").trial
+    knee = front.choose("knee")
     base = front.baseline
     if base is None or not knee.number:
         return f"{len(compressed)} compressed models on the front."
@@ -156,49 +157,10 @@ def _tiles(record: StudyRecord, front: Front) -> dict[str, str]:
     return facts
 
 
-# ---- the front
-# --------------------------------------------------------------------------------------------------
+# ---- the front -----------------------------------------------------------------------------------
 
 
-def _front_section(front: Front) -> str:
-    if not front.members:
-        return f"<h2>Front</h2><p>The front is empty: {esc(front.why_empty())}.</p>"
-    return f"<h2>Front</h2>{front_table(front)}"
-
-
-def _members(front: Front) -> str:
-    members = [t for t in front.members if t.number]
-    if not members:
-        return ""
-    return "<h2>How they were made</h2>" + "".join(_member(t) for t in members)
-
-
-def _member(trial: Trial) -> str:
-    origin = trial.origin.move + (
-        "" if trial.origin.parent is None else f" of trial {trial.origin.parent}"
-    )
-    stages = []
-    for i, stage in enumerate(trial.pipeline):
-        trace = trial.trace[i] if i < len(trial.trace) else None
-        params = ", ".join(f"{k} = {v}" for k, v in stage.params.items()) or "no parameters"
-        lines = [f"<b>{esc(stage.kind)}</b>", f"<small>{esc(params)}</small>"]
-        if trace:
-            lines.append(esc(trace_in_words(trace)))
-            lines += [
-                f"<small>left alone: {esc(layer)} ({esc(why)})</small>"
-                for layer, why in trace.skipped.items()
-            ]
-        stages.append(f"<li>{'<br>'.join(lines)}</li>")
-    files = (
-        f"<p class=soft>By {esc(origin)}; {esc(duration(trial.seconds))};"
-        f" <code>{esc(trial.artifact)}</code></p>"
-    )
-    title = f"trial {trial.number}: {esc(pipeline_in_words(trial.pipeline))}"
-    return f"<details><summary>{title}</summary><ol>{''.join(stages)}</ol>{files}</details>"
-
-
-# ---- figures
-# --------------------------------------------------------------------------------------------------
+# ---- figures -------------------------------------------------------------------------------------
 
 
 def _figures(front: Front) -> str:
@@ -206,13 +168,13 @@ def _figures(front: Front) -> str:
         return ""
     objectives: list[tuple[Any, str]] = []
     for x, y in plots.objective_pairs(front):
-        names = [front.metric if o.metric == "quality" else o.metric for o in (y, x)]
+        names = [front.catalogue.label(o.metric) for o in (y, x)]
         caption = (
             f"{names[0]} against {names[1]} of every measured trial, as the search saw them;"
             " dotted: the best attainable in these two alone; dashed: constraints, shaded where"
             " they are violated."
         )
-        if beyond := plots.outside(front, x, y):
+        if beyond := axes.outside(front, x, y):
             caption += (
                 f" {beyond} trials lie outside the frame: zoom out, or double-click, to see them."
             )
@@ -234,7 +196,10 @@ def _figures(front: Front) -> str:
             " hypervolume."
         )
         progress.append((history.moves_figure(front), caption))
-    return f"<h2>Objectives</h2>{_plots(objectives, 'objectives')}<h2>Progress</h2>{_plots(progress, 'progress')}"
+    return (
+        f"<h2>Objectives</h2>{_plots(objectives, 'objectives')}"
+        f"<h2>Progress</h2>{_plots(progress, 'progress')}"
+    )
 
 
 def _plots(drawn: Sequence[tuple[Any, str]], name: str) -> str:
@@ -277,8 +242,7 @@ def _failures(front: Front) -> str:
     return f"<h2>Failures</h2>{table}{drawn}"
 
 
-# ---- where and how
-# --------------------------------------------------------------------------------------------------
+# ---- where and how -------------------------------------------------------------------------------
 
 
 def _host(record: StudyRecord) -> str:

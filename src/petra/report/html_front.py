@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from petra.core.objective import METRICS, Metrics
+from petra.core.metric import QUALITY, Metric
+from petra.core.objective import Metrics
 from petra.core.trial import Trial
+from petra.front import Front, confirmed
 from petra.report import page
-from petra.report.front import Front, confirmed
-from petra.report.numbers_text import change, difference, interval, value, with_error
+from petra.report.numbers_text import change, difference, duration, interval, value, with_error
 from petra.report.page import esc
-from petra.report.pipeline_text import pipeline_in_words
+from petra.report.pipeline_text import pipeline_in_words, trace_in_words
+
+_SPLITS = ("test", "validation")
 
 
 def front_table(front: Front) -> str:
@@ -19,15 +22,9 @@ def front_table(front: Front) -> str:
     if base is None:
         return f"<p>{esc(front.why_empty())}</p>"
     shown = [base, *(m for m in front.members if m is not base)]
-    head = [
-        "trial",
-        f"{esc(front.metric)}, test",
-        "latency ratio",
-        "size",
-        "latency",
-        f"{esc(front.metric)}, validation",
-    ]
-    head += ["throughput", "parameters", "MACs", "memory"]
+    scores = [front.catalogue[name] for name in _scores(front)]
+    head = ["trial", *(f"{esc(m.title)}, {split}" for m in scores for split in _SPLITS)]
+    head += [esc(m.column) for m in _costs(front)]
     caption = (
         "Models that no other beats in every objective. ± is one standard error; under a figure its"
         " change against the untouched model, under the latency ratio its 95% interval. The search"
@@ -43,35 +40,42 @@ def front_table(front: Front) -> str:
     )
 
 
+def _scores(front: Front) -> list[str]:
+    """What the task measures, by the names under which trials have it."""
+    return [QUALITY, *(metric.name for metric in front.catalogue.others())]
+
+
+def _costs(front: Front) -> list[Metric]:
+    return [metric for metric in front.catalogue.costs() if metric.shown.page]
+
+
 def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
-    ratio = confirmed(trial, "latency_ratio")
-    within = f"<br><small>{esc(interval(ratio))}</small>" if ratio.stderr else ""
-
-    def quality(mine: Metrics, old: Metrics) -> str:
-        if "quality" not in mine:
+    def score(name: str, mine: Metrics, old: Metrics) -> str:
+        if name not in mine:
             return "<small>not read</small>"
-        text = esc(with_error(mine["quality"]))
-        if trial is base or "quality" not in old:
+        text = esc(with_error(mine[name]))
+        if trial is base or name not in old:
             return text
-        worse = (mine["quality"].mean < old["quality"].mean) == front.maximize_quality
-        return text + _note(difference(mine["quality"], old["quality"]), worse=worse)
+        worse = (mine[name].mean < old[name].mean) == front.catalogue[name].maximize
+        return text + _note(difference(mine[name], old[name]), worse=worse)
 
-    def cost(name: str) -> str:
-        new, old = confirmed(trial, name).mean, confirmed(base, name).mean
-        note = "" if trial is base else change(new, old)
-        return esc(value(name, new)) + _note(
-            note, worse=(new > old) != bool(METRICS[name].maximize)
-        )
+    def cost(metric: Metric) -> str:
+        if metric.name not in trial.metrics or metric.name not in base.metrics:
+            return ""
+        mine, old = confirmed(trial, metric.name), confirmed(base, metric.name).mean
+        if metric.form == "ratio":
+            within = f"<br><small>{esc(interval(mine))}</small>" if mine.stderr else ""
+            return "1.00x" if trial is base else f"{value(metric, mine.mean)}{within}"
+        note = "" if trial is base else change(mine.mean, old)
+        worse = (mine.mean > old) != bool(metric.maximize)
+        return esc(value(metric, mine.mean)) + _note(note, worse=worse)
 
-    return [
-        str(trial.number),
-        quality(trial.test, base.test),
-        "1.00x" if trial is base else f"{ratio.mean:.2f}x{within}",
-        cost("size_bytes"),
-        esc(value("latency_ms", confirmed(trial, "latency_ms").mean)),
-        quality(trial.metrics, base.metrics),
-        *map(cost, ("throughput", "params", "macs", "memory_mb")),
+    scores = [
+        score(name, mine, old)
+        for name in _scores(front)
+        for mine, old in ((trial.test, base.test), (trial.metrics, base.metrics))
     ]
+    return [str(trial.number), *scores, *map(cost, _costs(front))]
 
 
 def _labels(front: Front, trial: Trial) -> str:
@@ -85,3 +89,40 @@ def _note(text: str, *, worse: bool) -> str:
         return ""
     kind = "" if text == "=" else f" class={'bad' if worse else 'good'}"
     return f"<br><small{kind}>{esc(text)}</small>"
+
+
+def front_section(front: Front) -> str:
+    if not front.members:
+        return f"<h2>Front</h2><p>The front is empty: {esc(front.why_empty())}.</p>"
+    return f"<h2>Front</h2>{front_table(front)}"
+
+
+def members_section(front: Front) -> str:
+    members = [t for t in front.members if t.number]
+    if not members:
+        return ""
+    return "<h2>How they were made</h2>" + "".join(_member(t) for t in members)
+
+
+def _member(trial: Trial) -> str:
+    origin = trial.origin.name + (
+        "" if trial.origin.parent is None else f" of trial {trial.origin.parent}"
+    )
+    stages = []
+    for i, stage in enumerate(trial.pipeline):
+        trace = trial.trace[i] if i < len(trial.trace) else None
+        params = ", ".join(f"{k} = {v}" for k, v in stage.params.items()) or "no parameters"
+        lines = [f"<b>{esc(stage.kind)}</b>", f"<small>{esc(params)}</small>"]
+        if trace:
+            lines.append(esc(trace_in_words(trace)))
+            lines += [
+                f"<small>left alone: {esc(layer)} ({esc(why)})</small>"
+                for layer, why in trace.skipped.items()
+            ]
+        stages.append(f"<li>{'<br>'.join(lines)}</li>")
+    files = (
+        f"<p class=soft>By {esc(origin)}; {esc(duration(trial.seconds))};"
+        f" <code>{esc(trial.artifact)}</code></p>"
+    )
+    title = f"trial {trial.number}: {esc(pipeline_in_words(trial.pipeline))}"
+    return f"<details><summary>{title}</summary><ol>{''.join(stages)}</ol>{files}</details>"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 
 from petra.core.measurement import Measurement
-from petra.core.objective import METRICS
+from petra.core.metric import Metric, describe
 
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
@@ -55,18 +55,22 @@ def with_error(m: Measurement) -> str:
     return f"{m.mean:.{places}f} ± {m.stderr:.{places}f}"
 
 
-def value(metric: str, mean: float) -> str:
-    """A metric's value with its unit."""
-    unit = METRICS[metric].unit
-    if unit == "x":
-        return f"{mean:.2f}x"
-    if unit == "s":
-        return duration(mean)
-    if metric == "quality":
-        return f"{mean:.4f}"
-    if unit in ("B", "", "items/s"):
-        return si(mean, "B" if unit == "B" else "") + ("/s" if unit == "items/s" else "")
-    return f"{significant(mean)} {unit}"
+def value(metric: str | Metric, mean: float) -> str:
+    """A metric's value with its unit. Of a count per something, the counted is not named."""
+    m = describe(metric) if isinstance(metric, str) else metric
+    match m.form:
+        case "ratio":
+            return f"{mean:.{m.digits}f}x"
+        case "duration":
+            return duration(mean)
+        case "si":
+            counted, _, per = m.unit.partition("/")
+            return f"{si(mean)}/{per}" if per else si(mean, counted)
+        case "score":
+            text = f"{mean:.{m.digits}f}"
+        case _:
+            text = significant(mean, m.digits)
+    return f"{text} {m.unit}" if m.unit else text
 
 
 def interval(m: Measurement) -> str:

@@ -63,6 +63,8 @@ def trace_in_words(trace: StageTrace) -> str:
         parts.append(f"{len(trace.skipped)} skipped")
     if trace.params_after != trace.params_before:
         parts.append(f"parameters {si(trace.params_before)} → {si(trace.params_after)}")
+    if trace.uncached:
+        parts.append(f"not cached: {printable(trace.uncached)}")
     parts.append("taken from the cache" if trace.cached else duration(trace.seconds))
     return ", ".join(parts)
 

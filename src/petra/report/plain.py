@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 
 from petra.core.objective import Metrics
 from petra.core.trial import Trial
-from petra.report.front import Front
 from petra.report.pipeline_text import pipeline_in_words
+from petra.report.study_front import StudyFront
 
 
-def front_data(front: Front) -> dict[str, object]:
+def front_data(front: StudyFront) -> dict[str, object]:
     """The front, the untouched model, and how the trials ended."""
     labels = front.labels()
     return {
         "directory": str(front.directory),
         "metric": front.metric,
+        "metrics": [metric.as_dict() for metric in front.task],
         "objectives": [{"metric": o.metric, "maximize": o.maximize} for o in front.objectives],
         "constraints": [str(c) for c in front.constraints],
         "trials": dict(Counter(t.status.value for t in front.trials if t.number)),
@@ -34,7 +36,8 @@ def trial_data(trial: Trial) -> dict[str, object]:
         "status": trial.status.value,
         "pipeline": trial.pipeline.as_list(),
         "words": pipeline_in_words(trial.pipeline),
-        "origin": {"move": trial.origin.move, "parent": trial.origin.parent},
+        "origin": {"moves": list(trial.origin.moves), "parent": trial.origin.parent},
+        "fidelity": asdict(trial.fidelity),
         "validation": _metrics(trial.metrics),
         "test": _metrics(trial.test),
         "parity": dict(trial.parity),

@@ -12,37 +12,22 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from petra.core.objective import METRICS, Constraint, Objective
+from petra.core.metric import describe
+from petra.core.objective import Objective
 from petra.core.trial import Trial, TrialStatus
+from petra.front import Front
 from petra.moo.dominance import front_mask
-from petra.report.front import Front
+from petra.report.axes import bounds_on, frame
 from petra.report.numbers_text import value
 from petra.report.pipeline_text import pipeline_in_words
 
 FRONT, OTHER, INFEASIBLE, BASELINE, BOUND = "#d9622b", "#7d8aa0", "#b0578d", "#2f7ed8", "#c0392b"
-_TITLES = {
-    "latency_ratio": "latency ratio",
-    "throughput_ratio": "throughput ratio",
-    "size_bytes": "size, bytes",
-    "latency_ms": "latency, ms",
-    "latency_p95_ms": "95th percentile latency, ms",
-    "throughput": "throughput, items/s",
-    "params": "parameters",
-    "macs": "multiply-accumulates",
-    "memory_mb": "memory, MB",
-    "train_s": "training, s",
-}
-
-
-def title_of(metric: str, quality: str) -> str:
-    """Axis title of a metric; `quality` is the task's name for its own."""
-    return f"{quality}, validation" if metric == "quality" else _TITLES[metric]
 
 
 def objective_pairs(front: Front) -> list[tuple[Objective, Objective]]:
-    """(x, y) for every pair of objectives; quality is on the y axis."""
+    """(x, y) for every pair of objectives; what the task measures is on the y axis."""
     pairs = combinations(front.objectives, 2)
-    return [(b, a) if a.metric == "quality" else (a, b) for a, b in pairs]
+    return [(b, a) if describe(a.metric).sampled else (a, b) for a, b in pairs]
 
 
 def front_figure(front: Front) -> go.Figure:
@@ -80,12 +65,11 @@ def _hover(front: Front, trial: Trial) -> str:
     lines = [f"<b>trial {trial.number}</b> ({trial.status.value})"]
     words = pipeline_in_words(trial.pipeline)
     lines += [html.escape(part) for part in words.split(" → ")]
-    shown = dict.fromkeys(
-        [o.metric for o in front.objectives] + ["quality", "latency_ratio", "size_bytes"]
-    )
-    for name in shown:
-        label = front.metric if name == "quality" else name
-        lines.append(f"{html.escape(label)}: {value(name, trial.metrics[name].mean)}")
+    known = front.catalogue
+    always = [name for name in known.names() if known[name].shown.hover]
+    for name in dict.fromkeys([o.metric for o in front.objectives] + always):
+        shown = value(known[name], trial.metrics[name].mean)
+        lines.append(f"{html.escape(known.label(name))}: {html.escape(shown)}")
     return "<br>".join(lines)
 
 
@@ -137,9 +121,9 @@ def _draw_pair(figure: go.Figure, front: Front, x: Objective, y: Objective, col:
             legendgroup="front",
             showlegend=col == 1,
         )
-        if y.metric == "quality":
+        if describe(y.metric).sampled:
             points.error_y = {
-                "array": [t.metrics["quality"].stderr for t in members],
+                "array": [t.metrics[y.metric].stderr for t in members],
                 "thickness": 1,
                 "width": 3,
             }
@@ -195,7 +179,7 @@ def _draw_bounds(figure: go.Figure, front: Front, x: Objective, y: Objective, co
     """
     for axis, objective in (("x", x), ("y", y)):
         values = [t.metrics[objective.metric].mean for t in front.trials if t.measured]
-        for constraint, bound in _bounds(front, objective):
+        for constraint, bound in bounds_on(front, objective):
             reach = 2 * (max(*values, bound) - min(*values, bound) or abs(bound) or 1.0)
             beyond = bound - reach if constraint.at_least else bound + reach
             line = {"color": BOUND, "width": 1.5, "dash": "dash"}
@@ -219,57 +203,16 @@ def _draw_bounds(figure: go.Figure, front: Front, x: Objective, y: Objective, co
         )
 
 
-def _bounds(front: Front, objective: Objective) -> list[tuple[Constraint, float]]:
-    base = front.baseline
-    return [
-        (c, c.bound(base.metrics))
-        for c in front.constraints
-        if base and c.metric == objective.metric
-    ]
-
-
-def frame(front: Front, objective: Objective) -> tuple[float, float]:
-    """What an axis shows at first: feasible trials, the untouched model, and a strip beyond every
-    bound.
-
-    Trials far outside the constraints would squeeze the front into a corner; they are there when
-    zooming out.
-    """
-    measured = [t for t in front.trials if t.measured]
-    feasible = [t for t in measured if t.status is TrialStatus.COMPLETE and t.number]
-    shown = [*feasible, *([front.baseline] if front.baseline else [])] if feasible else measured
-    found = [t.metrics[objective.metric] for t in shown]
-    values = [m.mean + side * m.stderr for m in found for side in (-1, 1)]  # with the error bars
-    bounds = _bounds(front, objective)
-    low, high = (
-        pick([*values, *(bound for _, bound in bounds)], default=0.0) for pick in (min, max)
-    )
-    span = high - low or abs(high) or 1.0
-    below = any(c.at_least and bound == low for c, bound in bounds)
-    above = any(not c.at_least and bound == high for c, bound in bounds)
-    return low - span * (0.3 if below else 0.08), high + span * (0.3 if above else 0.08)
-
-
-def outside(front: Front, x: Objective, y: Objective) -> int:
-    """How many measured trials lie outside the frame of either axis."""
-    frames = [(o.metric, *frame(front, o)) for o in (x, y)]
-    return sum(
-        any(not low <= t.metrics[name].mean <= high for name, low, high in frames)
-        for t in front.trials
-        if t.measured
-    )
-
-
 def _label_axis(figure: go.Figure, front: Front, axis: str, objective: Objective, col: int) -> None:
     better = "more is better" if objective.maximize else "less is better"
     update = figure.update_xaxes if axis == "x" else figure.update_yaxes
-    title = f"{html.escape(title_of(objective.metric, front.metric))} ({better})"
+    title = f"{html.escape(front.catalogue[objective.metric].axis)} ({better})"
     update(title_text=title, automargin=True, row=1, col=col, **_axis_style(objective.metric))
 
 
 def _axis_style(metric: str) -> dict[str, object]:
     style: dict[str, object] = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.25)"}
-    if METRICS[metric].unit in ("B", "", "items/s") and metric != "quality":
+    if describe(metric).form == "si":
         style["tickformat"] = "~s"
     return style
 
@@ -312,6 +255,6 @@ def single_figure(front: Front) -> go.Figure:
         )
     )
     figure.update_xaxes(title_text="trial", zeroline=False, gridcolor="rgba(128,128,128,0.25)")
-    title = html.escape(title_of(objective.metric, front.metric))
+    title = html.escape(front.catalogue[objective.metric].axis)
     figure.update_yaxes(title_text=title, automargin=True, **_axis_style(objective.metric))
     return finished(figure)

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from petra.config import StudyConfig, parse_config
 from petra.core.errors import ConfigError, StoreError
-from petra.core.objective import METRICS, Constraint, Objective, named_objectives
+from petra.core.interface import Interface
+from petra.core.metric import (
+    METRICS,
+    PETRA_METRICS,
+    QUALITY,
+    Catalogue,
+    Metric,
+    task_metric,
+    task_metrics,
+)
+from petra.core.objective import Constraint, Objective, named_objectives
 from petra.core.text import printable
 from petra.core.trial import Trial
-from petra.store.checked import mapping, number, text
+from petra.front import Front
+from petra.store.checked import mapping, number, sequence, text
 from petra.store.records import DAMAGE_HINT
 from petra.store.store import Store
 
@@ -21,39 +31,42 @@ from petra.store.store import Store
 class StudyRecord:
     """A study as it lies on disk: finished, interrupted or still running.
 
-    `metric` is the name of the task's quality metric. `stop_reason` is '' until the search has
-    ended and its front has been confirmed; `eager_latency_ms` is the untouched model in eager
-    PyTorch, None before it was measured. `unconfirmed` are members of the front that could not be
-    measured on the test split, and why.
+    `task` are the metrics that the task measures, the quality first. `stop_reason` is '' until the
+    search has ended and its front has been confirmed; `eager_latency_ms` is the untouched model in
+    eager PyTorch, None before it was measured. `unconfirmed` are members of the front that could
+    not be measured on the test split, and why. `interface` is what the model takes and returns,
+    None in studies that do not say.
     """
 
     directory: Path
     config: StudyConfig
     host: Mapping[str, object]
     trials: tuple[Trial, ...]
-    metric: str
-    maximize: bool
+    task: tuple[Metric, ...]
     stop_reason: str
     eager_latency_ms: float | None
     elapsed_s: float
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
+    interface: Interface | None = None
 
     @staticmethod
     def load(directory: str | Path) -> StudyRecord:
         """Read a study. Raises StoreError when there is none or anything in it makes no sense."""
         directory = Path(directory)
         with Store.open(directory, write=False) as store:
+            config = _config(store, directory)
             try:
                 record = StudyRecord(
                     directory=directory,
-                    config=_config(store, directory),
+                    config=config,
                     host=store.host,
                     trials=tuple(store.trials()),
-                    **_task(store.note("task")),
+                    task=_task(store.note("task"), config),
                     stop_reason=text(store.note("stop_reason") or "", "note 'stop_reason'"),
                     eager_latency_ms=_latency(store.note("eager_latency_ms")),
                     elapsed_s=store.elapsed(),
                     unconfirmed=_reasons(store.note("unconfirmed")),
+                    interface=_interface(store.note("interface")),
                 )
                 _check_trials(record)
             except ValueError as error:
@@ -61,12 +74,37 @@ class StudyRecord:
         return record
 
     @property
+    def metric(self) -> str:
+        """The title of the quality."""
+        return self.task[0].title
+
+    @property
+    def maximize(self) -> bool:
+        """Whether more of the quality is better."""
+        return bool(self.task[0].maximize)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """How every metric of the study is shown."""
+        return Catalogue(self.task)
+
+    @property
     def objectives(self) -> tuple[Objective, ...]:
-        return named_objectives(self.config.objectives, maximize_quality=self.maximize)
+        return named_objectives(self.config.objectives, task=self.task)
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         return self.config.parsed_constraints()
+
+    def front(self) -> Front:
+        """The Pareto set of its trials."""
+        return Front.of(
+            self.trials,
+            self.objectives,
+            self.constraints,
+            task=self.task,
+            unconfirmed=self.unconfirmed,
+        )
 
 
 def _reasons(note: object) -> dict[int, str]:
@@ -85,14 +123,33 @@ def _config(store: Store, directory: Path) -> StudyConfig:
         raise StoreError(error.message, hint=error.hint or DAMAGE_HINT) from error
 
 
-def _task(note: object) -> dict[str, Any]:
-    if note is None:  # before the first trial
-        return {"metric": "quality", "maximize": True}
+def _task(note: object, config: StudyConfig) -> tuple[Metric, ...]:
+    """The metrics that the task measures, as the study's first run described them."""
+    named = [name for name in config.metrics_named() if name not in METRICS]
+    if note is None:  # before the first run: not known yet
+        return tuple(task_metric(name, maximize=True) for name in (QUALITY, *named))
     task = mapping(note, "note 'task'")
     metric, maximize = text(task.get("metric"), "the metric"), task.get("maximize")
     if not 0 < len(metric) <= 200 or metric != printable(metric) or not isinstance(maximize, bool):
         raise ValueError("note 'task' is not a metric and its direction")
-    return {"metric": metric, "maximize": maximize}
+    listed = sequence(task.get("metrics") or [], "the task's metrics")
+    try:
+        found = task_metrics(mapping(one, "a metric of the task") for one in listed)
+    except ConfigError as error:
+        raise ValueError(f"note 'task': {error.message}") from None
+    found = found or (task_metric(QUALITY, maximize=maximize, title=metric),)
+    if lacking := [name for name in named if name not in Catalogue(found)]:
+        raise ValueError(f"note 'task' does not know the metric {lacking[0]}")
+    return found
+
+
+def _interface(note: object) -> Interface | None:
+    if note is None:
+        return None
+    try:
+        return Interface.from_dict(mapping(note, "note 'interface'"))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"note 'interface' describes no model: {error}") from error
 
 
 def _latency(note: object) -> float | None:
@@ -102,18 +159,17 @@ def _latency(note: object) -> float | None:
 
 def _check_trials(record: StudyRecord) -> None:
     """Refuse measured trials that lack a metric, and trials without the untouched model."""
+    wanted = {m.name for m in (*PETRA_METRICS, *record.task[1:]) if not m.ragged}
+    # What everything else is compared with cannot be zero.
+    positive = {m.name for m in PETRA_METRICS if m.positive}
     for trial in record.trials:
-        lacking = sorted(METRICS.keys() - trial.metrics.keys()) if trial.measured else []
+        lacking = sorted(wanted - trial.metrics.keys()) if trial.measured else []
         if lacking:
             raise ValueError(f"trial {trial.number} has no {', '.join(lacking)}")
-        for name in _POSITIVE & trial.metrics.keys():
+        for name in positive & trial.metrics.keys():
             if not trial.metrics[name].mean > 0:
                 raise ValueError(f"{name} of trial {trial.number} is {trial.metrics[name].mean:g}")
     if record.trials:
         first = record.trials[0]
         if first.number or first.pipeline.stages or not first.measured:
             raise ValueError("trial 0, the untouched model, is missing")
-
-
-# What everything else is compared with: none of it can be zero.
-_POSITIVE = frozenset({"latency_ratio", "latency_ms", "throughput", "size_bytes"})

@@ -1,6 +1,4 @@
-"""Tables for a terminal: numbers right-aligned, changes against the untouched model, columns
-dropped when narrow.
-"""
+"""Tables for a terminal: numbers right-aligned, with changes, columns dropped when narrow."""
 
 from __future__ import annotations
 
@@ -15,10 +13,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from petra.core.objective import METRICS, Objective
+from petra.core.metric import QUALITY, Metric
+from petra.core.objective import Metrics, Objective
 from petra.core.text import first_line, printable
 from petra.core.trial import Trial, TrialStatus
-from petra.report.front import Front, confirmed
+from petra.front import Front, confirmed
 from petra.report.numbers_text import (
     change,
     decimals,
@@ -35,9 +34,7 @@ _GAP = 2  # spaces between two columns
 
 @dataclass(frozen=True)
 class Column:
-    """A column and what it says of a trial; `priority` 0 is never dropped, the highest goes
-    first.
-    """
+    """A column and what it says of a trial; the highest `priority` is dropped first, 0 never."""
 
     title: str
     cell: Callable[[Trial], str | Text]
@@ -96,79 +93,97 @@ def _footnote(front: Front, *, on_front: bool, noise: bool) -> str:
 
 
 def _front_columns(front: Front, *, noise: bool) -> list[Column]:
-    base, metric, labels = front.baseline, front.metric, front.labels()
-    assert base is not None
-    tested = any(t.test for t in front.members) or bool(base.test)
-    split = "test" if tested else "val"
-
-    def quality(t: Trial) -> str:
-        source = t.test if tested else t.metrics
-        if "quality" not in source:
-            return ""
-        return with_error(source["quality"]) if noise else f"{source['quality'].mean:.4g}"
-
-    def gained(t: Trial) -> str | Text:
-        mine, old = (t.test, base.test) if tested else (t.metrics, base.metrics)
-        if t is base or "quality" not in mine or "quality" not in old:
-            return ""
-        worse = (mine["quality"].mean < old["quality"].mean) == front.maximize_quality
-        text = difference(mine["quality"], old["quality"])
-        return text if text == "=" else Text(text, style="red" if worse else "green")
-
-    def validated(t: Trial) -> str:
-        m = t.metrics["quality"]
-        return f"{m.mean:.{decimals(m.stderr)}f}" if m.stderr else f"{m.mean:.4g}"
-
-    def cost(name: str) -> Callable[[Trial], str]:
-        return lambda t: value(name, confirmed(t, name).mean)
-
-    def relative(name: str) -> Callable[[Trial], str | Text]:
-        def cell(t: Trial) -> str | Text:
-            if t is base:
-                return ""
-            return _coloured(name, confirmed(t, name).mean, confirmed(base, name).mean)
-
-        return cell
-
-    def speed(t: Trial) -> str | Text:
-        m = confirmed(t, "latency_ratio")
-        if t is base:
-            return "1.00x"
-        text = f"{m.mean:.2f}x" + (f" ({interval(m)})" if m.stderr and noise else "")
-        low, high = m.interval
-        return Text(text, style="green" if high < 1 else "red" if low > 1 else "")
-
+    """What the task measures, then costs that stand in every table, then further objectives."""
+    known, labels = front.catalogue, front.labels()
     columns = [
         Column("#", lambda t: str(t.number)),
         Column("pick", lambda t: ", ".join(labels.get(t.number, [])), 1, right=False),
-        Column(f"{metric} ({split})", quality),
-        Column("change", gained, 0 if noise else 1),
-        Column("val", validated, 7) if tested else None,
-        Column("latency", cost("latency_ms"), 3),
-        Column("latency ratio" if noise else "ratio", speed),
-        Column("size", cost("size_bytes")),
-        Column("change", relative("size_bytes"), 2),
-        Column("params", cost("params"), 4),
-        Column("MACs", cost("macs"), 5),
-        Column("memory", cost("memory_mb"), 6),
+        *_score_columns(front, QUALITY, 0, noise=noise),
+        *(
+            column
+            for metric in known.others()
+            for column in _score_columns(front, metric.name, 1, noise=noise)[:1]
+        ),
     ]
-    extra = {o.metric for o in front.objectives} - {
-        "quality",
-        "latency_ratio",
-        "latency_ms",
-        "size_bytes",
-    }
-    extra -= {"params", "macs", "memory_mb"}
-    columns += [Column(name.replace("_", " "), cost(name), 1) for name in sorted(extra)]
-    return [c for c in columns if c is not None]
+    shown = [metric for metric in known.costs() if metric.shown.terminal is not None]
+    for metric in shown:
+        columns += _cost_columns(front, metric, noise=noise)
+    extra = {o.metric for o in front.objectives} - {m.name for m in shown}
+    costs = [known[name] for name in sorted(extra) if not known[name].sampled]
+    return columns + [Column(m.name.replace("_", " "), _cost(m), 1) for m in costs]
 
 
-def _coloured(name: str, new: float, old: float) -> Text:
+def _score_columns(front: Front, name: str, priority: int, *, noise: bool) -> list[Column]:
+    """One of the task's metrics, on the test split where the front has been confirmed, its change
+    against the untouched model, and then its value on the validation split.
+    """
+    base, metric = front.baseline, front.catalogue[name]
+    assert base is not None
+    tested = any(t.test for t in front.members) or bool(base.test)
+
+    def source(t: Trial) -> Metrics:
+        return t.test if tested else t.metrics
+
+    def score(t: Trial) -> str:
+        if name not in source(t):
+            return ""
+        return with_error(source(t)[name]) if noise else f"{source(t)[name].mean:.4g}"
+
+    def gained(t: Trial) -> str | Text:
+        mine, old = source(t).get(name), source(base).get(name)
+        if t is base or mine is None or old is None:
+            return ""
+        text = difference(mine, old)
+        worse = (mine.mean < old.mean) == metric.maximize
+        return text if text == "=" else Text(text, style="red" if worse else "green")
+
+    def validated(t: Trial) -> str:
+        m = t.metrics[name]
+        return f"{m.mean:.{decimals(m.stderr)}f}" if m.stderr else f"{m.mean:.4g}"
+
+    columns = [
+        Column(f"{metric.title} ({'test' if tested else 'val'})", score, priority),
+        Column("change", gained, 0 if noise else 1),
+    ]
+    return [*columns, Column("val", validated, 7)] if tested else columns
+
+
+def _cost(metric: Metric) -> Callable[[Trial], str]:
+    return lambda t: value(metric, confirmed(t, metric.name).mean)
+
+
+def _cost_columns(front: Front, metric: Metric, *, noise: bool) -> list[Column]:
+    """A cost, and where its record says so its change against the untouched model."""
+    base, name, place = front.baseline, metric.name, metric.shown
+    assert base is not None
+
+    def ratio(t: Trial) -> str | Text:
+        m = confirmed(t, name)
+        if t is base:
+            return "1.00x"
+        text = value(metric, m.mean) + (f" ({interval(m)})" if m.stderr and noise else "")
+        low, high = m.interval
+        less, more = ("red", "green") if metric.maximize else ("green", "red")
+        return Text(text, style=less if high < 1 else more if low > 1 else "")
+
+    def relative(t: Trial) -> str | Text:
+        if t is base:
+            return ""
+        return _coloured(metric, confirmed(t, name).mean, confirmed(base, name).mean)
+
+    priority = place.terminal or 0
+    if metric.form == "ratio":
+        title = metric.column if noise else metric.column.split()[-1]
+        return [Column(title, ratio, priority)]
+    columns = [Column(metric.column, _cost(metric), priority)]
+    return columns if place.change is None else [*columns, Column("change", relative, place.change)]
+
+
+def _coloured(metric: Metric, new: float, old: float) -> Text:
     text = change(new, old)
-    direction = METRICS[name].maximize
-    if not text or text == "=" or direction is None:
+    if not text or text == "=":
         return Text(text)
-    return Text(text, style="green" if (new > old) == direction else "red")
+    return Text(text, style="green" if (new > old) == metric.maximize else "red")
 
 
 def _pipelines(trials: Sequence[Trial]) -> RenderableType:
@@ -220,7 +235,8 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
     """All trials, finished ones with their objectives, the others with the reason."""
 
     def objective(o: Objective) -> Callable[[Trial], str]:
-        return lambda t: value(o.metric, t.metrics[o.metric].mean) if t.measured else ""
+        metric = front.catalogue[o.metric]
+        return lambda t: value(metric, t.metrics[o.metric].mean) if t.measured else ""
 
     def outcome(t: Trial) -> str | Text:
         words = pipeline_in_words(t.pipeline)
@@ -230,7 +246,7 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
         return words
 
     def origin(t: Trial) -> str:
-        return printable(t.origin.move) + ("" if t.origin.parent is None else f" {t.origin.parent}")
+        return printable(t.origin.name) + ("" if t.origin.parent is None else f" {t.origin.parent}")
 
     def status(t: Trial) -> Text:
         styles = {TrialStatus.COMPLETE: "green", TrialStatus.INFEASIBLE: "yellow"}
@@ -241,7 +257,7 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
         Column("#", lambda t: f"{'* ' if t.number in numbers else ''}{t.number}"),
         Column("status", status, right=False),
         *(
-            Column(front.metric if o.metric == "quality" else o.metric, objective(o), i)
+            Column(front.catalogue.label(o.metric), objective(o), i)
             for i, o in enumerate(front.objectives)
         ),
         Column("time", lambda t: duration(t.seconds), 8),

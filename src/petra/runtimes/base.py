@@ -26,6 +26,7 @@ from petra.space.domains import Domain
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface, TensorSpec
     from petra.tasks.inputs import Inputs
 
 Arrays = dict[str, np.ndarray]
@@ -75,7 +76,7 @@ _ARRAYS = {
 _ARRAYS |= {"bfloat16": "float32", "string": "str"}
 
 
-def numpy_type(spec: InputSpec) -> np.dtype:
+def numpy_type(spec: InputSpec | TensorSpec) -> np.dtype:
     """The type of the arrays that an input is fed with. Raises ArtifactError when it takes none."""
     if spec.dtype not in _ARRAYS:
         raise ArtifactError(
@@ -165,9 +166,12 @@ class Runtime(ABC):
         return None
 
     @abstractmethod
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        """Lower `model` (in eval mode) to `path`, with a free batch dimension or the `fixed_batch`;
-        return all files that ship, the main one first.
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        """Lower `model` (in eval mode) to `path`; return all files that ship, the main one first.
+        The axes that `interface` leaves free are free in the file, without one the batch alone; of
+        a runtime with a `fixed_batch`, the batch is that.
 
         Raises ExportError naming the operator that cannot be expressed, and MissingExtra when what
         it takes to write the file is not installed.

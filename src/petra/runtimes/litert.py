@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.fx import GraphModule
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 _Placed = list[tuple[int, InputSpec]]  # tensors, and where the interpreter has them
@@ -160,7 +161,14 @@ class LiteRt(Runtime):
     def fixed_batch(self) -> int:
         return self.target.batch
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        if interface and interface.lengths:
+            raise ExportError(
+                "LiteRT files take items of one length, and this data has several",
+                hint="pad them all to one length, or choose another runtime",
+            )
         content = _converted(model, example, self.fixed_batch)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -197,8 +205,7 @@ class LiteRt(Runtime):
         return "" if self.version() else "not installed: pip install 'petra[litert]'"
 
 
-# -- writing files
-# --------------------------------------------------------------------------------------------------
+# ---- writing files --------------------------------------------------------------------------------
 
 
 def _converted(model: nn.Module, example: Inputs, batch: int) -> bytes:
@@ -206,6 +213,7 @@ def _converted(model: nn.Module, example: Inputs, batch: int) -> bytes:
     import torch
 
     from petra.model.layers.half import half_dtype, widened
+    from petra.runtimes.free_sizes import traced_example
     from petra.runtimes.named_program import blamed_operator, named_program
     from petra.runtimes.quiet import quiet
     from petra.runtimes.torch_codes import spell_codes
@@ -214,7 +222,7 @@ def _converted(model: nn.Module, example: Inputs, batch: int) -> bytes:
     if not distribution_version("litert-torch"):
         raise MissingExtra("litert-torch", extra="litert")
     program, outputs = named_program(
-        model if half_dtype(model) is None else widened(model), example
+        model if half_dtype(model) is None else widened(model), traced_example(example)
     )
     graph: Any = program.module(check_guards=False)
     dynamic = spell_codes(graph)

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from petra.core.interface import Interface
 from petra.model.aten.rewrites import global_average_as_mean
-from petra.runtimes.tracing import capture, traced_example
+from petra.runtimes.free_sizes import free_axes
+from petra.runtimes.tracing import capture
 from petra.tasks.inputs import Inputs, call, named_outputs
 
 _OPERATOR = re.compile(
@@ -22,10 +24,12 @@ _OPERATOR = re.compile(
 
 
 def named_program(
-    model: nn.Module, example: Inputs
+    model: nn.Module, example: Inputs, interface: Interface | None = None
 ) -> tuple[torch.export.ExportedProgram, list[str]]:
     """Capture a model in evaluation mode, in the precision it has, as a program of one argument,
-    its inputs; it returns its named outputs as a flat tuple. Raises ExportError when it cannot be.
+    its inputs; it returns its named outputs as a flat tuple. `example` is of two items at least;
+    the axes that `interface` leaves free are free, by default the batch. Raises ExportError when it
+    cannot be.
     """
     names: list[str] = []
 
@@ -43,7 +47,8 @@ def named_program(
     # The exporter writes attention out in its plain form, whose result has another memory layout
     # than fused kernels'.
     with _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        program = capture(Named(), (traced_example(example),), inside=model)
+        free = free_axes(example, interface)
+        program = capture(Named(), (example,), free=free, inside=model)
     global_average_as_mean(program.graph_module.graph)
     return program, names
 

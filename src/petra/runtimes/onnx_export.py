@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from petra.core.interface import Interface, TensorSpec
     from petra.tasks.inputs import Inputs
 
 OPSET = 20
@@ -35,13 +36,21 @@ def data_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = OPSET) -> Path:
+def export_onnx(
+    model: nn.Module,
+    example: Inputs,
+    path: Path,
+    interface: Interface | None = None,
+    *,
+    opset: int = OPSET,
+) -> Path:
     """Write `model` to `path`, and its weights to ``path.data`` where they exceed `LARGEST`.
     Returns `path`.
 
     example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch
-    first, any batch size. Outputs are named 'output', 'output_0', ..., or by their keys. The first
-    dimension of every input is free. Works for float modules, for graphs quantized by
+    first, any batch size. Outputs are named 'output', 'output_0', ..., or by their keys. The axes
+    that `interface` leaves free are free in the file, and have their names; without one, the first
+    of every input. Works for float modules, for graphs quantized by
     `petra.methods.quantize`, whose file is in QDQ form, and for modules with the layers of
     `petra.model.layers.quantized`. Models in half precision (`petra.model.layers.half`) are written
     with weights of 16 bits and arithmetic in float32, which a runtime may do in bf16.
@@ -52,18 +61,22 @@ def export_onnx(model: nn.Module, example: Inputs, path: Path, *, opset: int = O
     import onnx
 
     from petra.model.layers.half import half_dtype, widened
+    from petra.runtimes.free_sizes import traced_example
     from petra.runtimes.named_program import named_program
     from petra.runtimes.onnx_half import store_half
     from petra.runtimes.onnx_lean import make_lean
     from petra.runtimes.onnx_quantized import lower
-    from petra.tasks.inputs import named
+    from petra.tasks.inputs import batch_interface, named
 
     half = half_dtype(model)
-    program, output_names = named_program(model if half is None else widened(model), example)
+    example = traced_example(example)
+    interface = interface or batch_interface(example)
+    traced = model if half is None else widened(model)
+    program, output_names = named_program(traced, example, interface)
     proto = _translate(program, opset)
-    _name_interface(proto.graph, list(named(example)), output_names)
+    _name_interface(proto.graph, [interface.input(n) for n in named(example)], output_names)
     lower(proto)
-    make_lean(proto)
+    proto = make_lean(proto)
     if half is not None:
         store_half(proto, half)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,10 +121,9 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
     return exported.model_proto
 
 
-def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str]) -> None:
-    """Give the graph's inputs and outputs their public names, and call the free dimension
-    'batch'.
-    """
+def _name_interface(graph: onnx.GraphProto, specs: list[TensorSpec], outputs: list[str]) -> None:
+    """Give the graph's inputs, outputs and free sizes their public names."""
+    inputs = [spec.name for spec in specs]
     if len(graph.input) != len(inputs) or len(graph.output) != len(outputs):
         raise ExportError(
             f"the exported graph has {len(graph.input)} inputs and {len(graph.output)} outputs,"
@@ -121,12 +133,16 @@ def _name_interface(graph: onnx.GraphProto, inputs: list[str], outputs: list[str
     public = [*zip(graph.input, inputs, strict=True), *zip(graph.output, outputs, strict=True)]
     renamed = {value.name: name for value, name in public}
     taken = set(renamed.values())
-    free = {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input}
+    sizes: dict[str, str] = {}
+    for value, spec in zip(graph.input, specs, strict=True):
+        for dim, axis in zip(value.type.tensor_type.shape.dim, spec.axes, strict=True):
+            if dim.dim_param and axis.name:
+                sizes.setdefault(dim.dim_param, axis.name)
     for value, name in public:
         value.name = name
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in free and dim.dim_param:
-                dim.dim_param = "batch"
+            if dim.dim_param in sizes:
+                dim.dim_param = sizes[dim.dim_param]
 
     def public_name(name: str) -> str:
         return renamed.get(name, f"{name}_inner" if name in taken else name)

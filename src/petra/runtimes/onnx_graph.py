@@ -29,9 +29,7 @@ def producers(graph: GraphProto) -> dict[str, NodeProto]:
 
 
 def consumers(graph: GraphProto) -> dict[str, list[NodeProto]]:
-    """Nodes that read each value; a graph output counts as one more reader, which is no known
-    operator.
-    """
+    """Nodes that read each value; a graph output counts as one more, of no known operator."""
     readers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in reads(node):

@@ -4,30 +4,30 @@ Everything that is not computation goes: doc strings, exporter metadata, shapes 
 values, long names, attributes that repeat a default, copies of equal constants, operators on
 constants. For a small int8 model that is a third of the file.
 
-Every function takes an `onnx.ModelProto` or `GraphProto` and changes it in place.
+What onnx_ir has a pass for is left to it. Every other function changes a graph in place.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes import common
 
-from petra.runtimes import onnx_codes
+from petra.runtimes import onnx_codes, onnx_spelling
 from petra.runtimes.onnx_graph import (
     Array,
     add_constant,
     constants_of,
     consumers,
     producers,
-    reads,
     rename_inputs,
 )
 
@@ -49,25 +49,49 @@ _WINDOWS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool"}
 _UNSAID = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
 
 
-def make_lean(model: ModelProto) -> None:
-    """All passes in order; graph inputs and outputs keep their names and types."""
+def make_lean(model: ModelProto) -> ModelProto:
+    """The model after all passes, in order; `model` itself is changed on the way.
+
+    Inputs and outputs keep their names and types.
+    """
+    model = _shared(model)
     graph = model.graph
-    share_constants(graph)
     fold_constants(graph)
-    onnx_codes.transpose_quantized_weights(graph)
-    onnx_codes.spell_global_average(graph)
+    onnx_spelling.transpose_quantized_weights(graph)
+    onnx_spelling.spell_global_average(graph)
     for rewrite in (onnx_codes.drop_saturated_clips, onnx_codes.work_on_codes):
         while rewrite(graph):
             pass
-    onnx_codes.pad_in_convolutions(graph)
-    drop_unused(model)
+    onnx_spelling.pad_in_convolutions(graph)
+    model = _used(model)
+    graph = model.graph
     merge_slices(graph)
-    onnx_codes.quantize_gemm_biases(graph)
-    onnx_codes.keep_float_layers(graph)
+    onnx_spelling.quantize_gemm_biases(graph)
+    onnx_spelling.keep_float_layers(graph)
+    model = _used(_shared(model))
     strip(model)
-    share_constants(graph)
-    drop_unused(model)
-    shorten_names(graph)
+    shorten_names(model.graph)
+    return model
+
+
+def _after(model: ModelProto, *passes: ir.passes.PassBase) -> ModelProto:
+    """A copy of the model, after passes of onnx_ir."""
+    return ir.to_proto(ir.passes.Sequential(*passes)(ir.from_proto(model)).model)
+
+
+def _shared(model: ModelProto) -> ModelProto:
+    """With one of every set of equal initialisers."""
+    return _after(model, common.DeduplicateHashedInitializersPass())
+
+
+def _used(model: ModelProto) -> ModelProto:
+    """Without what nothing reads, calls or uses: nodes, initialisers, functions, opsets."""
+    return _after(
+        model,
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        common.RemoveUnusedOpsetsPass(),
+    )
 
 
 def strip(model: ModelProto) -> None:
@@ -111,60 +135,6 @@ def _is_default(node: NodeProto, attribute: onnx.AttributeProto) -> bool:
         return False
     default = onnx.helper.get_attribute_value(declared.default_value)
     return bool(onnx.helper.get_attribute_value(attribute) == default)
-
-
-def share_constants(graph: GraphProto) -> None:
-    """Keep one of every set of equal initialisers."""
-    first: dict[tuple[object, ...], str] = {}
-    renamed: dict[str, str] = {}
-    outputs = {output.name for output in graph.output}
-    for tensor in graph.initializer:
-        if not tensor.HasField("raw_data"):
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-        key = (tensor.data_type, tuple(tensor.dims), hashlib.sha256(tensor.raw_data).digest())
-        if key in first and tensor.name not in outputs:
-            renamed[tensor.name] = first[key]
-        else:
-            first.setdefault(key, tensor.name)
-    _drop_initializers(graph, lambda name: name in renamed)
-    rename_inputs(graph, renamed)
-
-
-def drop_unused(model: ModelProto) -> None:
-    """Remove nodes and initialisers nothing reads, functions nothing calls and opsets nothing
-    uses.
-    """
-    graph = model.graph
-    while True:
-        read = {name for node in graph.node for name in reads(node)} | {
-            output.name for output in graph.output
-        }
-        dead = [node for node in graph.node if not any(output in read for output in node.output)]
-        for node in dead:
-            graph.node.remove(node)
-        if not dead:
-            break
-    _drop_initializers(graph, lambda name: name not in read)
-    domains = (
-        {node.domain for node in graph.node}
-        | {node.domain for f in model.functions for node in f.node}
-        | {""}
-    )
-    functions = [f for f in model.functions if f.domain in domains]
-    del model.functions[:]
-    model.functions.extend(functions)
-    opsets = [opset for opset in model.opset_import if opset.domain in domains]
-    del model.opset_import[:]
-    model.opset_import.extend(opsets)
-
-
-def _drop_initializers(graph: GraphProto, unwanted: Callable[[str], bool]) -> None:
-    """In place: moving tensors to a new list would serialise each, which protobuf refuses past 2
-    GiB.
-    """
-    for index in reversed(range(len(graph.initializer))):
-        if unwanted(graph.initializer[index].name):
-            del graph.initializer[index]
 
 
 def shorten_names(graph: GraphProto) -> None:
@@ -236,9 +206,7 @@ def merge_slices(graph: GraphProto) -> None:
 
 
 def _slice_bounds(node: NodeProto, constants: dict[str, Array]) -> list[list[int]] | None:
-    """Starts, ends, axes and steps of a Slice when all are given and constant, with no negative
-    axis.
-    """
+    """Starts, ends, axes and steps of a Slice when all are constant and no axis is negative."""
     if len(node.input) != 5 or not all(name in constants for name in node.input[1:]):
         return None
     bounds = [[int(v) for v in constants[name].ravel()] for name in node.input[1:]]

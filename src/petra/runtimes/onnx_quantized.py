@@ -22,9 +22,7 @@ _MICROSOFT = "com.microsoft"
 
 
 def translations() -> dict[Callable[..., object], Callable[..., object]]:
-    """A `custom_translation_table` for `torch.onnx.export`: torch's operator -> what writes its
-    private node.
-    """
+    """A `custom_translation_table` for `torch.onnx.export`: operator -> what writes its node."""
     import torch
 
     import petra.model.layers.quantized  # noqa: F401  (registers the operators)
@@ -70,9 +68,7 @@ def _private(name: str, inputs: int) -> Any:
 
 
 def lower(model: ModelProto) -> None:
-    """Replace every private node by standard operators (and com.microsoft's MatMulNBits); in
-    place.
-    """
+    """Replace private nodes by standard operators (and com.microsoft's MatMulNBits), in place."""
     graph = model.graph
     if all(node.domain != _DOMAIN for node in graph.node):
         return
@@ -127,9 +123,7 @@ def _decode_packed(graph: GraphProto, codes: str, scale: str, out: str) -> list[
 
 
 def _dynamic_linear(graph: GraphProto, node: NodeProto) -> list[NodeProto]:
-    """In the form that ONNX Runtime fuses into DynamicQuantizeMatMul; the operand order matters to
-    it.
-    """
+    """As ONNX Runtime fuses it into DynamicQuantizeMatMul; the order of operands matters."""
     x, codes, scale, *bias = node.input
     out = node.output[0]
     flat = add_constant(graph, f"{out}_flat", np.array([-1]))
@@ -147,8 +141,7 @@ def _dynamic_linear(graph: GraphProto, node: NodeProto) -> list[NodeProto]:
 
 
 def _int4_linear(graph: GraphProto, node: NodeProto) -> list[NodeProto]:
-    """ONNX Runtime's product with packed weights, which OpenVINO reads too; its codes are laid out
-    as ours.
+    """ONNX Runtime's product with packed weights, which OpenVINO reads too; laid out as ours.
 
     It computes in float. At its accuracy level 4, which it chooses itself for opset 21's
     DequantizeLinear with blocks, it would quantize the activations too: three times as fast for a

@@ -26,10 +26,12 @@ from petra.runtimes.base import (
     zeros,
 )
 from petra.runtimes.onnx_export import data_beside, export_onnx
+from petra.space.domains import Choice, Domain
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 
@@ -69,13 +71,15 @@ class OnnxSession(Session):
     Sequences and maps among the outputs become arrays: see `flat`.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, spinning: bool = True) -> None:
+        """`spinning`: threads wait for work by turning in circles, not asleep."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         must_exist(path, OnnxRuntime.suffix)
         try:
             self._session = onnxruntime.InferenceSession(
@@ -238,12 +242,15 @@ class OnnxRuntime(Runtime):
     suffix: ClassVar[str] = ".onnx"
 
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
+    options: ClassVar[Mapping[str, Domain]] = {"spinning": Choice((True, False))}
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        return self.files(export_onnx(model, example, path))
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        return self.files(export_onnx(model, example, path, interface))
 
     def load(self, path: Path) -> Session:
-        return OnnxSession(path, threads=self.target.threads)
+        return OnnxSession(path, threads=self.target.threads, **self.target.options)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         return "\n".join(

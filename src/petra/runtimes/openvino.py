@@ -33,6 +33,7 @@ from petra.runtimes.onnx_export import data_beside, export_onnx
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 
@@ -187,8 +188,10 @@ class OpenVino(Runtime):
     def kernels(self) -> Kernels:
         return Kernels(precisions=("bf16",))
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        return self.files(export_onnx(model, example, path))
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        return self.files(export_onnx(model, example, path, interface))
 
     def load(self, path: Path) -> Session:
         return OpenVinoSession(path, threads=self.target.threads)

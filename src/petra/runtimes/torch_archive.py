@@ -49,8 +49,10 @@ _OPTIONAL = frozenset({".data/serialization_id"})
 _PAYLOAD = re.compile(r"data/weights/weight_\d{1,9}|data/constants/tensor_\d{1,9}")
 
 MAX_JSON = 32 * 2**20
-"""Bytes of one JSON member, which take up to fifty times as many in memory. That is room for some
-ten thousand operators."""
+"""Bytes of one JSON member, which take up to fifty times as many in memory.
+
+That is room for some ten thousand operators.
+"""
 MAX_DIRECTORY = 16 * 2**20
 """Bytes of the archive's own table of its members, which takes ten times as many in memory."""
 _ENCRYPTED = 0x1

@@ -14,6 +14,7 @@ from petra.runtimes.torch_program import SUFFIX, ProgramSession, export_program
 if TYPE_CHECKING:
     from torch import nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 
@@ -36,8 +37,10 @@ class TorchEager(Runtime):
         on_cpu = self.target.device == "cpu"
         return Kernels(("bf16", "int8") if on_cpu else ("bf16", "fp16", "int8", "float8"))
 
-    def export(self, model: nn.Module, example: Inputs, path: Path) -> list[Path]:
-        return [export_program(model, example, path)]
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        return [export_program(model, example, path, interface)]
 
     def load(self, path: Path) -> Session:
         self.require()

@@ -1,5 +1,4 @@
-"""What a loaded program computes with on this machine: torchao's 8-bit kernels, and 2:4 sparse ones
-on a GPU.
+"""What a loaded program computes with here: torchao's 8-bit kernels, on a GPU 2:4 sparse ones.
 
 Programs hold plain weights and operators that mean the same everywhere. Here, in the process that
 runs them, linear layers get weights of the tensor subclasses that dispatch to faster kernels,
@@ -131,7 +130,8 @@ def _sparse(program: GraphModule) -> Iterator[str]:
         except (
             RuntimeError,
             ValueError,
-        ):  # a shape, or a GPU, that the kernels do not take: it stays dense
+        ):
+            # A shape, or a GPU, that the kernels do not take: it stays dense.
             continue
         _put(program, str(node.target), nn.Parameter(sparse, requires_grad=False))
         for user in node.users:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from petra.core.interface import Interface
     from petra.tasks.inputs import Inputs
 
 SUFFIX = ".pt2"
@@ -32,9 +33,11 @@ SUFFIX = ".pt2"
 _ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom", "from_node")
 
 
-def export_program(model: nn.Module, example: Inputs, path: Path) -> Path:
-    """Write `model` to `path` with a free batch size, to be called as the model is: ``model(x)``,
-    ``model(**inputs)``.
+def export_program(
+    model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+) -> Path:
+    """Write `model` to `path`, to be called as the model is: ``model(x)``, ``model(**inputs)``. The
+    axes that `interface` leaves free are free in the file; without one, the batch.
 
     Outputs other than tensors, tuples, lists and dicts (Hugging Face's, say) become dicts. The file
     holds operators and weights, no sample data and no source locations. Raises ExportError when the
@@ -42,14 +45,16 @@ def export_program(model: nn.Module, example: Inputs, path: Path) -> Path:
     """
     import torch
 
-    from petra.runtimes.tracing import capture, traced_example
+    from petra.runtimes.free_sizes import free_axes, traced_example
+    from petra.runtimes.tracing import capture
     from petra.tasks.inputs import named
 
     example = traced_example(example)
     tensors = named(example)
     args, kwargs = ((), tensors) if isinstance(example, dict) else (tuple(tensors.values()), {})
     with torch.no_grad():
-        program = capture(_plain(model, example), args, kwargs, inside=model)
+        free = free_axes(example, interface)
+        program = capture(_plain(model, example), args, kwargs, free=free, inside=model)
     _strip(program)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.export.save(program, str(path))
@@ -91,7 +96,8 @@ def _plain(model: nn.Module, example: Inputs) -> nn.Module:
 
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(model.forward).parameters.values()
-    Plain.forward.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
+    signature = inspect.Signature([own, *parameters])
+    Plain.forward.__signature__ = signature  # type: ignore[attr-defined]
     return Plain()
 
 

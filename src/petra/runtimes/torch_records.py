@@ -34,8 +34,7 @@ class Choice(Record):
 
 
 def read(record: type[R], content: bytes) -> R:
-    """Raises ValueError that names the place and what stands there, in one line that is safe to
-    print."""
+    """Raises ValueError that names the place and what stands there, in one safe line."""
     try:
         return record.model_validate_json(content)
     except ValidationError as error:

@@ -91,8 +91,10 @@ class NamedArgument(Record):
 
 
 class Node(Record):
-    """An operator and what it is given. One on sizes is worked out by Python, exactly, whenever the
-    program runs."""
+    """An operator and what it is given.
+
+    One on sizes is worked out by Python, exactly, whenever the program runs.
+    """
 
     target: Annotated[str, AfterValidator(operator)]
     inputs: list[NamedArgument]
@@ -102,8 +104,7 @@ class Node(Record):
     name: Identifier | None = None
 
     def bits(self, known: Mapping[str, int]) -> int:
-        """How many bits its result may have as an integer, given those of other sizes; 64 for what
-        tensors say."""
+        """Bits that its result may have as an integer, given those of sizes; 64 from tensors."""
         operands = [_bits(argument.arg, known) for argument in self.inputs] or [0]
         if self.target == "_operator.mul":
             return sum(operands)
@@ -274,7 +275,6 @@ class PayloadMeta(Record):
 
 
 class PayloadConfig(Record):
-    """``data/weights/model_weights_config.json`` and the like: tensors by path, each in the bytes
-    of a member."""
+    """``data/weights/model_weights_config.json`` and the like: tensors by path, one per member."""
 
     config: dict[WeightPath, PayloadMeta]

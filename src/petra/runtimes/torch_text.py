@@ -28,8 +28,7 @@ MAX_NAME = 1000
 
 
 def shown(text: object) -> str:
-    """A text of the file as a message may quote it: short, and no character that a terminal would
-    obey."""
+    """A text of the file as a message may quote it: short, with nothing a terminal would obey."""
     quoted = ascii(text)
     return quoted if len(quoted) <= 80 else f"{quoted[:76]}..."
 
@@ -48,8 +47,7 @@ def identifier(text: str) -> str:
 
 
 def argument_name(text: str) -> str:
-    """A name of an operator's argument, ``self`` and Python's own words among them; '' where it has
-    none."""
+    """A name of an operator's argument, ``self`` and Python's keywords too; '' for none."""
     if text and (len(text) > MAX_NAME or not text.isidentifier()):
         raise ValueError(f"suspicious name {shown(text)}")
     return text
@@ -75,8 +73,10 @@ def words(text: str) -> str:
 
 
 def symbol(text: str) -> str:
-    """The name of a size that is free. Their numbers are small: PyTorch counts up to those of some
-    kinds."""
+    """The name of a size that is free.
+
+    Their numbers are small: PyTorch counts up to those of some kinds.
+    """
     if not _SYMBOL.fullmatch(text):
         raise ValueError(f"suspicious name {shown(text)}")
     return text

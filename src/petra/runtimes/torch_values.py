@@ -1,6 +1,4 @@
-"""Sizes, tensors and plain arguments in the JSON of a ``.pt2`` archive: the smaller parts of
-`torch_schema`.
-"""
+"""Sizes, tensors and plain arguments in the JSON of ``.pt2``: small parts of `torch_schema`."""
 
 from __future__ import annotations
 

@@ -24,16 +24,12 @@ from torch.utils._pytree import tree_map
 
 from petra.core.errors import ExportError, PetraError
 from petra.model.aten.graph import module_path
+from petra.runtimes.free_sizes import Free
 from petra.runtimes.quiet import quiet
-from petra.tasks.inputs import Inputs, batch_size, map_inputs
+from petra.tasks.inputs import Inputs
 from petra.tasks.passes import one_pass
 
 _TORCH = str(Path(torch.__file__).parent)
-
-
-def traced_example(example: Inputs) -> Inputs:
-    """Inputs to trace with: of at least two items, because tracing fixes a dimension of one."""
-    return map_inputs(example, lambda t: torch.cat([t, t])) if batch_size(example) == 1 else example
 
 
 def capture(
@@ -41,10 +37,11 @@ def capture(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
     *,
+    free: Free,
     inside: nn.Module | None = None,
 ) -> torch.export.ExportedProgram:
-    """``torch.export`` of ``model(*args, **kwargs)``, for calls of that form, with the first
-    dimension of every input free. The model's own modes of training and of gradients count.
+    """``torch.export`` of ``model(*args, **kwargs)``, for calls of that form, with the axes `free`
+    of every input. The model's own modes of training and of gradients count.
 
     inside: the model that a person knows, where `model` is one of ours around it. Nothing is
     printed, and the model is left as it was. Raises ExportError, with the place in the person's
@@ -58,7 +55,7 @@ def capture(
         _watching_sizes(known) as fixed,
         _signed(model, args, kwargs) as bound,
     ):
-        shapes = tree_map(lambda _: {0: torch.export.Dim.DYNAMIC}, bound)
+        shapes = tree_map(lambda tensor: dict(free[id(tensor)]), bound)
         try:
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
         except (MemoryError, PetraError):
@@ -128,14 +125,7 @@ def _explained(
 ) -> ExportError:
     said = summary(error)
     if "specialized it to be a constant" in str(error) or "Constraints violated" in str(error):
-        return ExportError(
-            "the model cannot be traced with a free batch size: it fixes the"
-            f" size{fixed[0] if fixed else ''}",
-            hint=(
-                "take the size from the input (x.shape[0], not len(x)), -1 in view and reshape;"
-                " loop over no items"
-            ),
-        )
+        return _fixed_size(str(error), model, str(fixed[0]) if fixed else "")
     place = _place_of(error, model)
     if isinstance(error, GuardOnDataDependentSymNode):
         return ExportError(
@@ -160,6 +150,26 @@ def _explained(
     )
 
 
+def _fixed_size(said: str, model: nn.Module, place: str) -> ExportError:
+    """A free size becomes a number: that of the batch, the first axis, or of the length."""
+    batch = "size()[0]" in said or not re.search(r"size\(\)\[\d+\]", said)
+    hint = (
+        "take the size from the input (x.shape[0], not len(x)), -1 in view and reshape;"
+        " loop over no items"
+    )
+    recurrent = next((type(m) for m in model.modules() if isinstance(m, nn.RNNBase)), None)
+    if recurrent and not batch:
+        hint = (
+            f"torch writes {recurrent.__name__} out step by step when it traces: use convolutions"
+            " or attention along the length, or items of one length"
+        )
+    return ExportError(
+        f"the model cannot be traced with a free {'batch size' if batch else 'length'}: it fixes"
+        f" the size{place}",
+        hint=hint,
+    )
+
+
 def itself_fails(error: Exception, model: nn.Module) -> ExportError:
     """What to say of an error that the model raises without being traced."""
     return ExportError(
@@ -180,8 +190,7 @@ def summary(error: BaseException) -> str:
     return line if len(line) <= 200 else f"{line[:199]}…"
 
 
-# -- places
-# --------------------------------------------------------------------------------------------------
+# -- places ----------------------------------------------------------------------------------------
 
 
 def _place_of(error: BaseException, model: nn.Module) -> Place:

@@ -32,9 +32,8 @@ FLOAT_TOLERANCE = 1e-3
 INT8_TOLERANCE = 5e-2
 METRIC_TOLERANCE = 5e-3  # of the reference's metric
 SIGN_DRAWS = 200
-LEAST_SPREAD = (
-    1e-3  # of the reference's magnitude: predictions that hardly vary are compared with their size
-)
+# Of the reference's magnitude: predictions that hardly vary are compared with their size.
+LEAST_SPREAD = 1e-3
 
 
 def compare(
@@ -44,8 +43,7 @@ def compare(
     quantized: bool,
     score: Callable[[np.ndarray], float],
 ) -> dict[str, float]:
-    """Compare predictions (n, ...) numerically and in the task's metric; raise ParityError beyond
-    the tolerance.
+    """Compare predictions (n, ...) numerically and in the task's metric, or raise ParityError.
 
     Infinities, such as the logits of excluded classes, must stand in the same places; the rest is
     finite. A metric that is undefined (NaN) on these items, as some are on few, is not compared.
@@ -96,8 +94,7 @@ def compare(
 def moved_by_chance(
     reference: np.ndarray, difference: np.ndarray, score: Callable[[np.ndarray], float]
 ) -> float:
-    """|mean| + 2 standard deviations of the change of `score` when each item's difference gets a
-    random sign.
+    """|mean| + 2 standard deviations of `score` when items' differences get random signs.
 
     0 where there is no difference. Draws are the same every time.
     """
@@ -112,14 +109,12 @@ def moved_by_chance(
     moved = moved[np.isfinite(moved)] - before
     if not len(moved):
         return 0.0
-    return float(abs(moved.mean()) + 2 * moved.std()) * (
-        1 + 1e-6
-    )  # rounding, where all draws agree
+    # Rounding, where all draws agree.
+    return float(abs(moved.mean()) + 2 * moved.std()) * (1 + 1e-6)
 
 
 def has_fixed_infinities(predictions: np.ndarray) -> bool:
-    """Whether what is not finite in predictions (n, ...) is infinities in the same places of every
-    item.
+    """Whether predictions (n, ...) are finite but for infinities at the same places of items.
 
     So are the logits of excluded classes. True where everything is finite; NaN never is.
     """
@@ -150,6 +145,5 @@ def _rms(values: np.ndarray) -> float:
 
 
 def _spread(values: np.ndarray) -> float:
-    """Standard deviation, of nearly constant values a share of their magnitude, 1 where all are
-    zero."""
+    """Standard deviation; of nearly constant values a share of their magnitude, 1 of zeros."""
     return max(float(np.std(values)) if values.size else 0.0, LEAST_SPREAD * _rms(values)) or 1.0

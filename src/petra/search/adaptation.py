@@ -21,8 +21,9 @@ PRIOR = 4.0  # strength of the shrinkage, in children
 
 
 class Adaptation:
-    """Probabilities of named moves. A function of `start` and the outcomes given to `update`, in
-    their order.
+    """Probabilities of named moves.
+
+    A function of `start` and the outcomes given to `update`, in their order.
     """
 
     def __init__(self, start: Mapping[str, float]) -> None:
@@ -33,9 +34,7 @@ class Adaptation:
         self._good = dict.fromkeys(start, 0.0)
 
     def update(self, outcomes: Iterable[tuple[str, bool]]) -> None:
-        """Learn from one generation: for every child, each move that made it and whether it was
-        worth having.
-        """
+        """Learn from one generation: for every child, its moves and whether it was worth it."""
         for name in self._made:
             self._made[name] *= DISCOUNT
             self._good[name] *= DISCOUNT

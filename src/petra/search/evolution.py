@@ -1,7 +1,9 @@
 """Evolution of pipelines by mutation alone, after PETRA (arXiv 2510.09566).
 
-A (mu + lambda) strategy: parents by binary tournament, children by moves whose probabilities follow
-their success, survivors by Pareto rank and hypervolume contribution. There is no crossover.
+A (mu + 1) strategy: parents by binary tournament, children by moves whose probabilities follow
+their success, survivors by Pareto rank and hypervolume contribution. There is no crossover. A child
+is made as soon as there is room for it, from results that are `offspring` trials old; *generation*
+is a word for `offspring` trials.
 """
 
 from __future__ import annotations
@@ -12,20 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from petra.core.pipeline import Pipeline
-from petra.core.rng import generator
 from petra.core.trial import Origin, Proposal, Trial
 from petra.moo.dominance import front_mask, ranks
 from petra.moo.hypervolume import contributions
 from petra.moo.selection import survivors
 from petra.search.adaptation import Adaptation
-from petra.search.base import Problem, Searcher
+from petra.search.base import Problem, Searcher, Suggestion
 from petra.search.options import SearchOptions, option
 from petra.search.scaling import scale
 from petra.space.domains import Integer, Real
-from petra.space.moves import MOVES, Move
+from petra.space.moves import Move
+from petra.space.table import MOVES
 
-# attempts at one child, and then at one random pipeline, before the space counts as used up
-TRIES = 100
+TRIES = 100  # attempts at one founder, or at one child that is reliable enough
 STACKED = 0.15  # probability of one more move on top of the last
 MOST_STACKED = 3
 # Start: moves of parameters four times as likely as moves of structure.
@@ -37,9 +38,11 @@ class EvolutionOptions(SearchOptions):
     """Options of `EvolutionSearcher`."""
 
     population: int = option(
-        8, Integer(1, 1000), "pipelines kept as parents (mu); the first generation has as many"
+        8, Integer(1, 1000), "pipelines kept as parents (mu); the first so many are drawn"
     )
-    offspring: int = option(8, Integer(1, 1000), "pipelines proposed per generation (lambda)")
+    offspring: int = option(
+        8, Integer(1, 1000), "pipelines under way at a time, at most; so many are a generation"
+    )
     stagnation: int = option(
         10, Integer(0, 10_000), "generations without progress before the search ends; 0: never"
     )
@@ -54,10 +57,11 @@ class EvolutionSearcher(Searcher):
 
     When it helps: spaces of varied structure, tens to thousands of trials, any number of objectives
     up to about four. When it does not: a handful of trials, where it hardly gets past its random
-    first generation. Costs milliseconds per generation.
+    first ones. Costs milliseconds a proposal, however many trials there are.
     """
 
     Options = EvolutionOptions
+    stream = "evolution"
 
     def __init__(
         self, problem: Problem, baseline: Trial, options: EvolutionOptions | None = None
@@ -66,85 +70,56 @@ class EvolutionSearcher(Searcher):
         self.options = options or EvolutionOptions()
         self.scaling = scale(problem.objectives, problem.constraints, baseline)
         self.population: tuple[int, ...] = (baseline.number,)
-        self.adaptation = Adaptation(
-            _start_weights([m for m in MOVES.values() if m.concerns(problem.space)])
-        )
-        self._usable = {baseline.number: baseline}
-        self._proposed = {baseline.pipeline.key}
-        self._asked: list[Proposal] = []
-        self._next = 1
-        self._generation = 0
+        self.moves = {m.name: m for m in MOVES.all() if m.concerns(problem.space)}
+        self.adaptation = Adaptation(_start_weights(list(self.moves.values())))
+        self._kept = {baseline.number: baseline}  # members of population and front
+        self._front: tuple[int, ...] = (baseline.number,)
         self._fitness = {baseline.number: (0, 0.0)}
+        self._unseen = set(problem.space.cards)  # kinds of stage not proposed yet
+        self._generation: list[Trial] = []  # told since the last one ended
         self._runs = dict.fromkeys(problem.space.cards, 0)
         self._failures = dict.fromkeys(problem.space.cards, 0)
         self._progress: list[tuple[float, float]] = []
 
-    def ask(self) -> list[Proposal]:
-        if self._asked:
-            raise RuntimeError("the last generation has not been told yet")
-        given = () if self._generation else self.problem.initial
-        size = (
-            self.options.offspring if self._generation else max(self.options.population, len(given))
-        )
-        for slot in range(size):
-            if self.stop_reason:
-                break
-            rng = generator(self.problem.seed, "evolution", self._generation, slot)
-            if slot < len(given):
-                made: tuple[Pipeline, Origin] | None = (given[slot], Origin("given"))
-            else:
-                made = self._child(rng) if self._generation else self._founder(rng)
-            made = made or self._stranger(rng)
-            if made is None:
-                self.stop_reason = "no new pipeline found: the space is used up"
-                break
-            pipeline, origin = made
-            self._asked.append(Proposal(self._next, pipeline, origin))
-            self._proposed.add(pipeline.key)
-            self._next += 1
-        return list(self._asked)
+    @property
+    def lag(self) -> int:
+        return self.options.offspring
 
-    def tell(self, trials: Sequence[Trial]) -> None:
-        if [(t.number, t.pipeline) for t in trials] != [
-            (p.number, p.pipeline) for p in self._asked
-        ]:
-            raise ValueError(
-                "tell() takes all trials of the generation last asked for, sorted by number"
-            )
-        fresh = [t for t in trials if self.scaling.usable(t)]
-        self._usable.update((t.number, t) for t in fresh)
-        self._count_failures(trials)
-        self._select([*self.population, *(t.number for t in fresh)])
-        worthy = {*self.population, *self._front()}
-        self.adaptation.update(
-            (move, p.number in worthy)
-            for p in self._asked
-            if p.origin.parent is not None
-            for move in _moves_of(p)
-        )
-        self._asked = []
-        self._generation += 1
-        self._watch_progress()
+    def suggest(self, rng: np.random.Generator) -> Suggestion | None:
+        return self._founder(rng) if self._founding() else self._child(rng)
 
-    def _founder(self, rng: np.random.Generator) -> tuple[Pipeline, Origin] | None:
+    def note(self, proposal: Proposal) -> None:
+        self._unseen -= {stage.kind for stage in proposal.pipeline}
+
+    def learn(self, trial: Trial) -> None:
+        self._count_failure(trial)
+        if self.scaling.usable(trial):
+            self._kept[trial.number] = trial
+            self._select([*self.population, trial.number])
+            self._extend_front(trial.number)
+            self._kept = {n: self._kept[n] for n in {*self.population, *self._front}}
+        self._generation.append(trial)
+        if len(self._generation) == self.options.offspring:
+            self._end_generation()
+
+    def _founding(self) -> bool:
+        """Whether the next proposal is one of the first, which have no parents."""
+        return self.number <= max(self.options.population, len(self.problem.initial))
+
+    def _founder(self, rng: np.random.Generator) -> Suggestion | None:
         """A random pipeline with a kind of stage not seen yet, while there is one: each method gets
         its chance.
         """
-        missing = self.problem.space.cards.keys() - {
-            s.kind for p in self._asked for s in p.pipeline
-        }
         for _ in range(TRIES):
             pipeline = self.problem.space.sample(rng)
-            if pipeline.key not in self._proposed and (
-                not missing or any(s.kind in missing for s in pipeline)
-            ):
-                return pipeline, Origin("initial")
+            if not self._unseen or any(s.kind in self._unseen for s in pipeline):
+                return Suggestion(pipeline, Origin(("initial",)))
         return None
 
-    def _child(self, rng: np.random.Generator) -> tuple[Pipeline, Origin] | None:
+    def _child(self, rng: np.random.Generator) -> Suggestion | None:
         for _ in range(TRIES):
             parent = self._tournament(rng)
-            child = self._usable[parent].pipeline
+            child = self._kept[parent].pipeline
             names: list[str] = []
             while len(names) < MOST_STACKED:
                 moved = self._mutate(child, rng)
@@ -154,15 +129,8 @@ class EvolutionSearcher(Searcher):
                 names.append(name)
                 if rng.random() >= STACKED:
                     break
-            if child.key not in self._proposed and rng.random() < self._reliability(child):
-                return child, Origin("+".join(names), parent)
-        return None
-
-    def _stranger(self, rng: np.random.Generator) -> tuple[Pipeline, Origin] | None:
-        for _ in range(TRIES):
-            pipeline = self.problem.space.sample(rng)
-            if pipeline.key not in self._proposed:
-                return pipeline, Origin("random")
+            if names and rng.random() < self._reliability(child):
+                return Suggestion(child, Origin(tuple(names), parent))
         return None
 
     def _tournament(self, rng: np.random.Generator) -> int:
@@ -179,7 +147,7 @@ class EvolutionSearcher(Searcher):
             names = list(chances)
             weights = np.array([chances[name] for name in names])
             name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-            child = MOVES[name].apply(pipeline, self.problem.space, rng)
+            child = self.moves[name].apply(pipeline, self.problem.space, rng)
             if child is not None:
                 return name, child
             del chances[name]
@@ -194,15 +162,14 @@ class EvolutionSearcher(Searcher):
             for s in pipeline
         )
 
-    def _count_failures(self, trials: Sequence[Trial]) -> None:
-        for trial in trials:
-            for kind in {s.kind for s in trial.pipeline}:
-                self._runs[kind] += 1
-            if trial.failure is not None and trial.failure.stage in self._failures:
-                self._failures[trial.failure.stage] += 1
+    def _count_failure(self, trial: Trial) -> None:
+        for kind in {s.kind for s in trial.pipeline}:
+            self._runs[kind] = self._runs.get(kind, 0) + 1
+        if trial.failure is not None and trial.failure.stage in self._failures:
+            self._failures[trial.failure.stage] += 1
 
     def _arrays(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        trials = [self._usable[n] for n in numbers]
+        trials = [self._kept[n] for n in numbers]
         return np.array([self.scaling.costs(t) for t in trials]), np.array(
             [self.scaling.violation(t) for t in trials]
         )
@@ -220,31 +187,40 @@ class EvolutionSearcher(Searcher):
             gain[rank == r] = contributions(costs[rank == r], reference)
         self._fitness = {n: (int(rank[i]), -float(gain[i])) for i, n in enumerate(self.population)}
 
-    def _front(self) -> list[int]:
-        """Numbers of the front of all trials so far, without later copies of the same point."""
-        numbers = sorted(self._usable)
+    def _extend_front(self, number: int) -> None:
+        """Take a trial into the front of all so far, unless one there is as good."""
+        numbers = [*self._front, number]
         costs, violations = self._arrays(numbers)
-        front = np.flatnonzero(front_mask(costs, violations))
-        first = np.unique(costs[front], axis=0, return_index=True)[1]
-        return [numbers[int(front[i])] for i in first]
+        if any((costs[:-1] == costs[-1]).all(axis=1) & (violations[:-1] == violations[-1])):
+            return
+        on = front_mask(costs, violations)
+        self._front = tuple(n for n, kept in zip(numbers, on, strict=True) if kept)
+
+    def _end_generation(self) -> None:
+        worthy = {*self.population, *self._front}
+        self.adaptation.update(
+            (move, t.number in worthy)
+            for t in self._generation
+            if t.origin.parent is not None
+            for move in t.origin.moves
+            if move in self.moves  # a study may be continued without a plugin's
+        )
+        self._generation = []
+        self._watch_progress()
 
     def _watch_progress(self) -> None:
         """Stop when neither the hypervolume nor, with nothing feasible yet, the violation has
         improved lately.
         """
-        volume = self.scaling.hypervolume(self._usable.values())
-        least = min(self.scaling.violation(t) for t in self._usable.values())
-        self._progress.append((volume, least))
+        front = [self._kept[n] for n in self._front]
+        least = min(self.scaling.violation(t) for t in front)
+        self._progress.append((self.scaling.hypervolume(front), least))
         patience, factor = self.options.stagnation, 1 + self.options.epsilon
         if not patience or len(self._progress) <= patience:
             return
-        volume_then, least_then = self._progress[-1 - patience]
+        (volume_then, least_then), (volume, _) = self._progress[-1 - patience], self._progress[-1]
         if volume <= volume_then * factor and least * factor >= least_then:
             self.stop_reason = f"no progress in {patience} generations"
-
-
-def _moves_of(proposal: Proposal) -> list[str]:
-    return proposal.origin.move.split("+")
 
 
 def _start_weights(moves: Sequence[Move]) -> dict[str, float]:

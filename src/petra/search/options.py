@@ -1,5 +1,4 @@
-"""Options of a searcher: declared once as a frozen dataclass, from which validation and
-documentation derive.
+"""Options of a searcher: a frozen dataclass, from which validation and documentation derive.
 
 For example::
 
@@ -26,8 +25,9 @@ O = TypeVar("O", bound="SearchOptions")  # noqa: E741
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Base of all options; by itself, of a searcher that has none. Raises ConfigError for a value
-    out of limits.
+    """Base of all options; by itself, of a searcher that has none.
+
+    Raises ConfigError for a value out of limits.
     """
 
     def __post_init__(self) -> None:
@@ -45,8 +45,9 @@ def option(default: V, limits: Domain, doc: str) -> V:
 
 
 def read_options(kind: type[O], given: Mapping[str, object], *, where: str) -> O:
-    """Options of `kind` from plain data. Raises ConfigError, beginning with the path `where`, for a
-    bad one.
+    """Options of `kind` from plain data.
+
+    Raises ConfigError, beginning with the path `where`, for a bad one.
     """
     fields = {f.name: f for f in dataclasses.fields(kind)}
     values: dict[str, Any] = {}

@@ -15,16 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petra.core.errors import ConfigError
-from petra.core.objective import METRICS, Constraint, Objective, baseline_value, violation
+from petra.core.metric import describe
+from petra.core.objective import Constraint, Objective, baseline_value, violation
 from petra.core.trial import Trial
 from petra.moo.hypervolume import hypervolume
 
 RATIO_REFERENCE = 1.1  # a tenth more than the untouched model's latency, size, ...
 SCORE_REFERENCE = 0.5  # half of the untouched model's score lost
 ERROR_REFERENCE = 1.0  # twice the untouched model's error
-TRAIN_HALF_S = (
-    600.0  # training seconds that cost 0.5; the untouched model takes none, so there is no ratio
-)
 _TINY = 1e-9
 
 
@@ -55,8 +53,10 @@ class Scaling:
         return violation(self.constraints, trial.metrics, self.baseline.metrics)
 
     def usable(self, trial: Trial) -> bool:
-        """Whether the trial was measured and all its costs are finite: no other can be ranked."""
-        return trial.measured and bool(np.isfinite(self.costs(trial)).all())
+        """Whether the trial was measured, at full fidelity, and all its costs are finite: no other
+        can be ranked.
+        """
+        return trial.comparable and bool(np.isfinite(self.costs(trial)).all())
 
     def hypervolume(self, trials: Iterable[Trial]) -> float:
         """Hypervolume of the usable, feasible ones among `trials`."""
@@ -69,17 +69,13 @@ def scale(
 ) -> Scaling:
     """The scaling of a study.
 
-    ===================================  ============================
-    ==================================
-    objective                            cost of value v, baseline b   reference
-    ===================================  ============================
-    ================================== latency, size, params, MACs, memory  v / b
-    1.1
-    throughput                           b / v                         1.1 training time
-    v / (v + 600 s)               1.1 quality, maximised                   (b - v) / \\|b\\|
-    0.5, or just beyond a constraint quality, minimised                   (v - b) / \\|b\\|
-    1.0, or just beyond a constraint ===================================
-    ============================  ==================================
+    What `Metric.scale` says of an objective decides the cost of its value v beside the untouched
+    model's b, and how far the region of interest reaches:
+
+    - "ratio" (latency, size, parameters, ...): v / b, or b / v where more is better; 1.1
+    - "share" (all that the task measures): (b - v) / |b| where more is better, with 0.5, else
+      (v - b) / |b| with 1.0; or just beyond a constraint
+    - "half" (training time): v / (v + half); 1.1
 
     Raises ConfigError when the baseline has no positive value of a metric that is measured against
     it.
@@ -91,10 +87,11 @@ def scale(
 
 def _unit(objective: Objective, baseline: Trial) -> float:
     """What one unit of cost is, in the objective's metric."""
-    if objective.metric == "train_s":
-        return TRAIN_HALF_S
+    metric = describe(objective.metric)
+    if metric.scale == "half":
+        return metric.half
     value = baseline_value(objective.metric, baseline.metrics)
-    if METRICS[objective.metric].maximize is None:
+    if metric.scale == "share":
         return abs(value) if abs(value) > _TINY else 1.0
     if not value > 0:
         raise ConfigError(
@@ -106,11 +103,11 @@ def _unit(objective: Objective, baseline: Trial) -> float:
 
 
 def _cost(objective: Objective, value: float, baseline: Trial) -> float:
-    unit = _unit(objective, baseline)
-    if METRICS[objective.metric].maximize is None:
+    unit, scale = _unit(objective, baseline), describe(objective.metric).scale
+    if scale == "share":
         start = baseline.metrics[objective.metric].mean
         return (start - value if objective.maximize else value - start) / unit
-    if objective.metric == "train_s":
+    if scale == "half":
         return value / (value + unit)
     if objective.maximize:
         return unit / value if value > 0 else math.inf
@@ -119,7 +116,7 @@ def _cost(objective: Objective, value: float, baseline: Trial) -> float:
 
 def _reference(objective: Objective, constraints: Sequence[Constraint], baseline: Trial) -> float:
     _unit(objective, baseline)  # refuses what cannot be scaled
-    if METRICS[objective.metric].maximize is not None:
+    if describe(objective.metric).scale != "share":
         return RATIO_REFERENCE
     bounds = [
         _cost(objective, c.bound(baseline.metrics), baseline)

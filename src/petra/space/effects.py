@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# The facts that hold for an untouched PyTorch model.
+# The facts that hold for an untouched PyTorch model, unless it is found to be otherwise
+# (`petra.methods.facts`).
 FLOAT_WEIGHTS = "float weights"  # weights are floating point and can be edited
 TRAINABLE = "trainable"  # gradients reach the weights
 PLAIN_LAYERS = "plain layers"  # layers are as the author wrote them, not factored
 DENSE_WEIGHTS = "dense weights"  # no weights are held at zero
+INPUT_GRADIENTS = "input gradients"  # gradients pass through all layers, trained or not
 # Facts that stages give.
 CUT_CHANNELS = "cut channels"  # layers have lost input channels and have not been refitted since
-INITIAL_FACTS = frozenset({FLOAT_WEIGHTS, TRAINABLE, PLAIN_LAYERS, DENSE_WEIGHTS})
+INITIAL_FACTS = frozenset({FLOAT_WEIGHTS, TRAINABLE, PLAIN_LAYERS, DENSE_WEIGHTS, INPUT_GRADIENTS})
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,11 @@ def _changed(space: Space, stage: StageSpec, changes: Mapping[str, Value]) -> St
     return space.cards[stage.kind].normalize({**stage.params, **changes})
 
 
-def _active(space: Space, stage: StageSpec) -> Iterator[Parameter]:
-    return (p for p in space.cards[stage.kind].parameters if p.name in stage.params)
+def _active(space: Space, stage: StageSpec) -> Iterator[tuple[Parameter, Value]]:
+    """Parameters that mean something, each with its value."""
+    card = space.cards[stage.kind]
+    values = card.values(stage)
+    return ((p, values[p.name]) for p in card.parameters if p.name in values)
 
 
 def add(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
@@ -131,9 +134,9 @@ def perturb(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipel
         stage = pipeline.stages[at]
         wanted = int(rng.geometric(0.7))
         changes: dict[str, Value] = {}
-        for p in _shuffled(rng, list(_active(space, stage))):
-            moved = p.domain.perturb(stage.params[p.name], rng)
-            if moved != stage.params[p.name]:
+        for p, value in _shuffled(rng, list(_active(space, stage))):
+            moved = p.domain.perturb(value, rng)
+            if moved != value:
                 changes[p.name] = moved
             if len(changes) == wanted:
                 break
@@ -156,15 +159,16 @@ def _everywhere(
 ) -> Pipeline | None:
     holders: dict[str, list[int]] = {}
     for at, stage in enumerate(pipeline):
-        for p in _active(space, stage):
+        for p, _ in _active(space, stage):
             if p.scope == scope:
                 holders.setdefault(p.name, []).append(at)
     for name in _shuffled(rng, sorted(holders)):
         lead = pipeline.stages[_pick(rng, holders[name])]
         declared = space.cards[lead.kind].parameter(name)
         assert declared is not None
-        value = declared.domain.perturb(lead.params[name], rng)
-        if value == lead.params[name]:
+        before = space.cards[lead.kind].values(lead)[name]
+        value = declared.domain.perturb(before, rng)
+        if value == before:
             continue
         stages = list(pipeline.stages)
         for at in holders[name]:
@@ -189,22 +193,17 @@ def change_loss(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> P
     return _everywhere("loss", pipeline, space, rng)
 
 
-MOVES: Mapping[str, Move] = {
-    move.name: move
-    for move in (
-        Move("add", "structural", add, "insert a stage"),
-        Move("drop", "structural", drop, "remove a stage"),
-        Move("replace", "structural", replace, "put another kind of stage in the place of one"),
-        Move("swap", "structural", swap, "exchange two stages"),
-        Move("perturb", "local", perturb, "take a small step in a few parameters of one stage"),
-        Move("resample", "local", resample, "draw the parameters of one stage anew"),
-        Move(
-            "optimizer",
-            "global",
-            change_optimizer,
-            "change the optimizer in all stages at once",
-            "optimizer",
-        ),
-        Move("loss", "global", change_loss, "change the loss in all stages at once", "loss"),
-    )
-}
+ADD = Move("add", "structural", add, "insert a stage")
+DROP = Move("drop", "structural", drop, "remove a stage")
+REPLACE = Move("replace", "structural", replace, "put another kind of stage in the place of one")
+SWAP = Move("swap", "structural", swap, "exchange two stages")
+PERTURB = Move("perturb", "local", perturb, "take a small step in a few parameters of one stage")
+RESAMPLE = Move("resample", "local", resample, "draw the parameters of one stage anew")
+OPTIMIZER = Move(
+    "optimizer",
+    "global",
+    change_optimizer,
+    "change the optimizer in all stages at once",
+    scope="optimizer",
+)
+LOSS = Move("loss", "global", change_loss, "change the loss in all stages at once", scope="loss")

@@ -4,36 +4,48 @@ dictates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.kernels import Kernels
-from petra.core.pipeline import Value
+from petra.core.pipeline import Value, canonical_value
 from petra.core.text import printable, shown
 from petra.space.domains import Choice, Domain, Integer, Parameter, Real
-from petra.space.space import StageCard
+from petra.space.space import Slot, StageCard
+
+DEFAULT_LOSS = "default"  # the first of a task's losses, in pipelines
 
 
 def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> StageCard:
     """The card with the domains of some parameters replaced.
 
     A single value fixes a parameter, two numbers are an interval (for numeric parameters), any
-    other list is a set of choices. Raises ConfigError with the path of what is wrong.
+    other list is a set of choices. "layers.*" is for all members of a family that have no entry of
+    their own. Raises ConfigError with the path of what is wrong.
     """
-    known = {p.name for p in card.parameters}
+    known = {p.name for p in card.parameters} | {p.family for p in card.parameters if p.family}
     for name in ranges:
-        if name not in known:
+        if name not in known and not any(p.stands_for(name) for p in card.parameters):
             raise ConfigError(
                 f"{where}.{printable(name)[:80]}: {card.name} has no such parameter",
                 hint=did_you_mean(name, known),
             )
-    parameters = tuple(
-        _narrowed(p, ranges[p.name], where=f"{where}.{p.name}") if p.name in ranges else p
-        for p in card.parameters
-    )
-    return replace(card, parameters=parameters)
+    return replace(card, parameters=tuple(_within(p, ranges, where=where) for p in card.parameters))
+
+
+def _within(parameter: Parameter, ranges: Mapping[str, object], *, where: str) -> Parameter:
+    """The parameter in the range it is given by its own name or its family's. Ranges of members
+    that only the model can name are checked, and no more.
+    """
+    for name in ranges:
+        if name != parameter.name and parameter.stands_for(name):
+            _narrowed(parameter, ranges[name], where=f"{where}.{printable(name)[:80]}")
+    name = parameter.name if parameter.name in ranges else parameter.family
+    if name not in ranges:
+        return parameter
+    return _narrowed(parameter, ranges[name], where=f"{where}.{printable(name)[:80]}")
 
 
 def _narrowed(parameter: Parameter, given: object, *, where: str) -> Parameter:
@@ -49,7 +61,9 @@ def _narrowed(parameter: Parameter, given: object, *, where: str) -> Parameter:
     if not values:
         raise ConfigError(f"{where}: got an empty list", hint=f"allowed: {parameter.limits}")
     domain = _domain(parameter.domain, values, where=where)
-    return replace(parameter, domain=domain, default=_default(parameter.default, domain, values))
+    default = _default(parameter.default, domain, values)
+    implied = parameter.implied and default == parameter.default  # else nobody would know it
+    return replace(parameter, domain=domain, default=default, implied=implied)
 
 
 def _is_small(value: object) -> bool:
@@ -74,19 +88,92 @@ def _default(default: Value, domain: Domain, values: list[Value]) -> Value:
     return default if domain.contains(default) else values[0]
 
 
-def fix_for_task(card: StageCard, *, losses: tuple[str, ...], ignores: frozenset[str]) -> StageCard:
-    """Give parameters of scope "loss" the task's losses to choose from, and pin what means nothing
-    to the task, which then nobody may set: pipelines that differ in nothing else would do the same.
+@dataclass(frozen=True)
+class Brought:
+    """What a task brings to the cards of stages: the names of its losses, the default first, with
+    the parameters of each, and the parameters of its distance between predictions.
+    """
+
+    losses: Mapping[str, tuple[Parameter, ...]]
+    distance: tuple[Parameter, ...] = ()
+
+
+def fix_for_task(
+    card: StageCard, brought: Brought, *, ignores: frozenset[str] = frozenset()
+) -> StageCard:
+    """Give parameters of scope "loss" the task's losses to choose from, fill the slots, and pin
+    what is in `ignores`, which then nobody may set: pipelines that differ in nothing else would do
+    the same.
+
+    Raises ConfigError when a parameter of a loss or distance has the name of another one.
     """
     parameters = []
+    names = tuple(brought.losses)
     for p in card.parameters:
         if p.scope == "loss":
-            p = replace(p, domain=Choice((p.default, *losses[1:])))
+            p = replace(p, domain=Choice((p.default, *names[1:])))
         elif p.name in ignores:
-            only = Choice((p.default,))
-            p = replace(p, domain=only, limits=only)
+            p = _pinned(p, p.default)
         parameters.append(p)
-    return replace(card, parameters=tuple(parameters))
+    for slot in card.slots:
+        for p in _filled(slot, brought):
+            if any(p.name == other.name for other in parameters):
+                raise ConfigError(
+                    f"{card.name}.{p.name}: the task's {slot.kind} has a parameter of that name"
+                    " too",
+                    hint=f"call the parameter of the {slot.kind} something else",
+                )
+            parameters.append(p)
+    return replace(card, parameters=tuple(parameters), slots=())
+
+
+def _pinned(parameter: Parameter, value: Value) -> Parameter:
+    only = Choice((value,))
+    return replace(parameter, domain=only, limits=only)
+
+
+def _filled(slot: Slot, brought: Brought) -> Iterator[Parameter]:
+    """The parameters that belong in the slot, those that are always there first."""
+    found = _of_losses(brought.losses) if slot.kind == "loss" else _of_distance(slot, brought)
+    for name, value in slot.always.items():
+        if name in found:
+            yield replace(found.pop(name), implied=False)
+        else:
+            only = Choice((value,))
+            when = {"loss": (DEFAULT_LOSS,)} if slot.kind == "loss" else slot.when
+            yield Parameter(name, value, only, only, "nothing to this task", when)
+    yield from found.values()
+
+
+def _of_distance(slot: Slot, brought: Brought) -> dict[str, Parameter]:
+    return {p.name: _brought(p, slot.when) for p in brought.distance}
+
+
+def _of_losses(losses: Mapping[str, tuple[Parameter, ...]]) -> dict[str, Parameter]:
+    """The parameters of all losses, each with the names of the losses that have it. Raises
+    ConfigError when two losses declare one differently.
+    """
+    found: dict[str, Parameter] = {}
+    holders: dict[str, list[str]] = {}
+    for i, (loss, parameters) in enumerate(losses.items()):
+        for p in parameters:
+            if replace(found.setdefault(p.name, p), when=p.when) != p:
+                raise ConfigError(
+                    f"loss {loss}: its parameter {p.name} is another one than that of"
+                    f" {holders[p.name][-1]}",
+                    hint="call one of them something else, or declare both alike",
+                )
+            holders.setdefault(p.name, []).extend([DEFAULT_LOSS, loss] if i == 0 else [loss])
+    return {n: _brought(p, {"loss": tuple(holders[n])}) for n, p in found.items()}
+
+
+def _brought(parameter: Parameter, when: Mapping[str, tuple[Value, ...] | Domain]) -> Parameter:
+    return replace(
+        parameter,
+        default=canonical_value(parameter.default),
+        when={**parameter.when, **when},
+        implied=True,
+    )
 
 
 def fix_for_runtime(card: StageCard, runtime: str, kernels: Kernels) -> StageCard:

@@ -4,25 +4,46 @@ length.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Pipeline, StageSpec, Value
-from petra.space.domains import Parameter, Real
+from petra.space.domains import Domain, Parameter, Real
 from petra.space.effects import INITIAL_FACTS, Effects
 
 
 @dataclass(frozen=True)
+class Slot:
+    """Room on a card for parameters that the task brings: `kind` "loss" for those of its losses,
+    "distance" for those of its distance between predictions.
+
+    They mean something under `when`. Names in `always` are on the card, and written in pipelines,
+    whatever the task: at the value given here where the task brings no such parameter.
+    """
+
+    kind: str
+    when: Mapping[str, tuple[Value, ...] | Domain] = field(default_factory=dict)
+    always: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class StageCard:
-    """A stage as the search sees it: name, parameters in order, effects. No torch behind it."""
+    """A stage as the search sees it: name, parameters in order, effects. No torch behind it.
+
+    `slots` are filled once the task is known (`petra.space.narrow.fix_for_task`).
+
+    A card that was made without a model may hold families (`Parameter.is_family`): values of their
+    members are checked, and members that are not given are left out.
+    """
 
     name: str
     parameters: tuple[Parameter, ...]
     effects: Effects
     summary: str = ""
+    slots: tuple[Slot, ...] = ()
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)
@@ -32,15 +53,16 @@ class StageCard:
         path of the fault.
         """
         at = where or self.name
-        known = {p.name for p in self.parameters}
+        declared = self._declared(params)
+        known = {p.name for p in declared}
         for name in params:
             if name not in known:
                 raise ConfigError(
                     f"{at}.{name}: {self.name} has no such parameter",
-                    hint=did_you_mean(name, known),
+                    hint=did_you_mean(name, {p.name for p in self.parameters}),
                 )
-        full = {p.name: params.get(p.name, p.default) for p in self.parameters}
-        for p in self.parameters:
+        full = {p.name: params.get(p.name, p.default) for p in declared}
+        for p in declared:
             value = full[p.name]
             fractional = isinstance(p.default, float) or isinstance(p.domain, Real)
             if fractional and isinstance(value, int) and not isinstance(value, bool):
@@ -48,16 +70,57 @@ class StageCard:
             if not p.limits.contains(value):
                 raise ConfigError(f"{at}.{p.name}: got {value!r}", hint=f"allowed: {p.limits}")
         # What hangs on an inactive parameter is inactive too, so drop until nothing changes.
-        live = {p.name: p for p in self.parameters}
+        live = {p.name: p for p in declared}
         while idle := [
             name for name, p in live.items() if not p.active({n: full[n] for n in live})
         ]:
             live = {name: p for name, p in live.items() if name not in idle}
-        return StageSpec(self.name, {name: full[name] for name in live})
+        written = (n for n, p in live.items() if not (p.implied and full[n] == p.default))
+        return StageSpec(self.name, {name: full[name] for name in written})
+
+    def values(self, spec: StageSpec) -> Mapping[str, Value]:
+        """Values of all active parameters of a normalized `spec`, implied ones included."""
+        full = {p.name: spec.params.get(p.name, p.default) for p in self.parameters}
+        return {
+            p.name: full[p.name]
+            for p in self.parameters
+            if p.name in spec.params or (p.implied and p.active(spec.params))
+        }
 
     def sample(self, rng: np.random.Generator) -> StageSpec:
         """Parameters drawn independently from their domains."""
-        return self.normalize({p.name: p.domain.sample(rng) for p in self.parameters})
+        drawn = {p.name: p.domain.sample(rng) for p in self.parameters if not p.is_family}
+        return self.normalize(drawn)
+
+    def _declared(self, names: Iterable[str]) -> tuple[Parameter, ...]:
+        """The parameters, with those members in the place of a family that `names` has."""
+        found: list[Parameter] = []
+        for p in self.parameters:
+            if p.is_family:
+                found += [replace(p, name=n) for n in names if n != p.name and p.stands_for(n)]
+            else:
+                found.append(p)
+        return tuple(found)
+
+    @property
+    def width(self) -> int:
+        """How many numbers encode a stage."""
+        return sum(p.domain.width for p in self.parameters)
+
+    def encode(self, stage: StageSpec) -> tuple[float, ...]:
+        """A normalized stage as `width` numbers in [0, 1]; what it leaves out is at its default."""
+        values = [stage.params.get(p.name, p.default) for p in self.parameters]
+        pairs = zip(self.parameters, values, strict=True)
+        return tuple(number for p, value in pairs for number in p.domain.encode(value))
+
+    def decode(self, numbers: Sequence[float]) -> StageSpec:
+        """The stage that `encode` wrote; from any other numbers in [0, 1] one nearby."""
+        params: dict[str, Value] = {}
+        start = 0
+        for p in self.parameters:
+            params[p.name] = p.domain.decode(numbers[start : start + p.domain.width])
+            start += p.domain.width
+        return self.normalize(params)
 
 
 @dataclass(frozen=True)

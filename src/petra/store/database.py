@@ -23,9 +23,9 @@ from sqlalchemy import (
 from petra.core.errors import StoreError
 from petra.core.text import printable
 from petra.store.examine import MAX_BYTES, examine, read_only, restrict, uri
-from petra.store.schema import METADATA, READABLE, SCHEMA_VERSION, STUDY, columns
+from petra.store.layout import StudyPaths
+from petra.store.schema import METADATA, READABLE, SCHEMA_VERSION, STUDY, shape
 
-DATABASE_FILE = "study.db"
 BUSY_TIMEOUT_S = 20.0
 _HEADER = b"SQLite format 3\x00"
 
@@ -74,7 +74,7 @@ def connect(directory: Path, url: str | None, *, write: bool) -> tuple[Engine, s
     """
     if url is not None:
         return connect_url(url, write=write)
-    path = directory / DATABASE_FILE
+    path = StudyPaths(directory).database
     return connect_file(path, write=write), str(path)
 
 
@@ -187,11 +187,11 @@ def check_content(connection: Connection, where: str) -> int:
             hint=f"open it with petra {writer}, or start a new study in another directory",
         )
     found = inspect(connection)
-    for table in METADATA.sorted_tables:
-        names = [c["name"] for c in found.get_columns(table.name)]
-        if names != [c.name for c in columns(table, version)]:
+    present = set(found.get_table_names())
+    for table, names in shape(version).items():
+        if table not in present or names != [c["name"] for c in found.get_columns(table)]:
             raise StoreError(
-                f"{where} is damaged: the table {table.name} is not of schema version {version}",
+                f"{where} is damaged: the table {table} is not of schema version {version}",
                 hint=_DAMAGED_HINT,
             )
     return int(version)

@@ -16,13 +16,14 @@ from urllib.parse import quote
 
 from petra.core.errors import StoreError
 from petra.core.text import printable
-from petra.store.schema import METADATA, READABLE, STUDY, columns
+from petra.store.schema import READABLE, STUDY, shape
 
 MAX_BYTES = 1 << 31  # of a database file; studies have a few megabytes
 _MAX_CELL = 1 << 25  # bytes of one value
 _ENTRIES = 64
 _HINT = "it was changed by something other than petra; restore a copy, or start a new study"
 # Constraints of the tables of petra.store.schema, as SQLAlchemy spells them.
+_KNOWN = tuple(shape(version) for version in READABLE)
 _KNOWN_CHECKS = re.compile(r"CHECK\s*\((id = 1|split IN \('val', 'test'\))\)")
 
 
@@ -95,12 +96,13 @@ def _oddities(connection: sqlite3.Connection, found: list[tuple[str, str, str]])
         if kind == "table":
             yield from _table_oddities(connection, str(name), str(sql))
     names = {name for kind, name, _ in found if kind == "table"}
-    if names and (missing := set(METADATA.tables) - names):
-        yield f"the table {min(missing)} is missing"
+    if names and names not in [set(known) for known in _KNOWN]:
+        missing = min((set(known) - names for known in _KNOWN), key=len)
+        yield f"the table {min(missing)} is missing" if missing else "it has a table too many"
 
 
 def _table_oddities(connection: sqlite3.Connection, name: str, sql: str) -> Iterator[str]:
-    if name not in METADATA.tables:
+    if not any(name in known for known in _KNOWN):
         yield f"it has the table {name}"
         return
     if sql.upper().lstrip().startswith("CREATE VIRTUAL"):
@@ -111,6 +113,5 @@ def _table_oddities(connection: sqlite3.Connection, name: str, sql: str) -> Iter
     shape = connection.execute(f'PRAGMA table_xinfo("{name}")').fetchall()
     # As (name, hidden): hidden columns are computed.
     declared = [(column, hidden) for _, column, _, _, _, _, hidden in shape]
-    known = [[(c.name, 0) for c in columns(METADATA.tables[name], v)] for v in READABLE]
-    if declared not in known:
+    if not any(declared == [(c, 0) for c in known.get(name, ())] for known in _KNOWN):
         yield f"the columns of {name} are others"

@@ -6,20 +6,77 @@ from __future__ import annotations
 
 import stat
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from petra.core.errors import ArtifactError, StoreError
 from petra.core.text import printable
 
+DATABASE_FILE = "study.db"
+LOCK_FILE = "study.lock"
+REPORT_FILE = "report.html"
 FILES = (
-    "study.db",
-    "study.db-wal",
-    "study.db-shm",
-    "study.db-journal",
-    "study.lock",
-    "report.html",
+    *(f"{DATABASE_FILE}{end}" for end in ("", "-wal", "-shm", "-journal")),
+    LOCK_FILE,
+    REPORT_FILE,
 )
 DIRECTORIES = ("artifacts", "cache", "data", "export", "logs", "runtimes")
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """Every path in the directory of a study, `root`. Nothing is looked at or made."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / DATABASE_FILE
+
+    @property
+    def lock(self) -> Path:
+        return self.root / LOCK_FILE
+
+    @property
+    def report(self) -> Path:
+        return self.root / REPORT_FILE
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    def artifact(self, number: int) -> Path:
+        """The directory with the files of trial `number`."""
+        return self.artifacts / f"{number:05d}"
+
+    def relative(self, path: Path) -> str:
+        """How a trial names one of the study's files."""
+        return str(path.relative_to(self.root))
+
+    @property
+    def data(self) -> Path:
+        """Splits as arrays: a directory for the inputs of each, its targets beside it."""
+        return self.root / "data"
+
+    def cache(self, mark: str) -> Path:
+        """Prefixes of pipelines on the model and data of this `mark`."""
+        return self.root / "cache" / mark[:16]
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def log(self, slot: int) -> Path:
+        """What the worker process in this slot printed."""
+        return self.logs / f"worker-{slot}.log"
+
+    def export(self, pick: str) -> Path:
+        """The study's own bundle of a member of the front."""
+        return self.root / "export" / pick
+
+    def on_runtimes(self, number: int) -> Path:
+        """Where a comparison of runtimes puts the files of trial `number`, a directory for each."""
+        return self.root / "runtimes" / f"{number:05d}"
 
 
 def make_directory(directory: Path) -> None:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from petra.core.errors import StoreError
-
-LOCK_FILE = "study.lock"
+from petra.store.layout import LOCK_FILE, StudyPaths
 
 
 class WriterLock:
@@ -29,7 +28,7 @@ class WriterLock:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._watched: dict[Path, os.stat_result] = {}
-        path = directory / LOCK_FILE
+        path = StudyPaths(directory).lock
         try:
             self._file: IO[str] = path.open("a+", encoding="utf-8")
         except OSError as error:

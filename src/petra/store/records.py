@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Table
 
 from petra.core.errors import PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.objective import Metrics
-from petra.core.pipeline import Pipeline
 from petra.core.text import printable
-from petra.core.trial import Failure, Origin, StageTrace, Trial, TrialStatus
+from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
 from petra.store import checked
-from petra.store.schema import CHECKSUM, MEASUREMENTS, TRIALS, columns, petra_version
+from petra.store.schema import CHECKSUM, TRIALS, petra_version
 from petra.store.seal import note_checksum, trial_checksum
 
 Row = Mapping[Any, Any]
@@ -53,33 +51,31 @@ def study_row(config: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def trial_row(trial: Trial) -> dict[str, Any]:
-    """The row of `trials`. Raises StoreError when `read_trial` would not take it back."""
+def trial_row(trial: Trial, measured: Iterable[Row] = ()) -> dict[str, Any]:
+    """The row of `trials`, with the checksum of it and of its rows of `measurements`. Raises
+    StoreError when `read_trial` would not take it back.
+    """
     where = f"trial {trial.number}"
     failure = trial.failure
     traces = [_trace_dict(t) for t in trial.trace]
     row = {
         "number": trial.number,
-        "key": trial.pipeline.key,
         "status": trial.status.value,
-        "pipeline": to_json(trial.pipeline.as_list(), where=f"{where}: pipeline"),
-        "move": _text(trial.origin.move),
-        "parent": trial.origin.parent,
-        "failure_stage": _text(failure.stage) if failure else None,
-        "failure_kind": _text(failure.kind) if failure else None,
-        "failure_message": _text(failure.message) if failure else None,
+        "failure_stage": kept_text(failure.stage) if failure else None,
+        "failure_kind": kept_text(failure.kind) if failure else None,
+        "failure_message": kept_text(failure.message) if failure else None,
         "failure_peak_memory_mb": float(failure.peak_memory_mb) if failure else None,
         "trace": to_json(traces, where=f"{where}: trace"),
-        "artifact": _text(trial.artifact),
+        "artifact": kept_text(trial.artifact),
         "parity": to_json(dict(trial.parity), where=f"{where}: parity"),
         "seconds": float(trial.seconds),
         "finished_at": float(trial.finished_at),
     }
     try:
-        _trial(row, ())
+        _trial(_proposal_of(trial), row, ())
     except DEFECTS as error:
         raise StoreError(f"{where} cannot be stored: {error}", hint=_NUMBERS_HINT) from error
-    return row
+    return {**row, CHECKSUM: trial_checksum(row, measured)}
 
 
 def measurement_rows(number: int, split: str, metrics: Metrics) -> list[dict[str, Any]]:
@@ -103,46 +99,45 @@ def measurement_rows(number: int, split: str, metrics: Metrics) -> list[dict[str
 _NUMBERS_HINT = "only finite numbers are stored; a trial without one is a failed trial"
 
 
-def read_trial(row: Row, measurements: Iterable[Row]) -> Trial:
-    """The trial that `trial_row` and `measurement_rows` wrote.
+def read_trial(
+    proposal: Proposal, row: Row, measurements: Iterable[Row], *, table: Table = TRIALS
+) -> Trial:
+    """The trial of `proposal` that `trial_row` and `measurement_rows` wrote to `table`.
 
     Raises StoreError when the row makes no sense or is not the one its checksum was made of. Rows
     of the first schema have none.
     """
     measured = list(measurements)
     try:
-        if CHECKSUM in row and row[CHECKSUM] != trial_checksum(row, measured):
-            raise ValueError("it is not what was written: its checksum is another")
-        return _trial(row, measured)
+        if CHECKSUM in row and row[CHECKSUM] != trial_checksum(row, measured, table=table):
+            raise ValueError(OTHER)
+        return _trial(proposal, row, measured)
     except DEFECTS as error:
-        where = printable(row["number"])
-        message = printable(str(error))
-        raise StoreError(
-            f"trial {where}: the stored row is damaged: {message}", hint=DAMAGE_HINT
-        ) from error
+        raise damaged("trial", row, error) from error
 
 
+OTHER = "it is not what was written: its checksum is another"
 DAMAGE_HINT = "the database was changed by something other than petra; restore it from a copy"
 
 
-def _trial(row: Row, measurements: Iterable[Row]) -> Trial:
-    pipeline = Pipeline.from_list(checked.from_json(row["pipeline"], "pipeline"))
-    for stage in pipeline:
-        checked.bounded(dict(stage.params), f"{printable(stage.kind)}: parameters")
-    if pipeline.key != row["key"]:
-        raise ValueError("the pipeline is not the one its key was made from")
+def damaged(what: str, row: Row, error: Exception) -> StoreError:
+    """That a row is not as petra wrote it."""
+    where, message = printable(row["number"]), printable(str(error))
+    return StoreError(f"{what} {where}: the stored row is damaged: {message}", hint=DAMAGE_HINT)
+
+
+def _proposal_of(trial: Trial) -> Proposal:
+    return Proposal(trial.number, trial.pipeline, trial.origin, trial.fidelity)
+
+
+def _trial(proposal: Proposal, row: Row, measurements: Iterable[Row]) -> Trial:
+    if checked.whole(row["number"], "number") != proposal.number:
+        raise ValueError("it is not that of its proposal")
     metrics: dict[str, dict[str, Measurement]] = {"val": {}, "test": {}}
     for m in measurements:
         metrics[m["split"]][m["metric"]] = _measurement(m)
-    parent = row["parent"]
-    return Trial(
-        number=checked.whole(row["number"], "number"),
-        pipeline=pipeline,
-        status=TrialStatus(row["status"]),
-        origin=Origin(
-            checked.text(row["move"], "move"),
-            None if parent is None else checked.whole(parent, "parent"),
-        ),
+    return proposal.ended(
+        TrialStatus(row["status"]),
         metrics=metrics["val"],
         test=metrics["test"],
         failure=_failure(row),
@@ -221,37 +216,26 @@ def _trace(item: Mapping[str, Any]) -> StageTrace:
         "peak_memory_mb": checked.number(item["peak_memory_mb"], "peak_memory_mb", negative=False),
         "cached": item["cached"],
         "details": checked.mapping(item["details"], "details"),
+        "uncached": checked.text(item.get("uncached", ""), "uncached"),  # unknown to older stores
     }
     return StageTrace(**{**item, **read})
 
 
-def _text(value: str) -> str:
+def kept_text(value: str) -> str:
+    """`value` as databases take it."""
     # Error messages may quote file names that are not UTF-8, which no database takes; they are kept
     # in escaped form.
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def read_note(row: Row) -> Any:
+def note_row(name: str, value: object) -> dict[str, str]:
+    """The row of a note. Raises StoreError for what is not JSON data."""
+    text = to_json(value, where=f"note {name!r}")
+    return {"name": name, "value": text, CHECKSUM: note_checksum(name, text)}
+
+
+def note_value(row: Row) -> Any:
     """The value of a note. ValueError for what is not as it was written."""
     if CHECKSUM in row and row[CHECKSUM] != note_checksum(row["name"], row["value"]):
-        raise ValueError("it is not what was written: its checksum is another")
+        raise ValueError(OTHER)
     return checked.from_json(row["value"], "its value")
-
-
-def rows_of_trials(
-    connection: Connection, version: int, number: int | None = None
-) -> list[tuple[RowMapping, list[RowMapping]]]:
-    """Rows of all trials, or of one, by number, each with those of its measurements in their order.
-
-    `version` is that of the schema they were written in.
-    """
-    trials = select(*columns(TRIALS, version)).order_by(TRIALS.c.number)
-    measurements = select(MEASUREMENTS).order_by(MEASUREMENTS.c.position)
-    if number is not None:
-        trials = trials.where(TRIALS.c.number == number)
-        measurements = measurements.where(MEASUREMENTS.c.number == number)
-    of: dict[object, list[RowMapping]] = defaultdict(list)
-    rows = connection.execute(trials).mappings().all()
-    for m in connection.execute(measurements).mappings():
-        of[m["number"]].append(m)
-    return [(row, of[row["number"]]) for row in rows]

@@ -1,7 +1,8 @@
 """The tables of a study. Change anything here and `SCHEMA_VERSION` must change with it.
 
-Version 1 had no checksums. It is read as it is, and becomes version 2 when it is opened for
-writing.
+Version 1 had no checksums. Up to version 2 there were no proposals: a trial held its own pipeline
+and, in one word, the moves that had made it. Both are read as they are, and become this version
+when they are opened for writing.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 
-SCHEMA_VERSION = 2
-READABLE = (1, SCHEMA_VERSION)
+SCHEMA_VERSION = 3
+READABLE = (1, 2, SCHEMA_VERSION)
 CHECKSUM = "checksum"  # of a row and what belongs to it: `petra.store.seal` says of what
 
 METADATA = MetaData()
+_EARLIER = MetaData()
 
 
 def _checksum() -> Column[str]:
@@ -47,15 +50,27 @@ STUDY = Table(
     _checksum(),
 )
 
+# What was to be tried, written before it runs. `moves` and `told` are JSON lists.
+PROPOSALS = Table(
+    "proposals",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("key", String(64), nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("fidelity", String(256), nullable=False),
+    Column("moves", Text, nullable=False),
+    Column("parent", Integer),
+    Column("told", Text, nullable=False),
+    _checksum(),
+    UniqueConstraint("key", "fidelity"),
+)
+
+# What came of it.
 TRIALS = Table(
     "trials",
     METADATA,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("key", String(64), nullable=False, unique=True),
+    Column("number", ForeignKey("proposals.number"), primary_key=True, autoincrement=False),
     Column("status", String(16), nullable=False),
-    Column("pipeline", Text, nullable=False),
-    Column("move", Text, nullable=False),
-    Column("parent", Integer),
     Column("failure_stage", Text),
     Column("failure_kind", Text),
     Column("failure_message", Text),
@@ -91,12 +106,50 @@ NOTES = Table(
     _checksum(),
 )
 
-SEALED = (STUDY, TRIALS, NOTES)  # what has a checksum; measurements are part of their trial's
+# Proposal and trial in one, as they were up to version 2.
+EARLIER_TRIALS = Table(
+    "trials",
+    _EARLIER,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("key", String(64), nullable=False, unique=True),
+    Column("status", String(16), nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("move", Text, nullable=False),
+    Column("parent", Integer),
+    Column("failure_stage", Text),
+    Column("failure_kind", Text),
+    Column("failure_message", Text),
+    Column("failure_peak_memory_mb", Double),
+    Column("trace", Text, nullable=False),
+    Column("artifact", Text, nullable=False),
+    Column("parity", Text, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("finished_at", Double, nullable=False),
+    _checksum(),
+)
+
+
+def tables(version: int) -> tuple[Table, ...]:
+    """The tables of a version of the schema."""
+    if version < 3:
+        return STUDY, EARLIER_TRIALS, MEASUREMENTS, NOTES
+    return STUDY, PROPOSALS, TRIALS, MEASUREMENTS, NOTES
+
+
+def members(version: int) -> tuple[Column[Any], ...]:
+    """The keys of the tables whose rows the study's own checksum covers, from version 2 on."""
+    trials = (EARLIER_TRIALS,) if version < 3 else (PROPOSALS, TRIALS)
+    return *(table.c.number for table in trials), NOTES.c.name
 
 
 def columns(table: Table, version: int) -> list[Column[Any]]:
-    """The columns of a table in a version of the schema."""
-    return [c for c in table.columns if version >= SCHEMA_VERSION or c.name != CHECKSUM]
+    """The columns of a table in a version of the schema that has it."""
+    return [c for c in table.columns if version > 1 or c.name != CHECKSUM]
+
+
+def shape(version: int) -> dict[str, list[str]]:
+    """Names of tables and of their columns, in order."""
+    return {t.name: [c.name for c in columns(t, version)] for t in tables(version)}
 
 
 def petra_version() -> str:

@@ -1,8 +1,8 @@
 """Checksums of what a study's database holds, so that no figure changes without being noticed.
 
-A trial's covers its row and all its measurements, a note's its name and value. The study's own
-covers its row and the checksums of all trials and notes, so that none can go missing either. They
-find damage and careless edits; whoever wants to forge a study can compute them too.
+A proposal's covers its row, a trial's its row and all its measurements, a note's its name and
+value. The study's own covers its row and the checksums of all these, so that none can go missing
+either. They find damage and careless edits; whoever wants to forge a study can compute them too.
 """
 
 from __future__ import annotations
@@ -12,19 +12,26 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, STUDY, TRIALS
+from sqlalchemy import Table
+
+from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, PROPOSALS, STUDY, TRIALS
 
 Row = Mapping[Any, Any]
 MODULUS = 1 << 256
 
 
-def trial_checksum(row: Row, measurements: Iterable[Row]) -> str:
-    """Of a row of `trials` and its rows of `measurements`, in any order.
+def proposal_checksum(row: Row) -> str:
+    """Of a row of `proposals`. TypeError for values that are neither text nor numbers."""
+    return _digest(["proposal", _values(PROPOSALS.columns.keys(), row)])
+
+
+def trial_checksum(row: Row, measurements: Iterable[Row], *, table: Table = TRIALS) -> str:
+    """Of a row of `table` and its rows of `measurements`, in any order.
 
     TypeError for values that are neither text nor numbers.
     """
     measured = sorted((_values(MEASUREMENTS.columns.keys(), m) for m in measurements), key=str)
-    return _digest(["trial", _values(TRIALS.columns.keys(), row), measured])
+    return _digest(["trial", _values(table.columns.keys(), row), measured])
 
 
 def note_checksum(name: object, value: object) -> str:
@@ -33,7 +40,7 @@ def note_checksum(name: object, value: object) -> str:
 
 
 def study_checksum(row: Row, content: int) -> str:
-    """Of the row of `study` and the `content` of its trials and notes."""
+    """Of the row of `study` and the `content` of its proposals, trials and notes."""
     return _digest(["study", _values(STUDY.columns.keys(), row), f"{content:064x}"])
 
 

@@ -1,6 +1,4 @@
-"""The study's memory: one row per trial, safe once `Store.add` has returned, one writer, any number
-of readers.
-"""
+"""The study's memory: a row per proposal and one for what came of it, safe once they are added."""
 
 from __future__ import annotations
 
@@ -8,18 +6,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Engine, Select, exc, select
+from sqlalchemy import Connection, Engine
 
 from petra.core.errors import StoreError
 from petra.core.objective import Metrics
 from petra.core.text import printable
-from petra.core.trial import Trial
-from petra.store.checked import from_json, mapping, number
+from petra.core.trial import Proposal, Trial
+from petra.store import reading
 from petra.store.database import (
-    DATABASE_FILE,
     check_content,
     check_file,
     connect,
@@ -28,26 +24,17 @@ from petra.store.database import (
     has_study,
     holds_study,
 )
-from petra.store.layout import check_layout, make_directory
+from petra.store.layout import StudyPaths, check_layout, make_directory
 from petra.store.lock import WriterLock
-from petra.store.records import (
-    DAMAGE_HINT,
-    measurement_rows,
-    read_note,
-    read_trial,
-    rows_of_trials,
-    study_row,
-    to_json,
-    trial_row,
-)
-from petra.store.schema import CHECKSUM, MEASUREMENTS, NOTES, SCHEMA_VERSION, STUDY, TRIALS, columns
-from petra.store.seal import note_checksum, trial_checksum
-from petra.store.sealing import Writing, check_seal, seal, upgrade
+from petra.store.records import DAMAGE_HINT, study_row, to_json
+from petra.store.schema import SCHEMA_VERSION, STUDY
+from petra.store.sealing import check_seal, seal
+from petra.store.upgrade import upgrade
+from petra.store.writing import Writing
 
 
 class Store:
-    """Trials of one study, in ``<directory>/study.db`` or wherever `url` points (any SQLAlchemy
-    URL).
+    """Proposals and trials of one study, in its directory or wherever an SQLAlchemy URL points.
 
     Made by `Store.create` or `Store.open`, closed by `close` or a ``with`` block. Every failure of
     the directory or the database is a `StoreError`. The directory holds the writer's lock even when
@@ -64,9 +51,8 @@ class Store:
         self._version = SCHEMA_VERSION
         self._content = 0  # see `petra.store.seal.content`; kept while writing
         self._earlier = 0.0  # seconds of search in earlier sessions
-        self._began: float | None = (
-            None  # when this session began, by the monotonic clock; None: not writing
-        )
+        # When this session began, by the monotonic clock; None: not writing.
+        self._began: float | None = None
 
     @classmethod
     def create(
@@ -85,7 +71,7 @@ class Store:
         study = study_row(config, host)
         make_directory(directory)
         check_layout(directory)
-        path = directory / DATABASE_FILE
+        path = StudyPaths(directory).database
         if url is None and path.exists():
             check_file(path)
         store = cls._connect(directory, url, WriterLock(directory))
@@ -112,18 +98,18 @@ class Store:
         """
         check_layout(directory)
         if url is None:
-            check_file(directory / DATABASE_FILE)
+            check_file(StudyPaths(directory).database)
         store = cls._connect(directory, url, WriterLock(directory) if write else None)
         with store._closed_on_error():
             with guarded(store._where), store._engine.connect() as connection:
                 store._version = check_content(connection, store._where)
-                if store._version >= SCHEMA_VERSION:
-                    store._content = check_seal(connection, store._where)
+                if store._version > 1:
+                    store._content = check_seal(connection, store._where, store._version)
             store._hold(url)
             store._earlier = store.elapsed()
             if write and store._version < SCHEMA_VERSION:
                 with guarded(store._where), store._engine.begin() as connection:
-                    store._content = upgrade(connection)
+                    store._content = upgrade(connection, store._version)
                 store._version = SCHEMA_VERSION
             store._began = time.monotonic() if write else None
         return store
@@ -133,7 +119,7 @@ class Store:
         """Whether `directory` holds a study of its own, in whatever condition. An interrupted
         creation is none.
         """
-        return holds_study(directory / DATABASE_FILE)
+        return holds_study(StudyPaths(directory).database)
 
     @classmethod
     def _connect(cls, directory: Path, url: str | None, lock: WriterLock | None) -> Store:
@@ -149,26 +135,23 @@ class Store:
     def _closed_on_error(self) -> Iterator[None]:
         try:
             yield
-        except (
-            BaseException
-        ):  # whatever it was, and on it goes: the lock must not outlive the attempt
+        except BaseException:  # whatever it was, and on it goes: the lock must not outlive it
             self.close()
             raise
 
-    # -- the study
-    # ----------------------------------------------------------------------------------------------
+    # -- the study ---------------------------------------------------------------------------------
 
     @property
     def config(self) -> dict[str, Any]:
         """The configuration the study was created with, or last continued with."""
-        config: dict[str, Any] = self._json(select(STUDY.c.config))
-        return config
+        with self._reading() as connection:
+            return reading.read_setting(connection, STUDY.c.config)
 
     @property
     def host(self) -> dict[str, Any]:
         """The machine the study was created on."""
-        host: dict[str, Any] = self._json(select(STUDY.c.host))
-        return host
+        with self._reading() as connection:
+            return reading.read_setting(connection, STUDY.c.host)
 
     def set_config(self, config: Mapping[str, Any]) -> None:
         """Replace the configuration; what may change between sessions of one study is the caller's
@@ -186,88 +169,61 @@ class Store:
         """
         if self._began is not None:
             return self._earlier + time.monotonic() - self._began
-        with guarded(self._where), self._engine.connect() as connection:
-            value = connection.execute(select(STUDY.c.elapsed_s)).scalar_one()
-        with self._explained():
-            return float(number(value, "elapsed_s", negative=False))
+        with self._reading() as connection:
+            return reading.read_elapsed(connection)
 
     def set_note(self, name: str, value: object) -> None:
         """Keep a small fact about the study, JSON data, under `name`; an earlier one is
         replaced.
         """
-        text = to_json(value, where=f"note {name!r}")
-        row = {"name": name, "value": text, CHECKSUM: note_checksum(name, text)}
         with self._writing() as writing:
-            connection, this = writing.connection, NOTES.c.name == name
-            old = connection.execute(select(NOTES.c[CHECKSUM]).where(this)).scalar()
-            connection.execute(NOTES.delete().where(this))
-            connection.execute(NOTES.insert().values(row))
-            writing.replaced(name, old, row[CHECKSUM])
+            writing.note(name, value)
 
     def note(self, name: str) -> Any:
         """The fact under `name`, None when there is none."""
-        with guarded(self._where), self._engine.connect() as connection:
-            query = select(*columns(NOTES, self._version)).where(NOTES.c.name == name)
-            row = connection.execute(query).mappings().one_or_none()
-        if row is None:
-            return None
-        with self._explained(f"note {name!r}: "):
-            return read_note(row)
+        with self._reading(f"note {name!r}: ") as connection:
+            return reading.read_note(connection, self._version, name)
 
-    # -- trials
-    # ----------------------------------------------------------------------------------------------
+    # -- trials ------------------------------------------------------------------------------------
+
+    def propose(self, proposal: Proposal) -> None:
+        """Keep a proposal before it runs. Raises StoreError when its number, or its pipeline at its
+        fidelity, is there already.
+        """
+        with self._writing() as writing:
+            writing.proposal(proposal)
 
     def add(self, trial: Trial) -> None:
-        """Keep a finished trial for good: when this returns, killing the process cannot lose it.
+        """Keep a finished trial for good, and what it is the result of unless that is kept: when
+        this returns, killing the process cannot lose it.
 
-        Raises StoreError, and stores nothing of the trial, when its number or its pipeline is there
-        already, or when a number in it is not finite.
+        Raises StoreError, and keeps nothing, when its number or its pipeline at its fidelity is
+        there already, when it is not the result of its proposal or a number in it is not finite.
         """
-        row = trial_row(trial)
-        rows = measurement_rows(trial.number, "val", trial.metrics) + measurement_rows(
-            trial.number, "test", trial.test
-        )
-        checksum = trial_checksum(row, rows)
-        try:
-            with self._writing() as writing:
-                writing.connection.execute(TRIALS.insert().values({**row, CHECKSUM: checksum}))
-                if rows:
-                    writing.connection.execute(MEASUREMENTS.insert(), rows)
-                writing.replaced(trial.number, None, checksum)
-        except exc.IntegrityError as error:
-            raise StoreError(
-                f"{self._where}: trial {trial.number} or its pipeline is stored already",
-                hint=f"a pipeline runs once; got: {trial.pipeline}",
-            ) from error
+        with self._writing() as writing:
+            writing.trial(trial)
 
     def set_test(self, number: int, metrics: Metrics) -> None:
         """Add the test-split measurements of a trial. Raises StoreError when it has some: that
         split is read once.
         """
-        added = measurement_rows(number, "test", metrics)
         with self._writing() as writing:
-            found = rows_of_trials(writing.connection, self._version, number)
-            if not found or read_trial(*found[0]).test:
-                raise StoreError(
-                    f"{self._where}: trial {number} is not stored, or has been measured on the test"
-                    " split already",
-                    hint="ask `trial(number).test` first",
-                )
-            row, measured = found[0]
-            checksum = trial_checksum(row, [*measured, *added])
-            if added:
-                writing.connection.execute(MEASUREMENTS.insert(), added)
-            update = TRIALS.update().where(TRIALS.c.number == number)
-            writing.connection.execute(update.values({CHECKSUM: checksum}))
-            writing.replaced(number, row[CHECKSUM], checksum)
+            writing.test(number, metrics)
+
+    def proposals(self) -> list[Proposal]:
+        """All proposals, sorted by number, finished or not; number 0 is the untouched model's."""
+        with self._reading() as connection:
+            return reading.read_proposals(connection, self._version)
 
     def trials(self) -> list[Trial]:
         """All trials, sorted by number."""
-        return self._read()
+        with self._reading() as connection:
+            return reading.read_trials(connection, self._version)
 
     def trial(self, number: int) -> Trial:
         """One trial. Raises StoreError when there is none of that number."""
-        found = self._read(number)
+        with self._reading() as connection:
+            found = reading.read_trials(connection, self._version, number)
         if not found:
             raise StoreError(
                 f"{self._where}: there is no trial {number}",
@@ -275,27 +231,16 @@ class Store:
             )
         return found[0]
 
-    def _read(self, number: int | None = None) -> list[Trial]:
-        # One transaction, so that a trial added meanwhile is seen with its measurements or not at
-        # all.
-        with guarded(self._where), self._engine.connect() as connection:
-            rows = rows_of_trials(connection, self._version, number)
-        return [read_trial(row, measured) for row, measured in rows]
-
-    # -- plumbing
-    # ----------------------------------------------------------------------------------------------
-
-    def _json(self, query: Select[Any]) -> Any:
-        with guarded(self._where), self._engine.connect() as connection:
-            text = connection.execute(query).scalar()
-        with self._explained():
-            return mapping(from_json(text, "a setting"), "a setting")
+    # -- plumbing ----------------------------------------------------------------------------------
 
     @contextmanager
-    def _explained(self, what: str = "") -> Iterator[None]:
-        """Values that petra did not write, as a StoreError."""
+    def _reading(self, what: str = "") -> Iterator[Connection]:
+        """One transaction that reads: a trial that is added meanwhile is seen with its measurements
+        or not at all. Values that petra did not write are a StoreError.
+        """
         try:
-            yield
+            with guarded(self._where), self._engine.connect() as connection:
+                yield connection
         except (ValueError, TypeError) as error:
             raise StoreError(
                 f"{self._where} is damaged: {what}{printable(error)}", hint=DAMAGE_HINT
@@ -304,12 +249,10 @@ class Store:
     def _hold(self, url: str | None) -> None:
         """Notice from now on when the database file is deleted or replaced."""
         if self._lock and url is None:
-            self._lock.watch(self.directory / DATABASE_FILE)
+            self._lock.watch(StudyPaths(self.directory).database)
 
     def check_held(self) -> None:
-        """Raise StoreError unless directory, lock and database are still those that were opened for
-        writing.
-        """
+        """Raise StoreError unless directory, lock and database are still those that were opened."""
         if self._lock:
             self._lock.check()
 
@@ -331,9 +274,7 @@ class Store:
         self.check_held()
 
     def close(self) -> None:
-        """Keep the time, fold the log into the database file and let go of the lock. Closing twice
-        is allowed.
-        """
+        """Keep the time, fold the log into the database file, let go of the lock. Also twice."""
         try:
             if self._began is not None:
                 with self._writing():
@@ -348,12 +289,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             self.close()
         except StoreError:

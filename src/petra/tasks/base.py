@@ -1,21 +1,25 @@
-"""A task says what "good" means: the data splits, the loss a model is trained with, the metric it
-is judged by.
-"""
+"""A task says what "good" means: data splits, losses to train with, metrics to be judged by."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from petra.core.errors import ConfigError, did_you_mean
+from petra.core.interface import judged_output
 from petra.core.measurement import Measurement
+from petra.core.metric import QUALITY, Metric
+from petra.space.declare import parameters_of
+from petra.space.narrow import DEFAULT_LOSS, Brought
 from petra.tasks.data import Split
-from petra.tasks.inputs import Inputs, batch_size, map_inputs, named
+from petra.tasks.inputs import Inputs, Outputs, batch_size, map_inputs
+from petra.tasks.losses import Distance, Loss
+from petra.tasks.ragged import RaggedItems
+from petra.tasks.scorers import Scorer
 from petra.tasks.sources import Reader
 from petra.tasks.targets import numbers
 
@@ -28,8 +32,8 @@ class Task(ABC):
     final front.
 
     `augment`, if given, maps a training batch of inputs and a generator to the inputs trained on.
-    Losses are chosen by name from `losses()` because they are parameters of the search;
-    `default_loss` is the first.
+    Losses are values that stages choose by name; the first is the default. The first scorer is the
+    quality that the search optimises; what the others measure is reported.
     """
 
     train: Split
@@ -37,58 +41,23 @@ class Task(ABC):
     test: Split
     augment: Augment | None = None
 
-    metric: ClassVar[str]
-    maximize: ClassVar[bool]
-    ignores: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # stage parameters that mean nothing to this task
-
     def __post_init__(self) -> None:
         """Whatever stands for a split becomes one, its targets read as this task has them."""
         for name in ("train", "val", "test"):
             split = Split.of(getattr(self, name), name=name)
             object.__setattr__(self, name, split.read_by(self.reader()))
 
-    def reader(self) -> Reader:
-        """How what users give for targets becomes a tensor: `reader(raw, *, where)`, by default any
-        numbers.
-        """
-        return numbers
-
-    def ignored(self) -> frozenset[str]:
-        """`ignores`, and what cannot act on this data: only floating-point inputs can be mixed."""
-        mixable = all(tensor.is_floating_point() for tensor in named(self.example()).values())
-        return self.ignores if mixable else self.ignores | {"mixup"}
+    @abstractmethod
+    def losses(self) -> tuple[Loss, ...]:
+        """The losses that stages choose from, with their parameters' defaults; the usual first."""
 
     @abstractmethod
-    def losses(self) -> tuple[str, ...]:
-        """Names of the losses a training stage may use, the default first."""
-
-    def check_loss(self, name: str) -> None:
-        """Raise ConfigError unless `name` is "default" or one of `losses()`."""
-        if name != "default" and name not in self.losses():
-            raise ConfigError(
-                f"loss: {type(self).__name__} has no loss {name!r}",
-                hint=did_you_mean(name, ["default", *self.losses()]),
-            )
+    def distance(self) -> Distance:
+        """How far predictions are from the untouched model's."""
 
     @abstractmethod
-    def loss(
-        self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0
-    ) -> Tensor:
-        """Mean loss of a batch, prediction and target (B, ...) -> scalar. "default" is the first of
-        `losses()`.
-        """
-
-    @abstractmethod
-    def distillation(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-        """Mean soft loss between two predictions of one batch, both (B, ...) -> scalar."""
-
-    @abstractmethod
-    def score(self, predictions: Tensor, targets: Tensor) -> Measurement:
-        """The metric with its sampling standard error over n items: predictions (n, ...), targets
-        (n, ...).
-        """
+    def scorers(self) -> tuple[Scorer, ...]:
+        """What is measured, the quality first."""
 
     @abstractmethod
     def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
@@ -96,13 +65,84 @@ class Task(ABC):
         label range).
         """
 
+    def reader(self) -> Reader:
+        """How what users give for targets becomes a tensor: `reader(raw, *, where)`, by default any
+        numbers.
+        """
+        return numbers
+
+    @property
+    def metric(self) -> str:
+        """The name of the quality."""
+        return self.scorers()[0].metric.title
+
+    @property
+    def maximize(self) -> bool:
+        """Whether more of the quality is better."""
+        return bool(self.scorers()[0].metric.maximize)
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """What the task measures, the quality first."""
+        return tuple(scorer.metric for scorer in self.scorers())
+
+    def loss(self, name: str = DEFAULT_LOSS) -> Loss:
+        """The loss of that name, "default" for the first. Raises ConfigError for another name."""
+        losses = self.losses()
+        if name == DEFAULT_LOSS:
+            return losses[0]
+        found = next((loss for loss in losses if loss.name == name), None)
+        if found is None:
+            raise ConfigError(
+                f"loss: {type(self).__name__} has no loss {name!r}",
+                hint=did_you_mean(name, [DEFAULT_LOSS, *(loss.name for loss in losses)]),
+            )
+        return found
+
+    def brought(self) -> Brought:
+        """Losses, distance and their parameters, as stages' cards take them up."""
+        losses = {loss.name: parameters_of(loss) for loss in self.losses()}
+        return Brought(losses, parameters_of(self.distance()))
+
+    def score(self, outputs: Outputs | Tensor, targets: Tensor) -> Measurement:
+        """The quality of the outputs by name, or of the one there is, (n, ...), for all n items of
+        a split in their order.
+        """
+        return self.scorers()[0].measure(_named(outputs), targets, torch.arange(len(targets)))
+
+    def scores(
+        self, outputs: Outputs, targets: Tensor, ids: Tensor | None = None
+    ) -> Mapping[str, Measurement]:
+        """All that the task measures: the quality under "quality", what else under its name."""
+        ids = torch.arange(len(targets)) if ids is None else ids
+        return {
+            scorer.metric.name if i else QUALITY: scorer.measure(outputs, targets, ids)
+            for i, scorer in enumerate(self.scorers())
+        }
+
+    def quality_of(self, outputs: Outputs, targets: Tensor) -> float:
+        """The quality alone, of some items, without its error."""
+        return self.scorers()[0].value(outputs, targets, torch.arange(len(targets)))
+
+    def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of those of the model's outputs that the scorers look at, the main one first."""
+        main = judged_output(outputs)
+        if any(scorer.every for scorer in self.scorers()):
+            return (main, *(name for name in outputs if name != main))
+        return (main,)
+
     def example(self, n: int = 2) -> Inputs:
         """The first `n` inputs of the validation split, repeated where it has fewer, for tracing
-        and export.
+        and export; of items of different length, `n` of the median length.
         """
+        if isinstance(self.val.source, RaggedItems):
+            return self.val.source.example(n)
         inputs = self.val.head(n)
         items = batch_size(inputs)
         return map_inputs(inputs, lambda t: t[torch.arange(n) % items]) if items < n else inputs
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield from (("train", self.train), ("val", self.val), ("test", self.test))
+
+
+def _named(outputs: Outputs | Tensor) -> Outputs:
+    return {"output": outputs} if isinstance(outputs, Tensor) else outputs

@@ -15,8 +15,7 @@ from petra.tasks.inputs import Inputs, named
 def check_targets(
     task: Task, target: Tensor, width: Tensor, place: Callable[[int], str], *, where: str
 ) -> None:
-    """Hold targets (n, ...) against one prediction, `width` (1, ...), and name the first item that
-    fails.
+    """Hold targets (n, ...) against one prediction, `width` (1, ...); names the first failure.
 
     `place(i)` says where entry i is. Raises DataError: of the batch when every item is wrong, else
     of the item.
@@ -39,8 +38,7 @@ def check_targets(
 
 
 def first_not_finite(*tensors: Tensor) -> int | None:
-    """Number of the first item with NaN or infinity in one of its tensors (n, ...), None where
-    there is none."""
+    """Number of the first item with NaN or infinity in one of its tensors (n, ...), or None."""
     found = [
         (~t.isfinite()).reshape(len(t), -1).any(1).nonzero()
         for t in tensors

@@ -1,70 +1,50 @@
-"""Classification: class indices as targets, accuracy as the metric."""
+"""Classification: class indices as targets, accuracy as the metric unless another is given."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from petra.core.errors import DataError
-from petra.core.measurement import Measurement
 from petra.tasks.base import Augment, Task
+from petra.tasks.class_losses import CrossEntropy, Focal, SoftenedDivergence
 from petra.tasks.data import Split
+from petra.tasks.given_scorers import as_scorers
+from petra.tasks.losses import Distance, Loss, as_losses
+from petra.tasks.scorers import Scorer
+from petra.tasks.scores import Accuracy
 from petra.tasks.sources import Reader
 from petra.tasks.targets import ClassIndices
 
-LOSSES = ("cross_entropy", "focal")
-EXCLUDED = -1e4  # a logit this far below the others has probability 0 in float32
-FOCAL_GAMMA = 2.0  # Lin et al. 2017, the value of the paper
+LOSSES: tuple[Loss, ...] = (CrossEntropy(), Focal())
 
 
 @dataclass(frozen=True)
 class Classification(Task):
     """One label per item: predictions (n, classes) of logits, targets (n,) of int64 class indices.
 
-    `classes` names the model's outputs in their order, for labels that are text.
+    `classes` names the model's outputs in their order, for labels that are text. `measured` are the
+    scorers, the quality first.
     """
 
     classes: tuple[str, ...] = ()
-
-    metric: ClassVar[str] = "accuracy"
-    maximize: ClassVar[bool] = True
+    measured: tuple[Scorer, ...] = (Accuracy(),)
+    trained: tuple[Loss, ...] = LOSSES
 
     def reader(self) -> Reader:
         return ClassIndices(self.classes)
 
-    def losses(self) -> tuple[str, ...]:
-        return LOSSES
+    def losses(self) -> tuple[Loss, ...]:
+        return self.trained
 
-    def loss(
-        self, name: str, prediction: Tensor, target: Tensor, *, label_smoothing: float = 0.0
-    ) -> Tensor:
-        self.check_loss(name)
-        prediction = _unmasked(prediction)
-        if name == "focal":
-            log_p = functional.log_softmax(prediction, dim=1)
-            per_item = functional.nll_loss(log_p, target, reduction="none")
-            return ((1 - torch.exp(-per_item)) ** FOCAL_GAMMA * per_item).mean()
-        return functional.cross_entropy(prediction, target, label_smoothing=label_smoothing)
+    def distance(self) -> Distance:
+        return SoftenedDivergence()
 
-    def distillation(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-        """Hinton et al. 2015: T^2 KL(softmax(teacher / T) || softmax(student / T))."""
-        log_s = functional.log_softmax(_unmasked(student) / temperature, dim=1)
-        log_t = functional.log_softmax(_unmasked(teacher) / temperature, dim=1)
-        return (
-            functional.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
-        )
-
-    def score(self, predictions: Tensor, targets: Tensor) -> Measurement:
-        """Accuracy with its binomial standard error."""
-        n = len(targets)
-        p = float((predictions.argmax(1) == targets).double().mean())
-        return Measurement(p, math.sqrt(p * (1 - p) / n), n)
+    def scorers(self) -> tuple[Scorer, ...]:
+        return self.measured
 
     def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
         if target.dtype != torch.int64 or target.ndim != 1:
@@ -79,13 +59,6 @@ class Classification(Task):
                 hint="a classifier returns logits of shape (batch, classes)",
             )
         _check_range(int(target.min()), int(target.max()), prediction.shape[1], where)
-
-
-def _unmasked(logits: Tensor) -> Tensor:
-    """Logits of excluded classes, minus infinity, as finite ones that have no probability
-    either.
-    """
-    return logits.clamp(min=EXCLUDED)
 
 
 def _check_range(low: int, high: int, classes: int, where: str) -> None:
@@ -119,12 +92,20 @@ def classification(
     augment: Augment | None = None,
     classes: Iterable[str] = (),
     limit: int | None = None,
+    metric: object = Accuracy(),
+    metrics: Iterable[object] = (),
+    loss: object = LOSSES,
 ) -> Classification:
     """A classification task from datasets, loaders or (inputs, targets) pairs of arrays.
 
     Labels are class indices, in any type or one-hot; text if `classes` names the model's outputs in
     their order. `limit` is the number of items read of each split in one pass, which a stream
     without end needs.
+
+    `metric` is the quality, `metrics` are measured and reported besides and may be objectives or
+    constraints by their name: names ("f1_macro", any of torchmetrics), `petra.scorer(function,
+    maximize=True)` or a `petra.Scorer`. `loss` is one or several: a function of (logits, labels) or
+    a `petra.Loss`; by default the search chooses between cross entropy and focal loss.
     """
     return Classification(
         Split.of(train, name="train", limit=limit),
@@ -132,4 +113,6 @@ def classification(
         Split.of(test, name="test", limit=limit),
         augment,
         tuple(classes),
+        as_scorers(metric, metrics),
+        as_losses(loss),
     )

@@ -16,6 +16,7 @@ from petra.core.errors import ConfigError, DataError, PetraError
 from petra.tasks.inputs import Inputs, as_inputs, batch_size, map_inputs
 from petra.tasks.loaders import read_once
 from petra.tasks.pairs import as_pair, joined, read_batch, stacked
+from petra.tasks.ragged import RaggedItems
 from petra.tasks.sources import Arrays, Reader, as_source, sized
 from petra.tasks.targets import numbers
 from petra.tasks.tensors import as_tensor, is_text
@@ -71,8 +72,8 @@ class Split:
         """The same split with its targets read by a task's `reader`; those in memory are read at
         once."""
         source = self.source
-        if isinstance(source, Arrays):
-            source = Arrays(source.inputs, reader(source.targets, where=f"{self.name} split"))
+        if isinstance(source, Arrays | RaggedItems):
+            source = source.with_targets(reader(source.targets, where=f"{self.name} split"))
         return replace(self, source=source, reader=reader)
 
     def __len__(self) -> int:
@@ -96,7 +97,9 @@ class Split:
     def targets(self) -> Tensor | None:
         """All targets where they are in memory, None where finding them would take a pass over the
         data."""
-        if isinstance(self.source, Arrays) and isinstance(self.source.targets, Tensor):
+        if isinstance(self.source, Arrays | RaggedItems) and isinstance(
+            self.source.targets, Tensor
+        ):
             return self.source.targets[: self.limit]
         return None
 
@@ -117,8 +120,8 @@ class Split:
     def batches(
         self, size: int, *, seed: int | None = None, drop_last: bool = False
     ) -> Iterator[Batch]:
-        """Batches of `size` items; shuffled when a `seed` is given. Loaders keep their own batch
-        size and order.
+        """Batches of `size` items; shuffled when a `seed` is given, items of different length so
+        that those of one batch are about as long. Loaders keep their own batch size and order.
 
         `drop_last` leaves out what is left over at the end: fewer than `size` items, of a loader a
         single item, which batch normalisation could not train on. Raises DataError naming split and
@@ -131,18 +134,23 @@ class Split:
         else:
             yield from self._of_loader(seed)
 
-    def order(self, seed: int | None) -> Tensor:
+    def order(self, seed: int | None, size: int) -> Tensor:
         """Numbers of a dataset's items in the order in which `batches` gives them."""
         n = self.known_items()
         assert n is not None
         if seed is None:
             return torch.arange(n)
-        return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        if isinstance(self.source, RaggedItems):
+            return self.source.bucketed(order, size, seed)
+        return order
 
-    def item_at(self, position: int, seed: int | None) -> int:
+    def item_at(self, position: int, seed: int | None, size: int) -> int:
         """Number of the item at `position` of a pass: of a dataset its index, of a loader the
         position."""
-        return int(self.order(seed)[position]) if isinstance(self.source, Dataset) else position
+        if isinstance(self.source, Dataset):
+            return int(self.order(seed, size)[position])
+        return position
 
     def head(self, n: int) -> Inputs:
         """Inputs of the first `n` items, from as many batches as it takes; fewer if there are no
@@ -157,15 +165,13 @@ class Split:
         return map_inputs(joined(parts, where=f"{self.name} split"), lambda t: t[:n])
 
     def _of_items(self, size: int, seed: int | None, *, drop_last: bool) -> Iterator[Batch]:
-        where, order = f"{self.name} split", self.order(seed)
+        where, order = f"{self.name} split", self.order(seed, size)
         n = len(order)
         stop = n - n % size if drop_last and n >= size else n
         for start in range(0, stop, size):
             index = order[start : start + size]
-            if isinstance(self.source, Arrays):
-                inputs, raw = self.source[
-                    index if isinstance(self.source.targets, Tensor) else index.numpy()
-                ]
+            if isinstance(self.source, Arrays | RaggedItems):
+                inputs, raw = self.source.take(index)
             else:
                 inputs, raw = self._items(index.tolist(), where)
             yield inputs, self._target(raw, batch_size(inputs), where)

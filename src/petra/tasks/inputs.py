@@ -14,10 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import DataError
+from petra.core.interface import (
+    BATCH,
+    DICT,
+    TENSOR,
+    TUPLE,
+    Axis,
+    Interface,
+    TensorSpec,
+    judged_output,
+)
 from petra.tasks.passes import one_pass
 from petra.tasks.tensors import as_tensor, is_array, is_scalar, is_text
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+Outputs = Mapping[str, Tensor]
+"""All outputs of a model by their exported names, (n, ...) each."""
 
 
 def call(model: nn.Module, inputs: Inputs) -> object:
@@ -109,6 +121,23 @@ def batch_size(inputs: Inputs) -> int:
     return sizes.pop()
 
 
+def batch_interface(inputs: Inputs) -> Interface:
+    """What a batch of items of one shape says of a model's inputs: only the batch is free."""
+    structure = (
+        TENSOR if isinstance(inputs, Tensor) else DICT if isinstance(inputs, dict) else TUPLE
+    )
+    specs = []
+    for name, t in named(inputs).items():
+        axes = (Axis(BATCH), *map(Axis.fixed, t.shape[1:])) if t.ndim else ()
+        specs.append(TensorSpec(name, type_name(t), axes, 0 if axes else None))
+    return Interface(tuple(specs), structure=structure)
+
+
+def type_name(t: Tensor) -> str:
+    """NumPy's name of its type."""
+    return str(t.dtype).removeprefix("torch.")
+
+
 def named_outputs(value: object) -> dict[str, Tensor]:
     """Outputs by exported name: a tensor, a tuple or list, a mapping (Hugging Face outputs are
     mappings).
@@ -136,6 +165,17 @@ def comparable(outputs: Tensor) -> Tensor:
 
 
 def prediction(value: object) -> Tensor:
-    """The output a task judges: ``logits`` if there is one, else the first tensor."""
-    outputs = named_outputs(value)
-    return outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))
+    """The output a task judges unless it says otherwise."""
+    return main_output(named_outputs(value))
+
+
+def main_output(outputs: Outputs) -> Tensor:
+    """`judged_output` of all."""
+    return outputs[judged_output(tuple(outputs))]
+
+
+def predictions(value: object) -> Outputs:
+    """What a model returned, by name, real numbers as float32: what losses, distances and scorers
+    are given.
+    """
+    return {k: t.float() if t.is_floating_point() else t for k, t in named_outputs(value).items()}

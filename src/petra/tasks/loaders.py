@@ -1,5 +1,4 @@
-"""Data loaders, read without leaving a trace: no workers kept, no random state moved, the same
-order again."""
+"""Data loaders, read without a trace: no workers kept, no random state moved, one order."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from petra.core.errors import DataError
-from petra.tasks.inputs import Inputs, as_inputs, named, unnamed
+from petra.core.interface import Interface
+from petra.tasks.inputs import Inputs, as_inputs, batch_interface, named, type_name, unnamed
 from petra.tasks.tensors import is_text
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
@@ -74,7 +75,9 @@ def stacked(items: Sequence[Inputs], numbers: Sequence[int], *, where: str) -> I
             )
         for name, tensor in tensors.items():
             first = columns[name][0] if columns[name] else tensor
-            check_alike(tensor, first, where=f"{where}, item {number}", name=name)
+            shapes = tuple(tensor.shape), tuple(first.shape)
+            here = f"{where}, item {number}"
+            _check_alike(tensor, *shapes, type_name(first), where=here, name=name)
             columns[name].append(tensor)
     return unnamed({name: torch.stack(column) for name, column in columns.items()}, like=items[0])
 
@@ -82,18 +85,18 @@ def stacked(items: Sequence[Inputs], numbers: Sequence[int], *, where: str) -> I
 def joined(batches: Sequence[Inputs], *, where: str) -> Inputs:
     """Several batches of inputs as one. Raises DataError unless their items are alike."""
     for batch in batches[1:]:
-        check_structure(batch, batches[0], where=where)
+        check_structure(batch, batch_interface(batches[0]), where=where)
     return unnamed(
         {name: torch.cat([named(batch)[name] for batch in batches]) for name in named(batches[0])},
         like=batches[0],
     )
 
 
-def check_structure(inputs: Inputs, first: Inputs, *, where: str) -> None:
-    """Raise DataError unless a batch has the inputs of the first one: their names, shapes per item
-    and types."""
-    got, wanted = named(inputs), named(first)
-    if got.keys() != wanted.keys() or type(inputs) is not type(first):
+def check_structure(inputs: Inputs, interface: Interface, *, where: str) -> None:
+    """Raise DataError unless a batch has the inputs that a model takes: their names, types and,
+    where they are not free, sizes per item."""
+    got, wanted = named(inputs), {spec.name: spec for spec in interface.inputs}
+    if got.keys() != wanted.keys() or batch_interface(inputs).structure != interface.structure:
         raise DataError(
             f"{where}: its inputs are {', '.join(got)}, the first batch had {', '.join(wanted)}",
             hint="all batches must have the same inputs",
@@ -103,23 +106,35 @@ def check_structure(inputs: Inputs, first: Inputs, *, where: str) -> None:
             raise DataError(
                 f"{where}: {name} has no batch axis", hint="batch along dimension 0: batch_size=64"
             )
-        check_alike(tensor[0], wanted[name][0], where=where, name=name)
+        spec, got_shape = wanted[name], tuple(tensor.shape)
+        sizes = tuple(
+            got_shape[i] if size is None and i < len(got_shape) else size
+            for i, size in enumerate(spec.shape)
+        )
+        _check_alike(tensor, got_shape[1:], sizes[1:], spec.dtype, where=where, name=name)
 
 
-def check_alike(tensor: Tensor, first: Tensor, *, where: str, name: str) -> None:
+def _check_alike(
+    tensor: Tensor,
+    shape: tuple[int, ...],
+    wanted: tuple[int | None, ...],
+    dtype: str,
+    *,
+    where: str,
+    name: str,
+) -> None:
     """Raise DataError unless an item's input has the shape and type of the first one's."""
-    if tensor.shape != first.shape:
+    if shape != wanted:
         raise DataError(
-            f"{where}: {name} has shape {tuple(tensor.shape)} per item, earlier items have"
-            f" {tuple(first.shape)}",
+            f"{where}: {name} has shape {shape} per item, earlier items have {wanted}",
             hint=(
                 "all items must have one shape: pad or crop them, e.g. functional.pad(x, (0, length"
-                " - x.shape[-1]))"
+                " - x.shape[-1])); items of different length: petra.ragged"
             ),
         )
-    if tensor.dtype != first.dtype:
+    if type_name(tensor) != dtype:
         raise DataError(
-            f"{where}: {name} is {tensor.dtype}, earlier items are {first.dtype}",
+            f"{where}: {name} is {tensor.dtype}, earlier items are torch.{dtype}",
             hint="give all items one type",
         )
 

@@ -82,8 +82,7 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-# -- before
-# --------------------------------------------------------------------------------------------------
+# -- before ----------------------------------------------------------------------------------------
 
 
 def _note(holder: Any, held: dict[int, tuple[Any, Any]]) -> None:
@@ -120,8 +119,7 @@ def _attributes(value: object) -> dict[str, Any] | None:
     return found if type(found) is dict else None
 
 
-# -- after
-# --------------------------------------------------------------------------------------------------
+# -- after -----------------------------------------------------------------------------------------
 
 
 def _given_a_tensor(holder: Any, before: Any, *, training: bool) -> bool:
@@ -165,8 +163,7 @@ def _restore(holder: Any, before: Any) -> None:
 def _check_buffer(
     now: dict[str, Tensor | None], old: dict[str, Tensor | None], name: str, *, training: bool
 ) -> None:
-    """A buffer that was given a new tensor keeps it, unless it had none, or the tensor belongs to
-    the pass."""
+    """A buffer keeps a new tensor, unless it had none or the tensor belongs to the pass."""
     value = now[name]
     if name not in old:
         if _must_go(value, 1, training=training):

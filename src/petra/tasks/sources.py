@@ -36,7 +36,10 @@ class Arrays(Dataset[Any]):
 
     def take(self, index: Tensor) -> tuple[Inputs, Any]:
         """The items of these numbers, as a batch."""
-        return self[index]
+        return self[index if isinstance(self.targets, Tensor) else index.numpy()]
+
+    def with_targets(self, targets: Tensor) -> Arrays:
+        return Arrays(self.inputs, targets)
 
 
 class Items(Dataset[Any]):

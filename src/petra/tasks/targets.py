@@ -56,9 +56,8 @@ class ClassIndices:
             return _from_rows(labels, where)
         if labels.is_floating_point():
             whole = labels.round()
-            odd = (
-                (whole != labels) | (whole.abs() > MOST_CLASSES)
-            ).nonzero()  # NaN differs from itself
+            # NaN differs from itself.
+            odd = ((whole != labels) | (whole.abs() > MOST_CLASSES)).nonzero()
             if len(odd):
                 raise DataError(
                     f"{where}, entry {int(odd[0, 0])}: the target {labels[tuple(odd[0])]:g} is no"

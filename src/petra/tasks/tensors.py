@@ -11,8 +11,7 @@ from torch import Tensor
 from petra.core.errors import DataError
 
 WIDE = (torch.float64, torch.float16, torch.bfloat16)
-"""Floating-point types that come in as float32, which is what models, files and runtimes compute
-in."""
+"""Floating-point types that come in as float32, which everything computes in."""
 
 
 def is_text(value: object) -> bool:
@@ -89,7 +88,8 @@ def _as_array(value: object, *, what: str) -> np.ndarray:
         ValueError,
         TypeError,
         OverflowError,
-    ) as error:  # lists of several lengths, integers beyond 64 bits
+    ) as error:
+        # Lists of several lengths, integers beyond 64 bits.
         raise DataError(
             f"{what} make no array: {error}", hint="give all items one shape"
         ) from error
@@ -111,8 +111,7 @@ def _from_array(array: np.ndarray, *, what: str) -> Tensor:
 
 
 def _from_objects(array: np.ndarray, *, what: str) -> Tensor:
-    """An object array, as columns of mixed types and lists of arrays become; its entries must be
-    alike."""
+    """An object array, as mixed columns and lists of arrays become; entries must be alike."""
     if array.size == 0:
         return torch.zeros(array.shape)
     for i, entry in enumerate(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)):

@@ -35,7 +35,7 @@ from petra.model.layers.half import half_dtype
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.verify import compare
-from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
+from petra.space.effects import FLOAT_WEIGHTS
 from petra.space.narrow import fix_for_task, narrow
 from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
@@ -153,10 +153,8 @@ def _problem(architecture: str) -> Problem:
 
 
 def _facts(pipeline: Pipeline) -> frozenset[str]:
-    facts = INITIAL_FACTS
-    for spec in pipeline:
-        facts = STAGES.get(spec.kind).effects.after(facts)
-    return facts
+    cards = {spec.kind: STAGES.get(spec.kind).card() for spec in pipeline}
+    return Space(cards).facts_after(pipeline)
 
 
 def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[float, str]:
@@ -232,8 +230,7 @@ def _unrest(model: nn.Module, inputs: Inputs, name: str, *, draws: int = 8) -> f
     return max(_distance(array, before) for array in after)
 
 
-# -- what to try
-# --------------------------------------------------------------------------------------------------
+# -- what to try -----------------------------------------------------------------------------------
 
 
 def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:
@@ -249,7 +246,9 @@ def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:
         }
         card = narrow(card, {name: values for name, values in ranges.items() if values}, where=kind)
         cards[kind] = (
-            fix_for_task(card, losses=task.losses(), ignores=task.ignored()) if task else card
+            fix_for_task(card, task.brought(), ignores=STAGES.get(kind).ignored(task))
+            if task
+            else card
         )
     return cards
 

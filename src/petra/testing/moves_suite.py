@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from petra.core.pipeline import Pipeline
-from petra.space.moves import MOVES, Move
+from petra.space.moves import Move
 from petra.space.space import Space
+from petra.space.table import MOVES
 from petra.testing.toy import toy_space
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -33,7 +34,7 @@ class MoveSuite:
     others'.
     """
 
-    moves: Sequence[Move] = tuple(MOVES.values())
+    moves: Sequence[Move] = MOVES.all()
     space: Space = toy_space()
 
     def _parent(self, seed: int) -> Pipeline:

@@ -6,18 +6,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
 from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
-from petra.core.objective import METRICS
+from petra.core.metric import PETRA_METRICS
 from petra.core.pipeline import Pipeline
 from petra.core.rng import derive_seed
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
-from petra.execute.base import Executor, OnNote, Remaining
+from petra.execute.base import Assignment, Executor, OnNote, Remaining
 
 
 def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
@@ -25,9 +25,7 @@ def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
     draw = random.Random(derive_seed(seed, "result", proposal.pipeline.key))
     if proposal.number and draw.random() < 0.1:
         failure = Failure(proposal.pipeline.stages[0].kind, "StageRefused", "made up")
-        return Trial(
-            proposal.number, proposal.pipeline, TrialStatus.FAILED, proposal.origin, failure=failure
-        )
+        return proposal.ended(TrialStatus.FAILED, failure=failure)
     depth = len(proposal.pipeline)
     metrics = {
         "quality": Measurement(
@@ -38,33 +36,35 @@ def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
             round(1e6 * (1 - 0.4 * draw.random()) ** depth), 0.0, 1, "B", "made-up"
         ),
     }
-    others = METRICS.keys() - metrics.keys()
     metrics |= {
-        name: Measurement(1.0, unit=METRICS[name].unit, host="made-up") for name in sorted(others)
+        m.name: Measurement(1.0, unit=m.unit, host="made-up")
+        for m in sorted(PETRA_METRICS, key=lambda m: m.name)
+        if m.name not in metrics and not m.ragged
     }
-    return Trial(
-        proposal.number, proposal.pipeline, TrialStatus.COMPLETE, proposal.origin, metrics=metrics
-    )
+    return proposal.ended(TrialStatus.COMPLETE, metrics=metrics)
 
 
 class RecordedExecutor(Executor):
     """Gives each pipeline the result recorded for it in `trials`, or a synthetic one when `trials`
     is None.
 
-    Finishes a generation's trials in a random order on `workers` threads, after up to `delay_s`
-    seconds each.
+    Runs what is submitted in a random order on `workers` threads, up to `delay_s` seconds each.
+    What begins after the time is used up is left out.
     """
 
     def __init__(
         self,
-        trials: Mapping[Pipeline, Trial] | None = None,
+        assignment: Assignment | None = None,
         *,
+        trials: Mapping[Pipeline, Trial] | None = None,
         workers: int = 1,
         delay_s: float = 0.0,
     ) -> None:
         self._trials = trials
         self._delay_s = delay_s
+        self._workers = workers
         self._pool = ThreadPoolExecutor(workers)
+        self._waiting: list[tuple[Proposal, Remaining]] = []
         self.evaluated: list[int] = []
 
     def _result(self, proposal: Proposal) -> Trial:
@@ -75,7 +75,10 @@ class RecordedExecutor(Executor):
         if proposal.pipeline not in self._trials:
             raise PetraError(f"no result is recorded for {proposal.pipeline}")
         return replace(
-            self._trials[proposal.pipeline], number=proposal.number, origin=proposal.origin
+            self._trials[proposal.pipeline],
+            number=proposal.number,
+            origin=proposal.origin,
+            fidelity=proposal.fidelity,
         )
 
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
@@ -84,12 +87,21 @@ class RecordedExecutor(Executor):
     def use_baseline(self, baseline: Trial) -> None:
         """Recorded results are judged already."""
 
-    def run(
-        self, proposals: Sequence[Proposal], *, remaining: Remaining, on_note: OnNote
-    ) -> Iterator[Trial]:
-        shuffled = random.sample(list(proposals), len(proposals))
-        for future in as_completed([self._pool.submit(self._result, p) for p in shuffled]):
-            yield future.result()
+    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+        self._waiting.append((proposal, remaining))
+
+    def results(self) -> Iterator[Trial]:
+        running: set[Future[Trial]] = set()
+        while self._waiting or running:
+            while self._waiting and len(running) < self._workers:
+                at = random.randrange(len(self._waiting))
+                proposal, remaining = self._waiting.pop(at)
+                left = remaining()
+                if left is None or left > 0:
+                    running.add(self._pool.submit(self._result, proposal))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
 
     def confirm(self, trial: Trial) -> dict[str, Measurement]:
         return dict(trial.metrics)

@@ -23,10 +23,12 @@ from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
-from petra.model.description.state_hash import fingerprint
+from petra.model.description.state_hash import state_hash
+from petra.model.outline import outline_of
 from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
-from petra.space.effects import FLOAT_WEIGHTS, INITIAL_FACTS
+from petra.space.effects import FLOAT_WEIGHTS
+from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 
@@ -82,6 +84,12 @@ def small_problem() -> tuple[nn.Module, Task]:
     )
 
 
+def _value(stage: Stage, name: str) -> object:
+    """The value of a parameter, of a member of a family too."""
+    head, dot, member = name.partition(".")
+    return getattr(stage, head)[member] if dot else getattr(stage, head)
+
+
 class StageSuite:
     """Conformance tests of one stage.
 
@@ -98,29 +106,34 @@ class StageSuite:
     def problem(self) -> tuple[nn.Module, Task]:
         return small_problem()
 
-    def spec(self) -> StageSpec:
-        return self.stage.card().normalize(dict(self.fast))
+    def card(self, model: nn.Module) -> StageCard:
+        """The declaration for this model."""
+        return self.stage.card(outline_of(model))
 
-    def run(self, model: nn.Module, task: Task, *, seed: int = 0) -> tuple[nn.Module, StageTrace]:
+    def spec(self, model: nn.Module) -> StageSpec:
+        return self.card(model).normalize(dict(self.fast))
+
+    def run(
+        self, model: nn.Module, task: Task, *, seed: int = 0, spec: StageSpec | None = None
+    ) -> tuple[nn.Module, StageTrace]:
         """The stage as the engine runs it."""
 
         def context(prefix: Pipeline) -> Context:
             return Context(task=task, teacher=model, seed=derive_seed(seed, prefix.key))
 
-        pipeline = Pipeline((*self.before, self.spec()))
+        pipeline = Pipeline((*self.before, spec or self.spec(model)))
         result, traces = apply_pipeline(
             model, pipeline, context, cache=None, on_stage=lambda index, spec: None
         )
         return result, traces[-1]
 
-    def test_its_card_is_complete(self) -> None:
-        card = self.stage.card()
+    def test_its_card_is_complete(self, problem: tuple[nn.Module, Task]) -> None:
+        card = self.card(problem[0])
         assert card.name == self.stage.name
         assert card.summary
         assert "When it helps" in (self.stage.__doc__ or "")
-        facts = INITIAL_FACTS
-        for spec in self.before:
-            facts = STAGES.get(spec.kind).effects.after(facts)
+        cards = {spec.kind: STAGES.get(spec.kind).card() for spec in self.before}
+        facts = Space(cards).facts_after(Pipeline(self.before))
         assert card.effects.objection(facts) == "", "a stage must be legal on some model"
         for p in card.parameters:
             assert p.doc
@@ -130,27 +143,47 @@ class StageSuite:
                     f"{p.name}: the search may draw it"
                 )
 
-    def test_every_sample_builds_the_stage(self) -> None:
+    def test_without_a_model_its_card_covers_any(self, problem: tuple[nn.Module, Task]) -> None:
+        """What it declares for a model, rich or bare, may be set before the model is known."""
+        general = self.stage.card().parameters
+        for model in (problem[0], nn.Sequential(nn.ReLU())):
+            for p in self.card(model).parameters:
+                (covering,) = [g for g in general if g.stands_for(p.name)]
+                assert covering.limits.contains(p.default)
+                for i in range(20):
+                    assert covering.limits.contains(p.domain.sample(generator(i, p.name)))
+
+    def test_every_sample_builds_the_stage(self, problem: tuple[nn.Module, Task]) -> None:
+        outline = outline_of(problem[0])
         for i in range(50):
-            spec = self.stage.card().sample(generator(i))
-            built = self.stage.from_spec(spec)
-            assert {k: getattr(built, k) for k in spec.params} == dict(spec.params)
+            spec = self.stage.card(outline).sample(generator(i))
+            built = self.stage.from_spec(spec, None, outline)
+            assert {k: _value(built, k) for k in spec.params} == dict(spec.params)
 
     def test_it_acts_and_leaves_its_input_alone(self, problem: tuple[nn.Module, Task]) -> None:
         model, task = problem
-        before = fingerprint(model)
+        before = state_hash(model)
         result, trace = self.run(model, task)
-        assert fingerprint(model) == before
-        assert fingerprint(result) != before
+        assert state_hash(model) == before
+        assert state_hash(result) != before
         assert trace.touched
+
+    def test_its_modules_are_declared(self, problem: tuple[nn.Module, Task]) -> None:
+        """Classes that are neither torch's nor petra's nor the model's are those that it brings."""
+        model, task = problem
+        result, _ = self.run(model, task)
+        known = {*map(type, model.modules()), *self.stage.modules()}
+        for module in result.modules():
+            foreign = not type(module).__module__.startswith(("torch.", "petra.", "torchao."))
+            assert not foreign or type(module) in known, f"{type(module).__name__} is not declared"
 
     def test_it_has_no_objection_to_a_model_it_treats(
         self, problem: tuple[nn.Module, Task]
     ) -> None:
         model, task = problem
-        before = fingerprint(model)
+        before = state_hash(model)
         assert self.stage.objection(model, task) == ""
-        assert fingerprint(model) == before
+        assert state_hash(model) == before
 
     def test_its_trace_names_real_layers(self, problem: tuple[nn.Module, Task]) -> None:
         model, task = problem
@@ -197,6 +230,7 @@ class StageSuite:
         """A model without weights: nothing to do is an error in words, never a success."""
         x, y = torch.randn(8, 4), torch.randint(0, 4, (8,))
         task = classification((x, y), (x, y), (x, y))
+        model = nn.Sequential(nn.ReLU())
         with pytest.raises(StageRefused) as caught:
-            self.run(nn.Sequential(nn.ReLU()), task)
+            self.run(model, task, spec=self.card(model).normalize({}))
         assert str(caught.value)

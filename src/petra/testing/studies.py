@@ -16,10 +16,12 @@ from petra.core.objective import Metrics, named_objectives
 from petra.core.pipeline import Pipeline
 from petra.core.rng import generator
 from petra.core.trial import Origin, Proposal, StageTrace, Trial
+from petra.front import Front
 from petra.measure.host import describe_host
-from petra.report.front import Front
 from petra.search.base import Problem
+from petra.search.schedule import FixedLag, Stream
 from petra.search.table import make_searcher
+from petra.store.layout import StudyPaths
 from petra.store.store import Store
 from petra.testing.toy import toy_space, toy_trial
 
@@ -84,23 +86,20 @@ def toy_study(
     with Store.create(directory, config.model_dump(mode="json"), describe_host()) as store:
         store.set_note("task", {"metric": "accuracy", "maximize": True})
         store.set_note("eager_latency_ms", 3.21)
-        baseline = _trial(directory, Proposal(0, Pipeline(), Origin("baseline")), None, ())
+        baseline = _trial(directory, Proposal(0, Pipeline(), Origin(("baseline",))), None, ())
         found = [baseline]
-        searcher = make_searcher(
-            "evolution", {}, Problem(toy_space(), goals, bounds, seed), baseline
-        )
-        while len(found) <= trials and (proposals := searcher.ask()):
-            told = [
-                replace(_trial(directory, p, baseline, constraints), finished_at=1.5 * p.number)
-                for p in proposals
-            ]
-            searcher.tell(told)
-            found += told
-        found = found[: trials + 1]
+        problem = Problem(toy_space(), goals, bounds, seed)
+        searcher = make_searcher("evolution", {}, problem, baseline)
+        stream = Stream(searcher, FixedLag(searcher.lag))
+        while len(found) <= trials and (proposal := stream.next()):
+            store.propose(proposal)
+            trial = _trial(directory, proposal, baseline, constraints)
+            found.append(replace(trial, finished_at=1.5 * proposal.number))
+            stream.put(found[-1])
         for trial in found:
             store.add(trial)
         if confirm:
-            front = Front.of(found, goals, bounds, directory)
+            front = Front.of(found, goals, bounds)
             for trial in {t.number: t for t in (baseline, *front.members)}.values():
                 store.set_test(trial.number, _confirmed(trial))
         store.set_note("stop_reason", f"the budget of {trials} trials is spent")
@@ -117,8 +116,9 @@ def _trial(
     if not trial.measured:
         return replace(trial, seconds=0.7)
     share = trial.metrics["size_bytes"].mean / 1.02e6
-    artifact = Path("artifacts") / f"{proposal.number:05d}" / "model.onnx"
-    path = write_onnx(directory / artifact, hidden=max(4, int(1200 * share)), seed=proposal.number)
+    paths = StudyPaths(directory)
+    artifact = paths.artifact(proposal.number) / "model.onnx"
+    path = write_onnx(artifact, hidden=max(4, int(1200 * share)), seed=proposal.number)
     metrics = _all_metrics(trial.metrics, path.stat().st_size)
     bounds = [Constraint.parse(text) for text in constraints]
     feasible = baseline is None or violation(bounds, metrics, baseline.metrics) == 0
@@ -126,7 +126,7 @@ def _trial(
         trial,
         status=TrialStatus.COMPLETE if feasible else TrialStatus.INFEASIBLE,
         metrics=metrics,
-        artifact=str(artifact),
+        artifact=paths.relative(artifact),
         parity={"max_abs_error": 1e-5, "relative_error": 2e-6, "metric_difference": 0.0},
         trace=tuple(
             StageTrace(s.kind, ("a", "b"), {"c": "too thin"}, 1000, 800, 0.5)

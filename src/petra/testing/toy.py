@@ -172,17 +172,12 @@ def toy_baseline() -> Trial:
 
 def toy_trial(proposal: Proposal, *, constraints: tuple[Constraint, ...] = ()) -> Trial:
     """Evaluate a proposal: complete, infeasible or failed."""
-    number, pipeline, origin = proposal.number, proposal.pipeline, proposal.origin
     try:
-        metrics = toy_metrics(pipeline)
+        metrics = toy_metrics(proposal.pipeline)
     except StageRefused as error:
         failure = Failure("prune", type(error).__name__, error.message)
-        return Trial(number, pipeline, TrialStatus.FAILED, origin, failure=failure)
+        return proposal.ended(TrialStatus.FAILED, failure=failure)
     broken = any(c.violation(metrics, toy_baseline().metrics) for c in constraints)
-    return Trial(
-        number,
-        pipeline,
-        TrialStatus.INFEASIBLE if broken else TrialStatus.COMPLETE,
-        origin,
-        metrics=metrics,
+    return proposal.ended(
+        TrialStatus.INFEASIBLE if broken else TrialStatus.COMPLETE, metrics=metrics
     )

@@ -17,8 +17,8 @@ from petra.tasks.inputs import Inputs, batch_size, named
 
 @dataclass(frozen=True)
 class Blame:
-    """The batch at hand: items from `position` on of a pass over `split` that was shuffled by
-    `seed`."""
+    """The batch at hand: items from `position` on of a pass over `split`, shuffled by `seed`, in
+    batches of `size`."""
 
     task: Task
     split: Split
@@ -26,9 +26,11 @@ class Blame:
     inputs: Inputs
     target: Tensor
     position: int
+    size: int
 
     def _place(self, i: int) -> str:
-        return f"{self.split.name} split, item {self.split.item_at(self.position + i, self.seed)}"
+        number = self.split.item_at(self.position + i, self.seed, self.size)
+        return f"{self.split.name} split, item {number}"
 
     def data(self, width: Tensor | None = None) -> None:
         """Raise DataError, naming split and item, if the batch cannot be trained on; `width` (1,

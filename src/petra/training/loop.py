@@ -7,29 +7,33 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from petra.core.errors import DivergedError
+from petra.core.pipeline import Value
 from petra.core.rng import derive_seed
+from petra.model.trainability import is_frozen
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
-from petra.tasks.inputs import Inputs, call, map_inputs, prediction
+from petra.tasks.inputs import Inputs, Outputs, call, main_output, map_inputs, predictions
+from petra.tasks.losses import Loss
 from petra.training.blame import Blame
 from petra.training.precision import Precision, choose_precision
 
-LossFunction = Callable[[Tensor, Inputs, Tensor], Tensor]
+LossFunction = Callable[[Outputs, Inputs, Tensor], Tensor]
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. `lr` is the peak rate; `warmup` the share of steps that ramp up to it; `loss`
-    is a name from `task.losses()` or "default"; `clip_norm` 0 turns gradient clipping off.
+    is the name of one of `task.losses()` or "default", `loss_values` sets those of its parameters
+    that it has; `clip_norm` 0 turns gradient clipping off.
     """
 
     epochs: int
@@ -39,9 +43,13 @@ class TrainConfig:
     warmup: float = 0.05
     batch_size: int = 128
     weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
     clip_norm: float = 5.0
     loss: str = "default"
+    loss_values: Mapping[str, Value] = field(default_factory=dict)
+
+    def loss_of(self, task: Task) -> Loss:
+        """The loss of the task that this names."""
+        return task.loss(self.loss).having(self.loss_values)
 
 
 @dataclass(frozen=True)
@@ -100,19 +108,31 @@ def learning_rate_factor(step: int, total: int, *, schedule: str, warmup: float)
 def predict(
     model: nn.Module, split: Split, *, batch_size: int = 256, device: str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """All predictions and targets of a split, on the CPU: (n, ...), (n, ...). Leaves the training
-    mode as it was.
+    """All predictions, of the one output that is judged, and targets of a split, on the CPU: (n,
+    ...), (n, ...). Leaves the training mode as it was.
+    """
+    outputs, targets = predict_all(model, split, batch_size=batch_size, device=device)
+    return main_output(outputs), targets
+
+
+@torch.no_grad()
+def predict_all(
+    model: nn.Module, split: Split, *, batch_size: int = 256, device: str = "cpu"
+) -> tuple[Outputs, Tensor]:
+    """All outputs of a split by name and its targets, on the CPU. Leaves the training mode as it
+    was.
     """
     was_training = model.training
     _set_mode(model, training=False)
-    outputs, targets = [], []
+    outputs: dict[str, list[Tensor]] = {}
+    targets = []
     for inputs, target in split.batches(batch_size):
-        outputs.append(
-            prediction(call(model, map_inputs(inputs, lambda t: t.to(device)))).float().cpu()
-        )
+        found = predictions(call(model, map_inputs(inputs, lambda t: t.to(device))))
+        for name, tensor in found.items():
+            outputs.setdefault(name, []).append(tensor.cpu())
         targets.append(target)
     _set_mode(model, training=was_training)
-    return torch.cat(outputs), torch.cat(targets)
+    return {name: torch.cat(parts) for name, parts in outputs.items()}, torch.cat(targets)
 
 
 def _set_mode(model: nn.Module, *, training: bool) -> None:
@@ -148,10 +168,11 @@ def fit(
     augment: Augment | None = None,
     progress: Progress = lambda done, total, note: None,
 ) -> TrainResult:
-    """Train `model` in place and leave it, in eval mode, with the weights of its best epoch on the
-    validation split.
+    """Train the weights of `model` that require a gradient, in place, and leave it, in eval mode,
+    with those of its best epoch on the validation split. Batch norms with frozen weights keep their
+    statistics.
 
-    `loss_fn(prediction, inputs, target)` replaces the task's loss; `penalty()`, a function of the
+    `loss_fn(outputs, inputs, target)` replaces the task's loss; `penalty()`, a function of the
     weights alone, is added to it, and finds the loss's gradient in their ``grad``. `augment` acts
     on training batches after the task's own. Zeros in the weights of modules with a true attribute
     `keep_zeros` stay zero. A single item left over at the end of a pass is not trained on. Raises
@@ -163,24 +184,21 @@ def fit(
     precision = choose_precision(model, device)
     model.to(device)
     precision.prepare(model)
-    base = loss_fn or (
-        lambda pred, inputs, target: task.loss(
-            config.loss, pred, target, label_smoothing=config.label_smoothing
-        )
-    )
-    score = task.score(*predict(model, task.val, device=device)).mean
+    own = config.loss_of(task)
+    base = loss_fn or (lambda outputs, inputs, target: own(outputs, target))
+    score = task.quality_of(*predict_all(model, task.val, device=device))
     before, best, best_epoch = score, -math.inf if task.maximize else math.inf, 0
     best_state = model.state_dict()
     total = steps_per_epoch(task.train, config.batch_size) * config.epochs
     run = _Run(
-        model, task, config, base, penalty, augment, _optimizer(model, config), zero_masks(model), precision, seed,
-        device, total, progress,
+        model, task, config, base, penalty, augment, _optimizer(model, config), zero_masks(model),
+        precision, seed, device, total, progress,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         for epoch in range(config.epochs):
             _epoch(run, epoch)
-            score = task.score(*predict(model, task.val, device=device)).mean
+            score = task.quality_of(*predict_all(model, task.val, device=device))
             if not math.isfinite(score):
                 raise DivergedError(
                     f"the validation {task.metric} is {score} after epoch {epoch + 1}"
@@ -215,11 +233,14 @@ class _Run:
 def _epoch(run: _Run, epoch: int) -> None:
     model, config = run.model, run.config
     model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and is_frozen(module):
+            module.eval()  # what is frozen keeps its statistics, too
     shuffle = derive_seed(run.seed, "shuffle", epoch)
     random = torch.Generator().manual_seed(derive_seed(run.seed, "augment", epoch))
     step, items = epoch * (run.total // config.epochs), 0
     for inputs, target in run.task.train.batches(config.batch_size, seed=shuffle, drop_last=True):
-        blame = Blame(run.task, run.task.train, shuffle, inputs, target, items)
+        blame = Blame(run.task, run.task.train, shuffle, inputs, target, items, config.batch_size)
         items += len(target)
         factor = learning_rate_factor(
             step, run.total, schedule=config.schedule, warmup=config.warmup
@@ -250,13 +271,13 @@ def _loss(run: _Run, inputs: Inputs, target: Tensor, blame: Blame) -> Tensor:
     """The loss of a batch, its gradient added to that of the weights. Raises DataError where the
     batch is at fault.
     """
-    pred: Tensor | None = None
+    outputs: Outputs | None = None
     try:
         with run.precision.autocast():
-            pred = prediction(call(run.model, inputs)).float()
-        return _backward(run.loss_fn(pred, inputs, target.to(run.device)))
+            outputs = predictions(call(run.model, inputs))
+        return _backward(run.loss_fn(outputs, inputs, target.to(run.device)))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        blame.error(error, None if pred is None else pred.detach()[:1].cpu())
+        blame.error(error, main_output(outputs).detach()[:1].cpu() if outputs else None)
         raise
 
 

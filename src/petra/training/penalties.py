@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petra.model.kinds import WEIGHTED
+from petra.model.kinds import WEIGHTED, BatchNorm
 
 PENALTIES = ("orthogonality", "hoyer", "norm", "adaptive", "bn_l1", "group_lasso", "growing")
 OVER_CHANNELS = frozenset(
@@ -143,15 +143,17 @@ _OF_LAYER: Mapping[str, Callable[[nn.Module], Tensor]] = {
 
 def penalised_layers(kind: str, model: nn.Module) -> dict[str, nn.Module]:
     """The layers, by path, that a penalty of layers acts on: batch normalisations with gains for
-    bn_l1, linear and convolutional layers for the others. A weight that several layers share is
-    taken once.
+    bn_l1, linear and convolutional layers for the others, without those that are frozen. A weight
+    that several layers share is taken once.
     """
     found: dict[str, nn.Module] = {}
     weights: set[int] = set()
     for path, module in model.named_modules():
-        kinds = (nn.modules.batchnorm._BatchNorm,) if kind == "bn_l1" else WEIGHTED
+        kinds = (BatchNorm,) if kind == "bn_l1" else WEIGHTED
         weight = module._parameters.get("weight")
-        if isinstance(module, kinds) and weight is not None and id(weight) not in weights:
+        if weight is None or not weight.requires_grad:
+            continue
+        if isinstance(module, kinds) and id(weight) not in weights:
             found[path] = module
             weights.add(id(weight))
     return found

@@ -53,8 +53,6 @@ def has_fast_bf16(device: str) -> bool:
 
 
 def choose_precision(model: nn.Module, device: str) -> Precision:
-    """The arrangement for `model`: channels-last when it has 2-D convolutions, bf16 where it is
-    fast.
-    """
+    """For `model`: channels-last when it has 2-D convolutions, bf16 where it is fast."""
     convs = any(isinstance(m, nn.Conv2d) for m in model.modules())
     return Precision(device, bf16=has_fast_bf16(device), channels_last=convs)

@@ -11,6 +11,7 @@ from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.model.surgery import tensors_in
+from petra.model.trainability import trainable
 from petra.tasks.inputs import Inputs, call, named_outputs
 
 NO_GRAD, INFERENCE = "runs under torch.no_grad()", "runs under torch.inference_mode()"
@@ -21,12 +22,17 @@ NOT_CALLED = "gets no gradient: the example inputs do not reach it"
 def untrained(model: nn.Module, example: Inputs) -> dict[str, str]:
     """Paths of layers with weights of their own that no gradient reaches from the outputs, and why.
 
-    example: a batch of two items or more. The weights must require gradients. Cost: one forward
-    pass, in training mode; buffers, modes and the random state are put back. Raises StageRefused
-    when the model cannot be trained at all, saying why.
+    example: a batch of two items or more. Layers whose weights are all frozen do not count. Cost:
+    one forward pass, in training mode; buffers, modes and the random state are put back. Raises
+    StageRefused when the model cannot be trained at all, saying why.
     """
-    weighted = {path: m for path, m in model.named_modules() if _trainable(m)}
+    weighted = {path: m for path, m in model.named_modules() if trainable(m)}
     if not weighted:
+        if any(p.is_floating_point() for p in model.parameters()):
+            raise StageRefused(
+                "an earlier stage has frozen all weights",
+                hint="leave this stage out, or run it before the one that freezes",
+            )
         return {}
     seen: dict[str, str] = {}
     outputs = _outputs(model, example, weighted, seen)
@@ -34,7 +40,7 @@ def untrained(model: nn.Module, example: Inputs) -> dict[str, str]:
     found = {
         path: seen.get(path) or (NOT_CALLED if path not in seen else DETACHED)
         for path, module in weighted.items()
-        if not any(id(p) in reached for p in _trainable(module))
+        if not any(id(p) in reached for p in trainable(module))
     }
     if len(found) == len(weighted):
         path = next(
@@ -49,10 +55,6 @@ def untrained(model: nn.Module, example: Inputs) -> dict[str, str]:
             ),
         )
     return found
-
-
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in module.parameters(recurse=False) if p.is_floating_point()]
 
 
 def _outputs(

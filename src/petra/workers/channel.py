@@ -47,8 +47,9 @@ class Frames:
         self._buffer += data
 
     def take(self) -> bytes | None:
-        """The next whole frame, None when there is none yet. Raises Unreadable when one claims to
-        be too long.
+        """The next whole frame, None when there is none yet.
+
+        Raises Unreadable when one claims to be too long.
         """
         if len(self._buffer) < _LENGTH.size:
             return None
@@ -75,9 +76,7 @@ class ChildEnd:
         self._speaker = os.getpid()
 
     def speak(self) -> None:
-        """This process, a fork of the one that made the channel, is the one that sends from now
-        on.
-        """
+        """This process, a fork of the channel's maker, is the one that sends from now on."""
         self._speaker = os.getpid()
 
     def receive(self) -> bytes:

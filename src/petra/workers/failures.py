@@ -33,9 +33,7 @@ class WorkerFailure(WorkerError):
 
 
 class WorkerDied(WorkerError):
-    """The process ended during the call: by `signal` (a name, '' if none) or by itself with
-    `exit_code`.
-    """
+    """The process ended during the call: by `signal` (a name or ''), or with `exit_code`."""
 
     def __init__(
         self, exit_code: int, *, note: object, peak_memory_mb: float, hint: str = ""

@@ -34,14 +34,11 @@ def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> Non
 
 
 def prepare_to_fork() -> None:
-    """Orphans of the forks become children of this process, which ends them all when it is told to
-    end.
-    """
+    """Orphans of forks become children of this process, which ends them all when it ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, lambda number, frame: _end(-number))
-    die_with_parent(
-        os.getppid(), signal.SIGTERM
-    )  # from now on no foreign code runs here that could keep it waiting
+    # From now on no foreign code runs here that could keep it waiting.
+    die_with_parent(os.getppid(), signal.SIGTERM)
     gc.collect()
     gc.freeze()  # pages that the collector does not touch stay shared
 
@@ -63,9 +60,7 @@ def regular_files() -> frozenset[tuple[int, int, int]]:
 
 
 def unforkable(files_before: frozenset[tuple[int, int, int]]) -> str:
-    """What forks of this process would share or lack, so that it cannot serve more than one call;
-    '' if nothing.
-    """
+    """What forks of this process would share or lack, so that it serves one call; '' if none."""
     if sys.platform != "linux":
         return "forks are not safe on this system"
     if len(list(Path("/proc/self/task").iterdir())) > 1:
@@ -89,9 +84,8 @@ def in_a_fork(work: Callable[[], None], read_fd: int) -> None:
     """
     done = mmap.mmap(-1, 1)
     parent = os.getpid()
-    with (
-        warnings.catch_warnings()
-    ):  # newer Pythons count threads of libraries that look after themselves
+    with warnings.catch_warnings():
+        # Newer Pythons count threads of libraries that look after themselves.
         warnings.simplefilter("ignore")
         pid = os.fork()
     if not pid:
@@ -125,9 +119,8 @@ def _wait(pid: int, read_fd: int) -> int:
         events = poll.poll(_LOOK_MS)
         if any(event & select.POLLHUP and not event & select.POLLIN for _, event in events):
             _end(1)
-        if (
-            events
-        ):  # the next call: the answer to this one has been read, so the fork is about to end
+        if events:
+            # The next call: the answer to this one has been read, so the fork is about to end.
             wait = 0
 
 
@@ -148,9 +141,7 @@ def _end_descendants() -> int:
 
 
 def _end(code: int) -> None:
-    """End this process and all below it, with an exit code or, if it is negative, by that
-    signal.
-    """
+    """End this process and all below it, with an exit code or, negative, by that signal."""
     if code < 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
     _end_descendants()

@@ -1,5 +1,6 @@
-"""What outlives a process that is killed, to end what it started. A script that needs no other
-module.
+"""What outlives a process that is killed, to end what it started.
+
+A script that needs no other module.
 
 Reads lines ``+N`` and ``-N`` from standard input, numbers of process groups to watch over and to
 forget. At the end of the input, which comes when the process at its other end is gone, all groups

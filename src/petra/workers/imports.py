@@ -24,8 +24,7 @@ def settled(entries: Iterable[str]) -> list[str]:
 
 
 def settle(environment: MutableMapping[str, str]) -> None:
-    """Let no interpreter that is started with `environment`, by whomever, import from the working
-    directory.
+    """Let no interpreter started with `environment` import from the working directory.
 
     That is what Python does by default for ``-c`` and ``-m``, with which torch starts some, and for
     an empty entry of PYTHONPATH, as in ``$PYTHONPATH:/opt/lib`` with none set before.

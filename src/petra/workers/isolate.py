@@ -1,6 +1,4 @@
-"""A process to run dangerous work in: kept warm, forked for every call, watched, killed at its
-limits, replaced.
-"""
+"""A process for dangerous work: kept warm, forked for each call, killed at limits, replaced."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from petra.workers.failures import (
 )
 from petra.workers.memory import tree_mb
 from petra.workers.message import decode
-from petra.workers.process import TICK_S, Clock, Process
+from petra.workers.process import TICK_S, Process, Stopwatch
 
 __all__ = [
     "MemoryLimitExceeded",
@@ -45,8 +43,9 @@ START_LIMIT_S = 600.0  # for importing libraries and unpickling the payload
 
 
 class Worker:
-    """One warm worker process. It needs no ``__main__`` guard: nothing of the caller's script is
-    run again.
+    """One warm worker process.
+
+    It needs no ``__main__`` guard: nothing of the caller's script is run again.
 
     Every call is made in a fork of it, and with the fork ends all that the call did to its process,
     the processes it left behind included: the next call finds memory as the payload was unpickled.
@@ -76,7 +75,7 @@ class Worker:
         self._closed = False
         self._busy = threading.Lock()
         self._state = threading.RLock()
-        self._clock = Clock()
+        self._clock = Stopwatch()
 
     def start(self, payload: object, prepare: Callable[[Any], object] | None = None) -> None:
         """Pickle the payload, launch the process and send it. Later processes get the same bytes.
@@ -127,14 +126,15 @@ class Worker:
                 result: R = value
                 return result
             finally:
-                if (
-                    not reusable
-                ):  # whatever went wrong, here or there, this process is in the middle of something
+                if not reusable:
+                    # Whatever went wrong, here or there, this process is in the middle of
+                    # something.
                     self._kill()
 
     def suspend(self) -> None:
-        """Stop the process and its descendants where they are; their time stands still. A call
-        waits to begin.
+        """Stop the process and its descendants where they are; their time stands still.
+
+        A call waits to begin.
         """
         with self._state:
             if self._clock.stop() and self._process:
@@ -152,8 +152,9 @@ class Worker:
         return self._closed
 
     def close(self) -> None:
-        """End the process for good, at once. Calls, under way in other threads or later, raise
-        WorkerDied.
+        """End the process for good, at once.
+
+        Calls, under way in other threads or later, raise WorkerDied.
         """
         with self._state:
             self._closed = True
@@ -169,8 +170,7 @@ class Worker:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # -- plumbing
-    # ----------------------------------------------------------------------------------------------
+    # -- plumbing ----------------------------------------------------------------------------------
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:

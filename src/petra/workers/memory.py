@@ -13,8 +13,9 @@ MB = 2**20
 
 
 def reset_peak() -> None:
-    """Start `peak_mb` afresh at what is resident now. Where the system does not allow it, the old
-    peak stands.
+    """Start `peak_mb` afresh at what is resident now.
+
+    Where the system does not allow it, the old peak stands.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -31,8 +32,7 @@ def peak_mb() -> float:
 
 
 def tree_mb(process: psutil.Process) -> float:
-    """What a process and all its descendants have resident; pages that several of them share count
-    once.
+    """What a process and its descendants have resident; pages that they share count once.
 
     0 when the process is gone. A fraction of a millisecond; more with descendants, whose pages the
     kernel must divide.
@@ -51,7 +51,8 @@ def tree_mb(process: psutil.Process) -> float:
             except (
                 psutil.AccessDenied,
                 AttributeError,
-            ):  # other systems do not divide shared pages up
+            ):
+                # Other systems do not divide shared pages up.
                 total += member.memory_info().rss
     return total / MB
 
@@ -64,9 +65,8 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
     parents = [process.pid]
     while parents:
         for listing in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
-            with contextlib.suppress(
-                OSError, psutil.NoSuchProcess
-            ):  # threads and processes come and go
+            with contextlib.suppress(OSError, psutil.NoSuchProcess):
+                # Threads and processes come and go.
                 for pid in map(int, listing.read_text().split()):
                     found.append(psutil.Process(pid))
                     parents.append(pid)

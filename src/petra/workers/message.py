@@ -1,5 +1,6 @@
-"""What a worker may say: JSON of plain values and petra's own records. Reading it cannot run
-anything.
+"""What a worker may say: JSON of plain values and petra's own records.
+
+Reading it cannot run anything.
 
 A stage is somebody else's code, and so is what it returns; the process that keeps the study neither
 unpickles it nor imports what it names.
@@ -35,7 +36,7 @@ def decode(body: bytes) -> Any:
     """
     try:
         return _value(json.loads(body))
-    except Exception as error:  # noqa: BLE001 - the sender chose the bytes, and so what goes wrong with them
+    except Exception as error:  # noqa: BLE001 - the sender chose what goes wrong
         raise Unreadable(
             f"the worker's message is no plain record: {type(error).__name__}: {error}"[:500]
         ) from None
@@ -50,13 +51,15 @@ def _plain(value: object) -> Any:
     if kind is tuple:
         return {"tuple": [_plain(item) for item in value]}  # type: ignore[attr-defined]
     if kind is dict:
-        return {"dict": [[_plain(k), _plain(v)] for k, v in value.items()]}  # type: ignore[attr-defined]
+        pairs: Any = value.items()  # type: ignore[attr-defined]
+        return {"dict": [[_plain(k), _plain(v)] for k, v in pairs]}
     if kind is bytes:
         return {"bytes": base64.b64encode(value).decode()}  # type: ignore[arg-type]
     if isinstance(value, PetraError) and _is_error(kind):
         return {"error": [kind.__module__, kind.__qualname__, _plain(dict(vars(value)))]}
     if _is_record(kind):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
+        names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]
+        fields = {name: getattr(value, name) for name in names}
         return {"record": [kind.__module__, kind.__qualname__, _plain(fields)]}
     raise TypeError(
         f"a {kind.__module__}.{kind.__qualname__} is no plain record and cannot leave a worker"

@@ -39,8 +39,9 @@ _BOOT = (
 
 
 class Process:
-    """One launched process and the pipes to it. `alone` is explained in
-    `petra.workers.isolate.Worker`.
+    """One launched process and the pipes to it.
+
+    `alone` is explained in `petra.workers.isolate.Worker`.
     """
 
     def __init__(self, log: Path, threads: int, *, alone: bool = False) -> None:
@@ -134,9 +135,7 @@ class Process:
         return True
 
     def wait(self) -> int:
-        """The exit code, negative for a signal; a process that has closed its pipe and lives on is
-        killed.
-        """
+        """The exit code, negative for a signal; a process that lives on is killed."""
         try:
             return self._popen.wait(timeout=10.0)
         except subprocess.TimeoutExpired:
@@ -154,9 +153,8 @@ class Process:
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-        if (
-            number is signal.SIGKILL
-        ):  # orphans too; the group has the number of the process that led it
+        if number is signal.SIGKILL:
+            # Orphans too; the group has the number of the process that led it.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._popen.pid, number)
 
@@ -200,9 +198,8 @@ class _Guard:
 
     def _tell(self, line: str) -> None:
         assert self._popen.stdin is not None
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # somebody killed it: it is a second line of defence
+        with contextlib.suppress(BrokenPipeError):
+            # Somebody killed it: it is a second line of defence.
             os.write(self._popen.stdin.fileno(), f"{line}\n".encode())
 
 
@@ -235,8 +232,8 @@ def _launcher() -> _Launcher:
         return _launchers[os.getpid()]
 
 
-class Clock:
-    """Time that stands still while stopped."""
+class Stopwatch:
+    """Time that stands still while it is stopped."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

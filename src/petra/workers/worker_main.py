@@ -16,6 +16,7 @@ import signal
 import sys
 import sysconfig
 import traceback
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,9 +45,7 @@ _NOT_THE_USERS = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib"
 
 
 def main() -> None:
-    """Run the worker; ``sys.argv[1:5]`` are the fds to read and write, the parent's process id and
-    the threads.
-    """
+    """Run the worker; ``sys.argv[1:5]``: fds to read and write, the parent's id, the threads."""
     read_fd, write_fd, parent, threads = map(int, sys.argv[1:5])
     del sys.argv[1:]
     _behave_as_a_child(parent)
@@ -72,13 +71,11 @@ def main() -> None:
     prepare_to_fork()
     while True:
         frame = _next(channel)
-        in_a_fork(lambda frame=frame: _answer(channel, payload, frame, threads), channel.read_fd)  # type: ignore[misc]
+        in_a_fork(partial(_answer, channel, payload, frame, threads), channel.read_fd)
 
 
 def _behave_as_a_child(parent: int) -> None:
-    """Die with the parent however it dies, leave Ctrl-C to it, and be the first to go when memory
-    runs out.
-    """
+    """Die with the parent, leave Ctrl-C to it, and be the first to go when memory runs out."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -123,9 +120,7 @@ def _use_threads(threads: int) -> None:
 
 
 def sendable(error: BaseException) -> PetraError:
-    """The error itself when it is one of petra's own that can travel, else a record of it, of
-    bounded length.
-    """
+    """The error itself when it is petra's own and can travel, else a record of bounded length."""
     if isinstance(error, PetraError):
         with contextlib.suppress(BaseException):  # what a user's subclass makes of itself
             encode(error)
@@ -157,9 +152,7 @@ def _text(error: BaseException) -> str:
 
 
 def _users_place(trace: TracebackType | None) -> str:
-    """'(in Precision.score, study.py line 12)': the innermost function that is neither a library's
-    nor petra's.
-    """
+    """'(in Precision.score, study.py line 12)': the innermost function of the user's own."""
     found = ""
     package = str(Path(__file__).parents[1])
     while trace is not None:

@@ -8,9 +8,7 @@ from torch.nn import functional
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Random crops of the zero-padded images: every image moves by up to `pixels` in both
-    directions.
-    """
+    """Random crops of zero-padded images: each moves by up to `pixels` in both directions."""
     n, _, h, w = images.shape
     padded = functional.pad(images, (pixels,) * 4)
     dy, dx = torch.randint(0, 2 * pixels + 1, (2, n), generator=generator)

@@ -32,9 +32,7 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A network, the file its weights are in, and the pixels it expects: standardised, or raw 0 to
-    255.
-    """
+    """A network, the file of its weights, the pixels it expects: standardised, or raw 0 to 255."""
 
     build: Callable[[], nn.Module]
     weights: str
@@ -49,9 +47,7 @@ MODELS: Mapping[str, Pretrained] = {
 
 
 def data_root() -> Path:
-    """Where workload data lives: $PETRA_DATA, else ``../shared/data`` or ``data`` beside the
-    current directory.
-    """
+    """Where workload data lives: $PETRA_DATA, else ``../shared/data`` or ``data``."""
     given = os.environ.get("PETRA_DATA")
     candidates = [Path(given)] if given else [Path("../shared/data"), Path("data")]
     for path in candidates:
@@ -67,9 +63,7 @@ def data_root() -> Path:
 
 
 def pixels(images: np.ndarray, *, standardised: bool = True) -> Tensor:
-    """uint8 (n, 32, 32, 3) -> float32 (n, 3, 32, 32), raw or standardised as the pretrained weights
-    expect.
-    """
+    """uint8 (n, 32, 32, 3) -> float32 (n, 3, 32, 32), raw or standardised as the weights expect."""
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
     if standardised:
         x = (x / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)

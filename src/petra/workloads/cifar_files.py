@@ -16,8 +16,9 @@ _ITEM_BYTES = 1 + 3 * 32 * 32
 
 
 def read_arrays(path: Path) -> Arrays:
-    """x_SPLIT uint8 (n, 32, 32, 3) and y_SPLIT (n,) for the splits found. Raises DataError when
-    nothing fits.
+    """x_SPLIT uint8 (n, 32, 32, 3) and y_SPLIT (n,) for the splits found.
+
+    Raises DataError when nothing fits.
     """
     if path.is_file() and path.suffix == ".npz":
         return _checked(_npz(path), path)
@@ -95,14 +96,17 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+_ARRAY = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Reads the official Python batches, which are pickles, and nothing that is not an array, a
     list or a string.
     """
 
     ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+        ("numpy.core.multiarray", "_reconstruct"): _ARRAY,
+        ("numpy._core.multiarray", "_reconstruct"): _ARRAY,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("_codecs", "encode"): _latin1,

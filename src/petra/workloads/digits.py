@@ -1,5 +1,6 @@
-"""scikit-learn's handwritten digits: 1,797 real 8x8 images that ship with a dependency. The first
-run anybody makes.
+"""scikit-learn's handwritten digits: 1,797 real 8x8 images that ship with a dependency.
+
+The first run anybody makes.
 """
 
 from __future__ import annotations

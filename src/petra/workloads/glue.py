@@ -30,9 +30,7 @@ from petra.workloads.minilm import Recipe, fine_tuned, load_weights, tokenize, u
 
 @dataclass(frozen=True)
 class GlueTask:
-    """Where a task's files are, their text columns, the number of classes (1: a score) and the file
-    to test on.
-    """
+    """Where a task's files are, text columns, number of classes (1: a score), the test file."""
 
     folder: str
     columns: tuple[str, ...]
@@ -90,8 +88,9 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Rows:
 
 
 def targets(labels: list[str], classes: int, *, where: str) -> Tensor:
-    """Class indices int64 (n,), or scores float32 (n,) where `classes` is 1. Raises DataError on
-    other labels.
+    """Class indices int64 (n,), or scores float32 (n,) where `classes` is 1.
+
+    Raises DataError on other labels.
     """
     try:
         if classes == 1:

@@ -55,9 +55,7 @@ class Recipe:
 
 
 def cache_folder() -> Path:
-    """Where fine-tuned weights are kept: $PETRA_CACHE, else ``petra`` in the user's cache
-    folder.
-    """
+    """Where fine-tuned weights are kept: $PETRA_CACHE, else ``petra`` in the user's cache."""
     given = os.environ.get("PETRA_CACHE")
     if given:
         return Path(given)
@@ -88,9 +86,7 @@ def tokenize(texts: list[list[str]], *, length: int) -> dict[str, Tensor]:
 
 
 def untrained(outputs: int, *, seed: int = 0) -> nn.Module:
-    """The pretrained encoder under a random linear head with `outputs` outputs, in evaluation
-    mode.
-    """
+    """The pretrained encoder under a random linear head of `outputs` outputs, in evaluation."""
     transformers = _transformers()
     with torch.random.fork_rng(devices=[]), _quiet(transformers):
         torch.manual_seed(derive_seed(seed, "minilm", "head"))
@@ -118,8 +114,8 @@ def fine_tuned(
     if path.is_file():
         return load_weights(model, path)
     config = TrainConfig(
-        epochs=recipe.epochs, lr=recipe.lr, optimizer="adamw", warmup=recipe.warmup, batch_size=recipe.batch_size,
-        weight_decay=recipe.weight_decay, clip_norm=1.0,
+        epochs=recipe.epochs, lr=recipe.lr, optimizer="adamw", warmup=recipe.warmup,
+        batch_size=recipe.batch_size, weight_decay=recipe.weight_decay, clip_norm=1.0,
     )  # fmt: skip
     seed = derive_seed(recipe.seed, "minilm", "fine-tuning")
     result = fit(
@@ -139,9 +135,7 @@ def fine_tuned(
 
 
 def trimmed(inputs: Inputs, generator: torch.Generator) -> Inputs:
-    """A batch without the positions that are padding in all of its items: the same logits in less
-    time.
-    """
+    """A batch without positions that are padding in all items: the same logits in less time."""
     assert isinstance(inputs, dict)
     length = int(inputs["attention_mask"].sum(1).max())
     return {name: tensor[:, :length] for name, tensor in inputs.items()}

@@ -1,6 +1,4 @@
-"""Residual networks for 32x32 images: those of He et al. 2016, section 4.2, and the small one of
-MLPerf Tiny.
-"""
+"""Residual networks for 32x32 images: those of He et al. 2016, and that of MLPerf Tiny."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from torch.nn import functional
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; where the width grows, the shortcut skips every second pixel and pads
-    with zeros.
-    """
+    """Two 3x3 convolutions; where it widens, the shortcut takes every second pixel, pads zeros."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

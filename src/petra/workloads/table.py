@@ -1,6 +1,4 @@
-"""The table of workloads: reference problems, each a function that returns a trained model and its
-task.
-"""
+"""The table of workloads: reference problems, functions that return a trained model and task."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Attention maps: the probabilities that transformers compute, and where convolutional features are
-strong.
-"""
+"""Attention maps: the probabilities that transformers compute, and where features are strong."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from torch import Tensor, nn
 
 
 def are_probabilities(tensor: Tensor) -> bool:
-    """Whether it looks like attention, (batch, heads, queries, keys): no negative values, rows that
-    sum to one.
-    """
+    """Whether it looks like attention (batch, heads, queries, keys): rows >= 0 that sum to one."""
     if tensor.ndim != 4 or not tensor.is_floating_point() or tensor.shape[-1] < 2:
         return False
     sums = tensor.float().sum(-1)
@@ -98,9 +94,7 @@ def without_dropout(layers: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _hugging_face_configs(model: nn.Module) -> list[Any]:
-    """Every configuration in the model, parts of configurations included, that says how attention
-    is computed.
-    """
+    """Every configuration in the model, or part of one, that says how attention is computed."""
     found: dict[int, Any] = {}
     stack = [getattr(module, "config", None) for module in model.modules()]
     while stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -10,15 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, parameter
 from petra.methods.distill.attention import attention_shown, without_dropout
 from petra.methods.distill.features import Pair, Tap, matched, relative_distance, tapped, whole
 from petra.methods.training import LOSS, LR, HardLoss, TrainingStage
 from petra.model.copies.copying import copy_model
+from petra.space.declare import slots
 from petra.space.domains import Choice, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, call, map_inputs, prediction
+from petra.space.space import Slot
+from petra.tasks.inputs import Inputs, Outputs, call, map_inputs, predictions
 from petra.training.loop import LossFunction
 from petra.training.precision import choose_precision
 
@@ -35,8 +39,9 @@ class Distill(TrainingStage):
     """Train all weights to reproduce the outputs of the untouched model, mixed with the task's own
     loss.
 
-    For classification the soft loss is T^2 KL between softened distributions (Hinton et al. 2015);
-    for regression the squared distance to the teacher's prediction. The teacher sees the same
+    The soft loss is the task's distance: for classification T^2 KL between softened distributions
+    (Hinton et al. 2015), for regression the squared distance to the teacher's prediction. The
+    teacher sees the same
     augmented, and with `mixup` mixed, batch as the student (Beyer et al. 2021); the hard loss is
     mixed in the same shares. Penalties are those of `tune`.
 
@@ -65,13 +70,6 @@ class Distill(TrainingStage):
         scope="loss",
         when={"alpha": Real(0.0, 1 - 1e-6)},
     )
-    temperature: float = parameter(
-        4.0,
-        Real(1.0, 8.0),
-        "softening of both distributions",
-        limits=Real(0.1, 100.0),
-        when={"alpha": Real(1e-9, 1.0)},
-    )
     alpha: float = parameter(0.9, Real(0.3, 1.0), "weight of the soft loss", limits=Real(0.0, 1.0))
     features: float = parameter(
         0.0,
@@ -87,6 +85,10 @@ class Distill(TrainingStage):
     )
     match: str = parameter(
         "name", Choice(("name", "shape")), "which blocks are compared", when=MATCHED
+    )
+    brought: Mapping[str, Value] = slots(
+        Slot("loss"),
+        Slot("distance", when={"alpha": Real(1e-9, 1.0)}, always={"temperature": 4.0}),
     )
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
@@ -127,12 +129,12 @@ class Distill(TrainingStage):
     ) -> LossFunction:
         precision = choose_precision(teacher, context.device)
         precision.prepare(teacher)
+        distance = context.task.distance().having(self.brought)
 
-        def loss(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
+        def loss(student: Outputs, inputs: Inputs, target: Tensor) -> Tensor:
             with torch.no_grad(), precision.autocast():
-                reference = prediction(call(teacher, inputs)).float()
-            soft = context.task.distillation(student, reference, temperature=self.temperature)
-            total = mixed_loss(hard(student, target), soft, self.alpha)
+                reference = predictions(call(teacher, inputs))
+            total = mixed_loss(hard(student, target), distance(student, reference), self.alpha)
             both = [
                 (s, t)
                 for s, t in zip(own.outputs(), theirs.outputs(), strict=True)

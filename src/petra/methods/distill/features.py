@@ -1,6 +1,4 @@
-"""Feature distillation: which blocks of student and teacher correspond, and how far their outputs
-are apart.
-"""
+"""Feature distillation: which blocks of two models correspond, and how far they are apart."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petra.methods.distill.attention import are_probabilities, spatial_attention
+from petra.model.kinds import Convolution
 from petra.model.surgery import evaluating, tensors_in
 from petra.tasks.inputs import Inputs, call
 
@@ -85,9 +84,7 @@ class Tap:
 
 
 def _outputs(model: nn.Module, inputs: Inputs) -> dict[str, list[Tensor]]:
-    """What every module made of other modules puts out, but the root, in the order in which they
-    first finish.
-    """
+    """What every module made of others puts out, but the root, in the order of finishing."""
     seen: dict[str, list[Tensor]] = {}
 
     def record(path: str) -> Callable[[nn.Module, object, object], None]:
@@ -123,7 +120,7 @@ def _spot(path: str, module: nn.Module, tensors: Sequence[Tensor], kind: str) ->
 
 def _channels_first(module: nn.Module, output: Tensor) -> bool:
     """Whether an output is (B, C, *spatial), as far as the convolutions inside the module tell."""
-    convolutions = [m for m in module.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+    convolutions = [m for m in module.modules() if isinstance(m, Convolution)]
     fitting = [m for m in convolutions if m.weight.ndim == output.ndim]
     return any(output.ndim > 3 or m.out_channels == output.shape[1] for m in fitting)
 

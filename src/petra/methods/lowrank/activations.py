@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from petra.methods.lowrank.unfold import unfold
+from petra.model.kinds import Convolution
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, call
 
 
 @dataclass
 class Moments:
-    """Sums over rows y = W x (m,) of a layer's outputs without its bias, in coordinates of W's
-    column space.
+    """Sums over rows y = W x (m,) of a layer's outputs without bias, in W's column space.
 
     `basis` Q (m, p) is orthonormal, or None for the identity; gram (p, p) = sum of Q^T y y^T Q;
     total (p,) = sum of Q^T y.
@@ -82,7 +82,7 @@ def output_moments(
 
 def _recorder(moments: Moments) -> Callable[[nn.Module, object, Tensor], None]:
     def hook(layer: nn.Module, inputs: object, output: Tensor) -> None:
-        channels = 1 if isinstance(layer, nn.modules.conv._ConvNd) else -1
+        channels = 1 if isinstance(layer, Convolution) else -1
         y = output.movedim(channels, -1).flatten(0, -2)
         bias = getattr(layer, "bias", None)
         moments.add(y if bias is None else y - bias)

@@ -1,6 +1,4 @@
-"""One layer's decomposition by one method: its spectrum, and what it costs and computes at every
-rank.
-"""
+"""One layer's decomposition by one method: its spectrum, and its cost and result at every rank."""
 
 from __future__ import annotations
 
@@ -173,9 +171,7 @@ class RandomizedSVD(MatrixDecomposition):
 
 
 class WhitenedSVD(MatrixDecomposition):
-    """Truncates the spectrum of the layer's outputs, from their `moments`, instead of that of its
-    weight.
-    """
+    """Truncates the spectrum of the outputs, from their `moments`, not that of the weight."""
 
     def __init__(
         self, layer: nn.Module, how: str, calls: Calls, layers: int, *, moments: Moments
@@ -202,9 +198,7 @@ class CUR(MatrixDecomposition):
 
 
 class Tucker2(Decomposition):
-    """Of a convolution with a kernel of more than one element, into pointwise, core and
-    pointwise.
-    """
+    """Of a convolution with more than one kernel element, into pointwise, core and pointwise."""
 
     @property
     def full(self) -> Ranks:

@@ -25,9 +25,7 @@ class Factors:
         return (self.U * self.s) @ self.V.T
 
     def truncate(self, k: int) -> Factors:
-        """The first `k` triplets: the best rank-k approximation when the factors come from
-        `svd`.
-        """
+        """The first `k` triplets: the best rank-k approximation when they come from `svd`."""
         return Factors(self.U[:, :k], self.s[:k], self.V[:, :k])
 
     def split(self, layers: int = 2) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from petra.methods.lowrank.factorize import Factors
 
 def orthogonality(layers: Sequence[Factors]) -> Tensor:
     """Mean over layers of (1/r) (||U^T U - I||_F^2 + ||V^T V - I||_F^2), r the number of columns.
+
     Scalar.
 
     Keeps s the singular values of W while the factors are trained apart (PETRA, after Yang et al.

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from petra.methods.lowrank.factorize import Factors, svd
 from petra.methods.lowrank.unfold import compose, fold, fold_factors, unfold
-from petra.model.kinds import transposed_linears
+from petra.model.kinds import Convolution, is_transposed_linear
 
 _CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -32,7 +32,7 @@ def how_to_unfold(layer: nn.Module, convolutions: str) -> str:
         return "transposed"
     if type(layer) is nn.Embedding:
         return "lookup"
-    if type(layer) in transposed_linears():
+    if is_transposed_linear(layer):
         return "flipped"
     return ""
 
@@ -105,6 +105,7 @@ class TrainableFactors(nn.Module):
         weight: Tensor = layer.weight.detach()  # type: ignore[operator]
         self.how = how
         self.shape = weight.shape
+        self.trains = bool(layer.weight.requires_grad)
         self.set_factors(svd(unfold(weight, how)))
         self.bias: nn.Parameter | None = layer.bias  # type: ignore[assignment]
         # In a list so that the dense weight is neither trained, moved nor saved with this module.
@@ -112,7 +113,7 @@ class TrainableFactors(nn.Module):
 
     def set_factors(self, factors: Factors) -> None:
         self.U, self.s, self.V = (
-            nn.Parameter(t.contiguous()) for t in (factors.U, factors.s, factors.V)
+            nn.Parameter(t.contiguous(), self.trains) for t in (factors.U, factors.s, factors.V)
         )
 
     @property
@@ -136,7 +137,7 @@ class TrainableFactors(nn.Module):
     def as_dense(self) -> nn.Module:
         """The layer this was made from, with what was learnt."""
         layer: Any = self._dense[0].to(self.s.device)
-        layer.weight = nn.Parameter(self.weight.detach().contiguous())
+        layer.weight = nn.Parameter(self.weight.detach().contiguous(), self.trains)
         layer.bias = self.bias
         return layer  # type: ignore[no-any-return]
 
@@ -147,7 +148,7 @@ def factored(layer: nn.Module, matrices: Sequence[Tensor], how: str) -> Factored
     """
     weights = fold_factors(matrices, _weight(layer).shape, how)
     rank = matrices[-1].shape[0]
-    if isinstance(layer, nn.modules.conv._ConvNd):
+    if isinstance(layer, Convolution):
         first, middle, last = _convolutions(layer, rank, how)
     else:
         first, middle, last = _linears(layer, rank, how)
@@ -160,7 +161,7 @@ def tucker_factored(layer: nn.Module, U: Tensor, G: Tensor, V: Tensor) -> Factor
     """A pointwise convolution V^T, the core G with the layer's kernel, stride and padding, and a
     pointwise one U.
     """
-    assert isinstance(layer, nn.modules.conv._ConvNd)
+    assert isinstance(layer, Convolution)
     r_out, r_in = G.shape[:2]
     ones = [1] * (G.ndim - 2)
     every = [True] * len(ones)
@@ -209,7 +210,7 @@ def _linears(layer: nn.Module, rank: int, how: str) -> tuple[nn.Module, nn.Modul
 
 
 def _convolutions(
-    layer: nn.modules.conv._ConvNd, rank: int, how: str
+    layer: Convolution, rank: int, how: str
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Empty convolutions in -> rank -> rank -> out whose kernels, strides, paddings and dilations
     together are the layer's.
@@ -239,9 +240,7 @@ def _convolutions(
     return first, middle, _share(layer, on_last, rank, layer.out_channels)
 
 
-def _share(
-    layer: nn.modules.conv._ConvNd, mine: Sequence[bool], inputs: int, outputs: int
-) -> nn.Module:
+def _share(layer: Convolution, mine: Sequence[bool], inputs: int, outputs: int) -> nn.Module:
     """An empty convolution with the layer's kernel, stride, padding and dilation in the dimensions
     that are `mine`.
     """

@@ -1,5 +1,6 @@
-"""Rank rules: how many singular values of a layer to keep. Singular values are non-negative and
-descending.
+"""Rank rules: how many singular values of a layer to keep.
+
+Singular values are non-negative and descending.
 """
 
 from __future__ import annotations
@@ -61,8 +62,7 @@ def ranks_by_quantile(spectra: Sequence[Tensor], q: float) -> list[int]:
 def allocate(
     costs: Sequence[Sequence[int]], distances: Sequence[Sequence[float]], budget: float
 ) -> list[int] | None:
-    """One option per layer with the least total distance among those whose total cost is within
-    `budget`.
+    """One option per layer: the least total distance of those that cost at most `budget`.
 
     `costs[l][j]` and `distances[l][j]` belong to option j of layer l. A multiple-choice knapsack,
     solved by dynamic programming: exactly for budgets up to `GRID`, with costs rounded up to a

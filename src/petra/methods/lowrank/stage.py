@@ -5,29 +5,26 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.effect import check_effect, held_elsewhere
+from petra.methods.lowrank.budget import spread_budget
 from petra.methods.lowrank.decomposition import Decomposition, Ranks
-from petra.methods.lowrank.modules import how_to_unfold
+from petra.methods.lowrank.modules import Factored, how_to_unfold
 from petra.methods.lowrank.rank import (
-    allocate,
     rank_by_absolute_sum,
     rank_by_energy,
     rank_by_explained_variance,
     ranks_by_quantile,
 )
 from petra.methods.lowrank.swap import swap
-from petra.methods.lowrank.truncation_cost import prediction_distances
 from petra.methods.lowrank.unfold import Calls
-from petra.methods.lowrank.work import Work
+from petra.methods.lowrank.work import Work, per_item
 from petra.model.kinds import MIXING_LAYERS
 from petra.model.reach import why_not_followed
 from petra.model.surgery import (
@@ -42,8 +39,6 @@ from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, PLAIN_LAYERS, TRAI
 from petra.tasks.inputs import batch_size, call, map_inputs, named_outputs
 
 RULES = ("ratio", "energy", "explained_variance", "quantile", "absolute_sum", "budget")
-LEVELS = (1.0, 0.75, 0.5, 0.3, 0.15)  # of the largest saving rank: where sensitivity is measured
-SENSITIVITY_ITEMS = 128
 NOT_CALLED = "it is never called with a tensor"
 SHARE = Real(0.001, 1.0)
 
@@ -79,7 +74,8 @@ class Decompose(Stage):
         when={"rule": ("explained_variance",)},
     )  # fmt: skip
     quantile: float = parameter(
-        0.6, Real(0.2, 0.9), "quantile of all layers' relative singular values, below which they go",
+        0.6, Real(0.2, 0.9),
+        "quantile of all layers' relative singular values, below which they go",
         limits=Real(0.0, 1.0), when={"rule": ("quantile",)},
     )  # fmt: skip
     absolute_sum: float = parameter(
@@ -87,8 +83,8 @@ class Decompose(Stage):
         when={"rule": ("absolute_sum",)},
     )  # fmt: skip
     budget: float = parameter(
-        0.6, Real(0.2, 0.9), "share of these layers' cost kept, spread by measured sensitivity", limits=SHARE,
-        when={"rule": ("budget",)},
+        0.6, Real(0.2, 0.9), "share of these layers' cost kept, spread by measured sensitivity",
+        limits=SHARE, when={"rule": ("budget",)},
     )  # fmt: skip
     budget_of: str = parameter(
         "params", Choice(("params", "macs")), "the cost meant", when={"rule": ("budget",)}
@@ -119,6 +115,10 @@ class Decompose(Stage):
         """Prepare the weights for truncation; details for the trace."""
         return {}
 
+    @classmethod
+    def modules(cls) -> tuple[type[nn.Module], ...]:
+        return (Factored,)
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         if self.layers == 1 and self.rule == "budget":
             raise StageRefused(
@@ -129,7 +129,7 @@ class Decompose(Stage):
         example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
         calls = layer_shapes(model, lambda m: call(m, example))
         items = batch_size(example)
-        work = Work(model, context, example, _per_item(model, calls, items))
+        work = Work(model, context, example, per_item(model, calls, items))
         elements = count_parameters(model)
         self._choose_layers(work)
         decide = self._decider(work)
@@ -165,8 +165,8 @@ class Decompose(Stage):
             before - after if self.layers > 1 else before for before, after in _elements(record)
         )
         check_effect(
-            "saves" if self.layers > 1 else "lowers the rank of", changed / elements, "parameters", asked=self._asked(),
-            rest=held_elsewhere(model, _inside(model, record), work.skipped),
+            "saves" if self.layers > 1 else "lowers the rank of", changed / elements, "parameters",
+            asked=self._asked(), rest=held_elsewhere(model, _inside(model, record), work.skipped),
         )  # fmt: skip
         details["layers"] = record
         return model, StageTrace(
@@ -243,7 +243,7 @@ class Decompose(Stage):
         """The rule. A budget is spread once, over the model as it is now."""
         if self.rule != "budget":
             return self._by_rule
-        allotted = self._spread_budget(work)
+        allotted = spread_budget(work, self._decompositions(work), self.budget, self.budget_of)
         return lambda parts: {path: ranks for path, ranks in allotted.items() if path in parts}
 
     def _by_rule(self, parts: Mapping[str, Decomposition]) -> dict[str, Ranks]:
@@ -270,66 +270,6 @@ class Decompose(Stage):
             p: tuple(rank_by_explained_variance(x.s, tau, x.variance) for x in each)
             for p, each in spectra.items()
         }
-
-    def _spread_budget(self, work: Work) -> dict[str, Ranks]:
-        """Measure what truncating each layer alone does to the predictions, then find the ranks
-        that cost no more than the budget with the least sum of these distances. (Small ones add up
-        well; where a harsh budget makes all of them large, the sum says little.)
-        """
-        parts = self._decompositions(work)
-        options: dict[str, list[Ranks]] = {}
-        for path, part in parts.items():
-            top = next(part.shares(), None)
-            if top is not None and getattr(part.dense, self.budget_of):
-                levels = (part.at(top * level) for level in LEVELS)
-                options[path] = [ranks for ranks in dict.fromkeys(levels) if part.saves(ranks)]
-        distances = prediction_distances(
-            work.model,
-            list(work.batches(SENSITIVITY_ITEMS)),
-            {
-                path: [partial(parts[path].approximation, ranks) for ranks in choices]
-                for path, choices in options.items()
-            },
-            work.context.progress,
-        )
-        dense: dict[str, int] = {
-            path: getattr(parts[path].dense, self.budget_of) for path in options
-        }
-        costs = [
-            [dense[p], *(getattr(parts[p].cost(r), self.budget_of) for r in ranks)]
-            for p, ranks in options.items()
-        ]
-        picks = allocate(
-            costs, [[0.0, *distances[p]] for p in options], self.budget * sum(dense.values())
-        )
-        if picks is None:
-            least = sum(map(min, costs)) / sum(dense.values())
-            raise StageRefused(
-                f"a budget of {self.budget:g} of the {self.budget_of} is out of reach",
-                hint=f"the {len(options)} layers that can be decomposed need at least {least:.2f}",
-            )
-        chosen = zip(options.items(), picks, strict=True)
-        return {path: ranks[pick - 1] for (path, ranks), pick in chosen if pick > 0}
-
-
-def _per_item(model: nn.Module, calls: Mapping[str, Calls], items: int) -> dict[str, Calls]:
-    """Calls with the batch of `items` in front where a linear layer saw it folded into other
-    dimensions (windows).
-    """
-
-    def unfolded(shape: torch.Size) -> torch.Size:
-        if len(shape) < 2 or shape[0] == items or shape[0] % items:
-            return shape
-        return torch.Size((items, shape[0] // items, *shape[1:]))
-
-    return {
-        path: (
-            seen
-            if isinstance(model.get_submodule(path), nn.modules.conv._ConvNd)
-            else tuple((unfolded(inputs), unfolded(output)) for inputs, output in seen)
-        )
-        for path, seen in calls.items()
-    }
 
 
 def _elements(record: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, int]]:

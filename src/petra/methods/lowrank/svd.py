@@ -1,6 +1,4 @@
-"""Low-rank decomposition: a layer becomes two thinner ones, by truncated singular value
-decomposition.
-"""
+"""Low-rank decomposition: a layer becomes two thinner ones, by a truncated SVD."""
 
 from __future__ import annotations
 
@@ -33,8 +31,7 @@ TRAINED = {"epochs": Integer(1, MAX_EPOCHS)}
 
 @dataclass(frozen=True)
 class SVDDecompose(Decompose):
-    """Replace linear, convolutional and embedding layers by thinner ones, from a truncated SVD of
-    the weight.
+    """Replace linear, convolutional and embedding layers by thinner ones, by a truncated SVD.
 
     Convolutions are unfolded by channel (a thin convolution, then 1x1: Denton et al. 2014) or
     spatially ((1, kw), then (kh, 1): Jaderberg et al. 2014); three-dimensional ones by channel
@@ -70,15 +67,16 @@ class SVDDecompose(Decompose):
         when={"decomposer": ("svd", "randomized")},
     )  # fmt: skip
     samples: int = parameter(
-        256, Choice((128, 256, 512)), "training items whose activations count", limits=Integer(1, 10**6),
-        when={"decomposer": ("whitened",)},
+        256, Choice((128, 256, 512)), "training items whose activations count",
+        limits=Integer(1, 10**6), when={"decomposer": ("whitened",)},
     )  # fmt: skip
     epochs: int = parameter(
-        0, Integer(0, 3), "passes over the training split before truncation", limits=Integer(0, MAX_EPOCHS),
-        when={"decomposer": ("svd",)},
+        0, Integer(0, 3), "passes over the training split before truncation",
+        limits=Integer(0, MAX_EPOCHS), when={"decomposer": ("svd",)},
     )  # fmt: skip
     truncate_every: int = parameter(
-        0, Integer(0, 2), "epochs between truncations, each of which anneals anew; 0: only at the end",
+        0, Integer(0, 2),
+        "epochs between truncations, each of which anneals anew; 0: only at the end",
         limits=Integer(0, MAX_EPOCHS), when=TRAINED,
     )  # fmt: skip
     optimizer: str = parameter("sgd", OPTIMIZER, "optimizer", scope="optimizer", when=TRAINED)
@@ -139,8 +137,7 @@ class SVDDecompose(Decompose):
         }
 
     def _train(self, work: Work, decide: Decide) -> Mapping[str, object]:
-        """Train factors inside the model, then put dense layers with what was learnt in their
-        place.
+        """Train factors inside the model, then put dense layers in their place.
 
         Embeddings train as they are: composing a table of a whole vocabulary in every step costs
         too much.
@@ -223,9 +220,7 @@ class _Truncation:
         }
 
     def preview(self, model: nn.Module, inputs: object) -> None:
-        """Before a forward pass in evaluation mode: let every layer compute with what truncation
-        would leave.
-        """
+        """Before a pass in evaluation: let layers compute with what truncation would leave."""
         if model.training or all(m.preview is not None for m in self.trained.values()):
             return
         with torch.no_grad():

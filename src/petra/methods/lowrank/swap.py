@@ -14,8 +14,9 @@ from petra.tasks.inputs import Inputs, call
 def swap(
     model: nn.Module, replacements: Mapping[str, nn.Module], example: Inputs
 ) -> dict[str, str]:
-    """Put modules at paths; those with which the model does not run are taken back. Returns these
-    with the reason.
+    """Put modules at paths; those with which the model does not run are taken back.
+
+    Returns these with the reason.
 
     Some models reach into a layer for what a replacement does not have. Cost: one forward pass if
     all is well, one for each replacement otherwise.

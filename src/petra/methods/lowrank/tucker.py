@@ -16,8 +16,7 @@ from petra.space.domains import Choice
 
 @dataclass(frozen=True)
 class TuckerDecompose(Decompose):
-    """Replace a convolution by a pointwise one, a thin core with its kernel, and a pointwise one
-    (Tucker-2).
+    """Replace a convolution by a pointwise one, a thin core and a pointwise one (Tucker-2).
 
     Input and output channels have a rank each; the rule is applied to both channel modes (Kim et
     al. 2016, "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile

@@ -96,8 +96,7 @@ def fold_factors(matrices: Sequence[Tensor], shape: torch.Size, how: str) -> tup
 
 
 def compose(weights: Sequence[Tensor], how: str) -> Tensor:
-    """The one weight that does what layers with `weights` do one after the other: `fold_factors`
-    undone.
+    """The one weight that does what layers with `weights` do in turn: `fold_factors` undone.
 
     Also for Tucker-2, where `how` is "tucker" and the weights are pointwise, core, pointwise.
     """
@@ -127,9 +126,7 @@ def compose(weights: Sequence[Tensor], how: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Cost:
-    """Weights (biases are the same on both sides and left out) and multiply-accumulates for one
-    item.
-    """
+    """Weights (biases are the same and left out) and multiply-accumulates for one item."""
 
     params: int
     macs: int

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from petra.methods.base import Context
 from petra.methods.lowrank.unfold import Calls
+from petra.model.kinds import Convolution
 from petra.tasks.inputs import Inputs, batch_size, map_inputs
 
 BATCH = 64
@@ -16,9 +18,7 @@ BATCH = 64
 
 @dataclass
 class Work:
-    """What a stage works on: `layers` maps the path of every layer to decompose to how it is
-    unfolded.
-    """
+    """What a stage works on: `layers` maps paths of layers to how they are unfolded."""
 
     model: nn.Module
     context: Context
@@ -40,5 +40,26 @@ class Work:
             taken = min(items, batch_size(inputs))
             if taken == 0:
                 return
-            yield map_inputs(inputs, lambda t, k=taken: t[:k].to(self.context.device))  # type: ignore[misc]
+            first = map_inputs(inputs, lambda t, k=taken: t[:k])  # type: ignore[misc]
+            yield map_inputs(first, lambda t: t.to(self.context.device))
             items -= taken
+
+
+def per_item(model: nn.Module, calls: Mapping[str, Calls], items: int) -> dict[str, Calls]:
+    """Calls with the batch of `items` in front where a linear layer saw it folded into other
+    dimensions (windows).
+    """
+
+    def unfolded(shape: torch.Size) -> torch.Size:
+        if len(shape) < 2 or shape[0] == items or shape[0] % items:
+            return shape
+        return torch.Size((items, shape[0] // items, *shape[1:]))
+
+    return {
+        path: (
+            seen
+            if isinstance(model.get_submodule(path), Convolution)
+            else tuple((unfolded(inputs), unfolded(output)) for inputs, output in seen)
+        )
+        for path, seen in calls.items()
+    }

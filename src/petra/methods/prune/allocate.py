@@ -36,9 +36,7 @@ class Candidate:
         return round_to // math.gcd(round_to, self.size)
 
     def floor(self, round_to: int) -> int:
-        """Fewest units it may keep: whole steps of `round_to` channels, at least MIN_SHARE of the
-        original.
-        """
+        """Fewest units it may keep: whole steps of `round_to`, at least MIN_SHARE of all."""
         step = self.step(round_to)
         multiple = math.ceil(max(1.0, MIN_SHARE * self.original) / step) * step
         return min(multiple, self.remaining)
@@ -65,8 +63,7 @@ def keep_per_layer(candidates: Sequence[Candidate], *, ratio: float, round_to: i
 
 
 def keep_global(candidates: Sequence[Candidate], *, ratio: float, round_to: int) -> list[int]:
-    """Units kept in each layer when the share `ratio` of all original channels goes, least
-    important first.
+    """Units kept in each layer when the share `ratio` of all channels goes, the least first.
 
     Scores must be comparable between layers. The ranking decides exact counts; rounding them to
     multiples of `round_to` then hands whole blocks to the layers with the largest remainders, so
@@ -92,8 +89,7 @@ def keep_global(candidates: Sequence[Candidate], *, ratio: float, round_to: int)
 def keep_per_block(
     candidates: Sequence[Candidate], blocks: Sequence[str], *, ratio: float, round_to: int
 ) -> list[int]:
-    """Units kept in each layer when every block loses the share `ratio` of its channels, least
-    important first.
+    """Units kept in each layer when every block loses the share `ratio`, the least first.
 
     `blocks` names the block of each candidate; inside a block it is `keep_global`.
     """
@@ -124,8 +120,7 @@ def block_of(path: str, modules: Mapping[str, object]) -> str:
 
 
 def _ranked(candidates: Sequence[Candidate], *, wanted: float, round_to: int) -> list[int]:
-    """Units left after removing the lowest-scored ones, in order, until about `wanted` channels are
-    gone.
+    """Units left after removing the lowest in order, until about `wanted` channels are gone.
 
     Where scores are equal all layers give in turn, rather than the first all it has.
     """

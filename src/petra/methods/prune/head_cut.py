@@ -18,7 +18,7 @@ from petra.core.errors import StageRefused
 from petra.model.attention.find import find_heads
 from petra.model.attention.heads import Heads, Undo, gated, take_out
 from petra.model.attention.separate import separate_attention
-from petra.model.channels.graph import BREAKAGE, first_line, outputs_of
+from petra.model.channels.breakage import BREAKAGE, breakage_in_words, outputs_of
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, comparable
 
@@ -41,7 +41,7 @@ def find_bundles(
         found, refused = find_heads(model, lambda m: outputs_of(m, example))
     except BREAKAGE as error:
         raise StageRefused(
-            f"cannot follow how layers depend on each other: {first_line(error)}"
+            f"cannot follow how layers depend on each other: {breakage_in_words(error)}"
         ) from error
     bundles: list[Bundle] = []
     stacks: dict[tuple[str, int], list[Heads]] = {}
@@ -81,8 +81,7 @@ def cut_heads(
     *,
     must_show: bool = False,
 ) -> tuple[str, Undo]:
-    """Remove units, in place; what is wrong with the result ('' when nothing is), and how to put
-    them back.
+    """Remove units, in place; what is wrong then ('' if nothing), and how to put them back.
 
     Right is what the model computes on `example` while the readers of the heads are blind to those
     units.
@@ -103,7 +102,10 @@ def cut_heads(
                 undos.append(take_out(model, heads, units))
             got = outputs_of(model, example)
         except BREAKAGE as error:
-            return f"without some of its heads the model no longer runs ({first_line(error)})", undo
+            return (
+                f"without some of its heads the model no longer runs ({breakage_in_words(error)})",
+                undo,
+            )
     return _difference(before, expected, got, must_show=must_show), undo
 
 
@@ -145,7 +147,7 @@ def separated(model: nn.Module, example: Inputs) -> tuple[Undo, dict[str, str]]:
             same = not _difference(before, before, after, must_show=False)
             reason = "" if same else "with its projections apart the model computes something else"
         except BREAKAGE as error:
-            reason = f"the model uses more of it than its forward pass ({first_line(error)})"
+            reason = f"the model uses more of it than its forward pass ({breakage_in_words(error)})"
         finally:
             put_back()
     if reason and own:

@@ -23,21 +23,18 @@ from petra.methods.prune.head_cut import (
     find_bundles,
     separated,
 )
-from petra.methods.prune.statistics import gradients_of
-from petra.methods.prune.unstructured import restore_two_of_four
+from petra.methods.prune.statistics import gradients_of, smoothed_loss
+from petra.methods.prune.zeros import restore_two_of_four
 from petra.model.attention.heads import Heads
 from petra.model.attention.separate import separate_attention
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Real
 from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.tasks.base import Task
-from petra.tasks.inputs import Inputs, batch_size, call, map_inputs, prediction
+from petra.tasks.inputs import Inputs, batch_size, call, map_inputs, named_outputs, predictions
 
 PROBE_ITEMS = 64
 TEMPERATURE = 2.0
-SMOOTHING = (
-    0.1  # items learnt by heart have no gradient otherwise, and the few that are not decide alone
-)
 
 
 NO_HEADS = "no attention layer has heads that can be removed"
@@ -232,7 +229,8 @@ def distances(
     """(units,) distance of the predictions without a unit to the untouched model's, per layer of
     the bundle.
     """
-    reference = prediction(call(context.teacher.to(context.device).eval(), inputs)).float()
+    reference = predictions(call(context.teacher.to(context.device).eval(), inputs))
+    apart = context.task.distance().having({"temperature": TEMPERATURE})
     total = sum(bundle[0].units for bundle in bundles)
     done = itertools.count(1)
     found = []
@@ -240,8 +238,8 @@ def distances(
         scores = torch.empty(bundle[0].units)
         for unit in range(bundle[0].units):
             with all_gated(model, bundle, [closed_gate(heads, [unit]) for heads in bundle]):
-                without = prediction(call(model, inputs)).float()
-            distance = float(context.task.distillation(without, reference, temperature=TEMPERATURE))
+                without = predictions(call(model, inputs))
+            distance = float(apart(without, reference))
             scores[unit] = distance / len(bundle) if math.isfinite(distance) else math.inf
             context.progress(next(done), total, bundle[0].path)
         found.append(scores)
@@ -259,13 +257,14 @@ def gate_gradients(
     """
     layers = [heads for bundle in bundles for heads in bundle]
     totals = [torch.zeros(heads.units) for heads in layers]
-    items = batch_size(inputs)
+    items, own = batch_size(inputs), smoothed_loss(task)
     with evaluating(model), differentiable(model):
         for i in range(items):
             gates = [torch.ones(heads.units, requires_grad=True) for heads in layers]
             with all_gated(model, layers, gates):
-                output = prediction(call(model, map_inputs(inputs, lambda t, i=i: t[i : i + 1])))  # type: ignore[misc]
-            loss = task.loss(task.losses()[0], output, target[i : i + 1], label_smoothing=SMOOTHING)
+                item = map_inputs(inputs, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
+                outputs = named_outputs(call(model, item))
+            loss = own(outputs, target[i : i + 1])
             for layer, total, gradient in zip(
                 layers, totals, gradients_of(loss, gates), strict=True
             ):

@@ -1,5 +1,4 @@
-"""How much a channel matters: one non-negative number per channel, from weights, gradients or
-activations.
+"""How much a channel matters: a number >= 0 each, from weights, gradients or activations.
 
 Every function takes the weights of one layer (or what the data says about them, in the same shape)
 with the channels along dimension `dim`: 0 for the outputs of linear layers and convolutions, 1 for
@@ -23,8 +22,7 @@ def _per_filter(weight: Tensor, dim: int) -> Tensor:
     return weight.movedim(dim, 0).reshape(weight.shape[dim], -1)
 
 
-# --- one layer
-# --------------------------------------------------------------------------------------------------
+# --- one layer ------------------------------------------------------------------------------------
 
 
 def magnitude(weight: Tensor, *, p: float = 2.0, dim: int = 0) -> Tensor:
@@ -37,15 +35,15 @@ def magnitude(weight: Tensor, *, p: float = 2.0, dim: int = 0) -> Tensor:
 
 
 def bn_scale(weight: Tensor) -> Tensor:
-    """(C,) |gamma| of a batch normalisation, the channel's gain. Liu et al. 2017, "Network
-    Slimming".
+    """(C,) |gamma| of a batch normalisation, the channel's gain.
+
+    Liu et al. 2017, "Network Slimming".
     """
     return weight.abs()
 
 
 def taylor(weight: Tensor, gradient: Tensor, *, dim: int = 0) -> Tensor:
-    """(C,) first-order estimate of what a filter contributes to the loss L: sum over its weights of
-    |w dL/dw|.
+    """(C,) first-order share of a filter in the loss L: sum over its weights of |w dL/dw|.
 
     Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning". The absolute value
     comes before the sum: after a batch normalisation the loss hardly depends on the length of a
@@ -55,8 +53,7 @@ def taylor(weight: Tensor, gradient: Tensor, *, dim: int = 0) -> Tensor:
 
 
 def hessian(weight: Tensor, curvature: Tensor, *, dim: int = 0) -> Tensor:
-    """(C,) second-order estimate of the loss without a filter: sum over its weights of w^2 h / 2, h
-    = d2L/dw2.
+    """(C,) second-order share of a filter: sum over its weights of w^2 h / 2, h = d2L/dw2.
 
     LeCun, Denker & Solla 1990, "Optimal Brain Damage": exact where the loss is quadratic with a
     diagonal Hessian and the gradient is zero. The diagonal is commonly taken from squared gradients
@@ -66,8 +63,7 @@ def hessian(weight: Tensor, curvature: Tensor, *, dim: int = 0) -> Tensor:
 
 
 def lamp(weight: Tensor, *, dim: int = 0) -> Tensor:
-    """(C,) squared norm of each filter over the sum of all squared norms that are not smaller: in
-    (0, 1].
+    """(C,) squared norm of each filter over the sum of those not smaller: in (0, 1].
 
     Lee et al. 2021, "Layer-Adaptive Sparsity for the Magnitude-based Pruning", with filters in the
     place of single weights. Comparable between layers as it is: the largest filter of every layer
@@ -83,8 +79,7 @@ def lamp(weight: Tensor, *, dim: int = 0) -> Tensor:
 
 
 def fpgm(weight: Tensor, *, dim: int = 0) -> Tensor:
-    """(C,) sum of Euclidean distances of each filter to all others: small near the geometric
-    median.
+    """(C,) sum of distances of each filter to all others: small near the geometric median.
 
     He et al. 2019, "Filter Pruning via Geometric Median": a filter near the median is one that the
     others can replace, whatever its norm.
@@ -98,8 +93,7 @@ def fpgm(weight: Tensor, *, dim: int = 0) -> Tensor:
 
 
 def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tensor:
-    """(C,) entropy, in nats, of each channel's mean activation over items: (N, C) -> between 0 and
-    log(bins).
+    """(C,) entropy, in nats, of each channel's mean activation (N, C): 0 to log(bins).
 
     Histogram of `bins` equal bins between the channel's least and greatest value; a channel that
     says the same for every item has none. Luo & Wu 2017, "An Entropy-based Method for CNN
@@ -108,9 +102,8 @@ def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tens
     x = activations.double()
     low, high = x.amin(0), x.amax(0)
     spread = high - low
-    constant = spread <= 1e-6 * torch.maximum(
-        low.abs(), high.abs()
-    )  # the rounding errors of float32 are no message
+    # The rounding errors of float32 are no message.
+    constant = spread <= 1e-6 * torch.maximum(low.abs(), high.abs())
     cells = ((x - low) / spread.masked_fill(constant, 1) * bins).long().clamp(0, bins - 1)
     counts = torch.zeros(bins, x.shape[1], dtype=x.dtype, device=x.device)
     counts.scatter_add_(0, cells, torch.ones_like(x))
@@ -118,12 +111,12 @@ def activation_entropy(activations: Tensor, *, bins: int = ENTROPY_BINS) -> Tens
     return entropy.masked_fill(constant, 0).to(activations.dtype)
 
 
-# --- several layers
-# --------------------------------------------------------------------------------------------------
+# --- several layers -------------------------------------------------------------------------------
 
 
 def relative(scores: Tensor) -> Tensor:
     """(C,) scores divided by their mean, so that layers of different size and scale compare.
+
     All-zero stays zero.
     """
     mean = scores.mean()
@@ -169,8 +162,7 @@ def reduced(members: Sequence[tuple[Tensor, Sequence[int]]], width: int, reducti
 
 
 def normalised(scores: Tensor, kind: str) -> Tensor:
-    """(C,) non-negative scores of one group brought to the scale on which groups are ranked against
-    each other.
+    """(C,) non-negative scores of one group, on the scale on which groups are compared.
 
     `sum`, `mean` and `max` divide by that statistic, `gaussian` subtracts the mean and divides by
     the standard deviation, `none` changes nothing. The order within the group stays. Where the

@@ -1,6 +1,4 @@
-"""Scores of a group's channels: the inputs of the importance functions gathered from all layers of
-the group.
-"""
+"""Scores of a group's channels: what importance functions take, gathered from all its layers."""
 
 from __future__ import annotations
 
@@ -9,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from petra.methods.prune import importance
 from petra.model.channels.graph import ChannelGraph
 from petra.model.channels.groups import ChannelGroup
 from petra.model.channels.rows import has_weights, parts_before, rows, table_of
-from petra.model.kinds import is_weighted
+from petra.model.kinds import BatchNorm, is_weighted
 
 GROUP_IMPORTANCES = ("group_magnitude", "group_taylor", "group_hessian")
 IMPORTANCES = (
@@ -81,9 +79,7 @@ def score(graph: ChannelGraph, group: ChannelGroup, ranking: Ranking) -> Tensor:
 def _members(
     graph: ChannelGraph, group: ChannelGroup, ranking: Ranking
 ) -> Iterator[tuple[Tensor, list[int]]]:
-    """Scores of every member that the importance measures, and the channels of the root that they
-    belong to.
-    """
+    """Scores of every member that the importance measures, and the root's channels they are of."""
     kind = ranking.importance.removeprefix("group_")
     for item in graph.group(group.root, range(graph.width(group.root))):
         module, owners = item.dep.target.module, item.root_idxs
@@ -115,7 +111,7 @@ def _measured(graph: ChannelGraph, dep: Any, ranking: Ranking) -> bool:
     if ranking.importance == "activation_entropy":
         return graph.reads(dep) and graph.paths[module] in ranking.evidence
     if ranking.importance == "bn_scale":
-        return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None
+        return isinstance(module, BatchNorm) and module.weight is not None
     if (
         ranking.importance.endswith(("taylor", "hessian"))
         and f"{graph.paths.get(module)}.weight" not in ranking.evidence

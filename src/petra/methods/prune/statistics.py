@@ -11,19 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
-from petra.model.kinds import is_weighted
-from petra.model.surgery import evaluating
+from petra.model.kinds import Convolution, is_weighted
+from petra.model.surgery import differentiable, evaluating
 from petra.tasks.base import Task
-from petra.tasks.inputs import Inputs, call, map_inputs, prediction
+from petra.tasks.inputs import Inputs, call, map_inputs, named_outputs
+from petra.tasks.losses import Loss
 
 BATCH_SIZE = 64
 TAYLOR_BATCHES = 16
 CURVATURE_BATCHES = 4
 MICRO_BATCH = 8
 ENTROPY_BATCHES = 4
-SMOOTHING = (
-    0.1  # items learnt by heart have no gradient otherwise, and the few that are not decide alone
-)
+SMOOTHING = 0.1
 
 
 def mean_absolute_gradients(
@@ -134,14 +133,21 @@ def _gradients(
     """Gradients of the mean loss over the items, on the CPU, by name; parameters without one are
     left out.
     """
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with evaluating(model):
-        output = prediction(call(model, map_inputs(inputs, lambda t: t.to(device))))
-        loss = task.loss(task.losses()[0], output, target.to(device), label_smoothing=SMOOTHING)
+    with evaluating(model), differentiable(model):
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        outputs = named_outputs(call(model, map_inputs(inputs, lambda t: t.to(device))))
+        loss = smoothed_loss(task)(outputs, target.to(device))
         gradients = gradients_of(loss, list(named.values()))
     return {
         name: g.float().cpu() for name, g in zip(named, gradients, strict=True) if g is not None
     }
+
+
+def smoothed_loss(task: Task) -> Loss:
+    """The task's first loss, with labels smoothed where it has them: items learnt by heart have no
+    gradient otherwise, and the few that are not decide alone.
+    """
+    return task.loss().having({"label_smoothing": SMOOTHING})
 
 
 def gradients_of(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -162,6 +168,6 @@ def _items(inputs: Inputs, part: slice) -> Inputs:
 
 def _pooled(module: nn.Module, x: Tensor) -> Tensor:
     """(N, C) mean over positions: convolutions read (N, C, ...), linear layers (N, ..., C)."""
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, Convolution):
         return x.flatten(2).mean(2) if x.ndim > 2 else x
     return x.flatten(1, -2).mean(1) if x.ndim > 2 else x

@@ -12,7 +12,7 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.effect import LEAST, check_effect, held_elsewhere, own_parameters
+from petra.methods.effect import check_effect, held_elsewhere, own_parameters
 from petra.methods.prune.allocate import (
     Candidate,
     block_of,
@@ -22,27 +22,25 @@ from petra.methods.prune.allocate import (
     lowest,
 )
 from petra.methods.prune.importance import NORMALISATIONS, REDUCTIONS
+from petra.methods.prune.narrowed import check_outputs, cut_trace, in_words, removed_share
 from petra.methods.prune.scores import IMPORTANCES, Ranking, score
 from petra.methods.prune.statistics import gather
-from petra.methods.prune.unstructured import restore_two_of_four
+from petra.methods.prune.zeros import restore_two_of_four
 from petra.methods.training import LR, OPTIMIZER, run_fit
 from petra.model.channels.cut import cut
-from petra.model.channels.graph import BREAKAGE, ChannelGraph
+from petra.model.channels.graph import ChannelGraph
 from petra.model.channels.groups import ChannelGroup, find_groups, regroup
 from petra.model.copies.copying import copy_model
-from petra.model.flops import macs_by_module
-from petra.model.kinds import width_of
-from petra.model.surgery import count_parameters, differentiable, evaluating
+from petra.model.surgery import differentiable
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, call, map_inputs, named_outputs
+from petra.tasks.inputs import Inputs, map_inputs
 from petra.training.loop import TrainConfig
 
 ITERATIVE = {"schedule": ("iterative",)}
 MEASURED = tuple(kind for kind in IMPORTANCES if kind != "random")
-SCALED = tuple(
-    kind for kind in MEASURED if kind != "lamp"
-)  # LAMP compares layers as it is, and only as it is
+# LAMP compares layers as it is, and only as it is.
+SCALED = tuple(kind for kind in MEASURED if kind != "lamp")
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class StructuredPrune(Stage):
         if not groups:
             own = own_parameters(model, kept)
             raise StageRefused(
-                "no layer has channels that can be removed", hint=_summary({**kept, **own})
+                "no layer has channels that can be removed", hint=in_words({**kept, **own})
             )
 
         pruned = copy_model(model)
@@ -158,8 +156,8 @@ class StructuredPrune(Stage):
                 )
                 record["tuning"] = tuned.details
             history.append(record)
-        _check_outputs(model, pruned, example, groups)
-        trace = self._trace(model, pruned, groups, kept, failed, history)
+        check_outputs(model, pruned, example, groups)
+        trace = cut_trace(self.name, model, pruned, groups, kept, failed, history)
         if not trace.touched and failed:
             layer, reason = next(iter(failed.items()))
             raise StageRefused(f"cannot remove channels: {reason}", layer=layer)
@@ -171,7 +169,7 @@ class StructuredPrune(Stage):
                 + ", ".join(f"{g.root} {len(g.units) * g.unit_size}" for g in groups[:8]),
             )
         check_effect(
-            "removes", _removed(model, pruned, example), "model", asked=self.ratio,
+            "removes", removed_share(model, pruned, example), "model", asked=self.ratio,
             rest=held_elsewhere(model, trace.touched, trace.skipped),
         )  # fmt: skip
         return pruned, trace
@@ -179,9 +177,7 @@ class StructuredPrune(Stage):
     def _rankable(
         self, model: nn.Module, example: Inputs, groups: list[ChannelGroup]
     ) -> tuple[list[ChannelGroup], dict[str, str]]:
-        """Groups that the chosen importance can measure, and the layers of the others with the
-        reason.
-        """
+        """Groups that the importance can measure, and the layers of the others with why."""
         if self.importance != "bn_scale" or not groups:
             return groups, {}
         with differentiable(model):
@@ -199,8 +195,7 @@ class StructuredPrune(Stage):
         example: Inputs,
         context: Context,
     ) -> tuple[dict[str, object], dict[str, str]]:
-        """Bring the share of removed channels up to `ratio`, in place; a record, and reasons by
-        root.
+        """Bring the share of removed channels up to `ratio`; a record, and reasons by root.
 
         `original` are the units that each group's segments had to begin with. A group that cannot
         be cut together with those before it stays as it is, and the reason says why.
@@ -242,9 +237,7 @@ class StructuredPrune(Stage):
         return record | ({"calibration_items": items} if items else {}), failed
 
     def _ranking(self, model: nn.Module, ratio: float, context: Context) -> tuple[Ranking, int]:
-        """How channels are ranked for one cut, and the number of training items that it rests
-        on.
-        """
+        """How channels are ranked for one cut, and how many training items it rests on."""
         seed = context.seed_for(self.name, self.importance)
         evidence, items = gather(
             self.importance, model, context.task, seed=seed, device=context.device
@@ -270,82 +263,3 @@ class StructuredPrune(Stage):
             blocks = [block_of(root, modules) for root in roots]
             return keep_per_block(candidates, blocks, ratio=ratio, round_to=self.round_to)
         return keep_global(candidates, ratio=ratio, round_to=self.round_to)
-
-    def _trace(
-        self,
-        before: nn.Module,
-        after: nn.Module,
-        groups: Sequence[ChannelGroup],
-        kept: Mapping[str, str],
-        failed: Mapping[str, str],
-        history: Sequence[Mapping[str, object]],
-    ) -> StageTrace:
-        """What differs between the two models, read off the models themselves."""
-        old = {path: _shapes(m) for path, m in before.named_modules()}
-        touched = tuple(path for path, m in after.named_modules() if _shapes(m) != old[path])
-        widths = {
-            path: (_width(before, path), _width(after, path)) for g in groups for path in g.layers
-        }
-        reasons = dict(kept)
-        for group in groups:
-            reason = failed.get(group.root, "none of its channels was chosen")
-            reasons.update(
-                {path: reason for path in group.layers if widths[path][0] == widths[path][1]}
-            )
-        total = sum(_width(before, g.root) for g in groups)
-        removed = total - sum(_width(after, g.root) for g in groups)
-        details: dict[str, object] = {
-            "channels": {path: [a, b] for path, (a, b) in widths.items() if a != b},
-            "prunable_channels": total,
-            "removed_channels": removed,
-            "achieved_ratio": round(removed / total, 4),
-            "outputs_kept": {path: why for path, why in reasons.items() if path in touched},
-            "cuts": list(history),
-        }
-        skipped = {path: why for path, why in reasons.items() if path not in touched}
-        return StageTrace(self.name, touched=touched, skipped=skipped, details=details)
-
-
-def _removed(before: nn.Module, after: nn.Module, example: Inputs) -> float:
-    """Share of the parameters that went, or of the multiply-accumulates where that is more: early
-    convolutions have few of the former."""
-    parameters = 1 - count_parameters(after) / count_parameters(before)
-    if parameters >= LEAST:
-        return parameters
-    old, new = (macs_by_module(m, lambda m: call(m, example))[""] for m in (before, after))
-    return max(parameters, 1 - new / old if old else 0.0)
-
-
-def _shapes(module: nn.Module) -> list[torch.Size]:
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return [t.shape for t in own]
-
-
-def _width(model: nn.Module, path: str) -> int:
-    return width_of(model.get_submodule(path))
-
-
-def _check_outputs(
-    before: nn.Module, after: nn.Module, example: Inputs, groups: Sequence[ChannelGroup]
-) -> None:
-    """Refuse a pruned model whose outputs have another shape than the original's, at two batch
-    sizes.
-    """
-    wider = map_inputs(example, lambda t: torch.cat([t, t[:1]]))
-    layers = ", ".join(g.root for g in groups)
-    for inputs in (example, wider):
-        with evaluating(before), evaluating(after), torch.no_grad():
-            expected = {k: t.shape for k, t in named_outputs(call(before, inputs)).items()}
-            try:
-                got = {k: t.shape for k, t in named_outputs(call(after, inputs)).items()}
-            except BREAKAGE as error:
-                raise StageRefused(
-                    f"the model no longer runs after cutting {layers}: {error}"
-                ) from error
-        if got != expected:
-            raise StageRefused(f"the output is {got} instead of {expected} after cutting {layers}")
-
-
-def _summary(reasons: Mapping[str, str]) -> str:
-    shown = [f"{path}: {why}" for path, why in list(reasons.items())[:5]]
-    return "; ".join(shown) + (f"; and {len(reasons) - 5} more" if len(reasons) > 5 else "")

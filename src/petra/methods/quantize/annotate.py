@@ -52,12 +52,12 @@ from petra.model.aten.graph import (
     is_float32,
     is_weighted,
     module_path,
-    multiply_accumulates,
     shape_of,
     sizes,
     tensor_inputs,
     written,
 )
+from petra.model.aten.macs import multiply_accumulates
 from petra.model.surgery import is_under
 
 # Operators that hold parameters and have no static integer kernel: named among the skipped layers.

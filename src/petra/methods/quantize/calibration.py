@@ -16,7 +16,8 @@ from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.runtimes.quiet import quiet
 from petra.runtimes.tracing import failing_place, summary
-from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
+from petra.tasks.inputs import Inputs, batch_size, call, map_inputs, named
+from petra.tasks.pairs import joined
 
 BATCH = 64
 
@@ -59,9 +60,17 @@ def first_items(batches: Iterable[Inputs], items: int) -> list[Inputs]:
     return found
 
 
+def one_batch(batches: list[Inputs]) -> Inputs:
+    """One batch of all items; of items of different length, of those as long as the first batch."""
+    shapes = [[t.shape[1:] for t in named(batch).values()] for batch in batches]
+    alike = [b for b, shape in zip(batches, shapes, strict=True) if shape == shapes[0]]
+    return joined(alike, where="calibration")
+
+
 def observe(prepared: nn.Module, calibration: Iterable[Inputs]) -> int:
-    """Show all batches to the observers; the number of items. Raises StageRefused when there are
-    none.
+    """Show all batches to the observers; the number of items.
+
+    Raises StageRefused when there are none.
     """
     samples = 0
     with torch.no_grad():

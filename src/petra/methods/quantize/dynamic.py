@@ -11,8 +11,8 @@ from torch import nn
 
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
-from petra.methods.quantize.stored import store_weights
+from petra.methods.quantize.parameters import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
+from petra.methods.quantize.stored import STORED, store_weights
 from petra.model.attention.separate import separate_attention
 from petra.model.surgery import is_under
 from petra.space.domains import Choice
@@ -46,6 +46,10 @@ class DynamicQuantize(Stage):
         "int8", Choice(("float", "int8")), "how weights of convolutions are stored"
     )
     exclude: str = parameter("none", EXCLUDE_ENDS, "layers kept in float", limits=EXCLUDE_LIMITS)
+
+    @classmethod
+    def modules(cls) -> tuple[type[nn.Module], ...]:
+        return STORED
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -1,5 +1,4 @@
-"""Cross-layer equalisation: ranges of channels between two layers made alike, without changing the
-network.
+"""Cross-layer equalisation: ranges of channels between two layers made alike; same function.
 
 Source: Nagel, van Baalen, Blankevoort & Welling 2019, Data-Free Quantization Through Weight
 Equalization and Bias Correction, section 4.1.
@@ -39,8 +38,9 @@ _ROUNDS, _SETTLED = 20, 1e-3
 
 
 def equalizing_scale(r1: Tensor, r2: Tensor) -> Tensor:
-    """s = sqrt(r1 / r2) per channel; 1 where a range is zero. W1 / s and W2 s then have one range,
-    sqrt(r1 r2).
+    """s = sqrt(r1 / r2) per channel; 1 where a range is zero.
+
+    W1 / s and W2 s then have one range, sqrt(r1 r2).
     """
     return torch.where((r1 > 0) & (r2 > 0), (r1 / r2.clamp_min(1e-30)).sqrt(), torch.ones_like(r1))
 
@@ -57,18 +57,14 @@ def input_ranges(weight: Tensor, groups: int) -> Tensor:
 
 
 def scale_inputs(weight: Tensor, s: Tensor, groups: int) -> Tensor:
-    """W with what reads input channel i multiplied by s_i: weight (out, in / groups, ...), s
-    (in,).
-    """
+    """W, input channel i multiplied by s_i: weight (out, in / groups, ...), s (in,)."""
     grouped = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
     return (grouped * s.reshape(groups, 1, -1, 1)).reshape(weight.shape)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two layers, the second the only reader of the first through operators that are positively
-    homogeneous.
-    """
+    """Two layers, the second the first's only reader, by positively homogeneous operators."""
 
     first: Node
     second: Node
@@ -127,8 +123,7 @@ def _owns_weight(layer: Node) -> bool:
 
 
 def equalize_layers(gm: GraphModule) -> tuple[list[Pair], dict[str, str]]:
-    """Equalise all pairs, over and over until the scales settle; in place, exact up to float
-    rounding.
+    """Equalise all pairs until the scales settle; in place, exact up to float rounding.
 
     A pair's second layer may be the first of another, so that whole chains come to one range.
     Returns what `equalizable_pairs` does. Cost: a few passes over the weights.

@@ -14,6 +14,7 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.quantize.parameters import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.quantized_share import (
     LayerCall,
     account,
@@ -22,12 +23,11 @@ from petra.methods.quantize.quantized_share import (
     predictions,
 )
 from petra.methods.quantize.selection import kind_of, matrices
-from petra.methods.quantize.static import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.model.layers.half import DTYPES, halve
 from petra.model.layers.row_scaled import FORMATS, RowwiseLinear
 from petra.model.surgery import is_under, replace_module, shared_weights, weight_bytes
 from petra.space.domains import Choice
-from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
 from petra.tasks.inputs import Inputs
 
 MULTIPLE = 16
@@ -54,7 +54,7 @@ class HalfPrecision(Stage):
 
     name: ClassVar[str] = "quantize.half"
     effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE, INPUT_GRADIENTS]
     )
 
     dtype: str = parameter(
@@ -74,6 +74,10 @@ class HalfPrecision(Stage):
         limits=EXCLUDE_LIMITS,
         when={"linear": tuple(FORMATS)},
     )
+
+    @classmethod
+    def modules(cls) -> tuple[type[nn.Module], ...]:
+        return (RowwiseLinear,)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -1,12 +1,12 @@
 """How the range of an activation is chosen from what calibration shows of it.
 
-minmax      the whole range seen: nothing is clipped, one outlier costs every other value its
-resolution
-histogram   torchao's: clips to lower the squared error by a search over a histogram; ten times as
-slow as the others
-percentile  all but the outermost 0.01% of the values on either side
-mse         the range with the smallest squared error of rounding and clipping together (Banner et
-al. 2019)
+- minmax: the whole range seen; nothing is clipped, one outlier costs every other value its
+  resolution.
+- histogram: torchao's; clips to lower the squared error by a search over a histogram, ten times as
+  slow as the others.
+- percentile: all but the outermost 0.01% of the values on either side.
+- mse: the range with the smallest squared error of rounding and clipping together (Banner et al.
+  2019).
 
 `percentile` and `mse` count values in bins as they come, so that their memory does not grow with
 the data.
@@ -27,8 +27,9 @@ from torchao.quantization.pt2e.observer import (
 )
 
 BINS = 2**14
-"""Bins over [-bound, bound]. At least a quarter of them is used, so that 16 or more fall on each of
-256 codes.
+"""Bins over [-bound, bound].
+
+At least a quarter of them is used, so that 16 or more fall on each of 256 codes.
 """
 
 TAIL = 1e-4
@@ -38,8 +39,7 @@ _FRACTIONS = torch.linspace(1.0, 0.01, 100, dtype=torch.float64)
 
 
 def percentile_range(counts: Tensor, edges: Tensor, tail: float) -> tuple[float, float]:
-    """The narrowest range of whole bins that leaves at most the share `tail` of the values out on
-    either side.
+    """The narrowest range of whole bins that leaves out at most the share `tail` on either side.
 
     counts: (bins,) numbers of values. edges: (bins + 1,) ascending.
     """
@@ -50,8 +50,7 @@ def percentile_range(counts: Tensor, edges: Tensor, tail: float) -> tuple[float,
 
 
 def squared_error(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:
-    """Sum of counts (v - Q(v))^2 for every range: values, counts (n,), low <= 0 <= high (k,) ->
-    (k,).
+    """Sum of counts (v - Q(v))^2 by range: values, counts (n,), low <= 0 <= high (k,) -> (k,).
 
     Q rounds to `levels` codes of the affine scale (high - low) / (levels - 1), with zero on a code.
     """
@@ -78,7 +77,7 @@ def mse_range(
     return float(best[0]), float(best[1])
 
 
-class _CountingObserver(UniformQuantizationObserverBase):  # type: ignore[misc]  # torchao has no types
+class _CountingObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
     """Counts values in equal bins over [-bound, bound]. When a value is larger, the bound doubles
     and bins merge in pairs, so that no count is ever spread over bins it may not belong to.
     """

@@ -21,9 +21,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from petra.core.errors import ExportError, StageRefused
+from petra.core.interface import Interface
 from petra.core.kernels import USUAL, Kernels
 from petra.methods.quantize.annotate import DeploymentQuantizer
-from petra.methods.quantize.calibration import first_items, observe
+from petra.methods.quantize.calibration import first_items, observe, one_batch
 from petra.methods.quantize.corrections import correct_biases, round_biases
 from petra.methods.quantize.equalize import equalize_layers
 from petra.methods.quantize.quantized_share import Shares, account, check_macs
@@ -32,11 +33,13 @@ from petra.methods.quantize.smooth import smooth_layers
 from petra.model.aten import batch_norms, rewrites
 from petra.model.aten.cells import cells_as_linear
 from petra.model.aten.constants import fold_constants
-from petra.model.aten.graph import constant, multiply_accumulates
+from petra.model.aten.graph import constant
+from petra.model.aten.macs import multiply_accumulates
 from petra.model.aten.products import products_as_linear
 from petra.model.aten.transposed import transposed_as_convolutions
 from petra.model.surgery import evaluating, is_under
-from petra.runtimes.tracing import capture, traced_example
+from petra.runtimes.free_sizes import free_axes, traced_example
+from petra.runtimes.tracing import capture
 from petra.tasks.inputs import Inputs
 
 MEASURED_ITEMS = 128
@@ -73,15 +76,16 @@ def quantize_static(
     alpha: float = 0.5,
     correct_bias: bool = False,
     keep_float: int = 0,
+    interface: Interface | None = None,
 ) -> QuantizationResult:
     """Quantize `model` for deployment; it is left as it was, apart from being put in evaluation
     mode while traced.
 
-    example: inputs of any batch size, for tracing. calibration: batches of inputs, a few hundred
-    samples in all. observer, exclude, kernels, weight_max: see `DeploymentQuantizer`. equalize:
-    "none", "cross_layer" (`equalize_layers`) or "smooth" with `alpha` (`smooth_layers`).
-    correct_bias: see `correct_biases`. keep_float: so many of the layers with the largest
-    `sensitivities` stay float.
+    example: inputs of any batch size, for tracing; `interface` says which of their axes are free.
+    calibration: batches of inputs, a few hundred samples in all. observer, exclude, kernels,
+    weight_max: see `DeploymentQuantizer`. equalize: "none", "cross_layer" (`equalize_layers`) or
+    "smooth" with `alpha` (`smooth_layers`). correct_bias: see `correct_biases`. keep_float: so many
+    of the layers with the largest `sensitivities` stay float.
 
     Helps convolutional networks and multilayer perceptrons: 2 to 4 times faster where the CPU has
     int8 instructions, a quarter of the size. Does not help models whose activations have a few huge
@@ -95,7 +99,7 @@ def quantize_static(
     """
     check_excluded(model, exclude)
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-    traced = trace(model, example)
+    traced = trace(model, example, interface)
     simplify(traced)
     notes = _equalized(traced, calibration, equalize, alpha)
     quantizer_for = partial(
@@ -111,7 +115,7 @@ def quantize_static(
     samples = observe(prepared, calibration)
     if correct_bias:
         items = first_items(calibration, MEASURED_ITEMS)
-        correction = correct_biases(prepared, _joined(items))
+        correction = correct_biases(prepared, one_batch(items))
         notes["biases_corrected"] = list(correction.corrected)
         notes["biases_left"] = correction.skipped
     return converted(prepared, quantizer, samples=samples, total_macs=total_macs, notes=notes)
@@ -225,9 +229,9 @@ def simplify(traced: GraphModule) -> None:
     rewrites.clip_before_moving(traced)
 
 
-def trace(model: nn.Module, example: Inputs) -> GraphModule:
-    """Export in evaluation mode with a dynamic batch dimension. Raises StageRefused when that is
-    impossible.
+def trace(model: nn.Module, example: Inputs, interface: Interface | None = None) -> GraphModule:
+    """Export in evaluation mode with the axes free that `interface` leaves free, by default the
+    batch. Raises StageRefused when that is impossible.
     """
     example = traced_example(example)
     kwargs = example if isinstance(example, dict) else {}
@@ -238,7 +242,7 @@ def trace(model: nn.Module, example: Inputs) -> GraphModule:
         # Fused attention returns another memory layout than the plain form exporters write; torch
         # remembers the first.
         with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            exported = capture(model, args, kwargs)
+            exported = capture(model, args, kwargs, free=free_axes(example, interface))
     except ExportError as error:
         raise StageRefused(error.message, hint=error.hint) from error
     module = exported.module(check_guards=False)
@@ -259,16 +263,6 @@ def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
     for name in sorted(exclude):
         if not any(is_under(path, frozenset({name})) for path in paths):
             raise StageRefused("is to be excluded, but the model has no such module", layer=name)
-
-
-def _joined(batches: list[Inputs]) -> Inputs:
-    """One batch of all items."""
-    first = batches[0]
-    if isinstance(first, dict):
-        return {key: torch.cat([batch[key] for batch in batches]) for key in first}  # type: ignore[call-overload, index]
-    if isinstance(first, tuple):
-        return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
-    return torch.cat(batches)  # type: ignore[arg-type]
 
 
 def _parameter_elements(prepared: GraphModule) -> tuple[int, int]:

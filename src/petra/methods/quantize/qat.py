@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -15,21 +15,13 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
 from petra.core.kernels import WEIGHT_MAX
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.distill.distill import mixed_loss
 from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import Calibration, observe
-from petra.methods.quantize.ptq import (
-    check_excluded,
-    check_something_is_quantized,
-    converted,
-    rank_layers,
-    simplify,
-    trace,
-)
-from petra.methods.quantize.quantized_share import check_macs
-from petra.methods.quantize.static import (
+from petra.methods.quantize.parameters import (
     CODES,
     CODES_DOC,
     EMBEDDINGS,
@@ -40,15 +32,37 @@ from petra.methods.quantize.static import (
     KEEP_FLOAT,
     KEEP_LIMITS,
     excluded_layers,
-    traced_quantization,
 )
+from petra.methods.quantize.ptq import (
+    check_excluded,
+    check_something_is_quantized,
+    converted,
+    rank_layers,
+    simplify,
+    trace,
+)
+from petra.methods.quantize.quantized_share import check_macs
+from petra.methods.quantize.static import traced_quantization
 from petra.methods.quantize.stored import replace_embeddings
-from petra.methods.training import BATCH_SIZE, EPOCHS, LOSS, LR, OPTIMIZER, SCHEDULE, WEIGHT_DECAY
-from petra.model.aten.graph import module_path, multiply_accumulates
+from petra.methods.training import (
+    BATCH_SIZE,
+    EPOCHS,
+    FROZEN,
+    LOSS,
+    LR,
+    OPTIMIZER,
+    SCHEDULE,
+    WEIGHT_DECAY,
+)
+from petra.model.aten.graph import module_path
+from petra.model.aten.macs import multiply_accumulates
 from petra.model.copies.copying import copy_model
+from petra.model.trainability import frozen_layers
+from petra.space.declare import slots
 from petra.space.domains import Choice, Integer, Real
-from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.tasks.inputs import Inputs, call, prediction
+from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
+from petra.space.space import Slot
+from petra.tasks.inputs import Inputs, Outputs, call, predictions
 from petra.training.loop import LossFunction, TrainConfig, fit
 from petra.training.untrained import untrained
 
@@ -104,16 +118,11 @@ class SimulatedQuantization(nn.Module):
 
 
 def _untrained(model: nn.Module, context: Context) -> dict[str, str]:
-    """Layers that the model keeps gradients from, though its graph would not. Raises StageRefused
-    when it is all.
+    """Layers that the model keeps gradients from, though its graph would not, and frozen ones.
+    Raises StageRefused when it is all.
     """
-    asking = {name: p.requires_grad for name, p in model.named_parameters()}
-    for p in model.parameters():
-        p.requires_grad_(p.is_floating_point())
     found = untrained(model, context.task.example(2))
-    for name, p in model.named_parameters():
-        p.requires_grad_(asking[name])
-    return found
+    return found | dict.fromkeys(frozen_layers(model), FROZEN)
 
 
 def _weights_of(traced: GraphModule, paths: Collection[str]) -> set[str]:
@@ -158,7 +167,7 @@ class QuantizationAwareTrain(Stage):
 
     name: ClassVar[str] = "quantize.qat"
     effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS, TRAINABLE], removes=[FLOAT_WEIGHTS, TRAINABLE]
+        needs=[FLOAT_WEIGHTS, TRAINABLE], removes=[FLOAT_WEIGHTS, TRAINABLE, INPUT_GRADIENTS]
     )
 
     epochs: int = parameter(
@@ -196,6 +205,7 @@ class QuantizationAwareTrain(Stage):
     weight_max: int = parameter(
         WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
     )
+    brought: Mapping[str, Value] = slots(Slot("loss"))
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
@@ -205,7 +215,7 @@ class QuantizationAwareTrain(Stage):
             replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
         )
         kept_away = _untrained(model, context)
-        traced = trace(model, context.task.example(2))
+        traced = trace(model, context.task.example(2), context.interface)
         simplify(traced)
         frozen = _weights_of(traced, kept_away)
         calibration = Calibration(context, self.samples)
@@ -258,15 +268,17 @@ class QuantizationAwareTrain(Stage):
             batch_size=self.batch_size,
             weight_decay=self.weight_decay,
             loss=self.loss,
+            loss_values=self.brought,
         )
 
     def _loss(self, context: Context) -> LossFunction:
-        task, teacher = context.task, copy_model(context.teacher).to(context.device).eval()
+        teacher = copy_model(context.teacher).to(context.device).eval()
+        hard = self._config().loss_of(context.task)
+        distance = context.task.distance().having({"temperature": TEMPERATURE})
 
-        def loss(student: Tensor, inputs: Inputs, target: Tensor) -> Tensor:
+        def loss(student: Outputs, inputs: Inputs, target: Tensor) -> Tensor:
             with torch.no_grad():
-                reference = prediction(call(teacher, inputs)).float()
-            soft = task.distillation(student, reference, temperature=TEMPERATURE)
-            return mixed_loss(task.loss(self.loss, student, target), soft, self.alpha)
+                reference = predictions(call(teacher, inputs))
+            return mixed_loss(hard(student, target), distance(student, reference), self.alpha)
 
         return loss

@@ -1,6 +1,4 @@
-"""The account of a quantization: how much of a model is really quantized, why the rest is not, what
-it changed.
-"""
+"""How much of a model is really quantized, why the rest is not, and what it changed."""
 
 from __future__ import annotations
 
@@ -79,8 +77,7 @@ def account(
     code_bytes: int,
     all_bytes: int,
 ) -> Shares:
-    """`calls` are those of all layers with weights; `macs` and `elements` what the whole model does
-    and holds.
+    """`calls` are those of all weighted layers; `macs` and `elements` the whole model's.
 
     others: multiply-accumulates that belong to no layer, by what they are. code_bytes, all_bytes:
     what the codes and what all parameters take in store.
@@ -121,9 +118,7 @@ def check_macs(calls: Sequence[LayerCall], others: Mapping[str, int], macs: int)
 
 
 def check_weights(calls: Sequence[LayerCall], elements: int, of: Mapping[str, int]) -> None:
-    """The same for weights that are to become codes. of: elements of every layer's weights, by
-    path.
-    """
+    """As above, of weights that become codes. of: elements of every layer's weights, by path."""
     codes = {key: n for one in calls if not one.reason for key, n in one.weights.items()}
     unasked = sum(of[one.path] for one in calls if one.reason.startswith(ON_REQUEST))
     check_effect(

@@ -32,8 +32,7 @@ def per_channel(W: Tensor, largest: int, axis: int = 0) -> tuple[Tensor, Tensor]
 
 
 def per_group(W: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """4-bit codes q (out, in / block, block) int8 in -8..7 and scales s (out, in / block) for W
-    (out, in).
+    """Codes q (out, in / block, block), -8..7, and scales s (out, in / block) for W (out, in).
 
     For each group of `block` weights of a row, a clipping range from a grid, round to nearest, and
     the scale that fits the codes best in squared error, s = <w, q> / <q, q>; the best of all.

@@ -31,8 +31,7 @@ def relative_distance(prediction: Tensor, reference: Tensor) -> float:
 
 
 def sensitivities(prepared: GraphModule, batches: Sequence[Inputs]) -> dict[str, float]:
-    """For every quantized layer, how far the predictions move when it alone is quantized; the
-    largest first.
+    """How far predictions move when a layer alone is quantized, by layer, the largest first.
 
     prepared: an observed graph that has been calibrated; it is left as it was. A layer is its
     module path, and what is rounded for it are its weight, its input and, where the graph quantizes

@@ -13,7 +13,7 @@ from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.methods.quantize.quantized_share import EXCLUDED, TO_STAY
-from petra.model.kinds import is_transposed_linear
+from petra.model.kinds import Convolution, is_transposed_linear
 from petra.model.surgery import has_derived_weight, is_under
 
 KINDS = ("linear", "convolution", "embedding", "recurrent", "attention", "other")
@@ -37,7 +37,7 @@ def kind_of(module: nn.Module) -> str:
     """One of `KINDS`."""
     if is_linear(module):
         return "linear"
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, Convolution):
         return "convolution"
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "embedding"

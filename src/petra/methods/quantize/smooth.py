@@ -1,5 +1,4 @@
-"""Smoothing: the difficulty of outlier channels moved from activations into the weights that read
-them.
+"""Smoothing: the difficulty of outlier channels moved into the weights that read them.
 
 Source: Xiao et al. 2023, SmoothQuant, equations 3 and 4. X W = (X / s)(s W) for any s > 0 per
 channel.
@@ -9,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +73,8 @@ def smooth_layers(gm: GraphModule, calibration: Iterable[Inputs], alpha: float) 
     largest = _largest_values(gm, list(groups), calibration)
     for x, layers in groups.items():
         paths = [module_path(node) for node in layers]
-        weights = {node.args[1]: constant(gm, node.args[1]) for node in layers}  # type: ignore[arg-type]
+        read: list[Any] = [node.args[1] for node in layers]
+        weights = {node: constant(gm, node) for node in read}
         w_max = torch.stack([w.abs().amax(0) for w in weights.values() if w is not None]).amax(0)
         s = smoothing_scale(largest[x], w_max, alpha)
         held = _scaling_constants(x, len(s)) if set(readers(x)) == set(layers) else None
@@ -117,7 +118,8 @@ def _scaling_constants(x: Node, channels: int) -> list[Node] | None:
     """
     if x.target in (aten.relu.default, aten.leaky_relu.default):
         return _scaling_constants_below(x.args[0], channels)
-    if x.target in (aten.layer_norm.default, aten.rms_norm.default) and len(x.args[1]) != 1:  # type: ignore[arg-type]
+    shape: Any = x.args[1] if len(x.args) > 1 else ()
+    if x.target in (aten.layer_norm.default, aten.rms_norm.default) and len(shape) != 1:
         return None  # the norm runs over more than the channels
     if x.target is aten.layer_norm.default:
         return _owned([argument(x, 2, "weight"), argument(x, 3, "bias")], channels)
@@ -142,9 +144,7 @@ def _scaling_constants_below(node: object, channels: int) -> list[Node] | None:
 
 
 def _owned(values: list[object], channels: int) -> list[Node] | None:
-    """The constants among `values`, when there is a first one and each is read once and counts
-    channels first.
-    """
+    """The constants of `values`, when there are some, each read once and with channels first."""
     if values[0] is None:
         return None
     held = [value for value in values if value is not None]
@@ -157,9 +157,7 @@ def _owned(values: list[object], channels: int) -> list[Node] | None:
 
 
 def _may_stay_integer(x: Node) -> bool:
-    """Whether the value may be made by integer kernels, by way of operators that only move
-    codes.
-    """
+    """Whether the value may be made by integer kernels, by operators that only move codes."""
     while is_pass_through(x) and isinstance(x.args[0], Node):
         x = x.args[0]
     return x.op == "call_function" and (

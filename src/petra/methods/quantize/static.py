@@ -7,54 +7,26 @@ from typing import ClassVar
 
 from torch import nn
 
-from petra.core.errors import StageRefused
 from petra.core.kernels import WEIGHT_MAX
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.quantize.calibration import Calibration
+from petra.methods.quantize.parameters import (
+    CODES,
+    CODES_DOC,
+    EMBEDDINGS,
+    EMBEDDINGS_DOC,
+    EXCLUDE,
+    EXCLUDE_LIMITS,
+    KEEP_DOC,
+    KEEP_FLOAT,
+    KEEP_LIMITS,
+    excluded_layers,
+)
 from petra.methods.quantize.ptq import QuantizationResult, check_excluded, quantize_static
 from petra.methods.quantize.stored import replace_embeddings
-from petra.space.domains import BOOLEAN, Choice, Integer, Real, Text
-from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
-
-LAYER_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
-EXCLUDE = Choice((*EXCLUDE_ENDS.values, "convolutions"))
-EXCLUDE_LIMITS = Text(
-    "none", "none, first, last, ends, convolutions, or module paths separated by commas"
-)
-KEEP_FLOAT, KEEP_LIMITS = Choice((0, 1, 2, 4)), Integer(0, 10_000)
-KEEP_DOC = "layers that cost most when quantized, kept in float"
-EMBEDDINGS, EMBEDDINGS_DOC = Choice(("float", "int8")), "how embedding tables are stored"
-CODES = Choice((WEIGHT_MAX,))
-CODES_DOC = (
-    "largest weight code: 64 is right on every CPU, 127 on those with VNNI or dot products, 7 is 4"
-    " bits"
-)
-
-
-def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
-    """Module paths meant by `exclude`: "none", "first", "last", "ends" (both), "convolutions" (all
-    of them), or paths separated by commas.
-
-    First and last are in order of definition among convolution and linear layers. Raises
-    StageRefused where there is no convolution to exclude.
-    """
-    layers = [name for name, module in model.named_modules() if isinstance(module, LAYER_TYPES)]
-    named = {
-        "none": [],
-        "first": layers[:1],
-        "last": layers[-1:],
-        "ends": [*layers[:1], *layers[-1:]],
-        "convolutions": [
-            name for name, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)
-        ],
-    }
-    if exclude == "convolutions" and not named[exclude]:
-        raise StageRefused("convolutions are to be excluded, but the model has none")
-    return frozenset(
-        named[exclude] if exclude in named else (part.strip() for part in exclude.split(","))
-    )
+from petra.space.domains import BOOLEAN, Choice, Integer, Real
+from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
 
 
 @dataclass(frozen=True)
@@ -76,7 +48,7 @@ class StaticQuantize(Stage):
 
     name: ClassVar[str] = "quantize.static"
     effects: ClassVar[Effects] = Effects.of(
-        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE]
+        needs=[FLOAT_WEIGHTS], removes=[FLOAT_WEIGHTS, TRAINABLE, INPUT_GRADIENTS]
     )
 
     observer: str = parameter(
@@ -130,6 +102,7 @@ class StaticQuantize(Stage):
             alpha=self.alpha,
             correct_bias=self.correct_bias,
             keep_float=self.keep_float,
+            interface=context.interface,
         )
         return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)
 

@@ -49,6 +49,15 @@ from petra.model.layers.weight_only import WeightOnly, WeightOnlyRecurrent
 from petra.model.surgery import aliases_of, replace_module, weight_bytes
 from petra.tasks.inputs import Inputs
 
+STORED: tuple[type[nn.Module], ...] = (
+    DynamicQuantizedLinear,
+    Int4Linear,
+    QuantizedEmbedding,
+    WeightOnly,
+    WeightOnlyRecurrent,
+)
+"""The modules that stand for layers whose weights are codes."""
+
 Made = dict[tuple[object, ...], Codes]
 """Codes that weights have already, by weight and form."""
 
@@ -166,8 +175,7 @@ def replace_embeddings(
     return tuple(done), skipped
 
 
-# -- replacing
-# --------------------------------------------------------------------------------------------------
+# -- replacing -------------------------------------------------------------------------------------
 
 
 @dataclass

@@ -9,9 +9,9 @@ from torch import nn
 
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.methods.quantize.parameters import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.selection import KINDS
-from petra.methods.quantize.static import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
-from petra.methods.quantize.stored import store_weights
+from petra.methods.quantize.stored import STORED, store_weights
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 
@@ -41,6 +41,10 @@ class WeightQuantize(Stage):
         32, Choice((32, 64, 128)), "weights that share a scale at 4 bits", when={"bits": (4,)}
     )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
+
+    @classmethod
+    def modules(cls) -> tuple[type[nn.Module], ...]:
+        return STORED
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -34,8 +34,7 @@ def norms_with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def estimate_statistics(model: nn.Module, batches: Iterable[Inputs]) -> dict[str, str]:
-    """Replace mean and variance of every batch norm by the averages over `batches`; nothing else
-    changes.
+    """Replace mean and variance of every batch norm by the averages over `batches`; no more.
 
     Every norm normalises with the statistics of the batch meanwhile, as in training, so that those
     behind it see what they will see afterwards. Returns path -> reason for the norms left as they

@@ -16,6 +16,7 @@ from torch.nn import functional
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
+from petra.model.kinds import WEIGHTED
 from petra.model.surgery import evaluating, shared_weights
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import CUT_CHANNELS, DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -38,8 +39,7 @@ def ridge(gram: Tensor, cross: Tensor, prior: Tensor, damping: float) -> Tensor:
 
 
 def design(layer: nn.Module, x: Tensor) -> Tensor:
-    """The rows a layer multiplies its weight with: (rows, k), with a last column of ones where it
-    has a bias.
+    """The rows (rows, k) that a layer multiplies its weight with; for a bias, a column of ones.
 
     For Conv2d the unfolded patches, k = in * kh * kw; for Linear the inputs, k = in.
     """
@@ -70,8 +70,7 @@ def _can_refit(layer: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Reconstruct(Stage):
-    """Refit each layer that lost input channels so that it produces what it produced in the
-    untouched model.
+    """Refit each layer that lost inputs so that it produces what it did in the untouched model.
 
     One ridge regression per layer, in the order of execution, from the pruned model's own inputs to
     the untouched model's outputs on training items (He, Zhang & Sun 2017; Luo, Wu & Lin 2017).
@@ -133,7 +132,7 @@ class Reconstruct(Stage):
         skipped: dict[str, str] = {}
         hooks = []
         for path, module in model.named_modules():
-            if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            if not isinstance(module, WEIGHTED):
                 continue
             layer: Any = module
             other: Any = theirs.get(path)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
-from petra.methods.base import Context, parameter
-from petra.methods.training import SMOOTHED, TrainingStage
-from petra.space.domains import Real
+from petra.methods.base import Context
+from petra.methods.training import TrainingStage
+from petra.space.declare import slots
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.space import Slot
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,9 @@ class Tune(TrainingStage):
     name: ClassVar[str] = "tune"
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE])
 
-    label_smoothing: float = parameter(
-        0.0,
-        Real(0.0, 0.15),
-        "share of a label spread over all",
-        limits=Real(0.0, 0.9),
-        when={"loss": SMOOTHED},
-    )
+    brought: Mapping[str, Value] = slots(Slot("loss", always={"label_smoothing": 0.0}))
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         return self.train(
-            model, context, lambda hard: lambda prediction, inputs, target: hard(prediction, target)
+            model, context, lambda hard: lambda outputs, inputs, target: hard(outputs, target)
         )

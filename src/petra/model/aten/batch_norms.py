@@ -90,7 +90,8 @@ def fold_batch_norm_forward(gm: GraphModule) -> None:
         bias_node = argument(layer, 2, "bias")
         if isinstance(bias_node, Node):
             bias = constant(gm, bias_node)
-        scaled, added = _through(weight, scale, shift, int(argument(layer, 6, "groups", 1)))  # type: ignore[call-overload]
+        groups: Any = argument(layer, 6, "groups", 1)
+        scaled, added = _through(weight, scale, shift, int(groups))
         with gm.graph.inserting_before(layer):
             new_weight = new_parameter(gm, f"_{layer.name}_behind_{node.name}", scaled)
             new_bias = new_parameter(

@@ -1,5 +1,4 @@
-"""Recurrent cells of an exported ATen graph, written as the linear layers and gates they are made
-of.
+"""Recurrent cells of an exported ATen graph as the linear layers and gates that they are.
 
 Exact rewrites, in place. A loop over a cell is one operator for every step, which no integer kernel
 knows; its two matrix products are layers like any other.

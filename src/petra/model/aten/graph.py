@@ -1,10 +1,7 @@
-"""Reading an exported ATen graph, and changing its constants: what every analysis and rewrite of
-one shares.
-"""
+"""Reading an exported ATen graph, and changing its constants: what all rewrites share."""
 
 from __future__ import annotations
 
-import math
 import operator
 import re
 from collections.abc import Iterable
@@ -47,9 +44,7 @@ CONVOLUTIONS = ("aten.conv1d.", "aten.conv2d.", "aten.conv3d.")
 
 
 def module_path(node: Node) -> str:
-    """Path of the module a node was traced in, '' for the model itself; the same for every call of
-    a module.
-    """
+    """Path of the module a node was traced in, whichever call; '' for the model itself."""
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     return re.sub(r"@\d+", "", next(reversed(stack.values()))[0]) if stack else ""
 
@@ -68,8 +63,7 @@ def shape_of(node: Node) -> tuple[int | torch.SymInt, ...]:
 
 
 def sizes(node: Node) -> list[int]:
-    """Shape of the tensor a node makes, with the batch size of the traced example for the free
-    dimension.
+    """Shape of the tensor a node makes, the free dimension as in the traced example.
 
     A size that depends on the values of the data, not only on their shape, counts as 1.
     """
@@ -91,52 +85,6 @@ def tensor_inputs(node: Node) -> list[Node]:
 def readers(node: Node) -> list[Node]:
     """The users of a node that read its values, not only its shape."""
     return [user for user in node.users if user.target is not aten.sym_size.int]
-
-
-def multiply_accumulates(node: Node) -> int:
-    """Multiply-accumulates of one call at the traced batch size; 0 for what is not a matrix product
-    of some kind.
-    """
-    kind = str(node.target) if node.op == "call_function" else ""
-    if kind.startswith("aten.einsum"):
-        return _multiplications(str(node.args[0]), [sizes(operand) for operand in node.args[1]])  # type: ignore[union-attr, arg-type]
-    operands = [
-        sizes(operand) for operand in node.args if isinstance(operand, Node)
-    ]  # one that is read twice, twice
-    if kind.startswith("aten.conv_transpose"):
-        return math.prod(operands[0]) * math.prod(operands[1][1:])
-    if is_weighted(node):
-        return math.prod(sizes(node)) * math.prod(operands[1][1:])
-    if kind.startswith(("aten.matmul", "aten.bmm", "aten.mm.")):
-        return math.prod(sizes(node)) * operands[0][-1]
-    if kind.startswith("aten.baddbmm"):
-        return math.prod(sizes(node)) * operands[1][-1]
-    if kind.startswith("aten.scaled_dot_product_attention"):
-        return 2 * math.prod(operands[0]) * operands[1][-2]
-    if kind.startswith(("aten.lstm", "aten.gru", "aten.rnn")):
-        weights = [
-            sizes(source) for source in node.all_input_nodes[1:]
-        ]  # in lists among the arguments
-        return math.prod(operands[0][:2]) * sum(
-            math.prod(shape) for shape in weights if len(shape) == 2
-        )
-    return 0
-
-
-def _multiplications(equation: str, operands: list[list[int]]) -> int:
-    """Of an einsum over two or more operands: one for every combination of indices."""
-    size: dict[str, int] = {}
-    for term, shape in zip(
-        equation.partition("->")[0].replace(" ", "").split(","), operands, strict=True
-    ):
-        head, dots, tail = term.partition("...")
-        end = len(shape) - len(tail)
-        size |= dict(
-            zip(head + tail, shape[: len(head)] + shape[end:] if dots else shape, strict=True)
-        )
-        if dots:
-            size[dots] = max(size.get(dots, 1), math.prod(shape[len(head) : end]))
-    return math.prod(size.values()) if len(operands) > 1 else 0
 
 
 def is_weighted(node: Node) -> bool:
@@ -163,8 +111,7 @@ def _is_in_place(node: Node) -> bool:
 
 
 def written(graph: Graph) -> set[Node]:
-    """Values whose memory an in-place call changes: what it writes to, and all views of the same
-    memory.
+    """Values that an in-place call changes: what it writes to, and all views of it.
 
     They must not be copied, as quantize and dequantize do, because the copy would not change with
     them.
@@ -198,8 +145,7 @@ def _shares_memory(node: Node) -> bool:
 
 
 def batch_norm_affine(gm: GraphModule, node: Node) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """a and c, each (channels,), of a batch norm in evaluation, y = a x + c; None without stored
-    statistics.
+    """a, c (channels,) of a batch norm in evaluation, y = a x + c; None without statistics.
 
     a = weight / sqrt(var + eps), c = bias - a mean.
     """
@@ -264,9 +210,7 @@ def replace_constant(gm: GraphModule, node: Node, value: torch.Tensor) -> None:
 
 
 def new_buffer(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
-    """Register a constant and return the node that reads it, made at the graph's current insertion
-    point.
-    """
+    """Register a constant and return the node that reads it, at the graph's insertion point."""
     gm.register_buffer(name, value)
     node = gm.graph.get_attr(name)
     node.meta["val"] = value
@@ -274,9 +218,7 @@ def new_buffer(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
 
 
 def new_parameter(gm: GraphModule, name: str, value: torch.Tensor) -> Node:
-    """Like a new constant at the graph's insertion point, but a parameter, which training
-    changes.
-    """
+    """Like `new_buffer`, but a parameter, which training changes."""
     gm.register_parameter(name, torch.nn.Parameter(value.detach().clone(), requires_grad=False))
     node = gm.graph.get_attr(name)
     node.meta["val"] = value

@@ -1,5 +1,4 @@
-"""Exact rewrites of an exported ATen graph that leave less for a quantizer, and for a runtime, to
-do.
+"""Exact rewrites of an exported ATen graph that leave quantizer and runtime less to do.
 
 Every function here changes a `torch.fx.GraphModule` in place and keeps its output, up to float
 rounding, for every input. They exist because the integer kernels of deployment runtimes cover few
@@ -160,8 +159,7 @@ def clip_before_moving(gm: GraphModule) -> None:
 
 
 def split_batch_norm_over_concat(gm: GraphModule) -> None:
-    """BN(cat(a, b)) = cat(BN_a(a), BN_b(b)): afterwards each part fuses into the convolution that
-    makes it.
+    """BN(cat(a, b)) = cat(BN_a(a), BN_b(b)): each part then fuses into its convolution.
 
     Applies when the concatenation is over channels, nothing else reads it, and every part can
     absorb its share.
@@ -204,8 +202,7 @@ def split_batch_norm_over_concat(gm: GraphModule) -> None:
 
 
 def batch_norm_as_depthwise_conv(gm: GraphModule) -> None:
-    """Write a batch normalisation that no layer absorbed as the 1x1 depthwise convolution it is in
-    evaluation.
+    """Write a batch norm that no layer absorbed as the 1x1 depthwise convolution that it is.
 
     Per-channel 8-bit weights hold a single number per channel exactly, so quantization adds no
     error of its own here. Inputs are `(n, c, ...)` with 1 to 3 spatial dimensions; a BN over `(n,

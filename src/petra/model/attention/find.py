@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from petra.model.attention.heads import Heads, Part, weight_dim, weight_width, within
-from petra.model.kinds import is_transposed_linear, mixes
+from petra.model.kinds import Convolution, is_transposed_linear, mixes
 from petra.model.surgery import (
     differentiable,
     evaluating,
@@ -47,9 +47,7 @@ HEAD_COUNTS = (
 KEY_COUNTS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
 WIDTHS = ("all_head_size", "inner_dim", "split_size", "attn_dim")
 EITHER_WIDTHS = ("embed_dim", "hidden_size", "d_model", "dim")
-"""Attributes that hold the width of all heads together in some models and the width of the stream
-in others.
-"""
+"""Attributes that hold the width of all heads in some models, the stream's in others."""
 
 _ATTENDS = re.compile("softmax|scaleddotproduct", re.IGNORECASE)  # in the names of autograd nodes
 
@@ -78,8 +76,7 @@ def upstream(start: Iterable[Any], stops: Mapping[Any, str]) -> tuple[set[str], 
 def find_heads(
     model: nn.Module, forward: Forward
 ) -> tuple[dict[str, tuple[Heads, ...]], dict[str, str]]:
-    """The readings of every attention layer that has some, the likeliest first, and why others have
-    none.
+    """The readings of every attention layer, the likeliest first, and why others have none.
 
     An attention layer is the innermost module with an attribute for the size or the number of its
     heads that holds layers with weights. `nn.MultiheadAttention` does not call its layers and is
@@ -112,9 +109,7 @@ class _NoReading(Exception):
 
 
 def _readers(model: nn.Module, forward: Forward) -> dict[str, set[str]]:
-    """For every layer that mixes what attention made, the layers that mixed what that attention was
-    made of.
-    """
+    """For every layer that mixes what attention made, the layers that attention was made of."""
     made: dict[Any, str] = {}
     taken: dict[str, list[Any]] = {}
 
@@ -197,9 +192,7 @@ def _readings(
 
 
 def _key_heads(heads: int, size: int, widths: list[int]) -> int:
-    """Key/value heads: fewer than `heads` when keys and values are projected to less, or fused into
-    less.
-    """
+    """Key/value heads: fewer than `heads` where keys and values are projected to less."""
     narrow = {w for w in widths if w < heads * size and w % size == 0 and widths.count(w) > 1}
     if len(narrow) == 1:
         keys = narrow.pop() // size
@@ -228,8 +221,9 @@ def _layouts(path: str, width: int, heads: int, keys: int, size: int) -> list[tu
 
 
 def _tables(model: nn.Module, path: str, heads: int, keys: int) -> tuple[Part, ...]:
-    """Tensors with one entry per head along one dimension: position biases, learnt scales. Not
-    those of projections.
+    """Tensors with one entry per head along one dimension: position biases, learnt scales.
+
+    Not those of projections.
     """
     return tuple(
         Part(sub, name, list(tensor.shape).index(heads), (heads // keys,))
@@ -264,7 +258,7 @@ def _check_layer(path: str, layer: nn.Module, shared: Mapping[str, tuple[str, ..
     if has_derived_weight(layer):
         raise _NoReading(f"the weight of its layer {path!r} is computed from other parameters")
     plain = isinstance(layer, nn.Linear) or is_transposed_linear(layer)
-    conv = isinstance(layer, nn.modules.conv._ConvNd) and layer.groups == 1 and not layer.transposed
+    conv = isinstance(layer, Convolution) and layer.groups == 1 and not layer.transposed
     if not (plain or conv):
         kind = (
             f"{type(layer).__name__} with groups"

@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petra.model.kinds import is_transposed_linear
+from petra.model.kinds import Convolution, is_transposed_linear
 
 Undo = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor with entries of every head: its dimension `dim` is one run of `units * block`
-    entries per block.
-    """
+    """A tensor with entries of all heads: `dim` is a run of `units * block` entries per block."""
 
     layer: str
     name: str
@@ -98,8 +96,7 @@ def take_out(model: nn.Module, heads: Heads, units: Collection[int]) -> Undo:
 
 @contextmanager
 def gated(model: nn.Module, heads: Heads, gate: Tensor) -> Iterator[None]:
-    """Inside, the outputs of every unit are multiplied by its entry of `gate`, (units,), before
-    they are mixed.
+    """Inside, each unit's outputs are multiplied by its entry of `gate` (units,) before mixing.
 
     Zero is what removing the unit must amount to; the gradient with respect to the gate is its
     first-order effect.
@@ -108,7 +105,7 @@ def gated(model: nn.Module, heads: Heads, gate: Tensor) -> Iterator[None]:
     def multiply(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         x = inputs[0]
         factor = gate.to(x).repeat_interleave(heads.shared * heads.size)
-        if isinstance(module, nn.modules.conv._ConvNd):
+        if isinstance(module, Convolution):
             factor = factor.view(-1, *[1] * len(module.kernel_size))
         return (x * factor, *inputs[1:])
 
@@ -123,7 +120,7 @@ def _declared_sizes(layer: nn.Module) -> list[tuple[str, int]]:
     """The sizes a layer keeps beside its weight, by attribute."""
     names = {
         nn.Linear: ("out_features", "in_features"),
-        nn.modules.conv._ConvNd: ("out_channels", "in_channels"),
+        Convolution: ("out_channels", "in_channels"),
     }
     for kind, (outputs, inputs) in names.items():
         if isinstance(layer, kind):

@@ -60,9 +60,7 @@ class HeadwiseAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `nn.MultiheadAttention`; `is_causal` is a hint beside `attn_mask`, which says the
-        same.
-        """
+        """As `nn.MultiheadAttention`; `is_causal` is a hint; `attn_mask` says the same."""
         batched = query.dim() == 3
         if not batched:
             query, key, value = query[None], key[None], value[None]
@@ -114,8 +112,7 @@ class HeadwiseAttention(nn.Module):
 def separate_attention(
     model: nn.Module, *, only: Collection[str] | None = None
 ) -> tuple[Undo, dict[str, str]]:
-    """Put a `HeadwiseAttention` in the place of every `nn.MultiheadAttention` (or of those at the
-    paths `only`).
+    """Put `HeadwiseAttention` in place of every `nn.MultiheadAttention` (or those in `only`).
 
     Returns how to put them back, and why some stay. The weights are copies, but those of the output
     projection.

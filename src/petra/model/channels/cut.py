@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petra.model.channels.graph import BREAKAGE, ChannelGraph, first_line, outputs_of
+from petra.model.channels.breakage import BREAKAGE, breakage_in_words, outputs_of
+from petra.model.channels.graph import ChannelGraph
 from petra.model.kinds import channel_dim
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, comparable
@@ -29,8 +30,7 @@ SILENT = (
 def cut(
     graph: ChannelGraph, root: str, channels: Sequence[int], example: Inputs, *, trial: bool = False
 ) -> str:
-    """Remove output `channels` of layer `root`, and all that depends on them, from the graph's
-    model.
+    """Remove output `channels` of layer `root`, and all that depends on them, from the model.
 
     Returns '' when the result computes, on `example`, what the model computes with those channels
     ignored by their readers; otherwise what is wrong, and then the model is as it was. A `trial`
@@ -41,7 +41,7 @@ def cut(
         try:
             group = graph.group(root, channels)
         except BREAKAGE as error:
-            return f"its couplings cannot be followed ({first_line(error)})"
+            return f"its couplings cannot be followed ({breakage_in_words(error)})"
         if set(group[0].idxs) != set(channels):
             return "its channels are coupled among themselves in a way that could not be resolved"
         before = outputs_of(graph.model, example)
@@ -50,13 +50,13 @@ def cut(
         try:
             undo = graph.remove(group)
         except BREAKAGE as error:
-            return f"without some of its channels the model no longer runs ({first_line(error)})"
+            return _no_longer_runs(error)
         try:
             wrong = _disagreement(
                 before, expected, outputs_of(graph.model, example), must_show=trial
             )
         except BREAKAGE as error:
-            wrong = f"without some of its channels the model no longer runs ({first_line(error)})"
+            wrong = _no_longer_runs(error)
         if wrong or trial:
             undo()
         return wrong
@@ -98,9 +98,8 @@ def _ignored(graph: ChannelGraph, group: Any) -> Iterator[None]:
         if graph.reads(dep):
             saved.append((module.weight, module.weight.clone()))
             dim = 1 - channel_dim(module)
-            per_group = module.weight.shape[
-                dim
-            ]  # grouped convolutions read the same inputs in every group
+            # Grouped convolutions read the same inputs in every group.
+            per_group = module.weight.shape[dim]
             index = sorted({c % per_group for c in channels})
             module.weight.index_fill_(dim, torch.tensor(index, device=module.weight.device), 0.0)
     try:
@@ -108,3 +107,7 @@ def _ignored(graph: ChannelGraph, group: Any) -> Iterator[None]:
     finally:
         for weight, values in saved:
             weight.copy_(values)
+
+
+def _no_longer_runs(error: BaseException) -> str:
+    return f"without some of its channels the model no longer runs ({breakage_in_words(error)})"

@@ -1,6 +1,4 @@
-"""Torch-Pruning's dependency graph (Fang et al. 2023, "DepGraph") of a model, with layers addressed
-by path.
-"""
+"""Torch-Pruning's dependency graph (Fang et al. 2023) of a model, layers addressed by path."""
 
 from __future__ import annotations
 
@@ -13,16 +11,17 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
+from petra.model.channels.breakage import BREAKAGE, breakage_in_words, outputs_of
 from petra.model.channels.splits import is_glu, number_glu, number_split
 from petra.model.channels.transposed_linear import TransposedLinearPruner
 from petra.model.kinds import (
+    is_transposed_linear,
     is_weighted,
-    transposed_linears,
     width_of,
     widths,
 )
 from petra.model.surgery import evaluating
-from petra.tasks.inputs import Inputs, call, named_outputs
+from petra.tasks.inputs import Inputs
 
 mappings = tp.dependency.index_mapping
 NUMBERING = {
@@ -33,17 +32,6 @@ NUMBERING = {
     tp.ops.OPTYPE.EXPAND: mappings.update_expand_index_mapping,
     tp.ops.OPTYPE.SLICE: mappings.update_slice_index_mapping,
 }
-# What a model's code raises when a tensor no longer has the width the code counts on.
-BREAKAGE = (
-    RuntimeError,
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-)
 
 MOST_STEPS = 4_000_000
 """Channels of operations that one walk looks at: some ten seconds, and less than half a gigabyte.
@@ -55,8 +43,9 @@ class MeetingPoint(RuntimeError):
 
 
 class ChannelGraph:
-    """Torch-Pruning's view of `model`, with layers addressed by path. Build it inside
-    `differentiable(model)`.
+    """Torch-Pruning's view of `model`, with layers addressed by path.
+
+    Build it inside `differentiable(model)`.
     """
 
     def __init__(self, model: nn.Module, example: Inputs) -> None:
@@ -66,7 +55,7 @@ class ChannelGraph:
         self.graph = tp.DependencyGraph()
         # whether channels have gone since the graph last numbered those of slices and concats
         self._stale = False
-        taught = {kind: TransposedLinearPruner() for kind in transposed_linears()}
+        taught = {type(m): TransposedLinearPruner() for m in self.paths if is_transposed_linear(m)}
         with evaluating(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -78,11 +67,11 @@ class ChannelGraph:
                     verbose=False,
                 )
             except BREAKAGE as error:
-                if not hasattr(
-                    self.graph, "module2node"
-                ):  # the steps after tracing are done again here
+                # The steps after tracing are done again here.
+                if not hasattr(self.graph, "module2node"):
+                    said = breakage_in_words(error)
                     raise StageRefused(
-                        f"cannot trace how channels depend on each other: {first_line(error)}"
+                        f"cannot trace how channels depend on each other: {said}"
                     ) from error
         # No channel has a higher number anywhere, unless a walk has gone astray (and then it might
         # never end).
@@ -121,7 +110,7 @@ class ChannelGraph:
                 yield path, None, str(error)
                 continue
             except BREAKAGE as error:
-                yield path, None, f"its couplings cannot be followed ({first_line(error)})"
+                yield path, None, f"its couplings cannot be followed ({breakage_in_words(error)})"
                 continue
             visited.update(dep.target.module for dep, _ in group if self.narrows(dep))
             yield path, group, ""
@@ -215,9 +204,7 @@ class ChannelGraph:
         return False
 
     def _single_channels(self) -> set[Any]:
-        """Nodes of layers with one output channel, and of all that is made of such a channel
-        alone.
-        """
+        """Nodes of layers with one output channel, and of what is made of it alone."""
         nodes = self.graph.module2node.values()
         todo = [n for n in nodes if is_weighted(n.module) and width_of(n.module) == 1]
         found = set(todo)
@@ -232,8 +219,7 @@ class ChannelGraph:
         return found
 
     def remove(self, group: Any) -> Callable[[], None]:
-        """Take a group's channels out of the model; returns a function that puts everything back as
-        it was.
+        """Take a group's channels out; returns a function that puts everything back.
 
         Raises one of BREAKAGE, with the model as it was, when the channels cannot go.
         """
@@ -290,9 +276,7 @@ class ChannelGraph:
         return width_of(self.model.get_submodule(root))
 
     def narrows(self, dep: Any) -> bool:
-        """Whether the operation removes output channels (norms and depthwise layers: inputs and
-        outputs alike).
-        """
+        """Whether it removes output channels (of norms and depthwise layers, both)."""
         return bool(self.graph.is_out_channel_pruning_fn(dep.handler))
 
     def reads(self, dep: Any) -> bool:
@@ -306,18 +290,5 @@ class ChannelGraph:
         return tuple(dict.fromkeys(self.paths[m] for m in modules))
 
 
-def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    return list(named_outputs(call(model, inputs)).values())
-
-
 def _traced_outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     return [t for t in outputs_of(model, inputs) if t.grad_fn is not None]
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of the model's own code says, short enough to quote; of one that says nothing
-    to who has not written the code, a word."""
-    if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):
-        return "its code counts on another width"
-    lines = str(error).splitlines()
-    return lines[0][:160] if lines else type(error).__name__

@@ -1,37 +1,33 @@
-"""Which channels can go, and which of them only together: found by tracing, proved by cutting a
-copy.
-"""
+"""Which channels can go, and which of them only together: traced, and proved by cutting a copy."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch_pruning as tp
-from torch import Tensor, nn
+from torch import nn
 
+from petra.model.channels.breakage import BREAKAGE, breakage_in_words, outputs_of
 from petra.model.channels.cut import SILENT, cut
-from petra.model.channels.graph import BREAKAGE, ChannelGraph, first_line, outputs_of
+from petra.model.channels.graph import ChannelGraph
+from petra.model.channels.scout import amplify, shake
 from petra.model.copies.copying import copy_model
-from petra.model.kinds import is_weighted
+from petra.model.kinds import BatchNorm, Convolution, is_weighted
 from petra.model.reach import why_not_followed
-from petra.model.surgery import evaluating, has_derived_weight, output_layers, shared_weights
-from petra.tasks.inputs import Inputs, call
+from petra.model.surgery import has_derived_weight, output_layers, shared_weights
+from petra.tasks.inputs import Inputs
 
 PER_CHANNEL = (
-    nn.modules.batchnorm._BatchNorm,
+    BatchNorm,
     nn.modules.instancenorm._InstanceNorm,
     nn.GroupNorm,
     nn.PReLU,
 )
 RETRIES = 3
 UNFOLLOWED = "how its channels are used cannot be followed"
-# a weight without a larger entry is one that keeps a branch quiet at first, such as a layer scale
-SWITCHED_OFF = 1e-2
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,8 @@ def find_groups(
     group.
     """
     copied = copy_model(model)
-    _shake(copied, generator)
-    _amplify(copied, example)
+    shake(copied, generator)
+    amplify(copied, example)
     scout = ChannelGraph(copied, example)
     candidates, refused = _candidates(scout, output_layers(model, lambda m: outputs_of(m, example)))
     groups: list[ChannelGroup] = []
@@ -72,8 +68,8 @@ def find_groups(
         for _ in range(RETRIES):
             if reason != SILENT:
                 break
-            _shake(copied, generator)
-            _amplify(copied, example)
+            shake(copied, generator)
+            amplify(copied, example)
             reason = _trial(scout, group, example, generator)
         if reason:
             refused.update(dict.fromkeys(group.layers, reason))
@@ -106,7 +102,7 @@ def _candidates(
                 units = _units(graph, root, full)
                 segments = _segments(graph, units, full)
             except BREAKAGE as error:
-                reason = f"its couplings cannot be followed ({first_line(error)})"
+                reason = f"its couplings cannot be followed ({breakage_in_words(error)})"
         if not reason and len({len(u) for u in units}) != 1:
             reason = "its channels are coupled among themselves in sets of different sizes"
         if not reason and all(len(s) < 2 for s in segments):
@@ -119,63 +115,10 @@ def _candidates(
     return sorted(candidates, key=lambda g: position[g.root]), refused
 
 
-def _shake(model: nn.Module, generator: torch.Generator) -> None:
-    """Change all weights a little, so that no channel is silent by chance (gains of zero or next to
-    it, for one).
-    """
-    for p in model.parameters():
-        if p.is_floating_point():
-            noise = torch.randn(p.shape, generator=generator).to(p)
-            off = torch.logical_or(p.data == 0, p.data.abs().amax() < SWITCHED_OFF)
-            p.data = torch.where(off, 0.1 * noise, p.data * (1 + 0.1 * noise))
-            p.requires_grad_(True)
-
-
-def _amplify(model: nn.Module, example: Inputs) -> None:
-    """Scale every weighted layer so that its outputs on the example spread by one, and give batch
-    norms the statistics of what they then see, in one pass from input to output.
-
-    In a deep network with small initial weights the signal fades on its way, and no channel would
-    show; and attention that is nearly uniform would not show that channels have moved to another
-    head.
-    """
-
-    def scale(layer: Any, inputs: object, output: Tensor) -> Tensor:
-        spread = output.std()
-        if not 0 < float(spread) < math.inf:
-            return output
-        for name in {"weight", "bias"} & set(layer._parameters):
-            if layer._parameters[name] is not None:
-                layer._parameters[name].data /= spread
-        return output / spread
-
-    layers = [m for m in model.modules() if is_weighted(m) and not has_derived_weight(m)]
-    hooks = [layer.register_forward_hook(scale) for layer in layers]
-    norms = [
-        m
-        for m in model.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
-    momenta = [norm.momentum for norm in norms]
-    with evaluating(model), torch.no_grad():
-        for norm in norms:
-            norm.train()
-            norm.reset_running_stats()
-            norm.momentum = None  # the average over all batches, here one
-        with contextlib.suppress(*BREAKAGE):  # a batch norm needs more than one value
-            call(model, example)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    for hook in hooks:
-        hook.remove()
-
-
 def _objection(
     graph: ChannelGraph, group: Any, outputs: frozenset[str], shared: Mapping[str, tuple[str, ...]]
 ) -> str:
-    """Why a group cannot be cut, as far as its members tell; '' when nothing speaks against a
-    trial.
-    """
+    """Why a group cannot be cut, as far as its members tell; '' when a trial is worth it."""
     for dep, _ in group:
         module = dep.target.module
         if isinstance(module, nn.Parameter):
@@ -239,9 +182,7 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
             size = module.num_channels // module.num_groups
             for channel, origin in zip(item.idxs, item.root_idxs, strict=True):
                 together.setdefault(channel // size, []).append(origin)
-        elif (
-            isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups < module.out_channels
-        ):
+        elif isinstance(module, Convolution) and 1 < module.groups < module.out_channels:
             channels = module.out_channels if graph.narrows(item.dep) else module.in_channels
             for channel, origin in zip(item.idxs, item.root_idxs, strict=True):
                 together.setdefault(channel % (channels // module.groups), []).append(origin)
@@ -258,8 +199,7 @@ def _units(graph: ChannelGraph, root: str, full: Any) -> tuple[tuple[int, ...], 
 def _segments(
     graph: ChannelGraph, units: Sequence[tuple[int, ...]], full: Any
 ) -> tuple[tuple[int, ...], ...]:
-    """Indices of units that narrow the same layers, in the order of those layers' names, which no
-    cut changes.
+    """Indices of units that narrow the same layers, in the order of those layers' names.
 
     Where a concatenation is added to another layer's output, each branch makes some of that layer's
     channels only.
@@ -288,7 +228,9 @@ def regroup(
         try:
             full = graph.group(g.root, range(graph.width(g.root)))
         except BREAKAGE as error:
-            lost[g.root] = f"its couplings cannot be followed any further ({first_line(error)})"
+            lost[g.root] = (
+                f"its couplings cannot be followed any further ({breakage_in_words(error)})"
+            )
             continue
         units = _units(graph, g.root, full)
         found.append(ChannelGroup(g.root, units, g.layers, _segments(graph, units, full)))
@@ -298,9 +240,7 @@ def regroup(
 def _trial(
     scout: ChannelGraph, group: ChannelGroup, example: Inputs, generator: torch.Generator
 ) -> str:
-    """Cut a random half of every segment's units out of the scout; why that is wrong, '' when it is
-    right.
-    """
+    """Cut a random half of every segment's units out of the scout; why that is wrong, else ''."""
     halves = [
         torch.randperm(len(s), generator=generator)[: len(s) // 2].tolist() for s in group.segments
     ]

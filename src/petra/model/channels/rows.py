@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from petra.model.kinds import channel_dim, is_weighted
+from petra.model.kinds import BatchNorm, channel_dim, is_weighted
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
+NORMS = (BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 
 
 def has_weights(module: object) -> bool:

@@ -38,9 +38,7 @@ class Pieces:
 
 
 def is_glu(node: Any) -> bool:
-    """Whether a node is a gated linear unit over channels: halves of its input, one gating the
-    other.
-    """
+    """Whether a node is a gated linear unit over channels: one half gates the other."""
     return type(node.grad_fn).__name__ == "GluBackward0"
 
 

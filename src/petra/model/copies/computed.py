@@ -88,7 +88,9 @@ def _computed(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     first = _watched(module, base)
     second = _watched(module, base)
     own = module._parameters["weight"]
-    if first is None or second is None or first[0] is own or first[0].shape != own.shape:  # type: ignore[union-attr]
+    if first is None or second is None or own is None or first[0] is own:
+        return None
+    if first[0].shape != own.shape:
         return None
     same = torch.equal(first[0], second[0])  # not so where it is random
     return (first[0], first[1]) if same and torch.isfinite(first[0]).all() else None

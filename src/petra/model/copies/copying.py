@@ -1,5 +1,4 @@
-"""Copies of models as people bring them: with tensors of past passes on modules, and hooks that
-know them.
+"""Copies of models as people bring them: with tensors of past passes, and hooks.
 
 Models keep what they compute: attention weights for plots, position biases indexed once. Such
 tensors belong to the pass that made them. `copy.deepcopy` fails on those with a history, and a copy
@@ -25,21 +24,18 @@ from torch.overrides import TorchFunctionMode
 
 from petra.core.errors import PetraError
 from petra.model.copies.rebinding import rebind
-from petra.model.description.tensor_owners import places
+from petra.model.tensor_slots import tensor_slots
 
 _DERIVED = ("_g", "_orig")
-"""Endings of the parameters that torch's hooks compute a weight from: weight_norm, spectral_norm,
-pruning masks."""
+"""Endings of parameters that torch's hooks compute a weight from: norms, pruning masks."""
 
 
 class NotCopyable(PetraError):
-    """A model holds something of which there can be no second one: a lock, an open file, a
-    generator."""
+    """A model holds what there can be no second of: a lock, an open file, a generator."""
 
 
 def copy_model(model: nn.Module) -> nn.Module:
-    """A deep copy of `model`, which stays as it is; tensors shared inside it are shared inside the
-    copy.
+    """A deep copy of `model`, which stays as it is; tensors shared inside it stay shared.
 
     Tensors that a past forward pass left behind, on modules or anywhere inside their attributes,
     are not copied: those with a gradient history or made while the model was traced. The attribute
@@ -136,7 +132,7 @@ def _copied(model: nn.Module, *, own_way: bool) -> nn.Module:
 def _computed_weights(model: nn.Module) -> frozenset[int]:
     """Ids of tensors that modules cannot do without: buffers, and weights that hooks compute anew
     before every pass."""
-    found = {id(place.tensor) for place in places(model) if not place.is_parameter}
+    found = {id(slot.tensor) for slot in tensor_slots(model) if not slot.is_parameter}
     for module in model.modules():
         for name, value in vars(module).items():
             if isinstance(value, Tensor) and any(
@@ -168,8 +164,8 @@ def _is_copy(copied: object, model: nn.Module) -> bool:
     if type(copied) is not type(model) or copied is model:
         return False
     assert isinstance(copied, nn.Module)
-    old = {place.key: place.tensor for place in places(model)}
-    new = {place.key: place.tensor for place in places(copied)}
+    old = {slot.key: slot.tensor for slot in tensor_slots(model)}
+    new = {slot.key: slot.tensor for slot in tensor_slots(copied)}
     if list(old) != list(new) or any(
         m is n for m, n in zip(model.modules(), copied.modules(), strict=False)
     ):
@@ -188,13 +184,11 @@ def _equal_apart(a: Tensor, b: Tensor) -> bool:
     ):
         return a is not b
     a, b = a.detach(), b.detach()
-    return a.data_ptr() != b.data_ptr() and bool(
-        ((a == b) | ((a != a) & (b != b))).all()
-    )  # NaN is NaN's equal
+    # NaN is NaN's equal.
+    return a.data_ptr() != b.data_ptr() and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-# -- what copies must not hold
-# -----------------------------------------------------------------------------------------
+# -- what copies must not hold ---------------------------------------------------------------------
 
 
 def _take_out(memo: dict[int, Any]) -> None:
@@ -268,8 +262,7 @@ def _attributes(value: object) -> list[tuple[str, object]]:
     return list(found.items())
 
 
-# -- refusing
-# --------------------------------------------------------------------------------------------------
+# -- refusing --------------------------------------------------------------------------------------
 
 
 def _not_copyable(model: nn.Module, error: Exception) -> NotCopyable:

@@ -1,5 +1,4 @@
-"""Functions that know the model they were written around, as hooks do: in a copy they must know the
-copy."""
+"""Functions that know their model, as hooks do: in a copy they must know the copy."""
 
 from __future__ import annotations
 

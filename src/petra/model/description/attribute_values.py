@@ -19,9 +19,7 @@ from petra.core.errors import PetraError
 
 
 class NotDescribable(PetraError):
-    """A model holds something that cannot be rebuilt from JSON and tensors: a foreign class, a
-    hook, a closure.
-    """
+    """A model holds what JSON and tensors cannot rebuild: a foreign class, a hook, a closure."""
 
 
 def encode(value: object) -> Any:
@@ -40,7 +38,8 @@ def encode(value: object) -> Any:
     if kind in (tuple, torch.Size):
         return {kind.__name__.lower(): [encode(v) for v in value]}  # type: ignore[attr-defined]
     if kind in (set, frozenset):
-        return {kind.__name__: sorted((encode(v) for v in value), key=json.dumps)}  # type: ignore[attr-defined]
+        encoded = [encode(v) for v in value]  # type: ignore[attr-defined]
+        return {kind.__name__: sorted(encoded, key=json.dumps)}
     if kind is dict and all(type(k) is str for k in value):  # type: ignore[attr-defined]
         return {"dict": {k: encode(v) for k, v in value.items()}}  # type: ignore[attr-defined]
     if isinstance(value, torch.dtype):
@@ -84,9 +83,8 @@ class Comparison:
 
     def __init__(self, pairs: dict[int, int]) -> None:
         self._pairs = pairs
-        self._open: set[tuple[int, int]] = (
-            set()
-        )  # comparisons under way, for objects that contain themselves
+        # Comparisons under way, for objects that contain themselves.
+        self._open: set[tuple[int, int]] = set()
 
     def same(self, a: Any, b: Any) -> bool:
         """Conservative: what cannot be compared is different."""

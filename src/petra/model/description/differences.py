@@ -10,7 +10,7 @@ agreed signature. What cannot be said this way raises `NotDescribable`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,8 @@ from petra.core.errors import ArtifactError
 from petra.model.copies.copying import copy_model
 from petra.model.description.attribute_values import Comparison, NotDescribable, decode, encode
 from petra.model.description.module_classes import blank, class_name, find_class, known_classes
-from petra.model.description.tensor_owners import (
-    SLOTS,
-    distinct_tensors,
-    laid_out,
-    places,
-    tensor_facts,
-)
+from petra.model.description.tensor_owners import distinct_tensors, laid_out, tensor_facts
+from petra.model.tensor_slots import SLOTS, tensor_slots
 
 __all__ = ["NotDescribable", "describe", "rebuild", "weights"]
 
@@ -36,17 +31,19 @@ _TREE = frozenset({"_parameters", "_buffers", "_modules"})
 _DERIVED = frozenset({"_flat_weights", "_flat_weight_refs"})
 
 
-def describe(model: nn.Module, original: nn.Module) -> dict[str, Any]:
+def describe(
+    model: nn.Module, original: nn.Module, brought: Collection[type[nn.Module]] = ()
+) -> dict[str, Any]:
     """How `model` differs from `original` in everything but its numbers, as JSON data for
     `rebuild`.
 
     The numbers, and with them all shapes, are in `weights(model)`. Sharing of modules and tensors,
     memory layout, ``requires_grad`` and train/eval mode are kept. Raises NotDescribable naming the
-    layer for: graph and script modules, classes that are neither in the original nor torch's nor
-    petra's, attributes that differ and are not plain values, new hooks, tensor subclasses, and
-    different tensors that overlap in memory.
+    layer for: graph and script modules, classes that are neither in the original nor `brought` nor
+    torch's nor petra's, attributes that differ and are not plain values, new hooks, tensor
+    subclasses, and different tensors that overlap in memory.
     """
-    pairing = _Pairing(known_classes(original))
+    pairing = _Pairing(known_classes(original, brought))
     pairing.visit("", model, original)
     comparison = Comparison(pairing.same_objects())
     changes = [_change(p, comparison) for p in pairing.pairs]
@@ -70,16 +67,20 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def rebuild(
-    original: nn.Module, description: Mapping[str, Any], state: Mapping[str, Tensor]
+    original: nn.Module,
+    description: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    brought: Collection[type[nn.Module]] = (),
 ) -> nn.Module:
     """The model that `describe` and `weights` saw, made from a copy of `original`, which stays as
     it is.
 
-    Raises ArtifactError when the tensors are not those of the description, NotDescribable when a
-    class is unknown.
+    `brought` are classes that it may hold besides those of `original`, torch and petra. Raises
+    ArtifactError when the tensors are not those of the description, NotDescribable when a class is
+    unknown.
     """
     model = copy_model(original)
-    known = known_classes(original)
+    known = known_classes(original, brought)
     for change in description["modules"]:
         path = change["path"]
         if "class" in change:
@@ -97,8 +98,7 @@ def rebuild(
     return model
 
 
-# -- describing
-# --------------------------------------------------------------------------------------------------
+# -- describing ------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -206,8 +206,7 @@ def _change(pair: _Pair, comparison: Comparison) -> dict[str, Any]:
     return change
 
 
-# -- rebuilding
-# --------------------------------------------------------------------------------------------------
+# -- rebuilding ------------------------------------------------------------------------------------
 
 
 def _apply(change: Mapping[str, Any], module: nn.Module) -> None:
@@ -234,8 +233,8 @@ def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, 
     that refer to it.
     """
     facts, aliases = description["tensors"], description["tensor_aliases"]
-    held = list(places(model))
-    keys = {place.key for place in held} - set(aliases)
+    held = list(tensor_slots(model))
+    keys = {slot.key for slot in held} - set(aliases)
     if not keys == set(facts) == set(state):
         odd = sorted((keys ^ set(state)) | (keys ^ set(facts)))
         raise ArtifactError(
@@ -244,22 +243,22 @@ def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, 
         )
     filled: dict[str, Tensor] = {}
     used: set[int] = set()
-    for place in held:
-        if place.key in aliases:
+    for slot in held:
+        if slot.key in aliases:
             continue
-        value = laid_out(state[place.key], facts[place.key])
-        tensor = place.tensor
+        value = laid_out(state[slot.key], facts[slot.key])
+        tensor = slot.tensor
         if tensor.is_meta or id(tensor) in used:  # a new place, or one that no longer shares
-            tensor = nn.Parameter(value, requires_grad=False) if place.is_parameter else value
+            tensor = nn.Parameter(value, requires_grad=False) if slot.is_parameter else value
         else:
             used.add(id(tensor))
             tensor.data = value
-        if place.is_parameter:
-            tensor.requires_grad_("frozen" not in facts[place.key])
-        filled[place.key] = place.held[place.name] = tensor
-    for place in held:
-        if place.key in aliases:
-            place.held[place.name] = filled[aliases[place.key]]
+        if slot.is_parameter:
+            tensor.requires_grad_("frozen" not in facts[slot.key])
+        filled[slot.key] = slot.held[slot.name] = tensor
+    for slot in held:
+        if slot.key in aliases:
+            slot.held[slot.name] = filled[aliases[slot.key]]
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module._init_flat_weights()

@@ -1,11 +1,11 @@
 """Classes of modules by name, and empty instances of them. Only trusted packages are ever imported
-for a name.
+for a name; other classes are given, by the model or by the stages that this process knows.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
@@ -21,10 +21,13 @@ def class_name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def known_classes(original: nn.Module) -> dict[str, type[nn.Module] | None]:
-    """The original's own classes by name; None for a name that two of them have."""
+def known_classes(
+    original: nn.Module, brought: Collection[type[nn.Module]] = ()
+) -> dict[str, type[nn.Module] | None]:
+    """The original's own classes and those `brought` by stages, by name; None for a name that two
+    of them have."""
     known: dict[str, type[nn.Module] | None] = {}
-    for cls in {type(m) for m in original.modules()}:
+    for cls in {*(type(m) for m in original.modules()), *brought}:
         known[class_name(cls)] = None if class_name(cls) in known else cls
     return known
 
@@ -47,8 +50,8 @@ def find_class(
             found = None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise NotDescribable(
-            f"layer {path!r}: the class {name} is neither in the original model nor one of torch's"
-            " or petra's"
+            f"layer {path!r}: the class {name} is neither in the original model, nor one of torch's"
+            " or petra's, nor one that a stage of the pipeline declares"
         )
     return found
 

@@ -17,7 +17,7 @@ _NOT_HASHED = frozenset(
 )
 
 
-def fingerprint(model: nn.Module) -> str:
+def state_hash(model: nn.Module) -> str:
     """64 hexadecimal digits, equal for models equal in modules, attributes, shapes, types and bits
     of all tensors.
 

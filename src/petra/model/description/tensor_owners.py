@@ -1,11 +1,8 @@
-"""Where the parameters and buffers of a model are held, which of them are one tensor, and how each
-lies in memory.
-"""
+"""Which parameters and buffers of a model are one tensor, and how each lies in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -13,50 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from petra.model.description.attribute_values import NotDescribable
-
-SLOTS = ("_parameters", "_buffers")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a parameter or buffer is held: ``held[name]`` is the dict of its module and its name
-    there.
-    """
-
-    key: str
-    held: dict[str, Tensor | None]
-    name: str
-    tensor: Tensor
-    is_parameter: bool
-
-
-def places(model: nn.Module) -> Iterator[Place]:
-    """Every place with a tensor in it, module by module; a tensor held in several places comes
-    several times.
-    """
-    for path, module in model.named_modules():
-        for slot in SLOTS:
-            held: dict[str, Tensor | None] = getattr(module, slot)
-            for name, tensor in held.items():
-                if tensor is not None:
-                    yield Place(
-                        f"{path}.{name}" if path else name,
-                        held,
-                        name,
-                        tensor,
-                        slot == "_parameters",
-                    )
+from petra.model.tensor_slots import tensor_slots
 
 
 def distinct_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Distinct tensors by their first key, and the first key of every other key. Raises
-    NotDescribable on overlaps.
+    """Distinct tensors by their first key, and the first key of every other key.
+
+    Raises NotDescribable on overlaps.
     """
     tensors: dict[str, Tensor] = {}
     first: dict[int, str] = {}
     aliases: dict[str, str] = {}
-    for place in places(model):
-        key, tensor = place.key, place.tensor
+    for slot in tensor_slots(model):
+        key, tensor = slot.key, slot.tensor
         if id(tensor) in first:
             aliases[key] = first[id(tensor)]
             continue
@@ -92,9 +58,7 @@ def _extent(tensor: Tensor) -> int:
 
 
 def tensor_facts(key: str, tensor: Tensor) -> dict[str, Any]:
-    """What a parameter or buffer is besides its numbers; results in a few bits depend on its
-    layout.
-    """
+    """What a parameter or buffer is besides its numbers; its layout changes last bits."""
     if tensor.grad_fn is not None or (
         tensor.requires_grad and not isinstance(tensor, nn.Parameter)
     ):

@@ -42,7 +42,11 @@ def halve(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     outputs stay float32.
     """
     # Not `model.to`, which drops the imaginary part of complex tensors.
-    model._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
+
+    def halved(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    model._apply(halved)  # type: ignore[no-untyped-call]
     model.register_forward_pre_hook(_Narrow(dtype), with_kwargs=True)
     model.register_forward_hook(_widen)
     return model
@@ -57,9 +61,7 @@ def half_dtype(model: nn.Module) -> torch.dtype | None:
 
 
 def widened(model: nn.Module) -> nn.Module:
-    """A copy of a halved model that computes in float32, with the weights that 16 bits have left
-    it.
-    """
+    """A copy of a halved model that computes in float32, with the weights that it has left."""
     wide = copy_model(model).float()
     for hooks in (wide._forward_pre_hooks, wide._forward_hooks):
         for key in [

@@ -4,8 +4,9 @@ The operators have an exact integer meaning, so that PyTorch and a runtime compu
 They are registered with torch as ``petra::...``: importing this module makes exported programs that
 use them loadable, and `petra.runtimes.onnx_quantized` writes them as ONNX.
 
-Codes are frozen parameters, scales are buffers. `weight` gives the float weight to models that read
-it.
+Gradients pass through them to inputs and biases, so that other modules can be trained on top of
+quantized ones. Codes are frozen parameters, scales are buffers. `weight` gives the float weight to
+models that read it.
 """
 
 from __future__ import annotations
@@ -35,8 +36,7 @@ class Codes(NamedTuple):
     scale: Tensor | None
 
 
-# -- operators
-# --------------------------------------------------------------------------------------------------
+# -- operators -------------------------------------------------------------------------------------
 
 
 @torch.library.custom_op(
@@ -98,6 +98,35 @@ def _(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty((*x.shape[:-1], codes.shape[0]))
 
 
+def keep_for_input_gradient(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Codes, not the float weight, wait for the backward pass: they are a fraction of its size."""
+    _, codes, scale, _ = inputs
+    ctx.save_for_backward(codes, scale)
+
+
+def linear_gradients(
+    context: Any, gradient: Tensor, weight: Tensor
+) -> tuple[Tensor | None, None, None, Tensor | None]:
+    """Gradients of x W^T + bias with respect to x, codes, scale and bias, for that of the result
+    (..., out). Codes and scales have none; rounding passes gradients straight through.
+    """
+    to_x, _, _, to_bias = context.needs_input_grad
+    return (
+        gradient @ weight.to(gradient.dtype) if to_x else None,
+        None,
+        None,
+        gradient.reshape(-1, gradient.shape[-1]).sum(0) if to_bias else None,
+    )
+
+
+def _backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
+    return linear_gradients(context, gradient, decode(*context.saved_tensors))
+
+
+for _operator in (dynamic_linear, int4_linear):
+    _operator.register_autograd(_backward, setup_context=keep_for_input_gradient)
+
+
 @register_flop_formula([torch.ops.petra.dynamic_linear, torch.ops.petra.int4_linear])
 def _linear_flops(x: Any, codes: Any, *args: Any, **kwargs: Any) -> int:
     """Two for every multiply-accumulate, as torch counts. Shapes come in place of tensors."""
@@ -137,8 +166,7 @@ def scaled(values: Tensor, scale: Tensor) -> Tensor:
     return (apart * scale.unsqueeze(-1)).flatten(-2)
 
 
-# -- layers
-# --------------------------------------------------------------------------------------------------
+# -- layers ----------------------------------------------------------------------------------------
 
 
 class _QuantizedLinear(nn.Module):

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 
+from petra.model.layers.quantized import keep_for_input_gradient, linear_gradients
+
 FORMATS = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
 
 
@@ -58,6 +60,14 @@ def rowwise_linear(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None)
 @rowwise_linear.register_fake
 def _(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty((*x.shape[:-1], codes.shape[0]))
+
+
+def _backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
+    codes, scale = context.saved_tensors
+    return linear_gradients(context, gradient, codes.float() * scale)
+
+
+rowwise_linear.register_autograd(_backward, setup_context=keep_for_input_gradient)
 
 
 @register_flop_formula([torch.ops.petra.rowwise_linear])

@@ -25,9 +25,7 @@ class WeightOnly(nn.Module):
     """
 
     def __init__(self, layer: nn.Module, stored: Mapping[str, Codes]) -> None:
-        """layer: is taken over. stored: the codes by the name of the parameter, which the layer
-        loses.
-        """
+        """layer: is taken over. stored: codes by name of the parameter, which the layer loses."""
         super().__init__()
         for name, (codes, scale) in stored.items():
             layer.register_parameter(name, None)

@@ -1,9 +1,8 @@
-"""What every architecture of the zoo has in common: seeded weights that are not trivial, and a
-small task.
-"""
+"""What all architectures of the zoo have: seeded weights that are not trivial, a small task."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import torch
@@ -25,8 +24,7 @@ _NORMS = (BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def classifier(make: Callable[[], nn.Module], draw: Draw, *, gain: float = TORCH_GAIN) -> Problem:
-    """A model of `CLASSES` logits with random weights, in evaluation mode, and random inputs with
-    random labels.
+    """A model of `CLASSES` logits with random weights, and random inputs with random labels.
 
     `gain` multiplies weight matrices, so that differences between items survive a dozen layers.
     """
@@ -48,8 +46,7 @@ def normal(*shape: int) -> Callable[[torch.Generator, int], Tensor]:
 
 
 def _settled(make: Callable[[], nn.Module], draw: Draw, gain: float) -> tuple[nn.Module, Inputs]:
-    """The model with norms whose gains and statistics differ from channel to channel, as after
-    training.
+    """The model, its norms' gains and statistics different by channel, as after training.
 
     Most of what a BatchNorm puts out is positive: where activations cut away half of it, a random
     network of fifty layers is chaotic, and the rounding of a quantized one decides what it returns.
@@ -90,7 +87,8 @@ def _measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 def _splits(inputs: Inputs, targets: Tensor) -> list[tuple[Inputs, Tensor]]:
     bounds = ((0, TRAIN), (TRAIN, TRAIN + VAL), (TRAIN + VAL, TRAIN + VAL + TEST))
-    return [(map_inputs(inputs, lambda t, a=a, b=b: t[a:b]), targets[a:b]) for a, b in bounds]  # type: ignore[misc]
+    parts = (slice(a, b) for a, b in bounds)
+    return [(map_inputs(inputs, operator.itemgetter(part)), targets[part]) for part in parts]
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -34,9 +34,7 @@ _SERIES: Mapping[str, Any] = {
 
 
 class Averaged(nn.Module):
-    """A backbone called by keywords, whatever they are; its hidden states are averaged and
-    classified.
-    """
+    """A backbone called by any keywords; its hidden states are averaged and classified."""
 
     def __init__(self, model: nn.Module, width: int, **options: object) -> None:
         super().__init__()
@@ -51,8 +49,8 @@ class Averaged(nn.Module):
 def mamba() -> Problem:
     """Selective state spaces over tokens, scanned step by step."""
     make = made(
-        "Mamba", "Model", vocab_size=VOCABULARY, hidden_size=32, state_size=4, num_hidden_layers=1, use_cache=False,
-        initializer_range=STD,
+        "Mamba", "Model", vocab_size=VOCABULARY, hidden_size=32, state_size=4, num_hidden_layers=1,
+        use_cache=False, initializer_range=STD,
     )  # fmt: skip
     return classifier(
         lambda: Averaged(make(), 32, use_cache=False), dict_of("input_ids", _few_tokens), gain=1.0
@@ -66,8 +64,8 @@ def _few_tokens(generator: torch.Generator, n: int) -> Tensor:
 def patchtsmixer() -> Problem:
     """Perceptrons over patches, features and time, with gates."""
     make = made(
-        "PatchTSMixer", "ForTimeSeriesClassification", num_input_channels=2, context_length=32, patch_length=4,
-        patch_stride=4, d_model=16, num_layers=2, num_targets=CLASSES, init_std=STD,
+        "PatchTSMixer", "ForTimeSeriesClassification", num_input_channels=2, context_length=32,
+        patch_length=4, patch_stride=4, d_model=16, num_layers=2, num_targets=CLASSES, init_std=STD,
     )  # fmt: skip
     return classifier(make, dict_of("past_values", normal(32, 2)), gain=1.0)
 

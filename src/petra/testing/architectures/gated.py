@@ -1,6 +1,4 @@
-"""Convolutional networks in which channels meet: attention over channels, gates that all share,
-shuffles.
-"""
+"""Convolutional networks in which channels meet: attention, gates that all share, shuffles."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from petra.testing.architectures.series import CHANNELS, SERIES
 
 
 class NeighbourGate(nn.Module):
-    """Channel gates from a 1-D convolution over the pooled channels, the channels being its length
-    (ECA, 2020).
-    """
+    """Channel gates from a 1-D convolution along the pooled channels (ECA, 2020)."""
 
     def __init__(self, kernel: int = 3) -> None:
         super().__init__()
@@ -28,9 +24,7 @@ class NeighbourGate(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Gates from a bottleneck over pooled channels, `hidden` wide (Hu et al. 2018, as linear
-    layers).
-    """
+    """Gates from a bottleneck over pooled channels, `hidden` wide (Hu et al. 2018, linear)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -42,9 +36,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """One gate for every pixel, from the mean and the maximum over channels (CBAM, Woo et al.
-    2018).
-    """
+    """A gate for every pixel, from mean and maximum over channels (CBAM, Woo et al. 2018)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,9 +48,7 @@ class SpatialGate(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """Attention pooling over all pixels, added to all of them through a bottleneck (Cao et al.
-    2019).
-    """
+    """Attention pooling over all pixels, added to all by a bottleneck (Cao et al. 2019)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -123,9 +113,7 @@ def global_context() -> Problem:
 
 
 class ShuffleBlock(nn.Module):
-    """Half of the channels pass, half are convolved, then both are shuffled together (Ma et al.
-    2018).
-    """
+    """Half of the channels pass, half are convolved, then both are shuffled (Ma et al. 2018)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -166,9 +154,7 @@ class GatedConv(nn.Module):
 
 
 class WaveNet(nn.Module):
-    """Gated convolutions, the second kind with a tanh and a sigmoid of chunks, around residual
-    sums.
-    """
+    """Gated convolutions, the second kind by tanh and sigmoid of chunks, with residual sums."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -191,9 +177,7 @@ def gated_conv() -> Problem:
 
 
 class Mixture(nn.Module):
-    """Experts weighted by a gate, every one computed; its forward pass takes any keywords and
-    passes them on.
-    """
+    """Experts weighted by a gate, all computed; `forward` takes any keywords, passes them on."""
 
     def __init__(self, inputs: int = 16, experts: int = 3) -> None:
         super().__init__()

@@ -77,8 +77,7 @@ def text(family: str, **config: object) -> Problem:
     return classifier(made(family, "ForSequenceClassification", **config), masked_text, gain=1.0)
 
 
-# -- images
-# --------------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------
 
 
 def resnet() -> Problem:
@@ -93,26 +92,24 @@ def regnet() -> Problem:
 
 def convnext() -> Problem:
     return vision(
-        "ConvNext", num_stages=2, hidden_sizes=[16, 32], depths=[1, 2], image_size=IMAGE_SIZE, initializer_range=STD,
-        layer_scale_init_value=1.0,
+        "ConvNext", num_stages=2, hidden_sizes=[16, 32], depths=[1, 2], image_size=IMAGE_SIZE,
+        initializer_range=STD, layer_scale_init_value=1.0,
     )  # fmt: skip
 
 
 def mobilenet_v2() -> Problem:
     return vision(
-        "MobileNetV2",
-        depth_multiplier=0.35,
-        output_stride=8,
-        image_size=IMAGE_SIZE,
+        "MobileNetV2", depth_multiplier=0.35, output_stride=8, image_size=IMAGE_SIZE,
         initializer_range=STD,
-    )
+    )  # fmt: skip
 
 
 def efficientnet() -> Problem:
     return vision(
-        "EfficientNet", image_size=IMAGE_SIZE, width_coefficient=0.05, depth_coefficient=1.0, hidden_dim=64,
-        in_channels=[32, 320, 480], out_channels=[320, 480, 640], kernel_sizes=[3, 3, 5], strides=[1, 2, 2],
-        num_block_repeats=[1, 2, 1], expand_ratios=[1, 4, 4], initializer_range=STD,
+        "EfficientNet", image_size=IMAGE_SIZE, width_coefficient=0.05, depth_coefficient=1.0,
+        hidden_dim=64, in_channels=[32, 320, 480], out_channels=[320, 480, 640],
+        kernel_sizes=[3, 3, 5], strides=[1, 2, 2], num_block_repeats=[1, 2, 1],
+        expand_ratios=[1, 4, 4], initializer_range=STD,
     )  # fmt: skip
 
 
@@ -126,44 +123,46 @@ def beit() -> Problem:
 
 def swin() -> Problem:
     return vision(
-        "Swin", image_size=IMAGE_SIZE, patch_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4,
-        mlp_ratio=2.0, initializer_range=STD,
+        "Swin", image_size=IMAGE_SIZE, patch_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 4],
+        window_size=4, mlp_ratio=2.0, initializer_range=STD,
     )  # fmt: skip
 
 
 def mobilevit() -> Problem:
     return vision(
-        "MobileViT", size=64, image_size=64, hidden_sizes=[16, 24, 32], neck_hidden_sizes=[8, 16, 16, 24, 24, 32, 64],
-        initializer_range=STD / 4,
+        "MobileViT", size=64, image_size=64, hidden_sizes=[16, 24, 32],
+        neck_hidden_sizes=[8, 16, 16, 24, 24, 32, 64], initializer_range=STD / 4,
     )  # fmt: skip
 
 
 def poolformer() -> Problem:
     return vision(
-        "PoolFormer", num_encoder_blocks=2, depths=[1, 2], hidden_sizes=[16, 32], patch_sizes=[7, 3], strides=[4, 2],
-        padding=[2, 1], layer_scale_init_value=1.0, mlp_ratio=2.0, initializer_range=STD,
+        "PoolFormer", num_encoder_blocks=2, depths=[1, 2], hidden_sizes=[16, 32],
+        patch_sizes=[7, 3], strides=[4, 2], padding=[2, 1], layer_scale_init_value=1.0,
+        mlp_ratio=2.0, initializer_range=STD,
     )  # fmt: skip
 
 
 def segformer() -> Problem:
     return vision(
-        "Segformer", num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[16, 32], patch_sizes=[7, 3],
-        strides=[4, 2], num_attention_heads=[1, 2], mlp_ratios=[2, 2], initializer_range=STD,
+        "Segformer", num_encoder_blocks=2, depths=[1, 1], sr_ratios=[2, 1], hidden_sizes=[16, 32],
+        patch_sizes=[7, 3], strides=[4, 2], num_attention_heads=[1, 2], mlp_ratios=[2, 2],
+        initializer_range=STD,
     )  # fmt: skip
 
 
 def cvt() -> Problem:
     return vision(
-        "Cvt", patch_sizes=[7, 3], patch_stride=[4, 2], patch_padding=[2, 1], embed_dim=[16, 32], num_heads=[1, 2],
-        depth=[1, 2], mlp_ratio=[2.0, 2.0], attention_drop_rate=[0.0, 0.0], drop_rate=[0.0, 0.0],
-        drop_path_rate=[0.0, 0.0], qkv_bias=[True, True], cls_token=[False, True],
-        qkv_projection_method=["dw_bn", "dw_bn"], kernel_qkv=[3, 3], padding_kv=[1, 1], stride_kv=[2, 2],
-        padding_q=[1, 1], stride_q=[1, 1], initializer_range=STD,
+        "Cvt", patch_sizes=[7, 3], patch_stride=[4, 2], patch_padding=[2, 1], embed_dim=[16, 32],
+        num_heads=[1, 2], depth=[1, 2], mlp_ratio=[2.0, 2.0], attention_drop_rate=[0.0, 0.0],
+        drop_rate=[0.0, 0.0], drop_path_rate=[0.0, 0.0], qkv_bias=[True, True],
+        cls_token=[False, True], qkv_projection_method=["dw_bn", "dw_bn"], kernel_qkv=[3, 3],
+        padding_kv=[1, 1], stride_kv=[2, 2], padding_q=[1, 1], stride_q=[1, 1],
+        initializer_range=STD,
     )  # fmt: skip
 
 
-# -- text
-# --------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------
 
 
 def bert() -> Problem:
@@ -176,8 +175,8 @@ def roberta() -> Problem:
 
 def distilbert() -> Problem:
     return text(
-        "DistilBert", vocab_size=VOCABULARY, max_position_embeddings=32, dim=32, n_layers=2, n_heads=4, hidden_dim=64,
-        initializer_range=STD,
+        "DistilBert", vocab_size=VOCABULARY, max_position_embeddings=32, dim=32, n_layers=2,
+        n_heads=4, hidden_dim=64, initializer_range=STD,
     )  # fmt: skip
 
 
@@ -189,8 +188,9 @@ def albert() -> Problem:
 def deberta_v2() -> Problem:
     """Disentangled attention: relative positions meet content on both sides."""
     return text(
-        "DebertaV2", relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8, share_att_key=True,
-        norm_rel_ebd="layer_norm", position_biased_input=False, pooler_hidden_size=32, **TEXT,
+        "DebertaV2", relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8,
+        share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False,
+        pooler_hidden_size=32, **TEXT,
     )  # fmt: skip
 
 
@@ -200,12 +200,10 @@ def squeezebert() -> Problem:
 
 
 def gpt2() -> Problem:
-    """Linear layers that are stored transposed (`Conv1D`), with one for queries, keys and
-    values.
-    """
+    """Linear layers that are stored transposed (`Conv1D`), one for queries, keys and values."""
     return text(
-        "GPT2", vocab_size=VOCABULARY, n_positions=32, n_embd=32, n_layer=2, n_head=4, pad_token_id=0, use_cache=False,
-        bos_token_id=1, eos_token_id=2, initializer_range=STD,
+        "GPT2", vocab_size=VOCABULARY, n_positions=32, n_embd=32, n_layer=2, n_head=4,
+        pad_token_id=0, use_cache=False, bos_token_id=1, eos_token_id=2, initializer_range=STD,
     )  # fmt: skip
 
 
@@ -258,23 +256,23 @@ def t5() -> Problem:
 
 def bart() -> Problem:
     make = made(
-        "Bart", "Model", vocab_size=VOCABULARY, max_position_embeddings=32, d_model=32, encoder_layers=2,
-        decoder_layers=2, encoder_ffn_dim=64, decoder_ffn_dim=64, encoder_attention_heads=4, decoder_attention_heads=4,
-        use_cache=False, init_std=STD,
+        "Bart", "Model", vocab_size=VOCABULARY, max_position_embeddings=32, d_model=32,
+        encoder_layers=2, decoder_layers=2, encoder_ffn_dim=64, decoder_ffn_dim=64,
+        encoder_attention_heads=4, decoder_attention_heads=4, use_cache=False, init_std=STD,
     )  # fmt: skip
     return classifier(lambda: EncoderDecoder(make(), 32), _translation, gain=1.0)
 
 
-# -- sound and time series
-# ---------------------------------------------------------------------------------------------
+# -- sound and time series -------------------------------------------------------------------------
 
 
 def whisper() -> Problem:
     """The encoder, with its fixed length of input, and a classifier."""
     make = made(
-        "Whisper", "ForAudioClassification", vocab_size=VOCABULARY, num_mel_bins=8, max_source_positions=16, d_model=32,
-        encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=64, decoder_layers=1, decoder_attention_heads=4,
-        decoder_ffn_dim=64, classifier_proj_size=32, init_std=STD, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        "Whisper", "ForAudioClassification", vocab_size=VOCABULARY, num_mel_bins=8,
+        max_source_positions=16, d_model=32, encoder_layers=2, encoder_attention_heads=4,
+        encoder_ffn_dim=64, decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=64,
+        classifier_proj_size=32, init_std=STD, pad_token_id=0, bos_token_id=1, eos_token_id=2,
         decoder_start_token_id=1,
     )  # fmt: skip
     return classifier(make, dict_of("input_features", normal(8, 32)), gain=1.0)
@@ -283,9 +281,10 @@ def whisper() -> Problem:
 def wav2vec2() -> Problem:
     """Raw waveforms; a grouped positional convolution whose weight is normalised on the fly."""
     make = made(
-        "Wav2Vec2", "ForSequenceClassification", vocab_size=VOCABULARY, conv_dim=[16, 16], conv_stride=[5, 2],
-        conv_kernel=[10, 3], num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4, apply_spec_augment=False,
-        layerdrop=0.0, classifier_proj_size=32, **ENCODER,
+        "Wav2Vec2", "ForSequenceClassification", vocab_size=VOCABULARY, conv_dim=[16, 16],
+        conv_stride=[5, 2], conv_kernel=[10, 3], num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=4, apply_spec_augment=False, layerdrop=0.0,
+        classifier_proj_size=32, **ENCODER,
     )  # fmt: skip
     return classifier(make, dict_of("input_values", normal(320)), gain=1.0)
 
@@ -293,7 +292,8 @@ def wav2vec2() -> Problem:
 def patchtst() -> Problem:
     """Patches of each channel of a time series, with BatchNorm inside a transformer."""
     make = made(
-        "PatchTST", "ForClassification", num_input_channels=2, context_length=32, patch_length=4, patch_stride=4,
-        num_hidden_layers=2, d_model=32, num_attention_heads=4, ffn_dim=64, num_targets=CLASSES, init_std=STD,
+        "PatchTST", "ForClassification", num_input_channels=2, context_length=32, patch_length=4,
+        patch_stride=4, num_hidden_layers=2, d_model=32, num_attention_heads=4, ffn_dim=64,
+        num_targets=CLASSES, init_std=STD,
     )  # fmt: skip
     return classifier(make, dict_of("past_values", normal(32, 2)), gain=1.0)

@@ -43,9 +43,7 @@ def gru_cells() -> Problem:
 
 
 class HandWritten(nn.Module):
-    """A gated recurrence of plain linear layers (a minimal gated unit), its weights read at every
-    step.
-    """
+    """A gated recurrence of linear layers (a minimal gated unit), weights read at every step."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()

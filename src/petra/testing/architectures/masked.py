@@ -94,8 +94,7 @@ def encoder_decoder() -> Problem:
 
 
 class Decoder(nn.Module):
-    """`nn.TransformerDecoder` with memory from a convolution, and a boolean mask as in captioning
-    models."""
+    """`nn.TransformerDecoder` over a convolution's memory, with a boolean mask (captioning)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,8 +123,7 @@ def captioning() -> Problem:
 
 
 class CachedBias(nn.Module):
-    """Window attention whose relative position bias is looked up once and kept, as Swin and BEiT do
-    it."""
+    """Window attention, its relative position bias looked up once and kept, as in Swin, BEiT."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,6 +173,5 @@ class Remembering(nn.Module):
 
 
 def cached_bias() -> Problem:
-    """Position biases looked up once, attention weights kept, and a class token as a layer's
-    argument."""
+    """Position biases looked up once, attention weights kept, a class token as an argument."""
     return classifier(Remembering, token_ids)

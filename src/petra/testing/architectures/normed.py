@@ -1,6 +1,4 @@
-"""Convolutional networks by where their norms stand, and by what their weights are computed
-from.
-"""
+"""Convolutional networks by where their norms stand and what their weights are computed from."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ class PreActivation(nn.Module):
 
 
 def preact_resnet() -> Problem:
-    """Batch norms that no convolution before them can take in, and one over features before a
-    linear layer.
-    """
+    """Batch norms that no convolution can take in, and one over features before a linear layer."""
     return classifier(
         lambda: nn.Sequential(
             *(
@@ -92,9 +88,7 @@ def single_group() -> Problem:
 
 
 class StandardisedConv(nn.Conv2d):
-    """A convolution with filters of mean 0 and variance 1, times a gain (Qiao et al. 2019, Brock et
-    al. 2021).
-    """
+    """A convolution, filters of mean 0 and variance 1 times a gain (Qiao et al. 2019)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, kernel // 2)
@@ -178,9 +172,7 @@ def normed_tcn() -> Problem:
 
 
 def spectral() -> Problem:
-    """Spectrally normalised convolutions and linear layers, as in a discriminator (Miyato et al.
-    2018).
-    """
+    """Spectrally normalised convolutions and linear layers (Miyato et al. 2018)."""
     norm = parametrizations.spectral_norm
     return classifier(
         lambda: nn.Sequential(

@@ -49,9 +49,7 @@ class Block(nn.Module):
 
 
 class ClassToken(nn.Module):
-    """Patches behind a learned token, in torch's own layers: a view of a parameter is an argument
-    of a module.
-    """
+    """Patches behind a learned token: a view of a parameter is an argument of a module."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
@@ -78,9 +76,7 @@ def class_token() -> Problem:
 
 
 class Perceiver(nn.Module):
-    """Learned queries attend to the inputs and are all that is processed further (Jaegle et al.
-    2021).
-    """
+    """Learned queries attend to the inputs, and only they go on (Jaegle et al. 2021)."""
 
     def __init__(self, width: int = WIDTH, queries: int = 4) -> None:
         super().__init__()
@@ -101,9 +97,7 @@ def learned_queries() -> Problem:
 
 
 class RelativeBias(nn.Module):
-    """Attention with a learned bias by distance, which is kept while in evaluation, as several
-    libraries do.
-    """
+    """Attention with a learned bias by distance, kept in evaluation as several libraries do."""
 
     distance: Tensor
 
@@ -142,9 +136,7 @@ def relative_bias() -> Problem:
 
 
 class Decoder(nn.Module):
-    """A causal language model whose output layer is its embedding; judged by the last position's
-    features.
-    """
+    """A causal language model whose output layer is its embedding; judged at the last position."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()

@@ -72,16 +72,12 @@ class InceptionTime(nn.Module):
 
 
 def inception_time() -> Problem:
-    """Concatenated branches under one BatchNorm, with a residual connection around three of
-    them.
-    """
+    """Concatenated branches under one BatchNorm, a residual connection around three."""
     return classifier(InceptionTime, SERIES)
 
 
 class CausalBlock(nn.Module):
-    """Dilated convolutions that see the past only: padded at the front by hand (Bai et al.
-    2018).
-    """
+    """Dilated convolutions that see the past only: padded in front by hand (Bai et al. 2018)."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
         super().__init__()

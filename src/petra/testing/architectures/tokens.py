@@ -78,9 +78,7 @@ def fused_qkv() -> Problem:
 
 
 class EncoderClassifier(nn.Module):
-    """`nn.TransformerEncoder` over a feature sequence and an embedded token beside it, given as a
-    tuple.
-    """
+    """`nn.TransformerEncoder` over a feature sequence and an embedded token, given as a tuple."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -106,9 +104,7 @@ def torch_transformer() -> Problem:
 
 
 class ManyOutputs(nn.Module):
-    """A dict of outputs: logits, a regression and a hidden layer; the classifier is first in the
-    module list.
-    """
+    """A dict of outputs: logits, a regression, a hidden layer; the classifier is first module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,9 +131,7 @@ def multi_output() -> Problem:
 
 
 class SharedWeights(nn.Module):
-    """One block applied twice, two layers with one weight, and an embedding that is the output
-    projection too.
-    """
+    """One block applied twice, two layers of one weight, an embedding that is the output too."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()

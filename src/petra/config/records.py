@@ -1,34 +1,25 @@
-"""The study's configuration: YAML or Python in, one frozen and validated record out.
-
-Every unknown key and bad value is refused with its path, what is allowed and a did-you-mean.
-"""
+"""What a study file says, as records that hold only what is valid."""
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping
-from dataclasses import is_dataclass
-from inspect import signature
-from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from petra.core.errors import ConfigError
-from petra.core.objective import Constraint, check_attainable, resolve_metric
+from petra.core.metric import resolve_metric
+from petra.core.objective import Constraint, check_attainable
 from petra.core.quantities import parse_bytes, parse_duration
 from petra.core.target import Target
 from petra.core.text import printable, shown
-from petra.core.yamlfile import read_yaml
 
 
 def _no_truth(value: object) -> object:
@@ -63,8 +54,9 @@ class WorkloadConfig(_Record):
 
 
 class BudgetConfig(_Record):
-    """When to stop, whichever comes first. `goal`: stop as soon as one trial satisfies all of these
-    constraints.
+    """When to stop, whichever comes first. `generations`: so many times the trials that the
+    searcher lets run at once (evolution: `offspring`). `goal`: begin nothing more as soon as one
+    trial satisfies all of these constraints.
     """
 
     time: Seconds | None = None
@@ -146,6 +138,7 @@ class StudyConfig(_Record):
     limits: LimitsConfig = LimitsConfig()
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
+    executor: Annotated[str, Field(max_length=200)] = "local"
     workdir: str = "petra-study"
 
     @field_validator("workload", mode="before")
@@ -179,7 +172,7 @@ class StudyConfig(_Record):
         resolved = []
         for name in value:
             try:
-                resolved.append(resolve_metric(name, where="objectives"))
+                resolved.append(resolve_metric(name, where="objectives", own=None))
             except ConfigError as error:
                 raise ValueError(f"{error.message.partition(': ')[2]}; {error.hint}") from None
         if len(set(resolved)) != len(resolved):
@@ -233,95 +226,23 @@ class StudyConfig(_Record):
         return self.workload is not None or self.model is not None
 
     def parsed_constraints(self) -> tuple[Constraint, ...]:
-        return tuple(Constraint.parse(text) for text in self.constraints)
+        return tuple(Constraint.parse(text, own=None) for text in self.constraints)
 
     def parsed_goal(self) -> tuple[Constraint, ...]:
-        return tuple(Constraint.parse(text) for text in self.budget.goal)
+        return tuple(Constraint.parse(text, own=None) for text in self.budget.goal)
+
+    def metrics_named(self) -> dict[str, str]:
+        """Metrics that objectives, constraints and goal are about, each with the key that names it.
+
+        Names that petra does not know are the task's, or wrong: which, only the task can tell.
+        """
+        wanted = dict.fromkeys(self.objectives, "objectives")
+        wanted |= {c.metric: "constraints" for c in self.parsed_constraints()}
+        return wanted | {c.metric: "budget.goal" for c in self.parsed_goal()}
 
 
 def _parsed(text: str, *, where: str) -> Constraint:
     try:
-        return Constraint.parse(text, where=where)
+        return Constraint.parse(text, where=where, own=None)
     except ConfigError as error:
         raise ValueError(f"{error.message}; {error.hint}") from None
-
-
-def parse_config(data: Mapping[str, Any], *, where: str = "study") -> StudyConfig:
-    """Validate; raises ConfigError with one line per fault: its path, what was got, what is
-    allowed.
-    """
-    _check_plain(data, where)
-    try:
-        return StudyConfig.model_validate(data)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False)
-        lines = [_explain(dict(fault)) for fault in faults[:_MOST_FAULTS]]
-        lines += [f"and {more} more"] if (more := len(faults) - len(lines)) else []
-        raise ConfigError(f"{where}: " + "\n  ".join(lines)) from None
-
-
-_MOST_FAULTS = 20
-
-
-def _check_plain(data: object, where: str) -> None:
-    """Refuse what could not be kept with the study, wherever it is: numbers that are none or too
-    large, and data that is nested deeply, or holds itself.
-    """
-    level: list[tuple[str, object]] = [("", data)]
-    for _ in range(50):
-        inner: list[tuple[str, object]] = []
-        for path, item in level:
-            if isinstance(item, Mapping):
-                inner.extend(
-                    (f"{path}.{printable(key)[:80]}", value) for key, value in item.items()
-                )
-            elif isinstance(item, list | tuple):
-                inner.extend((f"{path}[{i}]", value) for i, value in enumerate(item))
-            elif (isinstance(item, float) and not math.isfinite(item)) or (
-                isinstance(item, int) and abs(item) >= 2**63
-            ):
-                raise ConfigError(
-                    f"{where}: {path[1:]}: got {shown(item)}",
-                    hint="give a finite number of 64 bits",
-                )
-        if not inner:
-            return
-        if len(inner) > 100_000:
-            break
-        level = inner
-    raise ConfigError(f"{where}: nested too deeply, or too much of it")
-
-
-def load_config(path: Path) -> StudyConfig:
-    """Read and validate a study file."""
-    return parse_config(read_yaml(path), where=str(path))
-
-
-def _explain(fault: Mapping[str, Any]) -> str:
-    path = ".".join(printable(part)[:80] for part in fault["loc"]) or "the study"
-    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        allowed = _keys_at(fault["loc"][:-1])
-        close = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1, cutoff=0.5)
-        guess = f"did you mean {close[0]!r}? " if close else ""
-        return f"{path}: unknown key; {guess}allowed: {', '.join(allowed)}"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    got = fault.get("input")
-    plain = isinstance(got, str | int | float | bool | type(None)) and "got" not in message
-    given = f" (got {shown(got)})" if plain else ""
-    return f"{path}: {message[:1].lower()}{message[1:]}{given}"
-
-
-def _keys_at(path: tuple[Any, ...]) -> list[str]:
-    """The keys allowed in the record at `path`."""
-    record: type = StudyConfig
-    for part in path:
-        annotation = get_type_hints(record)[str(part)]
-        options = [
-            a
-            for a in (annotation, *get_args(annotation))
-            if isinstance(a, type) and (issubclass(a, BaseModel) or is_dataclass(a))
-        ]
-        record = options[0]
-    return sorted(
-        record.model_fields if issubclass(record, BaseModel) else signature(record).parameters
-    )

@@ -6,25 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.measurement import Measurement
-from petra.core.objective import METRICS, Constraint, Objective, violation
+from petra.core.metric import QUALITY, Catalogue, Metric, describe, task_metric
+from petra.core.objective import Constraint, Objective, violation
 from petra.core.text import first_line, printable, whole_number
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import dominates, front_mask
 from petra.moo.selection import knee
-from petra.report.pipeline_text import pipeline_in_words
-from petra.report.record import StudyRecord
 from petra.search.scaling import scale
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 PICKS = ("smallest", "fastest", "best", "knee")
 
@@ -42,19 +35,17 @@ class Front:
     the constraints.
 
     `members` are sorted by size, or by the first other cost that is an objective. `trials` are all
-    of the study's: plots show them, and an empty front explains itself by them. `metric` names the
-    task's quality metric, of which more is better if `maximize_quality`. `unconfirmed` says why
-    members have no measurements on the test split.
+    of the study's: plots show them, and an empty front explains itself by them. `task` are the
+    metrics that the task measures, the quality first. `unconfirmed` says why members have no
+    measurements on the test split.
     """
 
     members: list[Trial]
     baseline: Trial | None
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
-    directory: Path
     trials: list[Trial] = field(repr=False)
-    metric: str = "quality"
-    maximize_quality: bool = True
+    task: tuple[Metric, ...] = (task_metric(QUALITY, maximize=True),)
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
 
     @staticmethod
@@ -62,20 +53,21 @@ class Front:
         trials: Sequence[Trial],
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
-        directory: Path,
         *,
-        metric: str = "quality",
+        task: Sequence[Metric] = (),
         maximize_quality: bool = True,
         unconfirmed: Mapping[int, str] | None = None,
     ) -> Front:
         """The front of `trials`, of which number 0 is the untouched model. O(n log n) up to three
         objectives.
 
-        `maximize_quality` counts only when quality is no objective, which has its own direction.
+        `task` are the metrics that the task measures. `maximize_quality` counts only without them,
+        when quality is no objective, which has its own direction.
         """
         everything = sorted(trials, key=lambda t: t.number)
         baseline = next((t for t in everything if t.number == 0 and t.measured), None)
-        candidates = [t for t in everything if t.number > 0 and t.status is TrialStatus.COMPLETE]
+        complete = [t for t in everything if t.number > 0 and t.status is TrialStatus.COMPLETE]
+        candidates = [t for t in complete if t.fidelity.full]
         if baseline and violation(constraints, baseline.metrics, baseline.metrics) == 0:
             candidates.insert(0, baseline)
         candidates = [
@@ -89,41 +81,35 @@ class Front:
         )
         by = _sorted_by(objectives)
         members.sort(key=lambda t: (by.cost(t.metrics), t.number))
-        up = next((o.maximize for o in objectives if o.metric == "quality"), maximize_quality)
+        up = next((o.maximize for o in objectives if o.metric == QUALITY), maximize_quality)
+        known = tuple(task) or (task_metric(QUALITY, maximize=up),)
         shown = {0, *(t.number for t in members)}
         reasons = {
             number: reason for number, reason in (unconfirmed or {}).items() if number in shown
         }
         goals, bounds = tuple(objectives), tuple(constraints)
-        return Front(members, baseline, goals, bounds, directory, everything, metric, up, reasons)
+        return Front(members, baseline, goals, bounds, everything, known, reasons)
 
-    @staticmethod
-    def load(directory: str | Path) -> Front:
-        """The front of the study in `directory`, which may still be running. Raises StoreError when
-        there is none.
-        """
-        return Front.of_record(StudyRecord.load(directory))
+    @property
+    def catalogue(self) -> Catalogue:
+        """How every metric of the study is shown."""
+        return Catalogue(self.task)
 
-    @staticmethod
-    def of_record(record: StudyRecord) -> Front:
-        """The front of a study that has been read."""
-        return Front.of(
-            record.trials,
-            record.objectives,
-            record.constraints,
-            record.directory,
-            metric=record.metric,
-            maximize_quality=record.maximize,
-            unconfirmed=record.unconfirmed,
-        )
+    @property
+    def metric(self) -> str:
+        """The title of the quality."""
+        return self.task[0].title
+
+    @property
+    def maximize_quality(self) -> bool:
+        return bool(self.task[0].maximize)
 
     def __len__(self) -> int:
         return len(self.members)
 
-    # ---- choosing
-    # ----------------------------------------------------------------------------------------------
+    # ---- choosing --------------------------------------------------------------------------------
 
-    def pick(self, which: str | int) -> Member:
+    def choose(self, which: str | int) -> Trial:
         """One member, by name or trial number. Choosing never looks at quality on the test split.
 
         'best' has the best validation quality, 'smallest' the fewest bytes. 'fastest' is the one of
@@ -144,11 +130,11 @@ class Front:
         if not self.members:
             raise self._empty()
         if isinstance(which, int):
-            return Member(self._numbered(which), self)
+            return self._numbered(which)
         if which == "knee":
-            return Member(self._knee(), self)
+            return self._knee()
         tied = self._tied(which)
-        return Member(min(tied, key=lambda t: (self._loss(t), t.number)), self)
+        return min(tied, key=lambda t: (self._loss(t), t.number))
 
     def _knee(self) -> Trial:
         """The knee of the members within the region that hypervolume counts, of all when none lies
@@ -188,7 +174,7 @@ class Front:
         """Which member each name of `PICKS` stands for: trial number -> names."""
         found: dict[int, list[str]] = {}
         for name in PICKS if self.members else ():
-            found.setdefault(self.pick(name).number, []).append(name)
+            found.setdefault(self.choose(name).number, []).append(name)
         return found
 
     def _numbered(self, number: int) -> Trial:
@@ -249,80 +235,9 @@ class Front:
         )
         return ConfigError(f"the front is empty: {self.why_empty()}", hint=loosen)
 
-    # ---- showing
-    # ----------------------------------------------------------------------------------------------
-
-    def table(self) -> pd.DataFrame:
-        """One row per member: quality on both splits, costs, and each cost over the untouched
-        model's.
-        """
-        from petra.report.frame import front_frame
-
-        return front_frame(self)
-
-    def plot(self) -> go.Figure:
-        """Every pair of objectives: all trials, the front, the untouched model and the
-        constraints.
-        """
-        from petra.report.plots import front_figure
-
-        return front_figure(self)
-
-    def __str__(self) -> str:
-        from petra.report.tables import front_view, to_text
-
-        return to_text(front_view(self, width=100), width=100)
-
-    def _repr_html_(self) -> str:
-        from petra.report.html_front import front_table
-
-        return front_table(self)
-
 
 def _sorted_by(objectives: Sequence[Objective]) -> Objective:
     """Size when it is an objective, else the first cost, else quality."""
-    costs = [o for o in objectives if METRICS[o.metric].maximize is not None]
+    costs = [o for o in objectives if not describe(o.metric).sampled]
     sizes = [o for o in costs if o.metric == "size_bytes"]
     return (sizes or costs or list(objectives))[0]
-
-
-@dataclass(frozen=True)
-class Member:
-    """One model of the front, ready to leave the study."""
-
-    trial: Trial
-    front: Front = field(repr=False)
-
-    @property
-    def number(self) -> int:
-        return self.trial.number
-
-    @property
-    def artifact(self) -> Path:
-        """The measured model file inside the study directory."""
-        return self.front.directory / self.trial.artifact
-
-    @property
-    def format(self) -> str:
-        """The kind of file: 'onnx', 'pt2', ..."""
-        return Path(self.trial.artifact).suffix.removeprefix(".")
-
-    def export(self, path: str | Path, format: str | None = None) -> Path:
-        """Copy the measured file out of the study, with what is known about it, and return the
-        model file's path.
-
-        A `path` that ends in the format's suffix is the model file, and its companions lie beside
-        it as ``<stem>.pipeline.yaml``, ``.metrics.json``, ``.parity.json`` and ``.MODEL_CARD.md``.
-        Any other `path` is a directory, made if need be, that receives ``model.<format>``,
-        ``pipeline.yaml``, ``metrics.json``, ``parity.json`` and ``MODEL_CARD.md``. Existing files
-        of these names are replaced.
-
-        Raises ConfigError when another format is asked for than the study measured: only measured
-        files ship.
-        """
-        from petra.report.bundle import export_member
-
-        return export_member(self, path, format)
-
-    def __str__(self) -> str:
-        return f"trial {self.number}: {pipeline_in_words(self.trial.pipeline)}"

@@ -1,0 +1,115 @@
+"""Reading a study's configuration: from a file, or from what Python gives."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+
+from petra.config.records import StudyConfig
+from petra.core.errors import ConfigError
+from petra.core.text import printable, shown
+from petra.core.yamlfile import read_yaml
+
+
+def parse_config(data: Mapping[str, Any], *, where: str = "study") -> StudyConfig:
+    """Validate; raises ConfigError with one line per fault: its path, what was got, what is
+    allowed.
+    """
+    _check_plain(data, where)
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False)
+        lines = [_explain(dict(fault)) for fault in faults[:_MOST_FAULTS]]
+        lines += [f"and {more} more"] if (more := len(faults) - len(lines)) else []
+        raise ConfigError(f"{where}: " + "\n  ".join(lines)) from None
+
+
+_MOST_FAULTS = 20
+
+
+def _check_plain(data: object, where: str) -> None:
+    """Refuse what could not be kept with the study, wherever it is: numbers that are none or too
+    large, and data that is nested deeply, or holds itself.
+    """
+    level: list[tuple[str, object]] = [("", data)]
+    for _ in range(50):
+        inner: list[tuple[str, object]] = []
+        for path, item in level:
+            if isinstance(item, Mapping):
+                inner.extend(
+                    (f"{path}.{printable(key)[:80]}", value) for key, value in item.items()
+                )
+            elif isinstance(item, list | tuple):
+                inner.extend((f"{path}[{i}]", value) for i, value in enumerate(item))
+            elif (isinstance(item, float) and not math.isfinite(item)) or (
+                isinstance(item, int) and abs(item) >= 2**63
+            ):
+                raise ConfigError(
+                    f"{where}: {path[1:]}: got {shown(item)}",
+                    hint="give a finite number of 64 bits",
+                )
+        if not inner:
+            return
+        if len(inner) > 100_000:
+            break
+        level = inner
+    raise ConfigError(f"{where}: nested too deeply, or too much of it")
+
+
+def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read and validate a study file, with `changes` in place of what it says: of a section, those
+    of its keys that are given.
+    """
+    data = read_yaml(path)
+    for name, given in (changes or {}).items():
+        section = data[name] if name in data else _default(name)
+        if isinstance(given, Mapping) and isinstance(section, Mapping):
+            given = {**section, **given}
+        data[name] = given
+    return parse_config(data, where=str(path))
+
+
+def _default(name: str) -> object:
+    """What a key of a study file stands for when it is not there, as it would be written."""
+    if name not in StudyConfig.model_fields:
+        return None
+    default: object = StudyConfig.model_fields[name].get_default(call_default_factory=True)
+    return default.model_dump() if isinstance(default, BaseModel) else default
+
+
+def _explain(fault: Mapping[str, Any]) -> str:
+    path = ".".join(printable(part)[:80] for part in fault["loc"]) or "the study"
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        allowed = _keys_at(fault["loc"][:-1])
+        close = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1, cutoff=0.5)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        return f"{path}: unknown key; {guess}allowed: {', '.join(allowed)}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    got = fault.get("input")
+    plain = isinstance(got, str | int | float | bool | type(None)) and "got" not in message
+    given = f" (got {shown(got)})" if plain else ""
+    return f"{path}: {message[:1].lower()}{message[1:]}{given}"
+
+
+def _keys_at(path: tuple[Any, ...]) -> list[str]:
+    """The keys allowed in the record at `path`."""
+    record: type = StudyConfig
+    for part in path:
+        annotation = get_type_hints(record)[str(part)]
+        options = [
+            a
+            for a in (annotation, *get_args(annotation))
+            if isinstance(a, type) and (issubclass(a, BaseModel) or is_dataclass(a))
+        ]
+        record = options[0]
+    return sorted(
+        record.model_fields if issubclass(record, BaseModel) else signature(record).parameters
+    )

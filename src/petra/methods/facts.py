@@ -1,0 +1,41 @@
+"""Which facts hold for the untouched model: what may be done to it first depends on what it is."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from petra.methods.table import STAGES
+from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, INITIAL_FACTS, TRAINABLE
+
+# Where modules that petra's own stages leave in models are defined: without one, none is loaded.
+_OURS = ("petra.model.", "petra.methods.")
+
+
+def facts_of(model: nn.Module) -> frozenset[str]:
+    """The facts that hold for a model as it comes in (`petra.intake`): all initial ones, except
+    for what speaks against one.
+
+    A model that holds a stage's modules (`Stage.modules`) is as after that stage. Where most of the
+    weights are stored as integers, they are no float weights, and not trainable. Where zeros are
+    kept (`keep_zeros`), weights are not dense. Frozen parameters are trainable: what a person froze
+    for a training of their own is trained here like the rest. A model of half precision comes in as
+    a float32 copy. Costs one walk over the modules.
+    """
+    facts = INITIAL_FACTS
+    classes = {type(module) for module in model.modules()}
+    ours = any(cls.__module__.startswith(_OURS) for cls in classes)
+    for name in STAGES.names() if ours else sorted(STAGES.added()):
+        stage = STAGES.get(name)
+        if classes.intersection(stage.modules()):
+            facts = stage.effects.after(facts)
+    if any(getattr(module, "keep_zeros", False) for module in model.modules()):
+        facts -= {DENSE_WEIGHTS}
+    if _mostly_integers(model):
+        facts -= {FLOAT_WEIGHTS, TRAINABLE}
+    return facts
+
+
+def _mostly_integers(model: nn.Module) -> bool:
+    total = sum(p.numel() for p in model.parameters())
+    floating = sum(p.numel() for p in model.parameters() if p.is_floating_point())
+    return 2 * floating < total

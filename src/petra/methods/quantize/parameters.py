@@ -1,0 +1,49 @@
+"""Parameters that several quantization stages have, and what `exclude` means."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from petra.core.errors import StageRefused
+from petra.core.kernels import WEIGHT_MAX
+from petra.model.kinds import INTEGER_KERNELS, Convolution
+from petra.space.domains import Choice, Integer, Text
+
+EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
+EXCLUDE = Choice((*EXCLUDE_ENDS.values, "convolutions"))
+EXCLUDE_LIMITS = Text(
+    "none", "none, first, last, ends, convolutions, or module paths separated by commas"
+)
+
+KEEP_FLOAT, KEEP_LIMITS = Choice((0, 1, 2, 4)), Integer(0, 10_000)
+KEEP_DOC = "layers that cost most when quantized, kept in float"
+
+EMBEDDINGS, EMBEDDINGS_DOC = Choice(("float", "int8")), "how embedding tables are stored"
+
+CODES = Choice((WEIGHT_MAX,))
+CODES_DOC = (
+    "largest weight code: 64 is right on every CPU, 127 on those with VNNI or dot products, 7 is 4"
+    " bits"
+)
+
+
+def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
+    """Module paths meant by `exclude`: "none", "first", "last", "ends" (both), "convolutions" (all
+    of them), or paths separated by commas.
+
+    First and last are in order of definition among convolution and linear layers. Raises
+    StageRefused where there is no convolution to exclude.
+    """
+    layers = [name for name, module in model.named_modules() if isinstance(module, INTEGER_KERNELS)]
+    named = {
+        "none": [],
+        "first": layers[:1],
+        "last": layers[-1:],
+        "ends": [*layers[:1], *layers[-1:]],
+        "convolutions": [name for name, m in model.named_modules() if isinstance(m, Convolution)],
+    }
+    if exclude == "convolutions" and not named[exclude]:
+        raise StageRefused("convolutions are to be excluded, but the model has none")
+    return frozenset(
+        named[exclude] if exclude in named else (part.strip() for part in exclude.split(","))
+    )

@@ -1,0 +1,106 @@
+"""Which results a proposal is made from. Decided here alone, and not by what real workers happen to
+have finished: so any number of them gets the same proposals, and none waits for the slowest.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
+
+from petra.core.errors import StoreError
+from petra.core.trial import Proposal, Trial
+from petra.search.base import Searcher
+
+
+class Schedule(ABC):
+    """A function of the proposals made and of the trials that it had told, both in their order. It
+    knows nothing of workers, clocks or results that are not told yet.
+    """
+
+    @abstractmethod
+    def due(self, number: int) -> Sequence[int]:
+        """Trials to tell before proposal `number` is made, in the order of telling, those told
+        before left out. Changes nothing: it is asked until all of them are there.
+        """
+
+    @abstractmethod
+    def proposed(self, proposal: Proposal) -> None:
+        """A proposal was made."""
+
+    @abstractmethod
+    def told(self, trial: Trial) -> None:
+        """The searcher learned a result."""
+
+
+class FixedLag(Schedule):
+    """Proposal n is made from the results of all trials up to n - `lag`, in order of number.
+
+    At most `lag` proposals are under way at once. When it helps: candidates of similar length. When
+    it does not: one candidate that takes `lag` times as long as the others makes them all wait.
+    """
+
+    def __init__(self, lag: int) -> None:
+        """Raises ValueError for a lag below 1."""
+        if lag < 1:
+            raise ValueError(f"lag: got {lag}, a proposal comes before its result")
+        self.lag = lag
+        self._waiting: deque[int] = deque()
+
+    def due(self, number: int) -> Sequence[int]:
+        return list(takewhile(lambda n: n <= number - self.lag, self._waiting))
+
+    def proposed(self, proposal: Proposal) -> None:
+        self._waiting.append(proposal.number)
+
+    def told(self, trial: Trial) -> None:
+        self._waiting.remove(trial.number)  # the first of at most `lag`
+
+
+class Stream:
+    """The proposals of a searcher, each as soon as the results it is made from are there."""
+
+    def __init__(self, searcher: Searcher, schedule: Schedule) -> None:
+        self.searcher = searcher
+        self._schedule = schedule
+        self._results: dict[int, Trial] = {}  # finished and not told yet
+
+    def restore(self, made: Iterable[Proposal], finished: Mapping[int, Trial]) -> None:
+        """Go on from stored proposals, by number, and those of their trials that are stored.
+
+        Raises StoreError when a proposal was made from a trial that is not there.
+        """
+        self._results = {number: trial for number, trial in finished.items() if number}
+        for proposal in made:
+            self._tell(proposal.told, proposal.number)
+            self.searcher.restore(proposal)
+            self._schedule.proposed(proposal)
+
+    def put(self, trial: Trial) -> None:
+        """Hand in a finished trial; it is told when it is due."""
+        self._results[trial.number] = trial
+
+    def next(self) -> Proposal | None:
+        """The next proposal; None while results are awaited, and when the search has ended
+        (`searcher.stop_reason`).
+        """
+        due = self._schedule.due(self.searcher.number)
+        if self.searcher.stop_reason or not all(number in self._results for number in due):
+            return None
+        self._tell(due, self.searcher.number)
+        proposal = self.searcher.ask()
+        if proposal is not None:
+            self._schedule.proposed(proposal)
+        return proposal
+
+    def _tell(self, numbers: Sequence[int], asking: int) -> None:
+        for number in numbers:
+            trial = self._results.pop(number, None)
+            if trial is None:
+                raise StoreError(
+                    f"proposal {asking} was made from trial {number}, which is not there",
+                    hint="the study was changed by something other than petra; restore a copy",
+                )
+            self.searcher.tell(trial)
+            self._schedule.told(trial)

@@ -1,0 +1,153 @@
+"""Scorers are values: each measures one number of how good predictions are, with its sampling
+error, and describes it. The first of a task's scorers is *the* quality; the others are reported and
+may be objectives or constraints by their name.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from petra.core.errors import DataError
+from petra.core.measurement import Measurement
+from petra.core.metric import Metric, task_metric
+from petra.tasks.inputs import Outputs, main_output
+from petra.tasks.losses import takes_outputs
+
+GROUPS = 30  # of items, left out one after the other for a standard error
+
+
+class Scorer(ABC):
+    """Measures the predictions for a split; what derives from it is a frozen dataclass.
+
+    `every` says that it looks at other outputs than the one called ``logits``, or else the first:
+    only outputs that some scorer looks at are written when an artifact is judged.
+    """
+
+    every: bool = False
+
+    @property
+    @abstractmethod
+    def metric(self) -> Metric:
+        """What it measures, for tables, figures and constraints: made by `task_metric`."""
+
+    @abstractmethod
+    def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+        """The number: all outputs of the model by name, (n, ...) each, targets (n, ...), and what
+        the n items are called, (n,) of int64: items of one name are not independent.
+
+        Called hundreds of times where an artifact is compared with its model.
+        """
+
+    @abstractmethod
+    def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
+        """The number with its standard error over n items."""
+
+
+class ItemScorer(Scorer, ABC):
+    """The mean of a number that every item has, with its standard error."""
+
+    @abstractmethod
+    def items(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Tensor:
+        """The number of each item, (n,)."""
+
+    def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+        return float(self.items(outputs, targets, ids).double().mean())
+
+    def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
+        found = self.items(outputs, targets, ids).double()
+        n = len(found)
+        return Measurement(float(found.mean()), float(found.std()) / n**0.5 if n > 1 else 0.0, n)
+
+
+class ResampledScorer(Scorer, ABC):
+    """A number without a formula for its error, which is found by the jackknife."""
+
+    def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
+        value = self.value(outputs, targets, ids)
+        return Measurement(value, jackknife(self, outputs, targets, ids, value), len(targets))
+
+
+def jackknife(
+    scorer: Scorer, outputs: Outputs, targets: Tensor, ids: Tensor, value: float
+) -> float:
+    """Standard error of a number of n items: the jackknife that leaves out a group of items at a
+    time (Efron & Stein 1981), of at most `GROUPS` groups. Items of one id are left out together.
+
+    sqrt((g - 1) / g * sum of squared differences from their mean). Groups without which the number
+    is undefined do not count; 0 where fewer than two are left. Costs g values.
+    """
+    names, number = torch.unique(ids, return_inverse=True)
+    groups = min(GROUPS, len(names))
+    found = []
+    for group in range(groups if groups > 1 and math.isfinite(value) else 0):
+        kept = number % groups != group
+        part = {name: t[kept] for name, t in outputs.items()}
+        found.append(scorer.value(part, targets[kept], ids[kept]))
+    found = [v for v in found if math.isfinite(v)]
+    if len(found) < 2:
+        return 0.0
+    mean = math.fsum(found) / len(found)
+    spread = math.fsum((v - mean) ** 2 for v in found)
+    return math.sqrt((len(found) - 1) / len(found) * spread)
+
+
+@dataclass(frozen=True)
+class FunctionScorer(ResampledScorer):
+    """A function of the user's as a scorer: of the one output and the targets, or, where `every`,
+    of all outputs by name, targets and ids. It returns a number, or a `Measurement`.
+    """
+
+    function: Callable[..., object]
+    described: Metric
+    every: bool = False
+
+    @property
+    def metric(self) -> Metric:
+        return self.described
+
+    def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+        found = self._call(outputs, targets, ids)
+        try:
+            number = found.mean if isinstance(found, Measurement) else found
+            return float(number)  # type: ignore[arg-type]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"the metric {self.metric.name} returned {type(found).__name__}: {error}",
+                hint="it must return a number, or a petra.Measurement(mean, stderr, n)",
+            ) from error
+
+    def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
+        found = self._call(outputs, targets, ids)
+        if isinstance(found, Measurement):
+            return found
+        return super().measure(outputs, targets, ids)
+
+    def _call(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> object:
+        if self.every:
+            return self.function(outputs, targets, ids)
+        return self.function(main_output(outputs), targets)
+
+
+def scorer(
+    function: Callable[..., object],
+    *,
+    maximize: bool,
+    name: str = "",
+    title: str = "",
+    unit: str = "",
+    digits: int = 4,
+) -> FunctionScorer:
+    """A function as a scorer: `function(prediction, targets)`, or `function(outputs, targets, ids)`
+    for all outputs by name. `name` is what objectives and constraints call it, by default the
+    function's own, of a lambda "score".
+    """
+    own = getattr(function, "__name__", type(function).__name__)
+    name = name or (own if own.isidentifier() else "score")
+    record = task_metric(name, maximize=maximize, title=title, unit=unit, digits=digits)
+    return FunctionScorer(function, record, takes_outputs(function))

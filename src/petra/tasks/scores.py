@@ -1,0 +1,73 @@
+"""The metrics that petra computes itself, with formulas for their errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from petra.core.measurement import Measurement
+from petra.core.metric import Metric, task_metric
+from petra.tasks.inputs import Outputs, main_output
+from petra.tasks.scorers import ItemScorer, Scorer
+from petra.tasks.value_losses import aligned
+
+
+@dataclass(frozen=True)
+class Accuracy(Scorer):
+    """Share of items whose largest logit is that of their class, with its binomial standard
+    error.
+    """
+
+    @property
+    def metric(self) -> Metric:
+        return task_metric("accuracy", maximize=True)
+
+    def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+        return float((main_output(outputs).argmax(1) == targets).double().mean())
+
+    def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
+        p, n = self.value(outputs, targets, ids), len(targets)
+        return Measurement(p, math.sqrt(p * (1 - p) / n), n)
+
+
+@dataclass(frozen=True)
+class RootMeanSquaredError(Scorer):
+    """RMSE with its standard error by the delta method: se(mse) / (2 rmse)."""
+
+    @property
+    def metric(self) -> Metric:
+        return task_metric("rmse", maximize=False)
+
+    def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+        return math.sqrt(float(self._squares(outputs, targets).mean()))
+
+    def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
+        squared = self._squares(outputs, targets)
+        n, rmse = len(squared), math.sqrt(float(squared.mean()))
+        spread = float(squared.std()) / math.sqrt(n) if n > 1 else 0.0
+        return Measurement(rmse, spread / (2 * rmse) if rmse > 0 else 0.0, n)
+
+    def _squares(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """Mean squared error of each item, (n,)."""
+        predictions, targets = aligned(main_output(outputs).double(), targets.double())
+        return ((predictions - targets) ** 2).reshape(len(targets), -1).mean(1)
+
+
+@dataclass(frozen=True)
+class MeanAbsoluteError(ItemScorer):
+    """Mean absolute error over the values of an item, then over items."""
+
+    @property
+    def metric(self) -> Metric:
+        return task_metric("mae", maximize=False)
+
+    def items(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Tensor:
+        predictions, targets = aligned(main_output(outputs).double(), targets.double())
+        return (predictions - targets).abs().reshape(len(targets), -1).mean(1)
+
+
+OWN: dict[str, type[Scorer]] = {
+    "accuracy": Accuracy, "rmse": RootMeanSquaredError, "mae": MeanAbsoluteError
+}  # fmt: skip
