@@ -1,5 +1,4 @@
-"""Replacing a model's layers by layers that hold codes, one kind of layer at a time, the model
-staying what it is.
+"""Replacing a model's layers by layers that hold codes, one kind of layer at a time.
 
 A table says in which format the weights of each kind of layer are to be stored. What is found in
 the model, what can be treated and what the result is worth is found out here;
