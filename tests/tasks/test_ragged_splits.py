@@ -75,7 +75,10 @@ def test_passes_over_a_split() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "a mask without names": (lambda: petra.ragged(ITEMS, Y, padding=MASKED), "takes 'mask' by name"),
+    "a mask without names": (
+        lambda: petra.ragged(ITEMS, Y, padding=MASKED),
+        "takes 'mask' by name",
+    ),
     "a mask twice": (
         lambda: petra.ragged({"x": ITEMS, "mask": ITEMS}, Y, padding=MASKED), "'mask' is given",
     ),
