@@ -10,8 +10,9 @@ from torch import Tensor
 from petra.core.errors import DataError
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
+from petra.tasks.given_scorers import as_scorer, as_scorers
 from petra.tasks.losses import Distance, Loss, SquaredDistance, as_distance, as_losses
-from petra.tasks.scorers import Scorer, as_scorer, as_scorers
+from petra.tasks.scorers import Scorer
 
 
 @dataclass(frozen=True)

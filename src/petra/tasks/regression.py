@@ -11,8 +11,9 @@ from torch import Tensor
 from petra.core.errors import DataError
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
+from petra.tasks.given_scorers import as_scorers
 from petra.tasks.losses import Distance, Loss, as_losses
-from petra.tasks.scorers import Scorer, as_scorers
+from petra.tasks.scorers import Scorer
 from petra.tasks.scores import RootMeanSquaredError
 from petra.tasks.sources import Reader
 from petra.tasks.targets import real_values

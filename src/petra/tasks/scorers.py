@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from petra.core.errors import ConfigError, DataError
+from petra.core.errors import DataError
 from petra.core.measurement import Measurement
-from petra.core.metric import ALIASES, METRICS, Metric, task_metric
-from petra.core.text import shown
+from petra.core.metric import Metric, task_metric
 from petra.tasks.inputs import Outputs, main_output
 from petra.tasks.losses import takes_outputs
 
@@ -134,32 +133,6 @@ class FunctionScorer(ResampledScorer):
         return self.function(main_output(outputs), targets)
 
 
-def as_scorer(given: object, *, where: str, maximize: bool | None = None) -> Scorer:
-    """A scorer from what a person gives: a `Scorer`, the name of a torchmetrics metric, or a
-    function with the direction in which it is better.
-
-    A function gets (prediction, targets); one whose first parameter is called ``outputs`` gets all
-    outputs by name, targets and ids. Raises ConfigError for anything else.
-    """
-    if isinstance(given, Scorer):
-        return given
-    if isinstance(given, str):
-        from petra.tasks.torchmetric import torch_metric
-
-        return torch_metric(given, where=where)
-    if not callable(given) or isinstance(given, type):
-        raise ConfigError(
-            f"{where}: got {shown(given)}",
-            hint="allowed: the name of a metric, a function of (prediction, targets), or a Scorer",
-        )
-    if maximize is None:
-        raise ConfigError(
-            f"{where}: whether more or less of it is better is not said",
-            hint="petra.scorer(function, maximize=True)",
-        )
-    return scorer(given, maximize=maximize)
-
-
 def scorer(
     function: Callable[..., object],
     *,
@@ -177,23 +150,3 @@ def scorer(
     name = name or (own if own.isidentifier() else "score")
     record = task_metric(name, maximize=maximize, title=title, unit=unit, digits=digits)
     return FunctionScorer(function, record, takes_outputs(function))
-
-
-def as_scorers(first: object, others: Iterable[object] = ()) -> tuple[Scorer, ...]:
-    """The quality and what is measured besides it. Raises ConfigError unless each has a name of its
-    own, and of those besides one that is none of petra's.
-    """
-    if isinstance(others, str):
-        others = (others,)
-    rest = [as_scorer(one, where=f"metrics[{i}]") for i, one in enumerate(others)]
-    found = (as_scorer(first, where="metric"), *rest)
-    names = [one.metric.name for one in found]
-    taken = [name for name in names[1:] if name in METRICS or name in ALIASES]
-    if taken or len(set(names)) < len(names):
-        raise ConfigError(
-            f"metrics: got {', '.join(names)}",
-            hint=f"{taken[0]} is one of petra's own: choose another name"
-            if taken
-            else "each needs a name of its own",
-        )
-    return found
