@@ -58,7 +58,21 @@ def build_space(
             _card(name, config, outline), task.brought(), ignores=STAGES.get(name).ignored(task)
         )
         cards[name] = narrow(card, ranges, where=where)
-    return Space(cards, max_length=config.space.max_length, facts=facts)
+    space = Space(cards, max_length=config.space.max_length, facts=facts)
+    _require_a_beginning(space)
+    return space
+
+
+def _require_a_beginning(space: Space) -> None:
+    """Raise ConfigError unless some stage can be the first of a pipeline."""
+    reasons = {name: card.effects.objection(space.facts) for name, card in space.cards.items()}
+    if not reasons or not all(reasons.values()):
+        return
+    few = "; ".join(f"{name} {reason}" for name, reason in sorted(reasons.items())[:5])
+    raise ConfigError(
+        "no stage of the space can treat this model as it is",
+        hint=f"{few}; give a float model, or other stages",
+    )
 
 
 def _runtime(config: StudyConfig) -> Runtime:

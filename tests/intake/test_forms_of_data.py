@@ -5,51 +5,19 @@ from __future__ import annotations
 
 import re
 from collections import UserDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from data_forms import WORDS, Items, N, X, Y, loader, make
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
-import petra
 from petra.core.errors import DataError
-from petra.intake import data as intake_data
 from petra.intake import examine
-from petra.tasks.base import Task
-
-N = 40
-G = torch.Generator().manual_seed(0)
-X = torch.randn(N, 3, 8, generator=G)
-Y = torch.randint(0, 3, (N,), generator=G)
-WORDS = np.array(["cat", "dog", "eel"])[Y.numpy()]
-
-
-class Net(nn.Module):
-    def __init__(self, outputs: int = 3) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv1d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten()
-        )
-        self.head = nn.Linear(4, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(self.body(x))
-        return y
-
-
-class Items(Dataset):  # type: ignore[type-arg]
-    def __init__(self, item: Callable[[int], object], n: int = N) -> None:
-        self.item, self.n = item, n
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, i: int) -> object:
-        return self.item(i)
 
 
 class Sequence:
@@ -83,20 +51,6 @@ def read_only(a: np.ndarray) -> np.ndarray:
     a = a.copy()
     a.flags.writeable = False
     return a
-
-
-def loader(source: Any = None, **options: Any) -> DataLoader[Any]:
-    return DataLoader(source or TensorDataset(X, Y), **{"batch_size": 16, **options})
-
-
-def make(
-    source: object, *, outputs: int = 3, regression: bool = False, **options: Any
-) -> tuple[nn.Module, Task]:
-    torch.manual_seed(0)
-    task: Task = (petra.regression if regression else petra.classification)(
-        source, source, source, **options
-    )
-    return Net(outputs).eval(), task
 
 
 ACCEPTED: dict[str, object] = {
@@ -258,152 +212,3 @@ def test_forms_that_are_refused_say_what_to_write(form: str) -> None:
     assert caught.match("(train|val|test) split")
     assert caught.value.hint or hint == ""
     assert re.search(hint, caught.value.hint)
-
-
-def test_text_is_read_by_the_names_of_the_outputs() -> None:
-    for form in (
-        (X, WORDS),
-        (X, list(WORDS)),
-        (X, pd.Series(WORDS)),
-        Items(lambda i: (X[i], str(WORDS[i]))),
-    ):
-        _, task = make(form, classes=["cat", "dog", "eel"])
-        assert torch.equal(torch.cat([y for _, y in task.val.batches(7)]), Y)
-    known = (X[Y < 2], WORDS[Y.numpy() < 2])
-    with pytest.raises(
-        DataError, match=r"val split, entry \d+: the label 'eel' is not among the classes"
-    ):
-        petra.classification(known, (X, WORDS), known, classes=["cat", "dog"])
-
-
-@pytest.mark.parametrize("classes", [["cat", "cat", "dog"], [0, 1, 2]])
-def test_names_of_classes_are_different_texts(classes: Any) -> None:
-    with pytest.raises(petra.PetraError, match=r"classes: .* are not the names"):
-        make((X, WORDS), classes=classes)
-
-
-@pytest.mark.parametrize(
-    "targets", [Y, Y.numpy(), Y[:, None].double(), pd.Series(Y.numpy()), Y.tolist(), Y > 1]
-)
-def test_real_targets_of_any_type(targets: Any) -> None:
-    model, task = make((X, targets), outputs=1, regression=True)
-    examine(model, task)
-    _, got = next(task.val.batches(N))
-    assert got.dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("targets", "words", "hint"),
-    [
-        (
-            torch.randn(N, 2),
-            r"returns shape \(40, 1\), targets are \(40, 2\)",
-            "one output per target",
-        ),
-        (torch.randn(N, 1, 1), r"targets are \(40, 1, 1\)", r"targets.reshape\(-1, 1\)"),
-        (
-            torch.where(torch.arange(N) == 17, float("nan"), 0.0),
-            "item 17: targets contain NaN",
-            "impute",
-        ),
-        (
-            torch.where(torch.arange(N) == 17, float("inf"), 0.0),
-            "item 17: targets contain NaN or infinity",
-            "impute",
-        ),
-        (WORDS, "targets are str", "numbers"),
-    ],
-)
-def test_real_targets_that_do_not_fit(targets: Any, words: str, hint: str) -> None:
-    with pytest.raises(DataError, match=words) as caught:
-        examine(*make((X, targets), outputs=1, regression=True))
-    assert caught.match(hint)
-
-
-def test_one_output_is_no_choice() -> None:
-    with pytest.raises(DataError, match="one output") as caught:
-        examine(*make((X, (Y > 0).long()), outputs=1))
-    assert caught.match("zeros_like")
-
-
-class Stream(IterableDataset):  # type: ignore[type-arg]
-    def __iter__(self) -> Iterator[object]:
-        yield from zip(X, Y, strict=True)
-
-
-class Counting:
-    """Yields batches for ever, and counts them."""
-
-    def __init__(self) -> None:
-        self.read = 0
-
-    def __iter__(self) -> Iterator[object]:
-        while True:
-            self.read += 1
-            yield X[:4], Y[:4]
-
-
-class Steps(Counting):
-    """Without end too, but says how long a pass is."""
-
-    def __len__(self) -> int:
-        return 5
-
-
-def generator() -> Iterator[object]:
-    yield X, Y
-
-
-@pytest.mark.parametrize(
-    "once",
-    [
-        generator,
-        lambda: zip(X, Y, strict=True),
-        lambda: iter([(X, Y)]),
-        lambda: map(tuple, [(X, Y)]),
-    ],
-)
-def test_what_can_be_read_once_is_refused_unread(once: Callable[[], Any]) -> None:
-    source = once()
-    with pytest.raises(DataError, match="read only once"):
-        make(source)
-    assert next(source, None) is not None, "petra used it up"
-
-
-def test_streams() -> None:
-    with pytest.raises(DataError, match=r"wrap it: torch\.utils\.data\.DataLoader"):
-        make(Stream())
-    model, task = make(DataLoader(Stream(), batch_size=16))
-    examine(model, task)
-    assert len(task.val) == N
-
-
-def test_a_stream_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused in time where its length is not known, read as far as it, or `limit`, says where it
-    is."""
-    monkeypatch.setattr(intake_data, "PATIENCE_S", 0.2)
-    with pytest.raises(DataError, match="train split: no end after") as caught:
-        examine(*make(Counting()))
-    assert "limit=" in caught.value.hint
-    model, task = make(Steps())
-    examine(model, task)
-    assert len(task.train) == 20
-    endless = Counting()
-    model, task = make(endless, limit=50)
-    examine(model, task)
-    assert len(task.train) == 50
-    assert task.train.steps(8) == 13
-    assert [len(y) for _, y in task.train.batches(8)] == [4] * 12 + [2]
-    assert endless.read < 1000
-
-
-@pytest.mark.parametrize("source", [(X, Y), Items(lambda i: (X[i], Y[i])), loader()])
-def test_a_limit_bounds_every_source(source: object) -> None:
-    model, task = make(source, limit=10)
-    examine(model, task)
-    assert len(task.val) == sum(len(y) for _, y in task.val.batches(4)) == 10
-    assert sorted(torch.cat([y for _, y in task.train.batches(4, seed=1)]).tolist()) == sorted(
-        Y[:10].tolist()
-    )
-    with pytest.raises(petra.PetraError, match="limit: 0"):
-        make(source, limit=0)

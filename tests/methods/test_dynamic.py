@@ -4,90 +4,28 @@ numbers everywhere.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
+from dynamic_models import Encoder, TorchTransformer, ids, run, session, shipped
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from petra.core.errors import StageRefused
-from petra.core.trial import StageTrace
 from petra.measure.operations import count_macs
-from petra.methods.base import Context
 from petra.methods.quantize.dynamic import DynamicQuantize
-from petra.methods.quantize.stored import replace_embeddings
-from petra.model.description.differences import describe, rebuild, weights
 from petra.model.layers.quantized import (
     DynamicQuantizedLinear,
-    QuantizedEmbedding,
     dynamic_linear,
     quantize_activation,
 )
-from petra.model.layers.weight_only import WeightOnlyRecurrent
 from petra.runtimes.onnx_export import export_onnx
-from petra.tasks.base import Task
-from petra.tasks.classification import classification
-
-
-class Encoder(nn.Module):
-    """A language model with a table shared between its first and its last layer, as GPT-2 has, and
-    a dict output.
-    """
-
-    def __init__(self, *, tied: bool = True) -> None:
-        super().__init__()
-        self.embedding, self.positions = nn.Embedding(90, 32), nn.Embedding(16, 32)
-        self.qkv, self.out, self.norm = nn.Linear(32, 96), nn.Linear(32, 32), nn.LayerNorm(32)
-        self.up, self.down = nn.Linear(32, 64, bias=False), nn.Linear(64, 32)
-        self.head = nn.Linear(32, 90, bias=False)
-        if tied:
-            self.head.weight = self.embedding.weight
-
-    def forward(self, ids: Tensor) -> dict[str, Tensor]:
-        n, t = ids.shape
-        x = self.embedding(ids) + self.positions.weight[:t]
-        q, k, v = self.qkv(self.norm(x)).view(n, t, 3, 4, 8).permute(2, 0, 3, 1, 4)
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, 32))
-        x = x + self.down(F.gelu(self.up(x)))
-        return {"logits": self.head(x).mean(1), "hidden": x}
-
-
-def ids(n: int, t: int = 12, *, high: int = 90) -> Tensor:
-    return torch.randint(0, high, (n, t), generator=torch.Generator().manual_seed(n))
-
-
-def task_of(x: Tensor) -> Task:
-    split = (x, torch.arange(len(x)) % 2)
-    return classification(split, split, split)
-
-
-def run(stage: DynamicQuantize, model: nn.Module, x: Tensor) -> tuple[nn.Module, StageTrace]:
-    return stage.apply(model, Context(task=task_of(x), teacher=model, seed=0))
-
-
-def session(path: Path, optimised: Path | None = None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if optimised:
-        options.optimized_model_filepath = str(optimised)
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def shipped(model: nn.Module, x: Tensor, path: Path) -> list[np.ndarray]:
-    """Outputs of the exported file on `x`; it was traced with another batch size."""
-    exported = export_onnx(model, x[:2], path)
-    loaded = session(exported)
-    return loaded.run(None, {loaded.get_inputs()[0].name: x.numpy()})
 
 
 @pytest.fixture(autouse=True)
@@ -280,16 +218,6 @@ def test_transposed_linear_layers_are_integer_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(shipped(result, x, tmp_path / "m.onnx")[0], after.numpy(), atol=1e-5)
 
 
-class TorchTransformer(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0)
-        self.body, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(32, 20)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x).mean(1))
-
-
 def test_torch_transformers_compute_what_they_export(tmp_path: Path) -> None:
     """Their fused path in evaluation would use the weights without calling the layers."""
     model, x = TorchTransformer().eval(), torch.randn(6, 7, 32)
@@ -305,113 +233,3 @@ def test_torch_transformers_compute_what_they_export(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         shipped(result, x, tmp_path / "m.onnx")[0], expected.numpy(), atol=1e-5
     )
-
-
-# -- recurrent layers ------------------------------------------------------------------------------
-
-
-def recurrent(kind: type[nn.RNNBase], **options: object) -> tuple[nn.RNNBase, WeightOnlyRecurrent]:
-    """A float layer with the weights the quantized one decodes, and that one."""
-    plain = kind(24, 16, num_layers=2, **options)  # type: ignore[arg-type]
-    holder = nn.ModuleDict({"layer": plain})
-
-    class Caller(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = holder
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.inner["layer"](x)[0]
-
-    result, trace = run(DynamicQuantize(), Caller().eval(), torch.randn(5, 6, 24))
-    stored = result.inner["layer"]  # type: ignore[index]
-    assert trace.touched == ("inner.layer",)
-    reference = kind(24, 16, num_layers=2, **options).eval()  # type: ignore[arg-type]
-    with torch.no_grad():
-        for name, value in zip(stored.order, stored._weights(), strict=True):
-            reference.get_parameter(name).copy_(value)
-    return reference, stored
-
-
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize(
-    "options", [{}, {"bidirectional": True, "batch_first": True}, {"bias": False}]
-)
-def test_recurrent_layers_are_called_as_before(
-    kind: type[nn.RNNBase], options: dict[str, object]
-) -> None:
-    reference, stored = recurrent(kind, **options)
-    x = torch.randn(5, 6, 24)
-    batch = 5 if options.get("batch_first") else 6
-    layers = 4 if options.get("bidirectional") else 2
-    state = torch.randn(layers, batch, 16)
-    one = torch.randn(layers, 16)
-    lengths = torch.tensor([2, 5, 3])
-    packed = pack_padded_sequence(
-        torch.randn(3, 5, 24), lengths, batch_first=True, enforce_sorted=False
-    )
-
-    def with_state(h: Tensor) -> object:
-        return (h, h + 1) if kind is nn.LSTM else h
-
-    calls = [(x,), (x, with_state(state)), (x[0],), (x[0], with_state(one))]
-    with torch.no_grad():
-        for call in calls:
-            torch.testing.assert_close(stored(*call), reference(*call))
-        got, want = stored(packed), reference(packed)
-        torch.testing.assert_close(pad_packed_sequence(got[0])[0], pad_packed_sequence(want[0])[0])
-        torch.testing.assert_close(got[1], want[1])
-
-
-class Recurrent(nn.Module):
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
-        super().__init__()
-        self.body, self.head = kind(24, 32, batch_first=True), nn.Linear(32, 20)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x)[0][:, -1])
-
-
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-def test_recurrent_models_ship_in_int8(kind: type[nn.RNNBase], tmp_path: Path) -> None:
-    model, x = Recurrent(kind).eval(), torch.randn(6, 9, 24)
-    floats = export_onnx(model, x[:2], tmp_path / "float.onnx")
-    result, trace = run(DynamicQuantize(), model, x)
-    assert trace.details["formats"] == {"int8": 1, "dynamic": 1}
-    with torch.no_grad():
-        expected = result(x)
-    np.testing.assert_allclose(
-        shipped(result, x, tmp_path / "m.onnx")[0], expected.numpy(), atol=1e-4
-    )
-    assert (tmp_path / "m.onnx").stat().st_size < 0.5 * floats.stat().st_size
-
-
-# -- keeping ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make", [Encoder, TorchTransformer, lambda: Recurrent(nn.LSTM)])
-def test_the_result_can_be_described_and_rebuilt(make: type[nn.Module]) -> None:
-    original = make().eval()
-    x = (
-        ids(4)
-        if isinstance(original, Encoder)
-        else torch.randn(4, 9, 24 if isinstance(original, Recurrent) else 32)
-    )
-    result, _ = run(DynamicQuantize(), copy.deepcopy(original), x)
-    again = rebuild(original, describe(result, original), weights(result)).eval()
-    with torch.no_grad():
-        torch.testing.assert_close(again(x), result(x), rtol=0, atol=0)
-
-
-def test_embeddings_alone() -> None:
-    model, x = Encoder().eval(), ids(4)
-    with torch.no_grad():
-        before = model(x)["logits"]
-    done, skipped = replace_embeddings(model)
-    assert done == ("embedding", "positions")
-    assert not skipped
-    assert isinstance(model.embedding, QuantizedEmbedding)
-    assert isinstance(model.head, nn.Linear)
-    with torch.no_grad():
-        after = model(x)["logits"]
-    assert 0 < (after - before).std() < 0.02 * before.std()

@@ -3,6 +3,7 @@ searchable, cached, trained and shipped like any other."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 import torch
 from adapters import Adapt, Adapted, Merge
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import petra
+from petra.cli.main import app
 from petra.core.errors import ConfigError, StageRefused
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import derive_seed, generator
@@ -134,7 +137,7 @@ def test_the_card_has_a_bit_per_block_and_the_names_of_layers() -> None:
     card = Adapt.card(outline_of(Net()))
     bits = [p.name for p in card.parameters if p.family == "layers.*"]
     assert bits == ["layers.blocks.0", "layers.blocks.1", "layers.blocks.2"]
-    assert str(card.parameter("targets").domain) == "{all, down, head, stem, up}"  # type: ignore[union-attr]
+    assert str(card.parameter("targets").domain) == "{all, down, head, stem, up}"
     assert [p.name for p in Adapt.card().parameters if p.is_family] == ["layers.*"]
 
 
@@ -248,12 +251,12 @@ def test_the_trace_says_what_was_not_cached(
 # -- files
 
 
-@pytest.mark.parametrize("stages", [(LORA,), (LORA, MERGE), (DYNAMIC, LORA)], ids=str)
+@pytest.mark.parametrize("stages", [(LORA, MERGE), (DYNAMIC, LORA)], ids=["merged", "on int8"])
 def test_it_ships(stages: tuple[StageSpec, ...], problem: Any, tmp_path: Path) -> None:
     result, _ = run(problem, *stages)
     x: Any = problem[1].example(32)
     (path,) = OnnxRuntime().export(result, problem[1].example(2), tmp_path / "model.onnx")
-    (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
+    (got,) = OnnxRuntime().load(path).run({"input": x.numpy()}).values()
     with torch.no_grad():
         expected = result(x).numpy()
     assert np.sqrt(np.mean((got - expected) ** 2)) <= 1e-2 * np.std(expected)
@@ -296,3 +299,24 @@ def test_a_study_measures_merged_kept_and_quantized(problem: Any, tmp_path: Path
     assert sizes[2] > sizes[1]
     assert done[1].trace[0].cached, "the prefix that it shares with the first"
     assert study.trials[4].pipeline.stages
+
+
+def test_methods_lists_what_is_declared_for_a_study_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapters_study.py").write_text(
+        "from test_adapters import make_problem\n"
+        "def model():\n    return make_problem()[0]\n"
+        "def task():\n    return make_problem()[1]\n"
+    )
+    file = tmp_path / "study.yaml"
+    file.write_text("model: adapters_study:model\ntask: adapters_study:task\nbudget: {trials: 1}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def listed(*arguments: str) -> list[str]:
+        done = CliRunner().invoke(app, ["methods", "adapt.lora", "--json", *arguments])
+        assert done.exit_code == 0, done.output
+        return [p["name"] for p in json.loads(done.output)["parameters"]]
+
+    assert "layers.*" in listed()
+    assert listed("--for", str(file))[-3:] == [f"layers.blocks.{i}" for i in range(3)]

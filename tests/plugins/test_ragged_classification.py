@@ -16,6 +16,7 @@ from petra.core.interface import Interface
 from petra.core.trial import TrialStatus
 from petra.execute.build import save_reference
 from petra.intake import examine
+from petra.measure import protocol
 from petra.measure.bench_main import Request, measure, predict
 from petra.measure.client import write_split
 from petra.measure.stored import load_arrays, load_split
@@ -25,6 +26,7 @@ from petra.report.record import StudyRecord
 from petra.runtimes.table import RUNTIMES
 from petra.tasks.base import Task
 from petra.tasks.inputs import call
+from petra.testing.measures_suites import TaskSuite
 from petra.training.loop import TrainConfig, fit
 
 
@@ -36,6 +38,26 @@ def trained() -> tuple[nn.Module, Task, Interface]:
     fit(model, task, TrainConfig(epochs=5, lr=0.02, optimizer="adamw", batch_size=32), seed=0)
     examined = examine(model, task)
     return examined.model, examined.task, examined.interface
+
+
+@pytest.fixture(scope="module")
+def exported(
+    trained: tuple[nn.Module, Task, Interface], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The file of the untouched model, and the validation split as it is written."""
+    model, task, interface = trained
+    place = tmp_path_factory.mktemp("exported")
+    runtime = RUNTIMES.get("onnxruntime")()
+    (path,) = runtime.export(model, task.example(2), place / "model.onnx", interface)
+    write_split(task.val, place / "val", interface)
+    return path, place / "val"
+
+
+class TestEventClassification(TaskSuite):
+    @pytest.fixture
+    def problem(self, trained: tuple[nn.Module, Task, Interface]) -> tuple[nn.Module, Task]:
+        model, task, _ = trained
+        return model, task
 
 
 def test_the_network_learns_the_classes(trained: tuple[nn.Module, Task, Interface]) -> None:
@@ -63,21 +85,24 @@ def test_the_interface_names_its_axes(trained: tuple[nn.Module, Task, Interface]
     )
 
 
-@pytest.mark.parametrize("kind", ["quantize.static", ""])
+@pytest.mark.parametrize("kind", ["", "quantize.static"])
 def test_the_file_computes_what_pytorch_does_at_any_length(
-    trained: tuple[nn.Module, Task, Interface], kind: str, tmp_path: Path
+    trained: tuple[nn.Module, Task, Interface],
+    exported: tuple[Path, Path],
+    kind: str,
+    tmp_path: Path,
 ) -> None:
     model, task, interface = trained
+    path, data = exported
+    runtime = RUNTIMES.get("onnxruntime")()
     if kind:
         stage = STAGES.get(kind)(samples=128)
         context = Context(task, model, seed=0, interface=interface)
         model, _ = stage.apply(copy.deepcopy(model), context)
-    runtime = RUNTIMES.get("onnxruntime")()
-    path = runtime.export(model, task.example(2), tmp_path / "model.onnx", interface)[0]
-    write_split(task.val, tmp_path / "val", interface)
-    save_reference(model, tmp_path / "val", task.example(2), tmp_path / "reference.npz", items=1000)
-    split = load_split(tmp_path / "val")
-    session = runtime.load(path, threads=1)
+        (path,) = runtime.export(model, task.example(2), tmp_path / "model.onnx", interface)
+    save_reference(model, data, task.example(2), tmp_path / "reference.npz", items=1000)
+    split = load_split(data)
+    session = runtime.load(path)
     predicted = predict(session, split)
     reference = load_arrays(tmp_path / "reference.npz")
     spread = reference["output"].std()
@@ -92,18 +117,19 @@ def test_the_file_computes_what_pytorch_does_at_any_length(
 
 
 def test_speed_is_measured_at_the_stated_lengths(
-    trained: tuple[nn.Module, Task, Interface], tmp_path: Path
+    trained: tuple[nn.Module, Task, Interface],
+    exported: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, task, interface = trained
-    runtime = RUNTIMES.get("onnxruntime")()
-    path = runtime.export(model, task.example(2), tmp_path / "model.onnx", interface)[0]
-    write_split(task.val, tmp_path / "val", interface)
-    split = load_split(tmp_path / "val")
+    _, _, interface = trained
+    path, data = exported
+    split = load_split(data)
     for length in interface.lengths:
         inputs = split.items.at_length(length, 5)
         assert inputs["kinds"].shape == (5, length)
         assert inputs["mask"].all()
-    request = Request("onnxruntime", str(path), str(tmp_path / "val"), baseline=str(path))
+    monkeypatch.setattr(protocol, "SEARCH", protocol.Protocol(min_rounds=2, max_rounds=2))
+    request = Request(petra.Target(), str(path), str(data), baseline=str(path))
     found = measure(request)
     assert found["latency_ms"]["mean"] > 0
     assert found["latency_long_ms"]["mean"] > 0

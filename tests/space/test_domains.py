@@ -4,6 +4,8 @@ stored.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -48,6 +50,43 @@ def test_samples_and_steps_stay_inside_and_steps_move(domain: Domain, seed: int)
         moved = domain.perturb(value, rng)
         assert (moved == value) == alone(domain), (value, moved)
         value = moved
+
+
+@settings(max_examples=300, deadline=None)
+@given(domain=domains, seed=st.integers(0, 1000))
+def test_values_are_read_back_from_their_numbers(domain: Domain, seed: int) -> None:
+    value = domain.sample(np.random.default_rng(seed))
+    numbers = domain.encode(value)
+    assert len(numbers) == domain.width
+    assert all(0 <= number <= 1 for number in numbers)
+    again = domain.decode(numbers)
+    assert domain.contains(again)
+    if isinstance(domain, Real):
+        assert domain.encode(again) == pytest.approx(numbers, abs=2e-6)
+    else:
+        assert again == value
+        assert type(again) is type(value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(domain=domains, numbers=st.lists(st.floats(-0.5, 1.5), min_size=4, max_size=4))
+def test_any_numbers_are_a_value(domain: Domain, numbers: list[float]) -> None:
+    value = domain.decode(numbers[: domain.width])
+    assert domain.contains(value)
+    assert domain.contains(StageSpec("s", {"x": value}).params["x"])
+
+
+def test_numbers_are_spread_as_the_draws_are() -> None:
+    """A uniform number decodes to what `sample` draws, logarithms and integers included."""
+    shares = [(i + 0.5) / 2000 for i in range(2000)]
+    counts = Counter(Integer(1, 8, log=True).decode([x]) for x in shares)
+    drawn = Counter(Integer(1, 8, log=True).sample(np.random.default_rng(i)) for i in range(2000))
+    assert all(abs(counts[n] - drawn[n]) < 120 for n in range(1, 9))
+    assert Counter(Integer(0, 3).decode([x]) for x in shares) == dict.fromkeys(range(4), 500)
+    middle = Real(1e-4, 1.0, log=True).decode([0.5])
+    assert middle == pytest.approx(1e-2)
+    assert (Real(0.1, 0.9).decode([0.0]), Real(0.1, 0.9).decode([1.0])) == (0.1, 0.9)
+    assert Choice(("a", "b", "c")).encode("b") == (0.0, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_a_loss_brings_its_parameters_to_every_stage_that_has_one(task: Task) ->
     full = card.normalize({"loss": "focal", "gamma": 3.0})
     assert full.params["gamma"] == 3.0
     assert "label_smoothing" not in full.params
-    assert Distill.from_spec(full, task).brought == {"gamma": 3.0, "temperature": 4.0}  # type: ignore[attr-defined]
+    assert Distill.from_spec(full, task).brought == {"gamma": 3.0, "temperature": 4.0}
     with pytest.raises(ConfigError, match="no such parameter"):
         Distill.card().normalize({"gamma": 3.0})
     assert "gamma" not in card.normalize({"gamma": 3.0}).params, "another loss has no gamma"

@@ -54,8 +54,9 @@ class WorkloadConfig(_Record):
 
 
 class BudgetConfig(_Record):
-    """When to stop, whichever comes first. `goal`: stop as soon as one trial satisfies all of these
-    constraints.
+    """When to stop, whichever comes first. `generations`: so many times the trials that the
+    searcher lets run at once (evolution: `offspring`). `goal`: begin nothing more as soon as one
+    trial satisfies all of these constraints.
     """
 
     time: Seconds | None = None

@@ -48,6 +48,13 @@ class Axis:
         """The only size it takes, None where it is free."""
         return self.least if self.least == self.most and not self.stated else None
 
+    def __str__(self) -> str:
+        """ "3", "batch", "length 4 to 90", "?"."""
+        if self.size is not None:
+            return str(self.size)
+        known = f" {self.least} to {self.most}" if self.most is not None else ""
+        return f"{self.name or '?'}{known}"
+
     def example(self) -> int:
         """A size to try it at: its own, the first that is stated, else what its name says."""
         if self.size is not None:
@@ -65,6 +72,10 @@ class TensorSpec:
     dtype: str
     axes: tuple[Axis, ...]
     batch: int | None = None
+
+    def __str__(self) -> str:
+        """ "mask: bool (batch, length 4 to 90)"."""
+        return f"{self.name}: {self.dtype} ({', '.join(map(str, self.axes))})"
 
     @property
     def shape(self) -> tuple[int | None, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from torch import nn
@@ -28,22 +27,22 @@ MIXING_LAYERS = (
 """Layers whose output channels are each a mixture (or a choice) made by a weight."""
 
 
-def transposed_linears() -> tuple[type[nn.Module], ...]:
-    """Hugging Face's `Conv1D` (GPT-2), a linear layer whose weight is (inputs, outputs), where it
-    can be in use.
-    """
-    library = sys.modules.get("transformers.pytorch_utils")
-    return (library.Conv1D,) if library else ()
-
-
 def is_weighted(module: object) -> bool:
     """Whether the module is a layer whose output channels can go one by one."""
     return isinstance(module, WEIGHTED) or is_transposed_linear(module)
 
 
 def is_transposed_linear(module: object) -> bool:
-    """Whether the module is Hugging Face's `Conv1D` with a weight of its own, (inputs, outputs)."""
-    return isinstance(module, transposed_linears()) and "weight" in module._parameters
+    """Whether the module is Hugging Face's `Conv1D` (GPT-2), or written like it.
+
+    That is a linear layer whose weight, one of its own, is (inputs, outputs).
+    """
+    if type(module).__name__ != "Conv1D" or not isinstance(module, nn.Module):
+        return False
+    weight = module._parameters.get("weight")
+    return (
+        weight is not None and weight.ndim == 2 and weight.shape[1] == getattr(module, "nf", None)
+    )
 
 
 def mixes(module: nn.Module) -> bool:

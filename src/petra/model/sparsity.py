@@ -1,4 +1,4 @@
-"""Models that come in with their weights pruned: the zeros are kept, as those that a stage makes."""
+"""Models that come in with their weights pruned: the zeros are kept like those of a stage."""
 
 from __future__ import annotations
 

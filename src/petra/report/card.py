@@ -15,6 +15,7 @@ from petra.core.objective import Metrics
 from petra.core.target import Target
 from petra.core.text import printable
 from petra.core.trial import Trial
+from petra.report.interface_text import at_lengths, interface_lines
 from petra.report.numbers_text import change, difference, interval, value, with_error
 from petra.report.pipeline_text import pipeline_in_words, trace_in_words
 from petra.report.record import StudyRecord
@@ -51,6 +52,8 @@ def model_card(
         _parity(trial),
         "## Measured on",
         _host(record),
+        "## What it takes and returns",
+        "\n".join(f"- {markdown(line)}" for line in interface_lines(record.interface)),
         "## How to run it",
         f"```python\n{_runtime(record, file).snippet(file, inputs)}\n```",
     ]
@@ -184,18 +187,6 @@ def _parity(trial: Trial) -> str:
     )
 
 
-def _lengths(record: StudyRecord) -> str:
-    """The lengths of the items that speed was measured on, where items have a length."""
-    lengths = record.interface.lengths if record.interface else ()
-    if not lengths:
-        return ""
-    median, long = lengths
-    return (
-        f", of items of length {median}, the median of the data; long items have length {long}, its"
-        " 95th percentile"
-    )
-
-
 def _host(record: StudyRecord) -> str:
     host, target = record.host, record.config.target
     sets = host.get("instruction_sets")
@@ -220,7 +211,8 @@ def _host(record: StudyRecord) -> str:
             ),
             (
                 f"- {target.threads} thread{'s' if target.threads > 1 else ''}, latency at batch"
-                f" {target.batch}, throughput at batch {target.throughput_batch}{_lengths(record)}"
+                f" {target.batch}, throughput at batch {target.throughput_batch}"
+                f"{at_lengths(record.interface)}"
             ),
             f"- Python {fact('python', '?')}, {markdown(shown)}",
         ]

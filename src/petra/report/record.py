@@ -31,9 +31,9 @@ from petra.store.store import Store
 class StudyRecord:
     """A study as it lies on disk: finished, interrupted or still running.
 
-    `task` are the metrics that the task measures, the quality first. `stop_reason` is '' until
-    the search has ended and its front has been confirmed; `eager_latency_ms` is the untouched model
-    in eager PyTorch, None before it was measured. `unconfirmed` are members of the front that could
+    `task` are the metrics that the task measures, the quality first. `stop_reason` is '' until the
+    search has ended and its front has been confirmed; `eager_latency_ms` is the untouched model in
+    eager PyTorch, None before it was measured. `unconfirmed` are members of the front that could
     not be measured on the test split, and why. `interface` is what the model takes and returns,
     None in studies that do not say.
     """

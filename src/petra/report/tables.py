@@ -1,6 +1,4 @@
-"""Tables for a terminal: numbers right-aligned, changes against the untouched model, columns
-dropped when narrow.
-"""
+"""Tables for a terminal: numbers right-aligned, with changes, columns dropped when narrow."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ _GAP = 2  # spaces between two columns
 
 @dataclass(frozen=True)
 class Column:
-    """A column and what it says of a trial; `priority` 0 is never dropped, the highest goes
-    first.
-    """
+    """A column and what it says of a trial; the highest `priority` is dropped first, 0 never."""
 
     title: str
     cell: Callable[[Trial], str | Text]
@@ -203,8 +199,9 @@ def _table(
     rule_after_first: bool = False,
     fold_last: bool = False,
 ) -> Table:
-    """The rows in as many columns as `width` has room for. With `fold_last`, the last column takes
-    what is left.
+    """The rows in as many columns as `width` has room for.
+
+    With `fold_last`, the last column takes what is left.
     """
     cells = [[c.cell(t) for t in rows] for c in columns]
     shown = list(enumerate(columns))

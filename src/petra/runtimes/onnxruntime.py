@@ -26,6 +26,7 @@ from petra.runtimes.base import (
     zeros,
 )
 from petra.runtimes.onnx_export import data_beside, export_onnx
+from petra.space.domains import Choice, Domain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 # ONNX Runtime's names of element types, where they are not NumPy's.
 _DTYPES = {"float": "float32", "double": "float64"}
+# Come back as no NumPy array.
 _LOST = (
     "bfloat16",
     "float8",
@@ -44,7 +46,7 @@ _LOST = (
     "float4",
     "int2",
     "uint2",
-)  # come back as no NumPy array
+)
 _REMEDIES = {
     "external data": (
         "its weights are in a second file, which it finds by name: copy that one beside it"
@@ -70,13 +72,15 @@ class OnnxSession(Session):
     Sequences and maps among the outputs become arrays: see `flat`.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, spinning: bool = True) -> None:
+        """`spinning`: threads wait for work by turning in circles, not asleep."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         must_exist(path, OnnxRuntime.suffix)
         try:
             self._session = onnxruntime.InferenceSession(
@@ -239,6 +243,7 @@ class OnnxRuntime(Runtime):
     suffix: ClassVar[str] = ".onnx"
 
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
+    options: ClassVar[Mapping[str, Domain]] = {"spinning": Choice((True, False))}
 
     def export(
         self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
@@ -246,7 +251,7 @@ class OnnxRuntime(Runtime):
         return self.files(export_onnx(model, example, path, interface))
 
     def load(self, path: Path) -> Session:
-        return OnnxSession(path, threads=self.target.threads)
+        return OnnxSession(path, threads=self.target.threads, **self.target.options)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         return "\n".join(

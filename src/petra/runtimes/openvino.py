@@ -197,12 +197,13 @@ class OpenVino(Runtime):
         return OpenVinoSession(path, threads=self.target.threads)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
-        settings = '"CPU", {"PERFORMANCE_HINT": "LATENCY"}'
+        settings = '{"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}'
         return "\n".join(
             [
                 "import numpy as np",
                 "import openvino",
-                f"model = openvino.Core().compile_model({json.dumps(file)}, {settings})",
+                f"settings = {settings}  # bf16 for a model in half precision",
+                f'model = openvino.Core().compile_model({json.dumps(file)}, "CPU", settings)',
                 "outputs = model({",
                 *zeros(inputs),
                 "})  # the first dimension is the batch, of any size",

@@ -16,6 +16,7 @@ _TABLE = {
     "openvino": "petra.runtimes.openvino:OpenVino",
     "torch": "petra.runtimes.torch_eager:TorchEager",
     "torch.compile": "petra.runtimes.torch_compile:TorchCompile",
+    "litert": "petra.runtimes.litert:LiteRt",
 }
 
 RUNTIMES: Registry[type[Runtime]] = Registry("runtime", _TABLE)

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +17,20 @@ from petra.core.pipeline import Value, canonical_value
 class Domain(ABC):
     """A set of values. `sample` and `perturb` stay inside it; `perturb` never returns the value it
     was given unless the domain has no other.
+
+    `encode` writes a value as `width` numbers in [0, 1], `decode` reads them: what they were made
+    from, and for any other numbers a value nearby. A value outside is taken for the nearest inside.
     """
+
+    @property
+    @abstractmethod
+    def width(self) -> int: ...
+
+    @abstractmethod
+    def encode(self, value: Value) -> tuple[float, ...]: ...
+
+    @abstractmethod
+    def decode(self, numbers: Sequence[float]) -> Value: ...
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> Value: ...
@@ -34,8 +47,9 @@ class Domain(ABC):
 
 @dataclass(frozen=True)
 class Choice(Domain):
-    """One of a few unordered values (all of one type). `usual`, when given, is one of them that
-    half of the draws are, for options that most good pipelines do without.
+    """One of a few unordered values (all of one type), encoded as one number each, 1 for the one
+    it is. `usual`, when given, is one of them that half of the draws are, for options that most
+    good pipelines do without.
     """
 
     values: tuple[Value, ...]
@@ -59,17 +73,33 @@ class Choice(Domain):
         others = [v for v in self.values if v != value]
         return others[int(rng.integers(len(others)))] if others else value
 
+    @property
+    def width(self) -> int:
+        return len(self.values)
+
+    def encode(self, value: Value) -> tuple[float, ...]:
+        at = next((i for i, v in enumerate(self.values) if _same(v, value)), -1)
+        return tuple(float(i == at) for i in range(self.width))
+
+    def decode(self, numbers: Sequence[float]) -> Value:
+        return self.values[int(np.argmax(numbers))]
+
     def contains(self, value: object) -> bool:
-        return any(type(v) is type(value) and v == value for v in self.values)
+        return any(_same(v, value) for v in self.values)
 
     def __str__(self) -> str:
         return "{" + ", ".join(map(str, self.values)) + "}"
 
 
+def _same(one: object, other: object) -> bool:
+    return type(one) is type(other) and one == other
+
+
 @dataclass(frozen=True)
 class Real(Domain):
-    """A closed interval of floats; `log` draws uniformly in the logarithm. A step is Gaussian, 15%
-    of the range.
+    """A closed interval of floats; `log` draws uniformly in the logarithm.
+
+    A step is Gaussian, 15% of the range.
     """
 
     low: float
@@ -102,6 +132,24 @@ class Real(Domain):
             if moved != value:
                 return moved
         return self.low if value != self.low else self.high
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    def encode(self, value: Value) -> tuple[float, ...]:
+        low, high = self._to(self.low), self._to(self.high)
+        inside = min(max(float(value), self.low), self.high)
+        return ((self._to(inside) - low) / (high - low) if high > low else 0.0,)
+
+    def decode(self, numbers: Sequence[float]) -> Value:
+        low, high = self._to(self.low), self._to(self.high)
+        share = min(max(float(numbers[0]), 0.0), 1.0)
+        if share in (0.0, 1.0):
+            return self.high if share else self.low
+        moved = low + share * (high - low)
+        value = canonical_value(math.exp(moved) if self.log else moved)
+        return min(max(float(value), self.low), self.high)
 
     def contains(self, value: object) -> bool:
         return (
@@ -148,6 +196,27 @@ class Integer(Domain):
             moved = int(value) + 1 if value < self.high else int(value) - 1
         return moved
 
+    @property
+    def width(self) -> int:
+        return 1
+
+    def encode(self, value: Value) -> tuple[float, ...]:
+        """The middle of the value's share of the draws."""
+        inside = min(max(int(value), self.low), self.high) + 0.5
+        if self.log:
+            span = math.log(self.high + 1) - math.log(self.low)
+            return ((math.log(inside) - math.log(self.low)) / span,)
+        return ((inside - self.low) / (self.high + 1 - self.low),)
+
+    def decode(self, numbers: Sequence[float]) -> Value:
+        share = min(max(float(numbers[0]), 0.0), 1.0)
+        if self.log:
+            span = math.log(self.high + 1) - math.log(self.low)
+            moved = math.floor(self.low * math.exp(share * span))
+        else:
+            moved = self.low + math.floor(share * (self.high + 1 - self.low))
+        return min(max(moved, self.low), self.high)
+
     def contains(self, value: object) -> bool:
         return (
             isinstance(value, int)
@@ -177,56 +246,18 @@ class Text(Domain):
     def perturb(self, value: Value, rng: np.random.Generator) -> Value:
         return value
 
+    @property
+    def width(self) -> int:
+        return 0
+
+    def encode(self, value: Value) -> tuple[float, ...]:
+        return ()
+
+    def decode(self, numbers: Sequence[float]) -> Value:
+        return self.default
+
     def contains(self, value: object) -> bool:
         return isinstance(value, str) and bool(value.strip())
 
     def __str__(self) -> str:
         return self.what
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A stage's parameter.
-
-    `domain` is what the search draws from; `limits`, at least as wide, is what a person may set.
-    `when` names values (a few, or a domain of them) of other parameters under which this one means
-    anything; elsewhere it is left out of the pipeline, so that two pipelines that do the same are
-    equal. `scope` groups parameters that a *global* move changes in all stages at once
-    ("optimizer", "loss"). An `implied` parameter is left out of a pipeline at its default, so that
-    pipelines made before it existed are still the same ones.
-
-    A name such as "layers.encoder.0" is that of a member of a family, one for each of some of the
-    model's modules. Where the model is not known, "layers.*" stands for all of them.
-    """
-
-    name: str
-    default: Value
-    domain: Domain
-    limits: Domain
-    doc: str
-    when: Mapping[str, tuple[Value, ...] | Domain] = field(default_factory=dict)
-    scope: str = ""
-    implied: bool = False
-
-    @property
-    def family(self) -> str:
-        """ "layers.*" for "layers.encoder.0" and for itself; '' for a parameter on its own."""
-        head, dot, _ = self.name.partition(".")
-        return f"{head}.*" if dot else ""
-
-    @property
-    def is_family(self) -> bool:
-        """Whether it stands for members that only the model can name."""
-        return self.name == self.family
-
-    def stands_for(self, name: str) -> bool:
-        """Whether `name` is its own, or one that a member of the family may have."""
-        return name == self.name or (self.is_family and name.startswith(self.name[:-1]))
-
-    def active(self, params: Mapping[str, Value]) -> bool:
-        """Whether the parameter means anything given the values of the others."""
-        return all(_allows(allowed, params.get(name)) for name, allowed in self.when.items())
-
-
-def _allows(allowed: tuple[Value, ...] | Domain, value: object) -> bool:
-    return allowed.contains(value) if isinstance(allowed, Domain) else value in allowed

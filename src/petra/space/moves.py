@@ -1,5 +1,6 @@
-"""Moves: how one pipeline becomes another. The vocabulary of every search that walks through the
-space.
+"""Moves: how one pipeline becomes another.
+
+The vocabulary of every search that walks through the space.
 
 A move either returns a legal pipeline that differs from its parent, or None when it has nothing to
 do there. All its choices come from the generator it is given. Parents are normalized pipelines (as
@@ -16,7 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from petra.core.pipeline import Pipeline, StageSpec, Value
-from petra.space.domains import Parameter
+from petra.space.parameters import Parameter
 from petra.space.space import Space
 
 T = TypeVar("T")

@@ -4,15 +4,16 @@ length.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Pipeline, StageSpec, Value
-from petra.space.domains import Domain, Parameter, Real
+from petra.space.domains import Domain, Real
 from petra.space.effects import INITIAL_FACTS, Effects
+from petra.space.parameters import Parameter
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,31 @@ class StageCard:
         """The parameters, with those members in the place of a family that `names` has."""
         found: list[Parameter] = []
         for p in self.parameters:
-            members = [n for n in names if n != p.name and p.stands_for(n)]
-            found += [replace(p, name=n) for n in members] if p.is_family else [p]
+            if p.is_family:
+                found += [replace(p, name=n) for n in names if n != p.name and p.stands_for(n)]
+            else:
+                found.append(p)
         return tuple(found)
+
+    @property
+    def width(self) -> int:
+        """How many numbers encode a stage."""
+        return sum(p.domain.width for p in self.parameters)
+
+    def encode(self, stage: StageSpec) -> tuple[float, ...]:
+        """A normalized stage as `width` numbers in [0, 1]; what it leaves out is at its default."""
+        values = [stage.params.get(p.name, p.default) for p in self.parameters]
+        pairs = zip(self.parameters, values, strict=True)
+        return tuple(number for p, value in pairs for number in p.domain.encode(value))
+
+    def decode(self, numbers: Sequence[float]) -> StageSpec:
+        """The stage that `encode` wrote; from any other numbers in [0, 1] one nearby."""
+        params: dict[str, Value] = {}
+        start = 0
+        for p in self.parameters:
+            params[p.name] = p.domain.decode(numbers[start : start + p.domain.width])
+            start += p.domain.width
+        return self.normalize(params)
 
 
 @dataclass(frozen=True)

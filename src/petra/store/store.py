@@ -1,6 +1,4 @@
-"""The study's memory: one row per proposal and one for what came of it, safe once `Store.propose`
-and `Store.add` have returned; one writer, any number of readers.
-"""
+"""The study's memory: a row per proposal and one for what came of it, safe once they are added."""
 
 from __future__ import annotations
 
@@ -36,8 +34,7 @@ from petra.store.writing import Writing
 
 
 class Store:
-    """Trials of one study, in ``<directory>/study.db`` or wherever `url` points (any SQLAlchemy
-    URL).
+    """Proposals and trials of one study, in its directory or wherever an SQLAlchemy URL points.
 
     Made by `Store.create` or `Store.open`, closed by `close` or a ``with`` block. Every failure of
     the directory or the database is a `StoreError`. The directory holds the writer's lock even when
@@ -119,8 +116,9 @@ class Store:
 
     @staticmethod
     def exists(directory: Path) -> bool:
-        """Whether `directory` holds a study of its own, in whatever condition. An interrupted
-        creation is none.
+        """Whether `directory` holds a study of its own, in whatever condition.
+
+        An interrupted creation is none.
         """
         return holds_study(StudyPaths(directory).database)
 
@@ -255,9 +253,7 @@ class Store:
             self._lock.watch(StudyPaths(self.directory).database)
 
     def check_held(self) -> None:
-        """Raise StoreError unless directory, lock and database are still those that were opened for
-        writing.
-        """
+        """Raise StoreError unless directory, lock and database are still those that were opened."""
         if self._lock:
             self._lock.check()
 

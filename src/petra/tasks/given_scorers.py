@@ -1,4 +1,4 @@
-"""Scorers from what people give: values, functions, names."""
+"""What people give as metrics, made scorers: names, functions, scorers themselves."""
 
 from __future__ import annotations
 
@@ -9,26 +9,6 @@ from petra.core.metric import ALIASES, METRICS
 from petra.core.text import shown
 from petra.tasks.scorers import Scorer, scorer
 from petra.tasks.torchmetric import torch_metric
-
-
-def as_scorers(first: object, others: Iterable[object] = ()) -> tuple[Scorer, ...]:
-    """The quality and what is measured besides it. Raises ConfigError unless each has a name of its
-    own, and of those besides one that is none of petra's.
-    """
-    if isinstance(others, str):
-        others = (others,)
-    rest = [as_scorer(one, where=f"metrics[{i}]") for i, one in enumerate(others)]
-    found = (as_scorer(first, where="metric"), *rest)
-    names = [one.metric.name for one in found]
-    taken = [name for name in names[1:] if name in METRICS or name in ALIASES]
-    if taken or len(set(names)) < len(names):
-        raise ConfigError(
-            f"metrics: got {', '.join(names)}",
-            hint=f"{taken[0]} is one of petra's own: choose another name"
-            if taken
-            else "each needs a name of its own",
-        )
-    return found
 
 
 def as_scorer(given: object, *, where: str, maximize: bool | None = None) -> Scorer:
@@ -53,3 +33,23 @@ def as_scorer(given: object, *, where: str, maximize: bool | None = None) -> Sco
             hint="petra.scorer(function, maximize=True)",
         )
     return scorer(given, maximize=maximize)
+
+
+def as_scorers(first: object, others: Iterable[object] = ()) -> tuple[Scorer, ...]:
+    """The quality and what is measured besides it. Raises ConfigError unless each has a name of its
+    own, and of those besides one that is none of petra's.
+    """
+    if isinstance(others, str):
+        others = (others,)
+    rest = [as_scorer(one, where=f"metrics[{i}]") for i, one in enumerate(others)]
+    found = (as_scorer(first, where="metric"), *rest)
+    names = [one.metric.name for one in found]
+    taken = [name for name in names[1:] if name in METRICS or name in ALIASES]
+    if taken or len(set(names)) < len(names):
+        raise ConfigError(
+            f"metrics: got {', '.join(names)}",
+            hint=f"{taken[0]} is one of petra's own: choose another name"
+            if taken
+            else "each needs a name of its own",
+        )
+    return found

@@ -114,7 +114,8 @@ class FunctionScorer(ResampledScorer):
     def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
         found = self._call(outputs, targets, ids)
         try:
-            return float(found.mean if isinstance(found, Measurement) else found)  # type: ignore[arg-type]
+            number = found.mean if isinstance(found, Measurement) else found
+            return float(number)  # type: ignore[arg-type]
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"the metric {self.metric.name} returned {type(found).__name__}: {error}",

@@ -124,6 +124,43 @@ class RuntimeSuite:
         np.testing.assert_allclose(got, expected, atol=1e-5)
         assert torch_loaded == self.needs_torch
 
+    def test_its_snippet_runs_the_file(self, tmp_path: Path) -> None:
+        """As it stands, with the runtime's library alone."""
+        _, _, path = self.exported("perceptron", tmp_path)
+        session = self.made().load(path)
+        snippet = self.made().snippet(str(path), session.inputs)
+        code = (
+            f"{snippet}\nimport json, sys\n"
+            "if hasattr(outputs, 'values') and not hasattr(outputs, 'shape'):\n"
+            "    outputs = list(outputs.values())\n"
+            "value = outputs if hasattr(outputs, 'shape') else outputs[0]\n"
+            "print(json.dumps([value.tolist(), 'torch' in sys.modules]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        got, torch_loaded = json.loads(done.stdout.splitlines()[-1])
+        expected = session.run({"input": np.zeros((1, 5), np.float32)})
+        np.testing.assert_allclose(got, next(iter(expected.values())), atol=1e-5)
+        assert torch_loaded == self.needs_torch
+
+    def test_the_batch_of_its_files_is_the_one_it_declares(self, tmp_path: Path) -> None:
+        path = tmp_path / f"model{self.runtime.suffix}"
+        runtime = self.runtime(Target(self.runtime.name, self.device, batch=3))
+        runtime.export(_mlp().eval(), torch.randn(2, 5), path)
+        (spec,) = runtime.load(path).inputs
+        assert spec.shape == (runtime.fixed_batch, 5)
+        assert runtime.fixed_batch in (None, 3)
+
+    def test_it_describes_itself(self) -> None:
+        runtime = self.made()
+        assert runtime.description()
+        assert runtime.libraries
+        assert 1 <= runtime.kernels.largest_weight <= 127
+        low, high = runtime.kernels.activations
+        assert (low, high) in ((0, 255), (-128, 127))
+        assert self.runtime.files(Path("no/such/file")) == [Path("no/such/file")]
+
     def test_exporting_leaves_the_model_as_it_was(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
         model, example = CASES["convolutions"]()

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from petra.methods.lowrank.factorize import Factors, svd
 from petra.methods.lowrank.unfold import compose, fold, fold_factors, unfold
-from petra.model.kinds import Convolution, transposed_linears
+from petra.model.kinds import Convolution, is_transposed_linear
 
 _CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -32,7 +32,7 @@ def how_to_unfold(layer: nn.Module, convolutions: str) -> str:
         return "transposed"
     if type(layer) is nn.Embedding:
         return "lookup"
-    if type(layer) in transposed_linears():
+    if is_transposed_linear(layer):
         return "flipped"
     return ""
 

@@ -15,8 +15,8 @@ from petra.model.channels.breakage import BREAKAGE, breakage_in_words, outputs_o
 from petra.model.channels.splits import is_glu, number_glu, number_split
 from petra.model.channels.transposed_linear import TransposedLinearPruner
 from petra.model.kinds import (
+    is_transposed_linear,
     is_weighted,
-    transposed_linears,
     width_of,
     widths,
 )
@@ -55,7 +55,7 @@ class ChannelGraph:
         self.graph = tp.DependencyGraph()
         # whether channels have gone since the graph last numbered those of slices and concats
         self._stale = False
-        taught = {kind: TransposedLinearPruner() for kind in transposed_linears()}
+        taught = {type(m): TransposedLinearPruner() for m in self.paths if is_transposed_linear(m)}
         with evaluating(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:

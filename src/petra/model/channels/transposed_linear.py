@@ -16,7 +16,8 @@ class TransposedLinearPruner:
     def prune_out_channels(self, layer: Any, channels: Sequence[int]) -> Any:
         keep = _others(channels, self.get_out_channels(layer))
         layer.weight = nn.Parameter(layer.weight.detach()[:, keep])
-        layer.bias = nn.Parameter(layer.bias.detach()[keep])
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(layer.bias.detach()[keep])
         layer.nf = len(keep)
         return layer
 

@@ -99,12 +99,9 @@ def convnext() -> Problem:
 
 def mobilenet_v2() -> Problem:
     return vision(
-        "MobileNetV2",
-        depth_multiplier=0.35,
-        output_stride=8,
-        image_size=IMAGE_SIZE,
+        "MobileNetV2", depth_multiplier=0.35, output_stride=8, image_size=IMAGE_SIZE,
         initializer_range=STD,
-    )
+    )  # fmt: skip
 
 
 def efficientnet() -> Problem:
