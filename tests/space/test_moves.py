@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.space.domains import BOOLEAN, Choice, Parameter
+from petra.space.domains import BOOLEAN, Choice
 from petra.space.effects import FLOAT_WEIGHTS, Effects
 from petra.space.moves import Move, perturb, replace, swap
+from petra.space.parameters import Parameter
 from petra.space.space import Space, StageCard
 from petra.space.table import MOVES
 from petra.testing.moves_suite import MoveSuite

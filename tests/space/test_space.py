@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from petra.core.errors import ConfigError
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.space.domains import BOOLEAN, Choice, Integer, Parameter, Real
+from petra.space.domains import BOOLEAN, Choice, Integer, Real
 from petra.space.effects import INITIAL_FACTS, Effects
 from petra.space.narrow import Brought, fix_for_task, narrow
+from petra.space.parameters import Parameter
 from petra.space.space import Space, StageCard
 from petra.testing.toy import toy_space
 

@@ -14,8 +14,8 @@ from rich.text import Text
 from petra.cli.output import JsonFlag, say, say_json
 
 if TYPE_CHECKING:
-    from petra.space.domains import Parameter
     from petra.space.outline import ModelOutline
+    from petra.space.parameters import Parameter
     from petra.space.space import StageCard
 
 

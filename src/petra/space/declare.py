@@ -9,8 +9,9 @@ from typing import Any, Self, TypeVar, cast
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Value
-from petra.space.domains import Domain, Parameter
+from petra.space.domains import Domain
 from petra.space.outline import ModelOutline
+from petra.space.parameters import Parameter
 from petra.space.space import Slot
 
 V = TypeVar("V", bound=Value)

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from petra.core.pipeline import Pipeline, StageSpec, Value
-from petra.space.domains import Parameter
+from petra.space.parameters import Parameter
 from petra.space.space import Space
 
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from petra.core.errors import ConfigError, did_you_mean
 from petra.core.kernels import Kernels
 from petra.core.pipeline import Value, canonical_value
 from petra.core.text import printable, shown
-from petra.space.domains import Choice, Domain, Integer, Parameter, Real
+from petra.space.domains import Choice, Domain, Integer, Real
+from petra.space.parameters import Parameter
 from petra.space.space import Slot, StageCard
 
 DEFAULT_LOSS = "default"  # the first of a task's losses, in pipelines

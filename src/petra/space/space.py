@@ -11,8 +11,9 @@ import numpy as np
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Pipeline, StageSpec, Value
-from petra.space.domains import Domain, Parameter, Real
+from petra.space.domains import Domain, Real
 from petra.space.effects import INITIAL_FACTS, Effects
+from petra.space.parameters import Parameter
 
 
 @dataclass(frozen=True)

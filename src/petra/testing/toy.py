@@ -17,8 +17,9 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import generator
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.search.base import Problem
-from petra.space.domains import BOOLEAN, Choice, Domain, Integer, Parameter, Real
+from petra.space.domains import BOOLEAN, Choice, Domain, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, PLAIN_LAYERS, TRAINABLE, Effects
+from petra.space.parameters import Parameter
 from petra.space.space import Space, StageCard
 
 OBJECTIVES = (
