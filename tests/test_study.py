@@ -101,13 +101,13 @@ def test_a_proposal_is_stored_before_it_runs_and_runs_first_when_resumed(tmp_pat
     whole = study(tmp_path / "whole").run(executor=RecordedExecutor)
     place = tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
-        study(place).run(executor=lambda: Interrupted(6))
+        study(place).run(executor=lambda _: Interrupted(6))
     with Store.open(place, write=False) as store:
         made, done = store.proposals(), store.trials()
     waiting = [p.number for p in made if p.number not in {t.number for t in done}]
     assert 0 < len(waiting) <= 4
     executor = RecordedExecutor()
-    rest = study(place).run(executor=lambda: executor)
+    rest = study(place).run(executor=lambda _: executor)
     assert set(executor.evaluated[: len(waiting)]) <= {*waiting, *range(len(made), len(made) + 4)}
     assert proposals(rest.trials) == proposals(whole.trials)
     with Store.open(place, write=False) as store, Store.open(tmp_path / "whole", write=False) as w:
@@ -130,7 +130,7 @@ def test_a_searcher_that_would_propose_otherwise_now_goes_on_from_what_it_propos
 
 def test_what_began_in_time_ends_and_the_rest_waits(tmp_path: Path) -> None:
     slow = RecordedExecutor(delay_s=0.2)
-    study(tmp_path, budget={"time": 1.0}).run(executor=lambda: slow)
+    study(tmp_path, budget={"time": 1.0}).run(executor=lambda _: slow)
     with Store.open(tmp_path, write=False) as store:
         made, done = store.proposals(), store.trials()
         assert store.note("stop_reason") == "the time budget of 1 s is spent"
@@ -146,7 +146,7 @@ def test_a_goal_stops_the_search(tmp_path: Path) -> None:
     sizes = [t.metrics["size_bytes"].mean for t in trials if t.measured]
     assert min(sizes) <= 0.5 * sizes[0]
     again = RecordedExecutor()
-    assert len(study(tmp_path, budget=budget).run(executor=lambda: again).trials) == len(trials)
+    assert len(study(tmp_path, budget=budget).run(executor=lambda _: again).trials) == len(trials)
     assert again.evaluated == []
 
 

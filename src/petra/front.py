@@ -23,8 +23,9 @@ PICKS = ("smallest", "fastest", "best", "knee")
 
 
 def confirmed(trial: Trial, metric: str) -> Measurement:
-    """A cost of a trial, by its longer final measurement where there is one. Not for quality, which
-    has two splits.
+    """A cost of a trial, by its longer final measurement where there is one.
+
+    Not for quality, which has two splits.
     """
     return trial.test.get(metric, trial.metrics[metric])
 
@@ -58,8 +59,9 @@ class Front:
         maximize_quality: bool = True,
         unconfirmed: Mapping[int, str] | None = None,
     ) -> Front:
-        """The front of `trials`, of which number 0 is the untouched model. O(n log n) up to three
-        objectives.
+        """The front of `trials`, of which number 0 is the untouched model.
+
+        O(n log n) up to three objectives.
 
         `task` are the metrics that the task measures. `maximize_quality` counts only without them,
         when quality is no objective, which has its own direction.

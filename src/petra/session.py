@@ -137,9 +137,8 @@ class Session:
             reason = self.stop_reason() or stream.searcher.stop_reason or "the budget is spent"
             self.listener.message(f"stopped: {reason}")
             self._confirm(executor)
-        self.store.set_note(
-            "stop_reason", reason
-        )  # last of all: it says that nothing is left to do
+        # Last of all: it says that nothing is left to do.
+        self.store.set_note("stop_reason", reason)
 
     def _stream(self, baseline: Trial) -> Stream:
         """The searcher, as far as it was when the last session ended."""

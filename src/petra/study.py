@@ -38,8 +38,9 @@ from petra.tasks.base import Task
 
 
 class Study:
-    """A search and its results. Reading needs only the directory; running needs the model and the
-    task as well.
+    """A search and its results.
+
+    Reading needs only the directory; running needs the model and the task as well.
     """
 
     def __init__(

@@ -59,9 +59,8 @@ def test_one_file_on_two_runtimes(tmp_path: Path) -> None:
     )
     found = data["files"][str(file)]
     assert list(found) == ["onnxruntime", "openvino"]
-    assert found["onnxruntime"]["latency_ratio"]["mean"] == pytest.approx(
-        1, abs=0.25
-    )  # with itself
+    # With itself.
+    assert found["onnxruntime"]["latency_ratio"]["mean"] == pytest.approx(1, abs=0.25)
     assert found["openvino"]["latency_ratio"]["mean"] > 0
     assert found["openvino"]["size_bytes"]["mean"] == file.stat().st_size
 

@@ -249,9 +249,8 @@ def test_two_of_four_is_two_in_every_four_of_a_row() -> None:
     assert not torch_kernels.two_of_four(torch.ones(2, 6) * torch.tensor([1, 1, 0, 0, 1, 0]))
     pattern = torch.tensor([1.0, 0, 1, 0, 0, 0, 1, 1])
     assert torch_kernels.two_of_four(dense * pattern)
-    assert not torch_kernels.two_of_four(
-        dense * pattern.roll(1)
-    )  # half are zero, but three stand together
+    # Half are zero, but three stand together.
+    assert not torch_kernels.two_of_four(dense * pattern.roll(1))
     assert not torch_kernels.two_of_four((dense * pattern).unsqueeze(0))
 
 

@@ -9,7 +9,8 @@ import dataclasses
 
 import pytest
 import torch
-from test_prune import build, zoo_model
+from cut_parts import zoo_model
+from pruned_parts import build
 from torch import Tensor, nn
 
 from petra.methods.base import Context

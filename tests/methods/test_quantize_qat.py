@@ -123,9 +123,8 @@ def test_what_is_trained_is_what_is_converted(trained: tuple[nn.Module, Task]) -
         result = converted(student.graph, quantizer, samples=64, total_macs=1, notes={})
         got = result.model(x)
     assert isinstance(expected, Tensor)
-    assert float((got - expected).square().mean().sqrt()) < 0.01 * float(
-        expected.std()
-    )  # biases are rounded as well
+    # Biases are rounded as well.
+    assert float((got - expected).square().mean().sqrt()) < 0.01 * float(expected.std())
 
 
 def test_evaluation_teaches_ranges_nothing(trained: tuple[nn.Module, Task]) -> None:

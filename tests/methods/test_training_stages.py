@@ -209,9 +209,8 @@ def test_the_teacher_sees_the_mixed_batch(digits_problem: tuple[DigitsNet, Task]
     seen = [batch for batch in seen if len(batch) == 256]  # without looks at two items
     assert len(seen) == 8  # four steps of 256 of 1,078 items, both models
     assert all(torch.equal(own, theirs) for own, theirs in zip(seen[::2], seen[1::2], strict=True))
-    assert (
-        sum(tuple(row.flatten().tolist()) in known for row in seen[0]) < 8
-    )  # an item may be paired with itself
+    # An item may be paired with itself.
+    assert sum(tuple(row.flatten().tolist()) in known for row in seen[0]) < 8
 
 
 def test_mixup_of_integers_is_refused_by_the_inputs_name() -> None:

@@ -14,8 +14,9 @@ from petra.core.errors import ConfigError
 from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, named_objectives, violation
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.core.trial import Failure, Trial, TrialStatus
+from petra.core.trial import FULL, Failure, Fidelity, Trial, TrialStatus
 from petra.front import Front, confirmed
+from petra.report import plots
 from petra.report.study_front import StudyFront
 from petra.testing.studies import toy_study
 
@@ -55,6 +56,20 @@ def front(
 
 
 BASE = made(0, 0.9, 1.0, 1000.0)
+
+
+@pytest.mark.parametrize(
+    "low", [Fidelity(epochs=0.5), Fidelity(data=0.1), Fidelity(zero_shot=True)]
+)
+def test_only_full_fidelity_reaches_the_front(low: Fidelity) -> None:
+    """And what is shown beside it: figures of another kind are not put in one picture."""
+    full, better = made(1, 0.85, 0.5, 500.0), made(2, 0.99, 0.1, 10.0, fidelity=low)
+    found = front(BASE, full, better)
+    assert [t.number for t in found.members] == [1, 0]
+    again = front(BASE, full, replace(better, number=3, fidelity=FULL))
+    assert [t.number for t in again.members] == [3]
+    drawn = plots.single_figure(front(BASE, full, better, objectives=OBJECTIVES[2:]))
+    assert not any(10.0 in (trace.y if trace.y is not None else ()) for trace in drawn.data)
 
 
 @pytest.mark.parametrize("seed", range(4))

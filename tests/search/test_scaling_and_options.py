@@ -61,9 +61,8 @@ def test_costs_and_references(
     metric: str, maximize: bool, value: float, cost: float, reference: float
 ) -> None:
     scaling = scale([Objective(metric, maximize)], (), BASE)
-    assert scaling.costs(trial(**{metric: value})) == pytest.approx(
-        [cost], rel=0.006
-    )  # timed: on a 1% grid
+    # Timed: on a 1% grid.
+    assert scaling.costs(trial(**{metric: value})) == pytest.approx([cost], rel=0.006)
     assert scaling.reference.tolist() == [reference]
     assert scaling.usable(trial(**{metric: value})) == math.isfinite(cost)
 

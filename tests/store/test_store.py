@@ -354,10 +354,11 @@ def test_killing_the_writer_loses_no_trial_it_reported(tmp_path: Path) -> None:
         with Store.open(tmp_path, write=False) as store:
             trials = store.trials()
             assert [t.number for t in trials] == list(range(len(trials)))
+            # One may be stored whose report was cut off.
             assert len(trials) in (
                 reported + 1,
                 reported + 2,
-            )  # one may be stored whose report was cut off
+            )
             assert all(len(t.metrics) == 10 for t in trials), "no trial without its measurements"
             assert store.elapsed() > 0
     Store.open(tmp_path, write=True).close()
@@ -415,9 +416,8 @@ def test_a_foreign_program_holding_the_database(
         Store.open(store.directory, write=True)
     assert "another program" in caught.value.hint
     browser.close()
-    Store.open(
-        store.directory, write=True
-    ).close()  # the failed attempt has let go of the study's lock
+    # The failed attempt has let go of the study's lock.
+    Store.open(store.directory, write=True).close()
 
 
 # -- refusals --------------------------------------------------------------------------------------

@@ -162,9 +162,8 @@ def test_the_penalty_finds_the_gradient_of_the_loss_alone() -> None:
     assert torch.allclose(expected.classifier.weight, got.classifier.weight, atol=1e-6)
     alone = fresh()
     fit(alone, task, config, seed=0)
-    rate = (
-        0.1 * learning_rate_factor(0, 1, schedule="cosine", warmup=0.05) * 1.9
-    )  # Nesterov's first step: 1 + momentum
+    # Nesterov's first step: 1 + momentum.
+    rate = 0.1 * learning_rate_factor(0, 1, schedule="cosine", warmup=0.05) * 1.9
     assert torch.allclose(start - alone.classifier.weight, rate * seen[0], atol=1e-5)
 
 

@@ -251,8 +251,9 @@ def seconds(given: str | None, default: float) -> float:
 
 
 def _check_bundle(file: Path) -> dict[str, str]:
-    """Compare the file with what its bundle recorded at export. Raises ArtifactError when they
-    differ.
+    """Compare the file with what its bundle recorded at export.
+
+    Raises ArtifactError when they differ.
     """
     from petra.core.digest import sha256
     from petra.report.recorded import METRICS_FILE, check_recorded, companion

@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     from petra.measure.bench_main import Request
 
 BENCH_LIMIT_S = 600.0
-"""Time for all measurements of a file. Of a model that takes seconds a call, there are hundreds of
-calls.
+"""Time for all measurements of a file.
+
+Of a model that takes seconds a call, there are hundreds of calls.
 """
 
 
 @dataclass(frozen=True)
 class How:
-    """What files are measured with: what the command line says. `names`: runtimes, () for the
-    file's own.
+    """What files are measured with: what the command line says.
+
+    `names`: runtimes, () for the file's own.
     """
 
     against: Path | None

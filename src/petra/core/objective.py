@@ -71,8 +71,9 @@ def _factor(unit: str, metric: str, *, where: str) -> float:
 
 
 def baseline_value(metric: str, baseline: Metrics) -> float:
-    """The untouched model's value: 1 by definition for a ratio to itself. KeyError when it was not
-    measured.
+    """The untouched model's value: 1 by definition for a ratio to itself.
+
+    KeyError when it was not measured.
     """
     return 1.0 if describe(metric).form == "ratio" else baseline[metric].mean
 
@@ -149,9 +150,8 @@ class Constraint:
             return math.inf
         excess = bound - value if self.at_least else value - bound
         relative = excess / max(abs(bound), 1e-9)
-        return (
-            relative if relative > 1e-9 else 0.0
-        )  # a value at the bound is inside, however both were rounded
+        # A value at the bound is inside, however both were rounded.
+        return relative if relative > 1e-9 else 0.0
 
     def __str__(self) -> str:
         parts = []

@@ -55,8 +55,9 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def get(self, name: str) -> T:
-        """The plugin called `name`, imported now if need be. Unknown names raise ConfigError with a
-        suggestion.
+        """The plugin called `name`, imported now if need be.
+
+        Unknown names raise ConfigError with a suggestion.
         """
         if name not in self._table:
             raise ConfigError(

@@ -1,5 +1,6 @@
-"""What is known of one candidate. Records only: they cross process boundaries and go into the store
-as they are.
+"""What is known of one candidate.
+
+Records only: they cross process boundaries and go into the store as they are.
 """
 
 from __future__ import annotations

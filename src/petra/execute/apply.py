@@ -41,8 +41,9 @@ def apply_pipeline(
     on_stage: Callable[[int, StageSpec], None],
     after_stage: Callable[[StageSpec], None] = lambda spec: None,
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
-    """The model that `pipeline` makes of a copy of `model`, and a trace of every stage. `model` is
-    not changed.
+    """The model that `pipeline` makes of a copy of `model`, and a trace of every stage.
+
+    `model` is not changed.
 
     `make_context(prefix)` gives the context of the prefix's last stage; its seed must be a function
     of the prefix, so that a result does not depend on where the work began. `on_stage(index, spec)`
@@ -96,9 +97,8 @@ def _run(
     result, trace = _checked(returned, spec)
     seconds = time.perf_counter() - started
     for parameter in result.parameters():
-        parameter.grad = (
-            None  # a stored model has no gradients, so neither may one that goes straight on
-        )
+        # A stored model has no gradients, so neither may one that goes straight on.
+        parameter.grad = None
     kept = StageTrace(
         stage=spec.kind,
         touched=tuple(map(str, trace.touched)),

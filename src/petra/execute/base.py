@@ -58,14 +58,16 @@ class Executor(ABC):
 
     @abstractmethod
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
-        """Trial 0 and facts worth keeping with the study (JSON data). Its trial may be a failed
-        one.
+        """Trial 0 and facts worth keeping with the study (JSON data).
+
+        Its trial may be a failed one.
         """
 
     @abstractmethod
     def use_baseline(self, baseline: Trial) -> None:
-        """Candidates are paired with, and judged against, this trial from now on. Comes before
-        `submit` and `confirm`.
+        """Candidates are paired with, and judged against, this trial from now on.
+
+        Comes before `submit` and `confirm`.
         """
 
     @abstractmethod

@@ -192,8 +192,9 @@ class PrefixCache:
             total -= size
 
     def _remove(self, entry: Path) -> None:
-        """Take an entry away in one step, then delete it. A process reading it keeps the files it
-        has opened.
+        """Take an entry away in one step, then delete it.
+
+        A process reading it keeps the files it has opened.
         """
         grave = entry.rename(entry.with_name(_UNFINISHED + secrets.token_hex(8)))
         shutil.rmtree(grave, ignore_errors=True)

@@ -216,8 +216,9 @@ class Evaluator:
         caller: Caller,
         started: float,
     ) -> Trial:
-        """The trial of a candidate that failed. Raises StoreError when the fault is the
-        directory's.
+        """The trial of a candidate that failed.
+
+        Raises StoreError when the fault is the directory's.
         """
         self._clear(self.assignment.paths.artifact(proposal.number))
         self.check_writable()

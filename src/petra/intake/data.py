@@ -1,5 +1,7 @@
-"""The items of the splits: alike, finite, with targets that fit. Training data is read as far as is
-cheap."""
+"""The items of the splits: alike, finite, with targets that fit.
+
+Training data is read as far as is cheap.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,11 @@ from petra.tasks.pairs import check_structure
 from petra.tasks.sources import sized
 
 READ = 256
-TRAIN_ITEMS = (
-    2048  # of a training split that is not in memory; the rest is looked at when training stumbles
-)
+# Of a training split that is not in memory; the rest is looked at when training stumbles.
+TRAIN_ITEMS = 2048
 PATIENCE_S = 10.0  # for reading through a source that does not say how long it is
-SUSPECTS = (
-    16  # items with NaN or infinity in the inputs that the model is asked about, of each batch
-)
+# Items with NaN or infinity in the inputs that the model is asked about, of each batch.
+SUSPECTS = 16
 
 
 def probe(split: Split) -> Probe:

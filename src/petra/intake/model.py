@@ -1,5 +1,4 @@
-"""The copy of the user's model that petra works on: plain, on the CPU, in float32 and evaluation
-mode."""
+"""The copy of the user's model that petra works on: plain, on the CPU, float32, in evaluation."""
 
 from __future__ import annotations
 
@@ -82,8 +81,7 @@ def _to_float32(model: nn.Module) -> str:
 
 
 def _refuse_cycles(model: nn.Module) -> None:
-    """Raise DataError for a module that is inside itself, which no walk over modules gets out
-    of."""
+    """Raise DataError for a module that is inside itself, which no walk gets out of."""
     begun: set[int] = set()
     done: set[int] = set()
     walk: list[tuple[nn.Module, str, bool]] = [(model, "", False)]

@@ -172,8 +172,9 @@ def _about(artifact: str, error: WorkerError, log: Path) -> PetraError:
 
 
 def _last_words(log: Path) -> str:
-    """The last line of a log that tells something, '' when there is none. Traces of the stack do
-    not.
+    """The last line of a log that tells something, '' when there is none.
+
+    Traces of the stack do not.
     """
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     said = [

@@ -1,5 +1,6 @@
-"""A split as it is written for the measuring process, and arrays by name in a file. No torch, no
-pickles.
+"""A split as it is written for the measuring process, and arrays by name in a file.
+
+No torch, no pickles.
 
 Items of one shape are one .npy per input. Items of different length are `PADDING`, ``lengths.npy``
 and, by input, ``values/*.npy`` (item after item) and ``items/*.npy`` (what has one shape).

@@ -17,8 +17,9 @@ _WIDTHS = (
 
 
 def outline_of(model: nn.Module) -> ModelOutline:
-    """The outline of `model`. Reads no weights; a module found under several paths has the
-    first.
+    """The outline of `model`.
+
+    Reads no weights; a module found under several paths has the first.
     """
     return ModelOutline(
         tuple(

@@ -23,7 +23,7 @@ def frame(front: Front, objective: Objective) -> tuple[float, float]:
     Trials far outside the constraints would squeeze the front into a corner; they are there when
     zooming out.
     """
-    measured = [t for t in front.trials if t.measured]
+    measured = [t for t in front.trials if t.comparable]
     feasible = [t for t in measured if t.status is TrialStatus.COMPLETE and t.number]
     shown = [*feasible, *([front.baseline] if front.baseline else [])] if feasible else measured
     found = [t.metrics[objective.metric] for t in shown]
@@ -44,5 +44,5 @@ def outside(front: Front, x: Objective, y: Objective) -> int:
     return sum(
         any(not low <= t.metrics[name].mean <= high for name, low, high in frames)
         for t in front.trials
-        if t.measured
+        if t.comparable
     )

@@ -93,8 +93,9 @@ class Member:
 
 
 def default_place(directory: Path, pick: str) -> str:
-    """Where a study's own bundles go. Raises ArtifactError when a link leads elsewhere from
-    there.
+    """Where a study's own bundles go.
+
+    Raises ArtifactError when a link leads elsewhere from there.
     """
     place = StudyPaths(directory).export(pick)
     if place.is_symlink():
@@ -103,8 +104,9 @@ def default_place(directory: Path, pick: str) -> str:
 
 
 def shipped_files(member: Member) -> list[Path]:
-    """All files of the artifact, the main one first. Raises ArtifactError unless they are those
-    that were measured.
+    """All files of the artifact, the main one first.
+
+    Raises ArtifactError unless they are those that were measured.
     """
     main = member.artifact
     if not member.trial.artifact or not os.path.lexists(main):

@@ -1,5 +1,6 @@
-"""Plotly figures of a front. Backgrounds are transparent and no colour says what a shape does not
-say too.
+"""Plotly figures of a front.
+
+Backgrounds are transparent and no colour says what a shape does not say too.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _points(
 
 def _draw_pair(figure: go.Figure, front: Front, x: Objective, y: Objective, col: int) -> None:
     on_front = {t.number for t in front.members}
-    measured = [t for t in front.trials if t.measured]
+    measured = [t for t in front.trials if t.comparable]
     others = [
         t
         for t in measured
@@ -178,7 +179,7 @@ def _draw_bounds(figure: go.Figure, front: Front, x: Objective, y: Objective, co
     are trials.
     """
     for axis, objective in (("x", x), ("y", y)):
-        values = [t.metrics[objective.metric].mean for t in front.trials if t.measured]
+        values = [t.metrics[objective.metric].mean for t in front.trials if t.comparable]
         for constraint, bound in bounds_on(front, objective):
             reach = 2 * (max(*values, bound) - min(*values, bound) or abs(bound) or 1.0)
             beyond = bound - reach if constraint.at_least else bound + reach
@@ -220,7 +221,7 @@ def _axis_style(metric: str) -> dict[str, object]:
 def single_figure(front: Front) -> go.Figure:
     """One objective: every trial's value in the order of trials, and the best so far."""
     (objective,) = front.objectives
-    measured = [t for t in front.trials if t.measured]
+    measured = [t for t in front.trials if t.comparable]
     feasible = [t for t in measured if t.status is TrialStatus.COMPLETE]
     figure = go.Figure()
     for name, trials, marker in (

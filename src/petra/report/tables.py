@@ -203,8 +203,9 @@ def _table(
     rule_after_first: bool = False,
     fold_last: bool = False,
 ) -> Table:
-    """The rows in as many columns as `width` has room for. With `fold_last`, the last column takes
-    what is left.
+    """The rows in as many columns as `width` has room for.
+
+    With `fold_last`, the last column takes what is left.
     """
     cells = [[c.cell(t) for t in rows] for c in columns]
     shown = list(enumerate(columns))

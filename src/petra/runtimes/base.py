@@ -287,8 +287,9 @@ def does_not_run(
     *,
     said: str = "",
 ) -> ArtifactError:
-    """The error of a session that cannot run on these inputs. `said`: the reason, for one that is
-    better hidden.
+    """The error of a session that cannot run on these inputs.
+
+    `said`: the reason, for one that is better hidden.
     """
     shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
     return ArtifactError(

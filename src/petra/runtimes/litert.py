@@ -1,5 +1,4 @@
-"""LiteRT (TensorFlow Lite), the runtime of phones and small devices: one ``.tflite`` flatbuffer,
-which holds operators and weights and no code.
+"""LiteRT (TensorFlow Lite), the runtime of phones: one ``.tflite`` flatbuffer, without code.
 
 litert-torch writes it; running it takes ai-edge-litert and NumPy. A file takes one batch size, the
 target's: the converter writes no free ones.
@@ -56,8 +55,7 @@ class LiteRtSession(Session):
         inputs, outputs = _tensors(self._interpreter)
         self._places = [index for index, _ in inputs]
         self._results = {spec.name: index for index, spec in outputs}
-        self._inputs = tuple(spec for _, spec in inputs)
-        self._outputs = tuple(spec for _, spec in outputs)
+        self._inputs, self._outputs = (tuple(s for _, s in each) for each in (inputs, outputs))
         self._names = tuple(spec.name for spec in self._inputs)
         firsts = {spec.shape[0] if spec.shape else None for spec in self._inputs}
         self._batch = firsts.pop() if len(firsts) == 1 else None
@@ -205,7 +203,7 @@ class LiteRt(Runtime):
         return "" if self.version() else "not installed: pip install 'petra[litert]'"
 
 
-# ---- writing files --------------------------------------------------------------------------------
+# ---- writing files -------------------------------------------------------------------------------
 
 
 def _converted(model: nn.Module, example: Inputs, batch: int) -> bytes:
@@ -221,9 +219,8 @@ def _converted(model: nn.Module, example: Inputs, batch: int) -> bytes:
 
     if not distribution_version("litert-torch"):
         raise MissingExtra("litert-torch", extra="litert")
-    program, outputs = named_program(
-        model if half_dtype(model) is None else widened(model), traced_example(example)
-    )
+    whole = model if half_dtype(model) is None else widened(model)
+    program, outputs = named_program(whole, traced_example(example))
     graph: Any = program.module(check_guards=False)
     dynamic = spell_codes(graph)
     graph = torch.fx.GraphModule(graph, graph.graph)
@@ -259,12 +256,8 @@ def _flatbuffer(graph: GraphModule, items: Inputs, inputs: list[str], outputs: l
         ir_context=context,
         lowering_context_plugins=[InlineConstsContext(enable_resource_constants=False)],
     )
-    converter.set_signature(
-        lowered.module.operation,
-        signature_name=_SIGNATURE,
-        input_names=inputs,
-        output_names=outputs,
-    )
+    names = {"signature_name": _SIGNATURE, "input_names": inputs, "output_names": outputs}
+    converter.set_signature(lowered.module.operation, **names)
     module = converter.merge_modules([lowered.module])
     config = converter.ConvertToTFLConfig()
     config.model_origin_framework = "PYTORCH"

@@ -55,8 +55,9 @@ def named_program(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and back afterwards. A quantized graph forbids calling
-    `eval()`.
+    """Every module in evaluation mode, and back afterwards.
+
+    A quantized graph forbids calling `eval()`.
     """
     training = [module for module in model.modules() if module.training]
     for module in training:

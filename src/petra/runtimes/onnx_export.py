@@ -45,6 +45,7 @@ def export_onnx(
     opset: int = OPSET,
 ) -> Path:
     """Write `model` to `path`, and its weights to ``path.data`` where they exceed `LARGEST`.
+
     Returns `path`.
 
     example: a tensor (input named 'input'), a tuple ('input_0', ...) or a dict (its keys), batch

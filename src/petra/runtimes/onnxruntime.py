@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # ONNX Runtime's names of element types, where they are not NumPy's.
 _DTYPES = {"float": "float32", "double": "float64"}
+# Come back as no NumPy array.
 _LOST = (
     "bfloat16",
     "float8",
@@ -45,7 +46,7 @@ _LOST = (
     "float4",
     "int2",
     "uint2",
-)  # come back as no NumPy array
+)
 _REMEDIES = {
     "external data": (
         "its weights are in a second file, which it finds by name: copy that one beside it"

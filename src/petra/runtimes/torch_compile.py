@@ -70,7 +70,8 @@ class TorchCompile(TorchEager):
             with (
                 config.patch(settings),
                 warnings.catch_warnings(),
-            ):  # it may compile; options= would not reach Dynamo
+            ):
+                # It may compile; options= would not reach Dynamo.
                 warnings.simplefilter("ignore")
                 try:
                     result = compiled(*args, **kwargs)

@@ -115,8 +115,9 @@ def _strip(program: torch.export.ExportedProgram) -> None:
 
 
 def load_program(path: Path) -> torch.export.ExportedProgram:
-    """Open an archive that petra exported. Raises ArtifactError when it is missing, corrupt or
-    could run code.
+    """Open an archive that petra exported.
+
+    Raises ArtifactError when it is missing, corrupt or could run code.
     """
     import torch
 

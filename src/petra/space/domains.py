@@ -97,8 +97,9 @@ def _same(one: object, other: object) -> bool:
 
 @dataclass(frozen=True)
 class Real(Domain):
-    """A closed interval of floats; `log` draws uniformly in the logarithm. A step is Gaussian, 15%
-    of the range.
+    """A closed interval of floats; `log` draws uniformly in the logarithm.
+
+    A step is Gaussian, 15% of the range.
     """
 
     low: float

@@ -1,5 +1,6 @@
-"""Moves: how one pipeline becomes another. The vocabulary of every search that walks through the
-space.
+"""Moves: how one pipeline becomes another.
+
+The vocabulary of every search that walks through the space.
 
 A move either returns a legal pipeline that differs from its parent, or None when it has nothing to
 do there. All its choices come from the generator it is given. Parents are normalized pipelines (as

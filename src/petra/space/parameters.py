@@ -1,4 +1,4 @@
-"""A stage's parameter: what it is called, what it may be, and when it means anything."""
+"""A parameter of a stage: its domain, its default, and when it means anything."""
 
 from __future__ import annotations
 

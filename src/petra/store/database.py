@@ -31,8 +31,9 @@ _HEADER = b"SQLite format 3\x00"
 
 
 def connect_file(path: Path, *, write: bool) -> Engine:
-    """An engine on a SQLite file, which is created when `write` and absent. Runs no check of the
-    content.
+    """An engine on a SQLite file, which is created when `write` and absent.
+
+    Runs no check of the content.
 
     The journal is a write-ahead log: readers never wait for the writer. `synchronous=FULL` costs
     one fsync per transaction, milliseconds beside trials of seconds to hours, and keeps a reported
@@ -55,9 +56,8 @@ def connect_file(path: Path, *, write: bool) -> Engine:
         restrict(connection, write=write)
         connection.execute("PRAGMA foreign_keys = ON")
         if write:
-            connection.execute(
-                "PRAGMA journal_mode = WAL"
-            )  # where there is no shared memory, SQLite keeps its default
+            # Where there is no shared memory, SQLite keeps its default.
+            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
         return connection
 
@@ -198,8 +198,9 @@ def check_content(connection: Connection, where: str) -> int:
 
 
 def has_study(connection: Connection) -> bool:
-    """Whether the one row of `study` is there. Raises StoreError when the tables are somebody
-    else's.
+    """Whether the one row of `study` is there.
+
+    Raises StoreError when the tables are somebody else's.
     """
     tables = set(inspect(connection).get_table_names())
     if not tables:

@@ -109,8 +109,9 @@ def check_layout(directory: Path) -> None:
 
 
 def check_writable(directory: Path) -> None:
-    """Refuse a directory that cannot become a study's, before anything is spent on it. Leaves
-    nothing.
+    """Refuse a directory that cannot become a study's, before anything is spent on it.
+
+    Leaves nothing.
 
     Raises StoreError for what is not a directory, lies below a file, cannot be written or cannot
     even be named.

@@ -116,8 +116,9 @@ class Store:
 
     @staticmethod
     def exists(directory: Path) -> bool:
-        """Whether `directory` holds a study of its own, in whatever condition. An interrupted
-        creation is none.
+        """Whether `directory` holds a study of its own, in whatever condition.
+
+        An interrupted creation is none.
         """
         return holds_study(StudyPaths(directory).database)
 

@@ -62,8 +62,9 @@ class Writing:
         self._replaced(trial.number, None, row[CHECKSUM])
 
     def test(self, number: int, metrics: Metrics) -> None:
-        """Add measurements on the test split. Raises StoreError when there is no such trial, or it
-        has some.
+        """Add measurements on the test split.
+
+        Raises StoreError when there is no such trial, or it has some.
         """
         added = measurement_rows(number, "test", metrics)
         stored = read_trials(self.connection, SCHEMA_VERSION, number)

@@ -56,8 +56,9 @@ class Items(Dataset[Any]):
 
 
 def as_source(source: object, *, where: str) -> Dataset[Any] | Iterable[Any]:
-    """A Dataset of items, or an iterable of batches. Reads nothing but the first item of a plain
-    sequence.
+    """A Dataset of items, or an iterable of batches.
+
+    Reads nothing but the first item of a plain sequence.
 
     Raises DataError for what can be read only once, what has no end that is known, and what is no
     data.
@@ -135,7 +136,8 @@ def _sequence(source: Any, where: str) -> Dataset[Any] | Iterable[Any]:
         KeyError,
         TypeError,
         IndexError,
-    ):  # indexed by something else: it is read in its own order
+    ):
+        # Indexed by something else: it is read in its own order.
         return source  # type: ignore[no-any-return]
     if isinstance(first, tuple | list | Mapping) and (
         isinstance(first, Mapping) or len(first) == 2
@@ -185,7 +187,8 @@ def sized(source: object, *, where: str = "the data") -> int | None:
     except (
         TypeError,
         NotImplementedError,
-    ):  # a DataLoader looks sized even where its dataset is not
+    ):
+        # A DataLoader looks sized even where its dataset is not.
         return None
     except Exception as error:
         raise DataError(
@@ -194,5 +197,7 @@ def sized(source: object, *, where: str = "the data") -> int | None:
 
 
 Reader = Callable[..., Tensor]
-"""reader(raw, *, where) -> targets (n, ...): how a task reads what stands for targets. See
-`petra.tasks.targets`."""
+"""reader(raw, *, where) -> targets (n, ...): how a task reads what stands for targets.
+
+See `petra.tasks.targets`.
+"""

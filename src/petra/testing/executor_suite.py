@@ -1,5 +1,6 @@
-"""What every executor promises, as pytest tests on a small real problem. Needs the packages of the
-``dev`` extra.
+"""What every executor promises, as pytest tests on a small real problem.
+
+Needs the packages of the ``dev`` extra.
 
 For example::
 

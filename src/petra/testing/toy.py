@@ -150,8 +150,9 @@ class _Model:
 
 
 def toy_metrics(pipeline: Pipeline) -> dict[str, Measurement]:
-    """Metrics of a legal pipeline; the noise is a function of its key. Raises StageRefused where
-    pruning fails.
+    """Metrics of a legal pipeline; the noise is a function of its key.
+
+    Raises StageRefused where pruning fails.
     """
     model = _Model()
     for stage in pipeline:

@@ -19,25 +19,25 @@ from torch import Tensor, nn
 from petra.model.kinds import WEIGHTED, BatchNorm
 
 PENALTIES = ("orthogonality", "hoyer", "norm", "adaptive", "bn_l1", "group_lasso", "growing")
-OVER_CHANNELS = frozenset(
-    {"hoyer", "group_lasso", "growing"}
-)  # those that prepare channels for being cut
+# Those that prepare channels for being cut.
+OVER_CHANNELS = frozenset({"hoyer", "group_lasso", "growing"})
 
 Channels = Callable[[], Tensor]
-"""Gives W (C, k): all weights that go with each of C channels, one row per channel. Gradients pass
-through.
+"""Gives W (C, k): all weights that go with each of C channels, one row per channel.
+
+Gradients pass through.
 """
 
 
 def filters(layer: nn.Module) -> Tensor:
-    """(C, k) weight of a linear or convolutional layer, one row per output channel. Gradients pass
-    through.
+    """(C, k) weight of a linear or convolutional layer, one row per output channel.
+
+    Gradients pass through.
     """
     module: Any = layer
     weight: Tensor = module.weight
-    if getattr(
-        layer, "transposed", False
-    ):  # (in, out / groups, ...), and groups are counted along the inputs
+    if getattr(layer, "transposed", False):
+        # (in, out / groups, ...), and groups are counted along the inputs.
         grouped = weight.reshape(module.groups, -1, *weight.shape[1:])
         return grouped.transpose(1, 2).reshape(module.out_channels, -1)
     return weight.flatten(1)

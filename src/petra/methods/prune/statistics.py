@@ -151,8 +151,9 @@ def smoothed_loss(task: Task) -> Loss:
 
 
 def gradients_of(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """dL/dw, None where the loss does not depend on w. Raises StageRefused when it depends on
-    nothing.
+    """dL/dw, None where the loss does not depend on w.
+
+    Raises StageRefused when it depends on nothing.
     """
     if not loss.requires_grad:
         raise StageRefused(

@@ -24,8 +24,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Calibration:
-    """Exactly `samples` items of the shuffled training split, without augmentation; fewer only if
-    it is smaller.
+    """`samples` items of the shuffled training split (or all of it), without augmentation.
 
     Every iteration yields the same batches of inputs.
     """
@@ -98,17 +97,13 @@ def _run(graph: nn.Module, inputs: Inputs) -> None:
 
 
 def in_order(graph: GraphModule, inputs: Inputs) -> list[Tensor]:
-    """The tensors of a batch in the order of the graph's placeholders, for
-    `torch.fx.Interpreter`.
-    """
+    """A batch's tensors in the order of the graph's placeholders, for `torch.fx.Interpreter`."""
     args = inputs if isinstance(inputs, tuple) else () if isinstance(inputs, dict) else (inputs,)
     return tree_flatten_spec((args, inputs if isinstance(inputs, dict) else {}), graph._in_spec)
 
 
 class Rounding(nn.Module):
-    """Quantize and dequantize with the parameters an observer chose; the identity while `on` is
-    False.
-    """
+    """Quantize and dequantize as an observer chose; the identity while `on` is False."""
 
     def __init__(self, observer: ObserverBase) -> None:
         super().__init__()
@@ -132,8 +127,7 @@ class Rounding(nn.Module):
 
 @contextmanager
 def rounding(prepared: GraphModule) -> Iterator[dict[str, Rounding]]:
-    """Inside, the observers of a calibrated graph round what passes through them; afterwards they
-    observe again.
+    """Inside, observers of a calibrated graph round what passes; afterwards they observe again.
 
     Yields the roundings by the name of their submodule; several names may mean one.
     """

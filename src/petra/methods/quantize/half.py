@@ -134,8 +134,9 @@ class HalfPrecision(Stage):
 def _linear_layers(
     model: nn.Module, excluded: frozenset[str]
 ) -> tuple[dict[str, nn.Linear], dict[str, str]]:
-    """The linear layers that 8-bit kernels take, and why they do not take the others. Refuses where
-    there is none.
+    """The linear layers that 8-bit kernels take, and why they do not take the others.
+
+    Refuses where there is none.
     """
     shared = shared_weights(model)
     layers: dict[str, nn.Linear] = {}

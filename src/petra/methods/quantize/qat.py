@@ -91,9 +91,8 @@ class SimulatedQuantization(nn.Module):
     def train(self, mode: bool = True) -> SimulatedQuantization:
         self.training = mode
         for quantizer in self.quantizers():
-            quantizer.enable_observer(
-                mode or quantizer.is_per_channel
-            )  # weight ranges are those of the weights
+            # Weight ranges are those of the weights.
+            quantizer.enable_observer(mode or quantizer.is_per_channel)
         return self
 
     def quantizers(self) -> list[FakeQuantize]:

@@ -27,9 +27,8 @@ _OVERHEAD = 256
 """Bytes of the operators that decode a weight, below which storing it as codes saves nothing."""
 
 _SMALLEST_BLOCK = 16
-_ATTENTION_OUTPUT = (
-    nn.modules.linear.NonDynamicallyQuantizableLinear
-)  # its weight is used without calling it
+# Its weight is used without calling it.
+_ATTENTION_OUTPUT = nn.modules.linear.NonDynamicallyQuantizableLinear
 _FLOAT16_MAX = 65504.0
 
 

@@ -64,8 +64,9 @@ Made = dict[tuple[object, ...], Codes]
 
 @dataclass
 class StoredLayers:
-    """What became of a model. `formats` maps the replaced layers to the format their weights have
-    now.
+    """What became of a model.
+
+    `formats` maps the replaced layers to the format their weights have now.
     """
 
     model: nn.Module
@@ -104,9 +105,8 @@ def store_weights(
         path: {id(p): p.numel() for p in choice.stored(path).values()} for path in choice.formats
     }
     made: Made = {}
-    swaps = [
-        _Swap.of(path, aliases[path], choice, made) for path in reversed(choice.formats)
-    ]  # children before parents
+    # Children before parents.
+    swaps = [_Swap.of(path, aliases[path], choice, made) for path in reversed(choice.formats)]
     result.model = _apply(model, swaps, example, reference, result)
     if not result.formats:
         reasons = [f"{path or 'the model'}: {reason}" for path, reason in result.skipped.items()]
@@ -229,10 +229,11 @@ def _encode(choice: Selection, path: str, weight: nn.Parameter, made: Made) -> C
     """The codes of a weight; those it has already when another layer shares it in the same form."""
     module, name = choice.layers[path], choice.formats[path]
     largest = choice.largest if id(weight) in choice.integer else 127
+    # Our own layers hold rows of (out, in).
     rows = is_transposed_linear(module) and name in (
         "dynamic",
         "int4",
-    )  # our own layers hold rows of (out, in)
+    )
     key = (id(weight), name == "int4", name == "float16", rows, output_axis(module))
     if key not in made:
         W = weight.detach().T.contiguous() if rows else weight.detach()
