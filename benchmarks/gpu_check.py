@@ -31,7 +31,7 @@ from petra.core.target import Target
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context
 from petra.methods.table import STAGES
-from petra.runtimes.base import first_line
+from petra.runtimes.base import error_line
 from petra.runtimes.table import runtime_for
 from petra.runtimes.torch_eager import lacks_cuda
 from petra.runtimes.verify import FLOAT_TOLERANCE, INT8_TOLERANCE
@@ -221,7 +221,7 @@ def check(
         try:
             model = spec.build().eval()
         except Exception as error:  # noqa: BLE001 - no package, no memory: others run
-            yield Row(network, "all", "", failure=f"{type(error).__name__}: {first_line(error)}")
+            yield Row(network, "all", "", failure=f"{type(error).__name__}: {error_line(error)}")
             continue
         for what in spec.pipelines:
             yield from _through_both(network, what, model, spec.batch, runtimes, calls, deadline)
@@ -251,7 +251,7 @@ def _through_both(
                 yield measure(network, what, name, path, batch, expected, calls)
             except Exception as error:  # noqa: BLE001 - the row says how kernels fail
                 yield Row(
-                    network, what, name, failure=f"{type(error).__name__}: {first_line(error)}"
+                    network, what, name, failure=f"{type(error).__name__}: {error_line(error)}"
                 )
             torch._dynamo.reset()
             gc.collect()

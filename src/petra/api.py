@@ -61,7 +61,8 @@ def compress(
 ) -> Study:
     """Search for compressed versions of `model` and return the finished study.
 
-    `task` comes from `petra.classification`, `petra.regression` or a subclass of `petra.Task`.
+    `task` comes from `petra.classification`, `petra.regression` or `petra.task`, or is a subclass
+    of `petra.Task`.
     `budget` is a time ("20 min", seconds) or a mapping with any of time, trials, generations, goal.
     `executor` is a registered name, or makes one of an `Assignment`. The other arguments are as in
     a study file. If `workdir` holds a study of the same model, data

@@ -19,13 +19,13 @@ from petra.core.errors import PetraError
 from petra.core.target import Target
 from petra.measure.inspect_main import InspectRequest, inspect
 from petra.measure.random_inputs import random_inputs
-from petra.runtimes.torch_program import ProgramSession
+from petra.runtimes.torch_program import LoadedProgram
 
 
 def open_with_petra(path: Path) -> str:
     """A digest of what the archive computes."""
     inspect(InspectRequest(Target("torch"), str(path)))
-    session = ProgramSession(path, threads=1)
+    session = LoadedProgram(path, threads=1)
     outputs = session.run(random_inputs(session.inputs, 3, seed=0))
     return hashlib.sha256(
         b"".join(outputs[name].tobytes() for name in sorted(outputs))

@@ -22,8 +22,8 @@ from petra.measure.bench_main import Request
 from petra.measure.client import BenchDied, alone, run_bench
 from petra.measure.inspect_main import InspectRequest, inspect
 from petra.measure.stored import load_arrays
-from petra.runtimes.base import Arrays, Session
-from petra.runtimes.onnxruntime import OnnxRuntime, OnnxSession
+from petra.runtimes.base import Arrays, LoadedModel
+from petra.runtimes.onnxruntime import LoadedOnnx, OnnxRuntime
 from petra.runtimes.table import RUNTIMES
 from petra.testing.studies import write_onnx
 from petra.workers.failures import MemoryLimitExceeded, TimeLimitExceeded
@@ -137,7 +137,7 @@ class Crash(OnnxRuntime):
 
     name = "test.crash"
 
-    def load(self, path: Path) -> Session:
+    def load(self, path: Path) -> LoadedModel:
         print("about to fall over", file=sys.stderr, flush=True)
         os.abort()
 
@@ -145,7 +145,7 @@ class Crash(OnnxRuntime):
 class Broken(OnnxRuntime):
     name = "test.broken"
 
-    def load(self, path: Path) -> Session:
+    def load(self, path: Path) -> LoadedModel:
         raise KeyError("nobody expected this\nat all")
 
 
@@ -178,11 +178,11 @@ def test_what_kills_the_process_is_one_message(
 class Doubling(OnnxRuntime):
     name = "test.doubling"
 
-    def load(self, path: Path) -> Session:
+    def load(self, path: Path) -> LoadedModel:
         return _Doubled(path, threads=self.target.threads)
 
 
-class _Doubled(OnnxSession):
+class _Doubled(LoadedOnnx):
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         return {name: 2 * array for name, array in super().run(inputs).items()}
 
@@ -203,7 +203,7 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
         assert run_bench(request)["memory_mb"].mean >= 0
     finally:
         RUNTIMES.forget(Doubling.name)
-    expected = 2 * OnnxSession(path, threads=1).run({"input": x})["output"]
+    expected = 2 * LoadedOnnx(path, threads=1).run({"input": x})["output"]
     np.testing.assert_allclose(load_arrays(tmp_path / "p.npz")["output"], expected, rtol=1e-6)
 
 

@@ -17,7 +17,7 @@ from petra.methods.base import Context
 from petra.methods.lowrank.modules import factored
 from petra.methods.lowrank.svd import SVDDecompose
 from petra.methods.prune.depth import TEMPERATURE, DepthPrune
-from petra.methods.prune.stand_ins import droppable_blocks, stand_ins
+from petra.methods.prune.stand_ins import stand_ins
 from petra.model.description.differences import describe, rebuild, weights
 from petra.model.description.state_hash import state_hash
 from petra.runtimes.onnxruntime import OnnxRuntime
@@ -29,6 +29,10 @@ from petra.workloads.resnet import CifarResNet
 
 MODEL, TASK = small_problem()
 CONTEXT = Context(task=TASK, teacher=MODEL, seed=1)
+
+
+def droppable_blocks(model: nn.Module, example: Tensor) -> tuple[str, ...]:
+    return tuple(stand_ins(model, example)[0])
 
 
 def apart(task: Task, a: Tensor, b: Tensor) -> Tensor:

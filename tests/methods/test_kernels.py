@@ -139,7 +139,7 @@ def test_dynamic_layers_use_the_same_largest_code() -> None:
         result = store_weights(
             model, torch.randn(2, 64), formats, exclude=frozenset(), kernels=kernels
         )
-        assert int(result.model[0].codes.abs().max()) == kernels.largest_weight  # type: ignore[index]
+        assert int(result.model[0].codes.abs().max()) == kernels.largest_weight
 
 
 def test_a_stage_finds_the_kernels_in_its_context() -> None:

@@ -24,7 +24,7 @@ from petra.methods.prune.zeros import (
     restore_two_of_four,
 )
 from petra.methods.table import STAGES
-from petra.model.aten.graph import constant, is_weighted, module_path
+from petra.model.aten.graph import calls_weighted_layer, constant, module_path
 from petra.model.description.differences import describe, rebuild, weights
 from petra.space.effects import INITIAL_FACTS
 from petra.tasks.classification import classification
@@ -80,7 +80,10 @@ def codes_of(quantized: nn.Module) -> dict[str, Tensor]:
     assert isinstance(quantized, GraphModule)
     found = {}
     for node in quantized.graph.nodes:
-        if is_weighted(node) and (codes := constant(quantized, node.args[1].args[0])) is not None:
+        if (
+            calls_weighted_layer(node)
+            and (codes := constant(quantized, node.args[1].args[0])) is not None
+        ):
             found[module_path(node)] = codes
     return found
 

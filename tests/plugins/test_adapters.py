@@ -13,18 +13,17 @@ import numpy as np
 import pytest
 import torch
 from adapters import Adapt, Adapted, Merge
-from torch import Tensor, nn
+from residual_blocks import Net, make_problem, run
+from torch import nn
 from typer.testing import CliRunner
 
 import petra
 from petra.cli.main import app
 from petra.core.errors import ConfigError, StageRefused
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.core.rng import derive_seed, generator
-from petra.core.trial import StageTrace, TrialStatus
-from petra.execute.apply import apply_pipeline
+from petra.core.rng import generator
+from petra.core.trial import TrialStatus
 from petra.execute.cache import PrefixCache
-from petra.methods.base import Context
 from petra.methods.facts import facts_of
 from petra.methods.table import STAGES
 from petra.model.description.state_hash import state_hash
@@ -40,41 +39,6 @@ LORA = StageSpec("adapt.lora", {"epochs": 6, "lr": 0.05, "rank": 2, "batch_size"
 MERGE = StageSpec("adapt.merge")
 DYNAMIC = StageSpec("quantize.dynamic")
 TUNE = StageSpec("tune", {"epochs": 1, "lr": 0.001})
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.up, self.down = nn.LayerNorm(16), nn.Linear(16, 64), nn.Linear(64, 16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(torch.relu(self.up(self.norm(x))))
-
-
-class Net(nn.Module):
-    """(n, 8) -> (n, 4) through three residual blocks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Linear(8, 16)
-        self.blocks = nn.ModuleList([Block(), Block(), Block()])
-        self.head = nn.Linear(16, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x)
-
-
-def make_problem() -> tuple[nn.Module, Task]:
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(448, 8, generator=g)
-    y = x[:, :4].argmax(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Net().eval()
-    return model, classification((x[:256], y[:256]), (x[256:352], y[256:352]), (x[352:], y[352:]))
 
 
 @pytest.fixture(autouse=True)
@@ -111,19 +75,6 @@ class TestMerge(StageSuite):
         task = classification((x, y), (x, y), (x, y))
         with pytest.raises(StageRefused, match="no layer has a branch"):
             run((nn.Sequential(nn.Linear(4, 4)), task), MERGE)
-
-
-def run(
-    problem: tuple[nn.Module, Task], *stages: StageSpec, cache: PrefixCache | None = None
-) -> tuple[nn.Module, tuple[StageTrace, ...]]:
-    model, task = problem
-
-    def context(prefix: Pipeline) -> Context:
-        return Context(task=task, teacher=model, seed=derive_seed(0, prefix.key))
-
-    return apply_pipeline(
-        model, Pipeline(stages), context, cache=cache, on_stage=lambda index, spec: None
-    )
 
 
 def accuracy(model: nn.Module, task: Task) -> float:
@@ -305,7 +256,7 @@ def test_methods_lists_what_is_declared_for_a_study_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "adapters_study.py").write_text(
-        "from test_adapters import make_problem\n"
+        "from residual_blocks import make_problem\n"
         "def model():\n    return make_problem()[0]\n"
         "def task():\n    return make_problem()[1]\n"
     )

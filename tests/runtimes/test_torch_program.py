@@ -22,7 +22,7 @@ from petra.runtimes.openvino import OpenVino
 from petra.runtimes.table import runtime_for
 from petra.runtimes.torch_compile import TorchCompile
 from petra.runtimes.torch_eager import TorchEager
-from petra.runtimes.torch_program import ProgramSession
+from petra.runtimes.torch_program import LoadedProgram
 from petra.tasks.inputs import Inputs, call, named, named_outputs, unnamed
 from petra.workloads.digits import DigitsNet
 
@@ -213,7 +213,7 @@ def test_a_program_moves_to_another_device(tmp_path: Path) -> None:
 
     path = tmp_path / "model.pt2"
     TorchEager().export(Model().eval(), A, path)
-    session = ProgramSession(path, threads=1, device="meta")
+    session = LoadedProgram(path, threads=1, device="meta")
     with pytest.raises(ArtifactError, match="meta"):  # only the copy back to the host fails
         session.run({"input": A.numpy()})
     module = session._call

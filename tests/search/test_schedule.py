@@ -23,7 +23,7 @@ def stream(lag: int) -> Stream:
 
 @settings(max_examples=20, deadline=None)
 @given(lag=st.integers(1, 9), order=st.randoms(use_true_random=False))
-def test_a_proposal_sees_all_trials_up_to_its_number_less_the_lag(lag: int, order) -> None:  # type: ignore[no-untyped-def]
+def test_a_proposal_sees_all_trials_up_to_its_number_less_the_lag(lag: int, order) -> None:
     """Whatever the order in which they finish; and it comes as soon as they are there."""
     searching = stream(lag)
     made: list[Proposal] = []

@@ -105,6 +105,9 @@ def _parameters(card: StageCard) -> Table:
             + (", one for each of some parts of the model" if p.is_family else "")
             + (f", when {_when(p)}" if p.when else ""),
         )
+    for slot in card.slots:
+        always = f", {', '.join(slot.always)} among them" if slot.always else ""
+        table.add_row(f"({slot.kind})", "", "", "", f"parameters of the task's {slot.kind}{always}")
     return table
 
 
@@ -139,4 +142,5 @@ def _plain(card: StageCard) -> dict[str, object]:
             }
             for p in card.parameters
         ],
+        "brought_by_the_task": [slot.kind for slot in card.slots],
     }

@@ -20,7 +20,7 @@ from petra.core.target import Target
 from petra.measure import protocol as timing
 from petra.measure.feed import make_feed
 from petra.measure.stored import Stored, load_split, save_arrays
-from petra.runtimes.base import Arrays, Session
+from petra.runtimes.base import Arrays, LoadedModel
 from petra.runtimes.table import runtime_for
 from petra.workers.memory import peak_mb
 
@@ -61,7 +61,7 @@ def judged_of(outputs: Arrays, interface: Interface | None) -> Arrays:
         ) from None
 
 
-def predict(session: Session, split: Stored) -> Arrays:
+def predict(session: LoadedModel, split: Stored) -> Arrays:
     """All predictions of a split, in its own order: (n, ...) for each output that is judged."""
     found: Arrays = {}
     for index, inputs in split.items.in_batches():
@@ -113,7 +113,11 @@ def _measure(
 
 
 def _speed(
-    request: Request, baseline: Session, candidate: Session, one: Sequence[Arrays], many: Arrays
+    request: Request,
+    baseline: LoadedModel,
+    candidate: LoadedModel,
+    one: Sequence[Arrays],
+    many: Arrays,
 ) -> dict[str, Measurement]:
     """Latency on each of the inputs `one`, the typical ones first, and throughput on `many`."""
     how = timing.CONFIRM if request.confirm else timing.SEARCH

@@ -18,7 +18,7 @@ from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
 from petra.measure.bench_main import Request, measure
 from petra.measure.stored import write_dense, write_interface, write_ragged
-from petra.runtimes.base import Runtime, first_line
+from petra.runtimes.base import Runtime, error_line
 from petra.runtimes.table import RUNTIMES
 from petra.workers.failures import WorkerDied, WorkerError, WorkerFailure
 from petra.workers.isolate import Worker
@@ -155,7 +155,7 @@ def _bounded(text: str) -> str:
 def _about(artifact: str, error: WorkerError, log: Path) -> PetraError:
     """What happened to the process, in words about the artifact."""
     if isinstance(error, WorkerFailure):
-        return BenchDied(f"{artifact}: {first_line(error)}")
+        return BenchDied(f"{artifact}: {error_line(error)}")
     if isinstance(error, WorkerDied):
         how = (
             f"was ended by {error.signal}"

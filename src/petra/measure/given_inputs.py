@@ -14,7 +14,7 @@ import numpy as np
 from petra.core.errors import ConfigError, PetraError
 from petra.core.interface import Interface, TensorSpec
 from petra.measure.random_inputs import LIMIT_BYTES
-from petra.runtimes.base import Arrays, first_line, numpy_type
+from petra.runtimes.base import Arrays, error_line, numpy_type
 
 _HOW = "write it with numpy.savez(file, **{input's name: array})"
 _HEADER_BYTES = 12_000  # NumPy reads headers of up to 10,000
@@ -43,7 +43,7 @@ def given_inputs(path: Path, interface: Interface) -> Arrays:
         raise
     except Exception as error:
         raise ConfigError(
-            f"{path}: cannot be read as an .npz file: {first_line(error)}", hint=_HOW
+            f"{path}: cannot be read as an .npz file: {error_line(error)}", hint=_HOW
         ) from error
 
 

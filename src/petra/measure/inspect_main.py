@@ -19,7 +19,7 @@ from petra.measure.outputs import (
     refuse_nan,
     remark_on_infinities,
 )
-from petra.runtimes.base import Arrays, Session
+from petra.runtimes.base import Arrays, LoadedModel
 from petra.runtimes.table import runtime_for
 
 
@@ -97,7 +97,9 @@ def inspect(request: InspectRequest) -> dict[str, object]:
     } | ({"operators": asdict(operators)} if (operators := runtime.operators(artifact)) else {})
 
 
-def _run(session: Session, feed: Feed, start: int, count: int, request: InspectRequest) -> Arrays:
+def _run(
+    session: LoadedModel, feed: Feed, start: int, count: int, request: InspectRequest
+) -> Arrays:
     try:
         outputs = session.run(feed.take(start, count))
     except ArtifactError as error:
@@ -115,7 +117,7 @@ def _call(interface: Interface, count: int, request: InspectRequest) -> str:
     return f"{kind} at batch {count}" if interface.free_batch else kind
 
 
-def _on_kinds(session: Session) -> list[str]:
+def _on_kinds(session: LoadedModel) -> list[str]:
     """Remarks on outputs that are no tensors."""
     odd = [spec for spec in session.outputs if "(" in spec.dtype]
     return [f"output {spec.name!r} is {spec.dtype}: judged by the numbers in it" for spec in odd]

@@ -40,9 +40,7 @@ def is_transposed_linear(module: object) -> bool:
     if type(module).__name__ != "Conv1D" or not isinstance(module, nn.Module):
         return False
     weight = module._parameters.get("weight")
-    return (
-        weight is not None and weight.ndim == 2 and weight.shape[1] == getattr(module, "nf", None)
-    )
+    return weight is not None and weight.ndim == 2 and hasattr(module, "nf")
 
 
 def mixes(module: nn.Module) -> bool:

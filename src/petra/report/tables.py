@@ -99,11 +99,7 @@ def _front_columns(front: Front, *, noise: bool) -> list[Column]:
         Column("#", lambda t: str(t.number)),
         Column("pick", lambda t: ", ".join(labels.get(t.number, [])), 1, right=False),
         *_score_columns(front, QUALITY, 0, noise=noise),
-        *(
-            column
-            for metric in known.others()
-            for column in _score_columns(front, metric.name, 1, noise=noise)[:1]
-        ),
+        *(_score_columns(front, m.name, 1, noise=noise)[0] for m in known.others()),
     ]
     shown = [metric for metric in known.costs() if metric.shown.terminal is not None]
     for metric in shown:

@@ -92,7 +92,7 @@ class RuntimeUnavailable(PetraError):
     """This machine lacks something a runtime needs: a library, a compiler, a GPU."""
 
 
-class Session(ABC):
+class LoadedModel(ABC):
     """A loaded artifact."""
 
     @property
@@ -178,7 +178,7 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def load(self, path: Path) -> Session:
+    def load(self, path: Path) -> LoadedModel:
         """Open an artifact. Runs no code from it. Raises ArtifactError when it is missing or
         corrupt, and RuntimeUnavailable or MissingExtra when this machine cannot run it.
         """
@@ -200,7 +200,7 @@ class Runtime(ABC):
         return [path, *(file for file in cls.companions(path) if file.is_file())]
 
     def declared(
-        self, path: Path, session: Session
+        self, path: Path, session: LoadedModel
     ) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
         """Inputs and outputs of a loaded file, with what it calls their free sizes."""
         return session.inputs, session.outputs
@@ -263,7 +263,7 @@ def _one_item(spec: InputSpec) -> str:
     return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
 
 
-def first_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """The first line of an error's text that says something, at most 300 characters; its type when
     none does.
     """
@@ -293,6 +293,6 @@ def does_not_run(
     """
     shapes = {name: array.shape for name, array in zip(names, arrays, strict=True)}
     return ArtifactError(
-        f"{runtime} cannot run the model on inputs of shapes {shapes}: {said or first_line(error)}",
+        f"{runtime} cannot run the model on inputs of shapes {shapes}: {said or error_line(error)}",
         hint="do the inputs have the shapes and types the file declares?",
     )

@@ -18,13 +18,13 @@ from petra.core.kernels import Kernels
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
+    LoadedModel,
     Operators,
     Runtime,
-    Session,
     counted,
     distribution_version,
     does_not_run,
-    first_line,
+    error_line,
     in_calls,
     must_exist,
     zeros,
@@ -43,7 +43,7 @@ _MARK = b"TFL3"  # at the fifth byte of every such file
 _PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
 
-class LiteRtSession(Session):
+class LoadedLiteRt(LoadedModel):
     """An interpreter with its default kernels (XNNPACK) and a fixed number of threads.
 
     Items are run in calls of as many as the file takes, the last of them filled up with copies.
@@ -110,7 +110,7 @@ def _interpreter(path: Path, threads: int, *, plain: bool = False) -> Any:
         found.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(
-            f"{path}: LiteRT cannot load this file: {first_line(error)}",
+            f"{path}: LiteRT cannot load this file: {error_line(error)}",
             hint="export it again if it is corrupt, else for a runtime that has the operator",
         ) from error
     return found
@@ -177,8 +177,8 @@ class LiteRt(Runtime):
             raise ExportError(error.message.removeprefix(f"{path}: ")) from error
         return [path]
 
-    def load(self, path: Path) -> Session:
-        return LiteRtSession(path, threads=self.target.threads)
+    def load(self, path: Path) -> LoadedModel:
+        return LoadedLiteRt(path, threads=self.target.threads)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         return "\n".join(
@@ -232,7 +232,7 @@ def _converted(model: nn.Module, example: Inputs, batch: int) -> bytes:
     except Exception as error:  # of the converter, which has no type for them
         operator = blamed_operator(error)
         raise ExportError(
-            f"{operator or 'an operator'} has no translation to LiteRT: {first_line(error)}",
+            f"{operator or 'an operator'} has no translation to LiteRT: {error_line(error)}",
             operator=operator,
             hint="express it with standard operators, or choose another runtime",
         ) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petra.core.errors import ExportError
-from petra.runtimes.base import first_line
+from petra.runtimes.base import error_line
 from petra.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
             operator = blamed_operator(error)
             raise ExportError(
                 f"{operator or 'an operator'} has no translation to ONNX"
-                + ("" if operator else f": {first_line(error)}"),
+                + ("" if operator else f": {error_line(error)}"),
                 operator=operator,
                 hint="express it with standard operators, or exclude the runtimes that need ONNX",
             ) from error

@@ -18,9 +18,9 @@ from petra.core.errors import ArtifactError
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
+    LoadedModel,
     Operators,
     Runtime,
-    Session,
     does_not_run,
     must_exist,
     zeros,
@@ -66,7 +66,7 @@ _ORIGIN = re.compile(
 )
 
 
-class OnnxSession(Session):
+class LoadedOnnx(LoadedModel):
     """An ONNX Runtime session with all graph optimisations and a fixed number of threads.
 
     Sequences and maps among the outputs become arrays: see `flat`.
@@ -250,8 +250,8 @@ class OnnxRuntime(Runtime):
     ) -> list[Path]:
         return self.files(export_onnx(model, example, path, interface))
 
-    def load(self, path: Path) -> Session:
-        return OnnxSession(path, threads=self.target.threads, **self.target.options)
+    def load(self, path: Path) -> LoadedModel:
+        return LoadedOnnx(path, threads=self.target.threads, **self.target.options)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         return "\n".join(

@@ -21,10 +21,10 @@ from petra.core.kernels import Kernels
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
+    LoadedModel,
     Runtime,
-    Session,
     does_not_run,
-    first_line,
+    error_line,
     must_exist,
     zeros,
 )
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from petra.tasks.inputs import Inputs
 
 
-class OpenVinoSession(Session):
+class LoadedOpenVino(LoadedModel):
     """A model compiled for the CPU: one stream, a fixed number of threads.
 
     Float arithmetic is in bf16 where the file has weights stored so, and in float32 elsewhere:
@@ -171,7 +171,7 @@ def _reason(error: RuntimeError) -> str:
         if found := _UNCONVERTED.match(line):
             why = said[where + 1 : where + 2]
             return f"it cannot convert {found[1]}: {' '.join(why)}"[:300]
-    return (said or lines or [first_line(error)])[0][:300]
+    return (said or lines or [error_line(error)])[0][:300]
 
 
 class OpenVino(Runtime):
@@ -193,8 +193,8 @@ class OpenVino(Runtime):
     ) -> list[Path]:
         return self.files(export_onnx(model, example, path, interface))
 
-    def load(self, path: Path) -> Session:
-        return OpenVinoSession(path, threads=self.target.threads)
+    def load(self, path: Path) -> LoadedModel:
+        return LoadedOpenVino(path, threads=self.target.threads)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         settings = '{"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}'
@@ -215,7 +215,7 @@ class OpenVino(Runtime):
         return (path.with_suffix(".bin") if path.suffix == ".xml" else data_beside(path),)
 
     def declared(
-        self, path: Path, session: Session
+        self, path: Path, session: LoadedModel
     ) -> tuple[tuple[InputSpec, ...], tuple[InputSpec, ...]]:
         if path.suffix == ".xml":
             return session.inputs, session.outputs

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from petra.core.errors import ArtifactError, ExportError, ParityError
-from petra.runtimes.base import Arrays, first_line
+from petra.runtimes.base import Arrays, error_line
 from petra.runtimes.torch_compile import TorchCompile
-from petra.runtimes.torch_program import SUFFIX, ProgramSession, load_program
+from petra.runtimes.torch_program import SUFFIX, LoadedProgram, load_program
 
 TOLERANCE = 1e-3  # root mean square difference over the spread of the program's outputs
 
@@ -40,7 +40,7 @@ def compile_ahead(program_file: Path, package: Path, items: Arrays, *, threads: 
         raise ArtifactError(
             f"{package}: a package is a {SUFFIX} file", hint=f"for example model.aot{SUFFIX}"
         )
-    reference = ProgramSession(program_file, threads=threads)
+    reference = LoadedProgram(program_file, threads=threads)
     program = load_program(program_file)
     tensors = {name: torch.from_numpy(items[name]) for name in reference.input_names}
     program.example_inputs = ((), tensors) if reference.keyed else (tuple(tensors.values()), {})
@@ -49,7 +49,7 @@ def compile_ahead(program_file: Path, package: Path, items: Arrays, *, threads: 
         with torch.no_grad():
             torch._inductor.aoti_compile_and_package(program, package_path=str(package))
         compiled = torch._inductor.aoti_load_package(str(package))
-        session = ProgramSession(program_file, threads=threads, prepare=lambda _: compiled)
+        session = LoadedProgram(program_file, threads=threads, prepare=lambda _: compiled)
         return max(
             _difference(session, reference, items, n) for n in (1, len(next(iter(items.values()))))
         )
@@ -59,12 +59,12 @@ def compile_ahead(program_file: Path, package: Path, items: Arrays, *, threads: 
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         package.unlink(missing_ok=True)
         raise ExportError(
-            f"{program_file}: cannot be compiled ahead of time: {first_line(error)}"
+            f"{program_file}: cannot be compiled ahead of time: {error_line(error)}"
         ) from error
 
 
 def _difference(
-    compiled: ProgramSession, reference: ProgramSession, items: Arrays, batch: int
+    compiled: LoadedProgram, reference: LoadedProgram, items: Arrays, batch: int
 ) -> float:
     inputs = {name: array[:batch] for name, array in items.items()}
     found, wanted = compiled.run(inputs), reference.run(inputs)

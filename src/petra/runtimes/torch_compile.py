@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from petra.runtimes.base import Session
+from petra.runtimes.base import LoadedModel
 from petra.runtimes.torch_eager import TorchEager
-from petra.runtimes.torch_program import ProgramSession
+from petra.runtimes.torch_program import LoadedProgram
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,10 +40,10 @@ class TorchCompile(TorchEager):
 
     name: ClassVar[str] = "torch.compile"
 
-    def load(self, path: Path) -> Session:
+    def load(self, path: Path) -> LoadedModel:
         self.require()
         target = self.target
-        return ProgramSession(
+        return LoadedProgram(
             path, threads=target.threads, device=target.device, prepare=self._compiled
         )
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from petra.core.kernels import Kernels
-from petra.runtimes.base import InputSpec, Runtime, Session, zeros
-from petra.runtimes.torch_program import SUFFIX, ProgramSession, export_program
+from petra.runtimes.base import InputSpec, LoadedModel, Runtime, zeros
+from petra.runtimes.torch_program import SUFFIX, LoadedProgram, export_program
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,9 +42,9 @@ class TorchEager(Runtime):
     ) -> list[Path]:
         return [export_program(model, example, path, interface)]
 
-    def load(self, path: Path) -> Session:
+    def load(self, path: Path) -> LoadedModel:
         self.require()
-        return ProgramSession(path, threads=self.target.threads, device=self.target.device)
+        return LoadedProgram(path, threads=self.target.threads, device=self.target.device)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         names = [spec.name for spec in inputs]

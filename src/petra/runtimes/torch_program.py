@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from petra.core.errors import ArtifactError, PetraError
-from petra.runtimes.base import Arrays, InputSpec, Session, does_not_run, first_line, must_exist
+from petra.runtimes.base import Arrays, InputSpec, LoadedModel, does_not_run, error_line, must_exist
 from petra.runtimes.torch_archive import rebuilt
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _understood(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # what it trips over: a name, a type, a syntax
         raise ArtifactError(
-            f"{path}: torch cannot load this program: {first_line(error)}",
+            f"{path}: torch cannot load this program: {error_line(error)}",
             hint="export the model again",
         ) from error
 
@@ -151,7 +151,7 @@ def _register_operators() -> None:
     import petra.model.layers.row_scaled  # noqa: F401
 
 
-class ProgramSession(Session):
+class LoadedProgram(LoadedModel):
     """A program run by PyTorch on `device`, as it is or as what `prepare` makes of its module."""
 
     def __init__(

@@ -120,36 +120,48 @@ class Split:
     def batches(
         self, size: int, *, seed: int | None = None, drop_last: bool = False
     ) -> Iterator[Batch]:
-        """Batches of `size` items; shuffled when a `seed` is given, items of different length so
-        that those of one batch are about as long. Loaders keep their own batch size and order.
+        """Batches of `size` items; shuffled when a `seed` is given. Loaders keep their own batch
+        size and order.
 
         `drop_last` leaves out what is left over at the end: fewer than `size` items, of a loader a
         single item, which batch normalisation could not train on. Raises DataError naming split and
         item for what cannot be read.
         """
         if isinstance(self.source, Dataset):
-            yield from self._of_items(size, seed, drop_last=drop_last)
+            yield from self._of_items(size, self.order(seed), drop_last=drop_last)
         elif drop_last:
             yield from _without_single_last(self._of_loader(seed))
         else:
             yield from self._of_loader(seed)
 
-    def order(self, seed: int | None, size: int) -> Tensor:
+    def training_pass(self, size: int, *, seed: int) -> Iterator[Batch]:
+        """`batches` to train on: without what is left over, and with items of different length
+        beside others about as long.
+        """
+        if isinstance(self.source, RaggedItems):
+            yield from self._of_items(size, self._training_order(seed, size), drop_last=True)
+        else:
+            yield from self.batches(size, seed=seed, drop_last=True)
+
+    def order(self, seed: int | None) -> Tensor:
         """Numbers of a dataset's items in the order in which `batches` gives them."""
         n = self.known_items()
         assert n is not None
         if seed is None:
             return torch.arange(n)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        if isinstance(self.source, RaggedItems):
+        return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+    def _training_order(self, seed: int | None, size: int) -> Tensor:
+        order = self.order(seed)
+        if isinstance(self.source, RaggedItems) and seed is not None:
             return self.source.bucketed(order, size, seed)
         return order
 
     def item_at(self, position: int, seed: int | None, size: int) -> int:
-        """Number of the item at `position` of a pass: of a dataset its index, of a loader the
-        position."""
+        """Number of the item at `position` of a training pass: of a dataset its index, of a loader
+        the position."""
         if isinstance(self.source, Dataset):
-            return int(self.order(seed, size)[position])
+            return int(self._training_order(seed, size)[position])
         return position
 
     def head(self, n: int) -> Inputs:
@@ -164,9 +176,8 @@ class Split:
                 break
         return map_inputs(joined(parts, where=f"{self.name} split"), lambda t: t[:n])
 
-    def _of_items(self, size: int, seed: int | None, *, drop_last: bool) -> Iterator[Batch]:
-        where, order = f"{self.name} split", self.order(seed, size)
-        n = len(order)
+    def _of_items(self, size: int, order: Tensor, *, drop_last: bool) -> Iterator[Batch]:
+        where, n = f"{self.name} split", len(order)
         stop = n - n % size if drop_last and n >= size else n
         for start in range(0, stop, size):
             index = order[start : start + size]

@@ -98,7 +98,7 @@ def _from_rows(labels: Tensor, where: str) -> Tensor:
             " one-hot rows",
             hint=(
                 "one class per item, (n,), e.g. targets.argmax(1) of probabilities; for several per"
-                " item write a subclass of petra.Task"
+                " item write a subclass of petra.Task, or petra.task(..., loss=..., score=...)"
             ),
         )
     return labels.to(torch.int64).argmax(1)

@@ -239,7 +239,7 @@ def _epoch(run: _Run, epoch: int) -> None:
     shuffle = derive_seed(run.seed, "shuffle", epoch)
     random = torch.Generator().manual_seed(derive_seed(run.seed, "augment", epoch))
     step, items = epoch * (run.total // config.epochs), 0
-    for inputs, target in run.task.train.batches(config.batch_size, seed=shuffle, drop_last=True):
+    for inputs, target in run.task.train.training_pass(config.batch_size, seed=shuffle):
         blame = Blame(run.task, run.task.train, shuffle, inputs, target, items, config.batch_size)
         items += len(target)
         factor = learning_rate_factor(

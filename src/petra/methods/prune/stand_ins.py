@@ -89,11 +89,6 @@ def stand_ins(model: nn.Module, example: Inputs) -> tuple[dict[str, nn.Module], 
     return {p: m for p, m in found.items() if m is not None}, repeated
 
 
-def droppable_blocks(model: nn.Module, example: Inputs) -> tuple[str, ...]:
-    """Paths of the blocks that can be dropped, in the model's order. Cost: one forward pass."""
-    return tuple(stand_ins(model, example)[0])
-
-
 def _is_stack(path: str, blocks: list[str], modules: Mapping[str, nn.Module]) -> bool:
     """Whether a module holds several blocks of one class beside each other."""
     inner = [p for p in blocks if _inside(p, path)]

@@ -49,8 +49,8 @@ from petra.methods.quantize.quantized_share import (
 from petra.model.aten.constants import from_parameters
 from petra.model.aten.graph import (
     aten,
+    calls_weighted_layer,
     is_float32,
-    is_weighted,
     module_path,
     shape_of,
     sizes,
@@ -157,7 +157,10 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             path = module_path(node)
             if _reads_codes(node):
                 self.calls.append(_layer_call(node, path, "", in_8_bits=False))
-            if not (kind.startswith(_OTHER_WEIGHTED) or is_weighted(node)) or path in coded:
+            if (
+                not (kind.startswith(_OTHER_WEIGHTED) or calls_weighted_layer(node))
+                or path in coded
+            ):
                 if macs := 0 if path in coded else multiply_accumulates(node):
                     added = kind.startswith("aten.baddbmm")  # a third operand, the first, is added
                     alone = computed.isdisjoint(tensor_inputs(node)[added:])
@@ -182,7 +185,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             return f"{KEPT}{self.keep.index(path) + 1} in sensitivity"
         if is_under(path, self.exclude):
             return EXCLUDED
-        if not is_weighted(node):
+        if not calls_weighted_layer(node):
             return f"{node.target} has no static integer kernel"
         weight = node.args[1]
         if not (isinstance(weight, Node) and weight.op == "get_attr"):

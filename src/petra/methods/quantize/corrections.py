@@ -13,7 +13,13 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_aggregate
 
 from petra.methods.quantize.calibration import Rounding, in_order, rounding
-from petra.model.aten.graph import aten, constant, is_weighted, module_path, replace_constant
+from petra.model.aten.graph import (
+    aten,
+    calls_weighted_layer,
+    constant,
+    module_path,
+    replace_constant,
+)
 from petra.tasks.inputs import Inputs
 
 _DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
@@ -51,7 +57,11 @@ def correct_biases(prepared: GraphModule, inputs: Inputs) -> Correction:
     skipped: dict[str, str] = {}
     layers: dict[Node, Node] = {}
     for node in prepared.graph.nodes:
-        if node.op != "call_function" or not is_weighted(node) or node.args[1].op != "call_module":
+        if (
+            node.op != "call_function"
+            or not calls_weighted_layer(node)
+            or node.args[1].op != "call_module"
+        ):
             continue
         bias = node.args[2] if len(node.args) > 2 else None
         if not isinstance(bias, Node) or constant(prepared, bias) is None:
@@ -124,7 +134,7 @@ def round_biases(converted: GraphModule) -> None:
     rounding done here PyTorch and the runtime compute from the same numbers.
     """
     for node in converted.graph.nodes:
-        if node.op != "call_function" or not is_weighted(node) or len(node.args) < 3:
+        if node.op != "call_function" or not calls_weighted_layer(node) or len(node.args) < 3:
             continue
         data, weight, bias = node.args[:3]
         if not isinstance(bias, Node) or {data.target, weight.target} != {

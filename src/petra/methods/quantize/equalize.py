@@ -15,8 +15,8 @@ from torch.fx import GraphModule, Node
 from petra.model.aten.graph import (
     argument,
     aten,
+    calls_weighted_layer,
     constant,
-    is_weighted,
     module_path,
     readers,
     replace_constant,
@@ -78,7 +78,7 @@ def equalizable_pairs(gm: GraphModule) -> tuple[list[Pair], dict[str, str]]:
     """Pairs in the order of the graph, and for the other layers why they lead no pair."""
     pairs, skipped = [], {}
     for node in gm.graph.nodes:
-        if node.op != "call_function" or not is_weighted(node):
+        if node.op != "call_function" or not calls_weighted_layer(node):
             continue
         found = _partner(node)
         if isinstance(found, Node):
@@ -97,7 +97,7 @@ def _partner(layer: Node) -> Node | str:
         if len(users) != 1:
             return "several readers of its output" if users else "nothing reads its output"
         reader = users[0]
-        if is_weighted(reader) and reader.op == "call_function" and reader.args[0] is node:
+        if calls_weighted_layer(reader) and reader.op == "call_function" and reader.args[0] is node:
             break
         if reader.target not in _HOMOGENEOUS:
             return (

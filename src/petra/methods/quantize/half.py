@@ -17,7 +17,7 @@ from petra.methods.base import Context, Stage, parameter
 from petra.methods.quantize.parameters import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.quantized_share import (
     LayerCall,
-    account,
+    measure_shares,
     multiplications,
     output_change,
     predictions,
@@ -122,7 +122,7 @@ class HalfPrecision(Stage):
         if calls:
             codes = sum(weight.numel() for weight in weights.values())
             elements = sum(p.numel() for p in model.parameters())
-            shares = account(
+            shares = measure_shares(
                 calls, others, macs=macs, elements=elements, code_bytes=codes, all_bytes=stored
             )
             details |= shares.as_details()

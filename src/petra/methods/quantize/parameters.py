@@ -7,6 +7,7 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.core.kernels import WEIGHT_MAX
 from petra.model.kinds import INTEGER_KERNELS, Convolution
+from petra.model.surgery import is_under
 from petra.space.domains import Choice, Integer, Text
 
 EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
@@ -47,3 +48,11 @@ def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
     return frozenset(
         named[exclude] if exclude in named else (part.strip() for part in exclude.split(","))
     )
+
+
+def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
+    """Raise StageRefused unless every name in `exclude` is a module or the beginning of a path."""
+    paths = {name for name, _ in model.named_modules()}
+    for name in sorted(exclude):
+        if not any(is_under(path, frozenset({name})) for path in paths):
+            raise StageRefused("is to be excluded, but the model has no such module", layer=name)

@@ -27,7 +27,8 @@ from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import first_items, observe, one_batch
 from petra.methods.quantize.corrections import correct_biases, round_biases
 from petra.methods.quantize.equalize import equalize_layers
-from petra.methods.quantize.quantized_share import Shares, account, check_macs
+from petra.methods.quantize.parameters import check_excluded
+from petra.methods.quantize.quantized_share import Shares, check_macs, measure_shares
 from petra.methods.quantize.rounding_cost import sensitivities
 from petra.methods.quantize.smooth import smooth_layers
 from petra.model.aten import batch_norms, rewrites
@@ -37,7 +38,7 @@ from petra.model.aten.graph import constant
 from petra.model.aten.macs import multiply_accumulates
 from petra.model.aten.products import products_as_linear
 from petra.model.aten.transposed import transposed_as_convolutions
-from petra.model.surgery import evaluating, is_under
+from petra.model.surgery import evaluating
 from petra.runtimes.free_sizes import free_axes, traced_example
 from petra.runtimes.tracing import capture
 from petra.tasks.inputs import Inputs
@@ -192,7 +193,7 @@ def converted(
     result = convert_pt2e(prepared)
     round_biases(result)
     floats, codes = _parameter_elements(result)
-    shares = account(
+    shares = measure_shares(
         quantizer.calls,
         quantizer.others,
         macs=total_macs,
@@ -255,14 +256,6 @@ def _few(reasons: Mapping[str, str]) -> str:
     return "; ".join(
         f"{path or 'the model'}: {reason}" for path, reason in list(reasons.items())[:5]
     )
-
-
-def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
-    """Raise StageRefused unless every name in `exclude` is a module or the beginning of a path."""
-    paths = {name for name, _ in model.named_modules()}
-    for name in sorted(exclude):
-        if not any(is_under(path, frozenset({name})) for path in paths):
-            raise StageRefused("is to be excluded, but the model has no such module", layer=name)
 
 
 def _parameter_elements(prepared: GraphModule) -> tuple[int, int]:

@@ -31,10 +31,10 @@ from petra.methods.quantize.parameters import (
     KEEP_DOC,
     KEEP_FLOAT,
     KEEP_LIMITS,
+    check_excluded,
     excluded_layers,
 )
 from petra.methods.quantize.ptq import (
-    check_excluded,
     check_something_is_quantized,
     converted,
     rank_layers,

@@ -68,7 +68,7 @@ class Shares:
         }
 
 
-def account(
+def measure_shares(
     calls: Sequence[LayerCall],
     others: Mapping[str, int],
     *,

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from petra.methods.quantize.calibration import Rounding, rounding
-from petra.model.aten.graph import ACTIVATIONS, is_weighted, module_path
+from petra.model.aten.graph import ACTIVATIONS, calls_weighted_layer, module_path
 from petra.tasks.inputs import Inputs, call, comparable, prediction
 
 
@@ -62,7 +62,7 @@ def _roundings_by_layer(
 ) -> dict[str, list[Rounding]]:
     found: dict[str, list[Rounding]] = {}
     for node in prepared.graph.nodes:
-        if node.op != "call_function" or not is_weighted(node):
+        if node.op != "call_function" or not calls_weighted_layer(node):
             continue
         ends = [node, *(user for user in node.users if user.target in ACTIVATIONS)]
         around = [*node.args[:2], *(user for end in ends for user in end.users)]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from petra.core.errors import StageRefused
 from petra.methods.quantize.quantized_share import EXCLUDED, TO_STAY
 from petra.model.kinds import Convolution, is_transposed_linear
 from petra.model.surgery import has_derived_weight, is_under
@@ -80,13 +79,6 @@ class Selection:
         return {
             name: weight for name, weight in matrices(module).items() if saved(weight) > _OVERHEAD
         }
-
-
-def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
-    paths = [path for path, _ in model.named_modules()]
-    for name in sorted(exclude):
-        if not any(is_under(path, frozenset({name})) for path in paths):
-            raise StageRefused("is to be excluded, but the model has no such module", layer=name)
 
 
 def choose(

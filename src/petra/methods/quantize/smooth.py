@@ -19,9 +19,9 @@ from petra.methods.quantize.integer_operators import is_pass_through
 from petra.model.aten.graph import (
     argument,
     aten,
+    calls_weighted_layer,
     constant,
     is_float32,
-    is_weighted,
     module_path,
     new_parameter,
     readers,
@@ -161,7 +161,7 @@ def _may_stay_integer(x: Node) -> bool:
     while is_pass_through(x) and isinstance(x.args[0], Node):
         x = x.args[0]
     return x.op == "call_function" and (
-        is_weighted(x) or x.target in (aten.add.Tensor, aten.mean.dim)
+        calls_weighted_layer(x) or x.target in (aten.add.Tensor, aten.mean.dim)
     )
 
 

@@ -21,9 +21,10 @@ from petra.methods.quantize.parameters import (
     KEEP_DOC,
     KEEP_FLOAT,
     KEEP_LIMITS,
+    check_excluded,
     excluded_layers,
 )
-from petra.methods.quantize.ptq import QuantizationResult, check_excluded, quantize_static
+from petra.methods.quantize.ptq import QuantizationResult, quantize_static
 from petra.methods.quantize.stored import replace_embeddings
 from petra.space.domains import BOOLEAN, Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects

@@ -1,5 +1,4 @@
-"""Replacing a model's layers by layers that hold codes, one kind of layer at a time, the model
-staying what it is.
+"""Replacing a model's layers by layers that hold codes, one kind of layer at a time.
 
 A table says in which format the weights of each kind of layer are to be stored. What is found in
 the model, what can be treated and what the result is worth is found out here;
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.core.kernels import USUAL, Kernels
+from petra.methods.quantize.parameters import check_excluded
 from petra.methods.quantize.quantized_share import (
     LayerCall,
-    account,
     check_weights,
+    measure_shares,
     multiplications,
     output_change,
     predictions,
@@ -29,7 +29,6 @@ from petra.methods.quantize.rounding import pack, per_channel, per_group
 from petra.methods.quantize.selection import (
     KINDS,
     Selection,
-    check_excluded,
     choose,
     is_linear,
     is_plain,
@@ -131,7 +130,7 @@ def store_weights(
     codes = sum(
         p.numel() * p.element_size() for p in result.model.parameters() if id(p) not in total
     )
-    shares = account(
+    shares = measure_shares(
         calls,
         others,
         macs=all_macs,

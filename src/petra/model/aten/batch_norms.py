@@ -19,12 +19,12 @@ from petra.model.aten.graph import (
     argument,
     aten,
     batch_norm_affine,
+    calls_weighted_layer,
     constant,
     drop_unread_constants,
     insert_call,
     is_inference_batch_norm,
     is_transposed,
-    is_weighted,
     new_parameter,
     readers,
     replace_constant,
@@ -110,7 +110,7 @@ def _layer_behind(norm: Node) -> tuple[Node | None, int]:
     here, repeats = norm, 1
     while len(readers(here)) == 1 and len(here.users) == 1:
         user = readers(here)[0]
-        if is_weighted(user):
+        if calls_weighted_layer(user):
             return (
                 (user, repeats) if user.args[0] is here and _takes_shifts(user, here) else (None, 0)
             )

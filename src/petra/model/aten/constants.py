@@ -17,10 +17,10 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from petra.model.aten.graph import (
+    calls_weighted_layer,
     constant,
     drop_unread_constants,
     is_transposed,
-    is_weighted,
     new_constant,
     shape_of,
     written,
@@ -96,7 +96,7 @@ def _pays(node: Node, values: dict[Node, Any], gm: GraphModule) -> bool:
 
 
 def _is_weight_of(node: Node, user: Node) -> bool:
-    layer = is_weighted(user) or is_transposed(user)
+    layer = calls_weighted_layer(user) or is_transposed(user)
     return layer and len(user.args) > 1 and user.args[1] is node
 
 

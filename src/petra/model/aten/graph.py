@@ -87,7 +87,7 @@ def readers(node: Node) -> list[Node]:
     return [user for user in node.users if user.target is not aten.sym_size.int]
 
 
-def is_weighted(node: Node) -> bool:
+def calls_weighted_layer(node: Node) -> bool:
     """Whether a node calls one of the layers that have integer kernels: convolution or linear."""
     return node.target is aten.linear.default or str(node.target).startswith(CONVOLUTIONS)
 
@@ -181,7 +181,9 @@ def absorbs_batch_norm(node: object) -> bool:
     if is_transposed(node):
         if argument(node, 6, "groups", 1) != 1:
             return False
-    elif not is_weighted(node) or (node.target is aten.linear.default and len(shape_of(node)) != 2):
+    elif not calls_weighted_layer(node) or (
+        node.target is aten.linear.default and len(shape_of(node)) != 2
+    ):
         return False
     weight = node.args[1]
     return isinstance(weight, Node) and weight.op == "get_attr" and len(weight.users) == 1

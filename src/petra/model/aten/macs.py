@@ -7,7 +7,7 @@ from typing import cast
 
 from torch.fx import Node
 
-from petra.model.aten.graph import is_weighted, sizes
+from petra.model.aten.graph import calls_weighted_layer, sizes
 
 
 def multiply_accumulates(node: Node) -> int:
@@ -20,7 +20,7 @@ def multiply_accumulates(node: Node) -> int:
     shapes = [sizes(operand) for operand in node.args if isinstance(operand, Node)]
     if kind.startswith("aten.conv_transpose"):
         return math.prod(shapes[0]) * math.prod(shapes[1][1:])
-    if is_weighted(node):
+    if calls_weighted_layer(node):
         return math.prod(sizes(node)) * math.prod(shapes[1][1:])
     if kind.startswith(("aten.matmul", "aten.bmm", "aten.mm.")):
         return math.prod(sizes(node)) * shapes[0][-1]
