@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from ragged_classification import EventNet, event_task
-from torch import nn
+from torch import Tensor, nn
 
 import petra
-from petra.core.interface import Interface
+from petra.core.errors import ExportError
+from petra.core.interface import BATCH, LENGTH, TENSOR, Axis, Interface, TensorSpec
+from petra.core.target import Target
 from petra.core.trial import TrialStatus
 from petra.execute.build import save_reference
 from petra.intake import examine
@@ -23,7 +25,7 @@ from petra.measure.stored import load_arrays, load_split
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.report.record import StudyRecord
-from petra.runtimes.table import RUNTIMES
+from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.tasks.base import Task
 from petra.tasks.inputs import call
 from petra.testing.measures_suites import TaskSuite
@@ -133,6 +135,23 @@ def test_speed_is_measured_at_the_stated_lengths(
     found = measure(request)
     assert found["latency_ms"]["mean"] > 0
     assert found["latency_long_ms"]["mean"] > 0
+
+
+def test_a_length_that_tracing_fixes_is_named(tmp_path: Path) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gru(x)[0].sum(1)  # type: ignore[no-any-return]
+
+    axes = (Axis(BATCH), Axis(LENGTH, 2, 9, (5, 9)), Axis.fixed(3))
+    interface = Interface((TensorSpec("input", "float32", axes, 0),), structure=TENSOR)
+    runtime = runtime_for(Target("onnxruntime"))
+    with pytest.raises(ExportError, match="a free length: it fixes the size") as raised:
+        runtime.export(Recurrent().eval(), torch.randn(2, 5, 3), tmp_path / "m.onnx", interface)
+    assert "torch writes GRU out step by step" in raised.value.hint
 
 
 @pytest.mark.slow
