@@ -38,7 +38,7 @@ def test_importing_petra_loads_nothing_heavy() -> None:
 
 
 def test_the_measuring_process_never_loads_torch() -> None:
-    statement = "import petra.measure.bench_main as m; m.RUNTIMES.get('onnxruntime')()"
+    statement = "import petra.measure.bench_main as m; m.runtime_for(m.Target('onnxruntime'))"
     assert "torch" not in loaded_after(statement)
 
 

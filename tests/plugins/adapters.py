@@ -113,7 +113,7 @@ class Adapt(TrainingStage):
         branches = [part for m in _adapted(model).values() for part in (m.down, m.up)]
         freeze(model, but=branches)
         model, trace = self.train(
-            model, context, lambda hard: lambda prediction, inputs, target: hard(prediction, target)
+            model, context, lambda hard: lambda outputs, inputs, target: hard(outputs, target)
         )
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         details = {**trace.details, "trained_parameters": count}

@@ -251,12 +251,12 @@ def test_the_trace_says_what_was_not_cached(
 # -- files
 
 
-@pytest.mark.parametrize("stages", [(LORA,), (LORA, MERGE), (DYNAMIC, LORA)], ids=str)
+@pytest.mark.parametrize("stages", [(LORA, MERGE), (DYNAMIC, LORA)], ids=["merged", "on int8"])
 def test_it_ships(stages: tuple[StageSpec, ...], problem: Any, tmp_path: Path) -> None:
     result, _ = run(problem, *stages)
     x: Any = problem[1].example(32)
     (path,) = OnnxRuntime().export(result, problem[1].example(2), tmp_path / "model.onnx")
-    (got,) = OnnxRuntime().load(path, threads=1).run({"input": x.numpy()}).values()
+    (got,) = OnnxRuntime().load(path).run({"input": x.numpy()}).values()
     with torch.no_grad():
         expected = result(x).numpy()
     assert np.sqrt(np.mean((got - expected) ** 2)) <= 1e-2 * np.std(expected)

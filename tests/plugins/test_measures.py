@@ -31,7 +31,7 @@ from petra.tasks.base import Task
 from petra.tasks.inputs import Outputs
 from petra.testing.measures_suites import Batch, LossSuite, ScorerSuite, TaskSuite
 from petra.testing.metric_suite import MetricSuite
-from petra.training.loop import TrainConfig, fit
+from petra.training.loop import TrainConfig, fit, predict_all
 
 G = torch.Generator().manual_seed(0)
 
@@ -150,3 +150,58 @@ def test_a_study_of_forecasts(problem: tuple[nn.Module, Task], tmp_path: Path) -
         assert [metric.name for metric in again.task] == ["mase", "pinball"]
     finally:
         METRICS.forget("zipped_bytes")
+
+
+class TwoHeads(nn.Module):
+    """Says where and how sure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 32), nn.ReLU())
+        self.place, self.width = nn.Linear(32, 1), nn.Linear(32, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.body(x)
+        return {"place": self.place(y), "log_width": self.width(y)}
+
+
+def surprise(outputs: Outputs, target: Tensor) -> Tensor:
+    """Negative log likelihood of a normal distribution, without its constant."""
+    off = (target - outputs["place"][:, 0]) / outputs["log_width"][:, 0].exp()
+    return (off.square() / 2 + outputs["log_width"][:, 0]).mean()
+
+
+def nll(outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+    return float(surprise(outputs, targets))
+
+
+def absolute(prediction: Tensor, targets: Tensor) -> float:
+    return float((prediction[:, 0] - targets).abs().mean())
+
+
+@pytest.mark.slow
+def test_a_task_of_two_functions_over_two_outputs(tmp_path: Path) -> None:
+    """The quality needs both outputs of the file, and petra knows neither."""
+    torch.manual_seed(0)
+    x = torch.randn(300, 4)
+    y = x[:, 0] - x[:, 1] + 0.3 * torch.randn(300)
+    parts = [(x[a:b], y[a:b]) for a, b in ((0, 200), (200, 250), (250, 300))]
+    off = petra.scorer(absolute, maximize=False, title="absolute error")
+    task = petra.task(*parts, loss=surprise, score=nll, maximize=False, metrics=[off])
+    model = TwoHeads()
+    fit(model, task, TrainConfig(epochs=20, lr=0.01, optimizer="adamw", batch_size=32), seed=0)
+    study = petra.compress(
+        model,
+        task,
+        objectives=("quality", "absolute", "size"),
+        space={"stages": ["distill"], "initial": [["distill"]]},
+        budget={"trials": 1},
+        workdir=tmp_path / "study",
+    )
+    base, trial = study.trials
+    assert trial.status is TrialStatus.COMPLETE, trial.failure
+    outputs, targets = predict_all(model.eval(), task.val)
+    assert base.metrics["quality"].mean == pytest.approx(nll(outputs, targets, targets), rel=1e-4)
+    expected = absolute(outputs["place"], targets)
+    assert base.metrics["absolute"].mean == pytest.approx(expected, rel=1e-4)
+    assert base.metrics["quality"].stderr > 0

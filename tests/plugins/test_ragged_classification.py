@@ -102,7 +102,7 @@ def test_the_file_computes_what_pytorch_does_at_any_length(
         (path,) = runtime.export(model, task.example(2), tmp_path / "model.onnx", interface)
     save_reference(model, data, task.example(2), tmp_path / "reference.npz", items=1000)
     split = load_split(data)
-    session = runtime.load(path, threads=1)
+    session = runtime.load(path)
     predicted = predict(session, split)
     reference = load_arrays(tmp_path / "reference.npz")
     spread = reference["output"].std()
@@ -129,7 +129,7 @@ def test_speed_is_measured_at_the_stated_lengths(
         assert inputs["kinds"].shape == (5, length)
         assert inputs["mask"].all()
     monkeypatch.setattr(protocol, "SEARCH", protocol.Protocol(min_rounds=2, max_rounds=2))
-    request = Request("onnxruntime", str(path), str(data), baseline=str(path))
+    request = Request(petra.Target(), str(path), str(data), baseline=str(path))
     found = measure(request)
     assert found["latency_ms"]["mean"] > 0
     assert found["latency_long_ms"]["mean"] > 0

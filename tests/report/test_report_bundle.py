@@ -81,7 +81,7 @@ def test_exporting_again_replaces(study: Path, tmp_path: Path) -> None:
         ("model.onnx", "pt2", "was measured as .onnx, not as .pt2"),
         ("bundle/", "PT2", "was measured as .onnx, not as .pt2"),
         ("model.onxx", None, "unknown format 'onxx'"),
-        ("bundle/", "tflite", "unknown format 'tflite'"),
+        ("bundle/", "gguf", "unknown format 'gguf'"),
     ],
 )
 def test_only_measured_formats_ship(

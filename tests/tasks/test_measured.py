@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 import petra
+from petra.api import create_or_continue
+from petra.config import parse_config
 from petra.core.errors import ConfigError, DataError, MissingExtra
 from petra.core.measurement import Measurement
 from petra.core.metric import Catalogue, task_metric
 from petra.core.objective import Constraint
 from petra.methods.distill.distill import Distill
 from petra.methods.tune.tune import Tune
+from petra.report.record import StudyRecord
 from petra.space.declare import parameter
 from petra.space.domains import Real
 from petra.space.moves import perturb
@@ -280,3 +284,52 @@ def test_without_torchmetrics_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(MissingExtra, match="torchmetrics"):
         petra.classification(*SPLITS, metric="f1_macro")
     assert petra.classification(*SPLITS, metric="accuracy").metric == "accuracy"
+
+
+# -- objectives and constraints by the names of a task's metrics -------------------------------
+
+
+def settings(tmp_path: Path, **more: object) -> dict[str, object]:
+    return {"budget": {"trials": 1}, "workdir": str(tmp_path / "study"), **more}
+
+
+def wrong(prediction: Tensor, targets: Tensor) -> float:
+    """Share of items that are not of the class chosen."""
+    return float((prediction.argmax(1) != targets).double().mean())
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"objectives": ["quality", "brier"]}, "objectives: unknown metric 'brier'"),
+        ({"constraints": ["brier <= 0.1"]}, "constraints: unknown metric 'brier'"),
+        ({"budget": {"trials": 1, "goal": "brier <= 0.1"}}, "budget.goal: unknown metric 'brier'"),
+        ({"objectives": ["accuracy", "size"]}, "objectives: accuracy is the quality"),
+    ],
+)
+def test_names_that_the_task_does_not_measure_are_refused_before_anything_is_written(
+    tmp_path: Path, more: dict[str, object], words: str
+) -> None:
+    config = parse_config(settings(tmp_path, **more))
+    task = petra.classification(*SPLITS, metrics=[petra.scorer(wrong, maximize=False)])
+    with pytest.raises(ConfigError) as caught:
+        create_or_continue(config, nn.Linear(3, 3), task)
+    assert words in caught.value.message
+    assert "wrong" in caught.value.hint or "'quality'" in caught.value.hint
+    assert not (tmp_path / "study").exists()
+
+
+def test_names_that_it_measures_have_their_direction(tmp_path: Path) -> None:
+    config = parse_config(
+        settings(
+            tmp_path,
+            objectives=["quality", "wrong", "size"],
+            constraints=["wrong <= baseline + 0.05"],
+        )
+    )
+    task = petra.classification(*SPLITS, metrics=[petra.scorer(wrong, maximize=False)])
+    study = create_or_continue(config, nn.Linear(3, 3), task)
+    assert [o.maximize for o in study.objectives] == [True, False, False]
+    assert study.problem.constraints[0].metric == "wrong"
+    # Not run yet, so nobody knows how the task describes it.
+    assert StudyRecord.load(study.directory).catalogue.label("wrong") == "wrong"

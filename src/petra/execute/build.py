@@ -37,6 +37,7 @@ from petra.execute.pristine import Pristine
 from petra.measure.operations import count_macs
 from petra.measure.stored import PREDICTION_BATCH, load_split, save_arrays
 from petra.methods.base import Context
+from petra.methods.facts import facts_after, facts_of
 from petra.methods.table import STAGES
 from petra.model.surgery import count_parameters
 from petra.runtimes.table import RUNTIMES, runtime_for
@@ -198,7 +199,7 @@ def build_candidate(
         reference=BuiltFile.of(first),
         params=trace[-1].params_after if trace else count_parameters(payload.model),
         macs=count_macs(model, example),
-        quantized=any(FLOAT_WEIGHTS in STAGES.get(s.kind).effects.removes for s in pipeline),
+        quantized=FLOAT_WEIGHTS not in facts_after(pipeline, facts_of(payload.model)),
         trace=trace,
         build_s=time.perf_counter() - started,
         train_s=sum(t.seconds for t in trace if not t.cached),

@@ -11,13 +11,15 @@ from tempfile import TemporaryDirectory
 
 from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
-from petra.core.notes import WorkerNote
+from petra.core.notes import StepBegan, WorkerNote
 from petra.core.pipeline import Pipeline
+from petra.core.target import Target
 from petra.execute.base import Assignment
 from petra.execute.build import prepare
 from petra.execute.builder import Builder, ignore
+from petra.execute.built import Built
 from petra.execute.judge import write_data
-from petra.execute.verdict import Artifact, Judge
+from petra.execute.verdict import Artifact, Judge, only_what_ships
 from petra.runtimes.table import runtime_for
 from petra.workers.isolate import Worker
 
@@ -57,6 +59,8 @@ def compare_runtimes(
     targets = [payload.target.on(name) for name in runtimes]
     for target in targets:
         runtime_for(target)
+    if not targets:
+        return []
     with TemporaryDirectory(prefix="petra-across-") as scratch:
         data = Path(scratch)
         with Worker(data / "worker.log", threads=assignment.threads) as worker:
@@ -74,25 +78,39 @@ def compare_runtimes(
             rows: list[OnRuntime] = []
             first: Artifact | None = None
             for (target, directory), built in zip(exports, found, strict=True):
-                if isinstance(built, PetraError):
-                    rows.append(OnRuntime(target.name, failure=built.message))
-                    continue
-                files = tuple(directory / file.name for file in built.files)
-                row = OnRuntime(target.name, files)
-                try:
-                    verdict = judge.judge(
-                        built,
-                        directory,
-                        target,
-                        step=len(pipeline) + 1,
-                        against=first,
-                        thorough=True,
-                        label=f"measure on {target.name}",
-                        on_note=note,
-                    )
-                except PetraError as error:
-                    rows.append(replace(row, failure=error.message))
-                    continue
-                first = first or Artifact(files[0], target)
-                rows.append(replace(row, metrics=verdict.metrics, parity=verdict.parity))
+                step = StepBegan(len(pipeline) + 1, f"measure on {target.name}")
+                row = _row(judge, built, target, directory, first, step, note)
+                only_what_ships(directory)
+                rows.append(row)
+                if not row.failure and first is None:
+                    first = Artifact(row.files[0], target)
             return rows
+
+
+def _row(
+    judge: Judge,
+    built: Built | PetraError,
+    target: Target,
+    place: Path,
+    first: Artifact | None,
+    step: StepBegan,
+    note: Callable[[WorkerNote], None],
+) -> OnRuntime:
+    """What was built for `target` in `place`, judged, or why it could not be."""
+    if isinstance(built, PetraError):
+        return OnRuntime(target.name, failure=built.message)
+    row = OnRuntime(target.name, tuple(place / file.name for file in built.files))
+    try:
+        verdict = judge.judge(
+            built,
+            place,
+            target,
+            step=step.index,
+            label=step.name,
+            against=first,
+            thorough=True,
+            on_note=note,
+        )
+    except PetraError as error:
+        return replace(row, failure=error.message)
+    return replace(row, metrics=verdict.metrics, parity=verdict.parity)

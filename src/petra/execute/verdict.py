@@ -13,11 +13,12 @@ from petra.core.objective import Metrics
 from petra.core.target import Target
 from petra.execute.base import Limits
 from petra.execute.builder import Caller, ignore, typed
-from petra.execute.built import Built
+from petra.execute.built import REFERENCE, Built
 from petra.execute.judge import Judged, judge, targets_file
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
 
+PREDICTIONS = "predictions.npz"
 Alone = Callable[[], AbstractContextManager[None]]
 
 
@@ -35,6 +36,12 @@ class Verdict:
 
     metrics: Metrics
     parity: dict[str, float] = field(default_factory=dict)
+
+
+def only_what_ships(place: Path) -> None:
+    """Remove what files are held against from where they lie."""
+    for name in (PREDICTIONS, REFERENCE):
+        (place / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -66,25 +73,22 @@ class Judge:
 
         Speed is paired with `against` (None: with itself) and measured inside `alone()`, in which
         nothing else of ours runs. Notes are `StepBegan` of `label`, "compare" and "score", as
-        `step`. The predictions it is held against are removed.
+        `step`. When it is done, only what ships is left in `place`.
 
         Raises ArtifactError for files that are not as they were built, ParityError, ScoreError, and
         what measuring and scoring raise.
         """
-        predictions = place / "predictions.npz"
+        predictions = place / PREDICTIONS
         on_note(StepBegan(step, label))
         reference = built.reference.check(place)
         main, *_ = (file.check(place) for file in built.files)
         artifact = Artifact(main, target)
-        try:
-            with alone():
-                metrics = self._measured(artifact, against, "val", predictions, thorough)
-            judged = self._scored(
-                "val", predictions, reference, built.quantized, step, time_limit_s, on_note
-            )
-        finally:
-            predictions.unlink(missing_ok=True)
-            reference.unlink(missing_ok=True)
+        with alone():
+            metrics = self._measured(artifact, against, "val", predictions, thorough)
+        judged = self._scored(
+            "val", predictions, reference, built.quantized, step, time_limit_s, on_note
+        )
+        only_what_ships(place)
         return Verdict(metrics | self._counted(built, judged), dict(judged.parity))
 
     def confirm(

@@ -105,7 +105,6 @@ class Stage(ABC):
         return ""
 
     @classmethod
-    @classmethod
     def ignored(cls, task: Task) -> frozenset[str]:
         """Names of parameters that can do nothing on this task's data: nobody may set them."""
         return frozenset()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from petra.core.pipeline import Pipeline
 from petra.methods.table import STAGES
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, INITIAL_FACTS, TRAINABLE
+from petra.space.space import Space
 
 # Where modules that petra's own stages leave in models are defined: without one, none is loaded.
 _OURS = ("petra.model.", "petra.methods.")
@@ -33,6 +35,12 @@ def facts_of(model: nn.Module) -> frozenset[str]:
     if _mostly_integers(model):
         facts -= {FLOAT_WEIGHTS, TRAINABLE}
     return facts
+
+
+def facts_after(pipeline: Pipeline, facts: frozenset[str] = INITIAL_FACTS) -> frozenset[str]:
+    """What holds after a pipeline of registered stages on a model of which `facts` hold."""
+    cards = {spec.kind: STAGES.get(spec.kind).card() for spec in pipeline}
+    return Space(cards, facts=facts).facts_after(pipeline)
 
 
 def _mostly_integers(model: nn.Module) -> bool:

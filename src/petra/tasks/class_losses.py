@@ -50,7 +50,9 @@ class Focal(Loss):
     def __call__(self, outputs: Outputs, target: Tensor) -> Tensor:
         log_p = functional.log_softmax(_unmasked(main_output(outputs)), dim=1)
         per_item = functional.nll_loss(log_p, target, reduction="none")
-        return ((1 - torch.exp(-per_item)) ** self.gamma * per_item).mean()
+        # Below gamma 1 the slope at 0 is infinite, which 0, of an item that is certain, makes NaN.
+        wrong = (1 - torch.exp(-per_item)).clamp(min=1e-12)
+        return (wrong**self.gamma * per_item).mean()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from petra.core.target import Target
 from petra.execute.apply import apply_pipeline
 from petra.execute.build import warm_up
 from petra.methods.base import Context
+from petra.methods.facts import facts_after
 from petra.methods.table import STAGES
 from petra.model.copies.computed import fold_computed_layers
 from petra.model.copies.parametrized import fold_parametrizations
@@ -128,7 +129,9 @@ def _attempt(architecture: str, pipeline: Pipeline, device: str) -> tuple[str, s
 
         result, _ = apply_pipeline(model, pipeline, context, cache=None, on_stage=on_stage)
         where = "export"
-        error, note = _relative_error(result, task, quantized=FLOAT_WEIGHTS not in _facts(pipeline))
+        error, note = _relative_error(
+            result, task, quantized=FLOAT_WEIGHTS not in facts_after(pipeline)
+        )
         return ACTS, note, error
     except (StageRefused, DivergedError) as error:
         return (
@@ -150,11 +153,6 @@ def _problem(architecture: str) -> Problem:
     fold_parametrizations(model)
     fold_computed_layers(model, lambda m: call(m, task.example(2)))
     return model, task
-
-
-def _facts(pipeline: Pipeline) -> frozenset[str]:
-    cards = {spec.kind: STAGES.get(spec.kind).card() for spec in pipeline}
-    return Space(cards).facts_after(pipeline)
 
 
 def _relative_error(model: nn.Module, task: Task, *, quantized: bool) -> tuple[float, str]:

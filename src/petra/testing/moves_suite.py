@@ -105,17 +105,21 @@ def _check_global(space: Space, move: Move, parent: Pipeline, child: Pipeline) -
     """One parameter of the scope now has one value wherever it was set and the value is allowed;
     nothing else moved, except what became active or inactive by it.
     """
+    values = [
+        [space.cards[stage.kind].values(stage) for stage in pair]
+        for pair in zip(parent, child, strict=True)
+    ]
     moved = {
-        (name, after.params[name])
-        for before, after in zip(parent, child, strict=True)
-        for name in before.params.keys() & after.params.keys()
-        if before.params[name] != after.params[name]
+        (name, after[name])
+        for before, after in values
+        for name in before.keys() & after.keys()
+        if before[name] != after[name]
     }
     assert len(moved) == 1, f"{move.name} changed {sorted(map(str, moved))}"
     name, value = moved.pop()
-    for before, after in zip(parent, child, strict=True):
-        if name in before.params:
-            declared = space.cards[after.kind].parameter(name)
+    for stage, (before, after) in zip(child, values, strict=True):
+        if name in before:
+            declared = space.cards[stage.kind].parameter(name)
             assert declared is not None
-            assert declared.scope == move.scope, f"{move.name} changed {after.kind}.{name}"
-            assert after.params[name] == value or not declared.limits.contains(value)
+            assert declared.scope == move.scope, f"{move.name} changed {stage.kind}.{name}"
+            assert after[name] == value or not declared.limits.contains(value)

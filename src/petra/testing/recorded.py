@@ -13,7 +13,7 @@ from typing import Any
 
 from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
-from petra.core.metric import PETRA_METRICS
+from petra.core.metric import METRICS
 from petra.core.pipeline import Pipeline
 from petra.core.rng import derive_seed
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
@@ -37,9 +37,9 @@ def synthetic_trial(proposal: Proposal, *, seed: int = 0) -> Trial:
         ),
     }
     metrics |= {
-        m.name: Measurement(1.0, unit=m.unit, host="made-up")
-        for m in sorted(PETRA_METRICS, key=lambda m: m.name)
-        if m.name not in metrics and not m.ragged
+        name: Measurement(1.0, unit=m.unit, host="made-up")
+        for name, m in sorted(METRICS.items())
+        if name not in metrics and not m.ragged
     }
     return proposal.ended(TrialStatus.COMPLETE, metrics=metrics)
 
