@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -150,3 +152,13 @@ def test_resnet56_goes_far_beyond_int8() -> None:
         "from what misses the limits"
     )
     assert smaller("cifar10-resnet56-small", 0.10, 0.25)
+
+
+def test_what_adding_something_touches_is_what_the_architecture_says() -> None:
+    script = RESULTS.parent / "touched.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    named = [line.rsplit("|", 2)[1].strip() for line in done.stdout.splitlines()[2:]]
+    assert set(named) <= {"0", ""}, "petra knows a plugin by name"
