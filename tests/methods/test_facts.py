@@ -80,7 +80,7 @@ def test_an_ordinary_model_has_them_all() -> None:
         (StageSpec("lowrank.svd", {"rule": "ratio", "ratio": 0.2}), {PLAIN_LAYERS}),
         (StageSpec("prune.unstructured"), {DENSE_WEIGHTS}),
     ],
-    ids=str,
+    ids=["dynamic", "svd", "unstructured"],
 )
 def test_a_model_that_a_stage_has_treated_is_known(stage: StageSpec, missing: set[str]) -> None:
     assert facts_of(run(make(), stage)) == INITIAL_FACTS - missing
