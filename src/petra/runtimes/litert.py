@@ -265,9 +265,7 @@ def _flatbuffer(graph: GraphModule, items: Inputs, inputs: list[str], outputs: l
     config = converter.ConvertToTFLConfig()
     config.model_origin_framework = "PYTORCH"
     config.strict_qdq_mode = True
-    config.unsafe_fuse_dynamic_shaped_broadcast = True
     config.canonicalizing_inf_as_min_max_float = False
-    config.enable_x64 = False
     with context:
         converter.run_convert_to_tfl_passes(module, passmanager.PassManager(), config)
     return bytes(converter.export_flatbuffer_to_bytes(getattr(module, "operation", module)))
