@@ -22,6 +22,7 @@ from petra.runtimes.litert import LiteRt
 from petra.runtimes.verify import compare
 from petra.tasks.classification import classification
 from petra.testing.stage_suite import ResidualNet
+from petra.workloads.digits import DigitsNet
 
 pytestmark = [
     pytest.mark.slow,  # several seconds for every file
@@ -72,6 +73,11 @@ def pooling() -> tuple[nn.Module, Tensor]:
     return Pooling(), torch.randn(N, 3, 8, 8)
 
 
+def alike() -> tuple[nn.Module, Tensor]:
+    """Large weights of one shape, one after the other."""
+    return DigitsNet(width=32), torch.rand(N, 1, 8, 8)
+
+
 def words() -> tuple[nn.Module, Tensor]:
     return Words(), torch.randint(0, 50, (N, 6))
 
@@ -92,7 +98,7 @@ def agrees(path: Path, model: nn.Module, x: Tensor, *, within: float) -> None:
     assert found["relative_error"] < within
 
 
-@pytest.mark.parametrize("make", [images, pooling, words])
+@pytest.mark.parametrize("make", [images, pooling, alike, words])
 @pytest.mark.parametrize("stage", [StaticQuantize(), QuantizationAwareTrain(epochs=1)])
 def test_static_graphs_are_integers_through_and_through(
     make: object, stage: Stage, tmp_path: Path

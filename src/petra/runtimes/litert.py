@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 _Placed = list[tuple[int, InputSpec]]  # tensors, and where the interpreter has them
 _SIGNATURE = "serving_default"
-_MARK = b"TFL3"  # at the fifth byte of every such file
 _PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
 
@@ -102,9 +101,6 @@ def _interpreter(path: Path, threads: int, *, plain: bool = False) -> Any:
         raise MissingExtra("ai-edge-litert", extra="litert") from None
     must_exist(path, LiteRt.suffix)
     kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else OpResolverType.AUTO
-    with path.open("rb") as file:
-        if file.read(8)[4:] != _MARK:
-            raise ArtifactError(f"{path}: not a LiteRT file", hint="export the model again")
     try:
         found = Interpreter(str(path), num_threads=threads, experimental_op_resolver_type=kernels)
         found.allocate_tensors()
@@ -203,9 +199,6 @@ class LiteRt(Runtime):
         return "" if self.version() else "not installed: pip install 'petra[litert]'"
 
 
-# ---- writing files -------------------------------------------------------------------------------
-
-
 def _converted(model: nn.Module, example: Inputs, batch: int) -> bytes:
     """The file of a model for calls of `batch` items, in float32 but for what is codes."""
     import torch
@@ -238,6 +231,13 @@ def _converted(model: nn.Module, example: Inputs, batch: int) -> bytes:
         ) from error
 
 
+class _Forgetful(dict[Any, Any]):
+    """No cache: litert-torch knows constants by their address, which others may have later."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return default
+
+
 def _flatbuffer(graph: GraphModule, items: Inputs, inputs: list[str], outputs: list[str]) -> bytes:
     """litert-torch's conversion in its steps. Its own function takes no names, and cannot be asked
     for strict quantization: codes where the graph has them, inputs and outputs in float.
@@ -254,21 +254,18 @@ def _flatbuffer(graph: GraphModule, items: Inputs, inputs: list[str], outputs: l
     lowered = export.exported_program_to_mlir(
         program,
         ir_context=context,
-        lowering_context_plugins=[InlineConstsContext(enable_resource_constants=False)],
+        lowering_context_plugins=[InlineConstsContext(constant_cache=_Forgetful())],
     )
-    names = {"signature_name": _SIGNATURE, "input_names": inputs, "output_names": outputs}
-    converter.set_signature(lowered.module.operation, **names)
+    named = {"input_names": inputs, "output_names": outputs}
+    converter.set_signature(lowered.module.operation, signature_name=_SIGNATURE, **named)
     module = converter.merge_modules([lowered.module])
     config = converter.ConvertToTFLConfig()
     config.model_origin_framework = "PYTORCH"
     config.strict_qdq_mode = True
-    config.unsafe_fuse_dynamic_shaped_broadcast = True
     config.canonicalizing_inf_as_min_max_float = False
-    config.enable_x64 = False
     with context:
         converter.run_convert_to_tfl_passes(module, passmanager.PassManager(), config)
-    content: bytes = converter.export_flatbuffer_to_bytes(getattr(module, "operation", module))
-    return content
+    return bytes(converter.export_flatbuffer_to_bytes(getattr(module, "operation", module)))
 
 
 def _quantizing_inputs(content: bytes) -> bytes:
