@@ -14,6 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from petra.core.target import Target
+from petra.runtimes.table import runtime_for
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check.py"
 LATER = time.perf_counter() + 1e6
 
@@ -53,7 +56,7 @@ def test_every_pipeline_ships_and_agrees(script: ModuleType) -> None:
 def test_a_file_that_disagrees_fails(script: ModuleType, tmp_path: Path) -> None:
     model = build().eval()
     path = tmp_path / "model.pt2"
-    script.RUNTIMES.get("torch")().export(model, X[:2], path)
+    runtime_for(Target("torch")).export(model, X[:2], path)
     with torch.no_grad():
         expected = model(X).numpy()
     assert not script.measure("tiny", "fp32", "torch", path, X, expected, 2).failure
