@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from petra.execute.build import PARITY_ITEMS, save_reference
 from petra.measure.bench_main import predict
 from petra.measure.stored import load_arrays, load_split
-from petra.runtimes.base import Arrays, InputSpec, LoadedModel
+from petra.runtimes.base import Arrays, LoadedModel
 
 
 class Centred(nn.Module):
@@ -23,9 +23,6 @@ class Centred(nn.Module):
 
 
 class LoadedTorch(LoadedModel):
-    input_names = ("input",)
-    inputs: tuple[InputSpec, ...] = ()
-
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         return {"output": Centred()(torch.from_numpy(inputs["input"])).numpy()}
 
@@ -40,5 +37,5 @@ def test_it_is_predicted_in_the_batches_of_the_artifact(tmp_path: Path) -> None:
         save_reference(Centred(), tmp_path / "data", torch.zeros(2, 3), tmp_path / "reference.npz")
         reference = load_arrays(tmp_path / "reference.npz")["output"]
         assert len(reference) == min(n, PARITY_ITEMS)
-        predicted = predict(LoadedTorch(), load_split(tmp_path / "data"))["output"]
+        predicted = predict(LoadedTorch(()), load_split(tmp_path / "data"))["output"]
         np.testing.assert_array_equal(reference, predicted[: len(reference)])

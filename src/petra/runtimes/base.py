@@ -93,21 +93,14 @@ class RuntimeUnavailable(PetraError):
 
 
 class LoadedModel(ABC):
-    """A loaded artifact."""
+    """A loaded artifact: its declared `inputs`, `input_names` in the same order, and its declared
+    `outputs`, () where the artifact does not declare any.
+    """
 
-    @property
-    @abstractmethod
-    def input_names(self) -> tuple[str, ...]: ...
-
-    @property
-    @abstractmethod
-    def inputs(self) -> tuple[InputSpec, ...]:
-        """The declared inputs, in the order of `input_names`."""
-
-    @property
-    def outputs(self) -> tuple[InputSpec, ...]:
-        """The declared outputs, () where the artifact does not declare any."""
-        return ()
+    def __init__(self, inputs: tuple[InputSpec, ...], outputs: tuple[InputSpec, ...] = ()) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.input_names = tuple(spec.name for spec in inputs)
 
     @abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:

@@ -54,33 +54,20 @@ class LoadedLiteRt(LoadedModel):
         inputs, outputs = _tensors(self._interpreter)
         self._places = [index for index, _ in inputs]
         self._results = {spec.name: index for index, spec in outputs}
-        self._inputs, self._outputs = (tuple(s for _, s in each) for each in (inputs, outputs))
-        self._names = tuple(spec.name for spec in self._inputs)
-        firsts = {spec.shape[0] if spec.shape else None for spec in self._inputs}
+        super().__init__(*(tuple(s for _, s in each) for each in (inputs, outputs)))
+        firsts = {spec.shape[0] if spec.shape else None for spec in self.inputs}
         self._batch = firsts.pop() if len(firsts) == 1 else None
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        return self._names
-
-    @property
-    def inputs(self) -> tuple[InputSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[InputSpec, ...]:
-        return self._outputs
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         arrays = self.in_order(inputs)
         try:
             feed = [
                 a.astype(spec.dtype) if a.dtype.kind == "i" and spec.dtype.startswith("int") else a
-                for a, spec in zip(arrays, self._inputs, strict=True)
+                for a, spec in zip(arrays, self.inputs, strict=True)
             ]
             return in_calls(self._call, feed, self._batch) if self._batch else self._call(feed)
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
-            raise does_not_run("LiteRT", self._names, arrays, error) from error
+            raise does_not_run("LiteRT", self.input_names, arrays, error) from error
 
     def _call(self, feed: Sequence[np.ndarray]) -> Arrays:
         if self._batch is None:  # sizes are free

@@ -92,16 +92,17 @@ class LoadedOnnx(LoadedModel):
                 f"{path}: ONNX Runtime cannot load this file: {said}",
                 hint=_remedy(said, str(error)),
             ) from error
-        self._inputs = tuple(_spec(value) for value in self._session.get_inputs())
-        self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
-        self._names = tuple(spec.name for spec in self._inputs)
-        self._wanted = [spec.name for spec in self._outputs]
-        self._wide = any(spec.dtype == "bfloat16" for spec in self._inputs)
-        if not self._outputs:
+        super().__init__(
+            tuple(_spec(value) for value in self._session.get_inputs()),
+            tuple(_spec(value) for value in self._session.get_outputs()),
+        )
+        self._wanted = [spec.name for spec in self.outputs]
+        self._wide = any(spec.dtype == "bfloat16" for spec in self.inputs)
+        if not self.outputs:
             raise ArtifactError(
                 f"{path}: it has no outputs", hint="name some when the model is exported"
             )
-        for spec in self._outputs:
+        for spec in self.outputs:
             if spec.dtype.startswith(_LOST):
                 raise ArtifactError(
                     f"{path}: output {spec.name!r} is {spec.dtype}, which ONNX Runtime cannot hand"
@@ -109,26 +110,14 @@ class LoadedOnnx(LoadedModel):
                     hint="end the model with a cast to float32",
                 )
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        return self._names
-
-    @property
-    def inputs(self) -> tuple[InputSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[InputSpec, ...]:
-        return self._outputs
-
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         arrays = self.in_order(inputs)
-        feed = dict(zip(self._names, arrays, strict=True))
+        feed = dict(zip(self.input_names, arrays, strict=True))
         try:
             values = self._run_wide(feed) if self._wide else self._session.run(self._wanted, feed)
         except _errors() as error:
             raise does_not_run(
-                "ONNX Runtime", self._names, arrays, error, said=reason(error)
+                "ONNX Runtime", self.input_names, arrays, error, said=reason(error)
             ) from error
         found = dict(zip(self._wanted, values, strict=True))
         return found if all(isinstance(v, np.ndarray) for v in values) else flat(found)
@@ -140,7 +129,7 @@ class LoadedOnnx(LoadedModel):
         from onnxruntime import OrtValue
 
         values = {name: OrtValue.ortvalue_from_numpy(array) for name, array in feed.items()}
-        for spec in self._inputs:
+        for spec in self.inputs:
             if spec.dtype == "bfloat16":
                 bits = feed[spec.name].astype(ml_dtypes.bfloat16).view(np.uint16)
                 values[spec.name] = OrtValue.ortvalue_from_numpy_with_onnx_type(

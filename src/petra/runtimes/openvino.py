@@ -64,8 +64,10 @@ class LoadedOpenVino(LoadedModel):
                 "bf16" if _stores_bf16(model) else "f32"
             )
             compiled = core.compile_model(model, "CPU", settings)
-            self._inputs = tuple(_spec(port) for port in compiled.inputs)
-            self._outputs = tuple(_spec(port) for port in compiled.outputs)
+            super().__init__(
+                tuple(_spec(port) for port in compiled.inputs),
+                tuple(_spec(port) for port in compiled.outputs),
+            )
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise ArtifactError(
@@ -75,31 +77,18 @@ class LoadedOpenVino(LoadedModel):
                     " operator"
                 ),
             ) from error
-        _refuse_text((*self._inputs, *self._outputs), path)
-        self._names = tuple(spec.name for spec in self._inputs)
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        return self._names
-
-    @property
-    def inputs(self) -> tuple[InputSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[InputSpec, ...]:
-        return self._outputs
+        _refuse_text((*self.inputs, *self.outputs), path)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         arrays = self.in_order(inputs)
         feed = [
-            _narrow(a) if s.dtype == _BF16 else a for s, a in zip(self._inputs, arrays, strict=True)
+            _narrow(a) if s.dtype == _BF16 else a for s, a in zip(self.inputs, arrays, strict=True)
         ]
         try:
             outputs = self._request.infer(dict(enumerate(feed)), share_inputs=True)
         except (RuntimeError, ValueError, TypeError) as error:
-            raise does_not_run("OpenVINO", self._names, arrays, error) from error
-        found = zip(self._outputs, (outputs[i] for i in range(len(self._outputs))), strict=True)
+            raise does_not_run("OpenVINO", self.input_names, arrays, error) from error
+        found = zip(self.outputs, (outputs[i] for i in range(len(self.outputs))), strict=True)
         return {spec.name: _widen(array) if spec.dtype == _BF16 else array for spec, array in found}
 
 

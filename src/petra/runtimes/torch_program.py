@@ -176,19 +176,10 @@ class LoadedProgram(LoadedModel):
         with _understood(path):
             module = program.module(check_guards=False)
             self.keyed = bool(program.call_spec.in_spec.child(1).num_children)
-            self._names = _argument_names(program)
-            self._specs = _argument_specs(program, self._names)
+            super().__init__(_argument_specs(program, _argument_names(program)))
         self.kernels = use_kernels(module, device)
         self._call: Callable[..., object] = prepare(module) if prepare else module
         self._device = device
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        return self._names
-
-    @property
-    def inputs(self) -> tuple[InputSpec, ...]:
-        return self._specs
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         import torch
@@ -202,14 +193,14 @@ class LoadedProgram(LoadedModel):
             # 170419).
             with torch.no_grad() if self.kernels else torch.inference_mode():
                 if self.keyed:
-                    value = self._call(**dict(zip(self._names, tensors, strict=True)))
+                    value = self._call(**dict(zip(self.input_names, tensors, strict=True)))
                 else:
                     value = self._call(*tensors)
             return {name: _array(tensor) for name, tensor in named_outputs(value).items()}
         except PetraError:
             raise
         except Exception as error:  # whatever its operators raise
-            raise does_not_run("PyTorch", self._names, arrays, error) from error
+            raise does_not_run("PyTorch", self.input_names, arrays, error) from error
 
 
 def _array(tensor: Tensor) -> np.ndarray:
