@@ -1,119 +1,32 @@
-"""Small ONNX files as other people's tools write them."""
+"""Small ONNX files as other people's tools write them: what is judged, beside what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import onnx
+from foreign_parts import (
+    W,
+    X,
+    bomb,
+    constant,
+    endless,
+    gather,
+    lstm,
+    model,
+    optional,
+    product,
+    tensor,
+    unary,
+    write,
+    zipmap,
+)
+from foreign_refused import REFUSED
 from onnx import TensorProto as T
 from onnx import helper as h
-from onnx import numpy_helper as n
 
-_RNG = np.random.default_rng(0)
-tensor = h.make_tensor_value_info
-W = n.from_array(_RNG.standard_normal((4, 3)).astype(np.float32), "W")
-X, Y = tensor("x", T.FLOAT, ["n", 4]), tensor("y", T.FLOAT, ["n", 3])
-
-
-def constant(name: str, value: Any, dtype: Any = np.float32) -> Any:
-    return n.from_array(np.asarray(value, dtype), name)
-
-
-def product(x: str = "x", y: str = "y") -> Any:
-    return h.make_node("MatMul", [x, "W"], [y])
-
-
-def model(
-    nodes: Sequence[Any],
-    inputs: Sequence[Any] = (X,),
-    outputs: Sequence[Any] = (Y,),
-    constants: Sequence[Any] = (W,),
-    *,
-    opsets: Sequence[Any] = (h.make_opsetid("", 18), h.make_opsetid("ai.onnx.ml", 3)),
-    ir: int = 8,
-) -> onnx.ModelProto:
-    graph = h.make_graph(nodes, "g", inputs, outputs, list(constants))
-    return h.make_model(graph, opset_imports=list(opsets), ir_version=ir)
-
-
-def lstm(time: object, batch: object) -> onnx.ModelProto:
-    """Time first, as PyTorch's recurrent layers have it by default; only the last state is
-    returned.
-    """
-    weights = [
-        constant("Wi", _RNG.standard_normal((1, 20, 4))),
-        constant("R", _RNG.standard_normal((1, 20, 5))),
-    ]
-    node = h.make_node("LSTM", ["x", "Wi", "R"], ["", "y"], hidden_size=5)
-    return model(
-        [node],
-        [tensor("x", T.FLOAT, [time, batch, 4])],
-        [tensor("y", T.FLOAT, [1, batch, 5])],
-        weights,
-    )
-
-
-def endless(step: Sequence[Any] = ()) -> onnx.ModelProto:
-    """A loop without end; `step` is done in every turn, from v to w."""
-    step = step or [h.make_node("Identity", ["v"], ["w"])]
-    body = h.make_graph(
-        [h.make_node("Identity", ["go"], ["on"]), *step],
-        "body",
-        [tensor("i", T.INT64, []), tensor("go", T.BOOL, []), tensor("v", T.FLOAT, None)],
-        [tensor("on", T.BOOL, []), tensor("w", T.FLOAT, None)],
-    )
-    loop = h.make_node("Loop", ["", "yes", "x"], ["y"], body=body)
-    return model(
-        [loop], outputs=[tensor("y", T.FLOAT, None)], constants=[constant("yes", True, bool)]
-    )
-
-
-def bomb() -> onnx.ModelProto:
-    """Doubles what it holds in every turn."""
-    return endless([h.make_node("Concat", ["v", "v"], ["w"], axis=0)])
-
-
-def zipmap() -> onnx.ModelProto:
-    """A classifier as scikit-learn's converter writes it: labels, and a map of probabilities for
-    every item.
-    """
-    scores = h.make_sequence_type_proto(
-        h.make_map_type_proto(T.INT64, h.make_tensor_type_proto(T.FLOAT, None))
-    )
-    nodes = [
-        product(y="p"),
-        h.make_node("ArgMax", ["p"], ["label"], axis=1, keepdims=0),
-        h.make_node("ZipMap", ["p"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]),
-    ]
-    return model(nodes, outputs=[tensor("label", T.INT64, ["n"]), h.make_value_info("z", scores)])
-
-
-def optional(kind: object) -> Any:
-    return h.make_optional_type_proto(h.make_tensor_type_proto(kind, ["n", 4]))
-
-
-def lost_weights() -> onnx.ModelProto:
-    weights = constant("W", np.zeros((4, 3)))
-    weights.ClearField("raw_data")
-    weights.data_location = T.EXTERNAL
-    place = weights.external_data.add()
-    place.key, place.value = "location", "lost.bin"
-    return model([product()], constants=[weights])
-
-
-def _unary(operator: str, before: Any, after: Any) -> onnx.ModelProto:
-    return model([h.make_node(operator, ["x"], ["y"])], [before], [after], [])
-
-
-def _gather(rows: int) -> onnx.ModelProto:
-    table = constant("E", np.ones((rows, 3)))
-    return model(
-        [h.make_node("Gather", ["E", "i"], ["y"])], [tensor("i", T.INT64, ["n"])], [Y], [table]
-    )
-
+__all__ = ["FINE", "REFUSED", "bomb", "endless", "model", "product", "write"]
 
 FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "fixed batch of 1": (
@@ -126,7 +39,7 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "fixed, but not first": (lambda: lstm(7, 2), "no size that it declares is a free batch"),
     "fixed batch, free length": (
-        lambda: _unary(
+        lambda: unary(
             "Relu", tensor("x", T.FLOAT, [1, "length", 4]), tensor("y", T.FLOAT, [1, "length", 4])
         ),
         "no other batch\nnote: of its free sizes, these were tried: x (1, 16, 4)",
@@ -138,7 +51,7 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "batch 5: finite outputs y (5, 3)",
     ),
     "only a scalar": (
-        lambda: _unary("Relu", tensor("x", T.FLOAT, []), tensor("y", T.FLOAT, [])),
+        lambda: unary("Relu", tensor("x", T.FLOAT, []), tensor("y", T.FLOAT, [])),
         "no size that it declares is a free batch",
     ),
     "batch second, called n": (lambda: lstm("time", "n"), "batch 5: finite outputs y (1, 5, 5)"),
@@ -250,14 +163,14 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "bfloat16 (n, 4)",
     ),
     "float16 throughout": (
-        lambda: _unary("Relu", tensor("x", T.FLOAT16, ["n", 4]), tensor("y", T.FLOAT16, ["n", 4])),
+        lambda: unary("Relu", tensor("x", T.FLOAT16, ["n", 4]), tensor("y", T.FLOAT16, ["n", 4])),
         "float16 (n, 4)",
     ),
     "bool": (
-        lambda: _unary("Not", tensor("x", T.BOOL, ["n", 4]), tensor("y", T.BOOL, ["n", 4])),
+        lambda: unary("Not", tensor("x", T.BOOL, ["n", 4]), tensor("y", T.BOOL, ["n", 4])),
         "bool (n, 4)",
     ),
-    "indices of two rows": (lambda: _gather(2), "batch 5: finite outputs y (5, 3)"),
+    "indices of two rows": (lambda: gather(2), "batch 5: finite outputs y (5, 3)"),
     "a mask of -inf": (
         lambda: model(
             [product(y="p"), h.make_node("Add", ["p", "m"], ["y"])],
@@ -270,11 +183,11 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "takes no inputs",
     ),
     "no features": (
-        lambda: _unary("Relu", tensor("x", T.FLOAT, ["n", 0]), tensor("y", T.FLOAT, ["n", 0])),
+        lambda: unary("Relu", tensor("x", T.FLOAT, ["n", 0]), tensor("y", T.FLOAT, ["n", 0])),
         "batch 5: finite outputs y (5, 0)",
     ),
     "no items": (
-        lambda: _unary("Relu", tensor("x", T.FLOAT, [0, 4]), tensor("y", T.FLOAT, [0, 4])),
+        lambda: unary("Relu", tensor("x", T.FLOAT, [0, 4]), tensor("y", T.FLOAT, [0, 4])),
         "y (0, 4)",
     ),
     "weights among the inputs": (
@@ -297,93 +210,3 @@ FINE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "output 'y' has no part for each item of a batch",
     ),
 }
-REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
-    "text": (
-        lambda: _unary(
-            "Identity", tensor("x", T.STRING, ["n", 4]), tensor("y", T.STRING, ["n", 4])
-        ),
-        "input 'x' takes text.*--inputs file.npz",
-    ),
-    "positive numbers alone": (
-        lambda: model([h.make_node("Log", ["x"], ["l"]), product("l")]),
-        "'y' contains NaN or infinity: NaN at.*--inputs file.npz",
-    ),
-    "infinity here and there": (
-        lambda: model(
-            [h.make_node("Relu", ["x"], ["r"]), h.make_node("Log", ["r"], ["y"])], outputs=[Y]
-        ),
-        "-inf at .* places, which depend on the inputs.*--inputs file.npz",
-    ),
-    "NaN among the weights": (
-        lambda: model([product()], constants=[constant("W", np.full((4, 3), np.nan))]),
-        "'y' contains NaN or infinity: NaN at",
-    ),
-    "indices of one row": (
-        lambda: _gather(1),
-        "idx=1 must be within the inclusive range.*--inputs file.npz",
-    ),
-    "a sequence as input": (
-        lambda: model(
-            [h.make_node("SequenceAt", ["s", "zero"], ["y"])],
-            [h.make_tensor_sequence_value_info("s", T.FLOAT, None)],
-            [tensor("y", T.FLOAT, None)],
-            [constant("zero", 0, np.int64)],
-        ),
-        r"input 's' is of type seq\(tensor\(float\)\), and petra feeds arrays",
-    ),
-    "float8 input": (
-        lambda: _unary(
-            "Identity", tensor("x", T.FLOAT8E4M3FN, ["n", 4]), tensor("y", T.FLOAT8E4M3FN, ["n", 4])
-        ),
-        "float8e4m3fn",
-    ),
-    "bfloat16 output": (
-        lambda: model(
-            [h.make_node("Cast", ["x"], ["y"], to=T.BFLOAT16)],
-            outputs=[tensor("y", T.BFLOAT16, ["n", 4])],
-        ),
-        "output 'y' is bfloat16.*cast to float32",
-    ),
-    "weights that were left behind": (
-        lost_weights,
-        "External data path does not exist.*second file",
-    ),
-    "no operator sets": (
-        lambda: model([product()], opsets=[]),
-        "Missing opset.*opset_import is empty",
-    ),
-    "operators of the future": (
-        lambda: model([product()], opsets=[h.make_opsetid("", 99)]),
-        "[Oo]pset 99",
-    ),
-    "operators of somebody's own": (
-        lambda: model(
-            [h.make_node("Secret", ["x"], ["y"], domain="com.acme")],
-            opsets=[h.make_opsetid("", 17), h.make_opsetid("com.acme", 1)],
-        ),
-        "com.acme.*Secret",
-    ),
-    "a format of the future": (lambda: model([product()], ir=99), "IR version.*newer"),
-    "an enormous input": (
-        lambda: _unary(
-            "Relu", tensor("x", T.FLOAT, ["n", 100_000, 100_000]), tensor("y", T.FLOAT, None)
-        ),
-        "GB, and at most 1 GB are made up",
-    ),
-    "an enormous output": (
-        lambda: model(
-            [h.make_node("ConstantOfShape", ["big"], ["y"])],
-            [X],
-            [tensor("y", T.FLOAT, None)],
-            [constant("big", [10**13], np.int64)],
-        ),
-        "Failed to allocate memory",
-    ),
-    "no outputs": (lambda: model([product()], outputs=[]), "it has no outputs"),
-}
-
-
-def write(path: Path, made: onnx.ModelProto) -> Path:
-    """Save as it is: some of these are no valid models."""
-    path.write_bytes(made.SerializeToString())
-    return path

@@ -1,4 +1,4 @@
-"""The measuring process: what it imports, what it may use, and when it ends."""
+"""The measuring process: what it may use, when it ends, and whose runtimes it runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import foreign
 import numpy as np
 import psutil
 import pytest
+from installed import console
 
-import petra
 from petra.core.errors import ArtifactError
 from petra.core.target import Target
 from petra.measure.bench_main import Request
@@ -27,26 +27,6 @@ from petra.runtimes.onnxruntime import LoadedOnnx, OnnxRuntime
 from petra.runtimes.table import RUNTIMES
 from petra.testing.studies import write_onnx
 from petra.workers.failures import MemoryLimitExceeded, TimeLimitExceeded
-
-SOURCE = str(Path(petra.__file__).parents[1])
-CLI = "from petra.cli.main import main; main()"  # what the installed script holds
-
-
-def console(place: Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """The `petra` command as it is installed: a script in a directory of its own, run from
-    `place`.
-    """
-    script = place.parent / "bin" / "petra"
-    script.parent.mkdir(exist_ok=True)
-    script.write_text(CLI)
-    return subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=place,
-        env=os.environ | {"PYTHONPATH": SOURCE} | environment,
-    )
 
 
 def run_to_the_end(artifact: Path, **limits: float) -> None:
@@ -210,150 +190,3 @@ def test_a_runtime_registered_at_run_time_is_measured(tmp_path: Path) -> None:
 def test_a_refusal_keeps_its_kind(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such file"):
         run_to_the_end(tmp_path / "none.onnx")
-
-
-# ---- imports -------------------------------------------------------------------------------------
-
-HOSTILE = (
-    *(
-        "numpy",
-        "json",
-        "onnxruntime",
-        "onnx",
-        "torch",
-        "openvino",
-        "psutil",
-        "cloudpickle",
-        "typer",
-        "yaml",
-        "pandas",
-    ),
-    *(
-        "sitecustomize",
-        "usercustomize",
-        "site",
-        "ml_dtypes",
-        "logging",
-        "multiprocessing",
-        "ctypes",
-        "petra",
-        "runpy",
-    ),
-    *(
-        "pydantic",
-        "sqlalchemy",
-        "rich",
-        "zipfile",
-        "selectors",
-        "encodings",
-        "plotly",
-        "safetensors",
-        "sklearn",
-    ),
-)
-
-
-def bundle(place: Path) -> Path:
-    """A directory with a model and modules of well-known names, each of which leaves its name
-    behind when it runs.
-    """
-    canary = place / "canary"
-    place.mkdir()
-    for name in HOSTILE:
-        code = (
-            f"open({str(canary)!r}, 'a').write(__name__ + chr(10))\nraise SystemExit('ran ' +"
-            " __name__)\n"
-        )
-        (place / f"{name}.py").write_text(code)
-        (place / name).mkdir()
-        (place / name / "__init__.py").write_text(code)
-    (place / "x.pth").write_text(f"import os; os.system('touch {canary}')\n")
-    write_onnx(place / "model.onnx", hidden=4)
-    return canary
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("verify", "model.onnx"),
-        ("bench", "model.onnx", "--throughput-batch", "2"),
-        ("verify", "model.onnx", "--runtime", "openvino"),
-        ("doctor",),
-        ("show", "study"),
-        ("report", "study"),
-        ("export", "study"),
-        ("verify", "model.pt2"),
-    ],
-)
-def test_no_command_imports_from_the_working_directory(
-    tmp_path: Path, arguments: tuple[str, ...]
-) -> None:
-    place = tmp_path / "bundle"
-    canary = bundle(place)
-    if "study" in arguments:
-        from petra.testing.studies import toy_study
-
-        toy_study(place / "study", trials=5)
-    if "model.pt2" in arguments:
-        (place / "model.pt2").write_bytes(b"no archive")
-    running = console(place, *arguments)
-    _, err = running.communicate(timeout=200)
-    assert not canary.exists(), canary.read_text()
-    assert running.returncode == (2 if "model.pt2" in arguments else 0), err
-
-
-def test_nor_do_interpreters_that_libraries_start(tmp_path: Path) -> None:
-    """As torch does to find out what its compiler can do."""
-    place = tmp_path / "bundle"
-    canary = bundle(place)
-    code = """
-import os, subprocess, sys
-from petra.measure.client import alone
-
-def start():
-    command = [sys.executable, "-c", "import ctypes, multiprocessing.resource_tracker"]
-    return subprocess.run(command).returncode
-
-os.chdir(sys.argv[1])
-print(alone(start, artifact="", runtimes=(), threads=1)[0])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(place)],
-        env=os.environ | {"PYTHONPATH": SOURCE},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert not canary.exists(), canary.read_text()
-    assert done.stdout == "0\n", done.stderr
-
-
-@pytest.mark.parametrize("path", ["", "{source}::", "{source}:.", "{source}:{place}"])
-def test_a_program_that_stands_there_does_not_measure_from_there(tmp_path: Path, path: str) -> None:
-    """A notebook itself imports from its directory; the process that tries a file does not."""
-    place = tmp_path / "bundle"
-    canary = bundle(place)
-    code = """
-import os, sys
-from pathlib import Path
-import petra.measure.client, petra.measure.inspect_main, petra.report.bundle
-from petra.cli.artifact import inspect_file
-
-place, os.environ["PYTHONPATH"] = sys.argv[1:]
-os.chdir(place)
-sys.path.insert(0, "")
-print(inspect_file(Path("model.onnx"), None)["torch_loaded"])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(place), path.format(source=SOURCE, place=place)],
-        env=os.environ | {"PYTHONPATH": SOURCE},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert not canary.exists(), canary.read_text()
-    assert done.stdout == "False\n", done.stderr
