@@ -7,7 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from files import LAYOUTS, SAYINGS, SCHEMAS, Ground, campaign, speak
+from files import Ground, campaign
+from hostile_values import SAYINGS
+from study_harm import speak
+from study_layouts import LAYOUTS, SCHEMAS
 
 
 @pytest.fixture(scope="module")

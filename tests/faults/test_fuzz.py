@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fuzz import BYTES, STRANGE, TEXTS, VALID, by_command, campaign, dumped, read_here
+from fuzz import by_command, campaign, dumped, read_here
+from fuzz_contents import BYTES, STRANGE, TEXTS, VALID
 
 from petra.config import parse_config
 from petra.problem import check_settings
