@@ -67,7 +67,8 @@ def regression_problem() -> tuple[nn.Module, Task]:
     return model.eval(), task
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("torch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
 def test_regression_with_dict_inputs_from_loaders(tmp_path: Path, runtime: str) -> None:
     model, task = regression_problem()
     before = {k: v.clone() for k, v in model.state_dict().items()}

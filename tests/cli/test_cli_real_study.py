@@ -108,6 +108,7 @@ def test_ctrl_c_keeps_what_finished_and_says_how_to_go_on(
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_resume_finds_the_modules_and_goes_on(resumed: tuple[Path, dict[str, object]]) -> None:
     directory, data = resumed
     assert data["stop_reason"] == f"the budget of {sum(data['trials'].values())} trials is spent"

@@ -165,6 +165,7 @@ class Meddling(Silent):
         self.meddle()
 
 
+@pytest.mark.slow
 def test_a_test_split_that_cannot_be_read_leaves_the_front_unconfirmed_and_the_study_done(
     tmp_path: Path,
 ) -> None:

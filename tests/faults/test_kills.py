@@ -22,7 +22,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[kills.Ended, float]:
 @pytest.mark.parametrize(
     ("victim", "workers"),
     [
-        ("at the confirmation", 1),
+        pytest.param("at the confirmation", 1, marks=pytest.mark.slow),
         pytest.param("everything", 2, marks=pytest.mark.slow),
         pytest.param("worker", 2, marks=pytest.mark.slow),
         pytest.param("call", 1, marks=pytest.mark.slow),

@@ -8,7 +8,7 @@ import poison
 import pytest
 from poisons import poisons
 
-FEW = ("working directory", "a patched layer", "the data", "noise in the pipes", "NaN")
+FEW = ("a patched layer", "the data", "NaN")
 
 
 def test_there_are_enough_and_none_twice() -> None:
