@@ -79,7 +79,8 @@ def export(
         typer.Option(help="A model file, or a directory for a bundle. Default: DIR/export/PICK"),
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="onnx or pt2: refused unless the study measured it.")
+        str | None,
+        typer.Option(help="As the study measured it, such as onnx: any other is refused."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

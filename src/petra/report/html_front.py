@@ -26,9 +26,9 @@ def front_table(front: Front) -> str:
     head = ["trial", *(f"{esc(m.title)}, {split}" for m in scores for split in _SPLITS)]
     head += [esc(m.column) for m in _costs(front)]
     caption = (
-        "Models that no other beats in every objective. ± is one standard error; under a figure its"
-        " change against the untouched model, under the latency ratio its 95% interval. The search"
-        " saw the validation split only."
+        "Models that no other beats in every objective. ± is one standard error; under a figure"
+        " its change against the untouched model, under the latency ratio its 95% interval. The"
+        " search saw the validation split only."
     )
     return page.table(
         head,
