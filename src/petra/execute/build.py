@@ -29,7 +29,7 @@ from petra.core.registry import Registry
 from petra.core.rng import derive_seed
 from petra.core.target import Target
 from petra.core.text import shown
-from petra.core.trial import StageTrace
+from petra.core.trial import FULL, Fidelity, StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.built import REFERENCE, Built, BuiltFile
 from petra.execute.cache import PrefixCache
@@ -135,7 +135,7 @@ def context_of(payload: BuildPayload, note: Note, prefix: Pipeline) -> Context:
 
 
 def compressed(
-    payload: BuildPayload, note: Note, pipeline: Pipeline
+    payload: BuildPayload, note: Note, pipeline: Pipeline, fidelity: Fidelity = FULL
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
     """The model that `pipeline` makes of the payload's, on the CPU, and a trace of every stage.
 
@@ -157,6 +157,7 @@ def compressed(
         payload.model,
         pipeline,
         lambda prefix: context_of(payload, note, prefix),
+        fidelity=fidelity,
         cache=cache,
         on_stage=on_stage,
         after_stage=after_stage,
@@ -169,16 +170,17 @@ def build_candidate(
     note: Note,
     pipeline: Pipeline,
     exports: tuple[tuple[Target, Path], ...],
+    fidelity: Fidelity = FULL,
 ) -> tuple[Built | PetraError, ...]:
-    """Run the pipeline, and export the model for each target into its place, with the PyTorch
-    model's own predictions beside it.
+    """Run the pipeline at `fidelity`, and export the model for each target into its place, with the
+    PyTorch model's own predictions beside it.
 
     Notes are `StepBegan` for each stage and each export, and `StepProgress` during a stage. Where
     there are several targets, the error of one that the model cannot be exported for stands in
     place of its files.
     """
     started = time.perf_counter()
-    model, trace = compressed(payload, note, pipeline)
+    model, trace = compressed(payload, note, pipeline, fidelity)
     files: list[tuple[Path, ...] | PetraError] = []
     for target, place in exports:
         alone = len(exports) == 1
@@ -268,17 +270,15 @@ def save_reference(
 
 
 def _check_reference(model: nn.Module, reference: np.ndarray) -> None:
-    if not has_fixed_infinities(reference):
-        named = (*model.named_parameters(), *model.named_buffers())
-        wrecked = next((name for name, t in named if not torch.isfinite(t).all()), None)
-        raise ParityError(
-            "the PyTorch model itself returns NaN or infinity on validation items",
-            hint=(
-                f"its weight {wrecked!r} is not finite"
-                if wrecked
-                else "its weights are finite: values overflow"
-            ),
-        )
+    if has_fixed_infinities(reference):
+        return
+    named = (*model.named_parameters(), *model.named_buffers())
+    wrecked = next((name for name, t in named if not torch.isfinite(t).all()), None)
+    found = f"its weight {wrecked!r} is not finite" if wrecked else "its weights are finite"
+    raise ParityError(
+        "the PyTorch model itself returns NaN or infinity on validation items",
+        hint=found if wrecked else f"{found}: values overflow",
+    )
 
 
 @torch.no_grad()

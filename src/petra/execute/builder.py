@@ -11,6 +11,7 @@ from petra.core.errors import PetraError
 from petra.core.notes import StepBegan, StepProgress, WorkerNote
 from petra.core.pipeline import Pipeline
 from petra.core.target import Target
+from petra.core.trial import FULL, Fidelity
 from petra.execute.base import Limits
 from petra.execute.build import build_candidate
 from petra.execute.built import Built
@@ -58,11 +59,14 @@ class Builder:
         target: Target,
         place: Path,
         *,
+        fidelity: Fidelity = FULL,
         time_limit_s: float | None = None,
         on_note: Callable[[WorkerNote], None] = ignore,
     ) -> Built:
-        """Files in `place`. Raises what stages and export raise, and what `Caller.call` does."""
-        (built,) = self._call(pipeline, ((target, place),), time_limit_s, on_note)
+        """Files in `place`, of the pipeline at `fidelity`. Raises what stages and export raise, and
+        what `Caller.call` does.
+        """
+        (built,) = self._call(pipeline, ((target, place),), fidelity, time_limit_s, on_note)
         assert isinstance(built, Built)
         return built
 
@@ -76,12 +80,13 @@ class Builder:
         """The model once, its files for each target in a place of their own; an error where it
         cannot be exported.
         """
-        return list(self._call(pipeline, tuple(exports), None, on_note))
+        return list(self._call(pipeline, tuple(exports), FULL, None, on_note))
 
     def _call(
         self,
         pipeline: Pipeline,
         exports: tuple[tuple[Target, Path], ...],
+        fidelity: Fidelity,
         time_limit_s: float | None,
         on_note: Callable[[WorkerNote], None],
     ) -> tuple[Built | PetraError, ...]:
@@ -89,6 +94,7 @@ class Builder:
             build_candidate,
             pipeline,
             exports,
+            fidelity,
             time_limit_s=self.limits.time_s if time_limit_s is None else time_limit_s,
             memory_limit_mb=self.limits.memory_mb,
             on_note=typed(on_note),

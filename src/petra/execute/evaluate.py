@@ -13,7 +13,7 @@ from petra.core.errors import DataError, PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import violation
-from petra.core.trial import Failure, Proposal, Trial, TrialStatus
+from petra.core.trial import FULL, Failure, Fidelity, Proposal, Trial, TrialStatus
 from petra.execute.base import Assignment
 from petra.execute.build import eager_latency_ms
 from petra.execute.builder import Builder, Caller
@@ -61,9 +61,9 @@ class Evaluator:
         """See that a candidate can be evaluated. Raises PetraError for what only cheaper executors
         do, and what reading the validation split raises.
         """
-        if not proposal.fidelity.full:
+        if proposal.fidelity not in (FULL, Fidelity(zero_shot=True)):
             raise PetraError(
-                f"proposal {proposal.number}: this executor evaluates at full fidelity only",
+                f"proposal {proposal.number}: this executor evaluates in full, or without training",
                 hint="use a searcher that asks for nothing else",
             )
         self.write("val", caller)
@@ -108,7 +108,12 @@ class Evaluator:
         target = self.assignment.payload.target
         try:
             built = Builder(caller, limits).build(
-                proposal.pipeline, target, place, time_limit_s=limit, on_note=watch
+                proposal.pipeline,
+                target,
+                place,
+                fidelity=proposal.fidelity,
+                time_limit_s=limit,
+                on_note=watch,
             )
             verdict = self._judge(caller).judge(
                 built,

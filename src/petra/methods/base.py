@@ -94,6 +94,17 @@ class Stage(ABC):
         by the caller.
         """
 
+    def untrained(self) -> Stage | None:
+        """The same without training: what is left when costs are asked for before weights matter.
+        None where nothing is left; a stage that does not train is its own.
+
+        Its model has the structure of the trained one, as far as that does not depend on trained
+        weights (ranks by a share of the spectrum do): its parameters and MACs, and to a
+        thousandth its size.
+        Override it in a stage that trains. It may hold values that no person may write.
+        """
+        return self
+
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
         """Why no setting of this stage can treat the untouched `model`, read off its structure; ""

@@ -143,6 +143,10 @@ class TrainingStage(Stage):
         }
         return TrainConfig(**values, loss_values=self.brought)
 
+    def untrained(self) -> Stage | None:
+        """Nothing is left."""
+        return None
+
     @classmethod
     def ignored(cls, task: Task) -> frozenset[str]:
         """Only real numbers can be mixed."""

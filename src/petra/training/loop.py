@@ -31,9 +31,9 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `lr` is the peak rate; `warmup` the share of steps that ramp up to it; `loss`
-    is the name of one of `task.losses()` or "default", `loss_values` sets those of its parameters
-    that it has; `clip_norm` 0 turns gradient clipping off.
+    """How to train, not at all with no epochs. `lr` is the peak rate; `warmup` the share of steps
+    that ramp up to it; `loss` is the name of one of `task.losses()` or "default", `loss_values`
+    sets those of its parameters that it has; `clip_norm` 0 turns gradient clipping off.
     """
 
     epochs: int
@@ -188,6 +188,8 @@ def fit(
     base = loss_fn or (lambda outputs, inputs, target: own(outputs, target))
     score = task.quality_of(*predict_all(model, task.val, device=device))
     before, best, best_epoch = score, -math.inf if task.maximize else math.inf, 0
+    if not config.epochs:
+        best = score
     best_state = model.state_dict()
     total = steps_per_epoch(task.train, config.batch_size) * config.epochs
     run = _Run(
