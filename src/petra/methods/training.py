@@ -143,6 +143,10 @@ class TrainingStage(Stage):
         }
         return TrainConfig(**values, loss_values=self.brought)
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return False
+
     def untrained(self) -> Stage | None:
         """Nothing is left."""
         return None

@@ -123,6 +123,10 @@ class StructuredPrune(Stage):
         when=ITERATIVE,
     )
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return self.spread != "per_layer"
+
     def untrained(self) -> StructuredPrune:
         """The same cuts, of weights that are not tuned in between."""
         return replace(self, epochs_between=0) if self.schedule == "iterative" else self
