@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from petra.core.measurement import Measurement
 from petra.core.notes import WorkerNote
 from petra.core.objective import Constraint
+from petra.core.rivals import Rivals
 from petra.core.trial import Proposal, Trial
 from petra.store.layout import StudyPaths
 
@@ -71,10 +72,13 @@ class Executor(ABC):
         """
 
     @abstractmethod
-    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+    def submit(
+        self, proposal: Proposal, *, rivals: Rivals, remaining: Remaining, on_note: OnNote
+    ) -> None:
         """Take a proposal and return at once. It begins when there is room, those submitted first
         before later ones, or never, when `remaining()` seconds are used up by then (None: no
-        limit).
+        limit). It may be screened, or measured no further than it matters, in the light of
+        `rivals`, and of nothing that other candidates measure meanwhile.
         """
 
     @abstractmethod

@@ -13,6 +13,7 @@ from petra.core.errors import DataError, PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import violation
+from petra.core.rivals import Rivals
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.execute.base import Assignment
 from petra.execute.build import eager_latency_ms
@@ -84,11 +85,13 @@ class Evaluator:
         proposal: Proposal,
         caller: Caller,
         *,
+        rivals: Rivals | None,
         remaining_s: float | None,
         on_note: Callable[[WorkerNote], None],
         alone: Alone,
     ) -> Trial:
         """Build, verify and measure, the last inside `alone()`, in which nothing else of ours runs.
+        `rivals` is None for the untouched model alone.
 
         Every failure of the candidate becomes a Trial. Raises BudgetExhausted when `remaining_s`
         runs out, WorkerDied when the caller was closed by its owner, and StoreError when the fault

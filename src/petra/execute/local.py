@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from petra.core.measurement import Measurement
+from petra.core.rivals import Rivals
 from petra.core.trial import Proposal, Trial
 from petra.execute.base import Assignment, Executor, OnNote, Remaining
 from petra.execute.build import prepare
@@ -50,16 +51,18 @@ class LocalExecutor(Executor):
 
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
         self._evaluator.write("val", self._workers[0])
-        trial = self._one(proposal, lambda: None, on_note)
+        trial = self._one(proposal, None, lambda: None, on_note)
         return trial, self._evaluator.facts(self._workers[0]) if trial.measured else {}
 
     def use_baseline(self, baseline: Trial) -> None:
         self._evaluator.baseline = baseline
         self._evaluator.check_place()
 
-    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+    def submit(
+        self, proposal: Proposal, *, rivals: Rivals, remaining: Remaining, on_note: OnNote
+    ) -> None:
         self._evaluator.accept(proposal, self._workers[0])
-        self._pending.add(self._pool.submit(self._one, proposal, remaining, on_note))
+        self._pending.add(self._pool.submit(self._one, proposal, rivals, remaining, on_note))
 
     def results(self) -> Iterator[Trial]:
         while self._pending:
@@ -72,7 +75,9 @@ class LocalExecutor(Executor):
                     continue
                 yield trial
 
-    def _one(self, proposal: Proposal, remaining: Remaining, on_note: OnNote) -> Trial:
+    def _one(
+        self, proposal: Proposal, rivals: Rivals | None, remaining: Remaining, on_note: OnNote
+    ) -> Trial:
         worker = self._idle.get()
         try:
             left = remaining()
@@ -81,6 +86,7 @@ class LocalExecutor(Executor):
             return self._evaluator.evaluate(
                 proposal,
                 worker,
+                rivals=rivals,
                 remaining_s=left,
                 on_note=lambda note: on_note(proposal, note),
                 alone=lambda: self._alone(worker),

@@ -1,0 +1,23 @@
+"""What a candidate is up against: the front as it was known when the candidate was proposed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from petra.core.objective import Constraint, Metrics, Objective
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """All that may decide how far a candidate is worth evaluating, besides itself.
+
+    `baseline` is what the untouched model measures; `front` what the best do among the untouched
+    model and the trials that the searcher had been told when the candidate was proposed: measured
+    at full fidelity, within the constraints, and not dominated. Results that came in since are not
+    among them, so that no decision depends on how many workers there are, or on who was first.
+    """
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    baseline: Metrics
+    front: tuple[Metrics, ...] = ()
