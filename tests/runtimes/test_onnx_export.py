@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -237,3 +239,19 @@ def test_what_an_export_adds_to_the_table_stays_its_own() -> None:
         other = ONNXRegistry().from_torchlib(opset_version=20)
     assert len(one.get_decomps(operator)) == len(other.get_decomps(operator)) + 1
     assert ONNXRegistry.__dict__["from_torchlib"] is original
+
+
+def test_operators_that_came_later_are_translated(tmp_path: Path) -> None:
+    """Translations of operators that no import has defined yet are left out of the table."""
+    program = (
+        "import sys, torch; from pathlib import Path; from torch import nn;"
+        "from petra.runtimes.onnx_export import export_onnx;"
+        "export_onnx(nn.Linear(4, 4).eval(), torch.zeros(2, 4), Path(sys.argv[1]));"
+        "assert not hasattr(torch.ops.quantized_decomposed, 'quantize_per_tensor');"
+        "from torch.ao.quantization.fx import _decomposed;"
+        "f = torch.ops.quantized_decomposed.quantize_per_tensor.default;"
+        "m = type('M', (nn.Module,), {'forward': lambda s, x: f(x, .1, 0, -128, 127, torch.int8)});"
+        "export_onnx(m().eval(), torch.zeros(2, 4), Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "m.onnx")], check=True)
+    assert "QuantizeLinear" in {n.op_type for n in onnx.load(tmp_path / "m.onnx").graph.node}
