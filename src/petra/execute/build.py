@@ -162,6 +162,13 @@ def compressed(
     return model.to("cpu"), trace
 
 
+def with_seed(payload: BuildPayload, seed: int | None) -> BuildPayload:
+    """The payload for builds with another seed than the study's, which neither read nor fill its
+    cache; with None, as it is.
+    """
+    return payload if seed is None else replace(payload, seed=seed, cache=None)
+
+
 def build_candidate(
     payload: BuildPayload,
     note: Note,

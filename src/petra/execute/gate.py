@@ -20,7 +20,7 @@ from petra.core.rivals import Rivals
 from petra.core.rng import generator
 from petra.core.target import Target
 from petra.core.trial import FULL, Fidelity
-from petra.execute.build import BuildPayload, Note, compressed, export_candidate
+from petra.execute.build import BuildPayload, Note, compressed, export_candidate, with_seed
 from petra.execute.built import Built
 from petra.execute.judge import checked_scores, targets_file
 from petra.execute.prospects import Known, Left, Span, hopeless
@@ -55,6 +55,7 @@ def build_if_hopeful(
     exports: tuple[tuple[Target, Path], ...],
     fidelity: Fidelity = FULL,
     gate: Gate | None = None,
+    seed: int | None = None,
 ) -> tuple[Built | PetraError, ...]:
     """`build_candidate` with a look at the quality between stages and export: on the validation
     split, or on `PART` items of it drawn at random. Costs a pass of the PyTorch model over them.
@@ -62,6 +63,7 @@ def build_if_hopeful(
     Raises Left, and what `build_candidate` raises.
     """
     started = time.perf_counter()
+    payload = with_seed(payload, seed)
     model, trace = compressed(payload, note, pipeline, fidelity)
     found = None
     if gate is not None:
