@@ -81,6 +81,7 @@ def run_fit(
         penalty=penalty,
         augment=augment,
         progress=context.progress,
+        effort=context.effort,
     )
     after = tensors_of(model)
     changed = {
@@ -142,6 +143,9 @@ class TrainingStage(Stage):
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name in known
         }
         return TrainConfig(**values, loss_values=self.brought)
+
+    def training_epochs(self) -> int:
+        return self.epochs
 
     def untrained(self) -> Stage | None:
         """Nothing is left."""

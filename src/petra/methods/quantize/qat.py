@@ -206,6 +206,9 @@ class QuantizationAwareTrain(Stage):
     )
     brought: Mapping[str, Value] = slots(Slot("loss"))
 
+    def training_epochs(self) -> int:
+        return self.epochs
+
     def untrained(self) -> QuantizationAwareTrain:
         """Ranges of activations from calibration, weights as they come."""
         return replace(self, epochs=0)
@@ -247,6 +250,7 @@ class QuantizationAwareTrain(Stage):
             device=context.device,
             loss_fn=self._loss(context) if self.alpha else None,
             progress=context.progress,
+            effort=context.effort,
         )
         student.move("cpu").eval()
         for value in student.parameters():
