@@ -91,12 +91,14 @@ class SpaceConfig(_Record):
     `stages` maps a stage to narrowed domains: ``{prune.structured: {ratio: [0.1, 0.5], importance:
     [magnitude]}}``; two numbers are an interval, a list is a set of choices, a single value fixes
     the parameter. `initial` are pipelines to try first, each a list of stages: ``[[{stage:
-    prune.structured, params: {ratio: 0.3}}, distill]]``.
+    prune.structured, params: {ratio: 0.3}}, distill]]``. `recipes`: whether petra's own come after
+    them.
     """
 
     stages: Mapping[str, Mapping[str, Any]] | None = None
     max_length: Annotated[Whole, Field(ge=1, le=20)] = 4
     initial: tuple[tuple[Any, ...], ...] = ()
+    recipes: bool = True
 
     @field_validator("stages", mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -97,6 +97,11 @@ class SVDDecompose(Decompose):
         limits=Real(0.0, 1e4),
         when=TRAINED,
     )
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        """Without training, and by the exact decomposition, whose ranks are the same."""
+        plain = replace(self, epochs=0, decomposer="svd")
+        return super(SVDDecompose, plain).rehearse(model, context)
 
     @property
     def _convolutions(self) -> str:

@@ -86,6 +86,11 @@ class EstimateBatchNorm(Stage):
     def objection(cls, model: nn.Module, task: Task) -> str:
         return "" if norms_with_statistics(model) else NO_NORM
 
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        if not norms_with_statistics(model):
+            raise StageRefused(NO_NORM)
+        return model
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu")
         norms = [*norms_with_statistics(model)]
