@@ -38,7 +38,9 @@ class Front:
     `members` are sorted by size, or by the first other cost that is an objective. `trials` are all
     of the study's: plots show them, and an empty front explains itself by them. `task` are the
     metrics that the task measures, the quality first. `unconfirmed` says why members have no
-    measurements on the test split.
+    measurements on the test split, `no_better` which members cannot be told in quality from which
+    model of lower costs. `seeds` are qualities on the test split of members that were built again,
+    each with another seed.
     """
 
     members: list[Trial]
@@ -48,6 +50,8 @@ class Front:
     trials: list[Trial] = field(repr=False)
     task: tuple[Metric, ...] = (task_metric(QUALITY, maximize=True),)
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
+    no_better: Mapping[int, int] = field(default_factory=dict)
+    seeds: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -58,6 +62,8 @@ class Front:
         task: Sequence[Metric] = (),
         maximize_quality: bool = True,
         unconfirmed: Mapping[int, str] | None = None,
+        no_better: Mapping[int, int] | None = None,
+        seeds: Mapping[int, tuple[float, ...]] | None = None,
     ) -> Front:
         """The front of `trials`, of which number 0 is the untouched model.
 
@@ -89,8 +95,12 @@ class Front:
         reasons = {
             number: reason for number, reason in (unconfirmed or {}).items() if number in shown
         }
-        goals, bounds = tuple(objectives), tuple(constraints)
-        return Front(members, baseline, goals, bounds, everything, known, reasons)
+        doubtful = {one: other for one, other in (no_better or {}).items() if {one, other} <= shown}
+        again = {number: found for number, found in (seeds or {}).items() if number in shown}
+        return Front(
+            members, baseline, tuple(objectives), tuple(constraints), everything, known, reasons,
+            doubtful, again,
+        )  # fmt: skip
 
     @property
     def catalogue(self) -> Catalogue:
@@ -108,6 +118,15 @@ class Front:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def over_seeds(self, trial: Trial) -> Measurement | None:
+        """Quality on the test split of a trial's pipeline over all the seeds with which it was
+        built, its own first, and the error of that mean; None where it was built once.
+        """
+        others = self.seeds.get(trial.number, ())
+        if not others or QUALITY not in trial.test:
+            return None
+        return Measurement.of([trial.test[QUALITY].mean, *others])
 
     # ---- choosing --------------------------------------------------------------------------------
 

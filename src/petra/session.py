@@ -23,6 +23,7 @@ from petra.problem import search_options
 from petra.search.base import Problem
 from petra.search.schedule import FixedLag, Stream
 from petra.search.table import make_searcher
+from petra.settle import settled_pairs, with_seed
 from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
 from petra.workers.failures import MemoryLimitExceeded
@@ -30,6 +31,8 @@ from petra.workers.failures import MemoryLimitExceeded
 UNCONFIRMED = (  # the note with members of the front that could not be measured again, and why
     "unconfirmed"
 )
+NO_BETTER = "no_better"  # the note with members that are no better than a cheaper one, and which
+SEEDS = "seeds"  # the note with the qualities of members that were built again; null: it failed
 # What to do when the untouched model fails in a step of its trial; other steps say it themselves.
 _REMEDIES = {
     "start": (
@@ -137,6 +140,7 @@ class Session:
             reason = self.stop_reason() or stream.searcher.stop_reason or "the budget is spent"
             self.listener.message(f"stopped: {reason}")
             self._confirm(executor)
+            self._settle(executor)
         # Last of all: it says that nothing is left to do.
         self.store.set_note("stop_reason", reason)
 
@@ -227,17 +231,32 @@ class Session:
         failure = Failure("record", "StoreError", f"the result cannot be kept: {text}")
         return self.proposals[trial.number].ended(TrialStatus.FAILED, failure=failure)
 
+    def _front(self) -> Front:
+        trials = list(self.finished.values())
+        return Front.of(trials, self.problem.objectives, self.problem.constraints)
+
+    def _settle(self, executor: Executor) -> None:
+        """Build members of the front again with other seeds, where that is asked, and find those
+        that are no better than others.
+        """
+        known: dict[str, list[float | None]] = dict(self.store.note(SEEDS) or {})
+        for trial in self._front().members:
+            found = known.setdefault(str(trial.number), [])
+            while trial.number and trial.test and len(found) < self.config.budget.confirm:
+                seed, again = self.config.seed, len(found) + 1
+                found.append(with_seed(trial, executor, self.listener, seed=seed, again=again))
+                self.store.set_note(SEEDS, {n: values for n, values in known.items() if values})
+        pairs = settled_pairs(self._front(), executor, self.listener)
+        if pairs or self.store.note(NO_BETTER):
+            self.store.set_note(NO_BETTER, {str(one): other for one, other in pairs.items()})
+
     def _confirm(self, executor: Executor) -> None:
         """Read the test split, once, for the members of the final front that have not been
         confirmed before.
 
         One that cannot be does not keep the others from it: it is noted with its reason.
         """
-        front = Front.of(
-            list(self.finished.values()),
-            self.problem.objectives,
-            self.problem.constraints,
-        )
+        front = self._front()
         members = {trial.number: trial for trial in (self.finished[0], *front.members)}
         todo = [trial for trial in members.values() if not trial.test]
         if todo:

@@ -56,13 +56,15 @@ class WorkloadConfig(_Record):
 class BudgetConfig(_Record):
     """When to stop, whichever comes first. `generations`: so many times the trials that the
     searcher lets run at once (evolution: `offspring`). `goal`: begin nothing more as soon as one
-    trial satisfies all of these constraints.
+    trial satisfies all of these constraints. `confirm`: with how many other seeds every member of
+    the final front is built again, to see what it owes to luck.
     """
 
     time: Seconds | None = None
     trials: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
     generations: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
     goal: tuple[str, ...] = ()
+    confirm: Annotated[Whole, Field(ge=0, le=100)] = 0
 
     @field_validator("goal", mode="before")
     @classmethod

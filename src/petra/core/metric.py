@@ -14,6 +14,7 @@ from petra.core.registry import Registry
 from petra.core.text import printable, shown
 
 QUALITY = "quality"  # the name under which every trial has the task's own metric
+CHANGE = "_change"  # after the name of what a task measures: its difference to the untouched model
 Form = Literal["score", "ratio", "si", "plain", "duration"]
 Scale = Literal["ratio", "share", "half"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")

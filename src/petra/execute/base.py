@@ -92,6 +92,18 @@ class Executor(ABC):
         """
 
     @abstractmethod
+    def difference(self, ours: Trial, theirs: Trial) -> Measurement:
+        """How much more of the quality one confirmed trial has than another on the test split, with
+        the error of that difference for the same items. Raises as `confirm`.
+        """
+
+    @abstractmethod
+    def repeat(self, trial: Trial, seed: int) -> dict[str, Measurement]:
+        """Build a trial's pipeline again with another seed than the study's: its quality on the
+        test split, and its size. Raises as `confirm`.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """End everything at once."""
 

@@ -169,15 +169,18 @@ def build_candidate(
     note: Note,
     pipeline: Pipeline,
     exports: tuple[tuple[Target, Path], ...],
+    seed: int | None = None,
 ) -> tuple[Built | PetraError, ...]:
     """Run the pipeline, and export the model for each target into its place, with the PyTorch
     model's own predictions beside it.
 
     Notes are `StepBegan` for each stage and each export, and `StepProgress` during a stage. Where
     there are several targets, the error of one that the model cannot be exported for stands in
-    place of its files.
+    place of its files. Another `seed` than the study's neither reads nor fills its cache.
     """
     started = time.perf_counter()
+    if seed is not None:
+        payload = replace(payload, seed=seed, cache=None)
     model, trace = compressed(payload, note, pipeline)
     files: list[tuple[Path, ...] | PetraError] = []
     for target, place in exports:

@@ -58,11 +58,14 @@ class Builder:
         target: Target,
         place: Path,
         *,
+        seed: int | None = None,
         time_limit_s: float | None = None,
         on_note: Callable[[WorkerNote], None] = ignore,
     ) -> Built:
-        """Files in `place`. Raises what stages and export raise, and what `Caller.call` does."""
-        (built,) = self._call(pipeline, ((target, place),), time_limit_s, on_note)
+        """Files in `place`, by default with the study's own seed. Raises what stages and export
+        raise, and what `Caller.call` does.
+        """
+        (built,) = self._call(pipeline, ((target, place),), time_limit_s, on_note, seed)
         assert isinstance(built, Built)
         return built
 
@@ -84,11 +87,13 @@ class Builder:
         exports: tuple[tuple[Target, Path], ...],
         time_limit_s: float | None,
         on_note: Callable[[WorkerNote], None],
+        seed: int | None = None,
     ) -> tuple[Built | PetraError, ...]:
         return self.caller.call(
             build_candidate,
             pipeline,
             exports,
+            seed,
             time_limit_s=self.limits.time_s if time_limit_s is None else time_limit_s,
             memory_limit_mb=self.limits.memory_mb,
             on_note=typed(on_note),

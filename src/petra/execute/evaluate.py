@@ -39,6 +39,8 @@ class Evaluator:
         self.baseline: Trial | None = None
         self._unreadable: PetraError | None = None
         self._written: set[str] = set()
+        self._predicted: set[Path] = set()  # in this session; what an earlier one left may be torn
+        self._untouched: dict[str, Path] = {}  # its predictions, by split
         for place in (assignment.paths.artifacts, assignment.paths.logs):
             _make(place)
 
@@ -67,6 +69,22 @@ class Evaluator:
                 hint="use a searcher that asks for nothing else",
             )
         self.write("val", caller)
+        self._pair_with_untouched("val", caller)
+
+    def _pair_with_untouched(self, split: str, caller: Caller) -> None:
+        """Have the untouched model's predictions of a split, to compare others with by item."""
+        if self.baseline is not None and split not in self._untouched:
+            self._untouched[split] = self._predictions(self.baseline, split, caller)
+
+    def _predictions(self, trial: Trial, split: str, caller: Caller) -> Path:
+        """A file with a trial's predictions of a split, which has been written."""
+        paths = self.assignment.paths
+        path = paths.predictions(split, trial.number)
+        if path not in self._predicted:
+            artifact = Artifact(paths.root / trial.artifact, self.assignment.payload.target)
+            self._judge(caller).predict(artifact, split, path)
+            self._predicted.add(path)
+        return path
 
     def facts(self, caller: Caller) -> Mapping[str, float]:
         """What is worth knowing of the untouched model, for orientation only."""
@@ -116,10 +134,13 @@ class Evaluator:
                 target,
                 step=len(proposal.pipeline) + 1,
                 against=self._opponent() if proposal.number else None,
+                keep=None if proposal.number else self.assignment.paths.predictions("val", 0),
                 time_limit_s=limit,
                 on_note=watch,
                 alone=alone,
             )
+            if not proposal.number:
+                self._predicted.add(self.assignment.paths.predictions("val", 0))
             return self._finished(proposal, built, verdict, time.perf_counter() - started)
         except TimeLimitExceeded as error:
             if limit < limits.time_s:
@@ -137,11 +158,35 @@ class Evaluator:
         """
         self.check_place()
         paths, target = self.assignment.paths, self.assignment.payload.target
-        return self._judge(caller).confirm(
+        self._pair_with_untouched("test", caller)
+        predictions = paths.predictions("test", trial.number)
+        found = self._judge(caller).confirm(
             Artifact(paths.root / trial.artifact, target),
             against=self._opponent(),
-            predictions=paths.data / f"predictions-{trial.number}.npz",
+            predictions=predictions,
         )
+        self._predicted.add(predictions)
+        return found
+
+    def difference(self, ours: Trial, theirs: Trial, caller: Caller) -> Measurement:
+        """How much more of the quality one trial has than another on the test split, which has been
+        written: paired by item.
+        """
+        found = [self._predictions(trial, "test", caller) for trial in (ours, theirs)]
+        return self._judge(caller).difference(found[0], found[1], "test")
+
+    def repeat(self, trial: Trial, seed: int, caller: Caller) -> dict[str, Measurement]:
+        """Build a trial's pipeline again with another seed, and judge what comes of it on the test
+        split, which has been written.
+        """
+        self.check_place()
+        assignment = self.assignment
+        self._pair_with_untouched("test", caller)
+        with tempfile.TemporaryDirectory(dir=assignment.paths.artifacts) as place:
+            built = Builder(caller, assignment.limits).build(
+                trial.pipeline, assignment.payload.target, Path(place), seed=seed
+            )
+            return self._judge(caller).score(built, Path(place), assignment.payload.target, "test")
 
     def check_place(self) -> None:
         """Raise StoreError when the study's directory is not held any more or has lost what all
@@ -177,7 +222,9 @@ class Evaluator:
 
     def _judge(self, caller: Caller) -> Judge:
         assignment = self.assignment
-        return Judge(caller, assignment.paths.data, assignment.limits, assignment.host)
+        return Judge(
+            caller, assignment.paths.data, assignment.limits, assignment.host, self._untouched
+        )
 
     def _opponent(self) -> Artifact:
         """The untouched model, with which all others are paired."""

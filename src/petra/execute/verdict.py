@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from petra.core.target import Target
 from petra.execute.base import Limits
 from petra.execute.builder import Caller, ignore, typed
 from petra.execute.built import REFERENCE, Built
-from petra.execute.judge import Judged, judge, targets_file
+from petra.execute.judge import Judged, difference, judge, targets_file
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
 
@@ -48,12 +48,16 @@ def only_what_ships(place: Path) -> None:
 class Judge:
     """Judges files on the splits in `data`. Measures on this machine, in fresh processes; what is a
     person's own, the task's score, runs where `caller` is. Knows nothing of how they were built.
+
+    `untouched` are files with the untouched model's predictions, by split: where there is one,
+    quality is also compared item by item.
     """
 
     caller: Caller
     data: Path
     limits: Limits
     host: str
+    untouched: Mapping[str, Path] = field(default_factory=dict)
 
     def judge(
         self,
@@ -65,6 +69,7 @@ class Judge:
         against: Artifact | None = None,
         thorough: bool = False,
         label: str = "measure",
+        keep: Path | None = None,
         time_limit_s: float | None = None,
         on_note: Callable[[WorkerNote], None] = ignore,
         alone: Alone = nullcontext,
@@ -73,7 +78,8 @@ class Judge:
 
         Speed is paired with `against` (None: with itself) and measured inside `alone()`, in which
         nothing else of ours runs. Notes are `StepBegan` of `label`, "compare" and "score", as
-        `step`. When it is done, only what ships is left in `place`.
+        `step`. When it is done, only what ships is left in `place`, and the file's predictions in
+        `keep`, where that is asked.
 
         Raises ArtifactError for files that are not as they were built, ParityError, ScoreError, and
         what measuring and scoring raise.
@@ -88,6 +94,8 @@ class Judge:
         judged = self._scored(
             "val", predictions, reference, built.quantized, step, time_limit_s, on_note
         )
+        if keep is not None:
+            predictions.replace(keep)
         only_what_ships(place)
         return Verdict(metrics | self._counted(built, judged), dict(judged.parity))
 
@@ -97,12 +105,34 @@ class Judge:
         """A file's speed, measured longer, and its quality on the test split; `predictions` is a
         file to be.
         """
-        try:
-            metrics = self._measured(artifact, against, "test", predictions, thorough=True)
-            judged = self._scored("test", predictions, None, False, 0, None, ignore)
-        finally:
-            predictions.unlink(missing_ok=True)
+        metrics = self._measured(artifact, against, "test", predictions, thorough=True)
+        judged = self._scored("test", predictions, None, False, 0, None, ignore)
         return metrics | judged.on(self.host)
+
+    def predict(self, artifact: Artifact, split: str, predictions: Path) -> None:
+        """Write a file's predictions of a split to the file `predictions`."""
+        self._measured(artifact, None, split, predictions, thorough=False, timed=False)
+
+    def score(
+        self, built: Built, place: Path, target: Target, split: str
+    ) -> dict[str, Measurement]:
+        """What the task measures of files in `place` on a split, and their bytes; no speed."""
+        main, *_ = (file.check(place) for file in built.files)
+        self.predict(Artifact(main, target), split, place / PREDICTIONS)
+        judged = self._scored(split, place / PREDICTIONS, None, False, 0, None, ignore)
+        size = Measurement(float(built.size_bytes), unit="B", host=self.host)
+        return {"size_bytes": size, **judged.on(self.host)}
+
+    def difference(self, ours: Path, theirs: Path, split: str) -> Measurement:
+        """How much more of the quality one file with predictions of a split has than another."""
+        return self.caller.call(
+            difference,
+            ours,
+            theirs,
+            targets_file(self.data, split),
+            time_limit_s=self.limits.time_s,
+            memory_limit_mb=self.limits.memory_mb,
+        )
 
     def _measured(
         self,
@@ -111,13 +141,14 @@ class Judge:
         split: str,
         predictions: Path,
         thorough: bool,
+        timed: bool = True,
     ) -> dict[str, Measurement]:
         other = against or artifact
         request = Request(
             target=artifact.target,
             artifact=str(artifact.path),
             data=str(self.data / split),
-            baseline=str(other.path),
+            baseline=str(other.path) if timed else "",
             baseline_target=other.target,
             predictions=str(predictions),
             confirm=thorough,
@@ -142,6 +173,7 @@ class Judge:
             predictions,
             targets_file(self.data, split),
             reference,
+            self.untouched.get(split),
             quantized,
             step,
             time_limit_s=self.limits.time_s if time_limit_s is None else time_limit_s,

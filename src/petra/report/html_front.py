@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from petra.core.metric import QUALITY, Metric
 from petra.core.objective import Metrics
+from petra.core.paired import score_change
 from petra.core.trial import Trial
 from petra.front import Front, confirmed
 from petra.report import page
@@ -54,10 +55,11 @@ def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
         if name not in mine:
             return "<small>not read</small>"
         text = esc(with_error(mine[name]))
-        if trial is base or name not in old:
+        moved = score_change(mine, old, name)
+        if trial is base or moved is None:
             return text
-        worse = (mine[name].mean < old[name].mean) == front.catalogue[name].maximize
-        return text + _note(difference(mine[name], old[name]), worse=worse)
+        worse = (moved.mean < 0) == front.catalogue[name].maximize
+        return text + _note(difference(moved), worse=worse)
 
     def cost(metric: Metric) -> str:
         if metric.name not in trial.metrics or metric.name not in base.metrics:

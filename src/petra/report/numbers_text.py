@@ -91,9 +91,12 @@ def change(new: float, old: float) -> str:
     return f"{percent:+.1f}%" if abs(percent) < 9.95 else f"{percent:+.0f}%"
 
 
-def difference(new: Measurement, old: Measurement) -> str:
-    """Absolute change of quality, to the digits its noise allows: '-0.0120', '=' when nothing
-    moved.
+def difference(change: Measurement, *, noise: bool = True) -> str:
+    """Absolute change of a score, to the digits its noise allows: '-0.0120 ± 0.0041', '=' when
+    nothing moved. Without `noise`, the change alone.
     """
-    delta = new.mean - old.mean
-    return "=" if delta == 0 else f"{delta:+.{decimals(max(new.stderr, old.stderr))}f}"
+    if change.mean == 0:
+        return "="
+    places = decimals(change.stderr)
+    error = f" ± {change.stderr:.{places}f}" if noise and change.stderr else ""
+    return f"{change.mean:+.{places}f}{error}"

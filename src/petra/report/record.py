@@ -22,7 +22,7 @@ from petra.core.objective import Constraint, Objective, named_objectives
 from petra.core.text import printable
 from petra.core.trial import Trial
 from petra.front import Front
-from petra.store.checked import mapping, number, sequence, text
+from petra.store.checked import mapping, number, sequence, text, whole
 from petra.store.records import DAMAGE_HINT
 from petra.store.store import Store
 
@@ -34,7 +34,9 @@ class StudyRecord:
     `task` are the metrics that the task measures, the quality first. `stop_reason` is '' until the
     search has ended and its front has been confirmed; `eager_latency_ms` is the untouched model in
     eager PyTorch, None before it was measured. `unconfirmed` are members of the front that could
-    not be measured on the test split, and why. `interface` is what the model takes and returns,
+    not be measured on the test split, and why; `no_better` those whose quality cannot be told from
+    which model of lower costs; `seeds` the quality of those that were built again with other seeds.
+    `interface` is what the model takes and returns,
     None in studies that do not say.
     """
 
@@ -47,6 +49,8 @@ class StudyRecord:
     eager_latency_ms: float | None
     elapsed_s: float
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
+    no_better: Mapping[int, int] = field(default_factory=dict)
+    seeds: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     interface: Interface | None = None
 
     @staticmethod
@@ -66,6 +70,8 @@ class StudyRecord:
                     eager_latency_ms=_latency(store.note("eager_latency_ms")),
                     elapsed_s=store.elapsed(),
                     unconfirmed=_reasons(store.note("unconfirmed")),
+                    no_better=_numbers(store.note("no_better")),
+                    seeds=_seeds(store.note("seeds")),
                     interface=_interface(store.note("interface")),
                 )
                 _check_trials(record)
@@ -104,16 +110,40 @@ class StudyRecord:
             self.constraints,
             task=self.task,
             unconfirmed=self.unconfirmed,
+            no_better=self.no_better,
+            seeds=self.seeds,
         )
+
+
+def _by_trial(note: object, name: str) -> dict[int, object]:
+    """A note that says something of some trials, by number."""
+    found = mapping(note or {}, f"note {name!r}")
+    if not all(n.isdecimal() and n.isascii() and len(n) < 10 for n in found):
+        raise ValueError(f"note {name!r} is not about trials")
+    return {int(n): said for n, said in found.items()}
 
 
 def _reasons(note: object) -> dict[int, str]:
     """Trial number -> why it could not be confirmed, on one line."""
-    reasons = mapping(note or {}, "note 'unconfirmed'")
-    if not all(n.isdecimal() and n.isascii() and len(n) < 10 for n in reasons):
-        raise ValueError("note 'unconfirmed' is not a mapping of trials to reasons")
-    lines = {n: " ".join(text(why, f"the reason for {n}").split()) for n, why in reasons.items()}
-    return {int(n): printable(line) for n, line in lines.items()}
+    return {
+        n: printable(" ".join(text(why, f"the reason for {n}").split()))
+        for n, why in _by_trial(note, "unconfirmed").items()
+    }
+
+
+def _numbers(note: object) -> dict[int, int]:
+    """Trial number -> trial number."""
+    found = _by_trial(note, "no_better")
+    return {n: whole(other, "note 'no_better'") for n, other in found.items()}
+
+
+def _seeds(note: object) -> dict[int, tuple[float, ...]]:
+    """Trial number -> its quality with each seed with which it was built again and did not fail."""
+    name = "note 'seeds'"
+    return {
+        n: tuple(number(q, name) for q in sequence(found, name) if q is not None)
+        for n, found in _by_trial(note, "seeds").items()
+    }
 
 
 def _config(store: Store, directory: Path) -> StudyConfig:

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from petra.core.measurement import Measurement
-from petra.core.metric import METRICS
+from petra.core.metric import CHANGE, METRICS, QUALITY
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import Constraint
 from petra.core.pipeline import Pipeline, StageSpec
@@ -61,6 +61,8 @@ class Ran:
     trials: Mapping[int, Trial]
     late: list[Trial]
     confirmed: Mapping[str, Measurement]
+    difference: Measurement  # of trial 1 and the untouched model
+    again: list[Mapping[str, Measurement]]  # trial 1 with the study's own seed, and with another
     splits: list[bool]  # whether the test split was there before and after confirming
     notes: list[tuple[int, WorkerNote]]
 
@@ -93,8 +95,12 @@ class ExecutorSuite(ABC):
             splits = [(assignment.paths.data / "test").exists()]
             confirmed = executor.confirm(trials[1])
             splits.append((assignment.paths.data / "test").exists())
+            difference = executor.difference(trials[1], baseline)
+            again = [executor.repeat(trials[1], seed) for seed in (assignment.payload.seed, 1)]
         assert len(found) == len(trials), "a trial came twice"
-        return Ran(assignment, baseline, facts, trials, late, confirmed, splits, notes)
+        return Ran(
+            assignment, baseline, facts, trials, late, confirmed, difference, again, splits, notes
+        )
 
     def test_the_untouched_model_is_a_complete_trial(self, ran: Ran) -> None:
         assert ran.baseline.number == 0
@@ -117,7 +123,8 @@ class ExecutorSuite(ABC):
 
     def test_a_trial_outside_a_constraint_is_infeasible(self, ran: Ran) -> None:
         assert ran.trials[1].status is TrialStatus.INFEASIBLE, ran.trials[1].failure
-        assert set(ran.trials[1].metrics) == {m.name for _, m in METRICS.items() if not m.ragged}
+        known = {m.name for _, m in METRICS.items() if not m.ragged}
+        assert set(ran.trials[1].metrics) == known | {QUALITY + CHANGE}
 
     def test_files_lie_where_the_study_keeps_them(self, ran: Ran) -> None:
         paths = ran.assignment.paths
@@ -162,3 +169,18 @@ class ExecutorSuite(ABC):
     def test_the_test_split_is_read_for_confirmation_alone(self, ran: Ran) -> None:
         assert ran.splits == [False, True]
         assert {"quality", "latency_ratio"} <= set(ran.confirmed)
+
+    def test_quality_is_paired_with_the_untouched_models_item_by_item(self, ran: Ran) -> None:
+        before = ran.baseline.metrics[QUALITY]
+        mine, change = ran.trials[1].metrics[QUALITY], ran.trials[1].metrics[QUALITY + CHANGE]
+        assert change.mean == pytest.approx(mine.mean - before.mean, abs=1e-9)
+        assert ran.confirmed[QUALITY + CHANGE].n == ran.confirmed[QUALITY].n
+        assert ran.difference.mean == pytest.approx(ran.confirmed[QUALITY + CHANGE].mean)
+
+    def test_a_repeat_differs_by_its_seed_alone(self, ran: Ran) -> None:
+        same, other = ran.again
+        assert same[QUALITY].mean == ran.confirmed[QUALITY].mean
+        assert same["size_bytes"].mean == ran.trials[1].metrics["size_bytes"].mean
+        assert QUALITY in other
+        left = [p.name for p in ran.assignment.paths.artifacts.iterdir()]
+        assert sorted(left) == ["00000", "00001"], "a repeat leaves no files"

@@ -45,10 +45,10 @@ class SVDDecompose(Decompose):
     budget goes with it.
 
     With `epochs`, the factors U, s, V are trained first, with penalties that keep U and V
-    orthogonal and the spectrum steep (Yang et al. 2020), so that truncation costs less; the epoch
-    kept is the one best after truncation. They train at full rank, or at less and less if truncated
-    every few epochs, which harsh rules need. A layer is replaced only where its rank saves at least
-    5% both of its weights and of its multiply-accumulates; all others stay dense.
+    orthogonal and the spectrum steep (Yang et al. 2020), so that truncation costs less. They train
+    at full rank, or at less and less if truncated every few epochs, which harsh rules need. A layer
+    is replaced only where its rank saves at least 5% both of its weights and of its
+    multiply-accumulates; all others stay dense.
 
     When it helps: wide layers with a steep spectrum, transformers' linear layers, large kernels
     (spatial); `whitened` and the budget rule where no training follows. When it does not: thin
