@@ -22,7 +22,7 @@ from petra.study import Study
 from petra.tasks.base import Task
 from petra.testing.recorded import RecordedExecutor
 
-GENERATION = {"name": "evolution", "population": 4, "offspring": 4, "stagnation": 0}
+GENERATION = {"name": "evolution", "population": 4, "offspring": 4}
 
 
 def problem() -> tuple[nn.Module, Task]:

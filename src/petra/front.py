@@ -17,6 +17,7 @@ from petra.core.text import first_line, printable, whole_number
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import dominates, front_mask
 from petra.moo.selection import knee
+from petra.near_miss import NearMiss, nearest_miss
 from petra.search.scaling import scale
 
 PICKS = ("smallest", "fastest", "best", "knee")
@@ -252,7 +253,16 @@ class Front:
         parts = [f"{count} violate {text}" for text, count in broken.most_common()]
         parts += [f"{len(left)} screened before they were trained or timed"] if left else []
         parts += [f"{count} failed in {text}" for text, count in failed.most_common(5)]
+        if (nearest := self.nearest()) is not None:
+            parts.append(str(nearest))
         return f"none of {len(candidates)} trials is feasible: " + "; ".join(parts)
+
+    def nearest(self) -> NearMiss | None:
+        """The trial that came nearest to the constraints of an empty front, and what would help."""
+        if self.members or self.baseline is None:
+            return None
+        candidates = [t for t in self.trials if t.number > 0]
+        return nearest_miss(candidates, self.constraints, self.baseline.metrics)
 
     def _empty(self) -> ConfigError:
         loosen = (

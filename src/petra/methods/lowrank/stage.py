@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from petra.core.errors import StageRefused
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.effect import check_effect, held_elsewhere
@@ -52,6 +53,11 @@ class Decompose(Stage):
 
     effects: ClassVar[Effects] = Effects.of(
         needs=[FLOAT_WEIGHTS, TRAINABLE, PLAIN_LAYERS, DENSE_WEIGHTS], removes=[PLAIN_LAYERS]
+    )
+
+    # Layers that stay one cost what they did: no budget is kept.
+    clashes: ClassVar[tuple[Mapping[str, tuple[Value, ...]], ...]] = (
+        {"rule": ("budget",), "layers": (1,)},
     )
 
     rule: str = parameter("ratio", Choice(RULES), "what decides a layer's rank")
@@ -122,6 +128,9 @@ class Decompose(Stage):
     @classmethod
     def modules(cls) -> tuple[type[nn.Module], ...]:
         return (Factored,)
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        return self.apply(model, context)[0]
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         if self.layers == 1 and self.rule == "budget":

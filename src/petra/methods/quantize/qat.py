@@ -17,7 +17,7 @@ from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 from petra.core.kernels import WEIGHT_MAX
 from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
-from petra.methods.base import Context, Stage, parameter
+from petra.methods.base import Context, Stage, parameter, refusal
 from petra.methods.distill.distill import mixed_loss
 from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import Calibration, observe
@@ -31,6 +31,7 @@ from petra.methods.quantize.parameters import (
     KEEP_DOC,
     KEEP_FLOAT,
     KEEP_LIMITS,
+    STORAGE,
     check_excluded,
     excluded_layers,
 )
@@ -41,7 +42,7 @@ from petra.methods.quantize.ptq import (
     simplify,
     trace,
 )
-from petra.methods.quantize.quantized_share import check_macs
+from petra.methods.quantize.quantized_share import check_kernels, check_macs
 from petra.methods.quantize.static import traced_quantization
 from petra.methods.quantize.stored import replace_embeddings
 from petra.methods.training import (
@@ -62,6 +63,7 @@ from petra.space.declare import slots
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
 from petra.space.space import Slot
+from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, Outputs, call, predictions
 from petra.training.loop import LossFunction, TrainConfig, fit
 from petra.training.untrained import untrained
@@ -200,7 +202,7 @@ class QuantizationAwareTrain(Stage):
     )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
     keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
-    embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC)
+    embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC, limits=STORAGE)
     weight_max: int = parameter(
         WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
     )
@@ -216,6 +218,14 @@ class QuantizationAwareTrain(Stage):
     def untrained(self) -> QuantizationAwareTrain:
         """Ranges of activations from calibration, weights as they come."""
         return replace(self, epochs=0)
+
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        return refusal(cls(), model, task)
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        check_kernels(model.eval(), context.task.example(2))
+        return model
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
