@@ -17,11 +17,13 @@ from petra.core.objective import Constraint, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
+from petra.execute.training_speed import TrainingSpeed
 from petra.front import Front
 from petra.listener import Clock, Listener
 from petra.problem import search_options
 from petra.search.base import Problem
-from petra.search.schedule import FixedLag, Stream
+from petra.search.durations import Durations, Rates
+from petra.search.schedule import Stream, VirtualSchedule
 from petra.search.table import make_searcher
 from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
@@ -83,7 +85,7 @@ class Session:
         self.make_executor = executor
         self.finished = {trial.number: trial for trial in store.trials()}
         self.proposals = {proposal.number: proposal for proposal in store.proposals()}
-        self._lag = 1  # of the searcher: how many trials a generation has
+        self._generation = 1  # of the searcher: how many trials it has
         self._at_goal: int | None = None  # the first trial that meets the goal
 
     # ---- time and budget -------------------------------------------------------------------------
@@ -98,7 +100,7 @@ class Session:
     def most_trials(self) -> int | None:
         """Candidates that the budget allows; None: no limit."""
         budget = self.config.budget
-        rounds = None if budget.generations is None else budget.generations * self._lag
+        rounds = None if budget.generations is None else budget.generations * self._generation
         return min((n for n in (budget.trials, rounds) if n is not None), default=None)
 
     def clock(self) -> Clock:
@@ -132,6 +134,7 @@ class Session:
             baseline = self._baseline(executor)
             executor.use_baseline(baseline)
             stream = self._stream(baseline)
+            self._say_who_works()
             self.listener.started(baseline, self.clock())
             self._run(executor, stream)
             reason = self.stop_reason() or stream.searcher.stop_reason or "the budget is spent"
@@ -144,12 +147,27 @@ class Session:
         """The searcher, as far as it was when the last session ended."""
         name, options = search_options(self.config)
         searcher = make_searcher(name, options, self.problem, baseline)
-        stream = Stream(searcher, FixedLag(searcher.lag))
+        speed = TrainingSpeed.of(self.store)
+        rates = Rates.of(baseline.seconds, speed.epoch_s if speed else None)
+        durations = Durations(self.problem.space, rates)
+        stream = Stream(searcher, VirtualSchedule(self.config.virtual_workers, durations))
         stream.restore([p for p in self.proposals.values() if p.number], self.finished)
-        self._lag = searcher.lag
+        self._generation = searcher.generation
         for trial in self.finished.values():
             self._watch_goal(trial)
         return stream
+
+    def _say_who_works(self) -> None:
+        """How many workers and threads, and whether some will have nothing to do."""
+        speed, workers = TrainingSpeed.of(self.store), self.config.limits.workers
+        if speed:
+            self.listener.message(f"workers: {workers}, {speed.in_words()}")
+        if workers > self.config.virtual_workers:
+            self.listener.message(
+                f"{workers - self.config.virtual_workers} of {workers} workers will be idle: this"
+                f" study makes proposals for {self.config.virtual_workers} at a time"
+                " (virtual_workers, fixed when a study is created)"
+            )
 
     def _run(self, executor: Executor, stream: Stream) -> None:
         """Run what was proposed and not finished, then proposals as they are made."""

@@ -55,8 +55,8 @@ class WorkloadConfig(_Record):
 
 class BudgetConfig(_Record):
     """When to stop, whichever comes first. `generations`: so many times the trials that the
-    searcher lets run at once (evolution: `offspring`). `goal`: begin nothing more as soon as one
-    trial satisfies all of these constraints.
+    searcher calls one (evolution: `offspring`). `goal`: begin nothing more as soon as one trial
+    satisfies all of these constraints.
     """
 
     time: Seconds | None = None
@@ -123,7 +123,8 @@ class LimitsConfig(_Record):
 
 class StudyConfig(_Record):
     """Everything that defines a study. Either `workload`, or `model` and `task`; none of them when
-    a study was started from live Python objects.
+    a study was started from live Python objects. `virtual_workers` are those of
+    `petra.search.schedule.VirtualSchedule`: from how old results proposals are made.
     """
 
     workload: WorkloadConfig | None = None
@@ -136,6 +137,7 @@ class StudyConfig(_Record):
     search: Mapping[str, Any] = Field(default_factory=lambda: {"name": "evolution"})
     space: SpaceConfig = SpaceConfig()
     limits: LimitsConfig = LimitsConfig()
+    virtual_workers: Annotated[Whole, Field(ge=1, le=10_000)] = 4
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     executor: Annotated[str, Field(max_length=200)] = "local"

@@ -79,11 +79,13 @@ class Stage(ABC):
     the work.
 
     A field made by `petra.space.declare.slots` has room for parameters that the task brings, those
-    of its losses for example.
+    of its losses for example. A stage that trains calls its passes over the training split
+    `epochs`; `epoch_cost` is what one takes, in those of `tune`: schedules reckon with both.
     """
 
     name: ClassVar[str]
     effects: ClassVar[Effects]
+    epoch_cost: ClassVar[float] = 1.0
 
     @abstractmethod
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
@@ -127,7 +129,8 @@ class Stage(ABC):
         """
         summary = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
         room = tuple(slot for slots in slots_of(cls).values() for slot in slots)
-        return StageCard(cls.name, parameters_of(cls, model), cls.effects, summary, room)
+        declared = parameters_of(cls, model)
+        return StageCard(cls.name, declared, cls.effects, summary, room, cls.epoch_cost)
 
     @classmethod
     def card_for(cls, task: Task, model: ModelOutline | None = None) -> StageCard:

@@ -34,7 +34,8 @@ class Slot:
 class StageCard:
     """A stage as the search sees it: name, parameters in order, effects. No torch behind it.
 
-    `slots` are filled once the task is known (`petra.space.narrow.fix_for_task`).
+    `slots` are filled once the task is known (`petra.space.narrow.fix_for_task`). `epoch_cost` is
+    the price of an epoch of its training, in those of a plain one.
 
     A card that was made without a model may hold families (`Parameter.is_family`): values of their
     members are checked, and members that are not given are left out.
@@ -45,6 +46,7 @@ class StageCard:
     effects: Effects
     summary: str = ""
     slots: tuple[Slot, ...] = ()
+    epoch_cost: float = 1.0
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)
