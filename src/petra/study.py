@@ -188,8 +188,10 @@ class Study:
         None: it begins now.
         """
         limits, speed = self.config.limits, TrainingSpeed.of(store)
-        if limits.build_threads or speed:
-            return limits.build_threads or (speed and speed.threads)
+        if limits.build_threads:
+            return limits.build_threads
+        if speed:
+            return speed.threads
         return max(1, cores() // limits.workers) if store.proposals() else None
 
     @cached_property

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.rng import generator
 from petra.core.trial import FULL, Fidelity, Proposal, TrialStatus
-from petra.search.durations import STAGE_EPOCHS, Durations, Rates, coarse, trained_epochs
+from petra.search.durations import STAGE_EPOCHS, Durations, Rates, nearest_power, trained_epochs
 from petra.space.space import Space
-from petra.testing.toy import CARDS
+from petra.testing.toy import CARDS, toy_problem
 
 RATES = Rates(fixed_s=8.0, epoch_s=2.0)
 PRUNE = StageSpec("prune", {"ratio": 0.5})
@@ -75,13 +76,29 @@ def test_cuts_with_tuning_between_them_train() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "rate"), [(1.0, 1), (7.4, 8), (5.5, 4), (0.3, 0.25), (6e-7, 2**-21)]
+    ("value", "base", "power"), [(7.4, 2, 8), (5.5, 2, 4), (0.3, 4, 0.25), (9e-6, 4, 4**-8)]
 )
-def test_rates_lie_on_a_coarse_grid(measured: float, rate: float) -> None:
-    assert coarse(measured) == rate
+def test_rates_lie_on_a_coarse_grid(value: float, base: int, power: float) -> None:
+    assert nearest_power(value, base) == power
 
 
-def test_rates_that_are_not_known() -> None:
-    assert Rates.of(0.0, None) == Rates(1.0, 1.0)
-    assert Rates.of(15.7, None) == Rates(16.0, 16.0)
-    assert Rates.of(15.7, 0.9) == Rates(16.0, 1.0)
+@pytest.mark.parametrize(
+    ("fixed_s", "epoch_s", "rates"),
+    [
+        (0.0, None, Rates(1.0, 1.0)),
+        (0.0, 3.0, Rates(1.0, 1.0)),
+        (15.7, None, Rates(16.0, 16.0)),
+        (15.7, 0.9, Rates(16.0, 1.0)),
+        (5.0, 22.0, Rates(4.0, 16.0)),
+    ],
+)
+def test_rates_of_what_was_measured(fixed_s: float, epoch_s: float | None, rates: Rates) -> None:
+    assert Rates.of(fixed_s, epoch_s) == rates
+
+
+def test_a_machine_that_is_faster_in_everything_changes_no_order() -> None:
+    """Scaled by powers of two, sums are the same to the last bit."""
+    slow, fast = (Durations(toy_problem().space, Rates.of(s, 0.3 * s)) for s in (11.0, 1.3))
+    for seed in range(50):
+        made = Proposal(1, toy_problem().space.sample(generator(seed, "any")))
+        assert slow.predict(made) == 8 * fast.predict(made)

@@ -103,7 +103,11 @@ def try_training(caller: Caller, counts: Sequence[int], limits: Limits) -> Train
         if isinstance(error, WorkerDied) and caller.closed:
             raise
         return TrainingSpeed(max(counts))
-    step_s = dict(zip(counts, seconds, strict=True))
+    return speed_of(steps, dict(zip(counts, seconds, strict=True)))
+
+
+def speed_of(steps: int, step_s: Mapping[int, float]) -> TrainingSpeed:
+    """What to do where an epoch has so many `steps`, of seconds by number of threads."""
     threads = fewest_worth_it(step_s)
     return TrainingSpeed(threads, step_s[threads] * steps, step_s)
 

@@ -28,16 +28,20 @@ class Rates:
 
     @staticmethod
     def of(fixed_s: float, epoch_s: float | None) -> Rates:
-        """From what was measured when the study was created, on a grid of powers of two: measured
-        again, the same rates come out as a rule. What is not known is as long as the other.
+        """From what was measured when the study was created; what is not known is as long as the
+        other.
+
+        On a coarse grid: what ends first depends on the ratio of the two alone, which is a power of
+        four, so that measured again it is the same as a rule. Powers of two change no order.
         """
-        fixed = coarse(fixed_s) if fixed_s > 0 else 1.0
-        return Rates(fixed, coarse(epoch_s) if epoch_s else fixed)
+        fixed = nearest_power(fixed_s, 2) if fixed_s > 0 else 1.0
+        ratio = nearest_power(epoch_s / fixed_s, 4) if epoch_s and fixed_s > 0 else 1.0
+        return Rates(fixed, fixed * ratio)
 
 
-def coarse(seconds: float) -> float:
-    """The nearest power of two, in terms of ratios; `seconds` above 0."""
-    return float(2.0 ** round(math.log2(seconds)))
+def nearest_power(value: float, base: int) -> float:
+    """The power of `base` that is nearest to `value`, above 0, in terms of ratios."""
+    return float(base) ** round(math.log(value, base))
 
 
 class Durations:
