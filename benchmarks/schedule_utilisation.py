@@ -76,13 +76,14 @@ def utilisation(schedule: Schedule, workers: int, seconds: Sequence[float]) -> f
     finished: set[int] = set()
     number, begun, clock = 1, 1, 0.0
     busy: list[tuple[float, int]] = []
-    worked = 0.0
+    worked, due = 0.0, schedule.due(1)
     while True:
-        while number <= trials and finished.issuperset(due := schedule.due(number)):
+        while number <= trials and finished.issuperset(due):
             for n in due:
                 schedule.told(Trial(n, NOTHING, TrialStatus.FAILED))
             schedule.proposed(Proposal(number, NOTHING))
             number += 1
+            due = schedule.due(number)
         while begun < number and len(busy) < workers:
             heapq.heappush(busy, (clock + seconds[begun], begun))
             worked += seconds[begun]
@@ -99,7 +100,7 @@ def drawn(
     """True and predicted seconds of trials from 1; a share of `screened` takes a twentieth of
     them, which nobody knows before.
     """
-    trials = 1 + max(1000, 40 * workers)
+    trials = 1 + max(1000, 20 * workers)
     rng = generator(0, "durations", workers, str(spread))
     predicted = np.exp(spread * rng.normal(size=trials))
     true = predicted * np.exp(error * rng.normal(size=trials))
@@ -221,7 +222,7 @@ def main() -> None:
         "",
         "## Utilisation",
         "",
-        "Share of the workers' time that is worked until the last of max(1,000, 40 W) proposals is"
+        "Share of the workers' time that is worked until the last of max(1,000, 20 W) proposals is"
         f" made. Seconds are lognormal; predictions are off by a log error of {ERROR:g}.",
         "",
         *of_schedules(),
