@@ -44,6 +44,7 @@ WRONG: list[tuple[str, Any]] = [
             {"stages": {"tune": 5}},
         )
     ),
+    *(("virtual_workers", v) for v in (0, -1, True, "x", 1.5, 10**9)),
     ("space", {"initial": [[{"stage": "tune", "params": {"lr": float("inf")}}]]}),
     *(
         ("limits", v)

@@ -54,6 +54,7 @@ def compress(
     search: str | Mapping[str, Any] = "evolution",
     space: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
+    virtual_workers: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     executor: str | MakeExecutor = "local",
@@ -86,7 +87,13 @@ def compress(
         "workdir": str(workdir) if isinstance(workdir, Path) else workdir,
     }
     data |= {
-        key: value for key, value in (("space", space), ("limits", limits)) if value is not None
+        key: value
+        for key, value in (
+            ("space", space),
+            ("limits", limits),
+            ("virtual_workers", virtual_workers),
+        )
+        if value is not None
     }
     config = parse_config(data, where="petra.compress")
     study = create_or_continue(config, model, task)

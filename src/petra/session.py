@@ -16,11 +16,13 @@ from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
+from petra.execute.training_speed import TrainingSpeed
 from petra.front import Front
 from petra.listener import Listener
 from petra.problem import search_options
 from petra.search.base import Problem
-from petra.search.schedule import FixedLag, Stream
+from petra.search.durations import Durations, Rates
+from petra.search.schedule import Stream, VirtualSchedule
 from petra.search.table import make_searcher
 from petra.settle import settled_pairs, with_seed
 from petra.stopping import Stopping
@@ -98,6 +100,7 @@ class Session:
             baseline = self._baseline(executor)
             executor.use_baseline(baseline)
             stream = self._stream(baseline)
+            self._say_who_works()
             self.listener.started(baseline, self.stopping.clock())
             if forecast := self.stopping.forecast():
                 self.listener.message(forecast)
@@ -113,10 +116,25 @@ class Session:
         """The searcher, as far as it was when the last session ended."""
         name, options = search_options(self.config)
         searcher = make_searcher(name, options, self.problem, baseline)
-        stream = Stream(searcher, FixedLag(searcher.lag))
+        speed = TrainingSpeed.of(self.store)
+        rates = Rates.of(baseline.seconds, speed.epoch_s if speed else None)
+        durations = Durations(self.problem.space, rates)
+        stream = Stream(searcher, VirtualSchedule(self.config.virtual_workers, durations))
         stream.restore([p for p in self.proposals.values() if p.number], self.finished)
-        self.stopping.generation = searcher.lag
+        self.stopping.generation = searcher.generation
         return stream
+
+    def _say_who_works(self) -> None:
+        """How many workers and threads, and whether some will have nothing to do."""
+        speed, workers = TrainingSpeed.of(self.store), self.config.limits.workers
+        if speed:
+            self.listener.message(f"workers: {workers}, {speed.in_words()}")
+        if workers > self.config.virtual_workers:
+            self.listener.message(
+                f"{workers - self.config.virtual_workers} of {workers} workers will be idle: this"
+                f" study makes proposals for {self.config.virtual_workers} at a time"
+                " (virtual_workers, fixed when a study is created)"
+            )
 
     def _run(self, executor: Executor, stream: Stream) -> None:
         """Run what was proposed and not finished, then proposals as they are made."""

@@ -24,6 +24,7 @@ from petra.execute.build import BuildPayload
 from petra.execute.builder import ignore
 from petra.execute.compare_runtimes import OnRuntime, compare_runtimes
 from petra.execute.table import EXECUTORS
+from petra.execute.training_speed import TrainingSpeed
 from petra.intake import Examined, examine, fingerprint
 from petra.listener import Listener, Silent, Unfailing
 from petra.measure.host import cores, describe_host
@@ -89,7 +90,8 @@ class Study:
                 listener.message(f"note: {remark}")
             for name, reason in self.left_out.items():
                 listener.message(f"searching without {name}: {reason}")
-            assignment = self._assignment(mark, stages=tuple(self.problem.space.cards), store=store)
+            stages, threads = tuple(self.problem.space.cards), self._threads(store)
+            assignment = self._assignment(mark, stages=stages, threads=threads, store=store)
             make = executor or EXECUTORS.get(self.config.executor)
             Session(self.config, store, self.problem, partial(make, assignment), listener).search()
         return self
@@ -127,8 +129,9 @@ class Study:
         member, mark = self.front.pick(pick), fingerprint(*self._given())
         with Store.open(self.directory, write=False) as store:
             self._check_mark(store, mark)
+            threads = self._threads(store)
         return compare_runtimes(
-            self._assignment(mark, target=target),
+            self._assignment(mark, threads=threads, target=target),
             member.trial.pipeline,
             tuple(dict.fromkeys(runtimes)),
             self.paths.on_runtimes(member.number),
@@ -147,6 +150,7 @@ class Study:
         mark: str,
         *,
         stages: tuple[str, ...] = (),
+        threads: int | None,
         target: Target | None = None,
         store: Store | None = None,
     ) -> Assignment:
@@ -179,9 +183,20 @@ class Study:
             savings=self.config.savings,
             host=str(describe_host()["id"]),
             workers=limits.workers,
-            threads=limits.build_threads or max(1, cores() // limits.workers),
+            threads=threads,
         )
         return replace(assignment, held=store.check_held) if store else assignment
+
+    def _threads(self, store: Store) -> int | None:
+        """Of each candidate, whatever the workers: as the user says, or as when the study began.
+        None: it begins now.
+        """
+        limits, speed = self.config.limits, TrainingSpeed.of(store)
+        if limits.build_threads:
+            return limits.build_threads
+        if speed:
+            return speed.threads
+        return max(1, cores() // limits.workers) if store.proposals() else None
 
     @cached_property
     def examined(self) -> Examined:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from petra.cli.output import JsonFlag, say, say_json
@@ -32,6 +33,7 @@ def doctor(as_json: JsonFlag = False) -> None:
         f"torch    {found['versions'].get('torch', '')}, "
         f"bf16 {'in hardware' if found['fast_bf16'] else 'emulated: not used'}"
     )
+    say(f"threads  {found['training'] or 'one core: one thread for each candidate'}")
     say(f"compiler {found['compiler'] or 'none for C++'}")
     for name, version in found["runtimes"].items():
         say(f"runtime  {name} {version or 'not here: ' + found['missing'][name]}")
@@ -57,6 +59,7 @@ def examine() -> dict[str, Any]:
     found["memory_free_gb"] = round(psutil.virtual_memory().available / 2**30, 1)
     found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     found["fast_bf16"] = has_fast_bf16("cuda" if found["gpus"] else "cpu")
+    found["training"] = training(found["cores"])
     runtimes = deployable()
     lacking = {name: runtime.lacks() for name, runtime in runtimes.items()}
     found["runtimes"] = {
@@ -67,6 +70,21 @@ def examine() -> dict[str, Any]:
     found["compiler"] = compiler()
     found["warnings"] = warnings(found)
     return found
+
+
+def training(cores: int) -> str:
+    """What a study of a small network would do about threads now; '' where there is no choice."""
+    from petra.core.target import Target
+    from petra.execute.build import BuildPayload
+    from petra.execute.training_speed import speed_of, time_steps
+    from petra.workloads.digits import DigitsNet, digits_task
+
+    if cores == 1:
+        return ""
+    payload = BuildPayload(DigitsNet(), digits_task(), Target(), seed=0, data=Path())
+    steps, seconds = time_steps(payload, lambda note: None, (1, cores))
+    said = speed_of(steps, {1: seconds[0], cores: seconds[1]}).in_words()
+    return f"{said} (a small CNN, one worker)"
 
 
 def compiler() -> str:

@@ -55,11 +55,11 @@ class WorkloadConfig(_Record):
 
 class BudgetConfig(_Record):
     """When to stop, whichever comes first. `generations`: so many times the trials that the
-    searcher lets run at once (evolution: `offspring`). `goal`: begin nothing more as soon as one
-    trial satisfies all of these constraints. `stagnation`: after so many trials in which neither
+    searcher calls one (evolution: `offspring`). `goal`: begin nothing more as soon as one trial
+    satisfies all of these constraints. `stagnation`: after so many trials in which neither
     the hypervolume grew by the share `progress` nor, with nothing feasible yet, the least violation
-    shrank by it; 0: never. `confirm`: with how many other seeds every member of
-    the final front is built again, to see what it owes to luck.
+    shrank by it; 0: never. `confirm`: with how many other seeds every member of the final front is
+    built again, to see what it owes to luck.
     """
 
     time: Seconds | None = None
@@ -145,7 +145,8 @@ class SavingsConfig(_Record):
 
 class StudyConfig(_Record):
     """Everything that defines a study. Either `workload`, or `model` and `task`; none of them when
-    a study was started from live Python objects.
+    a study was started from live Python objects. `virtual_workers` are those of
+    `petra.search.schedule.VirtualSchedule`: from how old results proposals are made.
     """
 
     workload: WorkloadConfig | None = None
@@ -159,6 +160,7 @@ class StudyConfig(_Record):
     space: SpaceConfig = SpaceConfig()
     limits: LimitsConfig = LimitsConfig()
     savings: SavingsConfig = SavingsConfig()
+    virtual_workers: Annotated[Whole, Field(ge=1, le=10_000)] = 4
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     executor: Annotated[str, Field(max_length=200)] = "local"

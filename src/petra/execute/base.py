@@ -39,10 +39,11 @@ class Assignment:
     """All that an executor is given.
 
     `payload` is what candidates are built from, wherever that is; `paths` is where the study keeps
-    what comes of it. `workers` candidates may be built side by side, each with `threads` threads.
-    `constraints` make a trial infeasible, `savings` are what is left undone where it cannot matter,
-    `host` is noted with every number. `held` raises
-    StoreError when another process has taken the directory: to be asked before anything in it is
+    what comes of it. `workers` candidates may be built side by side, each with `threads` threads;
+    None: the study begins, and `Executor.baseline` chooses. `constraints` make a trial infeasible,
+    `savings` are what is left undone where it cannot matter, `host` is noted with every number.
+    `held` raises StoreError when another process has taken the directory: to be asked before
+    anything in it is
     removed.
     """
 
@@ -53,7 +54,7 @@ class Assignment:
     savings: SavingsConfig = field(default_factory=SavingsConfig)
     host: str = ""
     workers: int = 1
-    threads: int = 1
+    threads: int | None = 1
     held: Callable[[], None] = lambda: None
 
 
@@ -62,7 +63,8 @@ class Executor(ABC):
 
     @abstractmethod
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
-        """Trial 0 and facts worth keeping with the study (JSON data).
+        """Trial 0 and facts worth keeping with the study (JSON data), among them how many threads
+        candidates are built with (`petra.execute.training_speed`).
 
         Its trial may be a failed one.
         """

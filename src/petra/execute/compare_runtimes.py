@@ -63,7 +63,7 @@ def compare_runtimes(
         return []
     with TemporaryDirectory(prefix="petra-across-") as scratch:
         data = Path(scratch)
-        with Worker(data / "worker.log", threads=assignment.threads) as worker:
+        with Worker(data / "worker.log", threads=assignment.threads or 1) as worker:
             worker.start(replace(payload, data=data), prepare)
             worker.call(
                 write_data,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +17,8 @@ from petra.core.trial import Proposal, Trial
 from petra.execute.base import Assignment, Executor, OnNote, Remaining
 from petra.execute.build import prepare
 from petra.execute.evaluate import BudgetExhausted, Evaluator
+from petra.execute.training_speed import SPEED_NOTE, TrainingSpeed, try_training
+from petra.measure.host import cores
 from petra.workers.isolate import Worker, WorkerDied
 
 
@@ -29,16 +31,19 @@ class LocalExecutor(Executor):
         self._assignment = assignment
         self._evaluator = Evaluator(assignment)
         self._workers = [
-            Worker(assignment.paths.log(slot), threads=assignment.threads)
+            Worker(assignment.paths.log(slot), threads=assignment.threads or 1)
             for slot in range(assignment.workers)
         ]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._measuring = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=assignment.workers, thread_name_prefix="petra")
         self._pending: set[Future[Trial]] = set()
+        self._start(self._workers[:1])
+
+    def _start(self, workers: Sequence[Worker]) -> None:
         try:
-            for worker in self._workers:
-                worker.start(assignment.payload, prepare)
+            for worker in workers:
+                worker.start(self._assignment.payload, prepare)
                 self._idle.put(worker)
         except BaseException:
             self.close()
@@ -51,12 +56,27 @@ class LocalExecutor(Executor):
 
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
         self._evaluator.write("val", self._workers[0])
+        speed = self._training_speed()
         trial = self._one(proposal, None, lambda: None, on_note)
-        return trial, self._evaluator.facts(self._workers[0]) if trial.measured else {}
+        facts = self._evaluator.facts(self._workers[0]) if trial.measured else {}
+        return trial, {SPEED_NOTE: speed.as_note(), **facts}
+
+    def _training_speed(self) -> TrainingSpeed:
+        """Tried while nothing else of ours runs, like the baseline: so it is the same for any
+        number of workers that leaves each as many cores.
+        """
+        threads, on_gpu = self._assignment.threads, self._assignment.payload.device != "cpu"
+        most = threads or max(1, cores() // len(self._workers))
+        counts = (most,) if threads or on_gpu else tuple(sorted({1, most}))
+        speed = try_training(self._workers[0], counts, self._assignment.limits)
+        for worker in self._workers:
+            worker.threads = speed.threads
+        return speed
 
     def use_baseline(self, baseline: Trial) -> None:
         self._evaluator.baseline = baseline
         self._evaluator.check_place()
+        self._start(self._workers[1:])
 
     def submit(
         self, proposal: Proposal, *, rivals: Rivals, remaining: Remaining, on_note: OnNote

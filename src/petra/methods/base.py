@@ -95,13 +95,15 @@ class Stage(ABC):
     the work.
 
     A field made by `petra.space.declare.slots` has room for parameters that the task brings, those
-    of its losses for example.
+    of its losses for example. A stage that trains calls its passes over the training split
+    `epochs`; `epoch_cost` is what one takes, in those of `tune`: schedules reckon with both.
     """
 
     name: ClassVar[str]
     effects: ClassVar[Effects]
     clashes: ClassVar[tuple[Mapping[str, tuple[Value, ...]], ...]] = ()
     """Settings that no model is treated with, values by parameter: see `StageCard`."""
+    epoch_cost: ClassVar[float] = 1.0
 
     @abstractmethod
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
@@ -179,8 +181,10 @@ class Stage(ABC):
         """
         summary = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
         room = tuple(slot for slots in slots_of(cls).values() for slot in slots)
-        parameters = parameters_of(cls, model)
-        return StageCard(cls.name, parameters, cls.effects, summary, room, cls.clashes)
+        declared = parameters_of(cls, model)
+        return StageCard(
+            cls.name, declared, cls.effects, summary, room, cls.clashes, cls.epoch_cost
+        )
 
     @classmethod
     def card_for(cls, task: Task, model: ModelOutline | None = None) -> StageCard:

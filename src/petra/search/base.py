@@ -80,10 +80,8 @@ class Searcher(ABC):
     # ---- what a subclass writes
 
     @property
-    def lag(self) -> int:
-        """How many proposals may be under way at once: number n is made from the results of all
-        trials up to n - lag. As many keep so many workers busy; each is made from older results.
-        """
+    def generation(self) -> int:
+        """How many trials are called one: what `budget.generations` counts."""
         return 8
 
     @abstractmethod

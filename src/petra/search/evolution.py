@@ -2,8 +2,8 @@
 
 A (mu + 1) strategy: parents by binary tournament, children by moves whose probabilities follow
 their success, survivors by Pareto rank and hypervolume contribution. There is no crossover. A child
-is made as soon as there is room for it, from results that are `offspring` trials old; *generation*
-is a word for `offspring` trials.
+is made as soon as the study's schedule has room for it; *generation* is a word for `offspring`
+trials.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class EvolutionOptions(SearchOptions):
         8, Integer(1, 1000), "pipelines kept as parents (mu); the first so many are drawn"
     )
     offspring: int = option(
-        8, Integer(1, 1000), "pipelines under way at a time, at most; so many are a generation"
+        8, Integer(1, 1000), "trials that are called a generation; moves are rated after each"
     )
 
 
@@ -75,7 +75,7 @@ class EvolutionSearcher(Searcher):
         self._failures = dict.fromkeys(problem.space.cards, 0)
 
     @property
-    def lag(self) -> int:
+    def generation(self) -> int:
         return self.options.offspring
 
     def suggest(self, rng: np.random.Generator) -> Suggestion | None:

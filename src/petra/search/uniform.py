@@ -16,7 +16,7 @@ from petra.space.domains import Integer
 class UniformOptions(SearchOptions):
     """Options of `UniformSearcher`."""
 
-    generation: int = option(8, Integer(1, 10_000), "pipelines under way at a time, at most")
+    generation: int = option(8, Integer(1, 10_000), "trials that are called a generation")
 
 
 class UniformSearcher(Searcher):
@@ -37,7 +37,7 @@ class UniformSearcher(Searcher):
         self.options = options or UniformOptions()
 
     @property
-    def lag(self) -> int:
+    def generation(self) -> int:
         return self.options.generation
 
     def suggest(self, rng: np.random.Generator) -> Suggestion:

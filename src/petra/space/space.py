@@ -34,7 +34,8 @@ class Slot:
 class StageCard:
     """A stage as the search sees it: name, parameters in order, effects. No torch behind it.
 
-    `slots` are filled once the task is known (`petra.space.narrow.fix_for_task`).
+    `slots` are filled once the task is known (`petra.space.narrow.fix_for_task`). `epoch_cost` is
+    the price of an epoch of its training, in those of a plain one.
 
     `clashes` are settings that cannot act together, values by parameter: none is drawn, for the
     last parameter named then takes its default. A person may set them, and has the stage's refusal.
@@ -49,6 +50,7 @@ class StageCard:
     summary: str = ""
     slots: tuple[Slot, ...] = ()
     clashes: tuple[Mapping[str, tuple[Value, ...]], ...] = ()
+    epoch_cost: float = 1.0
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)

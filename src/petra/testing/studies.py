@@ -19,7 +19,8 @@ from petra.core.trial import Origin, Proposal, StageTrace, Trial
 from petra.front import Front
 from petra.measure.host import describe_host
 from petra.search.base import Problem
-from petra.search.schedule import FixedLag, Stream
+from petra.search.durations import Durations
+from petra.search.schedule import Stream, VirtualSchedule
 from petra.search.table import make_searcher
 from petra.store.layout import StudyPaths
 from petra.store.store import Store
@@ -90,7 +91,7 @@ def toy_study(
         found = [baseline]
         problem = Problem(toy_space(), goals, bounds, seed)
         searcher = make_searcher("evolution", {}, problem, baseline)
-        stream = Stream(searcher, FixedLag(searcher.lag))
+        stream = Stream(searcher, VirtualSchedule(config.virtual_workers, Durations(problem.space)))
         while len(found) <= trials and (proposal := stream.next()):
             store.propose(proposal)
             trial = _trial(directory, proposal, baseline, constraints)

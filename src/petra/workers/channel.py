@@ -22,16 +22,18 @@ LONGEST_ANSWER = 1 << 28  # bytes; answers are records of some kilobytes
 
 
 def pack(message: object) -> bytes:
-    """A message to a worker as it travels. Raises whatever the pickling of its parts raises."""
-    return _framed(cloudpickle.dumps(message))
+    """A message to a worker. Raises whatever the pickling of its parts raises."""
+    packed: bytes = cloudpickle.dumps(message)
+    return packed
 
 
 def unpack(body: bytes) -> Any:
-    """The message in a frame that the parent sent; only a worker calls this."""
+    """What the parent packed; only a worker calls this."""
     return cloudpickle.loads(body)
 
 
-def _framed(body: bytes) -> bytes:
+def framed(body: bytes) -> bytes:
+    """`body` as it travels."""
     return _LENGTH.pack(len(body)) + body
 
 
@@ -93,7 +95,7 @@ class ChildEnd:
 
         A process that foreign code forked off and let run on ends here: there is one speaker.
         """
-        data = memoryview(_framed(encode(message)))
+        data = memoryview(framed(encode(message)))
         if os.getpid() != self._speaker:
             os._exit(1)
         with self._sending:

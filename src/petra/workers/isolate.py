@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from petra.core.errors import PetraError
-from petra.workers.channel import pack
+from petra.workers.channel import framed, pack
 from petra.workers.failures import (
     MemoryLimitExceeded,
     NotSendable,
@@ -54,9 +54,9 @@ class Worker:
 
     Functions, arguments and payload travel by cloudpickle, so live models and what was defined in a
     notebook or script reach it; notes, results and errors come back as records (see `message.py`).
-    Its output goes to `log`; PyTorch in it uses `threads` threads. It dies with this process,
-    however that dies, with all that it started itself, and leaves Ctrl-C to it. One call at a time;
-    `suspend`, `resume` and `close` may come from any thread.
+    Its output goes to `log`; PyTorch in it uses `threads` threads, which may be set between calls.
+    It dies with this process, however that dies, with all that it started itself, and leaves Ctrl-C
+    to it. One call at a time; `suspend`, `resume` and `close` may come from any thread.
 
     It imports from where this process does. One that is `alone` imports what is installed and
     nothing else, and its threads wait as those of any program do: so are files looked at and timed.
@@ -113,7 +113,8 @@ class Worker:
             if not self._payload:
                 raise RuntimeError("Worker.start comes before Worker.call")
             self.last_note, self.peak_memory_mb = None, 0.0
-            message = _packed((function, args), "the function or its arguments")
+            call = _packed((function, args), "the function or its arguments")
+            message = pack((self.threads, call))
             reusable = False
             try:
                 self._make_ready()
@@ -199,7 +200,7 @@ class Worker:
         with self._state:
             if self._closed:
                 raise self._died(-signal.SIGKILL)
-            self._process = Process(self.log, self.threads, alone=self.alone)
+            self._process = Process(self.log, alone=self.alone)
             if not self._clock.running:
                 self._process.signal_all(signal.SIGSTOP)
         self._ready = False
@@ -214,7 +215,7 @@ class Worker:
 
     def _send(self, data: bytes) -> None:
         assert self._process is not None
-        if not self._process.write(data):
+        if not self._process.write(framed(data)):
             raise self._died(self._process.wait())
 
     def _answer(

@@ -29,11 +29,11 @@ TICK_S = 0.1
 # one it was. Threads that wait at a barrier sleep: spinning ones make training up to ten times
 # slower as soon as the cores are shared.
 _BEHAVIOUR = {"PYTHONHASHSEED": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-# Arguments: two pipes, the parent, the threads of a call, where petra is, and where to import from
-# (none: where Python itself would).
+# Arguments: two pipes, the parent, where petra is, and where to import from (none: where Python
+# itself would).
 _BOOT = (
-    "import sys; sys.path[:] = sys.argv[6:] or sys.path; "
-    "sys.argv[5] in sys.path or sys.path.insert(0, sys.argv[5]); "
+    "import sys; sys.path[:] = sys.argv[5:] or sys.path; "
+    "sys.argv[4] in sys.path or sys.path.insert(0, sys.argv[4]); "
     "from petra.workers.worker_main import main; main()"
 )
 
@@ -44,7 +44,7 @@ class Process:
     `alone` is explained in `petra.workers.isolate.Worker`.
     """
 
-    def __init__(self, log: Path, threads: int, *, alone: bool = False) -> None:
+    def __init__(self, log: Path, *, alone: bool = False) -> None:
         self.frames = Frames(LONGEST_ANSWER)
         child_read, write_fd = os.pipe()
         read_fd, child_write = os.pipe()
@@ -63,7 +63,7 @@ class Process:
             str(child_read),
             str(child_write),
         ]
-        command += [str(os.getpid()), str(threads), HOME, *([] if alone else sys.path)]
+        command += [str(os.getpid()), HOME, *([] if alone else sys.path)]
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         environment |= {} if alone else _BEHAVIOUR
         settle(environment)

@@ -45,8 +45,8 @@ _NOT_THE_USERS = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib"
 
 
 def main() -> None:
-    """Run the worker; ``sys.argv[1:5]``: fds to read and write, the parent's id, the threads."""
-    read_fd, write_fd, parent, threads = map(int, sys.argv[1:5])
+    """Run the worker; ``sys.argv[1:4]``: fds to read and write, the parent's id."""
+    read_fd, write_fd, parent = map(int, sys.argv[1:4])
     del sys.argv[1:]
     _behave_as_a_child(parent)
     for fd in (read_fd, write_fd):
@@ -66,12 +66,12 @@ def main() -> None:
     channel.send(("ready", not reason))
     if reason:
         sys.stderr.write(f"petra: a process for every call: {reason}\n")
-        _answer(channel, payload, _next(channel), threads)
+        _answer(channel, payload, _next(channel))
         _next(channel)  # the parent ends this process
     prepare_to_fork()
     while True:
         frame = _next(channel)
-        in_a_fork(partial(_answer, channel, payload, frame, threads), channel.read_fd)
+        in_a_fork(partial(_answer, channel, payload, frame), channel.read_fd)
 
 
 def _behave_as_a_child(parent: int) -> None:
@@ -93,14 +93,15 @@ def _next(channel: ChildEnd) -> bytes:
         os._exit(1)
 
 
-def _answer(channel: ChildEnd, payload: Any, frame: bytes, threads: int) -> None:
+def _answer(channel: ChildEnd, payload: Any, frame: bytes) -> None:
     """Do one call and send what came of it."""
     channel.speak()
     channel.send(("began", os.getpid()))
     reset_peak()
     try:
-        _use_threads(threads)
-        function, args = unpack(frame)
+        threads, call = unpack(frame)
+        _use_threads(threads)  # before libraries are loaded that look at it
+        function, args = unpack(call)
         result = function(payload, lambda note: channel.send(("note", note)), *args)
         channel.send(("result", result, peak_mb()))
     except BaseException as error:  # noqa: BLE001

@@ -69,6 +69,7 @@ class Distill(TrainingStage):
 
     name: ClassVar[str] = "distill"
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE])
+    epoch_cost: ClassVar[float] = 4 / 3  # one more pass forward
 
     lr: float = parameter(0.02, Real(1e-4, 0.1, log=True), "peak learning rate", limits=LR)
     loss: str = parameter(

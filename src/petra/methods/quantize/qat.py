@@ -170,6 +170,7 @@ class QuantizationAwareTrain(Stage):
     effects: ClassVar[Effects] = Effects.of(
         needs=[FLOAT_WEIGHTS, TRAINABLE], removes=[FLOAT_WEIGHTS, TRAINABLE, INPUT_GRADIENTS]
     )
+    epoch_cost: ClassVar[float] = 3.0
 
     epochs: int = parameter(
         2, Integer(1, 6, log=True), "passes over the training split", limits=EPOCHS
