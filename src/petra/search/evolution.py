@@ -70,7 +70,8 @@ class EvolutionSearcher(Searcher):
         self.options = options or EvolutionOptions()
         self.scaling = scale(problem.objectives, problem.constraints, baseline)
         self.population: tuple[int, ...] = (baseline.number,)
-        self.moves = {m.name: m for m in MOVES.all() if m.concerns(problem.space)}
+        walks = [m for m in MOVES.all() if m.reach != "recombining"]  # as published
+        self.moves = {m.name: m for m in walks if m.concerns(problem.space)}
         self.adaptation = Adaptation(_start_weights(list(self.moves.values())))
         self._kept = {baseline.number: baseline}  # members of population and front
         self._front: tuple[int, ...] = (baseline.number,)
@@ -147,7 +148,7 @@ class EvolutionSearcher(Searcher):
             names = list(chances)
             weights = np.array([chances[name] for name in names])
             name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-            child = self.moves[name].apply(pipeline, self.problem.space, rng)
+            child = self.moves[name].child(pipeline, self.problem.space, rng)
             if child is not None:
                 return name, child
             del chances[name]
