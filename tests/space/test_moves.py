@@ -73,7 +73,7 @@ def test_lengths_change_as_the_names_say() -> None:
             if child is not None:
                 steps[move.name][len(child) - len(parent)] += 1
     assert {name: set(counts) for name, counts in steps.items()} == {
-        name: {1} if name == "add" else {-1} if name == "drop" else {0} for name in MOVES
+        name: {1} if name == "add" else {-1} if name == "drop" else {0} for name in steps
     }
 
 

@@ -86,6 +86,17 @@ class EvolutionSearcher(Searcher):
     def lag(self) -> int:
         return self.options.offspring
 
+    @property
+    def front(self) -> tuple[int, ...]:
+        """Numbers of the trials that no other is better than; the least infeasible ones while
+        nothing is feasible.
+        """
+        return self._front
+
+    def kept(self, number: int) -> Trial:
+        """A trial of `population` or `front`."""
+        return self._kept[number]
+
     def suggest(self, rng: np.random.Generator) -> Suggestion | None:
         return self._founder(rng) if self._founding() else self._child(rng)
 

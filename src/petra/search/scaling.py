@@ -48,6 +48,10 @@ class Scaling:
         ]
         return np.array([math.inf if math.isnan(v) else v for v in values])
 
+    def cost(self, objective: Objective, value: float) -> float:
+        """What a value of the objective's metric costs, timed ones to any digit."""
+        return _cost(objective, value, self.baseline)
+
     def violation(self, trial: Trial) -> float:
         """Total relative violation of the constraints by a measured trial; 0 means feasible."""
         return violation(self.constraints, trial.metrics, self.baseline.metrics)

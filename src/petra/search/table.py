@@ -12,6 +12,7 @@ from petra.search.options import read_options
 SEARCHERS: Registry[type[Searcher]] = Registry(
     "searcher",
     {
+        "surrogate": "petra.search.surrogate.searcher:SurrogateSearcher",
         "uniform": "petra.search.uniform:UniformSearcher",
         "evolution": "petra.search.evolution:EvolutionSearcher",
     },
