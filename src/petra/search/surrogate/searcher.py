@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petra.core.pipeline import Pipeline
-from petra.core.trial import Origin, Proposal, Trial
+from petra.core.trial import Proposal, Trial
 from petra.moo.selection import survivors
 from petra.search.base import Problem, Searcher, Suggestion
 from petra.search.duplicates import Duplicates
@@ -119,15 +119,11 @@ class SurrogateSearcher(Searcher):
         found = self._best(rng)
         return found or self.evolution.suggest(rng)
 
-    def _wanted(self, pipeline: Pipeline) -> bool:
-        spared = self.options.spare_duplicates and self.duplicates.repeats(pipeline)
-        return self.is_new(pipeline) and not spared
-
     def _best(self, rng: np.random.Generator) -> Suggestion | None:
         """The most promising of many candidates."""
         good = sorted({*self.evolution.front, *self.evolution.population})
         parents = [Parent(n, self._parents[n]) for n in good]
-        pool = self.candidates.first(self.options.candidates, parents, self._wanted, rng)
+        pool = self.candidates.first(self.options.candidates, parents, self.is_new, rng)
         if not pool:
             return None
         prospects = self._prospects()
@@ -135,12 +131,15 @@ class SurrogateSearcher(Searcher):
         for _ in range(self.options.rounds):
             best = [pool[int(i)] for i in np.argsort(-scores, kind="stable")[:BEST]]
             count = self.options.candidates // 2
-            more = self.candidates.further(count, best, parents, self._wanted, rng)
+            more = self.candidates.further(count, best, parents, self.is_new, rng)
             if more:
                 pool = [*pool, *more]
                 scores = np.concatenate([scores, prospects.score(self._rows(more))])
-        chosen = pool[int(np.argmax(scores))]
-        return Suggestion(chosen.pipeline, Origin(chosen.origin.moves, chosen.origin.parent))
+        for i in np.argsort(-scores, kind="stable"):
+            chosen = pool[int(i)]
+            if not (self.options.spare_duplicates and self.duplicates.repeats(chosen.pipeline)):
+                return Suggestion(chosen.pipeline, chosen.origin)
+        return None
 
     def _rows(self, pool: list[Candidate]) -> Floats:
         return np.array([self.memory.features(c.pipeline) for c in pool])
