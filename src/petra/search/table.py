@@ -15,6 +15,7 @@ SEARCHERS: Registry[type[Searcher]] = Registry(
         "surrogate": "petra.search.surrogate.searcher:SurrogateSearcher",
         "uniform": "petra.search.uniform:UniformSearcher",
         "evolution": "petra.search.evolution:EvolutionSearcher",
+        "optuna": "petra.search.optuna_search:OptunaSearcher",
     },
 )
 

@@ -87,8 +87,9 @@ class SurrogateSearcher(Searcher):
             offspring=self.options.pending, stagnation=self.options.stagnation
         )
         self.evolution = EvolutionSearcher(problem, baseline, settings)
+        self.archive = self.evolution.archive  # the front of all trials told
         self._pending: dict[int, Pipeline] = {}
-        self._parents: dict[int, Pipeline] = {baseline.number: baseline.pipeline}
+        self._told: dict[int, Pipeline] = {baseline.number: baseline.pipeline}
         self.memory.add(baseline)
 
     @property
@@ -106,11 +107,11 @@ class SurrogateSearcher(Searcher):
         self.stop_reason = self.stop_reason or self.evolution.stop_reason
         self.memory.add(trial)
         self.duplicates.learn(trial)
-        worthy = trial.number in self.evolution.front
-        parent = self._parents.get(-1 if trial.origin.parent is None else trial.origin.parent)
+        worthy = trial.number in self.archive.members
+        parent = self._told.get(-1 if trial.origin.parent is None else trial.origin.parent)
         if parent is not None and self.options.adapt_steps:
             self.steps.learn(parent, trial.pipeline, worthy=worthy)
-        self._parents[trial.number] = trial.pipeline
+        self._told[trial.number] = trial.pipeline
 
     def suggest(self, rng: np.random.Generator) -> Suggestion | None:
         explore = self.options.explore and self.number % self.options.explore == 0
@@ -121,8 +122,8 @@ class SurrogateSearcher(Searcher):
 
     def _best(self, rng: np.random.Generator) -> Suggestion | None:
         """The most promising of many candidates."""
-        good = sorted({*self.evolution.front, *self.evolution.population})
-        parents = [Parent(n, self._parents[n]) for n in good]
+        good = sorted({*self.archive.members, *self.evolution.population})
+        parents = [Parent(n, self._told[n]) for n in good]
         pool = self.candidates.first(self.options.candidates, parents, self.is_new, rng)
         if not pool:
             return None
@@ -145,18 +146,16 @@ class SurrogateSearcher(Searcher):
         return np.array([self.memory.features(c.pipeline) for c in pool])
 
     def _prospects(self) -> Prospects:
-        members = [self.evolution.kept(n) for n in self.evolution.front]
-        feasible = [t for t in members if self.scaling.violation(t) == 0]
-        m = len(self.scaling.reference)
-        front = np.array([self.scaling.costs(t) for t in feasible]).reshape(len(feasible), m)
+        feasible = self.archive.violation == 0
+        front = self.archive.costs if feasible else np.empty((0, len(self.scaling.reference)))
         reference = self.scaling.reference
         if len(front) and not (front < reference).all(axis=1).any():
             # Nothing is in the region of interest yet: go on from where we are.
             reference = np.maximum(reference, front.max(axis=0) * 1.1 + 0.1)
         inside = front[(front < reference).all(axis=1)]
-        most = MOST_FRONT.get(m, FEW_FRONT)
+        most = MOST_FRONT.get(len(reference), FEW_FRONT)
         if len(inside) > most:
             inside = inside[survivors(inside, most, reference=reference)]
         pending = [self.memory.features(p) for p in self._pending.values()]
         rows = np.array(pending).reshape(len(pending), len(self.memory.encoding))
-        return Prospects(self.beliefs, inside, reference, rows, feasible=bool(feasible))
+        return Prospects(self.beliefs, inside, reference, rows, feasible=feasible)
