@@ -11,7 +11,8 @@ from petra.core.objective import Constraint, violation
 from petra.core.rivals import Rivals
 from petra.core.trial import FULL, Fidelity, Proposal, Trial
 from petra.search.base import Problem
-from petra.search.schedule import FixedLag, Stream
+from petra.search.durations import Durations
+from petra.search.schedule import Stream, VirtualSchedule
 from petra.search.table import make_searcher
 from petra.testing.search_suite import recorded
 from petra.testing.toy import toy_baseline, toy_problem
@@ -24,7 +25,8 @@ def problem(constraints: tuple[Constraint, ...]) -> Problem:
 
 
 def stream(given: Problem) -> Stream:
-    return Stream(make_searcher("uniform", {}, given, toy_baseline()), FixedLag(8))
+    searcher = make_searcher("uniform", {}, given, toy_baseline())
+    return Stream(searcher, VirtualSchedule(8, Durations(given.space)))
 
 
 def outcome(proposal: Proposal) -> Trial:

@@ -27,13 +27,20 @@ class TestEvolution(SearcherSuite):
         return make_searcher("evolution", {}, problem, baseline)
 
 
+class TestSurrogate(SearcherSuite):
+    def make(self, problem: Problem, baseline: Trial) -> Searcher:
+        few = {"candidates": 30, "rounds": 1, "stagnation": 0}
+        return make_searcher("surrogate", few, problem, baseline)
+
+
 class TestSmallEvolution(SearcherSuite):
     def make(self, problem: Problem, baseline: Trial) -> Searcher:
         return make_searcher("evolution", {"population": 2, "offspring": 3}, problem, baseline)
 
 
 def test_every_searcher_of_the_table_is_tested_here() -> None:
-    assert set(SEARCHERS) == {"uniform", "evolution"}
+    elsewhere = {"optuna"}  # test_optuna_search.py
+    assert set(SEARCHERS) == {"surrogate", "uniform", "evolution"} | elsewhere
 
 
 class Repeats(UniformSearcher):

@@ -63,6 +63,10 @@ class Scaling:
                 found[objective.metric] = unit / cost if objective.maximize else unit * cost
         return {name: float(value) for name, value in found.items()}
 
+    def cost(self, objective: Objective, value: float) -> float:
+        """What a value of the objective's metric costs, timed ones to any digit."""
+        return _cost(objective, value, self.baseline)
+
     def violation(self, trial: Trial) -> float:
         """Total relative violation of the constraints by a measured trial; 0 means feasible."""
         return violation(self.constraints, trial.metrics, self.baseline.metrics)

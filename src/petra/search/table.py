@@ -12,8 +12,10 @@ from petra.search.options import read_options
 SEARCHERS: Registry[type[Searcher]] = Registry(
     "searcher",
     {
+        "surrogate": "petra.search.surrogate.searcher:SurrogateSearcher",
         "uniform": "petra.search.uniform:UniformSearcher",
         "evolution": "petra.search.evolution:EvolutionSearcher",
+        "optuna": "petra.search.optuna_search:OptunaSearcher",
     },
 )
 

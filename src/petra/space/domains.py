@@ -16,7 +16,8 @@ from petra.core.pipeline import Value, canonical_value
 
 class Domain(ABC):
     """A set of values. `sample` and `perturb` stay inside it; `perturb` never returns the value it
-    was given unless the domain has no other.
+    was given unless the domain has no other. Its steps are `size` times as long as usual, where
+    values have a distance.
 
     `encode` writes a value as `width` numbers in [0, 1], `decode` reads them: what they were made
     from, and for any other numbers a value nearby. A value outside is taken for the nearest inside.
@@ -36,7 +37,7 @@ class Domain(ABC):
     def sample(self, rng: np.random.Generator) -> Value: ...
 
     @abstractmethod
-    def perturb(self, value: Value, rng: np.random.Generator) -> Value: ...
+    def perturb(self, value: Value, rng: np.random.Generator, size: float = 1.0) -> Value: ...
 
     @abstractmethod
     def contains(self, value: object) -> bool: ...
@@ -69,7 +70,7 @@ class Choice(Domain):
             return self.usual
         return self.values[int(rng.integers(len(self.values)))]
 
-    def perturb(self, value: Value, rng: np.random.Generator) -> Value:
+    def perturb(self, value: Value, rng: np.random.Generator, size: float = 1.0) -> Value:
         others = [v for v in self.values if v != value]
         return others[int(rng.integers(len(others)))] if others else value
 
@@ -124,11 +125,11 @@ class Real(Domain):
     def sample(self, rng: np.random.Generator) -> Value:
         return self._from(float(rng.uniform(self._to(self.low), self._to(self.high))))
 
-    def perturb(self, value: Value, rng: np.random.Generator) -> Value:
+    def perturb(self, value: Value, rng: np.random.Generator, size: float = 1.0) -> Value:
         span = self._to(self.high) - self._to(self.low)
         start = self._to(min(max(float(value), self.low), self.high))
         for _ in range(20):
-            moved = self._from(start + float(rng.normal(0.0, 0.15 * span)))
+            moved = self._from(start + float(rng.normal(0.0, 0.15 * size * span)))
             if moved != value:
                 return moved
         return self.low if value != self.low else self.high
@@ -182,11 +183,11 @@ class Integer(Domain):
             return min(max(int(drawn), self.low), self.high)
         return int(rng.integers(self.low, self.high + 1))
 
-    def perturb(self, value: Value, rng: np.random.Generator) -> Value:
+    def perturb(self, value: Value, rng: np.random.Generator, size: float = 1.0) -> Value:
         if self.low == self.high:
             return self.low
         width = 0.3 * float(value) if self.log else 0.15 * (self.high - self.low)
-        step = max(1, round(abs(float(rng.normal(0.0, width)))))
+        step = max(1, round(abs(float(rng.normal(0.0, size * width)))))
         sign = 1 if rng.random() < 0.5 else -1
         moved = int(value) + sign * step
         if not self.low <= moved <= self.high:
@@ -243,7 +244,7 @@ class Text(Domain):
     def sample(self, rng: np.random.Generator) -> Value:
         return self.default
 
-    def perturb(self, value: Value, rng: np.random.Generator) -> Value:
+    def perturb(self, value: Value, rng: np.random.Generator, size: float = 1.0) -> Value:
         return value
 
     @property

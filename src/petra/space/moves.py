@@ -6,12 +6,14 @@ A move either returns a legal pipeline that differs from its parent, or None whe
 do there. All its choices come from the generator it is given. Parents are normalized pipelines (as
 `Space.normalize` returns them); children then are normalized too: parameters that become meaningful
 take their default, others drop out.
+
+What a search knows that a move may use is a `Guide`: a second parent, and how long steps should be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -21,21 +23,52 @@ from petra.space.parameters import Parameter
 from petra.space.space import Space
 
 T = TypeVar("T")
-Reach = Literal["local", "structural", "global"]
+Reach = Literal["local", "structural", "global", "recombining"]
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What a search tells those moves that listen: a `partner`, without which nothing is
+    recombined, and for each scope of parameters how many times as long as usual steps are.
+    """
+
+    partner: Pipeline | None = None
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+    def step(self, parameter: Parameter, value: Value, rng: np.random.Generator) -> Value:
+        """Another value of the parameter, a step away."""
+        return parameter.domain.perturb(value, rng, self.steps.get(parameter.scope, 1.0))
+
+
+NO_GUIDE = Guide()
 
 
 @dataclass(frozen=True)
 class Move:
     """A named move. `reach`: local (parameters of one stage), structural (which stages, in which
-    order) or global (one parameter in all stages at once). `scope` is the parameter scope of a
-    global move.
+    order), global (one parameter in all stages at once) or recombining (stages or values of two
+    parents). `scope` is the parameter scope of a global move. `apply` of a `guided` move takes a
+    `Guide` as well, as its last argument.
     """
 
     name: str
     reach: Reach
-    apply: Callable[[Pipeline, Space, np.random.Generator], Pipeline | None]
+    apply: Callable[..., Pipeline | None]
     doc: str
     scope: str = ""
+    guided: bool = False
+
+    def child(
+        self,
+        parent: Pipeline,
+        space: Space,
+        rng: np.random.Generator,
+        guide: Guide = NO_GUIDE,
+    ) -> Pipeline | None:
+        """What the move makes of a parent; None where it has nothing to do."""
+        if self.guided:
+            return self.apply(parent, space, rng, guide)
+        return self.apply(parent, space, rng)
 
     def concerns(self, space: Space) -> bool:
         """Whether it can ever act: a global move needs a stage with a parameter of its scope that
@@ -52,23 +85,23 @@ class Move:
         )
 
 
-def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _shuffled(rng: np.random.Generator, options: Sequence[T]) -> list[T]:
+def shuffled(rng: np.random.Generator, options: Sequence[T]) -> list[T]:
     return [options[int(i)] for i in rng.permutation(len(options))]
 
 
-def _spliced(pipeline: Pipeline, start: int, stop: int, *stages: StageSpec) -> Pipeline:
+def spliced(pipeline: Pipeline, start: int, stop: int, *stages: StageSpec) -> Pipeline:
     return Pipeline((*pipeline.stages[:start], *stages, *pipeline.stages[stop:]))
 
 
-def _changed(space: Space, stage: StageSpec, changes: Mapping[str, Value]) -> StageSpec:
+def changed(space: Space, stage: StageSpec, changes: Mapping[str, Value]) -> StageSpec:
     return space.cards[stage.kind].settled({**stage.params, **changes})
 
 
-def _active(space: Space, stage: StageSpec) -> Iterator[tuple[Parameter, Value]]:
+def active(space: Space, stage: StageSpec) -> Iterator[tuple[Parameter, Value]]:
     """Parameters that mean something, each with its value."""
     card = space.cards[stage.kind]
     values = card.values(stage)
@@ -82,35 +115,35 @@ def add(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline 
     places: dict[str, list[int]] = {}
     for name in sorted(space.cards):
         for at in range(len(pipeline) + 1):
-            if space.is_legal(_spliced(pipeline, at, at, StageSpec(name))):
+            if space.is_legal(spliced(pipeline, at, at, StageSpec(name))):
                 places.setdefault(name, []).append(at)
     if not places:
         return None
-    name = _pick(rng, list(places))
-    at = _pick(rng, places[name])
-    return _spliced(pipeline, at, at, space.cards[name].sample(rng))
+    name = pick(rng, list(places))
+    at = pick(rng, places[name])
+    return spliced(pipeline, at, at, space.cards[name].sample(rng))
 
 
 def drop(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
     """Remove a stage. The last one stays: the untouched model is every study's trial 0."""
     if len(pipeline) < 2:
         return None
-    children = [_spliced(pipeline, at, at + 1) for at in range(len(pipeline))]
+    children = [spliced(pipeline, at, at + 1) for at in range(len(pipeline))]
     legal = [child for child in children if space.is_legal(child)]
-    return _pick(rng, legal) if legal else None
+    return pick(rng, legal) if legal else None
 
 
 def replace(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
     """Put a stage of another kind in the place of one, its parameters drawn."""
-    for at in _shuffled(rng, range(len(pipeline))):
+    for at in shuffled(rng, range(len(pipeline))):
         others = [name for name in sorted(space.cards) if name != pipeline.stages[at].kind]
         fitting = [
             name
             for name in others
-            if space.is_legal(_spliced(pipeline, at, at + 1, StageSpec(name)))
+            if space.is_legal(spliced(pipeline, at, at + 1, StageSpec(name)))
         ]
         if fitting:
-            return _spliced(pipeline, at, at + 1, space.cards[_pick(rng, fitting)].sample(rng))
+            return spliced(pipeline, at, at + 1, space.cards[pick(rng, fitting)].sample(rng))
     return None
 
 
@@ -124,88 +157,45 @@ def swap(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline
             child = Pipeline(tuple(stages))
             if child != pipeline and space.is_legal(child):
                 children.append(child)
-    return _pick(rng, children) if children else None
+    return pick(rng, children) if children else None
 
 
-def perturb(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
+def perturb(
+    pipeline: Pipeline, space: Space, rng: np.random.Generator, guide: Guide = NO_GUIDE
+) -> Pipeline | None:
     """Take a small step in one parameter of one stage; in a second one three times in ten, and so
     on.
     """
-    for at in _shuffled(rng, range(len(pipeline))):
+    for at in shuffled(rng, range(len(pipeline))):
         stage = pipeline.stages[at]
         wanted = int(rng.geometric(0.7))
         changes: dict[str, Value] = {}
-        for p, value in _shuffled(rng, list(_active(space, stage))):
-            moved = p.domain.perturb(value, rng)
+        for p, value in shuffled(rng, list(active(space, stage))):
+            moved = guide.step(p, value, rng)
             if moved != value:
                 changes[p.name] = moved
             if len(changes) == wanted:
                 break
-        moved_stage = _changed(space, stage, changes)
+        moved_stage = changed(space, stage, changes)
         if moved_stage != stage:
-            return _spliced(pipeline, at, at + 1, moved_stage)
+            return spliced(pipeline, at, at + 1, moved_stage)
     return None
 
 
 def resample(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
     """Draw all parameters of one stage anew: the long jump that `perturb` cannot make."""
-    for at in _shuffled(rng, range(len(pipeline))):
+    for at in shuffled(rng, range(len(pipeline))):
         drawn = space.cards[pipeline.stages[at].kind].sample(rng)
         if drawn != pipeline.stages[at]:
-            return _spliced(pipeline, at, at + 1, drawn)
+            return spliced(pipeline, at, at + 1, drawn)
     return None
-
-
-def _everywhere(
-    scope: str, pipeline: Pipeline, space: Space, rng: np.random.Generator
-) -> Pipeline | None:
-    holders: dict[str, list[int]] = {}
-    for at, stage in enumerate(pipeline):
-        for p, _ in _active(space, stage):
-            if p.scope == scope:
-                holders.setdefault(p.name, []).append(at)
-    for name in _shuffled(rng, sorted(holders)):
-        lead = pipeline.stages[_pick(rng, holders[name])]
-        declared = space.cards[lead.kind].parameter(name)
-        assert declared is not None
-        before = space.cards[lead.kind].values(lead)[name]
-        value = declared.domain.perturb(before, rng)
-        if value == before:
-            continue
-        stages = list(pipeline.stages)
-        for at in holders[name]:
-            here = space.cards[stages[at].kind].parameter(name)
-            if here is not None and here.limits.contains(value):
-                stages[at] = _changed(space, stages[at], {name: value})
-        return Pipeline(tuple(stages))
-    return None
-
-
-def change_optimizer(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
-    """Step one parameter of scope ``optimizer`` and set it in all stages that have it and allow the
-    value.
-    """
-    return _everywhere("optimizer", pipeline, space, rng)
-
-
-def change_loss(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipeline | None:
-    """Step one parameter of scope ``loss`` and set it in all stages that have it and allow the
-    value.
-    """
-    return _everywhere("loss", pipeline, space, rng)
 
 
 ADD = Move("add", "structural", add, "insert a stage")
 DROP = Move("drop", "structural", drop, "remove a stage")
 REPLACE = Move("replace", "structural", replace, "put another kind of stage in the place of one")
 SWAP = Move("swap", "structural", swap, "exchange two stages")
-PERTURB = Move("perturb", "local", perturb, "take a small step in a few parameters of one stage")
-RESAMPLE = Move("resample", "local", resample, "draw the parameters of one stage anew")
-OPTIMIZER = Move(
-    "optimizer",
-    "global",
-    change_optimizer,
-    "change the optimizer in all stages at once",
-    scope="optimizer",
+PERTURB = Move(
+    "perturb", "local", perturb, "take a small step in a few parameters of one stage", guided=True
 )
-LOSS = Move("loss", "global", change_loss, "change the loss in all stages at once", scope="loss")
+RESAMPLE = Move("resample", "local", resample, "draw the parameters of one stage anew")

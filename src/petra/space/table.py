@@ -16,7 +16,9 @@ MOVES: Registry[Move] = Registry(
         "swap": "petra.space.moves:SWAP",
         "perturb": "petra.space.moves:PERTURB",
         "resample": "petra.space.moves:RESAMPLE",
-        "optimizer": "petra.space.moves:OPTIMIZER",
-        "loss": "petra.space.moves:LOSS",
+        "optimizer": "petra.space.global_moves:OPTIMIZER",
+        "loss": "petra.space.global_moves:LOSS",
+        "cross": "petra.space.recombination:CROSS",
+        "blend": "petra.space.recombination:BLEND",
     },
 )

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from petra.core.pipeline import Pipeline
-from petra.space.moves import Move
+from petra.space.moves import NO_GUIDE, Guide, Move
 from petra.space.space import Space
 from petra.space.table import MOVES
 from petra.testing.toy import toy_space
@@ -40,10 +40,15 @@ class MoveSuite:
     def _parent(self, seed: int) -> Pipeline:
         return self.space.sample(np.random.default_rng(seed))
 
+    def _guide(self, seed: int) -> Guide:
+        """A second parent, and steps that are not the usual ones."""
+        scopes = {p.scope for card in self.space.cards.values() for p in card.parameters}
+        return Guide(self._parent(seed + 2), dict.fromkeys(scopes, 0.3))
+
     def _children(self, seed: int) -> list[tuple[Move, Pipeline, Pipeline]]:
-        parent = self._parent(seed)
+        parent, guide = self._parent(seed), self._guide(seed)
         made = [
-            (move, move.apply(parent, self.space, np.random.default_rng(seed + 1)))
+            (move, move.child(parent, self.space, np.random.default_rng(seed + 1), guide))
             for move in self.moves
         ]
         return [(move, parent, child) for move, child in made if child is not None]
@@ -64,16 +69,19 @@ class MoveSuite:
     @_settings
     @given(seed=SEEDS)
     def test_parents_are_left_alone(self, seed: int) -> None:
-        parent = self._parent(seed)
-        before = parent.canonical()
+        parent, guide = self._parent(seed), self._guide(seed)
+        before = parent.canonical(), repr(guide)
         for move in self.moves:
-            move.apply(parent, self.space, np.random.default_rng(seed))
-        assert parent.canonical() == before
+            move.child(parent, self.space, np.random.default_rng(seed), guide)
+        assert (parent.canonical(), repr(guide)) == before
 
     @_settings
     @given(seed=SEEDS)
     def test_each_reaches_as_far_as_it_says(self, seed: int) -> None:
         for move, parent, child in self._children(seed):
+            if move.reach == "recombining":
+                _check_recombined(self.space, move, (parent, self._parent(seed + 2)), child)
+                continue
             if move.reach == "structural":
                 new = [s for s in child if s not in parent.stages]
                 assert len(new) <= 1, f"{move.name} changed a stage it kept"
@@ -90,15 +98,46 @@ class MoveSuite:
         for move in self.moves:
             if move.concerns(self.space):
                 acted = [
-                    move.apply(self._parent(seed), self.space, np.random.default_rng(seed))
+                    move.child(
+                        self._parent(seed),
+                        self.space,
+                        np.random.default_rng(seed),
+                        self._guide(seed),
+                    )
                     for seed in range(100)
                 ]
                 assert any(child is not None for child in acted), f"{move.name} never acts"
 
     def test_nothing_breaks_on_the_untouched_model(self) -> None:
         for move in self.moves:
-            child = move.apply(Pipeline(), self.space, np.random.default_rng(0))
-            assert child is None or self.space.is_legal(child)
+            for guide in (NO_GUIDE, self._guide(0)):
+                child = move.child(Pipeline(), self.space, np.random.default_rng(0), guide)
+                assert child is None or self.space.is_legal(child)
+
+    def test_one_parent_alone_has_no_offspring(self) -> None:
+        for move in self.moves:
+            if move.reach == "recombining":
+                rng = np.random.default_rng(0)
+                assert move.child(self._parent(0), self.space, rng) is None, move.name
+
+
+def _check_recombined(
+    space: Space, move: Move, parents: tuple[Pipeline, Pipeline], child: Pipeline
+) -> None:
+    """The child is neither parent; each of its values is one that a parent has at such a stage, or
+    the default of a parameter that another value made meaningful.
+    """
+    assert child not in parents, f"{move.name} gave a parent back"
+    for stage in child:
+        card = space.cards[stage.kind]
+        likes = [card.values(s) for parent in parents for s in parent if s.kind == stage.kind]
+        for name, value in card.values(stage).items():
+            declared = card.parameter(name)
+            assert declared is not None
+            known = [like[name] for like in likes if name in like]
+            if any(name not in like for like in likes):
+                known.append(declared.default)
+            assert value in known, f"{move.name} invented {stage.kind}.{name}"
 
 
 def _check_global(space: Space, move: Move, parent: Pipeline, child: Pipeline) -> None:

@@ -1,0 +1,150 @@
+"""Surrogate-ranked search: hundreds of moves and draws for every proposal, of which a cheap model
+picks the one that can be expected to add the most hypervolume.
+
+Gaussian processes over features of pipelines (`petra.space.encoding`) predict costs and failures;
+expected hypervolume improvement, in closed form, with the probability of feasibility (Emmerich et
+al. 2006; Schonlau et al. 1998), ranks; what is under way counts as if it had come out as predicted
+(the believer of Ginsbourger et al. 2010). One proposal in `explore` is evolution's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petra.core.pipeline import Pipeline
+from petra.core.trial import Proposal, Trial
+from petra.moo.selection import survivors
+from petra.search.base import Problem, Searcher, Suggestion
+from petra.search.duplicates import Duplicates
+from petra.search.evolution import EvolutionOptions, EvolutionSearcher
+from petra.search.options import SearchOptions, option
+from petra.search.scaling import scale
+from petra.search.steps import StepSizes
+from petra.search.surrogate.belief import Beliefs, Prospects
+from petra.search.surrogate.candidates import Candidate, Candidates, Parent
+from petra.search.surrogate.memory import Memory
+from petra.search.surrogate.quantities import limits, quantities
+from petra.space.domains import BOOLEAN, Integer
+from petra.space.encoding import Encoding
+from petra.space.table import MOVES
+
+Floats = NDArray[np.float64]
+FOUNDERS = 5  # the first proposals, which nothing is known for, are evolution's
+BEST = 8  # candidates that are improved further, in each round
+# Members of the front that improvement is measured against, by the number of objectives: boxes
+# become many.
+MOST_FRONT = {1: 1, 2: 120, 3: 100, 4: 40}
+FEW_FRONT = 16
+
+
+@dataclass(frozen=True)
+class SurrogateOptions(SearchOptions):
+    """Options of `SurrogateSearcher`."""
+
+    candidates: int = option(160, Integer(1, 100_000), "children and draws ranked first")
+    rounds: int = option(2, Integer(0, 100), "times that the best candidates' children are ranked")
+    explore: int = option(8, Integer(0, 10_000), "one proposal in so many is evolution's; 0: none")
+    recombine: bool = option(True, BOOLEAN, "whether pairs of pipelines have children")
+    adapt_steps: bool = option(True, BOOLEAN, "whether the length of steps follows their success")
+    spare_duplicates: bool = option(
+        True, BOOLEAN, "whether pipelines that differ in nothing that matters are left out"
+    )
+
+
+class SurrogateSearcher(Searcher):
+    """The default search.
+
+    When it helps: whenever an evaluation takes longer than the tens of milliseconds that a proposal
+    takes. When it does not: evaluations of milliseconds; costs that features of a pipeline say
+    nothing about, where it is as good as its moves. Costs O(n^3) up to a few hundred trials, then
+    the same however many there are.
+    """
+
+    Options = SurrogateOptions
+    stream = "surrogate"
+
+    def __init__(
+        self, problem: Problem, baseline: Trial, options: SurrogateOptions | None = None
+    ) -> None:
+        super().__init__(problem, baseline)
+        self.options = options or SurrogateOptions()
+        self.scaling = scale(problem.objectives, problem.constraints, baseline)
+        what = quantities(problem.objectives, problem.constraints)
+        self.memory = Memory(Encoding(problem.space), self.scaling, what)
+        self.beliefs = Beliefs(self.memory, limits(what, problem.constraints, self.scaling))
+        self.steps = StepSizes(problem.space)
+        self.duplicates = Duplicates()
+        moves = [m for m in MOVES.all() if self.options.recombine or m.reach != "recombining"]
+        self.candidates = Candidates(problem.space, moves, self.steps)
+        self.evolution = EvolutionSearcher(problem, baseline, EvolutionOptions())
+        self.archive = self.evolution.archive  # the front of all trials told
+        self._pending: dict[int, Pipeline] = {}
+        self._told: dict[int, Pipeline] = {baseline.number: baseline.pipeline}
+        self.memory.add(baseline)
+
+    def note(self, proposal: Proposal) -> None:
+        self.evolution.restore(proposal)
+        self._pending[proposal.number] = proposal.pipeline
+        self.duplicates.propose(proposal.number, proposal.pipeline)
+
+    def learn(self, trial: Trial) -> None:
+        del self._pending[trial.number]
+        self.evolution.tell(trial)
+        self.stop_reason = self.stop_reason or self.evolution.stop_reason
+        self.memory.add(trial)
+        self.duplicates.learn(trial)
+        worthy = trial.number in self.archive.members
+        parent = self._told.get(-1 if trial.origin.parent is None else trial.origin.parent)
+        if parent is not None and self.options.adapt_steps:
+            self.steps.learn(parent, trial.pipeline, worthy=worthy)
+        self._told[trial.number] = trial.pipeline
+
+    def suggest(self, rng: np.random.Generator) -> Suggestion | None:
+        explore = self.options.explore and self.number % self.options.explore == 0
+        if self.number <= FOUNDERS or explore:
+            return self.evolution.suggest(rng)
+        found = self._best(rng)
+        return found or self.evolution.suggest(rng)
+
+    def _best(self, rng: np.random.Generator) -> Suggestion | None:
+        """The most promising of many candidates."""
+        good = sorted({*self.archive.members, *self.evolution.population})
+        parents = [Parent(n, self._told[n]) for n in good]
+        pool = self.candidates.first(self.options.candidates, parents, self.is_new, rng)
+        if not pool:
+            return None
+        prospects = self._prospects()
+        scores = prospects.score(self._rows(pool))
+        for _ in range(self.options.rounds):
+            best = [pool[int(i)] for i in np.argsort(-scores, kind="stable")[:BEST]]
+            count = self.options.candidates // 2
+            more = self.candidates.further(count, best, parents, self.is_new, rng)
+            if more:
+                pool = [*pool, *more]
+                scores = np.concatenate([scores, prospects.score(self._rows(more))])
+        for i in np.argsort(-scores, kind="stable"):
+            chosen = pool[int(i)]
+            if not (self.options.spare_duplicates and self.duplicates.repeats(chosen.pipeline)):
+                return Suggestion(chosen.pipeline, chosen.origin)
+        return None
+
+    def _rows(self, pool: list[Candidate]) -> Floats:
+        return np.array([self.memory.features(c.pipeline) for c in pool])
+
+    def _prospects(self) -> Prospects:
+        feasible = self.archive.violation == 0
+        front = self.archive.costs if feasible else np.empty((0, len(self.scaling.reference)))
+        reference = self.scaling.reference
+        if len(front) and not (front < reference).all(axis=1).any():
+            # Nothing is in the region of interest yet: go on from where we are.
+            reference = np.maximum(reference, front.max(axis=0) * 1.1 + 0.1)
+        inside = front[(front < reference).all(axis=1)]
+        most = MOST_FRONT.get(len(reference), FEW_FRONT)
+        if len(inside) > most:
+            inside = inside[survivors(inside, most, reference=reference)]
+        pending = [self.memory.features(p) for p in self._pending.values()]
+        rows = np.array(pending).reshape(len(pending), len(self.memory.encoding))
+        return Prospects(self.beliefs, inside, reference, rows, feasible=feasible)
