@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Column, Connection, RowMapping, Table, select
@@ -93,6 +94,13 @@ def read_elapsed(connection: Connection) -> float:
     """Seconds of search so far. ValueError as above."""
     value = connection.execute(select(STUDY.c.elapsed_s)).scalar_one()
     return checked.number(value, "elapsed_s", negative=False)
+
+
+def read_created(connection: Connection) -> datetime:
+    """When the study was created, in UTC. ValueError as above."""
+    text = checked.text(connection.execute(select(STUDY.c.created)).scalar_one(), "created")
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def read_note(connection: Connection, version: int, name: str) -> Any:

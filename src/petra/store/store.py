@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -153,6 +154,12 @@ class Store:
         """The machine the study was created on."""
         with self._reading() as connection:
             return reading.read_setting(connection, STUDY.c.host)
+
+    @property
+    def created(self) -> datetime:
+        """When the study was created."""
+        with self._reading() as connection:
+            return reading.read_created(connection)
 
     def set_config(self, config: Mapping[str, Any]) -> None:
         """Replace the configuration; what may change between sessions of one study is the caller's
