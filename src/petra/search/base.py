@@ -78,6 +78,10 @@ class Searcher(ABC):
 
     # ---- what a subclass writes
 
+    @classmethod  # noqa: B027 - most need none
+    def check_installed(cls) -> None:
+        """Raise MissingExtra where a library that the searcher needs is not installed."""
+
     @property
     def lag(self) -> int:
         """How many proposals may be under way at once: number n is made from the results of all

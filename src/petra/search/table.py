@@ -15,6 +15,7 @@ SEARCHERS: Registry[type[Searcher]] = Registry(
         "surrogate": "petra.search.surrogate.searcher:SurrogateSearcher",
         "uniform": "petra.search.uniform:UniformSearcher",
         "evolution": "petra.search.evolution:EvolutionSearcher",
+        "bayes": "petra.search.bayes.searcher:BayesSearcher",
     },
 )
 
