@@ -83,21 +83,17 @@ def fit(x: NDArray[np.float64], lesson: Lesson, *, sampled: bool, seed: int) -> 
 
 
 def _maxima(x: Tensor, scores: Tensor, variances: Tensor) -> Hyperparameters:
-    model = _ensemble(x, scores, variances)
+    model = ensemble(x, scores, variances)
     try:
         fit_gpytorch_mll_scipy(
             ExactMarginalLogLikelihood(model.likelihood, model), options={"maxiter": ITERATIONS}
         )
     except (NanError, NotPSDError):  # no likelihood there: stay with where the search begins
-        model = _ensemble(x, scores, variances)
-    return Hyperparameters(
-        model.covar_module.eval(),
-        model.mean_module.constant.detach().reshape(-1, 1),
-        model.likelihood.second_noise_covar.noise.detach().reshape(-1, 1),
-    )
+        model = ensemble(x, scores, variances)
+    return hyperparameters(model)
 
 
-def _ensemble(x: Tensor, scores: Tensor, variances: Tensor) -> EnsembleMapSaasSingleTaskGP:
+def ensemble(x: Tensor, scores: Tensor, variances: Tensor) -> EnsembleMapSaasSingleTaskGP:
     """The model, its hyperparameters where the search for their maximum begins."""
     taus = torch.tensor(TAUS).to(x)
     model = EnsembleMapSaasSingleTaskGP(
@@ -113,6 +109,15 @@ def _ensemble(x: Tensor, scores: Tensor, variances: Tensor) -> EnsembleMapSaasSi
         noise_constraint=LogTransformedInterval(1e-4, 1.0, initial_value=1e-2),
     ).to(x)
     return model.train()
+
+
+def hyperparameters(model: EnsembleMapSaasSingleTaskGP) -> Hyperparameters:
+    """Those that the model has now."""
+    return Hyperparameters(
+        model.covar_module.eval(),
+        model.mean_module.constant.detach().reshape(-1, 1),
+        model.likelihood.second_noise_covar.noise.detach().reshape(-1, 1),
+    )
 
 
 def _samples(x: Tensor, scores: Tensor, variances: Tensor, seed: int) -> Hyperparameters:
