@@ -202,6 +202,10 @@ def check_executor(config: StudyConfig) -> None:
 
 
 def check_searcher(config: StudyConfig) -> None:
-    """Raise ConfigError, with the path, unless the searcher exists and takes its options."""
+    """Raise ConfigError, with the path, unless the searcher exists and takes its options, and
+    MissingExtra where a library that it needs is not installed.
+    """
     name, options = search_options(config)
-    read_options(SEARCHERS.get(name).Options, options, where="search")
+    searcher = SEARCHERS.get(name)
+    searcher.check_installed()
+    read_options(searcher.Options, options, where="search")

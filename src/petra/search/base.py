@@ -79,6 +79,10 @@ class Searcher(ABC):
 
     # ---- what a subclass writes
 
+    @classmethod  # noqa: B027 - most need none
+    def check_installed(cls) -> None:
+        """Raise MissingExtra where a library that the searcher needs is not installed."""
+
     @property
     def generation(self) -> int:
         """How many trials are called one: what `budget.generations` counts."""

@@ -16,6 +16,7 @@ SEARCHERS: Registry[type[Searcher]] = Registry(
         "uniform": "petra.search.uniform:UniformSearcher",
         "evolution": "petra.search.evolution:EvolutionSearcher",
         "optuna": "petra.search.optuna_search:OptunaSearcher",
+        "bayes": "petra.search.bayes.searcher:BayesSearcher",
     },
 )
 
