@@ -99,7 +99,9 @@ class ExecutorSuite(ABC):
             confirmed = executor.confirm(trials[1])
             splits.append((assignment.paths.data / "test").exists())
             difference = executor.difference(trials[1], baseline)
-            again = [executor.repeat(trials[1], seed) for seed in (assignment.payload.seed, 1)]
+            again: list[Mapping[str, Measurement]] = [
+                executor.repeat(trials[1], seed) for seed in (assignment.payload.seed, 1)
+            ]
         assert len(found) == len(trials), "a trial came twice"
         return Ran(
             assignment, baseline, facts, trials, late, confirmed, difference, again, splits, notes
