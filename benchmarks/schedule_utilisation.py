@@ -160,7 +160,7 @@ def of_search(seeds: int) -> Iterator[str]:
         volumes: dict[int, list[float]] = {n: [] for n in counts}
         for seed in range(seeds):
             problem = toy_problem(seed=seed)
-            searcher = make_searcher("evolution", {"stagnation": 0}, problem, toy_baseline())
+            searcher = make_searcher("evolution", {}, problem, toy_baseline())
             found = simulate(searcher, toy_trial, trials=max(counts), virtual=virtual).trials
             for n in counts:
                 volumes[n].append(scaling.hypervolume(found[:n]))

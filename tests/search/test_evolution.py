@@ -177,7 +177,7 @@ def test_asking_and_telling_do_not_grow_with_the_trials() -> None:
 
 @pytest.mark.parametrize("off", ["local", "global", "structural"])
 def test_a_reach_that_is_switched_off_makes_no_child(off: str) -> None:
-    searcher = evolution(stagnation=0, **{f"{off}_moves": False})
+    searcher = evolution(**{f"{off}_moves": False})
     proposals = simulate(searcher, toy_trial, trials=120).proposals
     made = {MOVES.get(m).reach for p in proposals[8:] if p.origin.parent for m in p.origin.moves}
     assert made == {"local", "global", "structural"} - {off}
@@ -186,7 +186,7 @@ def test_a_reach_that_is_switched_off_makes_no_child(off: str) -> None:
 
 
 def test_probabilities_stay_without_adaptation() -> None:
-    searcher = evolution(stagnation=0, adaptation=False)
+    searcher = evolution(adaptation=False)
     before = dict(searcher.adaptation.probabilities)
     simulate(searcher, toy_trial, trials=64)
     assert searcher.adaptation.probabilities == before
@@ -195,7 +195,7 @@ def test_probabilities_stay_without_adaptation() -> None:
 def test_a_generation_replaces_its_parents_at_once() -> None:
     def changed(succession: str) -> set[int]:
         """Numbers of proposals before which the population changed."""
-        searcher = Watched(stagnation=0, succession=succession)
+        searcher = Watched(succession=succession)
         run = simulate(searcher, toy_trial, trials=96)
         return {
             n for n in range(20, len(run.trials)) if searcher.parents[n] != searcher.parents[n - 1]
@@ -209,7 +209,7 @@ def test_selection_without_constraints_keeps_what_violates_them() -> None:
     constraints = (Constraint.parse("quality >= baseline - 0.01"),)
     found = {}
     for switch in (True, False):
-        options = EvolutionOptions(stagnation=0, constraints=switch)
+        options = EvolutionOptions(constraints=switch)
         problem = toy_problem(constraints=constraints)
         searcher = EvolutionSearcher(problem, toy_baseline(), options)
         run = simulate(searcher, lambda p: toy_trial(p, constraints=constraints), trials=120)
@@ -221,8 +221,8 @@ def test_selection_without_constraints_keeps_what_violates_them() -> None:
 def test_crowding_keeps_others_than_hypervolume() -> None:
     kept = []
     for selection in ("hypervolume", "crowding"):
-        searcher = evolution(stagnation=0, selection=selection)
-        for trial in simulate(evolution(stagnation=0), toy_trial, trials=64).trials:
+        searcher = evolution(selection=selection)
+        for trial in simulate(evolution(), toy_trial, trials=64).trials:
             searcher.restore(Proposal(trial.number, trial.pipeline))
             searcher.tell(trial)
         kept.append(searcher.population)
@@ -244,7 +244,7 @@ def test_it_selects_in_two_to_five_objectives(m: int) -> None:
 
     baseline = more(toy_baseline())
     searcher = EvolutionSearcher(
-        Problem(toy_problem().space, objectives), baseline, EvolutionOptions(stagnation=0)
+        Problem(toy_problem().space, objectives), baseline, EvolutionOptions()
     )
     run = simulate(searcher, lambda p: more(toy_trial(p)), trials=80)
     told = [baseline, *run.trials[: 80 - searcher.lag]]

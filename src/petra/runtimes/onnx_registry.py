@@ -2,7 +2,8 @@
 
 `torch.onnx.export` reads the source of some 500 translations anew at every call, which for a small
 model is a third of an export. What a call adds to its table stays its own. Translations of
-operators that are not there are left out, so a process that has got more operators since parses again.
+operators that are not there are left out, so a process that has got more operators since parses
+again.
 """
 
 from __future__ import annotations
