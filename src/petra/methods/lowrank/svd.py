@@ -46,8 +46,9 @@ class SVDDecompose(Decompose):
 
     With `epochs`, the factors U, s, V are trained first, with penalties that keep U and V
     orthogonal and the spectrum steep (Yang et al. 2020), so that truncation costs less. They train
-    at full rank, or at less and less if truncated every few epochs, which harsh rules need. A layer is replaced only where its rank saves at least
-    5% both of its weights and of its multiply-accumulates; all others stay dense.
+    at full rank, or at less and less if truncated every few epochs, which harsh rules need. A layer
+    is replaced only where its rank saves at least 5% both of its weights and of its
+    multiply-accumulates; all others stay dense.
 
     When it helps: wide layers with a steep spectrum, transformers' linear layers, large kernels
     (spatial); `whitened` and the budget rule where no training follows. When it does not: thin
@@ -97,9 +98,12 @@ class SVDDecompose(Decompose):
         when=TRAINED,
     )
 
+    def training_epochs(self) -> int:
+        return self.epochs if self.decomposer == "svd" else 0
+
     def untrained(self) -> SVDDecompose:
         """Truncated as it comes; rules that look at the spectrum may then keep other ranks."""
-        return replace(self, epochs=0)
+        return replace(self, epochs=0) if self.training_epochs() else self
 
     @property
     def _convolutions(self) -> str:
