@@ -55,6 +55,7 @@ def compress(
     space: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
     virtual_workers: int | None = None,
+    savings: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "cpu",
     executor: str | MakeExecutor = "local",
@@ -86,15 +87,10 @@ def compress(
         "executor": "local" if callable(executor) else executor,
         "workdir": str(workdir) if isinstance(workdir, Path) else workdir,
     }
-    data |= {
-        key: value
-        for key, value in (
-            ("space", space),
-            ("limits", limits),
-            ("virtual_workers", virtual_workers),
-        )
-        if value is not None
-    }
+    given = {
+        "space": space, "limits": limits, "savings": savings, "virtual_workers": virtual_workers,
+    }  # fmt: skip
+    data |= {key: value for key, value in given.items() if value is not None}
     config = parse_config(data, where="petra.compress")
     study = create_or_continue(config, model, task)
     return study.run(listener, executor=executor if callable(executor) else None)
