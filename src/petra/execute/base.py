@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from petra.config import SavingsConfig
 from petra.core.measurement import Measurement
 from petra.core.notes import WorkerNote
 from petra.core.objective import Constraint
@@ -39,7 +40,8 @@ class Assignment:
 
     `payload` is what candidates are built from, wherever that is; `paths` is where the study keeps
     what comes of it. `workers` candidates may be built side by side, each with `threads` threads.
-    `constraints` make a trial infeasible, `host` is noted with every number. `held` raises
+    `constraints` make a trial infeasible, `savings` are what is left undone where it cannot matter,
+    `host` is noted with every number. `held` raises
     StoreError when another process has taken the directory: to be asked before anything in it is
     removed.
     """
@@ -48,6 +50,7 @@ class Assignment:
     paths: StudyPaths
     limits: Limits
     constraints: tuple[Constraint, ...] = ()
+    savings: SavingsConfig = field(default_factory=SavingsConfig)
     host: str = ""
     workers: int = 1
     threads: int = 1

@@ -113,6 +113,15 @@ class Stage(ABC):
         """
         return self
 
+    @property
+    def structure_from_weights(self) -> bool:
+        """Whether what it leaves behind (widths, ranks, what stays in float) depends on the values
+        of weights, or on what data make of them. What costs a candidate has that trained before
+        such a stage is not known until it has: nothing is screened for a guess at it. True unless a
+        stage knows better.
+        """
+        return True
+
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
         """Why no setting of this stage can treat the untouched `model`, read off its structure; ""

@@ -144,6 +144,10 @@ class TrainingStage(Stage):
         }
         return TrainConfig(**values, loss_values=self.brought)
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return False
+
     def training_epochs(self) -> int:
         return self.epochs
 

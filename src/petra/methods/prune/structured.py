@@ -123,6 +123,10 @@ class StructuredPrune(Stage):
         when=ITERATIVE,
     )
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return self.spread != "per_layer"
+
     def training_epochs(self) -> int:
         return (self.steps - 1) * self.epochs_between if self.schedule == "iterative" else 0
 

@@ -206,6 +206,10 @@ class QuantizationAwareTrain(Stage):
     )
     brought: Mapping[str, Value] = slots(Slot("loss"))
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return self.keep_float > 0
+
     def training_epochs(self) -> int:
         return self.epochs
 
