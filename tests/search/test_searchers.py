@@ -38,9 +38,14 @@ class TestSmallEvolution(SearcherSuite):
         return make_searcher("evolution", {"population": 2, "offspring": 3}, problem, baseline)
 
 
+class TestAsha(SearcherSuite):
+    def make(self, problem: Problem, baseline: Trial) -> Searcher:
+        return make_searcher("asha", {}, problem, baseline)
+
+
 def test_every_searcher_of_the_table_is_tested_here() -> None:
     elsewhere = {"surrogate", "optuna", "bayes"}  # in files of their own
-    assert set(SEARCHERS) == {"uniform", "evolution", *elsewhere}
+    assert set(SEARCHERS) == {"uniform", "evolution", "asha", *elsewhere}
 
 
 class Repeats(UniformSearcher):

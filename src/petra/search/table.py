@@ -17,6 +17,7 @@ SEARCHERS: Registry[type[Searcher]] = Registry(
         "evolution": "petra.search.evolution:EvolutionSearcher",
         "optuna": "petra.search.optuna_search:OptunaSearcher",
         "bayes": "petra.search.bayes.searcher:BayesSearcher",
+        "asha": "petra.search.asha:AshaSearcher",
     },
 )
 
