@@ -28,12 +28,18 @@ from petra.methods.quantize.parameters import (
 from petra.methods.quantize.ptq import QuantizationResult, quantize_static
 from petra.methods.quantize.quantized_share import check_kernels
 from petra.methods.quantize.stored import replace_embeddings
-from petra.space.declare import has, where
+from petra.space.declare import where
 from petra.space.domains import BOOLEAN, Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
+from petra.space.outline import ModelOutline
 from petra.tasks.base import Task
 
 EQUALIZE = Choice(("none", "cross_layer", "smooth"))
+
+
+def _has_products(outline: ModelOutline) -> bool:
+    """Whether there are linear layers besides a last one: inputs that can be smoothed."""
+    return len(outline.of_role("linear")) > 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class StaticQuantize(Stage):
     keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
     equalize: str = parameter(
         "none",
-        where(has("linear"), EQUALIZE, "smooth"),
+        where(_has_products, EQUALIZE, "smooth"),
         "scales moved beforehand between channels of layers (cross_layer), or from activations to"
         " weights (smooth)",
         limits=EQUALIZE,
