@@ -24,9 +24,9 @@ from petra.search.table import make_searcher
 SMS_EMOA = "SMS-EMOA"  # sees every result before it proposes
 # Searchers with options, by the names they have in tables. Nothing may end early.
 SETTINGS: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    "surrogate": ("surrogate", {}),
     "uniform": ("uniform", {}),
     "evolution": ("evolution", {}),
-    "surrogate": ("surrogate", {}),
     "TPE": ("optuna", {"sampler": "TPESampler"}),
     "GPSampler": ("optuna", {"sampler": "GPSampler"}),
     "NSGA-II": ("optuna", {"sampler": "NSGAIISampler", "population_size": 20}),

@@ -138,14 +138,27 @@ class Posterior:
         return means
 
     def predict(self, z: Floats) -> tuple[Floats, Floats]:
-        """Means and standard deviations (k,) of the noiseless value at rows `z` (k, d)."""
-        h, t = self.hyper, self.targets
-        cross = _Products.of(z, self.x).kernel(h)
+        """Means and standard deviations (k,) of the noiseless value at rows `z` (k, d).
+
+        The linear and the quadratic kernel are least certain in the corners of the space, where few
+        good pipelines are; deviations are less by the factor by which a row's prior variance is
+        above the usual one of what was observed.
+        """
+        t = self.targets
+        cross = _Products.of(z, self.x).kernel(self.hyper)
         inner = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        d = z.shape[1]
-        own = h.linear * (z**2).sum(axis=1) / d + h.quadratic * (_squared(z) ** 2).sum(axis=1) / d
-        variance = np.maximum(own + h.radial - (inner**2).sum(axis=0), 1e-12)
-        return t.centre + t.unit * (cross @ self._alpha), t.unit * np.sqrt(variance)
+        own = self._prior(z)
+        deviation = np.sqrt(np.maximum(own - (inner**2).sum(axis=0), 1e-12))
+        deviation *= np.minimum(1.0, np.median(self._prior(self.x)) / own)
+        return t.centre + t.unit * (cross @ self._alpha), t.unit * deviation
+
+    def _prior(self, z: Floats) -> Floats:
+        """Variances (k,) before anything was observed."""
+        h, d = self.hyper, z.shape[1]
+        linear = h.linear * (z**2).sum(axis=1) / d
+        quadratic = h.quadratic * (_squared(z) ** 2).sum(axis=1) / d
+        variances: Floats = linear + quadratic + h.radial
+        return variances
 
     def with_believed(self, z: Floats) -> Posterior:
         """The same, had its own means been observed, without noise, at rows `z` (k, d): certain

@@ -44,7 +44,7 @@ FEW_FRONT = 16
 class SurrogateOptions(SearchOptions):
     """Options of `SurrogateSearcher`."""
 
-    candidates: int = option(160, Integer(1, 100_000), "children and draws ranked first")
+    candidates: int = option(100, Integer(1, 100_000), "children and draws ranked first")
     rounds: int = option(2, Integer(0, 100), "times that the best candidates' children are ranked")
     explore: int = option(8, Integer(0, 10_000), "one proposal in so many is evolution's; 0: none")
     recombine: bool = option(True, BOOLEAN, "whether pairs of pipelines have children")
