@@ -107,7 +107,7 @@ def figure(found: dict[str, dict[str, np.ndarray]]) -> go.Figure:
             )  # fmt: skip
             panels.add_scatter(
                 x=at, y=mean, name=name, line={"color": colour}, legendgroup=name,
-                showlegend=i == 0 or name == SMS_EMOA and i == list(found).index("ZDT1"), **place,
+                showlegend=i == 0 or (name == SMS_EMOA and i == list(found).index("ZDT1")), **place,
             )  # fmt: skip
     panels.update_layout(
         title="Hypervolume against evaluations", height=340 * ((len(found) + 1) // 2)
