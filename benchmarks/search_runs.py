@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from search_problems import Case
+from search_rivals import sms_emoa
 
 from petra.core.trial import Trial
 from petra.moo.dominance import front_mask
@@ -17,13 +18,17 @@ from petra.moo.hypervolume import hypervolume
 from petra.search.base import Searcher
 from petra.search.scaling import Scaling, scale
 from petra.search.schedule import FixedLag, Stream
-from petra.search.table import SEARCHERS, make_searcher
+from petra.search.table import make_searcher
 
-SEQUENTIAL = "SMS-EMOA"  # sees every result before it proposes
-# For comparisons nothing may end early.
-OPTIONS: Mapping[str, Mapping[str, object]] = {
-    "evolution": {"stagnation": 0},
-    "surrogate": {"stagnation": 0},
+SMS_EMOA = "SMS-EMOA"  # sees every result before it proposes
+# Searchers with options, by the names they have in tables. Nothing may end early.
+SETTINGS: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    "surrogate": ("surrogate", {"stagnation": 0}),
+    "uniform": ("uniform", {}),
+    "evolution": ("evolution", {"stagnation": 0}),
+    "TPE": ("optuna", {"sampler": "TPESampler"}),
+    "GPSampler": ("optuna", {"sampler": "GPSampler"}),
+    "NSGA-II": ("optuna", {"sampler": "NSGAIISampler", "population_size": 20}),
 }
 
 
@@ -43,12 +48,10 @@ class Run:
 
 def trials(case: Case, name: str, seed: int, budget: int, lag: int) -> Iterator[Trial]:
     """`budget` trials, in the order of proposing, each from all results but the last `lag` - 1."""
-    if name == SEQUENTIAL:
-        from search_rivals import sms_emoa
-
+    if name == SMS_EMOA:
         yield from sms_emoa(case, seed, budget)
         return
-    stream = Stream(_searcher(case, name, seed), FixedLag(lag))
+    stream = Stream(searcher(case, name, seed), FixedLag(lag))
     for _ in range(budget):
         proposal = stream.next()
         if proposal is None:
@@ -58,18 +61,12 @@ def trials(case: Case, name: str, seed: int, budget: int, lag: int) -> Iterator[
         yield trial
 
 
-def _searcher(case: Case, name: str, seed: int) -> Searcher:
-    """`name` is a searcher of petra's, with options after it ("surrogate pending=1"), or a sampler
-    of Optuna's.
-    """
-    problem = case.seeded(seed)
-    kind, *settings = name.split()
-    if kind in SEARCHERS:
-        given = {k: json.loads(v) for k, v in (s.split("=") for s in settings)}
-        return make_searcher(kind, {**OPTIONS.get(kind, {}), **given}, problem, case.baseline)
-    from search_rivals import SAMPLERS, OptunaSearcher
-
-    return OptunaSearcher(problem, case.baseline, SAMPLERS[name](seed))
+def searcher(case: Case, name: str, seed: int) -> Searcher:
+    """`name` is one of `SETTINGS`, perhaps with more options: "surrogate explore=0"."""
+    known, *more = name.split()
+    kind, options = SETTINGS[known]
+    given = {key: json.loads(value) for key, value in (s.split("=") for s in more)}
+    return make_searcher(kind, {**options, **given}, case.seeded(seed), case.baseline)
 
 
 class _Front:

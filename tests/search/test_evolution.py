@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from petra.core.errors import ConfigError
-from petra.core.objective import Constraint
+from petra.core.measurement import Measurement
+from petra.core.objective import Constraint, Objective
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Fidelity, Proposal, Trial
 from petra.moo.dominance import front_mask
@@ -25,7 +25,7 @@ from petra.testing.search_suite import failed, recorded, simulate
 from petra.testing.toy import CARDS, OBJECTIVES, toy_baseline, toy_problem, toy_trial
 
 
-def evolution(seed: int = 0, **options: int | float) -> EvolutionSearcher:
+def evolution(seed: int = 0, **options: int | float | str) -> EvolutionSearcher:
     return EvolutionSearcher(toy_problem(seed=seed), toy_baseline(), EvolutionOptions(**options))
 
 
@@ -57,7 +57,7 @@ def test_the_first_generation_shows_every_kind_of_stage() -> None:
 class Watched(EvolutionSearcher):
     """Remembers what its population was when it proposed."""
 
-    def __init__(self, **options: int) -> None:
+    def __init__(self, **options: int | str) -> None:
         super().__init__(toy_problem(), toy_baseline(), EvolutionOptions(**options))
         self.parents: dict[int, set[int]] = {}
 
@@ -129,7 +129,7 @@ def test_it_stops_when_nothing_improves_and_says_so() -> None:
     searcher = evolution(stagnation=3)
     run = simulate(searcher, failed, trials=160)
     # One generation to compare with, then three without progress; what was under way ends.
-    assert len(run.trials) == 4 * 8 + 7
+    assert len(run.trials) == 4 * 4 + 3
     assert searcher.stop_reason == "no progress in 3 generations"
     assert searcher.ask() is None
 
@@ -176,22 +176,99 @@ def test_the_front_it_keeps_is_that_of_all_trials() -> None:
     usable = [t for t in told if searcher.scaling.usable(t)]
     costs = np.array([searcher.scaling.costs(t) for t in usable])
     front = {t.number for t, on in zip(usable, front_mask(costs), strict=True) if on}
-    assert set(searcher._front) == front
+    assert set(searcher.archive.members) == front
 
 
 def test_asking_and_telling_do_not_grow_with_the_trials() -> None:
-    """Counted, not timed: the trials whose costs are looked at."""
+    """Counted, not timed: trials whose costs are looked at, and those that are kept."""
     looked: list[int] = []
 
     class Counting(EvolutionSearcher):
-        def _arrays(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-            looked.append(len(numbers))
-            return super()._arrays(numbers)
+        def _judged(self, trial: Trial) -> tuple[np.ndarray, float]:
+            looked.append(trial.number)
+            return super()._judged(trial)
 
     searcher = Counting(toy_problem(), toy_baseline(), EvolutionOptions(stagnation=0))
     run = simulate(searcher, toy_trial, trials=400)
-    assert max(looked) < 100
-    assert len(searcher._kept) < 100 < len(run.trials)
+    assert len(set(looked)) == len(looked) <= len(run.trials)
+    assert len(searcher._kept) == searcher.options.population
+
+
+@pytest.mark.parametrize("off", ["local", "global", "structural"])
+def test_a_reach_that_is_switched_off_makes_no_child(off: str) -> None:
+    searcher = evolution(stagnation=0, **{f"{off}_moves": False})
+    proposals = simulate(searcher, toy_trial, trials=120).proposals
+    made = {MOVES.get(m).reach for p in proposals[8:] if p.origin.parent for m in p.origin.moves}
+    assert made == {"local", "global", "structural"} - {off}
+    with pytest.raises(ConfigError, match="got false for all of them"):
+        EvolutionOptions(local_moves=False, global_moves=False, structural_moves=False)
+
+
+def test_probabilities_stay_without_adaptation() -> None:
+    searcher = evolution(stagnation=0, adaptation=False)
+    before = dict(searcher.adaptation.probabilities)
+    simulate(searcher, toy_trial, trials=64)
+    assert searcher.adaptation.probabilities == before
+
+
+def test_a_generation_replaces_its_parents_at_once() -> None:
+    def changed(succession: str) -> set[int]:
+        """Numbers of proposals before which the population changed."""
+        searcher = Watched(stagnation=0, succession=succession)
+        run = simulate(searcher, toy_trial, trials=96)
+        return {
+            n for n in range(20, len(run.trials)) if searcher.parents[n] != searcher.parents[n - 1]
+        }
+
+    assert {n % 4 for n in changed("generational")} == {0}
+    assert {n % 4 for n in changed("steady")} == {0, 1, 2, 3}
+
+
+def test_selection_without_constraints_keeps_what_violates_them() -> None:
+    constraints = (Constraint.parse("quality >= baseline - 0.01"),)
+    found = {}
+    for switch in (True, False):
+        options = EvolutionOptions(stagnation=0, constraints=switch)
+        problem = toy_problem(constraints=constraints)
+        searcher = EvolutionSearcher(problem, toy_baseline(), options)
+        run = simulate(searcher, lambda p: toy_trial(p, constraints=constraints), trials=120)
+        trials = {0: toy_baseline(), **{t.number: t for t in run.trials}}
+        found[switch] = max(searcher.scaling.violation(trials[n]) for n in searcher.population)
+    assert found[True] == 0 < found[False]
+
+
+def test_crowding_keeps_others_than_hypervolume() -> None:
+    kept = []
+    for selection in ("hypervolume", "crowding"):
+        searcher = evolution(stagnation=0, selection=selection)
+        for trial in simulate(evolution(stagnation=0), toy_trial, trials=64).trials:
+            searcher.restore(Proposal(trial.number, trial.pipeline))
+            searcher.tell(trial)
+        kept.append(searcher.population)
+    assert kept[0] != kept[1]
+
+
+@pytest.mark.parametrize("m", [2, 3, 4, 5])
+def test_it_selects_in_two_to_five_objectives(m: int) -> None:
+    """Some metrics of the toy problem, squared: made up, and different."""
+    names = ("quality", "latency_ratio", "size_bytes", "params", "macs")[:m]
+    objectives = tuple(Objective(name, name == "quality") for name in names)
+
+    def more(trial: Trial) -> Trial:
+        if not trial.measured:
+            return trial
+        first, second = (trial.metrics[name].mean for name in ("latency_ratio", "size_bytes"))
+        made = {"params": Measurement(second**0.5 + first), "macs": Measurement(first**2)}
+        return replace(trial, metrics={**trial.metrics, **made})
+
+    baseline = more(toy_baseline())
+    searcher = EvolutionSearcher(
+        Problem(toy_problem().space, objectives), baseline, EvolutionOptions(stagnation=0)
+    )
+    run = simulate(searcher, lambda p: more(toy_trial(p)), trials=80)
+    told = [baseline, *run.trials[: 80 - searcher.lag]]
+    assert searcher.archive.volume == pytest.approx(searcher.scaling.hypervolume(told), rel=1e-9)
+    assert len(searcher.population) == 8
 
 
 def test_a_space_without_parameters_of_a_scope_has_no_such_move() -> None:

@@ -27,6 +27,12 @@ class TestEvolution(SearcherSuite):
         return make_searcher("evolution", {}, problem, baseline)
 
 
+class TestSurrogate(SearcherSuite):
+    def make(self, problem: Problem, baseline: Trial) -> Searcher:
+        few = {"candidates": 30, "rounds": 1, "stagnation": 0}
+        return make_searcher("surrogate", few, problem, baseline)
+
+
 class TestSmallEvolution(SearcherSuite):
     def make(self, problem: Problem, baseline: Trial) -> Searcher:
         return make_searcher(
@@ -35,8 +41,8 @@ class TestSmallEvolution(SearcherSuite):
 
 
 def test_every_searcher_of_the_table_is_tested_here() -> None:
-    others = {"surrogate", "bayes"}  # in files of their own
-    assert set(SEARCHERS) == {"uniform", "evolution", *others}
+    elsewhere = {"bayes", "optuna"}  # test_bayes.py, test_optuna_search.py
+    assert set(SEARCHERS) == {"surrogate", "uniform", "evolution"} | elsewhere
 
 
 class Repeats(UniformSearcher):

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 from petra.core.errors import ConfigError
@@ -66,6 +67,10 @@ class StageSpec:
         return {"stage": self.kind, **({"params": dict(self.params)} if self.params else {})}
 
     def canonical(self) -> str:
+        return self._canonical
+
+    @cached_property
+    def _canonical(self) -> str:
         return json.dumps([self.kind, dict(self.params)], separators=(",", ":"), allow_nan=False)
 
     def __str__(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,17 +11,43 @@ from petra.moo._arrays import Floats, as_costs, as_reference, as_violations
 from petra.moo.dominance import front_mask, ranks
 from petra.moo.hypervolume import contributions
 
+# What each of some points (n, m) that no other of them dominates is worth, as (n,), given the
+# reference point.
+Worth = Callable[[ArrayLike, ArrayLike], Floats]
+
+
+def crowding(costs: ArrayLike, reference: ArrayLike) -> Floats:
+    """Crowding distance (n,) of costs (n, m): the sum over the objectives of the distance between
+    both neighbours, over the range; infinite at either end (Deb et al. 2002, NSGA-II, section III).
+
+    A `Worth` that looks at no reference point. O(m n log n).
+    """
+    points = as_costs(costs)
+    distance = np.zeros(len(points))
+    for column in points.T:
+        order = np.argsort(column, kind="stable")
+        span = column[order[-1]] - column[order[0]] if len(order) else 0.0
+        distance[order[:1]] = distance[order[-1:]] = np.inf
+        if span > 0:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
+    return distance
+
 
 def survivors(
-    costs: ArrayLike, mu: int, *, reference: ArrayLike, violations: ArrayLike | None = None
+    costs: ArrayLike,
+    mu: int,
+    *,
+    reference: ArrayLike,
+    violations: ArrayLike | None = None,
+    worth: Worth = contributions,
 ) -> NDArray[np.int64]:
     """Indices, ascending, of the `mu` points of costs (n, m) to keep (all, when n <= mu).
 
-    Whole non-dominated ranks first; of the last rank admitted the point of least hypervolume
-    contribution goes, again and again, until the rest fits (SMS-EMOA, Beume et al. 2007). Further
-    copies of a feasible point come after all distinct feasible points, infeasible points after
-    those, by violation. Ties: points further beyond the reference go first, then those of higher
-    index. Costs up to n hypervolume contributions.
+    Whole non-dominated ranks first; of the last rank admitted the point of least `worth`, by
+    default its hypervolume contribution, goes, again and again, until the rest fits (SMS-EMOA,
+    Beume et al. 2007). Further copies of a feasible point come after all distinct feasible points,
+    infeasible points after those, by violation. Ties: points further beyond the reference go first,
+    then those of higher index. Costs up to n computations of worth.
     """
     points = as_costs(costs)
     excess = as_violations(violations, len(points))
@@ -31,7 +59,7 @@ def survivors(
         room = mu - len(kept)
         if room <= 0:
             break
-        kept.extend(layer if len(layer) <= room else _trimmed(points, layer, room, below))
+        kept.extend(layer if len(layer) <= room else _trimmed(points, layer, room, below, worth))
     by_violation = infeasible[np.argsort(excess[infeasible], kind="stable")]
     kept.extend(int(i) for i in by_violation[: max(0, mu - len(kept))])
     return np.sort(np.array(kept, dtype=np.int64))
@@ -49,11 +77,11 @@ def _layers(points: Floats, members: NDArray[np.int64]) -> list[list[int]]:
     return layers
 
 
-def _trimmed(points: Floats, layer: list[int], room: int, below: Floats) -> list[int]:
+def _trimmed(points: Floats, layer: list[int], room: int, below: Floats, worth: Worth) -> list[int]:
     kept = list(layer)
     beyond = np.maximum(points - below, 0.0).sum(axis=1)
     while len(kept) > room:
-        gain = contributions(points[kept], below)
+        gain = worth(points[kept], below)
         worst = min(range(len(kept)), key=lambda i: (gain[i], -beyond[kept[i]], -kept[i]))
         del kept[worst]
     return kept

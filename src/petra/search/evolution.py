@@ -1,9 +1,10 @@
 """Evolution of pipelines by mutation alone, after PETRA (arXiv 2510.09566).
 
-A (mu + 1) strategy: parents by binary tournament, children by moves whose probabilities follow
-their success, survivors by Pareto rank and hypervolume contribution. There is no crossover. A child
-is made as soon as there is room for it, from results that are `offspring` trials old; *generation*
-is a word for `offspring` trials.
+A (mu + 1) strategy: parents by binary tournament, children by local, global and structural moves
+whose probabilities follow their success, survivors by Pareto rank and hypervolume contribution.
+There is no crossover. A child is made as soon as there is room for it, from results that are
+`offspring` trials old; *generation* is a word for `offspring` trials. Each of these parts has an
+option that switches it off or puts the usual alternative in its place, to see what it is good for.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from petra.core.errors import ConfigError
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Origin, Proposal, Trial
-from petra.moo.dominance import front_mask, ranks
+from petra.moo.archive import Archive
+from petra.moo.dominance import ranks
 from petra.moo.hypervolume import contributions
-from petra.moo.selection import survivors
+from petra.moo.selection import Worth, crowding, survivors
 from petra.search.adaptation import Adaptation
 from petra.search.base import Problem, Searcher, Suggestion
 from petra.search.options import SearchOptions, option
 from petra.search.scaling import scale
-from petra.space.domains import Integer, Real
+from petra.space.domains import BOOLEAN, Choice, Integer, Real
 from petra.space.moves import Move
 from petra.space.table import MOVES
 
@@ -31,6 +34,7 @@ STACKED = 0.15  # probability of one more move on top of the last
 MOST_STACKED = 3
 # Start: moves of parameters four times as likely as moves of structure.
 START = {"local": 0.6, "global": 0.2, "structural": 0.2}
+WORTH: dict[str, Worth] = {"hypervolume": contributions, "crowding": crowding}
 
 
 @dataclass(frozen=True)
@@ -41,23 +45,58 @@ class EvolutionOptions(SearchOptions):
         8, Integer(1, 1000), "pipelines kept as parents (mu); the first so many are drawn"
     )
     offspring: int = option(
-        8, Integer(1, 1000), "pipelines under way at a time, at most; so many are a generation"
+        4, Integer(1, 1000), "pipelines under way at a time, at most; so many are a generation"
     )
     stagnation: int = option(
-        10, Integer(0, 10_000), "generations without progress before the search ends; 0: never"
+        20, Integer(0, 10_000), "generations without progress before the search ends; 0: never"
     )
     epsilon: float = option(
         1e-3, Real(0.0, 1.0), "relative growth of the hypervolume that counts as progress"
     )
+    local_moves: bool = option(True, BOOLEAN, "mutate parameters of one stage")
+    global_moves: bool = option(True, BOOLEAN, "mutate optimizer and loss in all stages at once")
+    structural_moves: bool = option(True, BOOLEAN, "add, drop, replace and swap stages")
+    adaptation: bool = option(True, BOOLEAN, "let probabilities of moves follow their success")
+    selection: str = option(
+        "hypervolume",
+        Choice(("hypervolume", "crowding")),
+        "what counts within a rank: hypervolume contribution or NSGA-II's crowding distance",
+    )
+    succession: str = option(
+        "steady",
+        Choice(("steady", "generational")),
+        "parents are replaced after every result, or only by a whole generation of results",
+    )
+    constraints: bool = option(
+        True, BOOLEAN, "select by constraints too; without, they only say which trials are feasible"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not any(getattr(self, f"{reach}_moves") for reach in START):
+            raise ConfigError(
+                "local_moves, global_moves, structural_moves: got false for all of them",
+                hint="evolution needs moves to make; leave one on, or search by: uniform",
+            )
+
+
+@dataclass(frozen=True)
+class Member:
+    """What selection knows of a measured trial: its pipeline, costs (m,) and violation."""
+
+    pipeline: Pipeline
+    costs: np.ndarray
+    violation: float
 
 
 class EvolutionSearcher(Searcher):
     """PETRA's search. `population` holds the trial numbers of the current parents, trial 0 among
     the first.
 
-    When it helps: spaces of varied structure, tens to thousands of trials, any number of objectives
-    up to about four. When it does not: a handful of trials, where it hardly gets past its random
-    first ones. Costs milliseconds a proposal, however many trials there are.
+    When it helps: spaces of varied structure, tens to thousands of trials, two to five objectives.
+    When it does not: a handful of trials, where it hardly gets past its random first ones. Costs
+    milliseconds a proposal, however many trials there are: it keeps the costs of the population
+    and of the front alone, and the hypervolume is kept up point by point (`petra.moo.archive`).
     """
 
     Options = EvolutionOptions
@@ -70,11 +109,16 @@ class EvolutionSearcher(Searcher):
         self.options = options or EvolutionOptions()
         self.scaling = scale(problem.objectives, problem.constraints, baseline)
         self.population: tuple[int, ...] = (baseline.number,)
-        walks = [m for m in MOVES.all() if m.reach != "recombining"]  # as published
-        self.moves = {m.name: m for m in walks if m.concerns(problem.space)}
+        self.moves = {
+            m.name: m
+            for m in MOVES.all()
+            if getattr(self.options, f"{m.reach}_moves", False) and m.concerns(problem.space)
+        }
         self.adaptation = Adaptation(_start_weights(list(self.moves.values())))
-        self._kept = {baseline.number: baseline}  # members of population and front
-        self._front: tuple[int, ...] = (baseline.number,)
+        self.archive = Archive(self.scaling.reference)  # the front of all trials told
+        untouched = Member(baseline.pipeline, *self._judged(baseline))
+        self.archive.add(baseline.number, untouched.costs, untouched.violation)
+        self._kept = {baseline.number: untouched}  # those in the population, or waiting for it
         self._fitness = {baseline.number: (0, 0.0)}
         self._unseen = set(problem.space.cards)  # kinds of stage not proposed yet
         self._generation: list[Trial] = []  # told since the last one ended
@@ -86,17 +130,6 @@ class EvolutionSearcher(Searcher):
     def lag(self) -> int:
         return self.options.offspring
 
-    @property
-    def front(self) -> tuple[int, ...]:
-        """Numbers of the trials that no other is better than; the least infeasible ones while
-        nothing is feasible.
-        """
-        return self._front
-
-    def kept(self, number: int) -> Trial:
-        """A trial of `population` or `front`."""
-        return self._kept[number]
-
     def suggest(self, rng: np.random.Generator) -> Suggestion | None:
         return self._founder(rng) if self._founding() else self._child(rng)
 
@@ -106,10 +139,11 @@ class EvolutionSearcher(Searcher):
     def learn(self, trial: Trial) -> None:
         self._count_failure(trial)
         if self.scaling.usable(trial):
-            self._kept[trial.number] = trial
-            self._select([*self.population, trial.number])
-            self._extend_front(trial.number)
-            self._kept = {n: self._kept[n] for n in {*self.population, *self._front}}
+            member = Member(trial.pipeline, *self._judged(trial))
+            self._kept[trial.number] = member
+            self.archive.add(trial.number, member.costs, member.violation)
+            if self.options.succession == "steady":
+                self._select()
         self._generation.append(trial)
         if len(self._generation) == self.options.offspring:
             self._end_generation()
@@ -180,43 +214,40 @@ class EvolutionSearcher(Searcher):
         if trial.failure is not None and trial.failure.stage in self._failures:
             self._failures[trial.failure.stage] += 1
 
-    def _arrays(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        trials = [self._kept[n] for n in numbers]
-        return np.array([self.scaling.costs(t) for t in trials]), np.array(
-            [self.scaling.violation(t) for t in trials]
-        )
+    def _judged(self, trial: Trial) -> tuple[np.ndarray, float]:
+        violation = self.scaling.violation(trial) if self.options.constraints else 0.0
+        return self.scaling.costs(trial), violation
 
-    def _select(self, pool: Sequence[int]) -> None:
-        """Reduce the pool to the population and rate its members for the tournament."""
-        costs, violations = self._arrays(pool)
-        reference = self.scaling.reference
-        kept = survivors(costs, self.options.population, reference=reference, violations=violations)
+    def _select(self) -> None:
+        """Reduce what is kept to the population and rate its members for the tournament."""
+        pool = sorted(self._kept)
+        costs = np.array([self._kept[n].costs for n in pool])
+        violations = np.array([self._kept[n].violation for n in pool])
+        reference, worth = self.scaling.reference, WORTH[self.options.selection]
+        kept = survivors(
+            costs, self.options.population, reference=reference, violations=violations, worth=worth
+        )
         costs, violations = costs[kept], violations[kept]
         self.population = tuple(pool[int(i)] for i in kept)
+        self._kept = {n: self._kept[n] for n in self.population}
         rank = ranks(costs, violations)
         gain = np.zeros(len(kept))
         for r in np.unique(rank):
-            gain[rank == r] = contributions(costs[rank == r], reference)
+            gain[rank == r] = worth(costs[rank == r], reference)
         self._fitness = {n: (int(rank[i]), -float(gain[i])) for i, n in enumerate(self.population)}
 
-    def _extend_front(self, number: int) -> None:
-        """Take a trial into the front of all so far, unless one there is as good."""
-        numbers = [*self._front, number]
-        costs, violations = self._arrays(numbers)
-        if any((costs[:-1] == costs[-1]).all(axis=1) & (violations[:-1] == violations[-1])):
-            return
-        on = front_mask(costs, violations)
-        self._front = tuple(n for n, kept in zip(numbers, on, strict=True) if kept)
-
     def _end_generation(self) -> None:
-        worthy = {*self.population, *self._front}
-        self.adaptation.update(
-            (move, t.number in worthy)
-            for t in self._generation
-            if t.origin.parent is not None
-            for move in t.origin.moves
-            if move in self.moves  # a study may be continued without a plugin's
-        )
+        if self.options.succession == "generational":
+            self._select()
+        worthy = {*self.population, *self.archive.members}
+        if self.options.adaptation:
+            self.adaptation.update(
+                (move, t.number in worthy)
+                for t in self._generation
+                if t.origin.parent is not None
+                for move in t.origin.moves
+                if move in self.moves  # a study may be continued without a plugin's
+            )
         self._generation = []
         self._watch_progress()
 
@@ -224,13 +255,13 @@ class EvolutionSearcher(Searcher):
         """Stop when neither the hypervolume nor, with nothing feasible yet, the violation has
         improved lately.
         """
-        front = [self._kept[n] for n in self._front]
-        least = min(self.scaling.violation(t) for t in front)
-        self._progress.append((self.scaling.hypervolume(front), least))
+        self._progress.append((self.archive.volume, self.archive.violation))
         patience, factor = self.options.stagnation, 1 + self.options.epsilon
         if not patience or len(self._progress) <= patience:
             return
-        (volume_then, least_then), (volume, _) = self._progress[-1 - patience], self._progress[-1]
+        (volume_then, least_then), (volume, least) = (
+            self._progress[i] for i in (-1 - patience, -1)
+        )
         if volume <= volume_then * factor and least * factor >= least_then:
             self.stop_reason = f"no progress in {patience} generations"
 

@@ -16,6 +16,7 @@ SEARCHERS: Registry[type[Searcher]] = Registry(
         "uniform": "petra.search.uniform:UniformSearcher",
         "evolution": "petra.search.evolution:EvolutionSearcher",
         "bayes": "petra.search.bayes.searcher:BayesSearcher",
+        "optuna": "petra.search.optuna_search:OptunaSearcher",
     },
 )
 

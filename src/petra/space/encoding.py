@@ -8,10 +8,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from petra.core.pipeline import Pipeline
+from petra.core.pipeline import Pipeline, StageSpec
 from petra.space.space import Space
 
 ABSENT = 0.5  # of numbers that mean nothing for a pipeline
+MOST_REMEMBERED = 10_000  # stages
 
 
 class Encoding:
@@ -27,26 +28,47 @@ class Encoding:
         self.space = space
         self.kinds = tuple(sorted(space.cards))
         self.names = tuple(self._names())  # what each number means
+        self._pairs = {pair: i for i, pair in enumerate(combinations(self.kinds, 2))}
+        self._start: dict[str, int] = {}  # of each kind's parameters
+        at = len(self.kinds) + len(self._pairs)
+        for kind in self.kinds:
+            self._start[kind] = at
+            at += space.cards[kind].width
+        self._numbers: dict[StageSpec, NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def encode(self, pipeline: Pipeline) -> NDArray[np.float64]:
         """Features (len(self),) of a normalized pipeline of the space. O(stages + length)."""
+        found = np.full(len(self.names), ABSENT)
+        found[: len(self.kinds)] = 0.0
         kinds = [stage.kind for stage in pipeline]
-        first = {kind: kinds.index(kind) for kind in set(kinds)}
-        last = {stage.kind: stage for stage in pipeline}
-        numbers = [kinds.count(kind) / self.space.max_length for kind in self.kinds]
-        for one, other in combinations(self.kinds, 2):
-            both = one in first and other in first
-            numbers.append(float(first[one] < first[other]) if both else ABSENT)
-        for kind in self.kinds:
-            stage = last.get(kind)
-            for p in self.space.cards[kind].parameters:
-                value = stage.params.get(p.name) if stage else None
+        first = sorted(set(kinds), key=kinds.index)
+        for kind in first:
+            found[self.kinds.index(kind)] = kinds.count(kind) / self.space.max_length
+        for earlier, later in combinations(first, 2):
+            straight = (earlier, later) in self._pairs
+            pair = self._pairs[(earlier, later) if straight else (later, earlier)]
+            found[len(self.kinds) + pair] = float(straight)
+        for stage in pipeline:  # the last of a kind is what stays
+            numbers = self._of(stage)
+            start = self._start[stage.kind]
+            found[start : start + len(numbers)] = numbers
+        return found
+
+    def _of(self, stage: StageSpec) -> NDArray[np.float64]:
+        """The numbers of a stage's parameters, remembered: most pipelines share their stages."""
+        if stage not in self._numbers:
+            if len(self._numbers) >= MOST_REMEMBERED:
+                self._numbers.clear()
+            numbers: list[float] = []
+            for p in self.space.cards[stage.kind].parameters:
+                value = stage.params.get(p.name)
                 absent = (ABSENT,) * p.domain.width
                 numbers += absent if value is None else p.domain.encode(value)
-        return np.array(numbers)
+            self._numbers[stage] = np.array(numbers)
+        return self._numbers[stage]
 
     def _names(self) -> Iterator[str]:
         yield from self.kinds

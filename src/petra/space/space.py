@@ -186,11 +186,7 @@ class Space:
         stages: list[StageSpec] = []
         facts, previous = self.facts, ""
         while len(stages) < length:
-            options = self._next(facts, previous)
-            if len(stages) + 1 < length:
-                options = [
-                    n for n in options if self._next(self.cards[n].effects.after(facts), n)
-                ] or options
+            options = self.following(facts, previous, last=len(stages) + 1 == length)
             if not options:
                 break
             previous = options[int(rng.integers(len(options)))]
@@ -198,8 +194,16 @@ class Space:
             stages.append(self.cards[previous].sample(rng))
         return Pipeline(tuple(stages))
 
+    def following(self, facts: frozenset[str], previous: str, *, last: bool) -> list[str]:
+        """Names of the stages that may run where `facts` hold and `previous` came before ('': none
+        did). Unless it is the `last` one, those after which something may follow, if there are any.
+        """
+        options = self._next(facts, previous)
+        if last:
+            return options
+        return [n for n in options if self._next(self.cards[n].effects.after(facts), n)] or options
+
     def _next(self, facts: frozenset[str], previous: str) -> list[str]:
-        """Names of the stages that may run where `facts` hold and `previous` came last."""
         return [name for name in sorted(self.cards) if not self._objection(name, facts, previous)]
 
     def _objection(self, kind: str, facts: frozenset[str], previous: str) -> str:

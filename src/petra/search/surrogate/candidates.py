@@ -47,7 +47,7 @@ class Candidates:
         self.moves = {m.name: m for m in moves if m.concerns(space)}
         held = [m.reach for m in self.moves.values()]
         weights = np.array([REACH[m.reach] / held.count(m.reach) for m in self.moves.values()])
-        self._weights = weights / weights.sum() if len(weights) else weights
+        self._names, self._upto = list(self.moves), np.cumsum(weights / weights.sum())
 
     def first(
         self,
@@ -98,7 +98,8 @@ class Candidates:
         """A pipeline some moves away, and their names; None where none can act."""
         names: list[str] = []
         while len(names) < most:
-            move = self.moves[str(rng.choice(list(self.moves), p=self._weights))]
+            at = min(int(np.searchsorted(self._upto, rng.random())), len(self._names) - 1)
+            move = self.moves[self._names[at]]
             partner = parents[int(rng.integers(len(parents)))].pipeline if parents else None
             factor = float(np.exp(rng.uniform(np.log(SHORTEST), np.log(LONGEST))))
             guide = Guide(partner, self.steps.scaled(factor))

@@ -1,7 +1,10 @@
-"""A Gaussian process that fits in milliseconds: linear and squared-exponential kernel, noise known
-for every observation (Rasmussen & Williams 2006, chapters 2 and 5).
+"""A Gaussian process that fits in milliseconds: linear, quadratic and squared-exponential kernel,
+noise known for every observation (Rasmussen & Williams 2006, chapters 2 and 5).
 
-    k(x, z) = a x.z / d + b exp(-|x - z|^2 / (2 l^2 d)),  y ~ N(0, K + diag(noise) + s I)
+    k(x, z) = a x.z / d + q x^2.z^2 / d + b exp(-|x - z|^2 / (2 l^2 d))
+    y ~ N(0, K + diag(noise) + s I)
+
+where x^2 holds the squares of x, centred: what lies between is learnt from what lies at the ends.
 
 x and z are features of d numbers, centred; targets are standardised before and put back after.
 """
@@ -17,33 +20,48 @@ from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
 _JITTER = 1e-6
-# Logarithms of a, b, l, s, in units of the standardised targets: where the climb begins, and the
+# Logarithms of a, q, b, l, s, in units of the standardised targets: where the climb begins, and the
 # prior's mean and width. It keeps few observations from being explained by noise alone, or exactly.
-_MEAN = np.log([0.5, 0.5, 1.0, 0.01])
-_WIDTH = np.array([1.5, 1.5, 1.0, 2.0])
+_MEAN = np.log([0.5, 0.5, 0.5, 1.0, 0.01])
+_WIDTH = np.array([1.5, 1.5, 1.5, 1.0, 2.0])
 _LOW, _HIGH = _MEAN - 4 * _WIDTH, _MEAN + 4 * _WIDTH
 
 
 @dataclass(frozen=True)
 class Hyper:
-    """Hyperparameters: weights of the linear and of the other kernel, length, extra noise."""
+    """Hyperparameters: weights of the three kernels, length of the last, extra noise."""
 
     linear: float
+    quadratic: float
     radial: float
     length: float
     noise: float
 
 
-def _kernel(dots: Floats, squares: Floats, hyper: Hyper) -> Floats:
-    return hyper.linear * dots + hyper.radial * np.exp(-squares / (2 * hyper.length**2))
+@dataclass(frozen=True)
+class _Products:
+    """Of rows x (n, d) and z (k, d), each (n, k): x.z / d, the same of squares, |x - z|^2 / d."""
+
+    dots: Floats
+    squares: Floats
+    distances: Floats
+
+    @staticmethod
+    def of(x: Floats, z: Floats) -> _Products:
+        d = x.shape[1]
+        dots = x @ z.T
+        distances = (x**2).sum(axis=1)[:, None] + (z**2).sum(axis=1) - 2 * dots
+        squares = _squared(x) @ _squared(z).T
+        return _Products(dots / d, squares / d, np.maximum(distances, 0.0) / d)
+
+    def kernel(self, hyper: Hyper) -> Floats:
+        radial = hyper.radial * np.exp(self.distances / (-2 * hyper.length**2))
+        return hyper.linear * self.dots + hyper.quadratic * self.squares + radial
 
 
-def _products(x: Floats, z: Floats) -> tuple[Floats, Floats]:
-    """x.z / d and |x - z|^2 / d of rows (n, d) and (k, d), each (n, k)."""
-    dots = x @ z.T
-    squares = (x**2).sum(axis=1)[:, None] + (z**2).sum(axis=1) - 2 * dots
-    d = x.shape[1]
-    return dots / d, np.maximum(squares, 0.0) / d
+def _squared(x: Floats) -> Floats:
+    """Squares of features in [-1, 1], less their mean over that interval, and as wide as them."""
+    return 2 * (x**2 - 1 / 3)
 
 
 @dataclass(frozen=True)
@@ -66,26 +84,27 @@ def fit(x: Floats, targets: Targets) -> Hyper:
     """The hyperparameters that maximise the marginal likelihood times a log-normal prior, by
     L-BFGS-B with exact gradients. O(n^3) a step.
     """
-    dots, squares = _products(x, x)
+    products = _Products.of(x, x)
     y, diagonal = targets.y, np.diag_indices(len(x))
 
     def loss(theta: Floats) -> tuple[float, Floats]:
-        a, b, l, s = np.exp(theta)
-        radial = b * np.exp(-squares / (2 * l**2))
-        k = a * dots + radial
+        a, q, b, l, s = np.exp(theta)
+        radial = b * np.exp(products.distances / (-2 * l**2))
+        k = a * products.dots + q * products.squares + radial
         k[diagonal] += s + targets.noise + _JITTER
         try:
             factor = cholesky(k, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
-            return 1e10, np.zeros(4)
+            return 1e10, np.zeros(len(theta))
         alpha = cho_solve((factor, True), y, check_finite=False)
-        inverse = cho_solve((factor, True), np.eye(len(y)), check_finite=False)
-        weight = inverse - np.outer(alpha, alpha)
+        weight = cho_solve((factor, True), np.eye(len(y)), check_finite=False)
+        weight -= np.outer(alpha, alpha)
         gradient = 0.5 * np.array(
             [
-                a * (weight * dots).sum(),
+                a * (weight * products.dots).sum(),
+                q * (weight * products.squares).sum(),
                 (weight * radial).sum(),
-                (weight * radial * squares).sum() / l**2,
+                (weight * radial * products.distances).sum() / l**2,
                 s * np.trace(weight),
             ]
         )
@@ -105,7 +124,7 @@ class Posterior:
 
     def __init__(self, x: Floats, targets: Targets, hyper: Hyper) -> None:
         self.x, self.targets, self.hyper = x, targets, hyper
-        k = _kernel(*_products(x, x), hyper)
+        k = _Products.of(x, x).kernel(hyper)
         k[np.diag_indices(len(x))] += hyper.noise + targets.noise + _JITTER
         self._factor: Floats = cholesky(k, lower=True, check_finite=False)
         self._alpha: Floats = cho_solve((self._factor, True), targets.y, check_finite=False)
@@ -114,18 +133,32 @@ class Posterior:
         """Means (k,) at rows `z` (k, d)."""
         t = self.targets
         means: Floats = t.centre + t.unit * (
-            _kernel(*_products(z, self.x), self.hyper) @ self._alpha
+            _Products.of(z, self.x).kernel(self.hyper) @ self._alpha
         )
         return means
 
     def predict(self, z: Floats) -> tuple[Floats, Floats]:
-        """Means and standard deviations (k,) of the noiseless value at rows `z` (k, d)."""
-        cross = _kernel(*_products(z, self.x), self.hyper)
-        inner = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
-        own = self.hyper.linear * (z**2).sum(axis=1) / z.shape[1] + self.hyper.radial
-        variance = np.maximum(own - (inner**2).sum(axis=0), 1e-12)
+        """Means and standard deviations (k,) of the noiseless value at rows `z` (k, d).
+
+        The linear and the quadratic kernel are least certain in the corners of the space, where few
+        good pipelines are; deviations are less by the factor by which a row's prior variance is
+        above the usual one of what was observed.
+        """
         t = self.targets
-        return t.centre + t.unit * (cross @ self._alpha), t.unit * np.sqrt(variance)
+        cross = _Products.of(z, self.x).kernel(self.hyper)
+        inner = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
+        own = self._prior(z)
+        deviation = np.sqrt(np.maximum(own - (inner**2).sum(axis=0), 1e-12))
+        deviation *= np.minimum(1.0, np.median(self._prior(self.x)) / own)
+        return t.centre + t.unit * (cross @ self._alpha), t.unit * deviation
+
+    def _prior(self, z: Floats) -> Floats:
+        """Variances (k,) before anything was observed."""
+        h, d = self.hyper, z.shape[1]
+        linear = h.linear * (z**2).sum(axis=1) / d
+        quadratic = h.quadratic * (_squared(z) ** 2).sum(axis=1) / d
+        variances: Floats = linear + quadratic + h.radial
+        return variances
 
     def with_believed(self, z: Floats) -> Posterior:
         """The same, had its own means been observed, without noise, at rows `z` (k, d): certain

@@ -44,9 +44,8 @@ class Memory:
     def add(self, trial: Trial) -> None:
         """Take a result in."""
         self.rows.append(self.features(trial.pipeline))
-        screened = str(trial.status) == "screened"
         failed = trial.status in (TrialStatus.FAILED, TrialStatus.TIMED_OUT)
-        self.worked.append(None if screened else not failed)
+        self.worked.append(False if failed else True if trial.measured else None)
         self.values.append([q.observe(self.scaling, trial) for q in self.quantities])
         usable = self.scaling.usable(trial)
         self._ranking.append(

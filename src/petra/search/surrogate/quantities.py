@@ -131,5 +131,3 @@ def limits(
         bound = all_of[i].cost(scaling, c.bound(scaling.baseline.metrics))
         found.append(Limit(i, bound, c.at_least == all_of[i].objective.maximize))
     return tuple(found)
-
-

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petra.core.pipeline import Pipeline
-from petra.core.trial import Origin, Proposal, Trial
+from petra.core.trial import Proposal, Trial
 from petra.moo.selection import survivors
 from petra.search.base import Problem, Searcher, Suggestion
 from petra.search.duplicates import Duplicates
@@ -45,7 +45,7 @@ class SurrogateOptions(SearchOptions):
     """Options of `SurrogateSearcher`."""
 
     pending: int = option(4, Integer(1, 1000), "pipelines under way at a time, at most")
-    candidates: int = option(160, Integer(1, 100_000), "children and draws ranked first")
+    candidates: int = option(100, Integer(1, 100_000), "children and draws ranked first")
     rounds: int = option(2, Integer(0, 100), "times that the best candidates' children are ranked")
     explore: int = option(8, Integer(0, 10_000), "one proposal in so many is evolution's; 0: none")
     recombine: bool = option(True, BOOLEAN, "whether pairs of pipelines have children")
@@ -87,8 +87,9 @@ class SurrogateSearcher(Searcher):
             offspring=self.options.pending, stagnation=self.options.stagnation
         )
         self.evolution = EvolutionSearcher(problem, baseline, settings)
+        self.archive = self.evolution.archive  # the front of all trials told
         self._pending: dict[int, Pipeline] = {}
-        self._parents: dict[int, Pipeline] = {baseline.number: baseline.pipeline}
+        self._told: dict[int, Pipeline] = {baseline.number: baseline.pipeline}
         self.memory.add(baseline)
 
     @property
@@ -106,11 +107,11 @@ class SurrogateSearcher(Searcher):
         self.stop_reason = self.stop_reason or self.evolution.stop_reason
         self.memory.add(trial)
         self.duplicates.learn(trial)
-        worthy = trial.number in self.evolution.front
-        parent = self._parents.get(-1 if trial.origin.parent is None else trial.origin.parent)
+        worthy = trial.number in self.archive.members
+        parent = self._told.get(-1 if trial.origin.parent is None else trial.origin.parent)
         if parent is not None and self.options.adapt_steps:
             self.steps.learn(parent, trial.pipeline, worthy=worthy)
-        self._parents[trial.number] = trial.pipeline
+        self._told[trial.number] = trial.pipeline
 
     def suggest(self, rng: np.random.Generator) -> Suggestion | None:
         explore = self.options.explore and self.number % self.options.explore == 0
@@ -119,15 +120,11 @@ class SurrogateSearcher(Searcher):
         found = self._best(rng)
         return found or self.evolution.suggest(rng)
 
-    def _wanted(self, pipeline: Pipeline) -> bool:
-        spared = self.options.spare_duplicates and self.duplicates.repeats(pipeline)
-        return self.is_new(pipeline) and not spared
-
     def _best(self, rng: np.random.Generator) -> Suggestion | None:
         """The most promising of many candidates."""
-        good = sorted({*self.evolution.front, *self.evolution.population})
-        parents = [Parent(n, self._parents[n]) for n in good]
-        pool = self.candidates.first(self.options.candidates, parents, self._wanted, rng)
+        good = sorted({*self.archive.members, *self.evolution.population})
+        parents = [Parent(n, self._told[n]) for n in good]
+        pool = self.candidates.first(self.options.candidates, parents, self.is_new, rng)
         if not pool:
             return None
         prospects = self._prospects()
@@ -135,29 +132,30 @@ class SurrogateSearcher(Searcher):
         for _ in range(self.options.rounds):
             best = [pool[int(i)] for i in np.argsort(-scores, kind="stable")[:BEST]]
             count = self.options.candidates // 2
-            more = self.candidates.further(count, best, parents, self._wanted, rng)
+            more = self.candidates.further(count, best, parents, self.is_new, rng)
             if more:
                 pool = [*pool, *more]
                 scores = np.concatenate([scores, prospects.score(self._rows(more))])
-        chosen = pool[int(np.argmax(scores))]
-        return Suggestion(chosen.pipeline, Origin(chosen.origin.moves, chosen.origin.parent))
+        for i in np.argsort(-scores, kind="stable"):
+            chosen = pool[int(i)]
+            if not (self.options.spare_duplicates and self.duplicates.repeats(chosen.pipeline)):
+                return Suggestion(chosen.pipeline, chosen.origin)
+        return None
 
     def _rows(self, pool: list[Candidate]) -> Floats:
         return np.array([self.memory.features(c.pipeline) for c in pool])
 
     def _prospects(self) -> Prospects:
-        members = [self.evolution.kept(n) for n in self.evolution.front]
-        feasible = [t for t in members if self.scaling.violation(t) == 0]
-        m = len(self.scaling.reference)
-        front = np.array([self.scaling.costs(t) for t in feasible]).reshape(len(feasible), m)
+        feasible = self.archive.violation == 0
+        front = self.archive.costs if feasible else np.empty((0, len(self.scaling.reference)))
         reference = self.scaling.reference
         if len(front) and not (front < reference).all(axis=1).any():
             # Nothing is in the region of interest yet: go on from where we are.
             reference = np.maximum(reference, front.max(axis=0) * 1.1 + 0.1)
         inside = front[(front < reference).all(axis=1)]
-        most = MOST_FRONT.get(m, FEW_FRONT)
+        most = MOST_FRONT.get(len(reference), FEW_FRONT)
         if len(inside) > most:
             inside = inside[survivors(inside, most, reference=reference)]
         pending = [self.memory.features(p) for p in self._pending.values()]
         rows = np.array(pending).reshape(len(pending), len(self.memory.encoding))
-        return Prospects(self.beliefs, inside, reference, rows, feasible=bool(feasible))
+        return Prospects(self.beliefs, inside, reference, rows, feasible=feasible)
