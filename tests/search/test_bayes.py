@@ -159,7 +159,7 @@ def test_nothing_is_modelled_where_nothing_was_measured() -> None:
 def test_models_propose_where_nothing_is_feasible_yet() -> None:
     constraints = (Constraint.parse("size <= 1 kB"), Constraint.parse("params <= 0.001 * baseline"))
     baseline = measured(Proposal(0, Pipeline()))
-    searcher = few(Problem(toy_space(), OBJECTIVES, constraints), baseline)
+    searcher = few(Problem(toy_space(), OBJECTIVES, constraints), baseline, batch=1)
     assert len(model_based(simulate(searcher, measured, trials=21))) == 4
 
 

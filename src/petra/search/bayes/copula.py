@@ -38,9 +38,9 @@ class NormalCopula:
     def __call__(self, values: ArrayLike) -> Floats:
         """Scores of values (k,), whether they are among those it was made from or not."""
         x = np.asarray(values, dtype=np.float64)
-        inside: Floats = np.interp(x, self._known, self._scores)
         beyond = np.minimum(x - self._known[0], 0.0) + np.maximum(x - self._known[-1], 0.0)
-        return inside + self._slope * beyond
+        scores: Floats = np.interp(x, self._known, self._scores) + self._slope * beyond
+        return scores
 
     def error(self, values: ArrayLike, errors: ArrayLike) -> Floats:
         """Standard errors (k,) of scores: half of the distance from that of v - e to v + e's."""

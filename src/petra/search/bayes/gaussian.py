@@ -159,11 +159,13 @@ class Posterior:
     @property
     def variance(self) -> Tensor:
         """Of every value before anything was observed, (E, 1)."""
-        return self.given.kernel.outputscale.detach()[:, None]
+        scale: Tensor = self.given.kernel.outputscale.detach()[:, None]
+        return scale
 
     def covariance(self, one: Tensor, other: Tensor) -> Tensor:
         """Of values before anything was observed: (E, a, b) for features (a, d) and (b, d)."""
-        return self.given.kernel(one, other).to_dense()
+        covariance: Tensor = self.given.kernel(one, other).to_dense()
+        return covariance
 
     def explained(self, x: Tensor) -> Tensor:
         """L^-1 k(observed, x), (E, n, N), L L' the covariance of what was observed."""
@@ -209,4 +211,5 @@ class Draws:
 
 
 def _solved(root: Tensor, right: Tensor) -> Tensor:
-    return torch.linalg.solve_triangular(root, right, upper=False)
+    solution: Tensor = torch.linalg.solve_triangular(root, right, upper=False)
+    return solution

@@ -186,7 +186,9 @@ class BayesSearcher(Searcher):
             restarts=self.options.restarts,
             evaluations=self.options.evaluations,
         )
-        return found and Suggestion(found.pipeline, Origin(("improvement",), found.parent))
+        if found is None:
+            return None
+        return Suggestion(found.pipeline, Origin(("improvement",), found.parent))
 
     def _front(self) -> Sequence[int]:
         """Indices of the front of the trials told; of a long one those that contribute most."""

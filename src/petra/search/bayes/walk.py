@@ -106,5 +106,5 @@ def _valued(
     """The groups without what is missing, all asked about in one go."""
     there = [[f for f in group if f is not None] for group in groups]
     flat = [f.features for group in there for f in group]
-    answers = iter(worth(np.stack(flat)) if flat else [])
+    answers = iter(worth(np.stack(flat)) if flat else np.empty(0))
     return [[replace(f, worth=float(next(answers))) for f in group] for group in there]
