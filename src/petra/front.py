@@ -190,6 +190,8 @@ class Front:
         trial = next((t for t in self.trials if t.number == number), None)
         if trial is None:
             return f"there is no trial {number}"
+        if trial.status is TrialStatus.SCREENED and trial.failure:
+            return f"trial {number} was screened: {first_line(trial.failure.message)}"
         if trial.failure:
             return (
                 f"trial {number} failed in {printable(trial.failure.stage)}:"
@@ -222,10 +224,14 @@ class Front:
         if not candidates:
             return "no trial has finished, and the untouched model does not meet the constraints"
         broken = Counter(text for t in candidates if t.measured for text in self._broken(t))
+        left = [t for t in candidates if t.status is TrialStatus.SCREENED]
         failed = Counter(
-            printable(f"{t.failure.stage}: {t.failure.kind}") for t in candidates if t.failure
+            printable(f"{t.failure.stage}: {t.failure.kind}")
+            for t in candidates
+            if t.failure and t not in left
         )
         parts = [f"{count} violate {text}" for text, count in broken.most_common()]
+        parts += [f"{len(left)} screened before they were trained or timed"] if left else []
         parts += [f"{count} failed in {text}" for text, count in failed.most_common(5)]
         return f"none of {len(candidates)} trials is feasible: " + "; ".join(parts)
 

@@ -175,7 +175,7 @@ class Session:
         limit = self.most_trials()
         room = None if limit is None else max(0, limit - self.clock().trials)
         for proposal in waiting[:room] if not self.stop_reason() else ():
-            self._submit(executor, proposal)
+            self._submit(executor, stream, proposal)
         self._propose(executor, stream)
         for trial in executor.results():
             trial = self._storable(trial)
@@ -192,14 +192,19 @@ class Session:
             if proposal is None:
                 break
             self._store_proposal(proposal)
-            self._submit(executor, proposal)
+            self._submit(executor, stream, proposal)
 
     def _store_proposal(self, proposal: Proposal) -> None:
         self.store.propose(proposal)
         self.proposals[proposal.number] = proposal
 
-    def _submit(self, executor: Executor, proposal: Proposal) -> None:
-        executor.submit(proposal, remaining=self.remaining, on_note=self.listener.stage)
+    def _submit(self, executor: Executor, stream: Stream, proposal: Proposal) -> None:
+        executor.submit(
+            proposal,
+            rivals=stream.rivals(proposal.number),
+            remaining=self.remaining,
+            on_note=self.listener.stage,
+        )
 
     def _baseline(self, executor: Executor) -> Trial:
         """Trial 0: the untouched model on the same runtime. Its failure is the study's."""

@@ -107,7 +107,7 @@ def tuned(problem: tuple[nn.Module, Task], **parameters: object) -> tuple[nn.Mod
     model, task = problem
     stage = Tune(epochs=8, lr=0.1, batch_size=64, weight_decay=0.0, **parameters)
     result, trace = stage.apply(copy.deepcopy(model), Context(task=task, teacher=model, seed=1))
-    return result, float(str(trace.details["score_best"]))
+    return result, float(str(trace.details["score_after"]))
 
 
 @pytest.fixture(scope="module")

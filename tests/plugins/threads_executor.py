@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from petra.core.measurement import Measurement
+from petra.core.rivals import Rivals
 from petra.core.trial import Proposal, Trial
 from petra.execute.base import Assignment, Executor, OnNote, Remaining
 from petra.execute.build import BuildPayload, prepare
@@ -55,16 +56,18 @@ class ThreadsExecutor(Executor):
 
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
         self._evaluator.write("val", self._here)
-        trial = self._one(proposal, lambda: None, on_note)
+        trial = self._one(proposal, None, lambda: None, on_note)
         assert trial is not None
         return trial, self._evaluator.facts(self._here) if trial.measured else {}
 
     def use_baseline(self, baseline: Trial) -> None:
         self._evaluator.baseline = baseline
 
-    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+    def submit(
+        self, proposal: Proposal, *, rivals: Rivals, remaining: Remaining, on_note: OnNote
+    ) -> None:
         self._evaluator.accept(proposal, self._here)
-        self._pending.add(self._pool.submit(self._one, proposal, remaining, on_note))
+        self._pending.add(self._pool.submit(self._one, proposal, rivals, remaining, on_note))
 
     def results(self) -> Iterator[Trial]:
         while self._pending:
@@ -73,7 +76,9 @@ class ThreadsExecutor(Executor):
                 if (trial := future.result()) is not None:
                     yield trial
 
-    def _one(self, proposal: Proposal, remaining: Remaining, on_note: OnNote) -> Trial | None:
+    def _one(
+        self, proposal: Proposal, rivals: Rivals | None, remaining: Remaining, on_note: OnNote
+    ) -> Trial | None:
         left = remaining()
         if left is not None and left <= 0:
             return None
@@ -81,6 +86,7 @@ class ThreadsExecutor(Executor):
             return self._evaluator.evaluate(
                 proposal,
                 self._here,
+                rivals=rivals,
                 remaining_s=left,
                 on_note=lambda note: on_note(proposal, note),
                 alone=self._here.alone,

@@ -17,7 +17,9 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import FULL, Failure, Fidelity, Trial, TrialStatus
 from petra.front import Front, confirmed
 from petra.report import plots
+from petra.report.outcomes import failure_counts
 from petra.report.study_front import StudyFront
+from petra.report.tables import to_text, trials_view
 from petra.testing.studies import toy_study
 
 OBJECTIVES = named_objectives(("quality", "latency_ratio", "size_bytes"), maximize_quality=True)
@@ -204,6 +206,36 @@ def test_pick_by_number_and_what_is_said_of_other_numbers() -> None:
         with pytest.raises(ConfigError, match=said) as error:
             found.choose(number)
         assert error.value.hint == "on the front: 1, 0"
+
+
+def left(number: int, reason: str, **metrics: float) -> Trial:
+    """A trial that was screened, with what was known of it by then."""
+    return made(
+        number,
+        1.0,
+        1.0,
+        1.0,
+        status=TrialStatus.SCREENED,
+        metrics={name: Measurement(mean) for name, mean in metrics.items()},
+        failure=Failure("screen", "constraint", reason),
+    )
+
+
+def test_what_was_screened_is_shown_with_its_costs_and_reason_and_is_no_failure() -> None:
+    found = front(BASE, made(1, 0.8, 0.5, 500.0), left(2, "size <= 300: 420", size_bytes=420.0))
+    assert [t.number for t in found.members] == [1, 0]
+    with pytest.raises(ConfigError, match="trial 2 was screened: size <= 300: 420"):
+        found.choose(2)
+    shown = to_text(trials_view(found, width=120), width=120)
+    assert "screened" in shown
+    assert "420 B" in shown
+    assert "screen: size <= 300: 420" in shown
+    assert "1 complete, 1 screened" in shown
+    assert failure_counts(found.trials) == []
+    none = front(BASE, left(1, "too big"), left(2, "too slow"), constraints=("size <= 1",))
+    assert none.why_empty() == (
+        "none of 2 trials is feasible: 2 screened before they were trained or timed"
+    )
 
 
 def test_a_misspelt_pick_is_corrected() -> None:

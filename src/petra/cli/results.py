@@ -27,9 +27,10 @@ def show(
     - `petra show petra-demo --all`
     - `petra show petra-demo --json | jq '.front[].words'`
     """
+    from petra.report.outcomes import failures_view
     from petra.report.plain import front_data, trial_data
     from petra.report.study_front import StudyFront
-    from petra.report.tables import failures_view, front_view, trials_view
+    from petra.report.tables import front_view, trials_view
 
     front = StudyFront.load(directory)
     if as_json:
@@ -40,7 +41,7 @@ def show(
         say(front_view(front, width=width()))
         return
     say(trials_view(front, width=width()))
-    if any(t.failure for t in front.trials):
+    if any(t.failed for t in front.trials):
         say("\nFailures")
         say(failures_view(front))
 

@@ -23,12 +23,13 @@ class TrialStatus(StrEnum):
     INFEASIBLE = "infeasible"  # measured, but outside a constraint of the user's
     FAILED = "failed"  # a stage, the export, the parity check or the process failed
     TIMED_OUT = "timed_out"  # exceeded the time limit of one trial
+    SCREENED = "screened"  # left before it was trained, exported or timed in full
 
 
 @dataclass(frozen=True)
 class Failure:
     """Why a trial has no result: the stage it was in, the error's type and message, the memory it
-    had reached.
+    had reached. Of a screened one: ``screen``, what it was left for, and the reason in words.
     """
 
     stage: str
@@ -127,9 +128,9 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished candidate. `metrics` holds validation-split and cost measurements by name;
-    `test` is filled only for confirmed members of the final front. `artifact` is a path relative to
-    the study directory.
+    """One finished candidate. `metrics` holds validation-split and cost measurements by name, of a
+    screened one those that were known by then; `test` is filled only for confirmed members of the
+    final front. `artifact` is a path relative to the study directory.
     """
 
     number: int
@@ -150,6 +151,11 @@ class Trial:
     def measured(self) -> bool:
         """Whether it has a full set of metrics (feasible or not)."""
         return self.status in (TrialStatus.COMPLETE, TrialStatus.INFEASIBLE)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong, in the time that it had or for lack of it."""
+        return self.status in (TrialStatus.FAILED, TrialStatus.TIMED_OUT)
 
     @property
     def comparable(self) -> bool:

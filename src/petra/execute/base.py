@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from petra.config import SavingsConfig
 from petra.core.measurement import Measurement
 from petra.core.notes import WorkerNote
 from petra.core.objective import Constraint
+from petra.core.rivals import Rivals
 from petra.core.trial import Proposal, Trial
 from petra.store.layout import StudyPaths
 
@@ -39,8 +41,9 @@ class Assignment:
     `payload` is what candidates are built from, wherever that is; `paths` is where the study keeps
     what comes of it. `workers` candidates may be built side by side, each with `threads` threads;
     None: the study begins, and `Executor.baseline` chooses. `constraints` make a trial infeasible,
-    `host` is noted with every number. `held` raises StoreError when another process has taken the
-    directory: to be asked before anything in it is
+    `savings` are what is left undone where it cannot matter, `host` is noted with every number.
+    `held` raises StoreError when another process has taken the directory: to be asked before
+    anything in it is
     removed.
     """
 
@@ -48,6 +51,7 @@ class Assignment:
     paths: StudyPaths
     limits: Limits
     constraints: tuple[Constraint, ...] = ()
+    savings: SavingsConfig = field(default_factory=SavingsConfig)
     host: str = ""
     workers: int = 1
     threads: int | None = 1
@@ -73,10 +77,13 @@ class Executor(ABC):
         """
 
     @abstractmethod
-    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+    def submit(
+        self, proposal: Proposal, *, rivals: Rivals, remaining: Remaining, on_note: OnNote
+    ) -> None:
         """Take a proposal and return at once. It begins when there is room, those submitted first
         before later ones, or never, when `remaining()` seconds are used up by then (None: no
-        limit).
+        limit). It may be screened, or measured no further than it matters, in the light of
+        `rivals`, and of nothing that other candidates measure meanwhile.
         """
 
     @abstractmethod

@@ -7,18 +7,22 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from petra.core.errors import DataError, PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import violation
-from petra.core.trial import Failure, Proposal, Trial, TrialStatus
+from petra.core.rivals import Rivals
+from petra.core.trial import FULL, Failure, Fidelity, Proposal, Trial, TrialStatus
 from petra.execute.base import Assignment
 from petra.execute.build import eager_latency_ms
 from petra.execute.builder import Builder, Caller
 from petra.execute.built import Built
+from petra.execute.early import NOTHING, Early, Way, audit_trace, built_after
 from petra.execute.judge import write_data
+from petra.execute.prospects import Left
 from petra.execute.verdict import Alone, Artifact, Judge, Verdict
 from petra.workers.failures import TimeLimitExceeded, WorkerDied, WorkerError
 
@@ -61,9 +65,9 @@ class Evaluator:
         """See that a candidate can be evaluated. Raises PetraError for what only cheaper executors
         do, and what reading the validation split raises.
         """
-        if not proposal.fidelity.full:
+        if proposal.fidelity not in (FULL, Fidelity(zero_shot=True)):
             raise PetraError(
-                f"proposal {proposal.number}: this executor evaluates at full fidelity only",
+                f"proposal {proposal.number}: this executor evaluates in full, or without training",
                 hint="use a searcher that asks for nothing else",
             )
         self.write("val", caller)
@@ -84,11 +88,13 @@ class Evaluator:
         proposal: Proposal,
         caller: Caller,
         *,
+        rivals: Rivals | None,
         remaining_s: float | None,
         on_note: Callable[[WorkerNote], None],
         alone: Alone,
     ) -> Trial:
         """Build, verify and measure, the last inside `alone()`, in which nothing else of ours runs.
+        `rivals` is None for the untouched model alone.
 
         Every failure of the candidate becomes a Trial. Raises BudgetExhausted when `remaining_s`
         runs out, WorkerDied when the caller was closed by its owner, and StoreError when the fault
@@ -105,22 +111,9 @@ class Evaluator:
             on_note(note)
 
         limit = limits.time_s if remaining_s is None else min(limits.time_s, max(remaining_s, 1.0))
-        target = self.assignment.payload.target
+        way = Way(caller, place, limit, started, watch, alone)
         try:
-            built = Builder(caller, limits).build(
-                proposal.pipeline, target, place, time_limit_s=limit, on_note=watch
-            )
-            verdict = self._judge(caller).judge(
-                built,
-                place,
-                target,
-                step=len(proposal.pipeline) + 1,
-                against=self._opponent() if proposal.number else None,
-                time_limit_s=limit,
-                on_note=watch,
-                alone=alone,
-            )
-            return self._finished(proposal, built, verdict, time.perf_counter() - started)
+            return self._attempt(proposal, rivals, way)
         except TimeLimitExceeded as error:
             if limit < limits.time_s:
                 self._clear(place)
@@ -130,6 +123,40 @@ class Evaluator:
             if isinstance(error, WorkerDied) and caller.closed:
                 raise
             return self._failed(proposal, TrialStatus.FAILED, step.name, error, caller, started)
+
+    def _attempt(self, proposal: Proposal, rivals: Rivals | None, way: Way) -> Trial:
+        """The trial of a candidate in which nothing goes wrong. Raises what does."""
+        builder = Builder(way.caller, self.assignment.limits)
+        judge, target = self._judge(way.caller), self.assignment.payload.target
+        opponent = self._opponent() if proposal.number else None
+        early, screened = Early(self.assignment, proposal, rivals), NOTHING
+        try:
+            if opponent:
+                screened = early.costs(builder, judge, opponent, way)
+            built = builder.build(
+                proposal.pipeline,
+                target,
+                way.place,
+                fidelity=proposal.fidelity,
+                gate=early.gate(screened),
+                time_limit_s=max(1.0, way.limit_s - way.seconds),
+                on_note=way.on_note,
+            )
+        except Left as left:
+            return early.left(left, screened, way.seconds)
+        verdict = judge.judge(
+            built,
+            way.place,
+            target,
+            step=len(proposal.pipeline) + 1,
+            against=opponent,
+            time_limit_s=way.limit_s,
+            on_note=way.on_note,
+            alone=way.alone,
+        )
+        trial = self._finished(proposal, built_after(screened, built), verdict, way.seconds)
+        found = screened.found or built.hopeless
+        return replace(trial, trace=(*trial.trace, audit_trace(found))) if found else trial
 
     def confirm(self, trial: Trial, caller: Caller) -> dict[str, Measurement]:
         """Judge a member of the front again: its quality on the test split, which has been written,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from petra.core.measurement import Measurement
+from petra.core.rivals import Rivals
 from petra.core.trial import Proposal, Trial
 from petra.execute.base import Assignment, Executor, OnNote, Remaining
 from petra.execute.build import prepare
@@ -56,7 +57,7 @@ class LocalExecutor(Executor):
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
         self._evaluator.write("val", self._workers[0])
         speed = self._training_speed()
-        trial = self._one(proposal, lambda: None, on_note)
+        trial = self._one(proposal, None, lambda: None, on_note)
         facts = self._evaluator.facts(self._workers[0]) if trial.measured else {}
         return trial, {SPEED_NOTE: speed.as_note(), **facts}
 
@@ -77,9 +78,11 @@ class LocalExecutor(Executor):
         self._evaluator.check_place()
         self._start(self._workers[1:])
 
-    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+    def submit(
+        self, proposal: Proposal, *, rivals: Rivals, remaining: Remaining, on_note: OnNote
+    ) -> None:
         self._evaluator.accept(proposal, self._workers[0])
-        self._pending.add(self._pool.submit(self._one, proposal, remaining, on_note))
+        self._pending.add(self._pool.submit(self._one, proposal, rivals, remaining, on_note))
 
     def results(self) -> Iterator[Trial]:
         while self._pending:
@@ -92,7 +95,9 @@ class LocalExecutor(Executor):
                     continue
                 yield trial
 
-    def _one(self, proposal: Proposal, remaining: Remaining, on_note: OnNote) -> Trial:
+    def _one(
+        self, proposal: Proposal, rivals: Rivals | None, remaining: Remaining, on_note: OnNote
+    ) -> Trial:
         worker = self._idle.get()
         try:
             left = remaining()
@@ -101,6 +106,7 @@ class LocalExecutor(Executor):
             return self._evaluator.evaluate(
                 proposal,
                 worker,
+                rivals=rivals,
                 remaining_s=left,
                 on_note=lambda note: on_note(proposal, note),
                 alone=lambda: self._alone(worker),

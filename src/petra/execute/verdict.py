@@ -91,6 +91,21 @@ class Judge:
         only_what_ships(place)
         return Verdict(metrics | self._counted(built, judged), dict(judged.parity))
 
+    def coarse(self, artifact: Artifact, *, against: Artifact) -> dict[str, Measurement]:
+        """A first idea of a file's memory and latency, at a tenth of what measuring it costs."""
+        request = Request(
+            target=artifact.target,
+            artifact=str(artifact.path),
+            data=str(self.data / "val"),
+            baseline=str(against.path),
+            baseline_target=against.target,
+            coarse=True,
+            host=self.host,
+        )
+        return run_bench(
+            request, time_limit_s=self.limits.time_s, memory_limit_mb=self.limits.memory_mb
+        )
+
     def confirm(
         self, artifact: Artifact, *, against: Artifact, predictions: Path
     ) -> dict[str, Measurement]:

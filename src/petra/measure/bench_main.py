@@ -31,7 +31,8 @@ class Request:
 
     `data` is a directory as in `petra.measure.stored`; `predictions` is the .npz file where the
     outputs go that are judged ("" to skip them); `baseline` is the artifact to be paired with (""
-    to skip timing), on `baseline_target` (None for the same).
+    to skip timing), on `baseline_target` (None for the same). `coarse` is for a first idea: memory
+    and the latency of typical items, in a few rounds.
     """
 
     target: Target
@@ -41,6 +42,7 @@ class Request:
     baseline_target: Target | None = None
     predictions: str = ""
     confirm: bool = False
+    coarse: bool = False
     host: str = ""
 
     @property
@@ -121,11 +123,14 @@ def _speed(
 ) -> dict[str, Measurement]:
     """Latency on each of the inputs `one`, the typical ones first, and throughput on `many`."""
     how = timing.CONFIRM if request.confirm else timing.SEARCH
+    how = timing.COARSE if request.coarse else how
 
     def paired(inputs: Arrays) -> timing.Paired:
         return timing.time_paired(lambda: baseline.run(inputs), lambda: candidate.run(inputs), how)
 
     found = timing.latency_measurements(paired(one[0]), host=request.host)
+    if request.coarse:
+        return found
     for inputs in one[1:]:
         long = timing.latency_measurements(paired(inputs), host=request.host)
         for name in ("latency_ms", "latency_ratio"):

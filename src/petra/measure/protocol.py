@@ -35,6 +35,8 @@ class Protocol:
 
 
 SEARCH = Protocol()
+# For what is decided with a margin: a few rounds, a few percent.
+COARSE = Protocol(min_rounds=5, max_rounds=10, seconds=1.0, precision=0.03)
 CONFIRM = Protocol(min_rounds=30, max_rounds=120, seconds=6.0, precision=0.004)
 
 

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from petra.core.trial import Trial
 from petra.front import Front
 from petra.moo.dominance import front_mask
+from petra.report.outcomes import failure_counts
 from petra.report.plots import FRONT, OTHER, finished
-from petra.report.tables import failure_counts
 from petra.search.scaling import Scaling, scale
 
 

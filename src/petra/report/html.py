@@ -16,10 +16,10 @@ from petra.report import axes, history, page, plots
 from petra.report.card import subject
 from petra.report.html_front import front_section, members_section
 from petra.report.numbers_text import change, duration, value, with_error
+from petra.report.outcomes import failure_counts
 from petra.report.page import esc
 from petra.report.pipeline_text import count_statuses, pipeline_in_words
 from petra.report.record import StudyRecord
-from petra.report.tables import failure_counts
 from petra.report.whole import write_whole
 from petra.store.layout import StudyPaths
 from petra.store.schema import petra_version

@@ -77,6 +77,6 @@ def count_statuses(trials: Sequence[Trial]) -> str:
     for trial in trials:
         if trial.number:
             counts[trial.status.value] = counts.get(trial.status.value, 0) + 1
-    order = ("complete", "infeasible", "failed", "timed_out")
+    order = ("complete", "infeasible", "screened", "failed", "timed_out")
     known = [name for name in order if name in counts] + sorted(set(counts) - set(order))
     return ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in known) or "no trials"

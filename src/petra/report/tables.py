@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +29,11 @@ from petra.report.numbers_text import (
 from petra.report.pipeline_text import count_statuses, pipeline_in_words
 
 _GAP = 2  # spaces between two columns
+_STYLES = {
+    TrialStatus.COMPLETE: "green",
+    TrialStatus.INFEASIBLE: "yellow",
+    TrialStatus.SCREENED: "yellow",
+}
 
 
 @dataclass(frozen=True)
@@ -229,25 +233,24 @@ def _table(
 
 
 def trials_view(front: Front, *, width: int) -> RenderableType:
-    """All trials, finished ones with their objectives, the others with the reason."""
+    """All trials with what is known of their objectives, and why there is no more."""
 
     def objective(o: Objective) -> Callable[[Trial], str]:
         metric = front.catalogue[o.metric]
-        return lambda t: value(metric, t.metrics[o.metric].mean) if t.measured else ""
+        return lambda t: value(metric, t.metrics[o.metric].mean) if o.metric in t.metrics else ""
 
     def outcome(t: Trial) -> str | Text:
         words = pipeline_in_words(t.pipeline)
         if t.failure:
             reason = f"{printable(t.failure.stage)}: {first_line(t.failure.message)}"
-            return Text(f"{words}\n") + Text(reason, style="red")
+            return Text(f"{words}\n") + Text(reason, style=_STYLES.get(t.status, "red"))
         return words
 
     def origin(t: Trial) -> str:
         return printable(t.origin.name) + ("" if t.origin.parent is None else f" {t.origin.parent}")
 
     def status(t: Trial) -> Text:
-        styles = {TrialStatus.COMPLETE: "green", TrialStatus.INFEASIBLE: "yellow"}
-        return Text(t.status.value.replace("_", " "), style=styles.get(t.status, "red"))
+        return Text(t.status.value.replace("_", " "), style=_STYLES.get(t.status, "red"))
 
     numbers = {t.number for t in front.members}
     columns = [
@@ -268,27 +271,3 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
             style="dim",
         ),
     )
-
-
-def failures_view(front: Front) -> Table:
-    """Failures by stage and reason, the most frequent first, each with an example."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for title, justify in (
-        ("trials", "right"),
-        ("stage", "left"),
-        ("reason", "left"),
-        ("for example", "left"),
-    ):
-        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for (stage, kind), count, example in failure_counts(front.trials):
-        assert example.failure is not None
-        message = f"trial {example.number}: {first_line(example.failure.message)}"
-        table.add_row(*(Text(printable(cell)) for cell in (count, stage, kind, message)))
-    return table
-
-
-def failure_counts(trials: Sequence[Trial]) -> list[tuple[tuple[str, str], int, Trial]]:
-    """((stage, kind of error), how many, first such trial), most frequent first."""
-    counts = Counter((t.failure.stage, t.failure.kind) for t in trials if t.failure)
-    first = {(t.failure.stage, t.failure.kind): t for t in reversed(trials) if t.failure}
-    return [(key, count, first[key]) for key, count in counts.most_common()]

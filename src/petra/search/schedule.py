@@ -9,9 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
 from petra.core.errors import StoreError
+from petra.core.rivals import Rivals
 from petra.core.trial import Proposal, Trial
 from petra.search.base import Searcher
 from petra.search.durations import Durations
+from petra.search.rivalry import Rivalry
 
 
 class Schedule(ABC):
@@ -68,12 +70,16 @@ class VirtualSchedule(Schedule):
 
 
 class Stream:
-    """The proposals of a searcher, each as soon as the results it is made from are there."""
+    """The proposals of a searcher, each as soon as the results it is made from are there, and what
+    each of them is up against.
+    """
 
     def __init__(self, searcher: Searcher, schedule: Schedule) -> None:
         self.searcher = searcher
         self._schedule = schedule
         self._results: dict[int, Trial] = {}  # finished and not told yet
+        self._rivalry = Rivalry(searcher.problem, searcher.baseline)
+        self._rivals: dict[int, Rivals] = {}  # of proposals that have not finished
 
     def restore(self, made: Iterable[Proposal], finished: Mapping[int, Trial]) -> None:
         """Go on from stored proposals, by number, and those of their trials that are stored.
@@ -84,11 +90,20 @@ class Stream:
         for proposal in made:
             self._tell(proposal.told, proposal.number)
             self.searcher.restore(proposal)
-            self._schedule.proposed(proposal)
+            self._made(proposal)
+            if proposal.number in finished:
+                del self._rivals[proposal.number]
 
     def put(self, trial: Trial) -> None:
         """Hand in a finished trial; it is told when it is due."""
         self._results[trial.number] = trial
+        self._rivals.pop(trial.number, None)
+
+    def rivals(self, number: int) -> Rivals:
+        """What proposal `number`, which has not finished, is up against: a function of what the
+        searcher was told before it, so the same in every session.
+        """
+        return self._rivals[number]
 
     def next(self) -> Proposal | None:
         """The next proposal; None while results are awaited, and when the search has ended
@@ -100,8 +115,12 @@ class Stream:
         self._tell(due, self.searcher.number)
         proposal = self.searcher.ask()
         if proposal is not None:
-            self._schedule.proposed(proposal)
+            self._made(proposal)
         return proposal
+
+    def _made(self, proposal: Proposal) -> None:
+        self._schedule.proposed(proposal)
+        self._rivals[proposal.number] = self._rivalry.rivals
 
     def _tell(self, numbers: Sequence[int], asking: int) -> None:
         for number in numbers:
@@ -112,4 +131,5 @@ class Stream:
                     hint="the study was changed by something other than petra; restore a copy",
                 )
             self.searcher.tell(trial)
+            self._rivalry.learn(trial)
             self._schedule.told(trial)

@@ -23,8 +23,9 @@ import torch
 from petra.core.measurement import Measurement
 from petra.core.metric import METRICS
 from petra.core.notes import StepBegan, WorkerNote
-from petra.core.objective import Constraint
+from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.rivals import Rivals
 from petra.core.target import Target
 from petra.core.trial import Proposal, Trial, TrialStatus
 from petra.execute.apply import apply_pipeline
@@ -35,6 +36,7 @@ from petra.store.layout import StudyPaths
 from petra.testing.stage_suite import small_problem
 
 CUT = Pipeline((STAGES.get("prune.structured").card().normalize({"ratio": 0.5}),))
+OBJECTIVES = named_objectives(("quality", "latency_ratio", "size_bytes"))
 REFUSED = Pipeline((StageSpec("prune.heads"),))  # there are no heads in a convolutional network
 
 
@@ -84,10 +86,11 @@ class ExecutorSuite(ABC):
         with cls().make(assignment) as executor:
             baseline, facts = executor.baseline(Proposal(0, Pipeline()), on_note=hear)
             executor.use_baseline(baseline)
+            rivals = Rivals(OBJECTIVES, assignment.constraints, baseline.metrics)
             for proposal in (Proposal(1, CUT), Proposal(2, REFUSED)):
-                executor.submit(proposal, remaining=lambda: None, on_note=hear)
+                executor.submit(proposal, rivals=rivals, remaining=lambda: None, on_note=hear)
             found = list(executor.results())
-            executor.submit(Proposal(3, CUT), remaining=lambda: 0.0, on_note=hear)
+            executor.submit(Proposal(3, CUT), rivals=rivals, remaining=lambda: 0.0, on_note=hear)
             late = list(executor.results())
             trials = {trial.number: trial for trial in found}
             splits = [(assignment.paths.data / "test").exists()]

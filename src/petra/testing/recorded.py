@@ -15,6 +15,7 @@ from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
 from petra.core.metric import METRICS
 from petra.core.pipeline import Pipeline
+from petra.core.rivals import Rivals
 from petra.core.rng import derive_seed
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.execute.base import Assignment, Executor, OnNote, Remaining
@@ -87,7 +88,9 @@ class RecordedExecutor(Executor):
     def use_baseline(self, baseline: Trial) -> None:
         """Recorded results are judged already."""
 
-    def submit(self, proposal: Proposal, *, remaining: Remaining, on_note: OnNote) -> None:
+    def submit(
+        self, proposal: Proposal, *, rivals: Rivals, remaining: Remaining, on_note: OnNote
+    ) -> None:
         self._waiting.append((proposal, remaining))
 
     def results(self) -> Iterator[Trial]:

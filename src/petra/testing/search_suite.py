@@ -34,8 +34,8 @@ Evaluate = Callable[[Proposal], Trial]
 
 
 def recorded(proposal: Proposal, *, failing: float = 0.2) -> Trial:
-    """An arbitrary result that is a pure function of the pipeline: failed, timed out, or measured
-    at random.
+    """An arbitrary result that is a pure function of the pipeline: failed, timed out, screened, or
+    measured at random.
     """
     rng = generator(7, proposal.pipeline.key, "recorded")
     fate = rng.random()
@@ -49,6 +49,10 @@ def recorded(proposal: Proposal, *, failing: float = 0.2) -> Trial:
         "latency_ratio": Measurement(float(rng.uniform(0.1, 1.5)), 0.01, 100, "x"),
         "size_bytes": Measurement(float(rng.integers(10_000, 2_000_000)), unit="B"),
     }
+    if fate < 1.5 * failing:
+        del metrics["quality"]
+        failure = Failure("screen", "dominated", "it cannot extend the front")
+        return proposal.ended(TrialStatus.SCREENED, metrics=metrics, failure=failure)
     return proposal.ended(TrialStatus.COMPLETE, metrics=metrics)
 
 

@@ -4,7 +4,6 @@ they pass in.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -31,9 +30,9 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `lr` is the peak rate; `warmup` the share of steps that ramp up to it; `loss`
-    is the name of one of `task.losses()` or "default", `loss_values` sets those of its parameters
-    that it has; `clip_norm` 0 turns gradient clipping off.
+    """How to train, not at all with no epochs. `lr` is the peak rate; `warmup` the share of steps
+    that ramp up to it; `loss` is the name of one of `task.losses()` or "default", `loss_values`
+    sets those of its parameters that it has; `clip_norm` 0 turns gradient clipping off.
     """
 
     epochs: int
@@ -54,20 +53,21 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training did. The weights kept are those of `best_epoch` (the later one of equals), even
-    if the weights it started from scored better: `score_before` tells.
+    """What training did: the validation score of the weights it started from, after every epoch
+    (`curve`), and of those it left (`score_after`).
     """
 
     epochs: int
     steps: int
-    best_epoch: int
     score_before: float
-    score_best: float
+    score_after: float
+    curve: tuple[float, ...]
     precision: str
     seconds: float
 
     def as_details(self) -> dict[str, object]:
-        return {k: round(v, 5) if isinstance(v, float) else v for k, v in vars(self).items()}
+        plain = {k: round(v, 5) if isinstance(v, float) else v for k, v in vars(self).items()}
+        return {**plain, "curve": [round(score, 5) for score in self.curve]}
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -169,8 +169,11 @@ def fit(
     progress: Progress = lambda done, total, note: None,
 ) -> TrainResult:
     """Train the weights of `model` that require a gradient, in place, and leave it, in eval mode,
-    with those of its best epoch on the validation split. Batch norms with frozen weights keep their
-    statistics.
+    with those of the last epoch. Batch norms with frozen weights keep their statistics.
+
+    No epoch is chosen by its score: the validation split is what candidates are judged by, and who
+    picks weights by it looks better there than on any other data. The schedules end at a rate of
+    zero, so the last epoch is the one to keep.
 
     `loss_fn(outputs, inputs, target)` replaces the task's loss; `penalty()`, a function of the
     weights alone, is added to it, and finds the loss's gradient in their ``grad``. `augment` acts
@@ -187,8 +190,7 @@ def fit(
     own = config.loss_of(task)
     base = loss_fn or (lambda outputs, inputs, target: own(outputs, target))
     score = task.quality_of(*predict_all(model, task.val, device=device))
-    before, best, best_epoch = score, -math.inf if task.maximize else math.inf, 0
-    best_state = model.state_dict()
+    before, curve = score, list[float]()
     total = steps_per_epoch(task.train, config.batch_size) * config.epochs
     run = _Run(
         model, task, config, base, penalty, augment, _optimizer(model, config), zero_masks(model),
@@ -203,12 +205,10 @@ def fit(
                 raise DivergedError(
                     f"the validation {task.metric} is {score} after epoch {epoch + 1}"
                 )
-            if score >= best if task.maximize else score <= best:
-                best, best_epoch, best_state = score, epoch + 1, copy.deepcopy(model.state_dict())
-    model.load_state_dict(best_state)
+            curve.append(score)
     model.eval()
     seconds = time.perf_counter() - started
-    return TrainResult(config.epochs, total, best_epoch, before, best, precision.name, seconds)
+    return TrainResult(config.epochs, total, before, score, tuple(curve), precision.name, seconds)
 
 
 @dataclass(frozen=True)

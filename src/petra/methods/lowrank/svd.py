@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -45,10 +45,10 @@ class SVDDecompose(Decompose):
     budget goes with it.
 
     With `epochs`, the factors U, s, V are trained first, with penalties that keep U and V
-    orthogonal and the spectrum steep (Yang et al. 2020), so that truncation costs less; the epoch
-    kept is the one best after truncation. They train at full rank, or at less and less if truncated
-    every few epochs, which harsh rules need. A layer is replaced only where its rank saves at least
-    5% both of its weights and of its multiply-accumulates; all others stay dense.
+    orthogonal and the spectrum steep (Yang et al. 2020), so that truncation costs less. They train
+    at full rank, or at less and less if truncated every few epochs, which harsh rules need. A layer
+    is replaced only where its rank saves at least 5% both of its weights and of its
+    multiply-accumulates; all others stay dense.
 
     When it helps: wide layers with a steep spectrum, transformers' linear layers, large kernels
     (spatial); `whitened` and the budget rule where no training follows. When it does not: thin
@@ -97,6 +97,13 @@ class SVDDecompose(Decompose):
         limits=Real(0.0, 1e4),
         when=TRAINED,
     )
+
+    def training_epochs(self) -> int:
+        return self.epochs if self.decomposer == "svd" else 0
+
+    def untrained(self) -> SVDDecompose:
+        """Truncated as it comes; rules that look at the spectrum may then keep other ranks."""
+        return replace(self, epochs=0) if self.training_epochs() else self
 
     @property
     def _convolutions(self) -> str:

@@ -19,8 +19,8 @@ from petra.space.space import Slot
 
 @dataclass(frozen=True)
 class Tune(TrainingStage):
-    """Train all weights on the task's loss and keep the weights of the best epoch on the validation
-    split.
+    """Train all weights on the task's loss, for a fixed number of epochs on a rate that ends at
+    zero.
 
     SGD with Nesterov momentum or AdamW, warm-up then cosine or one-cycle decay, gradient clipping;
     bf16 autocast and channels-last where the hardware gains from them. Mixup (Zhang et al. 2018)
