@@ -53,6 +53,7 @@ def compress(
     search: str | Mapping[str, Any] = "evolution",
     space: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
+    savings: Mapping[str, Any] | None = None,
     virtual_workers: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -85,15 +86,13 @@ def compress(
         "executor": "local" if callable(executor) else executor,
         "workdir": str(workdir) if isinstance(workdir, Path) else workdir,
     }
-    data |= {
-        key: value
-        for key, value in (
-            ("space", space),
-            ("limits", limits),
-            ("virtual_workers", virtual_workers),
-        )
-        if value is not None
+    given = {
+        "space": space,
+        "limits": limits,
+        "savings": savings,
+        "virtual_workers": virtual_workers,
     }
+    data |= {key: value for key, value in given.items() if value is not None}
     config = parse_config(data, where="petra.compress")
     study = create_or_continue(config, model, task)
     return study.run(listener, executor=executor if callable(executor) else None)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from petra.core.objective import Metrics
 from petra.core.trial import Trial
+from petra.report.outcomes import screening
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.study_front import StudyFront
 
@@ -24,6 +25,7 @@ def front_data(front: StudyFront) -> dict[str, object]:
         "baseline": trial_data(front.baseline) if front.baseline else None,
         "front": [trial_data(t) | {"picks": labels.get(t.number, [])} for t in front.members],
         "why_empty": front.why_empty(),
+        "screening": screening(front).as_dict(),
         "not_confirmed": {str(number): reason for number, reason in front.unconfirmed.items()},
     }
 

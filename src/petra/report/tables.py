@@ -26,6 +26,7 @@ from petra.report.numbers_text import (
     value,
     with_error,
 )
+from petra.report.outcomes import screening
 from petra.report.pipeline_text import count_statuses, pipeline_in_words
 
 _GAP = 2  # spaces between two columns
@@ -80,6 +81,7 @@ def front_view(front: Front, *, width: int) -> RenderableType:
         for n, reason in front.unconfirmed.items()
     ]
     parts.append(Text(_footnote(front, on_front=on_front, noise=width >= 55), style="dim"))
+    parts += [Text(said, style="dim")] if (said := str(screening(front))) else []
     return Group(*parts)
 
 
@@ -267,7 +269,8 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
     return Group(
         _table(columns, front.trials, width=width, fold_last=True),
         Text(
-            f"{count_statuses(front.trials)}. * on the front; metrics on the validation split.",
+            f"{count_statuses(front.trials)}. * on the front; metrics on the validation split."
+            f"\n{screening(front)}".rstrip(),
             style="dim",
         ),
     )
