@@ -54,8 +54,8 @@ def compress(
     search: str | Mapping[str, Any] = "evolution",
     space: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
-    virtual_workers: int | None = None,
     savings: Mapping[str, Any] | None = None,
+    virtual_workers: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     executor: str | MakeExecutor = "local",
@@ -88,8 +88,11 @@ def compress(
         "workdir": str(workdir) if isinstance(workdir, Path) else workdir,
     }
     given = {
-        "space": space, "limits": limits, "savings": savings, "virtual_workers": virtual_workers,
-    }  # fmt: skip
+        "space": space,
+        "limits": limits,
+        "savings": savings,
+        "virtual_workers": virtual_workers,
+    }
     data |= {key: value for key, value in given.items() if value is not None}
     config = parse_config(data, where="petra.compress")
     study = create_or_continue(config, model, task)

@@ -11,7 +11,7 @@ from petra.core.objective import Constraint, violation
 from petra.core.rivals import Rivals
 from petra.core.trial import FULL, Fidelity, Proposal, Trial
 from petra.search.base import Problem
-from petra.search.durations import Durations
+from petra.search.durations import Durations, Rates
 from petra.search.schedule import Stream, VirtualSchedule
 from petra.search.table import make_searcher
 from petra.testing.search_suite import recorded
@@ -25,8 +25,10 @@ def problem(constraints: tuple[Constraint, ...]) -> Problem:
 
 
 def stream(given: Problem) -> Stream:
+    """Eight at a time, all equally long."""
+    even = Durations(given.space, Rates(fixed_s=1.0, epoch_s=0.0))
     searcher = make_searcher("uniform", {}, given, toy_baseline())
-    return Stream(searcher, VirtualSchedule(8, Durations(given.space)))
+    return Stream(searcher, VirtualSchedule(8, even))
 
 
 def outcome(proposal: Proposal) -> Trial:

@@ -161,8 +161,8 @@ class StudyConfig(_Record):
     search: Mapping[str, Any] = Field(default_factory=lambda: {"name": "evolution"})
     space: SpaceConfig = SpaceConfig()
     limits: LimitsConfig = LimitsConfig()
-    savings: SavingsConfig = SavingsConfig()
     virtual_workers: Annotated[Whole, Field(ge=1, le=10_000)] = 4
+    savings: SavingsConfig = SavingsConfig()
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     executor: Annotated[str, Field(max_length=200)] = "local"
