@@ -173,6 +173,7 @@ class Study:
             paths=self.paths,
             limits=Limits(limits.trial_time, limits.trial_memory / 2**20),
             constraints=self.config.parsed_constraints(),
+            metrics=tuple(self.config.metrics_named()),
             host=str(describe_host()["id"]),
             workers=limits.workers,
             threads=limits.build_threads or max(1, cores() // limits.workers),

@@ -20,7 +20,8 @@ from petra.execute.build import eager_latency_ms
 from petra.execute.builder import Builder, Caller
 from petra.execute.built import Built
 from petra.execute.judge import write_data
-from petra.execute.verdict import Alone, Artifact, Judge, Verdict
+from petra.execute.verdict import Alone, Artifact, Judge, Timing, Verdict
+from petra.measure.launches import LAUNCHES, spread_by
 from petra.workers.failures import TimeLimitExceeded, WorkerDied, WorkerError
 
 
@@ -79,11 +80,9 @@ class Evaluator:
 
     def _predictions(self, trial: Trial, split: str, caller: Caller) -> Path:
         """A file with a trial's predictions of a split, which has been written."""
-        paths = self.assignment.paths
-        path = paths.predictions(split, trial.number)
+        path = self.assignment.paths.predictions(split, trial.number)
         if path not in self._predicted:
-            artifact = Artifact(paths.root / trial.artifact, self.assignment.payload.target)
-            self._judge(caller).predict(artifact, split, path)
+            self._judge(caller).predict(self._artifact(trial), split, path)
             self._predicted.add(path)
         return path
 
@@ -137,6 +136,7 @@ class Evaluator:
                 target,
                 step=len(proposal.pipeline) + 1,
                 against=self._opponent() if proposal.number else None,
+                timing=self._timing(rivals),
                 keep=None if proposal.number else self.assignment.paths.predictions("val", 0),
                 time_limit_s=limit,
                 on_note=watch,
@@ -160,16 +160,18 @@ class Evaluator:
         and its speed, measured longer.
         """
         self.check_place()
-        paths, target = self.assignment.paths, self.assignment.payload.target
         self._pair_with_untouched("test", caller)
-        predictions = paths.predictions("test", trial.number)
+        predictions = self.assignment.paths.predictions("test", trial.number)
         found = self._judge(caller).confirm(
-            Artifact(paths.root / trial.artifact, target),
-            against=self._opponent(),
-            predictions=predictions,
+            self._artifact(trial), against=self._opponent(), predictions=predictions
         )
         self._predicted.add(predictions)
         return found
+
+    def time_again(self, trial: Trial, caller: Caller) -> dict[str, Measurement]:
+        """The speed of a member of the front, in a further launch."""
+        self.check_place()
+        return self._judge(caller).time_again(self._artifact(trial), against=self._opponent())
 
     def difference(self, ours: Trial, theirs: Trial, caller: Caller) -> Measurement:
         """How much more of the quality one trial has than another on the test split, which has been
@@ -229,12 +231,22 @@ class Evaluator:
             caller, assignment.paths.data, assignment.limits, assignment.host, self._untouched
         )
 
+    def _timing(self, rivals: Rivals | None) -> Timing:
+        """The untouched model in full and in several launches, candidates as far as it matters."""
+        if self.baseline is None or rivals is None:
+            return Timing(launches=LAUNCHES)
+        spread = spread_by(self.baseline.metrics["latency_ratio"])
+        return Timing(self.assignment.metrics, rivals, spread)
+
     def _opponent(self) -> Artifact:
         """The untouched model, with which all others are paired."""
         if self.baseline is None:
             raise ValueError("trial 0 must be evaluated before any other")
-        assignment = self.assignment
-        return Artifact(assignment.paths.root / self.baseline.artifact, assignment.payload.target)
+        return self._artifact(self.baseline)
+
+    def _artifact(self, trial: Trial) -> Artifact:
+        file = self.assignment.paths.root / trial.artifact
+        return Artifact(file, self.assignment.payload.target)
 
     def _finished(
         self, proposal: Proposal, built: Built, verdict: Verdict, seconds: float

@@ -1,8 +1,9 @@
 """The exporter's table of operators, parsed once a process.
 
 `torch.onnx.export` reads the source of some 500 translations anew at every call, which for a small
-model is a third of an export. What a call adds to its table stays its own. Translations of operators
-that are not there are left out, so a process that has got more operators since parses again.
+model is a third of an export. What a call adds to its table stays its own. Translations of
+operators that are not there are left out, so a process that has got more operators since parses
+again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def parsed_once() -> Iterator[None]:
         return
     original = ONNXRegistry.__dict__["from_torchlib"]
 
-    def from_torchlib(cls: type[ONNXRegistry], **settings: Any) -> ONNXRegistry:
+    def from_torchlib(cls: type[ONNXRegistry], /, **settings: Any) -> Any:
         operators = frozenset(torch._C._dispatch_get_all_op_names())
         return _copied(_parsed(original.__get__(None, cls), operators, *settings.items()))
 
