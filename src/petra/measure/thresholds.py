@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from petra.core.metric import describe
 from petra.core.objective import Metrics, Objective, baseline_value
 from petra.core.rivals import Rivals
 
@@ -14,11 +13,11 @@ def latency_thresholds(rivals: Rivals, known: Metrics) -> tuple[float, ...] | No
     another thing than on the other, by the metrics of it that are `known` without timing: it meets
     a constraint or not, is dominated by a rival or not, dominates it or not.
 
-    None where objectives or constraints are about other timed metrics, which then need all the
-    rounds there are.
+    None where objectives or constraints are about a percentile, which wants all the calls there
+    are.
     """
     named = {o.metric for o in rivals.objectives} | {c.metric for c in rivals.constraints}
-    if any(describe(name).timed for name in named - {*_RACED, "train_s"}):
+    if "latency_p95_ms" in named:
         return None
     found = set()
     for constraint in rivals.constraints:
