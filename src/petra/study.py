@@ -174,6 +174,7 @@ class Study:
             limits=Limits(limits.trial_time, limits.trial_memory / 2**20),
             constraints=self.config.parsed_constraints(),
             metrics=tuple(self.config.metrics_named()),
+            savings=self.config.savings,
             host=str(describe_host()["id"]),
             workers=limits.workers,
             threads=limits.build_threads or max(1, cores() // limits.workers),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from petra.execute.build import PARITY_ITEMS, save_reference
+from petra.execute.reference import PARITY_ITEMS, save_reference
 from petra.measure.bench_main import predict
 from petra.measure.stored import load_arrays, load_split
 from petra.runtimes.base import Arrays, LoadedModel

@@ -93,6 +93,10 @@ class Adapt(TrainingStage):
     )
     layers: Mapping[str, bool] = parameters(_blocks, True, BOOLEAN, "whether it is adapted")
 
+    def untrained(self) -> Stage:
+        """The branches are there, and change nothing yet."""
+        return replace(self, epochs=0)
+
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
         found = any(isinstance(m, ADAPTABLE) for path, m in model.named_modules() if path)

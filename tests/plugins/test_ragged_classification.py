@@ -16,7 +16,7 @@ from petra.core.errors import ExportError
 from petra.core.interface import BATCH, LENGTH, TENSOR, Axis, Interface, TensorSpec
 from petra.core.target import Target
 from petra.core.trial import TrialStatus
-from petra.execute.build import save_reference
+from petra.execute.reference import save_reference
 from petra.intake import examine
 from petra.measure import protocol
 from petra.measure.bench_main import Request, measure, predict

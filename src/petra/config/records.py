@@ -123,6 +123,20 @@ class LimitsConfig(_Record):
     cache: Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)] = 2 * 2**30
 
 
+class SavingsConfig(_Record):
+    """What a study does without to be faster, each saving by its own switch. None changes what a
+    trial that is evaluated in full measures.
+
+    `screen`: a candidate that trains is first built without training, and trained only if its costs
+    are within the constraints and could extend the front. `quality_gate`: its quality in PyTorch
+    decides before export whether it is hopeless. One in ten of those that either would leave is
+    evaluated in full all the same, to say how often they are wrong.
+    """
+
+    screen: bool = True
+    quality_gate: bool = True
+
+
 class StudyConfig(_Record):
     """Everything that defines a study. Either `workload`, or `model` and `task`; none of them when
     a study was started from live Python objects.
@@ -138,6 +152,7 @@ class StudyConfig(_Record):
     search: Mapping[str, Any] = Field(default_factory=lambda: {"name": "evolution"})
     space: SpaceConfig = SpaceConfig()
     limits: LimitsConfig = LimitsConfig()
+    savings: SavingsConfig = SavingsConfig()
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     executor: Annotated[str, Field(max_length=200)] = "local"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from petra.core.objective import Constraint, Metrics, Objective
 
@@ -15,9 +16,12 @@ class Rivals:
     model and the trials that the searcher had been told when the candidate was proposed: measured
     at full fidelity, within the constraints, and not dominated. Results that came in since are not
     among them, so that no decision depends on how many workers there are, or on who was first.
+    `worst` bounds the region of interest: values of objectives, by metric, beyond which a candidate
+    counts for nothing (`petra.search.scaling`).
     """
 
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     baseline: Metrics
     front: tuple[Metrics, ...] = ()
+    worst: Mapping[str, float] = field(default_factory=dict)

@@ -17,11 +17,11 @@ from torch import nn
 from petra.core.errors import StageRefused, StoreError
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import derive_seed
-from petra.core.trial import StageTrace
+from petra.core.trial import FULL, Fidelity, StageTrace
 from petra.execute.cache import PrefixCache
+from petra.execute.plan import steps_of
 from petra.execute.remembered import forget_what_is_made_again
 from petra.methods.base import Context, Stage
-from petra.methods.table import STAGES
 from petra.model.attention.separate import unfuse
 from petra.model.copies.copying import copy_model
 from petra.model.description.state_hash import state_hash
@@ -37,15 +37,16 @@ def apply_pipeline(
     pipeline: Pipeline,
     make_context: Callable[[Pipeline], Context],
     *,
+    fidelity: Fidelity = FULL,
     cache: PrefixCache | None,
     on_stage: Callable[[int, StageSpec], None],
     after_stage: Callable[[StageSpec], None] = lambda spec: None,
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
-    """The model that `pipeline` makes of a copy of `model`, and a trace of every stage.
+    """The model that `pipeline` makes of a copy of `model`, and a trace of every stage that
+    `fidelity` leaves in. `model` is not changed.
 
-    `model` is not changed.
-
-    `make_context(prefix)` gives the context of the prefix's last stage; its seed must be a function
+    `make_context(prefix)` gives the context of the prefix's last stage, a prefix of what runs; its
+    seed must be a function
     of the prefix, so that a result does not depend on where the work began. `on_stage(index, spec)`
     is called before each stage that runs, `after_stage(spec)` before its result is kept; those
     found in the cache do not run, and their traces say so; a trace also says why its model could
@@ -53,9 +54,11 @@ def apply_pipeline(
     equal bit for bit. Raises what the stages and the two functions raise, and StageRefused for a
     stage that changes nothing.
     """
-    done, outline = 0, outline_of(model)
+    task = make_context(Pipeline()).task
+    steps = tuple(steps_of(pipeline, task, outline_of(model), fidelity))
+    done = 0
     traces: tuple[StageTrace, ...] = ()
-    found = cache.longest(pipeline, model) if cache else None
+    found = cache.longest(steps[-1].ran, model) if cache and steps else None
     if found:
         done, current, stored = found
         traces = tuple(replace(t, cached=True) for t in stored)
@@ -63,15 +66,13 @@ def apply_pipeline(
         current = copy_model(model)
         unfuse(current)
         unfreeze(current)  # what a person froze was for a training of their own
-        if len(pipeline):
-            forget_what_is_made_again(current, make_context(pipeline.prefix(1)).task.example(2))
+        if steps:
+            forget_what_is_made_again(current, task.example(2))
     mark = state_hash(current)
-    for index in range(done, len(pipeline)):
-        prefix, spec = pipeline.prefix(index + 1), pipeline.stages[index]
-        on_stage(index, spec)
-        context = make_context(prefix)
-        stage = STAGES.get(spec.kind).from_spec(spec, context.task, outline)
-        current, trace = _run(stage, current, spec, context)
+    for step in steps[done:]:
+        spec = step.spec
+        on_stage(step.index, spec)
+        current, trace = _run(step.stage, current, spec, make_context(step.ran))
         after_stage(spec)
         before, mark = mark, state_hash(current)
         if mark == before:
@@ -80,7 +81,7 @@ def apply_pipeline(
                 hint=f"it does nothing to this model with {dict(spec.params)}",
             )
         traces = (*traces, trace)
-        if cache and (reason := cache.put(prefix, current, model, traces)):
+        if cache and (reason := cache.put(step.ran, current, model, traces)):
             traces = (*traces[:-1], replace(trace, uncached=reason))
     return current, traces
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from petra.config import SavingsConfig
 from petra.core.measurement import Measurement
 from petra.core.notes import WorkerNote
 from petra.core.objective import Constraint
@@ -40,7 +41,8 @@ class Assignment:
     `payload` is what candidates are built from, wherever that is; `paths` is where the study keeps
     what comes of it. `workers` candidates may be built side by side, each with `threads` threads.
     `constraints` make a trial infeasible, `metrics` are what is asked of every trial beyond what is
-    always measured, `host` is noted with every number. `held` raises
+    always measured, `savings` are what is left undone where it cannot matter, `host` is noted with
+    every number. `held` raises
     StoreError when another process has taken the directory: to be asked before anything in it is
     removed.
     """
@@ -50,6 +52,7 @@ class Assignment:
     limits: Limits
     constraints: tuple[Constraint, ...] = ()
     metrics: tuple[str, ...] = ()
+    savings: SavingsConfig = field(default_factory=SavingsConfig)
     host: str = ""
     workers: int = 1
     threads: int = 1

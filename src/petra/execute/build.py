@@ -15,12 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from petra.core.errors import ExportError, ParityError, PetraError
-from petra.core.interface import Interface, judged_output
+from petra.core.errors import ExportError, PetraError
+from petra.core.interface import Interface
 from petra.core.measurement import LARGEST, Measurement
 from petra.core.metric import METRICS
 from petra.core.notes import StepBegan, StepProgress
@@ -29,25 +28,23 @@ from petra.core.registry import Registry
 from petra.core.rng import derive_seed
 from petra.core.target import Target
 from petra.core.text import shown
-from petra.core.trial import StageTrace
+from petra.core.trial import FULL, Fidelity, StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.built import REFERENCE, Built, BuiltFile
 from petra.execute.cache import PrefixCache
 from petra.execute.pristine import Pristine
+from petra.execute.reference import save_reference
 from petra.measure.operations import count_macs
-from petra.measure.stored import PREDICTION_BATCH, load_split, save_arrays
 from petra.methods.base import Context
 from petra.methods.facts import facts_after, facts_of
 from petra.methods.table import STAGES
 from petra.model.surgery import count_parameters
 from petra.runtimes.table import RUNTIMES, runtime_for
-from petra.runtimes.verify import has_fixed_infinities
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.tasks.base import Task
-from petra.tasks.inputs import Inputs, call, named_outputs, unnamed
+from petra.tasks.inputs import call
 
 Note = Callable[[object], None]
-PARITY_ITEMS = 2 * PREDICTION_BATCH
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def context_of(payload: BuildPayload, note: Note, prefix: Pipeline) -> Context:
 
 
 def compressed(
-    payload: BuildPayload, note: Note, pipeline: Pipeline
+    payload: BuildPayload, note: Note, pipeline: Pipeline, fidelity: Fidelity = FULL
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
     """The model that `pipeline` makes of the payload's, on the CPU, and a trace of every stage.
 
@@ -157,6 +154,7 @@ def compressed(
         payload.model,
         pipeline,
         lambda prefix: context_of(payload, note, prefix),
+        fidelity=fidelity,
         cache=cache,
         on_stage=on_stage,
         after_stage=after_stage,
@@ -169,25 +167,39 @@ def build_candidate(
     note: Note,
     pipeline: Pipeline,
     exports: tuple[tuple[Target, Path], ...],
-    seed: int | None = None,
+    fidelity: Fidelity = FULL,
 ) -> tuple[Built | PetraError, ...]:
-    """Run the pipeline, and export the model for each target into its place, with the PyTorch
-    model's own predictions beside it.
+    """Run the pipeline at `fidelity`, and export the model for each target into its place, with the
+    PyTorch model's own predictions beside it.
 
     Notes are `StepBegan` for each stage and each export, and `StepProgress` during a stage. Where
     there are several targets, the error of one that the model cannot be exported for stands in
-    place of its files. Another `seed` than the study's neither reads nor fills its cache.
+    place of its files.
     """
     started = time.perf_counter()
-    if seed is not None:
-        payload = replace(payload, seed=seed, cache=None)
-    model, trace = compressed(payload, note, pipeline)
+    model, trace = compressed(payload, note, pipeline, fidelity)
+    return export_candidate(payload, note, pipeline, exports, model, trace, started=started)
+
+
+def export_candidate(
+    payload: BuildPayload,
+    note: Note,
+    pipeline: Pipeline,
+    exports: tuple[tuple[Target, Path], ...],
+    model: nn.Module,
+    trace: tuple[StageTrace, ...],
+    *,
+    started: float,
+) -> tuple[Built | PetraError, ...]:
+    """The second half of `build_candidate`, for the `model` that `compressed` made of the pipeline,
+    and its `trace`; `started` is when that began, by `time.perf_counter`.
+    """
     files: list[tuple[Path, ...] | PetraError] = []
     for target, place in exports:
         alone = len(exports) == 1
         note(StepBegan(len(pipeline), "export" if alone else f"export for {target.name}"))
         try:
-            files.append(_export(model, payload, target, place))
+            files.append(exported(model, payload, target, place))
         except PetraError as error:
             if alone:
                 raise
@@ -213,7 +225,7 @@ def build_candidate(
     )
 
 
-def _export(
+def exported(
     model: nn.Module, payload: BuildPayload, target: Target, place: Path
 ) -> tuple[Path, ...]:
     """The files that ship for `target`, as ``place/model.*``, the main one first."""
@@ -244,44 +256,6 @@ def counted(files: Sequence[Path]) -> dict[str, Measurement]:
             )
         found[name] = Measurement(float(value), unit=metric.unit)
     return found
-
-
-@torch.no_grad()
-def save_reference(
-    model: nn.Module, data: Path, example: Inputs, path: Path, *, items: int = PARITY_ITEMS
-) -> None:
-    """Predictions of the PyTorch model on the first `items` validation items, for the parity check.
-
-    In the batches in which the artifact predicts them: dynamically quantized layers have a range
-    for each batch.
-    """
-    split = load_split(data)
-    count = min(items, len(split.items))
-    found: dict[str, np.ndarray] = {}
-    for index, arrays in split.items.in_batches(items):
-        inputs = unnamed({k: torch.from_numpy(v) for k, v in arrays.items()}, like=example)
-        outputs = named_outputs(call(model, inputs))
-        names = split.interface.judged if split.interface else (judged_output(tuple(outputs)),)
-        for name in names:
-            part = outputs[name].float().numpy()
-            found.setdefault(name, np.empty((count, *part.shape[1:]), part.dtype))[index] = part
-    for reference in found.values():
-        _check_reference(model, reference)
-    save_arrays(path, found)
-
-
-def _check_reference(model: nn.Module, reference: np.ndarray) -> None:
-    if not has_fixed_infinities(reference):
-        named = (*model.named_parameters(), *model.named_buffers())
-        wrecked = next((name for name, t in named if not torch.isfinite(t).all()), None)
-        raise ParityError(
-            "the PyTorch model itself returns NaN or infinity on validation items",
-            hint=(
-                f"its weight {wrecked!r} is not finite"
-                if wrecked
-                else "its weights are finite: values overflow"
-            ),
-        )
 
 
 @torch.no_grad()

@@ -11,9 +11,11 @@ from petra.core.errors import PetraError
 from petra.core.notes import StepBegan, StepProgress, WorkerNote
 from petra.core.pipeline import Pipeline
 from petra.core.target import Target
+from petra.core.trial import FULL, Fidelity
 from petra.execute.base import Limits
-from petra.execute.build import build_candidate
 from petra.execute.built import Built
+from petra.execute.costs import Costs, build_costs
+from petra.execute.gate import Gate, build_if_hopeful
 
 R = TypeVar("R")
 
@@ -58,14 +60,19 @@ class Builder:
         target: Target,
         place: Path,
         *,
+        fidelity: Fidelity = FULL,
+        gate: Gate | None = None,
         seed: int | None = None,
         time_limit_s: float | None = None,
         on_note: Callable[[WorkerNote], None] = ignore,
     ) -> Built:
-        """Files in `place`, by default with the study's own seed. Raises what stages and export
-        raise, and what `Caller.call` does.
+        """Files in `place`, of the pipeline at `fidelity`, by default with the study's own seed.
+        Raises Left for what does not pass `gate`, what stages and export raise, and what
+        `Caller.call` does.
         """
-        (built,) = self._call(pipeline, ((target, place),), time_limit_s, on_note, seed)
+        (built,) = self._call(
+            pipeline, ((target, place),), fidelity, gate, time_limit_s, on_note, seed
+        )
         assert isinstance(built, Built)
         return built
 
@@ -79,20 +86,44 @@ class Builder:
         """The model once, its files for each target in a place of their own; an error where it
         cannot be exported.
         """
-        return list(self._call(pipeline, tuple(exports), None, on_note))
+        return list(self._call(pipeline, tuple(exports), FULL, None, None, on_note))
+
+    def costs(
+        self,
+        pipeline: Pipeline,
+        target: Target,
+        place: Path,
+        *,
+        time_limit_s: float | None = None,
+        on_note: Callable[[WorkerNote], None] = ignore,
+    ) -> Costs:
+        """What the pipeline costs without training; its files in `place`. Raises as `build`."""
+        return self.caller.call(
+            build_costs,
+            pipeline,
+            target,
+            place,
+            time_limit_s=self.limits.time_s if time_limit_s is None else time_limit_s,
+            memory_limit_mb=self.limits.memory_mb,
+            on_note=typed(on_note),
+        )
 
     def _call(
         self,
         pipeline: Pipeline,
         exports: tuple[tuple[Target, Path], ...],
+        fidelity: Fidelity,
+        gate: Gate | None,
         time_limit_s: float | None,
         on_note: Callable[[WorkerNote], None],
         seed: int | None = None,
     ) -> tuple[Built | PetraError, ...]:
         return self.caller.call(
-            build_candidate,
+            build_if_hopeful,
             pipeline,
             exports,
+            fidelity,
+            gate,
             seed,
             time_limit_s=self.limits.time_s if time_limit_s is None else time_limit_s,
             memory_limit_mb=self.limits.memory_mb,

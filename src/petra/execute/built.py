@@ -10,6 +10,7 @@ from petra.core.digest import sha256
 from petra.core.errors import ArtifactError
 from petra.core.measurement import Measurement
 from petra.core.trial import StageTrace
+from petra.execute.prospects import Hopeless
 
 REFERENCE = "reference.npz"
 
@@ -51,6 +52,7 @@ class Built:
     build_s: float
     train_s: float
     counted: Mapping[str, Measurement] = field(default_factory=dict)  # by metrics of plugins
+    hopeless: Hopeless | None = None  # for what its quality would have been left, but for an audit
 
     def shipping(self, files: Sequence[Path], counted: Mapping[str, Measurement]) -> Built:
         """The same candidate as these files."""

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from petra.core.errors import DataError, PetraError, StoreError
@@ -14,12 +15,15 @@ from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import violation
 from petra.core.rivals import Rivals
-from petra.core.trial import Failure, Proposal, Trial, TrialStatus
+from petra.core.trial import FULL, Failure, Fidelity, Proposal, Trial, TrialStatus
 from petra.execute.base import Assignment
 from petra.execute.build import eager_latency_ms
 from petra.execute.builder import Builder, Caller
 from petra.execute.built import Built
+from petra.execute.directory import check_writable, make_directory
+from petra.execute.early import NOTHING, Early, Way, audit_trace, built_after
 from petra.execute.judge import write_data
+from petra.execute.prospects import Left
 from petra.execute.verdict import Alone, Artifact, Judge, Timing, Verdict
 from petra.measure.launches import LAUNCHES, spread_by
 from petra.workers.failures import TimeLimitExceeded, WorkerDied, WorkerError
@@ -44,7 +48,7 @@ class Evaluator:
         self._predicted: set[Path] = set()  # in this session; what an earlier one left may be torn
         self._untouched: dict[str, Path] = {}  # its predictions, by split
         for place in (assignment.paths.artifacts, assignment.paths.logs):
-            _make(place)
+            make_directory(place)
 
     def write(self, split: str, caller: Caller) -> None:
         """Write a split's inputs and targets, once. Raises what reading them raises, every time."""
@@ -65,9 +69,9 @@ class Evaluator:
         """See that a candidate can be evaluated. Raises PetraError for what only cheaper executors
         do, and what reading the validation split raises.
         """
-        if not proposal.fidelity.full:
+        if proposal.fidelity not in (FULL, Fidelity(zero_shot=True)):
             raise PetraError(
-                f"proposal {proposal.number}: this executor evaluates at full fidelity only",
+                f"proposal {proposal.number}: this executor evaluates in full, or without training",
                 hint="use a searcher that asks for nothing else",
             )
         self.write("val", caller)
@@ -125,26 +129,9 @@ class Evaluator:
             on_note(note)
 
         limit = limits.time_s if remaining_s is None else min(limits.time_s, max(remaining_s, 1.0))
-        target = self.assignment.payload.target
+        way = Way(caller, place, limit, started, watch, alone)
         try:
-            built = Builder(caller, limits).build(
-                proposal.pipeline, target, place, time_limit_s=limit, on_note=watch
-            )
-            verdict = self._judge(caller).judge(
-                built,
-                place,
-                target,
-                step=len(proposal.pipeline) + 1,
-                against=self._opponent() if proposal.number else None,
-                timing=self._timing(rivals),
-                keep=None if proposal.number else self.assignment.paths.predictions("val", 0),
-                time_limit_s=limit,
-                on_note=watch,
-                alone=alone,
-            )
-            if not proposal.number:
-                self._predicted.add(self.assignment.paths.predictions("val", 0))
-            return self._finished(proposal, built, verdict, time.perf_counter() - started)
+            return self._attempt(proposal, rivals, way)
         except TimeLimitExceeded as error:
             if limit < limits.time_s:
                 self._clear(place)
@@ -154,6 +141,44 @@ class Evaluator:
             if isinstance(error, WorkerDied) and caller.closed:
                 raise
             return self._failed(proposal, TrialStatus.FAILED, step.name, error, caller, started)
+
+    def _attempt(self, proposal: Proposal, rivals: Rivals | None, way: Way) -> Trial:
+        """The trial of a candidate in which nothing goes wrong. Raises what does."""
+        builder = Builder(way.caller, self.assignment.limits)
+        judge, target = self._judge(way.caller), self.assignment.payload.target
+        opponent = self._opponent() if proposal.number else None
+        early, screened = Early(self.assignment, proposal, rivals), NOTHING
+        try:
+            if opponent:
+                screened = early.costs(builder, judge, opponent, way)
+            built = builder.build(
+                proposal.pipeline,
+                target,
+                way.place,
+                fidelity=proposal.fidelity,
+                gate=early.gate(screened),
+                time_limit_s=max(1.0, way.limit_s - way.seconds),
+                on_note=way.on_note,
+            )
+        except Left as left:
+            return early.left(left, screened, way.seconds)
+        verdict = judge.judge(
+            built,
+            way.place,
+            target,
+            step=len(proposal.pipeline) + 1,
+            against=opponent,
+            timing=self._timing(rivals),
+            keep=None if proposal.number else self.assignment.paths.predictions("val", 0),
+            time_limit_s=way.limit_s,
+            on_note=way.on_note,
+            alone=way.alone,
+        )
+        if not proposal.number:
+            self._predicted.add(self.assignment.paths.predictions("val", 0))
+        trial = self._finished(proposal, built_after(screened, built), verdict, way.seconds)
+        found = screened.found or built.hopeless
+        return replace(trial, trace=(*trial.trace, audit_trace(found))) if found else trial
 
     def confirm(self, trial: Trial, caller: Caller) -> dict[str, Measurement]:
         """Judge a member of the front again: its quality on the test split, which has been written,
@@ -212,18 +237,7 @@ class Evaluator:
         candidate.
         """
         self.check_place()
-        artifacts = self.assignment.paths.artifacts
-        try:
-            with tempfile.TemporaryFile(dir=artifacts) as file:
-                file.write(bytes(1 << 20))
-        except OSError as error:
-            raise StoreError(
-                f"{artifacts}: cannot write here: {error.strerror}",
-                hint=(
-                    "free space on the disk or make the directory writable, and continue; finished"
-                    " trials are safe"
-                ),
-            ) from error
+        check_writable(self.assignment.paths.artifacts)
 
     def _judge(self, caller: Caller) -> Judge:
         assignment = self.assignment
@@ -291,16 +305,6 @@ class Evaluator:
             failure=Failure(stage, kind, str(error), peak),
             seconds=time.perf_counter() - started,
         )
-
-
-def _make(place: Path) -> None:
-    try:
-        place.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"{place}: cannot be made: {error.strerror}",
-            hint="free space on the disk, or make the directory writable",
-        ) from error
 
 
 class _Step:

@@ -121,15 +121,19 @@ def quality_of(task: Task, outputs: Mapping[str, np.ndarray], targets: np.ndarra
 
 
 def checked_scores(
-    task: Task, outputs: Mapping[str, np.ndarray], targets: np.ndarray
+    task: Task,
+    outputs: Mapping[str, np.ndarray],
+    targets: np.ndarray,
+    ids: np.ndarray | None = None,
 ) -> dict[str, Measurement]:
     """All that the task measures, as finite plain numbers; each scorer is given copies of its own.
-    Raises ScoreError, and what scorers raise.
+    `ids` number the items, by default from 0. Raises ScoreError, and what scorers raise.
     """
+    numbers = torch.arange(len(targets)) if ids is None else torch.from_numpy(ids)
     found = {}
     for i, scorer in enumerate(task.scorers()):
         tensors, wanted = _copies(outputs, targets)
-        given: object = scorer.measure(tensors, wanted, torch.arange(len(wanted)))
+        given: object = scorer.measure(tensors, wanted, numbers.clone())
         name = scorer.metric.name if i else QUALITY
         found[name] = _checked(given, type(scorer).__name__, scorer.metric.title)
     return found

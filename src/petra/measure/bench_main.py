@@ -35,6 +35,7 @@ class Request:
     outputs go that are judged ("" to skip them); `baseline` is the artifact to be paired with (""
     to skip timing), on `baseline_target` (None for the same). Of the metrics that are measured on
     demand, those named in `metrics` are (None: all); what the latency is timed for is `race`.
+    `coarse` is for a first idea, in a few rounds.
     """
 
     target: Target
@@ -46,6 +47,7 @@ class Request:
     confirm: bool = False
     metrics: tuple[str, ...] | None = None
     race: timing.Race = field(default_factory=timing.Race)
+    coarse: bool = False
     host: str = ""
 
     @property
@@ -131,6 +133,7 @@ def _paired(
     race: timing.Race,
 ) -> timing.Paired:
     how = timing.CONFIRM if request.confirm else timing.SEARCH
+    how = timing.COARSE if request.coarse else how
     return timing.time_paired(
         lambda: baseline.run(inputs), lambda: candidate.run(inputs), how, race
     )

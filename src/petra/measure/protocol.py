@@ -37,6 +37,8 @@ class Protocol:
 
 
 SEARCH = Protocol()
+# For what is decided with a margin: a few rounds, a few percent.
+COARSE = Protocol(min_rounds=5, max_rounds=10, seconds=1.0, precision=0.03)
 CONFIRM = Protocol(min_rounds=15, max_rounds=60, precision=0.004)  # each of several launches
 SHARE_OF_SPREAD = 1 / 3  # finer rounds would shorten the whole interval by less than 5%
 APART = 3.0

@@ -47,6 +47,10 @@ class Dense:
             index = np.arange(start, min(start + PREDICTION_BATCH, n))
             yield index, take(self.columns, start, len(index))
 
+    def batch(self, index: np.ndarray) -> Arrays:
+        """The items of these numbers as arrays by input name."""
+        return {name: np.ascontiguousarray(column[index]) for name, column in self.columns.items()}
+
     def at_length(self, length: int, count: int) -> Arrays:
         """The first `count` items, which have one length."""
         return take(self.columns, 0, count)

@@ -94,6 +94,26 @@ class Stage(ABC):
         by the caller.
         """
 
+    def untrained(self) -> Stage | None:
+        """The same without training: what is left when costs are asked for before weights matter.
+        None where nothing is left; a stage that does not train is its own.
+
+        Its model has the structure of the trained one, as far as that does not depend on trained
+        weights (ranks by a share of the spectrum do): its parameters and MACs, and to a
+        thousandth its size.
+        Override it in a stage that trains. It may hold values that no person may write.
+        """
+        return self
+
+    @property
+    def structure_from_weights(self) -> bool:
+        """Whether what it leaves behind (widths, ranks, what stays in float) depends on the values
+        of weights, or on what data make of them. What costs a candidate has that trained before
+        such a stage is not known until it has: nothing is screened for a guess at it. True unless a
+        stage knows better.
+        """
+        return True
+
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
         """Why no setting of this stage can treat the untouched `model`, read off its structure; ""

@@ -143,6 +143,14 @@ class TrainingStage(Stage):
         }
         return TrainConfig(**values, loss_values=self.brought)
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return False
+
+    def untrained(self) -> Stage | None:
+        """Nothing is left."""
+        return None
+
     @classmethod
     def ignored(cls, task: Task) -> frozenset[str]:
         """Only real numbers can be mixed."""

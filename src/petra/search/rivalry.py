@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from petra.core.objective import violation
+from petra.core.errors import ConfigError
+from petra.core.objective import Constraint, Objective, violation
 from petra.core.rivals import Rivals
 from petra.core.trial import Trial
 from petra.moo.dominance import front_mask
 from petra.search.base import Problem
+from petra.search.scaling import scale
 
 
 class Rivalry:
@@ -20,7 +23,8 @@ class Rivalry:
 
     def __init__(self, problem: Problem, baseline: Trial) -> None:
         """`baseline` is trial 0; it is on the front where it meets the constraints."""
-        self.rivals = Rivals(problem.objectives, problem.constraints, baseline.metrics)
+        worst = region(problem.objectives, problem.constraints, baseline)
+        self.rivals = Rivals(problem.objectives, problem.constraints, baseline.metrics, worst=worst)
         self._costs: list[list[float]] = []  # of the front's members
         self.learn(baseline)
 
@@ -38,3 +42,13 @@ class Rivalry:
             self._costs = [c for c, kept in zip(costs, on, strict=True) if kept]
             front = tuple(m for m, kept in zip(members, on, strict=True) if kept)
             self.rivals = replace(known, front=front)
+
+
+def region(
+    objectives: Sequence[Objective], constraints: Sequence[Constraint], baseline: Trial
+) -> dict[str, float]:
+    """Bounds of the region of interest; none where the untouched model gives no scale."""
+    try:
+        return scale(objectives, constraints, baseline).worst()
+    except ConfigError:
+        return {}

@@ -48,6 +48,21 @@ class Scaling:
         ]
         return np.array([math.inf if math.isnan(v) else v for v in values])
 
+    def worst(self) -> dict[str, float]:
+        """The reference point in the metrics' own units, by metric; those that nothing can lie
+        beyond are left out.
+        """
+        found = {}
+        for objective, cost in zip(self.objectives, self.reference, strict=True):
+            unit = _unit(objective, self.baseline)
+            kind = describe(objective.metric).scale
+            if kind == "share":
+                start = self.baseline.metrics[objective.metric].mean
+                found[objective.metric] = start + (-cost if objective.maximize else cost) * unit
+            elif kind == "ratio":
+                found[objective.metric] = unit / cost if objective.maximize else unit * cost
+        return {name: float(value) for name, value in found.items()}
+
     def violation(self, trial: Trial) -> float:
         """Total relative violation of the constraints by a measured trial; 0 means feasible."""
         return violation(self.constraints, trial.metrics, self.baseline.metrics)

@@ -12,7 +12,7 @@ For example::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ class Ran:
     late: list[Trial]
     confirmed: Mapping[str, Measurement]
     difference: Measurement  # of trial 1 and the untouched model
-    again: list[Mapping[str, Measurement]]  # trial 1 with the study's own seed, and with another
+    again: Sequence[
+        Mapping[str, Measurement]
+    ]  # trial 1 with the study's own seed, and with another
     splits: list[bool]  # whether the test split was there before and after confirming
     notes: list[tuple[int, WorkerNote]]
 

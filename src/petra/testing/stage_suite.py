@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from petra.core.errors import StageRefused
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.rng import derive_seed, generator
-from petra.core.trial import StageTrace
+from petra.core.trial import FULL, Fidelity, StageTrace
 from petra.execute.apply import apply_pipeline
+from petra.measure.operations import count_macs
 from petra.methods.base import Context, Stage
 from petra.methods.facts import facts_after
 from petra.model.description.state_hash import state_hash
 from petra.model.outline import outline_of
+from petra.model.surgery import count_parameters
 from petra.runtimes.base import Runtime
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.space.effects import FLOAT_WEIGHTS
@@ -117,15 +119,32 @@ class StageSuite:
         self, model: nn.Module, task: Task, *, seed: int = 0, spec: StageSpec | None = None
     ) -> tuple[nn.Module, StageTrace]:
         """The stage as the engine runs it."""
+        result, traces = self.run_at(FULL, model, task, seed=seed, spec=spec)
+        return result, traces[-1]
+
+    def run_at(
+        self,
+        fidelity: Fidelity,
+        model: nn.Module,
+        task: Task,
+        *,
+        seed: int = 0,
+        spec: StageSpec | None = None,
+    ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
+        """The stage, after those of `before`, at a fidelity."""
 
         def context(prefix: Pipeline) -> Context:
             return Context(task=task, teacher=model, seed=derive_seed(seed, prefix.key))
 
         pipeline = Pipeline((*self.before, spec or self.spec(model)))
-        result, traces = apply_pipeline(
-            model, pipeline, context, cache=None, on_stage=lambda index, spec: None
+        return apply_pipeline(
+            model,
+            pipeline,
+            context,
+            fidelity=fidelity,
+            cache=None,
+            on_stage=lambda index, spec: None,
         )
-        return result, traces[-1]
 
     def test_its_card_is_complete(self, problem: tuple[nn.Module, Task]) -> None:
         card = self.card(problem[0])
@@ -224,6 +243,31 @@ class StageSuite:
             expected = result(x).numpy()
         tolerance = 1e-4 if FLOAT_WEIGHTS not in self.stage.effects.removes else 0.1
         assert np.sqrt(np.mean((got - expected) ** 2)) <= tolerance * np.std(expected)
+
+    def test_without_training_its_result_costs_the_same(
+        self, problem: tuple[nn.Module, Task], tmp_path: Path
+    ) -> None:
+        """Parameters and multiply-accumulates equal, bytes to a thousandth (constants that happen
+        to be equal are stored once); where it does not train, all of it bit for bit.
+        """
+        model, task = problem
+        stage = self.stage.from_spec(self.spec(model), task, outline_of(model))
+        full, _ = self.run(model, task)
+        bare, traces = self.run_at(Fidelity(zero_shot=True), model, task)
+        if stage.untrained() == stage:
+            assert state_hash(bare) == state_hash(full)
+            return
+        ran = [t.stage for t in traces[len(self.before) :]]
+        assert ran == ([] if stage.untrained() is None else [self.stage.name])
+        assert state_hash(bare) != state_hash(full)
+        runtime = self.runtime()
+        counts, sizes = [], []
+        for name, result in (("full", full), ("bare", bare)):
+            files = runtime.export(result, task.example(2), tmp_path / f"{name}{runtime.suffix}")
+            sizes.append(sum(file.stat().st_size for file in files))
+            counts.append((count_parameters(result), count_macs(result, task.example(2))))
+        assert counts[0] == counts[1]
+        assert sizes[0] == pytest.approx(sizes[1], rel=1e-3)
 
     def test_it_refuses_a_model_it_cannot_treat(self) -> None:
         """A model without weights: nothing to do is an error in words, never a success."""

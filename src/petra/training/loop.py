@@ -30,9 +30,9 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `lr` is the peak rate; `warmup` the share of steps that ramp up to it; `loss`
-    is the name of one of `task.losses()` or "default", `loss_values` sets those of its parameters
-    that it has; `clip_norm` 0 turns gradient clipping off.
+    """How to train, not at all with no epochs. `lr` is the peak rate; `warmup` the share of steps
+    that ramp up to it; `loss` is the name of one of `task.losses()` or "default", `loss_values`
+    sets those of its parameters that it has; `clip_norm` 0 turns gradient clipping off.
     """
 
     epochs: int

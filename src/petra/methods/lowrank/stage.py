@@ -97,6 +97,10 @@ class Decompose(Stage):
     )
 
     @property
+    def structure_from_weights(self) -> bool:
+        return self.rule != "ratio"
+
+    @property
     @abstractmethod
     def _convolutions(self) -> str:
         """How convolutions are unfolded."""

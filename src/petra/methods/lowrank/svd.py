@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -97,6 +97,10 @@ class SVDDecompose(Decompose):
         limits=Real(0.0, 1e4),
         when=TRAINED,
     )
+
+    def untrained(self) -> SVDDecompose:
+        """Truncated as it comes; rules that look at the spectrum may then keep other ranks."""
+        return replace(self, epochs=0)
 
     @property
     def _convolutions(self) -> str:

@@ -98,6 +98,10 @@ class HeadPrune(Stage):
         except StageRefused as refusal:
             return refusal.message
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return self.spread != "per_layer"
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device).eval()
         example = map_inputs(context.task.example(2), lambda t: t.to(context.device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -122,6 +122,14 @@ class StructuredPrune(Stage):
         limits=LR,
         when=ITERATIVE,
     )
+
+    @property
+    def structure_from_weights(self) -> bool:
+        return self.spread != "per_layer"
+
+    def untrained(self) -> StructuredPrune:
+        """The same cuts, of weights that are not tuned in between."""
+        return replace(self, epochs_between=0) if self.schedule == "iterative" else self
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device)

@@ -75,6 +75,10 @@ class UnstructuredPrune(Stage):
         "magnitude", Choice(("magnitude", "taylor", "wanda")), "what ranks weights"
     )
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return False
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device)
         layers, skipped = self._layers(model)

@@ -51,6 +51,10 @@ class DynamicQuantize(Stage):
     def modules(cls) -> tuple[type[nn.Module], ...]:
         return STORED
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return False
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)

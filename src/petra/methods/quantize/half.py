@@ -79,6 +79,10 @@ class HalfPrecision(Stage):
     def modules(cls) -> tuple[type[nn.Module], ...]:
         return (RowwiseLinear,)
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return False
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
         example = context.task.example(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -205,6 +205,14 @@ class QuantizationAwareTrain(Stage):
         WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
     )
     brought: Mapping[str, Value] = slots(Slot("loss"))
+
+    @property
+    def structure_from_weights(self) -> bool:
+        return self.keep_float > 0
+
+    def untrained(self) -> QuantizationAwareTrain:
+        """Ranges of activations from calibration, weights as they come."""
+        return replace(self, epochs=0)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

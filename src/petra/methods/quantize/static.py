@@ -84,6 +84,10 @@ class StaticQuantize(Stage):
         WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
     )
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return self.keep_float > 0
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)

@@ -46,6 +46,10 @@ class WeightQuantize(Stage):
     def modules(cls) -> tuple[type[nn.Module], ...]:
         return STORED
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return False
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
         result = store_weights(

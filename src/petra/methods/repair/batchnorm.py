@@ -86,6 +86,10 @@ class EstimateBatchNorm(Stage):
     def objection(cls, model: nn.Module, task: Task) -> str:
         return "" if norms_with_statistics(model) else NO_NORM
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return False
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu")
         norms = [*norms_with_statistics(model)]

@@ -95,6 +95,10 @@ class Reconstruct(Stage):
         0.003, Real(1e-4, 0.1, log=True), "pull towards the present weights", limits=Real(0.0, 1e3)
     )
 
+    @property
+    def structure_from_weights(self) -> bool:
+        return False
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to("cpu")
         teacher = context.teacher.to("cpu")
