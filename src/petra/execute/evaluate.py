@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from petra.core.errors import DataError, PetraError, StoreError
+from petra.core.errors import PetraError
 from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import violation
@@ -20,9 +20,8 @@ from petra.execute.base import Assignment
 from petra.execute.build import eager_latency_ms
 from petra.execute.builder import Builder, Caller
 from petra.execute.built import Built
-from petra.execute.directory import check_writable, make_directory
+from petra.execute.directory import Splits, check_untouched, check_writable, make_directory
 from petra.execute.early import NOTHING, Early, Way, audit_trace, built_after
-from petra.execute.judge import write_data
 from petra.execute.prospects import Left
 from petra.execute.verdict import Alone, Artifact, Judge, Timing, Verdict
 from petra.measure.launches import LAUNCHES, spread_by
@@ -43,8 +42,7 @@ class Evaluator:
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
         self.baseline: Trial | None = None
-        self._unreadable: PetraError | None = None
-        self._written: set[str] = set()
+        self._splits = Splits(assignment.paths.data, self.check_writable)
         self._predicted: set[Path] = set()  # in this session; what an earlier one left may be torn
         self._untouched: dict[str, Path] = {}  # its predictions, by split
         for place in (assignment.paths.artifacts, assignment.paths.logs):
@@ -52,18 +50,7 @@ class Evaluator:
 
     def write(self, split: str, caller: Caller) -> None:
         """Write a split's inputs and targets, once. Raises what reading them raises, every time."""
-        if self._unreadable:
-            raise self._unreadable
-        if split in self._written:
-            return
-        try:
-            caller.call(write_data, split, self.assignment.paths.data)
-        except PetraError as error:
-            self.check_writable()
-            said = "" if isinstance(error, DataError) else f"{split} split: reading it failed: "
-            self._unreadable = DataError(f"{said}{error.message}", hint=error.hint)
-            raise self._unreadable from error
-        self._written.add(split)
+        self._splits.write(split, caller)
 
     def accept(self, proposal: Proposal, caller: Caller) -> None:
         """See that a candidate can be evaluated. Raises PetraError for what only cheaper executors
@@ -225,12 +212,8 @@ class Evaluator:
         self.assignment.held()
         if self.baseline is None:
             return
-        file = self.assignment.paths.root / self.baseline.artifact
-        if self.baseline.artifact and not file.exists():
-            raise StoreError(
-                f"{file} is gone: no candidate can be compared with the untouched model",
-                hint="put the file back and continue, or start a new study in another directory",
-            )
+        if self.baseline.artifact:
+            check_untouched(self.assignment.paths.root / self.baseline.artifact)
 
     def check_writable(self) -> None:
         """Raise StoreError when the directory cannot take a megabyte: then the disk failed, not the
@@ -292,10 +275,7 @@ class Evaluator:
         caller: Caller,
         started: float,
     ) -> Trial:
-        """The trial of a candidate that failed.
-
-        Raises StoreError when the fault is the directory's.
-        """
+        """The trial of a candidate that failed. Raises StoreError when the directory did."""
         self._clear(self.assignment.paths.artifact(proposal.number))
         self.check_writable()
         kind = str(getattr(error, "kind", type(error).__name__))
