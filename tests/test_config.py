@@ -35,6 +35,7 @@ FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ),
     ({"target": {"threads": 0}}, ["target.threads", "greater than or equal to 1", "got 0"]),
     ({"limits": {"trial_memory": "lots"}}, ["limits.trial_memory", "'2 GiB'"]),
+    ({"savings": {"scren": False}}, ["savings.scren: unknown key", "did you mean 'screen'"]),
     ({"seed": "x"}, ["seed", "integer"]),
 ]
 

@@ -53,6 +53,7 @@ def compress(
     search: str | Mapping[str, Any] = "evolution",
     space: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
+    savings: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "cpu",
     executor: str | MakeExecutor = "local",
@@ -84,9 +85,8 @@ def compress(
         "executor": "local" if callable(executor) else executor,
         "workdir": str(workdir) if isinstance(workdir, Path) else workdir,
     }
-    data |= {
-        key: value for key, value in (("space", space), ("limits", limits)) if value is not None
-    }
+    given = {"space": space, "limits": limits, "savings": savings}
+    data |= {key: value for key, value in given.items() if value is not None}
     config = parse_config(data, where="petra.compress")
     study = create_or_continue(config, model, task)
     return study.run(listener, executor=executor if callable(executor) else None)

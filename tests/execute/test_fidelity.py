@@ -100,14 +100,16 @@ def test_a_stage_that_trains_says_what_it_is_without() -> None:
     for name in STAGES.names():
         stage = STAGES.get(name).from_spec(STAGES.get(name).card(outline).normalize({}), task)
         bare = stage.untrained()
+        assert (bare == stage) == (not stage.training_epochs())
         if bare is not None:
             assert bare.untrained() == bare
+            assert not bare.training_epochs()
             assert type(bare) is type(stage)
 
 
 def test_steps_keep_their_place_in_the_pipeline() -> None:
     model, task = small_problem()
-    steps = tuple(steps_of(Pipeline((TUNE, CUT, TUNE, QAT)), task, outline_of(model), ZERO))
+    steps = steps_of(Pipeline((TUNE, CUT, TUNE, QAT)), task, outline_of(model), ZERO)
     assert [(step.index, step.spec.kind) for step in steps] == [(1, CUT.kind), (3, QAT.kind)]
     assert steps[-1].ran == Pipeline((CUT, QAT.replace(epochs=0)))
     assert replace(steps[0], index=0).ran == Pipeline((CUT,))

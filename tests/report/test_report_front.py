@@ -14,10 +14,10 @@ from petra.core.errors import ConfigError
 from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, named_objectives, violation
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.core.trial import FULL, Failure, Fidelity, Trial, TrialStatus
+from petra.core.trial import FULL, Failure, Fidelity, StageTrace, Trial, TrialStatus
 from petra.front import Front, confirmed
 from petra.report import plots
-from petra.report.outcomes import failure_counts
+from petra.report.outcomes import failure_counts, screening
 from petra.report.study_front import StudyFront
 from petra.report.tables import to_text, trials_view
 from petra.testing.studies import toy_study
@@ -236,6 +236,26 @@ def test_what_was_screened_is_shown_with_its_costs_and_reason_and_is_no_failure(
     assert none.why_empty() == (
         "none of 2 trials is feasible: 2 screened before they were trained or timed"
     )
+
+
+def test_how_often_screening_was_wrong_is_said_by_those_that_were_audited() -> None:
+    audit = (StageTrace("tune"), StageTrace("screen", details={"audit": "dominated"}))
+    trials = [
+        made(1, 0.8, 0.5, 500.0, seconds=20.0, trace=audit),
+        made(2, 0.7, 0.6, 600.0, seconds=10.0, trace=audit),
+        replace(left(3, "too big"), seconds=2.0),
+        replace(left(4, "too slow"), seconds=3.0),
+    ]
+    found = screening(front(BASE, *trials))
+    assert (found.left, found.audited, found.wrong) == ({"constraint": 2}, 2, 1)
+    assert found.saved_s == 2 * 15.0 - 5.0
+    assert str(found) == (
+        "2 screened (2 by constraint), which saved about 25 s; 2 more were evaluated in full to"
+        " check, of which 1 (50%) should not have been screened."
+    )
+    assert str(found) in " ".join(str(front(BASE, *trials)).split())
+    assert str(screening(front(BASE, trials[0]))).startswith("0 screened; 1 more")
+    assert str(screening(front(BASE, made(1, 0.8, 0.5, 500.0)))) == ""
 
 
 def test_a_misspelt_pick_is_corrected() -> None:

@@ -116,6 +116,14 @@ def test_names_and_messages_cannot_become_markup(tmp_path: Path) -> None:
                 failure=failure,
             )
         )
+        store.add(
+            Trial(
+                902,
+                Pipeline((StageSpec("tune", {"loss": f"{evil}2"}),)),
+                TrialStatus.SCREENED,
+                failure=Failure("screen", evil, evil),
+            )
+        )
         metrics = dict(good.metrics) | {"size_bytes": replace(good.metrics["size_bytes"], mean=1.0)}
         store.add(
             replace(

@@ -26,6 +26,11 @@ class TrialStatus(StrEnum):
     SCREENED = "screened"  # left before it was trained, exported or timed in full
 
 
+SCREEN = "screen"
+"""The step in which a candidate is left early: in failures, and in the last trace of one that would
+have been left, but was evaluated in full to see whether that would have been right."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a trial has no result: the stage it was in, the error's type and message, the memory it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import time
@@ -19,8 +20,9 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import derive_seed
 from petra.core.trial import FULL, Fidelity, StageTrace
 from petra.execute.cache import PrefixCache
-from petra.execute.plan import steps_of
+from petra.execute.plan import Step, steps_of
 from petra.execute.remembered import forget_what_is_made_again
+from petra.execute.states import KeptStates
 from petra.methods.base import Context, Stage
 from petra.model.attention.separate import unfuse
 from petra.model.copies.copying import copy_model
@@ -29,7 +31,11 @@ from petra.model.outline import outline_of
 from petra.model.surgery import count_parameters
 from petra.model.trainability import unfreeze
 from petra.store.records import write_traces
+from petra.tasks.share import share_of
+from petra.training.effort import Effort
 from petra.workers.memory import peak_mb, reset_peak
+
+SHARE_SEED = 0  # of which items make a share of the training data
 
 
 def apply_pipeline(
@@ -55,7 +61,7 @@ def apply_pipeline(
     stage that changes nothing.
     """
     task = make_context(Pipeline()).task
-    steps = tuple(steps_of(pipeline, task, outline_of(model), fidelity))
+    steps = steps_of(pipeline, task, outline_of(model), fidelity)
     done = 0
     traces: tuple[StageTrace, ...] = ()
     found = cache.longest(steps[-1].ran, model) if cache and steps else None
@@ -72,7 +78,9 @@ def apply_pipeline(
     for step in steps[done:]:
         spec = step.spec
         on_stage(step.index, spec)
-        current, trace = _run(step.stage, current, spec, make_context(step.ran))
+        states = KeptStates(cache.entries, step.course) if cache else None
+        context = _context(make_context(step.course), step, states)
+        current, trace = _run(step.stage, current, spec, context)
         after_stage(spec)
         before, mark = mark, state_hash(current)
         if mark == before:
@@ -83,7 +91,21 @@ def apply_pipeline(
         traces = (*traces, trace)
         if cache and (reason := cache.put(step.ran, current, model, traces)):
             traces = (*traces[:-1], replace(trace, uncached=reason))
+        if states and step.epochs is None:
+            states.forget()
     return current, traces
+
+
+def _context(context: Context, step: Step, states: KeptStates | None) -> Context:
+    """What the stage may use at the study's fidelity. The share of the data is the same for all
+    candidates.
+    """
+    effort = Effort(step.epochs, states if step.stage.training_epochs() else None)
+    if step.data == 1:
+        return replace(context, effort=effort)
+    task = copy.copy(context.task)
+    object.__setattr__(task, "train", share_of(task.train, step.data, seed=SHARE_SEED))
+    return replace(context, task=task, effort=effort)
 
 
 def _run(

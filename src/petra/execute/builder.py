@@ -91,16 +91,20 @@ class Builder:
     def costs(
         self,
         pipeline: Pipeline,
+        fidelity: Fidelity,
         target: Target,
         place: Path,
         *,
         time_limit_s: float | None = None,
         on_note: Callable[[WorkerNote], None] = ignore,
     ) -> Costs:
-        """What the pipeline costs without training; its files in `place`. Raises as `build`."""
+        """What the pipeline costs, trained as little as `fidelity` says; its files in `place`.
+        Raises as `build`.
+        """
         return self.caller.call(
             build_costs,
             pipeline,
+            fidelity,
             target,
             place,
             time_limit_s=self.limits.time_s if time_limit_s is None else time_limit_s,

@@ -34,14 +34,20 @@ class Costs:
 
 
 def build_costs(
-    payload: BuildPayload, note: Note, pipeline: Pipeline, target: Target, place: Path
+    payload: BuildPayload,
+    note: Note,
+    pipeline: Pipeline,
+    fidelity: Fidelity,
+    target: Target,
+    place: Path,
 ) -> Costs:
-    """Build the pipeline without training, and export it into `place`. What of it does not depend
-    on training is cached, for the candidate in full and for others that begin alike.
+    """Build the pipeline at a fidelity at which it trains as little as its costs need, and export
+    it into `place`. What ran as it does in full is cached for that, and for others that begin
+    alike.
 
     Raises what stages and export raise.
     """
-    model, trace = compressed(payload, note, pipeline, UNTRAINED)
+    model, trace = compressed(payload, note, pipeline, fidelity)
     note(StepBegan(len(pipeline), "export"))
     files = exported(model, payload, target, place)
     return Costs(

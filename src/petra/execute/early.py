@@ -12,13 +12,13 @@ from petra.core.errors import ExportError
 from petra.core.measurement import Measurement
 from petra.core.notes import WorkerNote
 from petra.core.rivals import Rivals
-from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
+from petra.core.trial import SCREEN, Failure, Proposal, StageTrace, Trial, TrialStatus
 from petra.execute.base import Assignment
 from petra.execute.builder import Builder, Caller
 from petra.execute.built import Built
 from petra.execute.gate import Gate
 from petra.execute.prospects import Hopeless, Left, audited
-from petra.execute.screen import SCREEN, Screen, Screened, why_not, with_prefix
+from petra.execute.screen import Screen, Screened, more, plan, with_prefix
 from petra.execute.verdict import Alone, Artifact, Judge
 from petra.workers.failures import TimeLimitExceeded, WorkerDied
 
@@ -65,12 +65,14 @@ class Early:
         payload, pipeline = self.assignment.payload, self.proposal.pipeline
         if self.rivals is None or not self.assignment.savings.screen:
             return NOTHING
-        if self.proposal.fidelity.zero_shot or why_not(pipeline, payload, self.rivals):
+        planned = plan(pipeline, payload, self.rivals).fidelity
+        if planned is None or not more(self.proposal.fidelity, planned):
             return NOTHING
         screen = Screen(builder, judge, payload, opponent, self.rivals)
         try:
             screened = screen.screened(
                 pipeline,
+                planned,
                 way.place,
                 time_limit_s=way.limit_s,
                 on_note=way.on_note,

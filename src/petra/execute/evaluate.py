@@ -15,7 +15,7 @@ from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import violation
 from petra.core.rivals import Rivals
-from petra.core.trial import FULL, Failure, Fidelity, Proposal, Trial, TrialStatus
+from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.execute.base import Assignment
 from petra.execute.build import eager_latency_ms
 from petra.execute.builder import Builder, Caller
@@ -56,11 +56,6 @@ class Evaluator:
         """See that a candidate can be evaluated. Raises PetraError for what only cheaper executors
         do, and what reading the validation split raises.
         """
-        if proposal.fidelity not in (FULL, Fidelity(zero_shot=True)):
-            raise PetraError(
-                f"proposal {proposal.number}: this executor evaluates in full, or without training",
-                hint="use a searcher that asks for nothing else",
-            )
         self.write("val", caller)
         self._pair_with_untouched("val", caller)
 

@@ -4,11 +4,12 @@ training is worth it.
 Size, parameters and MACs do not depend on how weights are trained, latency hardly. So a candidate
 is built without training, exported, and where its size leaves it a chance timed coarsely.
 
-*Who is screened* (`why_not`): candidates that train, for `LEAST_TRAINING_S` or more; while there
-is something that costs can fail: a constraint on one, or a rival on the front; and whose costs
-training does not change. It does where a stage that reads its structure off the weights
-(`Stage.structure_from_weights`: channels ranked in the whole model, ranks by a share of the
-spectrum, layers kept in float by their sensitivity) comes after training, or trains itself.
+*Who is screened, and when* (`plan`): candidates whose training would take `LEAST_TRAINING_S` or
+more, while there is something that costs can fail: a constraint on one, or a rival on the front.
+Costs are asked for before any training, or as soon as no later training changes them: a stage that
+reads its structure off the weights (`Stage.structure_from_weights`: channels ranked in the whole
+model, ranks by a share of the spectrum, layers kept in float by their sensitivity) must have had
+the training that comes before it. What has run by then is cached, and not done again.
 
 *How sure costs are* (`exact_spans`, `timed_spans`): sizes to a hundredth (constants that happen to
 be equal are stored once), latency within two standard errors and `LAUNCHES`, by which the same file
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from petra.core.errors import PetraError
@@ -29,17 +30,16 @@ from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import Metrics
 from petra.core.pipeline import Pipeline
 from petra.core.rivals import Rivals
-from petra.core.trial import StageTrace
+from petra.core.trial import SCREEN, Fidelity, StageTrace
 from petra.execute.build import BuildPayload
 from petra.execute.builder import Builder
 from petra.execute.costs import UNTRAINED, Costs
-from petra.execute.plan import Step, steps_of
+from petra.execute.plan import steps_of
 from petra.execute.prospects import Hopeless, Known, Span, can_be_screened, hopeless
 from petra.execute.verdict import Alone, Artifact, Judge
 from petra.methods.base import Stage
 from petra.model.outline import outline_of
 
-SCREEN = "screen"  # the step, in notes, traces and failures
 LEAST_TRAINING_S = 5.0  # about twice what building without training, export and timing take
 SIZE_ERROR, LAUNCHES, _ERRORS = 0.01, 0.15, 2.0
 COUNTED = frozenset({"size_bytes", "params", "macs"})
@@ -50,7 +50,7 @@ _MACS_PER_S, _STEP_S = {"cpu": 3e10, "cuda": 3e12}, 2e-3
 
 @dataclass(frozen=True)
 class Screened:
-    """What is known of a candidate that was built without training: `found` says why it can be
+    """What is known of a candidate that was built for its costs alone: `found` says why it can be
     left, None where it has a chance.
     """
 
@@ -60,41 +60,55 @@ class Screened:
     found: Hopeless | None = None
 
 
-def why_not(pipeline: Pipeline, payload: BuildPayload, rivals: Rivals) -> str:
-    """Why a candidate is not screened; '' where it is. A function of the study and of what the
-    searcher had been told. Raises ConfigError for a stage that there is not.
+@dataclass(frozen=True)
+class Plan:
+    """How a candidate is screened: built at a `fidelity` at which its costs are known. Without one
+    it is not, and `why_not` says why.
     """
-    outline = outline_of(payload.model)
-    steps = list(steps_of(pipeline, payload.task, outline))
+
+    fidelity: Fidelity | None = None
+    why_not: str = ""
+
+
+def plan(pipeline: Pipeline, payload: BuildPayload, rivals: Rivals) -> Plan:
+    """A function of the study and of what the searcher had been told; no clock is asked. Raises
+    ConfigError for a stage that there is not.
+    """
     if not can_be_screened(rivals, COUNTED | TIMED):
-        return "neither constraints nor rivals that its costs could fail"
-    if not any(trains(step.stage) for step in steps):
-        return "it does not train"
-    if not list(steps_of(pipeline, payload.task, outline, UNTRAINED)):
-        return "it does nothing but train"
-    if unknown := first_unknown(steps):
-        return f"what {unknown} leaves depends on weights that are trained first"
-    seconds = training_s(steps, payload, rivals.baseline)
-    return f"it trains for about {seconds:.1f} s" if seconds < LEAST_TRAINING_S else ""
+        return Plan(why_not="neither constraints nor rivals that its costs could fail")
+    outline = outline_of(payload.model)
+    stages = [step.stage for step in steps_of(pipeline, payload.task, outline)]
+    epochs = [stage.training_epochs() for stage in stages]
+    first, total = sum(epochs[: _known_after(stages)]), sum(epochs)
+    if first and not (payload.cache and payload.cache_bytes):
+        return Plan(why_not="its costs depend on training, and there is no cache to keep it in")
+    seconds = _training_s(stages, payload, rivals.baseline) * (1 - first / max(1, total))
+    if seconds < LEAST_TRAINING_S:
+        return Plan(why_not=f"{seconds:.1f} s of training are left once its costs are known")
+    fidelity = Fidelity(epochs=first / total) if first else UNTRAINED
+    if not steps_of(pipeline, payload.task, outline, fidelity):
+        return Plan(why_not="it does nothing but train")
+    return Plan(fidelity)
 
 
-def trains(stage: Stage) -> bool:
-    return stage.untrained() != stage
+def more(asked: Fidelity, planned: Fidelity) -> bool:
+    """Whether what is asked for trains more than what is planned."""
+    if asked.zero_shot:
+        return False
+    return planned.zero_shot or asked.epochs > planned.epochs
 
 
-def first_unknown(steps: Sequence[Step]) -> str:
-    """The first stage whose structure depends on weights that are trained before it, or by it; ''
-    where there is none.
-    """
-    trained = False
-    for step in steps:
-        trained = trained or trains(step.stage)
-        if trained and step.stage.structure_from_weights:
-            return step.spec.kind
-    return ""
+def _known_after(stages: Sequence[Stage]) -> int:
+    """How many stages, from the first, must have had their training before costs are known."""
+    trained, after = 0, 0
+    for i, stage in enumerate(stages):
+        trained += stage.training_epochs()
+        if trained and stage.structure_from_weights:
+            after = i + 1
+    return after
 
 
-def training_s(steps: Sequence[Step], payload: BuildPayload, baseline: Metrics) -> float:
+def _training_s(stages: Sequence[Stage], payload: BuildPayload, baseline: Metrics) -> float:
     """Seconds of training, roughly: three times the untouched model's MACs for every item, and
     something for every step. Infinite where nobody knows how many items there are.
     """
@@ -102,15 +116,11 @@ def training_s(steps: Sequence[Step], payload: BuildPayload, baseline: Metrics) 
     if items is None:
         return math.inf
     rate = _MACS_PER_S.get(payload.device.partition(":")[0], 3e12)
+    macs = baseline["macs"].mean if "macs" in baseline else 0.0
     total = 0.0
-    for step in steps:
-        stage = step.stage
-        if trains(stage):
-            names = [f.name for f in fields(stage) if f.name.startswith("epochs")]
-            epochs = sum(getattr(stage, name) for name in names)
-            batches = math.ceil(items / getattr(stage, "batch_size", 128))
-            macs = baseline["macs"].mean if "macs" in baseline else 0.0
-            total += epochs * (3 * macs * items / rate + batches * _STEP_S)
+    for stage in stages:
+        batches = math.ceil(items / getattr(stage, "batch_size", 128))
+        total += stage.training_epochs() * (3 * macs * items / rate + batches * _STEP_S)
     return total
 
 
@@ -127,20 +137,21 @@ class Screen:
     def screened(
         self,
         pipeline: Pipeline,
+        fidelity: Fidelity,
         place: Path,
         *,
         time_limit_s: float,
         on_note: Callable[[WorkerNote], None],
         alone: Alone,
     ) -> Screened:
-        """Build the candidate without training and judge its costs; `place` is used meanwhile.
+        """Build the candidate as it was planned and judge its costs; `place` is used meanwhile.
 
         Raises what stages, export and `Caller.call` raise. A file that cannot be timed is left to
         whoever measures it in full.
         """
         target = self.payload.target
         on_note(StepBegan(len(pipeline), SCREEN))
-        made = self.builder.costs(pipeline, target, place, time_limit_s=time_limit_s)
+        made = self.builder.costs(pipeline, fidelity, target, place, time_limit_s=time_limit_s)
         known, metrics = exact_spans(made), counted(made, self.judge.host)
         found = hopeless(known, self.rivals)
         slowest = {name: Span(math.inf, math.inf) for name in TIMED}

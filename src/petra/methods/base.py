@@ -39,6 +39,7 @@ from petra.space.effects import Effects
 from petra.space.narrow import fix_for_task
 from petra.space.outline import ModelOutline
 from petra.space.space import StageCard
+from petra.training.effort import Effort
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +55,8 @@ class Context:
     pipeline prefix; draw further seeds with `seed_for(purpose)`. `progress(done, total, note)`
     reports steps; `device` is torch's name of where stages train, `target` says where the result
     will run, and `kernels` what it can run in there. `interface` is what the model takes and
-    returns, None for items of one shape.
+    returns, None for items of one shape. `effort`, to be handed to the training loop, is how far
+    this stage trains.
     """
 
     task: Task
@@ -64,6 +66,7 @@ class Context:
     target: Target = field(default_factory=Target)
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
     interface: Interface | None = None
+    effort: Effort = field(default_factory=Effort)
 
     @property
     def kernels(self) -> Kernels:
@@ -94,14 +97,19 @@ class Stage(ABC):
         by the caller.
         """
 
+    def training_epochs(self) -> int:
+        """Passes over the training split that it trains for, over all its trainings. Override it,
+        and `untrained`, in a stage that trains.
+        """
+        return 0
+
     def untrained(self) -> Stage | None:
         """The same without training: what is left when costs are asked for before weights matter.
         None where nothing is left; a stage that does not train is its own.
 
         Its model has the structure of the trained one, as far as that does not depend on trained
         weights (ranks by a share of the spectrum do): its parameters and MACs, and to a
-        thousandth its size.
-        Override it in a stage that trains. It may hold values that no person may write.
+        thousandth its size. It may hold values that no person may write.
         """
         return self
 

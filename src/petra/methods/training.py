@@ -81,6 +81,7 @@ def run_fit(
         penalty=penalty,
         augment=augment,
         progress=context.progress,
+        effort=context.effort,
     )
     after = tensors_of(model)
     changed = {
@@ -146,6 +147,9 @@ class TrainingStage(Stage):
     @property
     def structure_from_weights(self) -> bool:
         return False
+
+    def training_epochs(self) -> int:
+        return self.epochs
 
     def untrained(self) -> Stage | None:
         """Nothing is left."""

@@ -15,7 +15,7 @@ from petra.core.objective import Metrics
 from petra.core.paired import score_change
 from petra.core.target import Target
 from petra.core.text import printable
-from petra.core.trial import Trial
+from petra.core.trial import SCREEN, Trial
 from petra.report.interface_text import at_lengths, interface_lines
 from petra.report.numbers_text import change, difference, interval, value, with_error
 from petra.report.pipeline_text import pipeline_in_words, trace_in_words
@@ -88,7 +88,9 @@ def _pipeline(trial: Trial) -> str:
         "",
     ]
     lines += [
-        f"{i}. {markdown(t.stage)}: {trace_in_words(t)}" for i, t in enumerate(trial.trace, 1)
+        f"{i}. {markdown(t.stage)}: {trace_in_words(t)}"
+        for i, t in enumerate(trial.trace, 1)
+        if t.stage != SCREEN
     ]
     return "\n".join(lines).rstrip()
 

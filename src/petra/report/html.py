@@ -16,10 +16,10 @@ from petra.report import axes, history, page, plots
 from petra.report.card import subject
 from petra.report.doubts import doubts
 from petra.report.html_front import front_section, members_section
+from petra.report.html_outcomes import failures_section, screened_section
 from petra.report.numbers_text import change, duration, value, with_error
-from petra.report.outcomes import failure_counts
 from petra.report.page import esc
-from petra.report.pipeline_text import count_statuses, pipeline_in_words
+from petra.report.pipeline_text import count_statuses
 from petra.report.record import StudyRecord
 from petra.report.whole import write_whole
 from petra.store.layout import StudyPaths
@@ -60,7 +60,8 @@ def render(record: StudyRecord) -> str:
         front_section(front),
         _figures(front),
         members_section(front),
-        _failures(front),
+        screened_section(front),
+        failures_section(front),
         _host(record),
         _reproduce(record),
         f"<p class=soft>Written by petra {esc(petra_version())}.</p>",
@@ -210,38 +211,6 @@ def _plots(drawn: Sequence[tuple[Any, str]], name: str) -> str:
         for i, (figure, text) in enumerate(drawn)
     ]
     return f"<div class=plots>{''.join(figures)}</div>"
-
-
-def _failures(front: Front) -> str:
-    counts = failure_counts(front.trials)
-    if not counts:
-        return "<h2>Failures</h2><p>No trial failed.</p>"
-    rows = []
-    for (stage, kind), count, example in counts:
-        assert example.failure is not None
-        shown = f"trial {example.number}: {example.failure.message}"
-        rows.append(
-            [
-                esc(stage),
-                esc(kind),
-                str(count),
-                esc(shown),
-                esc(pipeline_in_words(example.pipeline)),
-            ]
-        )
-    head = ["stage", "reason", "trials", "for example", "its pipeline"]
-    failed = sum(count for _, count, _ in counts)
-    caption = (
-        f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in"
-        " and the reason"
-    )
-    table = page.table(head, rows, caption=caption, classes=("name", "name", "", "text", "text"))
-    if len(counts) == 1:
-        return f"<h2>Failures</h2>{table}"
-    drawn = page.figure(
-        "failures", history.failures_figure(front).to_json(), caption="Failures by stage and reason"
-    )
-    return f"<h2>Failures</h2>{table}{drawn}"
 
 
 # ---- where and how -------------------------------------------------------------------------------

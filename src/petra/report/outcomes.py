@@ -1,17 +1,20 @@
-"""How the trials of a study ended: those that failed, by reason."""
+"""How the trials of a study ended: those that failed, by reason, and those that were left early."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from petra.core.text import first_line, printable
-from petra.core.trial import Trial
+from petra.core.trial import SCREEN, Trial, TrialStatus
 from petra.front import Front
+from petra.report.numbers_text import duration
 
 
 def failures_view(front: Front) -> Table:
@@ -39,3 +42,73 @@ def failure_counts(trials: Sequence[Trial]) -> list[tuple[tuple[str, str], int, 
     counts = Counter((stage, kind) for stage, kind, _ in failed)
     first = {(stage, kind): t for stage, kind, t in reversed(failed)}
     return [(key, count, first[key]) for key, count in counts.most_common()]
+
+
+@dataclass(frozen=True)
+class Screening:
+    """Trials that were left early, and how often that was wrong.
+
+    `left` counts them by what for, `seconds` are what they took altogether. `audited` would have
+    been left, but were evaluated in full; of those `wrong` are on the front. `others` is the median
+    of seconds of those that were evaluated in full.
+    """
+
+    left: Mapping[str, int]
+    seconds: float
+    audited: int
+    wrong: int
+    others: float
+
+    @property
+    def share_wrong(self) -> float | None:
+        """Of those that were audited; None where nobody was."""
+        return self.wrong / self.audited if self.audited else None
+
+    @property
+    def saved_s(self) -> float:
+        """Seconds that they would have taken besides, if each took as long as the median of those
+        that were evaluated in full: of longer trainings more were left.
+        """
+        return max(0.0, sum(self.left.values()) * self.others - self.seconds)
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "left": dict(self.left),
+            "seconds": self.seconds,
+            "audited": self.audited,
+            "wrong": self.wrong,
+            "saved_s": self.saved_s,
+        }
+
+    def __str__(self) -> str:
+        """In words; '' where nothing was left or audited."""
+        total = sum(self.left.values())
+        if not total and not self.audited:
+            return ""
+        kinds = ", ".join(f"{count} by {kind}" for kind, count in self.left.items())
+        text = f"{total} screened" + (f" ({kinds})" if total else "")
+        if total and self.others:
+            text += f", which saved about {duration(self.saved_s)}"
+        if not self.audited:
+            return f"{text}; none was audited."
+        return (
+            f"{text}; {self.audited} more were evaluated in full to check, of which {self.wrong}"
+            f" ({self.wrong / self.audited:.0%}) should not have been screened."
+        )
+
+
+def screening(front: Front) -> Screening:
+    """What was left early in a study, and how its front judges that."""
+    left = [t for t in front.trials if t.status is TrialStatus.SCREENED]
+    kinds = Counter(printable(t.failure.kind) for t in left if t.failure)
+    audited = [t for t in front.trials if t.trace and t.trace[-1].stage == SCREEN and t.measured]
+    members = {t.number for t in front.members}
+    full = [t.seconds for t in front.trials if t.comparable and t.number]
+    return Screening(
+        left=dict(kinds.most_common()),
+        seconds=sum(t.seconds for t in left),
+        audited=len(audited),
+        wrong=sum(t.number in members for t in audited),
+        others=median(full) if full else 0.0,
+    )

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from petra.core.objective import Metrics
 from petra.core.trial import Trial
+from petra.report.outcomes import screening
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.study_front import StudyFront
 
@@ -27,6 +28,7 @@ def front_data(front: StudyFront) -> dict[str, object]:
         "other_seeds": {str(number): list(found) for number, found in front.seeds.items()},
         "no_better_than": {str(one): other for one, other in front.no_better.items()},
         "measured_again": {str(n): text for n, text in front.measured_again.items()},
+        "screening": screening(front).as_dict(),
         "not_confirmed": {str(number): reason for number, reason in front.unconfirmed.items()},
     }
 

@@ -30,6 +30,7 @@ from petra.report.numbers_text import (
     value_of,
     with_error,
 )
+from petra.report.outcomes import screening
 from petra.report.pipeline_text import count_statuses, pipeline_in_words
 
 _GAP = 2  # spaces between two columns
@@ -85,6 +86,7 @@ def front_view(front: Front, *, width: int) -> RenderableType:
     ]
     parts += [Text(line) for line in doubts(front)]
     parts.append(Text(_footnote(front, on_front=on_front, noise=width >= 55), style="dim"))
+    parts += [Text(said, style="dim")] if (said := str(screening(front))) else []
     return Group(*parts)
 
 
@@ -276,7 +278,8 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
     return Group(
         _table(columns, front.trials, width=width, fold_last=True),
         Text(
-            f"{count_statuses(front.trials)}. * on the front; metrics on the validation split.",
+            f"{count_statuses(front.trials)}. * on the front; metrics on the validation split."
+            f"\n{screening(front)}".rstrip(),
             style="dim",
         ),
     )

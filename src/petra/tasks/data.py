@@ -4,7 +4,7 @@ loader."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -32,13 +32,15 @@ class Split:
 
     A dataset is shuffled and batched here (reproducibly, from a seed); a loader is taken as it
     comes, in its own batches, because it is the user's. `limit` is the number of items of one pass
-    at most; `reader` makes targets of what stands for them.
+    at most; `reader` makes targets of what stands for them; `only` are the numbers of a dataset's
+    items that there are, None for all.
     """
 
     source: Any
     name: str = "data"
     limit: int | None = None
     reader: Reader = numbers
+    only: Tensor | None = field(default=None, compare=False)
 
     @staticmethod
     def of(source: object, *, name: str, limit: int | None = None) -> Split:
@@ -85,7 +87,7 @@ class Split:
         """Number of items of a pass, None where finding it takes one."""
         n: int | None = None
         if isinstance(self.source, Dataset):
-            n = len(self.source)  # type: ignore[arg-type]
+            n = len(self.source if self.only is None else self.only)  # type: ignore[arg-type]
         elif (
             isinstance(self.source, DataLoader)
             and self.source.batch_size is not None
@@ -100,7 +102,8 @@ class Split:
         if isinstance(self.source, Arrays | RaggedItems) and isinstance(
             self.source.targets, Tensor
         ):
-            return self.source.targets[: self.limit]
+            found = self.source.targets
+            return (found if self.only is None else found[self.only])[: self.limit]
         return None
 
     def steps(self, size: int) -> int:
@@ -147,9 +150,10 @@ class Split:
         """Numbers of a dataset's items in the order in which `batches` gives them."""
         n = self.known_items()
         assert n is not None
+        numbers = torch.arange(n) if self.only is None else self.only[:n]
         if seed is None:
-            return torch.arange(n)
-        return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+            return numbers
+        return numbers[torch.randperm(n, generator=torch.Generator().manual_seed(seed))]
 
     def _training_order(self, seed: int | None, size: int) -> Tensor:
         order = self.order(seed)

@@ -6,59 +6,40 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from petra.core.errors import DivergedError
-from petra.core.pipeline import Value
-from petra.core.rng import derive_seed
-from petra.model.trainability import is_frozen
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
-from petra.tasks.inputs import Inputs, Outputs, call, main_output, map_inputs, predictions
-from petra.tasks.losses import Loss
-from petra.training.blame import Blame
-from petra.training.precision import Precision, choose_precision
-
-LossFunction = Callable[[Outputs, Inputs, Tensor], Tensor]
-Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train, not at all with no epochs. `lr` is the peak rate; `warmup` the share of steps
-    that ramp up to it; `loss` is the name of one of `task.losses()` or "default", `loss_values`
-    sets those of its parameters that it has; `clip_norm` 0 turns gradient clipping off.
-    """
-
-    epochs: int
-    lr: float
-    optimizer: str = "sgd"
-    schedule: str = "cosine"
-    warmup: float = 0.05
-    batch_size: int = 128
-    weight_decay: float = 5e-4
-    clip_norm: float = 5.0
-    loss: str = "default"
-    loss_values: Mapping[str, Value] = field(default_factory=dict)
-
-    def loss_of(self, task: Task) -> Loss:
-        """The loss of the task that this names."""
-        return task.loss(self.loss).having(self.loss_values)
+from petra.tasks.inputs import Outputs, call, main_output, map_inputs, predictions
+from petra.training.config import TrainConfig as TrainConfig
+from petra.training.config import learning_rate_factor as learning_rate_factor
+from petra.training.config import make_optimizer
+from petra.training.continuing import put_back, taken
+from petra.training.effort import Effort
+from petra.training.epoch import LossFunction as LossFunction
+from petra.training.epoch import Place, Run, train_epoch
+from petra.training.epoch import Progress as Progress
+from petra.training.precision import choose_precision
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """What training did: the validation score of the weights it started from, after every epoch
     (`curve`), and of those it left (`score_after`).
+
+    Of the steps of all `epochs` it made `steps`, which are fewer where it was stopped early, the
+    first `continued` of them in an earlier evaluation.
     """
 
     epochs: int
     steps: int
+    continued: int
     score_before: float
     score_after: float
     curve: tuple[float, ...]
@@ -68,40 +49,6 @@ class TrainResult:
     def as_details(self) -> dict[str, object]:
         plain = {k: round(v, 5) if isinstance(v, float) else v for k, v in vars(self).items()}
         return {**plain, "curve": [round(score, 5) for score in self.curve]}
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    decay: list[nn.Parameter] = []
-    no_decay: list[nn.Parameter] = []
-    for p in model.parameters():
-        if p.requires_grad:
-            (no_decay if p.ndim <= 1 else decay).append(p)  # norms and biases are not shrunk
-    groups = [
-        {"params": decay, "weight_decay": config.weight_decay},
-        {"params": no_decay, "weight_decay": 0.0},
-    ]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
-
-
-def learning_rate_factor(step: int, total: int, *, schedule: str, warmup: float) -> float:
-    """Multiplier of the peak rate at `step` of `total`.
-
-    cosine: linear warm-up to 1, then a half cosine to 0 (Loshchilov & Hutter 2017). one_cycle: the
-    same two phases by cosine from 1/25, with the peak at no less than 30% of the way (Smith & Topin
-    2019).
-    """
-    x = step / max(1, total)
-    if schedule == "one_cycle":
-        peak = max(warmup, 0.3)
-        if x < peak:
-            return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * x / peak))
-    else:
-        peak = warmup
-        if x < peak:
-            return (step + 1) / (peak * total + 1)
-    return 0.5 * (1 + math.cos(math.pi * (x - peak) / (1 - peak)))
 
 
 @torch.no_grad()
@@ -167,6 +114,7 @@ def fit(
     penalty: Callable[[], Tensor] | None = None,
     augment: Augment | None = None,
     progress: Progress = lambda done, total, note: None,
+    effort: Effort | None = None,
 ) -> TrainResult:
     """Train the weights of `model` that require a gradient, in place, and leave it, in eval mode,
     with those of the last epoch. Batch norms with frozen weights keep their statistics.
@@ -180,108 +128,75 @@ def fit(
     on training batches after the task's own. Zeros in the weights of modules with a true attribute
     `keep_zeros` stay zero. A single item left over at the end of a pass is not trained on. Raises
     DivergedError when the loss is not finite, DataError, naming split and item, where the data is
-    why. The caller's global random state is untouched. Cost: `epochs` passes forward and backward
-    over the training split plus one forward pass over the validation split per epoch.
+    why. torch's global random state is put back afterwards. `effort` says how much of all this
+    happens now, and what it goes on from: bit for bit what it would have been in one go. Cost:
+    `epochs` passes forward and backward over the training split plus one forward pass over the
+    validation split per epoch.
     """
     started = time.perf_counter()
+    effort = effort or Effort()
     precision = choose_precision(model, device)
     model.to(device)
     precision.prepare(model)
     own = config.loss_of(task)
     base = loss_fn or (lambda outputs, inputs, target: own(outputs, target))
-    score = task.quality_of(*predict_all(model, task.val, device=device))
-    before, curve = score, list[float]()
-    total = steps_per_epoch(task.train, config.batch_size) * config.epochs
-    run = _Run(
-        model, task, config, base, penalty, augment, _optimizer(model, config), zero_masks(model),
-        precision, seed, device, total, progress,
+    per_epoch = steps_per_epoch(task.train, config.batch_size)
+    run = Run(
+        model, task, config, base, penalty, augment, make_optimizer(model, config),
+        zero_masks(model), precision, seed, device, per_epoch, progress,
     )  # fmt: skip
+    steps = effort.begin(run.total, per_epoch)
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(seed)
-        for epoch in range(config.epochs):
-            _epoch(run, epoch)
-            score = task.quality_of(*predict_all(model, task.val, device=device))
-            if not math.isfinite(score):
-                raise DivergedError(
-                    f"the validation {task.metric} is {score} after epoch {epoch + 1}"
-                )
-            curve.append(score)
+        curve = _train(run, effort, steps)
     model.eval()
     seconds = time.perf_counter() - started
-    return TrainResult(config.epochs, total, before, score, tuple(curve), precision.name, seconds)
+    return TrainResult(
+        config.epochs, steps, curve.continued, curve.before, curve.last, tuple(curve.scores),
+        precision.name, seconds,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same from epoch to epoch."""
+@dataclass
+class _Curve:
+    """Validation scores: of the weights at the start, after each epoch, and the last one known."""
 
-    model: nn.Module
-    task: Task
-    config: TrainConfig
-    loss_fn: LossFunction
-    penalty: Callable[[], Tensor] | None
-    augment: Augment | None
-    optimizer: torch.optim.Optimizer
-    masks: list[tuple[Tensor, Tensor]]
-    precision: Precision
-    seed: int
-    device: str
-    total: int
-    progress: Progress
+    before: float
+    scores: list[float]
+    last: float
+    continued: int = 0
 
 
-def _epoch(run: _Run, epoch: int) -> None:
-    model, config = run.model, run.config
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and is_frozen(module):
-            module.eval()  # what is frozen keeps its statistics, too
-    shuffle = derive_seed(run.seed, "shuffle", epoch)
-    random = torch.Generator().manual_seed(derive_seed(run.seed, "augment", epoch))
-    step, items = epoch * (run.total // config.epochs), 0
-    for inputs, target in run.task.train.training_pass(config.batch_size, seed=shuffle):
-        blame = Blame(run.task, run.task.train, shuffle, inputs, target, items, config.batch_size)
-        items += len(target)
-        factor = learning_rate_factor(
-            step, run.total, schedule=config.schedule, warmup=config.warmup
-        )
-        for group in run.optimizer.param_groups:
-            group["lr"] = config.lr * factor
-        for augment in (run.task.augment, run.augment):
-            inputs = augment(inputs, random) if augment else inputs
-        inputs = map_inputs(inputs, lambda t: run.precision.arrange(t.to(run.device)))
-        run.optimizer.zero_grad(set_to_none=True)
-        loss = _loss(run, inputs, target, blame)
-        if run.penalty is not None:
-            loss = loss + _backward(run.penalty())
-        if not torch.isfinite(loss):
-            rate = f"{config.lr:g} with {config.optimizer}"
-            blame.loss(loss.item(), model, step=step, total=run.total, rate=rate)
-        if config.clip_norm > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        run.optimizer.step()
-        with torch.no_grad():
-            for weight, mask in run.masks:
-                weight.mul_(mask)
-        step += 1
-        run.progress(step, run.total, f"epoch {epoch + 1}/{config.epochs}")
+def _train(run: Run, effort: Effort, steps: int) -> _Curve:
+    """Train up to step `steps`, from where an earlier evaluation was stopped or from the start."""
+    place, state = None, effort.found(steps)
+    if state is not None:
+        place = put_back(run, state)
+    if state is not None and place is not None:
+        scores = [float(score) for score in state.record["curve"]]
+        before = float(state.record["before"])
+        curve = _Curve(before, scores, [before, *scores][-1], state.steps)
+    else:
+        before = _score(run)
+        place, curve = Place(), _Curve(before, [], before)
+        torch.manual_seed(run.seed)
+    last, rest = divmod(steps, run.per_epoch)
+    while place.epoch < last:
+        train_epoch(run, place)
+        curve.last = _score(run)
+        if not math.isfinite(curve.last):
+            raise DivergedError(
+                f"the validation {run.task.metric} is {curve.last} after epoch {place.epoch}"
+            )
+        curve.scores.append(curve.last)
+    if rest > place.batches:
+        train_epoch(run, place, rest)
+    if steps and effort.keeps:  # one that has not begun starts from weights that are to change
+        effort.keep(taken(run, place, curve.before, curve.scores))
+    if place.batches:
+        curve.last = _score(run)
+    return curve
 
 
-def _loss(run: _Run, inputs: Inputs, target: Tensor, blame: Blame) -> Tensor:
-    """The loss of a batch, its gradient added to that of the weights. Raises DataError where the
-    batch is at fault.
-    """
-    outputs: Outputs | None = None
-    try:
-        with run.precision.autocast():
-            outputs = predictions(call(run.model, inputs))
-        return _backward(run.loss_fn(outputs, inputs, target.to(run.device)))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        blame.error(error, main_output(outputs).detach()[:1].cpu() if outputs else None)
-        raise
-
-
-def _backward(loss: Tensor) -> Tensor:
-    """Add the gradient of `loss` to that of the weights; its value."""
-    loss.backward()  # type: ignore[no-untyped-call]
-    return loss.detach()
+def _score(run: Run) -> float:
+    """The quality on the validation split as the weights are now."""
+    return run.task.quality_of(*predict_all(run.model, run.task.val, device=run.device))

@@ -29,6 +29,11 @@ class Mixup:
         self.order = torch.randperm(batch_size(inputs), generator=random)
         return map_inputs(inputs, lambda t: self.share * t + (1 - self.share) * t[self.order])
 
+    def skip(self, steps: int) -> None:
+        """Be as after so many batches more."""
+        for _ in range(steps):
+            self._shares.beta(self._alpha, self._alpha)
+
     def loss(self, against: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
         """share * L(y) + (1 - share) * L(y of the other item), where `against(y)` is the mean loss
         for targets y.

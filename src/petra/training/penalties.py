@@ -121,6 +121,10 @@ class Growing:
         self._rates = [growth(lengths(W().detach())) for W in groups]
         self._weight, self._steps, self._step = weight, steps, 0
 
+    def skip(self, steps: int) -> None:
+        """Be as after so many steps more."""
+        self._step += steps
+
     def __call__(self) -> Tensor:
         self._step += 1
         force = self._weight * min(1.0, self._step / self._steps)

@@ -98,9 +98,12 @@ class SVDDecompose(Decompose):
         when=TRAINED,
     )
 
+    def training_epochs(self) -> int:
+        return self.epochs if self.decomposer == "svd" else 0
+
     def untrained(self) -> SVDDecompose:
         """Truncated as it comes; rules that look at the spectrum may then keep other ranks."""
-        return replace(self, epochs=0)
+        return replace(self, epochs=0) if self.training_epochs() else self
 
     @property
     def _convolutions(self) -> str:

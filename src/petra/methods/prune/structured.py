@@ -127,9 +127,12 @@ class StructuredPrune(Stage):
     def structure_from_weights(self) -> bool:
         return self.spread != "per_layer"
 
+    def training_epochs(self) -> int:
+        return (self.steps - 1) * self.epochs_between if self.schedule == "iterative" else 0
+
     def untrained(self) -> StructuredPrune:
         """The same cuts, of weights that are not tuned in between."""
-        return replace(self, epochs_between=0) if self.schedule == "iterative" else self
+        return replace(self, epochs_between=0) if self.training_epochs() else self
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device)

@@ -210,6 +210,9 @@ class QuantizationAwareTrain(Stage):
     def structure_from_weights(self) -> bool:
         return self.keep_float > 0
 
+    def training_epochs(self) -> int:
+        return self.epochs
+
     def untrained(self) -> QuantizationAwareTrain:
         """Ranges of activations from calibration, weights as they come."""
         return replace(self, epochs=0)
@@ -251,6 +254,7 @@ class QuantizationAwareTrain(Stage):
             device=context.device,
             loss_fn=self._loss(context) if self.alpha else None,
             progress=context.progress,
+            effort=context.effort,
         )
         student.move("cpu").eval()
         for value in student.parameters():

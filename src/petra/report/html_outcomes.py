@@ -1,0 +1,67 @@
+"""The page's sections about candidates that have no place on the front: screened, or failed."""
+
+from __future__ import annotations
+
+from petra.core.trial import TrialStatus
+from petra.front import Front
+from petra.report import history, page
+from petra.report.outcomes import failure_counts, screening
+from petra.report.page import esc
+from petra.report.pipeline_text import pipeline_in_words
+
+
+def screened_section(front: Front) -> str:
+    """What was left early, by what for, each with an example; '' where nothing was."""
+    found = screening(front)
+    if not str(found):
+        return ""
+    first = {
+        t.failure.kind: t
+        for t in reversed(front.trials)
+        if t.failure and t.status is TrialStatus.SCREENED
+    }
+    rows = [
+        [
+            esc(kind),
+            str(found.left.get(kind, 0)),
+            esc(f"trial {trial.number}: {trial.failure.message if trial.failure else ''}"),
+            esc(pipeline_in_words(trial.pipeline)),
+        ]
+        for kind, trial in first.items()
+    ]
+    head = ["left for", "trials", "for example", "its pipeline"]
+    caption = "Candidates that were not trained, exported or timed in full, and why"
+    table = page.table(head, rows, caption=caption, classes=("name", "", "text", "text"))
+    return f"<h2>Screened</h2><p>{esc(str(found))}</p>{table if rows else ''}"
+
+
+def failures_section(front: Front) -> str:
+    counts = failure_counts(front.trials)
+    if not counts:
+        return "<h2>Failures</h2><p>No trial failed.</p>"
+    rows = []
+    for (stage, kind), count, example in counts:
+        assert example.failure is not None
+        shown = f"trial {example.number}: {example.failure.message}"
+        rows.append(
+            [
+                esc(stage),
+                esc(kind),
+                str(count),
+                esc(shown),
+                esc(pipeline_in_words(example.pipeline)),
+            ]
+        )
+    head = ["stage", "reason", "trials", "for example", "its pipeline"]
+    failed = sum(count for _, count, _ in counts)
+    caption = (
+        f"{failed} of {sum(t.number > 0 for t in front.trials)} trials, by the stage they failed in"
+        " and the reason"
+    )
+    table = page.table(head, rows, caption=caption, classes=("name", "name", "", "text", "text"))
+    if len(counts) == 1:
+        return f"<h2>Failures</h2>{table}"
+    drawn = page.figure(
+        "failures", history.failures_figure(front).to_json(), caption="Failures by stage and reason"
+    )
+    return f"<h2>Failures</h2>{table}{drawn}"
