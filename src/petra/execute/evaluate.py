@@ -227,6 +227,8 @@ class Evaluator:
         if self.baseline is None or rivals is None:
             return Timing(launches=LAUNCHES)
         spread = spread_by(self.baseline.metrics["latency_ratio"])
+        if not self.assignment.savings.timing:
+            return Timing(spread=spread, raced=False)
         return Timing(self.assignment.metrics, rivals, spread)
 
     def _opponent(self) -> Artifact:

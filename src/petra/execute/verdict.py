@@ -38,8 +38,8 @@ class Artifact:
 @dataclass(frozen=True)
 class Timing:
     """How files are timed. Of the metrics that are measured on demand, those named in `metrics`
-    (None: all). `rivals` are what a candidate is up against: no finer than that decides; None: for
-    its own sake, as fine as `thorough` says. `spread` is what launches differ by.
+    (None: all). `rivals` are what a candidate is up against: no finer than decides about it; None:
+    for its own sake. `spread` is what launches differ by: no finer than that tells, if `raced`.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -47,9 +47,12 @@ class Timing:
     spread: Spread = PRIOR
     launches: int = 1
     thorough: bool = False
+    raced: bool = True
 
     def race(self, known: Metrics) -> Race:
         """What the latency is timed for, by what else is known of a candidate."""
+        if not self.raced:
+            return Race()
         thresholds = latency_thresholds(self.rivals, known) if self.rivals else None
         return Race(thresholds, self.spread.sd)
 
@@ -191,7 +194,7 @@ class Judge:
         if against is not None:
             first = self._measured(artifact, against, "val", predictions, timing, known)
             return together([first], timing.spread)
-        alike = replace(timing, spread=Spread(0.0, timing.spread.dof))
+        alike = replace(timing, raced=False)
         launches = [self._measured(artifact, None, "val", predictions, alike)]
         for _ in range(timing.launches - 1):
             again = replace(alike, metrics=())
