@@ -106,18 +106,9 @@ class ExecutorSuite(ABC):
             again = [executor.repeat(trials[1], seed) for seed in (assignment.payload.seed, 1)]
         assert len(found) == len(trials), "a trial came twice"
         return Ran(
-            assignment,
-            baseline,
-            facts,
-            trials,
-            late,
-            confirmed,
-            timed_again,
-            difference,
-            again,
-            splits,
-            notes,
-        )
+            assignment, baseline, facts, trials, late, confirmed, timed_again, difference, again,
+            splits, notes,
+        )  # fmt: skip
 
     def test_the_untouched_model_is_a_complete_trial(self, ran: Ran) -> None:
         assert ran.baseline.number == 0
