@@ -9,6 +9,7 @@ slows both. Wall-clock seconds, and CPU seconds of all processes, which other lo
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,19 +43,32 @@ PHASES = ("stages", "export", "measure", "compare and score", "between candidate
 Seconds = dict[str, tuple[float, float]]  # phase -> wall-clock and CPU seconds
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process, of all below it, and of those of them that have ended."""
-    import psutil
+class CpuClock:
+    """CPU seconds of this process and of all below it, those that have ended included: looked at
+    twenty times a second, because what is killed takes its own figure with it.
+    """
 
-    total = 0.0
-    me = psutil.Process()
-    for process in (me, *me.children(recursive=True)):
-        try:
-            times = process.cpu_times()
-        except psutil.Error:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, float], float] = {}
+        self._looking = threading.Lock()
+        threading.Thread(target=self._keep_looking, daemon=True).start()
+
+    def _keep_looking(self) -> None:
+        while True:
+            self.seconds()
+            time.sleep(0.05)
+
+    def seconds(self) -> float:
+        import psutil
+
+        with self._looking:
+            me = psutil.Process()
+            for process in (me, *me.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    times = process.cpu_times()
+                    key = process.pid, process.create_time()
+                    self._seen[key] = times.user + times.system
+            return sum(self._seen.values())
 
 
 class Phases:
@@ -62,12 +77,13 @@ class Phases:
     """
 
     def __init__(self) -> None:
+        self._cpu = CpuClock()
         self.seconds: Seconds = dict.fromkeys(PHASES, (0.0, 0.0))
         self.trials: list[tuple[str, str]] = []
         self._phase, self._since = "", (0.0, 0.0)
 
     def _enter(self, phase: str) -> None:
-        now = time.perf_counter(), cpu_seconds()
+        now = time.perf_counter(), self._cpu.seconds()
         if self._phase:
             wall, cpu = self.seconds[self._phase]
             self.seconds[self._phase] = (

@@ -98,6 +98,10 @@ class ThreadsExecutor(Executor):
         self._evaluator.write("test", self._here)
         return self._evaluator.confirm(trial, self._here)
 
+    def time_again(self, trial: Trial) -> dict[str, Measurement]:
+        self._evaluator.write("test", self._here)
+        return self._evaluator.time_again(trial, self._here)
+
     def difference(self, ours: Trial, theirs: Trial) -> Measurement:
         self._evaluator.write("test", self._here)
         return self._evaluator.difference(ours, theirs, self._here)

@@ -130,19 +130,21 @@ class LimitsConfig(_Record):
 
 
 class SavingsConfig(_Record):
-    """What a study does without to be faster, each saving by its own switch. None changes what a
-    trial that is evaluated in full measures.
+    """What a study does without to be faster, each saving by its own switch.
 
     `screen`: a candidate that trains is first built without training, and trained only if its costs
     are within the constraints and could extend the front. `quality_gate`: its quality in PyTorch
     decides before export whether it is hopeless. `learning_curves`: while it trains, so does the
-    best quality that it could still reach. One in ten of those that any of these would leave is
-    evaluated in full all the same, to say how often they are wrong.
+    best quality that it could still reach. `timing`: its latency is timed until it is decided what
+    it is worth, and throughput only where something is about it. None changes what a model is
+    confirmed to be. One in ten of those that any but the last would leave is evaluated in full all
+    the same, to say how often they are wrong.
     """
 
     screen: bool = True
     quality_gate: bool = True
     learning_curves: bool = True
+    timing: bool = True
 
 
 class StudyConfig(_Record):

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from petra.core.errors import DataError, PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import violation
@@ -20,10 +19,11 @@ from petra.execute.base import Assignment
 from petra.execute.build import eager_latency_ms
 from petra.execute.builder import Builder, Caller
 from petra.execute.built import Built
+from petra.execute.directory import Splits, check_untouched, check_writable, make_directory
 from petra.execute.early import NOTHING, Early, Way, audit_trace, built_after
-from petra.execute.judge import write_data
 from petra.execute.prospects import Left
-from petra.execute.verdict import Alone, Artifact, Judge, Verdict
+from petra.execute.verdict import Alone, Artifact, Judge, Timing, Verdict
+from petra.measure.launches import LAUNCHES, spread_by
 from petra.workers.failures import TimeLimitExceeded, WorkerDied, WorkerError
 
 
@@ -41,27 +41,15 @@ class Evaluator:
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
         self.baseline: Trial | None = None
-        self._unreadable: PetraError | None = None
-        self._written: set[str] = set()
+        self._splits = Splits(assignment.paths.data, self.check_writable)
         self._predicted: set[Path] = set()  # in this session; what an earlier one left may be torn
         self._untouched: dict[str, Path] = {}  # its predictions, by split
         for place in (assignment.paths.artifacts, assignment.paths.logs):
-            _make(place)
+            make_directory(place)
 
     def write(self, split: str, caller: Caller) -> None:
         """Write a split's inputs and targets, once. Raises what reading them raises, every time."""
-        if self._unreadable:
-            raise self._unreadable
-        if split in self._written:
-            return
-        try:
-            caller.call(write_data, split, self.assignment.paths.data)
-        except PetraError as error:
-            self.check_writable()
-            said = "" if isinstance(error, DataError) else f"{split} split: reading it failed: "
-            self._unreadable = DataError(f"{said}{error.message}", hint=error.hint)
-            raise self._unreadable from error
-        self._written.add(split)
+        self._splits.write(split, caller)
 
     def accept(self, proposal: Proposal, caller: Caller) -> None:
         """See that a candidate can be evaluated. Raises PetraError for what only cheaper executors
@@ -77,11 +65,9 @@ class Evaluator:
 
     def _predictions(self, trial: Trial, split: str, caller: Caller) -> Path:
         """A file with a trial's predictions of a split, which has been written."""
-        paths = self.assignment.paths
-        path = paths.predictions(split, trial.number)
+        path = self.assignment.paths.predictions(split, trial.number)
         if path not in self._predicted:
-            artifact = Artifact(paths.root / trial.artifact, self.assignment.payload.target)
-            self._judge(caller).predict(artifact, split, path)
+            self._judge(caller).predict(self._artifact(trial), split, path)
             self._predicted.add(path)
         return path
 
@@ -163,6 +149,7 @@ class Evaluator:
             target,
             step=len(proposal.pipeline) + 1,
             against=opponent,
+            timing=self._timing(rivals),
             keep=None if opponent else self.assignment.paths.predictions("val", 0),
             time_limit_s=way.limit_s,
             on_note=way.on_note,
@@ -179,16 +166,18 @@ class Evaluator:
         and its speed, measured longer.
         """
         self.check_place()
-        paths, target = self.assignment.paths, self.assignment.payload.target
         self._pair_with_untouched("test", caller)
-        predictions = paths.predictions("test", trial.number)
+        predictions = self.assignment.paths.predictions("test", trial.number)
         found = self._judge(caller).confirm(
-            Artifact(paths.root / trial.artifact, target),
-            against=self._opponent(),
-            predictions=predictions,
+            self._artifact(trial), against=self._opponent(), predictions=predictions
         )
         self._predicted.add(predictions)
         return found
+
+    def time_again(self, trial: Trial, caller: Caller) -> dict[str, Measurement]:
+        """The speed of a member of the front, in a further launch."""
+        self.check_place()
+        return self._judge(caller).time_again(self._artifact(trial), against=self._opponent())
 
     def difference(self, ours: Trial, theirs: Trial, caller: Caller) -> Measurement:
         """How much more of the quality one trial has than another on the test split, which has been
@@ -217,30 +206,15 @@ class Evaluator:
         self.assignment.held()
         if self.baseline is None:
             return
-        file = self.assignment.paths.root / self.baseline.artifact
-        if self.baseline.artifact and not file.exists():
-            raise StoreError(
-                f"{file} is gone: no candidate can be compared with the untouched model",
-                hint="put the file back and continue, or start a new study in another directory",
-            )
+        if self.baseline.artifact:
+            check_untouched(self.assignment.paths.root / self.baseline.artifact)
 
     def check_writable(self) -> None:
         """Raise StoreError when the directory cannot take a megabyte: then the disk failed, not the
         candidate.
         """
         self.check_place()
-        artifacts = self.assignment.paths.artifacts
-        try:
-            with tempfile.TemporaryFile(dir=artifacts) as file:
-                file.write(bytes(1 << 20))
-        except OSError as error:
-            raise StoreError(
-                f"{artifacts}: cannot write here: {error.strerror}",
-                hint=(
-                    "free space on the disk or make the directory writable, and continue; finished"
-                    " trials are safe"
-                ),
-            ) from error
+        check_writable(self.assignment.paths.artifacts)
 
     def _judge(self, caller: Caller) -> Judge:
         assignment = self.assignment
@@ -248,12 +222,24 @@ class Evaluator:
             caller, assignment.paths.data, assignment.limits, assignment.host, self._untouched
         )
 
+    def _timing(self, rivals: Rivals | None) -> Timing:
+        """The untouched model in full and in several launches, candidates as far as it matters."""
+        if self.baseline is None or rivals is None:
+            return Timing(launches=LAUNCHES)
+        spread = spread_by(self.baseline.metrics["latency_ratio"])
+        if not self.assignment.savings.timing:
+            return Timing(spread=spread, raced=False)
+        return Timing(self.assignment.metrics, rivals, spread)
+
     def _opponent(self) -> Artifact:
         """The untouched model, with which all others are paired."""
         if self.baseline is None:
             raise ValueError("trial 0 must be evaluated before any other")
-        assignment = self.assignment
-        return Artifact(assignment.paths.root / self.baseline.artifact, assignment.payload.target)
+        return self._artifact(self.baseline)
+
+    def _artifact(self, trial: Trial) -> Artifact:
+        file = self.assignment.paths.root / trial.artifact
+        return Artifact(file, self.assignment.payload.target)
 
     def _finished(
         self, proposal: Proposal, built: Built, verdict: Verdict, seconds: float
@@ -285,10 +271,7 @@ class Evaluator:
         caller: Caller,
         started: float,
     ) -> Trial:
-        """The trial of a candidate that failed.
-
-        Raises StoreError when the fault is the directory's.
-        """
+        """The trial of a candidate that failed. Raises StoreError when the directory did."""
         self._clear(self.assignment.paths.artifact(proposal.number))
         self.check_writable()
         kind = str(getattr(error, "kind", type(error).__name__))
@@ -298,16 +281,6 @@ class Evaluator:
             failure=Failure(stage, kind, str(error), peak),
             seconds=time.perf_counter() - started,
         )
-
-
-def _make(place: Path) -> None:
-    try:
-        place.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"{place}: cannot be made: {error.strerror}",
-            hint="free space on the disk, or make the directory writable",
-        ) from error
 
 
 class _Step:

@@ -70,7 +70,8 @@ def build_if_hopeful(
     """`build_candidate` with a look at the quality between stages and export: on the validation
     split, or on `PART` items of it drawn at random. Costs a pass of the PyTorch model over them.
 
-    Raises Left, and what `build_candidate` raises.
+    Another `seed` than the study's neither reads nor fills its cache. Raises Left, and what
+    `build_candidate` raises.
     """
     started = time.perf_counter()
     payload = with_seed(payload, seed)

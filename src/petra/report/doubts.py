@@ -12,6 +12,7 @@ def doubts(front: Front) -> list[str]:
         f"{one}: no item shows that it is better than {other}, which costs less"
         for one, other in front.no_better.items()
     ]
+    lines += [f"{number}: {text}" for number, text in front.measured_again.items()]
     for trial in front.members:
         several = front.over_seeds(trial)
         if several is not None:

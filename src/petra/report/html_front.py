@@ -6,9 +6,17 @@ from petra.core.metric import QUALITY, Metric
 from petra.core.objective import Metrics
 from petra.core.paired import score_change
 from petra.core.trial import Trial
-from petra.front import Front, confirmed
+from petra.front import Front, figures
 from petra.report import page
-from petra.report.numbers_text import change, difference, duration, interval, value, with_error
+from petra.report.numbers_text import (
+    NONE,
+    change,
+    difference,
+    duration,
+    interval,
+    value,
+    with_error,
+)
 from petra.report.page import esc
 from petra.report.pipeline_text import pipeline_in_words, trace_in_words
 
@@ -62,14 +70,14 @@ def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
         return text + _note(difference(moved), worse=worse)
 
     def cost(metric: Metric) -> str:
-        if metric.name not in trial.metrics or metric.name not in base.metrics:
-            return ""
-        mine, old = confirmed(trial, metric.name), confirmed(base, metric.name).mean
+        mine, old = figures(trial).get(metric.name), figures(base).get(metric.name)
+        if mine is None or old is None:
+            return "" if old is None else NONE
         if metric.form == "ratio":
             within = f"<br><small>{esc(interval(mine))}</small>" if mine.stderr else ""
             return "1.00x" if trial is base else f"{value(metric, mine.mean)}{within}"
-        note = "" if trial is base else change(mine.mean, old)
-        worse = (mine.mean > old) != bool(metric.maximize)
+        note = "" if trial is base else change(mine.mean, old.mean)
+        worse = (mine.mean > old.mean) != bool(metric.maximize)
         return esc(value(metric, mine.mean)) + _note(note, worse=worse)
 
     scores = [

@@ -11,6 +11,8 @@ from petra.core.metric import Metric, describe
 
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
+NONE = "-"  # in place of a value that was not measured
+
 
 def significant(value: float, digits: int = 3) -> str:
     """Fixed-point with that many significant digits: 0.42 -> '0.420', 1234.5 -> '1234'."""
@@ -71,6 +73,11 @@ def value(metric: str | Metric, mean: float) -> str:
         case _:
             text = significant(mean, m.digits)
     return f"{text} {m.unit}" if m.unit else text
+
+
+def value_of(metric: Metric, found: Measurement | None) -> str:
+    """A measured value with its unit; a dash for what was not measured."""
+    return NONE if found is None else value(metric, found.mean)
 
 
 def interval(m: Measurement) -> str:

@@ -28,6 +28,7 @@ def front_data(front: StudyFront) -> dict[str, object]:
         "nearest": nearest.as_dict() if (nearest := front.nearest()) else None,
         "other_seeds": {str(number): list(found) for number, found in front.seeds.items()},
         "no_better_than": {str(one): other for one, other in front.no_better.items()},
+        "measured_again": {str(n): text for n, text in front.measured_again.items()},
         "screening": screening(front).as_dict(),
         "not_confirmed": {str(number): reason for number, reason in front.unconfirmed.items()},
     }

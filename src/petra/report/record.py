@@ -17,6 +17,7 @@ from petra.core.metric import (
     QUALITY,
     Catalogue,
     Metric,
+    required_metrics,
     task_metric,
     task_metrics,
 )
@@ -42,9 +43,10 @@ class StudyRecord:
     search has ended and its front has been confirmed; `eager_latency_ms` is the untouched model in
     eager PyTorch, None before it was measured. `unconfirmed` are members of the front that could
     not be measured on the test split, and why; `no_better` those whose quality cannot be told from
-    which model of lower costs; `seeds` the quality of those that were built again with other seeds.
-    `interface` is what the model takes and returns, None in studies that do not say. `leading` are
-    the trials among which the front is, the untouched model first: all, where all were read.
+    which model of lower costs; `measured_again` what the search had measured otherwise; `seeds` the
+    quality of those that were built again with other seeds. `interface` is what the model takes and
+    returns, None in studies that do not say. `leading` are the trials among which the front is, the
+    untouched model first: all, where all were read.
     """
 
     directory: Path
@@ -59,6 +61,7 @@ class StudyRecord:
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
     no_better: Mapping[int, int] = field(default_factory=dict)
     seeds: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    measured_again: Mapping[int, str] = field(default_factory=dict)
     interface: Interface | None = None
 
     @staticmethod
@@ -85,7 +88,8 @@ class StudyRecord:
                     stop_reason=text(store.note("stop_reason") or "", "note 'stop_reason'"),
                     eager_latency_ms=_latency(store.note("eager_latency_ms")),
                     elapsed_s=store.elapsed(),
-                    unconfirmed=_reasons(store.note("unconfirmed")),
+                    unconfirmed=_reasons(store, "unconfirmed"),
+                    measured_again=_reasons(store, "measured_again"),
                     no_better=_numbers(store.note("no_better")),
                     seeds=_seeds(store.note("seeds")),
                     interface=_interface(store.note("interface")),
@@ -128,6 +132,7 @@ class StudyRecord:
             unconfirmed=self.unconfirmed,
             no_better=self.no_better,
             seeds=self.seeds,
+            measured_again=self.measured_again,
         )
         return front if self.leading is self.trials else replace(front, trials=self.trials)
 
@@ -172,11 +177,11 @@ def _by_trial(note: object, name: str) -> dict[int, object]:
     return {int(n): said for n, said in found.items()}
 
 
-def _reasons(note: object) -> dict[int, str]:
-    """Trial number -> why it could not be confirmed, on one line."""
+def _reasons(store: Store, name: str) -> dict[int, str]:
+    """Trial number -> what a note says of it, on one line."""
     return {
-        n: printable(" ".join(text(why, f"the reason for {n}").split()))
-        for n, why in _by_trial(note, "unconfirmed").items()
+        n: printable(" ".join(text(why, f"note {name!r} about {n}").split()))
+        for n, why in _by_trial(store.note(name), name).items()
     }
 
 
@@ -238,7 +243,8 @@ def _latency(note: object) -> float | None:
 
 def _check_trials(record: StudyRecord) -> None:
     """Refuse measured trials that lack a metric, and trials without the untouched model."""
-    wanted = {m.name for m in (*PETRA_METRICS, *record.task[1:]) if not m.ragged}
+    named = required_metrics(record.config.metrics_named())
+    wanted = {*named, *(m.name for m in record.task[1:])}
     # What everything else is compared with cannot be zero.
     positive = {m.name for m in PETRA_METRICS if m.positive}
     for trial in record.leading:

@@ -17,15 +17,17 @@ from petra.core.objective import Metrics, Objective
 from petra.core.paired import score_change
 from petra.core.text import first_line, printable
 from petra.core.trial import Trial, TrialStatus
-from petra.front import Front, confirmed
+from petra.front import Front, figures
 from petra.report.doubts import doubts
 from petra.report.numbers_text import (
+    NONE,
     change,
     decimals,
     difference,
     duration,
     interval,
     value,
+    value_of,
     with_error,
 )
 from petra.report.outcomes import screening
@@ -157,7 +159,7 @@ def _score_columns(
 
 
 def _cost(metric: Metric) -> Callable[[Trial], str]:
-    return lambda t: value(metric, confirmed(t, metric.name).mean)
+    return lambda t: value_of(metric, figures(t).get(metric.name))
 
 
 def _cost_columns(front: Front, metric: Metric, *, noise: bool) -> list[Column]:
@@ -166,18 +168,19 @@ def _cost_columns(front: Front, metric: Metric, *, noise: bool) -> list[Column]:
     assert base is not None
 
     def ratio(t: Trial) -> str | Text:
-        m = confirmed(t, name)
-        if t is base:
-            return "1.00x"
+        m = figures(t).get(name)
+        if t is base or m is None:
+            return "1.00x" if t is base else NONE
         text = value(metric, m.mean) + (f" ({interval(m)})" if m.stderr and noise else "")
         low, high = m.interval
         less, more = ("red", "green") if metric.maximize else ("green", "red")
         return Text(text, style=less if high < 1 else more if low > 1 else "")
 
     def relative(t: Trial) -> str | Text:
-        if t is base:
+        mine, old = figures(t).get(name), figures(base).get(name)
+        if t is base or mine is None or old is None:
             return ""
-        return _coloured(metric, confirmed(t, name).mean, confirmed(base, name).mean)
+        return _coloured(metric, mine.mean, old.mean)
 
     priority = place.terminal or 0
     if metric.form == "ratio":

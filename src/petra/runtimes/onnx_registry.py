@@ -31,7 +31,7 @@ def parsed_once() -> Iterator[None]:
         return
     original = ONNXRegistry.__dict__["from_torchlib"]
 
-    def from_torchlib(cls: type[ONNXRegistry], **settings: Any) -> ONNXRegistry:
+    def from_torchlib(cls: type[ONNXRegistry], /, **settings: Any) -> Any:
         operators = frozenset(torch._C._dispatch_get_all_op_names())
         return _copied(_parsed(original.__get__(None, cls), operators, *settings.items()))
 
