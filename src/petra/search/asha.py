@@ -151,8 +151,8 @@ class AshaSearcher(Searcher):
         self._level: dict[int, int] = {}  # of proposals not told: number -> rung
 
     @property
-    def lag(self) -> int:
-        return self.rungs[-1].searcher.lag
+    def generation(self) -> int:
+        return self.rungs[-1].searcher.generation
 
     def suggest(self, rng: np.random.Generator) -> Suggestion | None:
         for level in range(len(self.rungs) - 2, -1, -1):
