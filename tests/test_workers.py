@@ -48,7 +48,7 @@ def found(trials: list[Trial]) -> list[tuple[object, ...]]:
             t.origin,
             t.status,
             t.failure and (t.failure.stage, t.failure.kind, t.failure.message),
-            *(t.metrics[m].mean for m in ("quality", "size_bytes", "params") if t.metrics),
+            *(t.metrics[m].mean for m in ("quality", "size_bytes", "params") if m in t.metrics),
         )
         for t in trials
     ]
