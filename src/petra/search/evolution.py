@@ -93,7 +93,7 @@ class EvolutionSearcher(Searcher):
 
     def learn(self, trial: Trial) -> None:
         self._count_failure(trial)
-        if self.scaling.usable(trial):
+        if self.scaling.usable(trial) or self.scaling.misses(trial):
             self._kept[trial.number] = trial
             self._select([*self.population, trial.number])
             self._extend_front(trial.number)
