@@ -201,6 +201,8 @@ class Front:
             broken = self._broken(trial)
             if broken:
                 return f"trial {number} violates {'; '.join(broken)}"
+        if not trial.fidelity.full:
+            return f"trial {number} was evaluated at a reduced fidelity"
         mine = [o.cost(trial.metrics) for o in self.objectives]
         for other in self.members:
             if dominates([o.cost(other.metrics) for o in self.objectives], mine):
@@ -223,7 +225,7 @@ class Front:
         candidates = [t for t in self.trials if t.number > 0]
         if not candidates:
             return "no trial has finished, and the untouched model does not meet the constraints"
-        broken = Counter(text for t in candidates if t.measured for text in self._broken(t))
+        broken = Counter(text for t in candidates if t.comparable for text in self._broken(t))
         left = [t for t in candidates if t.status is TrialStatus.SCREENED]
         failed = Counter(
             printable(f"{t.failure.stage}: {t.failure.kind}")
@@ -231,6 +233,8 @@ class Front:
             if t.failure and t not in left
         )
         parts = [f"{count} violate {text}" for text, count in broken.most_common()]
+        reduced = sum(t.measured and not t.fidelity.full for t in candidates)
+        parts += [f"{reduced} were evaluated at a reduced fidelity"] if reduced else []
         parts += [f"{len(left)} screened before they were trained or timed"] if left else []
         parts += [f"{count} failed in {text}" for text, count in failed.most_common(5)]
         return f"none of {len(candidates)} trials is feasible: " + "; ".join(parts)

@@ -210,7 +210,7 @@ def test_an_audited_candidate_is_evaluated_all_the_same(study: Study) -> None:
 
 @pytest.mark.slow  # it is measured
 def test_with_the_switches_off_all_are_evaluated(study: Study) -> None:
-    off = SavingsConfig(screen=False, quality_gate=False)
+    off = SavingsConfig(screen=False, quality_gate=False, learning_curves=False)
     trial, steps = study.evaluate(Proposal(7, pipeline(CUT, TRAIN)), study.rivals(TIGHT, GOOD), off)
     assert trial.measured, trial.failure
     assert steps[:3] == ["prune.structured", "tune", "export"]

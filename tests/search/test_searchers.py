@@ -34,8 +34,13 @@ class TestSmallEvolution(SearcherSuite):
         )
 
 
+class TestAsha(SearcherSuite):
+    def make(self, problem: Problem, baseline: Trial) -> Searcher:
+        return make_searcher("asha", {}, problem, baseline)
+
+
 def test_every_searcher_of_the_table_is_tested_here() -> None:
-    assert set(SEARCHERS) == {"uniform", "evolution"}
+    assert set(SEARCHERS) == {"uniform", "evolution", "asha"}
 
 
 class Repeats(UniformSearcher):

@@ -127,12 +127,14 @@ class SavingsConfig(_Record):
 
     `screen`: a candidate that trains is first built without training, and trained only if its costs
     are within the constraints and could extend the front. `quality_gate`: its quality in PyTorch
-    decides before export whether it is hopeless. One in ten of those that either would leave is
+    decides before export whether it is hopeless. `learning_curves`: while it trains, so does the
+    best quality that it could still reach. One in ten of those that any of these would leave is
     evaluated in full all the same, to say how often they are wrong.
     """
 
     screen: bool = True
     quality_gate: bool = True
+    learning_curves: bool = True
 
 
 class StudyConfig(_Record):
