@@ -12,7 +12,7 @@ import numpy as np
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.measurement import Measurement
 from petra.core.metric import QUALITY, Catalogue, Metric, describe, task_metric
-from petra.core.objective import Constraint, Objective, violation
+from petra.core.objective import Constraint, Metrics, Objective
 from petra.core.text import first_line, printable, whole_number
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import dominates, front_mask
@@ -22,12 +22,29 @@ from petra.search.scaling import scale
 PICKS = ("smallest", "fastest", "best", "knee")
 
 
-def confirmed(trial: Trial, metric: str) -> Measurement:
-    """A cost of a trial, by its longer final measurement where there is one.
-
-    Not for quality, which has two splits.
+def figures(trial: Trial) -> Metrics:
+    """What counts of a trial: its costs by the longer final measurement where there is one, and
+    what the task measures on the validation split. O(1) for trials that were not confirmed.
     """
-    return trial.test.get(metric, trial.metrics[metric])
+    if not trial.test:
+        return trial.metrics
+    again = {name: m for name, m in trial.test.items() if not describe(name).sampled}
+    return {**trial.metrics, **again}
+
+
+def broken(constraints: Sequence[Constraint], trial: Trial, baseline: Trial) -> list[Constraint]:
+    """Constraints that a measured trial does not meet: by what was measured of it and of the
+    untouched model at one time, in the search or when both were confirmed.
+    """
+    mine, base = (
+        (figures(trial), figures(baseline)) if trial.test else (trial.metrics, baseline.metrics)
+    )
+    return [c for c in constraints if c.violation(mine, base) > 0]
+
+
+def confirmed(trial: Trial, metric: str) -> Measurement:
+    """One of the `figures`. KeyError when it was not measured."""
+    return figures(trial)[metric]
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,10 @@ class Front:
     `members` are sorted by size, or by the first other cost that is an objective. `trials` are all
     of the study's: plots show them, and an empty front explains itself by them. `task` are the
     metrics that the task measures, the quality first. `unconfirmed` says why members have no
-    measurements on the test split.
+    measurements on the test split, `no_better` which members cannot be told in quality from which
+    model of lower costs. `measured_again` says of which trials the search had measured something
+    else, and what. `seeds` are qualities on the test split of members that were built again, each
+    with another seed.
     """
 
     members: list[Trial]
@@ -48,6 +68,9 @@ class Front:
     trials: list[Trial] = field(repr=False)
     task: tuple[Metric, ...] = (task_metric(QUALITY, maximize=True),)
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
+    no_better: Mapping[int, int] = field(default_factory=dict)
+    seeds: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    measured_again: Mapping[int, str] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -58,6 +81,9 @@ class Front:
         task: Sequence[Metric] = (),
         maximize_quality: bool = True,
         unconfirmed: Mapping[int, str] | None = None,
+        no_better: Mapping[int, int] | None = None,
+        seeds: Mapping[int, tuple[float, ...]] | None = None,
+        measured_again: Mapping[int, str] | None = None,
     ) -> Front:
         """The front of `trials`, of which number 0 is the untouched model.
 
@@ -70,27 +96,35 @@ class Front:
         baseline = next((t for t in everything if t.number == 0 and t.measured), None)
         complete = [t for t in everything if t.number > 0 and t.status is TrialStatus.COMPLETE]
         candidates = [t for t in complete if t.fidelity.full]
-        if baseline and violation(constraints, baseline.metrics, baseline.metrics) == 0:
-            candidates.insert(0, baseline)
+        if baseline:
+            candidates = [
+                t
+                for t in (baseline, *candidates)
+                if (t.number and not t.test) or not broken(constraints, t, baseline)
+            ]
         candidates = [
-            t for t in candidates if all(math.isfinite(o.cost(t.metrics)) for o in objectives)
+            t for t in candidates if all(math.isfinite(o.cost(figures(t))) for o in objectives)
         ]
-        costs = np.array([[o.cost(t.metrics) for o in objectives] for t in candidates])
+        costs = np.array([[o.cost(figures(t)) for o in objectives] for t in candidates])
         members = (
             [t for t, on in zip(candidates, front_mask(costs), strict=True) if on]
             if candidates
             else []
         )
         by = _sorted_by(objectives)
-        members.sort(key=lambda t: (by.cost(t.metrics), t.number))
+        members.sort(key=lambda t: (by.cost(figures(t)), t.number))
         up = next((o.maximize for o in objectives if o.metric == QUALITY), maximize_quality)
         known = tuple(task) or (task_metric(QUALITY, maximize=up),)
         shown = {0, *(t.number for t in members)}
         reasons = {
             number: reason for number, reason in (unconfirmed or {}).items() if number in shown
         }
-        goals, bounds = tuple(objectives), tuple(constraints)
-        return Front(members, baseline, goals, bounds, everything, known, reasons)
+        doubtful = {one: other for one, other in (no_better or {}).items() if {one, other} <= shown}
+        again = {number: found for number, found in (seeds or {}).items() if number in shown}
+        return Front(
+            members, baseline, tuple(objectives), tuple(constraints), everything, known, reasons,
+            doubtful, again, dict(measured_again or {}),
+        )  # fmt: skip
 
     @property
     def catalogue(self) -> Catalogue:
@@ -108,6 +142,15 @@ class Front:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def over_seeds(self, trial: Trial) -> Measurement | None:
+        """Quality on the test split of a trial's pipeline over all the seeds with which it was
+        built, its own first, and the error of that mean; None where it was built once.
+        """
+        others = self.seeds.get(trial.number, ())
+        if not others or QUALITY not in trial.test:
+            return None
+        return Measurement.of([trial.test[QUALITY].mean, *others])
 
     # ---- choosing --------------------------------------------------------------------------------
 
@@ -150,7 +193,7 @@ class Front:
             inside = [
                 t for t in self.members if (scaling.costs(t) < scaling.reference).all()
             ] or self.members
-        return inside[knee([[o.cost(t.metrics) for o in self.objectives] for t in inside])]
+        return inside[knee([[o.cost(figures(t)) for o in self.objectives] for t in inside])]
 
     def _tied(self, which: str) -> list[Trial]:
         """Members that no cost tells from the first by `which`."""
@@ -197,15 +240,15 @@ class Front:
                 f"trial {number} failed in {printable(trial.failure.stage)}:"
                 f" {first_line(trial.failure.message)}"
             )
-        if trial.status is TrialStatus.INFEASIBLE or trial is self.baseline:
+        if trial.measured:
             broken = self._broken(trial)
             if broken:
                 return f"trial {number} violates {'; '.join(broken)}"
         if not trial.fidelity.full:
             return f"trial {number} was evaluated at a reduced fidelity"
-        mine = [o.cost(trial.metrics) for o in self.objectives]
+        mine = [o.cost(figures(trial)) for o in self.objectives]
         for other in self.members:
-            if dominates([o.cost(other.metrics) for o in self.objectives], mine):
+            if dominates([o.cost(figures(other)) for o in self.objectives], mine):
                 return (
                     f"trial {number} is not on the front: trial {other.number} is nowhere worse and"
                     " somewhere better"
@@ -213,8 +256,7 @@ class Front:
         return f"trial {number} is not on the front"
 
     def _broken(self, trial: Trial) -> list[str]:
-        base = self.baseline.metrics if self.baseline else trial.metrics
-        return [str(c) for c in self.constraints if c.violation(trial.metrics, base) > 0]
+        return [str(c) for c in broken(self.constraints, trial, self.baseline or trial)]
 
     def why_empty(self) -> str:
         """Why there is no member, counting reasons; '' when there are some."""

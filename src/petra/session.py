@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from petra.config import StudyConfig
+from petra.confirm import Confirmation
 from petra.core.errors import PetraError, StoreError
-from petra.core.measurement import Measurement
+from petra.core.metric import required_metrics
 from petra.core.objective import Constraint, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
@@ -23,13 +24,13 @@ from petra.problem import search_options
 from petra.search.base import Problem
 from petra.search.schedule import FixedLag, Stream
 from petra.search.table import make_searcher
+from petra.settle import settled_pairs, with_seed
 from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
 from petra.workers.failures import MemoryLimitExceeded
 
-UNCONFIRMED = (  # the note with members of the front that could not be measured again, and why
-    "unconfirmed"
-)
+NO_BETTER = "no_better"  # the note with members that are no better than a cheaper one, and which
+SEEDS = "seeds"  # the note with the qualities of members that were built again; null: it failed
 # What to do when the untouched model fails in a step of its trial; other steps say it themselves.
 _REMEDIES = {
     "start": (
@@ -136,7 +137,8 @@ class Session:
             self._run(executor, stream)
             reason = self.stop_reason() or stream.searcher.stop_reason or "the budget is spent"
             self.listener.message(f"stopped: {reason}")
-            self._confirm(executor)
+            Confirmation(executor, self.store, self.listener, self.finished, self._front).run()
+            self._settle(executor)
         # Last of all: it says that nothing is left to do.
         self.store.set_note("stop_reason", reason)
 
@@ -216,9 +218,7 @@ class Session:
         try:
             trial_row(trial)
             measurement_rows(trial.number, "val", trial.metrics)
-            wanted = [o.metric for o in self.problem.objectives] + [
-                c.metric for c in self.problem.constraints
-            ]
+            wanted = required_metrics(self.config.metrics_named())
             missing = [name for name in wanted if trial.measured and name not in trial.metrics]
             if not missing:
                 return trial
@@ -232,48 +232,21 @@ class Session:
         failure = Failure("record", "StoreError", f"the result cannot be kept: {text}")
         return self.proposals[trial.number].ended(TrialStatus.FAILED, failure=failure)
 
-    def _confirm(self, executor: Executor) -> None:
-        """Read the test split, once, for the members of the final front that have not been
-        confirmed before.
+    def _front(self) -> Front:
+        trials = list(self.finished.values())
+        return Front.of(trials, self.problem.objectives, self.problem.constraints)
 
-        One that cannot be does not keep the others from it: it is noted with its reason.
+    def _settle(self, executor: Executor) -> None:
+        """Build members of the front again with other seeds, where that is asked, and find those
+        that are no better than others.
         """
-        front = Front.of(
-            list(self.finished.values()),
-            self.problem.objectives,
-            self.problem.constraints,
-        )
-        members = {trial.number: trial for trial in (self.finished[0], *front.members)}
-        todo = [trial for trial in members.values() if not trial.test]
-        if todo:
-            self.listener.message(f"confirming {len(todo)} models on the test split")
-        unconfirmed: dict[str, str] = {}
-        for trial in todo:
-            metrics, reason = self._confirmation(executor, trial)
-            if reason:
-                unconfirmed[str(trial.number)] = reason
-                self.listener.message(f"trial {trial.number} is not confirmed: {reason}")
-                continue
-            self.store.set_test(trial.number, metrics)
-            self.finished[trial.number] = replace(trial, test=metrics)
-        if unconfirmed or self.store.note(UNCONFIRMED):
-            self.store.set_note(UNCONFIRMED, unconfirmed)
-
-    def _confirmation(self, executor: Executor, trial: Trial) -> tuple[dict[str, Measurement], str]:
-        """Measurements on the test split, or why there are none."""
-        try:
-            metrics = executor.confirm(trial)
-        except StoreError:
-            raise  # the directory, not the model
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this model's
-            text = (
-                error.message
-                if isinstance(error, PetraError)
-                else f"{type(error).__name__}: {error}"
-            )
-            return {}, text[:2000]
-        try:
-            measurement_rows(trial.number, "test", metrics)
-        except (StoreError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            return {}, f"the result cannot be kept: {error}"[:2000]
-        return metrics, "" if "quality" in metrics else "it has no quality"
+        known: dict[str, list[float | None]] = dict(self.store.note(SEEDS) or {})
+        for trial in self._front().members:
+            found = known.setdefault(str(trial.number), [])
+            while trial.number and trial.test and len(found) < self.config.budget.confirm:
+                seed, again = self.config.seed, len(found) + 1
+                found.append(with_seed(trial, executor, self.listener, seed=seed, again=again))
+                self.store.set_note(SEEDS, {n: values for n, values in known.items() if values})
+        pairs = settled_pairs(self._front(), executor, self.listener)
+        if pairs or self.store.note(NO_BETTER):
+            self.store.set_note(NO_BETTER, {str(one): other for one, other in pairs.items()})

@@ -173,6 +173,7 @@ class Study:
             paths=self.paths,
             limits=Limits(limits.trial_time, limits.trial_memory / 2**20),
             constraints=self.config.parsed_constraints(),
+            metrics=tuple(self.config.metrics_named()),
             savings=self.config.savings,
             host=str(describe_host()["id"]),
             workers=limits.workers,

@@ -4,17 +4,22 @@ asserted.
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
 import pytest
 
+from petra.core.measurement import Measurement
 from petra.measure.protocol import (
+    SEARCH,
     Paired,
     Protocol,
+    Race,
     latency_measurements,
     percentile,
     ratio_measurement,
+    settled,
     throughput_measurements,
     time_paired,
 )
@@ -76,3 +81,75 @@ def test_a_heavier_callable_is_slower() -> None:
 
     paired = time_paired(lambda: work(1), lambda: work(8), QUICK)
     assert ratio_measurement(paired.ratios, host="").mean > 2
+
+
+# ---- when to stop --------------------------------------------------------------------------------
+
+
+def rounds_of(ratio: float, noise: float, race: Race, rng: np.random.Generator) -> list[float]:
+    ratios: list[float] = []
+    while len(ratios) < SEARCH.max_rounds:
+        ratios.append(ratio * (1 + rng.normal(0, noise)))
+        enough = len(ratios) >= SEARCH.min_rounds
+        if enough and settled(ratio_measurement(tuple(ratios), host=""), race, SEARCH.precision):
+            break
+    return ratios
+
+
+def test_rounds_are_spent_where_a_threshold_is_near() -> None:
+    """A noisy machine, on which 0.5% is out of reach: far from every threshold, rounds end."""
+    rng = np.random.default_rng(0)
+    spent = {
+        ratio: np.mean([len(rounds_of(ratio, 0.06, Race((0.7,)), rng)) for _ in range(100)])
+        for ratio in (0.3, 0.5, 0.67, 0.69)
+    }
+    assert spent[0.3] == SEARCH.min_rounds
+    assert spent[0.5] < 1.2 * SEARCH.min_rounds
+    assert 1.5 * SEARCH.min_rounds < spent[0.67] < spent[0.69]
+    assert spent[0.69] > 0.8 * SEARCH.max_rounds
+    precise = [len(rounds_of(0.5, 0.06, Race(), rng)) for _ in range(20)]
+    assert min(precise) == SEARCH.max_rounds, "without a race it is timed to the end"
+    free = [len(rounds_of(0.5, 0.06, Race(()), rng)) for _ in range(20)]
+    assert max(free) == SEARCH.min_rounds, "nothing depends on it"
+
+
+def test_races_that_ended_early_were_decided_rightly() -> None:
+    """Stopping at the first round that looks clear is what makes looks err; 3 errors of distance
+    leave less than one in a hundred, about as many as the full number of rounds does.
+    """
+    rng = np.random.default_rng(1)
+    wrong = total = 0
+    for ratio in np.linspace(0.62, 0.78, 17):
+        for _ in range(60):
+            ratios = rounds_of(float(ratio), 0.06, Race((0.7,)), rng)
+            if len(ratios) < SEARCH.max_rounds:
+                total += 1
+                wrong += (np.median(ratios) > 0.7) != (ratio > 0.7)
+    assert total > 500
+    assert wrong <= 0.01 * total
+
+
+def test_rounds_are_no_finer_than_a_launch() -> None:
+    rng = np.random.default_rng(2)
+    fine = [rounds_of(0.5, 0.02, Race(None, 0.0), rng) for _ in range(50)]
+    coarse = [rounds_of(0.5, 0.02, Race(None, 0.03), rng) for _ in range(50)]
+    assert np.mean([len(r) for r in coarse]) < 0.5 * np.mean([len(r) for r in fine])
+    errors = [ratio_measurement(tuple(r), host="").stderr / 0.5 for r in coarse]
+    assert max(math.hypot(e, 0.03) for e in errors) < 1.06 * 0.03
+
+
+@pytest.mark.parametrize(
+    ("ratio", "race", "done"),
+    [
+        (Measurement(0.5, 0.002), Race(), True),  # 0.4%
+        (Measurement(0.5, 0.003), Race(), False),
+        (Measurement(0.5, 0.003), Race(None, 0.02), True),
+        (Measurement(0.5, 0.02), Race(()), True),
+        (Measurement(0.5, 0.02), Race((0.57,)), True),
+        (Measurement(0.5, 0.02), Race((0.55,)), False),
+        (Measurement(0.5, 0.02), Race((0.2, 0.55, 0.9)), False),
+        (Measurement(0.5, 0.02), Race((0.57,), 0.04), False),  # another launch may be beyond it
+    ],
+)
+def test_settled(ratio: Measurement, race: Race, done: bool) -> None:
+    assert settled(ratio, race, 0.005) is done

@@ -98,5 +98,17 @@ class ThreadsExecutor(Executor):
         self._evaluator.write("test", self._here)
         return self._evaluator.confirm(trial, self._here)
 
+    def time_again(self, trial: Trial) -> dict[str, Measurement]:
+        self._evaluator.write("test", self._here)
+        return self._evaluator.time_again(trial, self._here)
+
+    def difference(self, ours: Trial, theirs: Trial) -> Measurement:
+        self._evaluator.write("test", self._here)
+        return self._evaluator.difference(ours, theirs, self._here)
+
+    def repeat(self, trial: Trial, seed: int) -> dict[str, Measurement]:
+        self._evaluator.write("test", self._here)
+        return self._evaluator.repeat(trial, seed, self._here)
+
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -124,7 +124,7 @@ def test_the_card_says_what_got_worse_and_how_to_run(study: Path, tmp_path: Path
     lost = smallest.trial.test["quality"].mean - front.baseline.test["quality"].mean
     assert lost < 0
     worse = card.partition("## What is worse")[2].partition("##")[0]
-    assert f"accuracy on test (1000 items): {lost:+.4f}" in worse
+    assert f"accuracy on test (1000 items): {lost:+.3f} ± 0.011" in worse
     assert "size" not in worse
     snippet = card.partition("```python\n")[2].partition("\n```")[0]
     assert len([line for line in snippet.splitlines() if line]) <= 7

@@ -49,7 +49,9 @@ def test_noise_decides_the_digits() -> None:
     assert with_error(Measurement(0.91234, 0.0071)) == "0.9123 ± 0.0071"
     assert with_error(Measurement(12.345, 1.2)) == "12.3 ± 1.2"
     assert with_error(Measurement(0.5)) == "0.5"
-    assert difference(Measurement(0.9, 0.007), Measurement(0.912, 0.006)) == "-0.0120"
+    assert difference(Measurement(-0.012, 0.0092)) == "-0.0120 ± 0.0092"
+    assert difference(Measurement(-0.012, 0.0092), noise=False) == "-0.0120"
+    assert difference(Measurement(0.0, 0.003)) == "="
 
 
 def test_changes() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petra.core.errors import ExportError
+from petra.runtimes import onnx_registry
 from petra.runtimes.onnx_export import export_onnx
 
 
@@ -210,3 +213,45 @@ def test_an_operator_without_translation_is_named(
 def test_untraceable_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be traced"):
         export_onnx(DataDependent(), torch.randn(3, 4), tmp_path / "m.onnx")
+
+
+def test_the_table_of_operators_is_parsed_once_and_the_file_is_the_same(tmp_path: Path) -> None:
+    model, example = Pooled().eval(), torch.zeros(2, 3, 8, 8)
+    export_onnx(model, example, tmp_path / "first.onnx")
+    parsed = onnx_registry._parsed.cache_info()
+    export_onnx(model, example, tmp_path / "again.onnx")
+    assert onnx_registry._parsed.cache_info().misses == parsed.misses
+    assert onnx_registry._parsed.cache_info().hits > parsed.hits
+    onnx_registry._parsed.cache_clear()
+    export_onnx(model, example, tmp_path / "anew.onnx")
+    files = [(tmp_path / f"{name}.onnx").read_bytes() for name in ("first", "again", "anew")]
+    assert files[0] == files[1] == files[2]
+
+
+def test_what_an_export_adds_to_the_table_stays_its_own() -> None:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    operator = torch.ops.aten.relu.default
+    original = ONNXRegistry.__dict__["from_torchlib"]
+    with onnx_registry.parsed_once():
+        one = ONNXRegistry().from_torchlib(opset_version=20)
+        one.register_op(operator, lambda x: x)
+        other = ONNXRegistry().from_torchlib(opset_version=20)
+    assert len(one.get_decomps(operator)) == len(other.get_decomps(operator)) + 1
+    assert ONNXRegistry.__dict__["from_torchlib"] is original
+
+
+def test_operators_that_came_later_are_translated(tmp_path: Path) -> None:
+    """Translations of operators that no import has defined yet are left out of the table."""
+    program = (
+        "import sys, torch; from pathlib import Path; from torch import nn;"
+        "from petra.runtimes.onnx_export import export_onnx;"
+        "export_onnx(nn.Linear(4, 4).eval(), torch.zeros(2, 4), Path(sys.argv[1]));"
+        "assert not hasattr(torch.ops.quantized_decomposed, 'quantize_per_tensor');"
+        "from torch.ao.quantization.fx import _decomposed;"
+        "f = torch.ops.quantized_decomposed.quantize_per_tensor.default;"
+        "m = type('M', (nn.Module,), {'forward': lambda s, x: f(x, .1, 0, -128, 127, torch.int8)});"
+        "export_onnx(m().eval(), torch.zeros(2, 4), Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "m.onnx")], check=True)
+    assert "QuantizeLinear" in {n.op_type for n in onnx.load(tmp_path / "m.onnx").graph.node}

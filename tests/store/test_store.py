@@ -254,6 +254,22 @@ def test_a_number_or_a_pipeline_is_stored_once(store: Store) -> None:
     assert store.trials() == [make_trial(1)]
 
 
+def test_what_was_timed_may_be_timed_longer(store: Store) -> None:
+    store.add(make_trial(1))
+    scores = {"quality": Measurement(0.88, 0.02, 50)}
+    first = {"latency_ratio": Measurement(0.7, 0.05, 15), "memory_mb": Measurement(10.0)}
+    longer = {"latency_ratio": Measurement(0.66, 0.02, 45)}
+    store.set_test(1, scores | first)
+    with pytest.raises(StoreError, match="already"):
+        store.set_test(1, longer)
+    store.set_test(1, scores | longer)
+    assert store.trial(1) == make_trial(1, test=scores | longer)
+    directory = store.directory
+    store.close()
+    with Store.open(directory, write=False) as again:
+        assert again.trials() == [make_trial(1, test=scores | longer)]
+
+
 def test_the_test_split_is_written_once(store: Store) -> None:
     store.add(make_trial(1))
     confirmed = {"quality": Measurement(0.88, 0.02, 50)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +50,22 @@ class How:
 class _Row:
     file: Path
     request: Request
-    fixed: bool
-    metrics: Mapping[str, Measurement]
+    interface: Interface
+    metrics: Mapping[str, Measurement] = field(default_factory=dict)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the file takes one batch only."""
+        return not self.interface.free_batch
 
 
 def bench_files(files: Sequence[Path], how: How, *, as_json: bool) -> None:
-    rows = [_measure(file, name, how) for file in files for name in how.names or (None,)]
+    from petra.measure.launches import LAUNCHES
+
+    rows = [_row(file, name, how) for file in files for name in how.names or (None,)]
+    # File by file and then all again, so that the launches of one are apart in time.
+    launches = [[_launch(row, how) for row in rows] for _ in range(LAUNCHES)]
+    rows = [_measured(row, found, how) for row, *found in zip(rows, *launches, strict=True)]
     several = len(how.names) > 1
     if as_json:
         say_json(_as_plain(rows, how, several=several))
@@ -93,15 +103,12 @@ def _as_plain(rows: Sequence[_Row], how: How, *, several: bool) -> dict[str, Any
     }
 
 
-def _measure(file: Path, name: str | None, how: How) -> _Row:
-    """All measurements of one file on one runtime; the ratios mean something only when there is
-    something else.
-    """
-    from petra.core.measurement import Measurement
-    from petra.measure.bench_main import Request, measure_file
-    from petra.measure.client import alone
+def _row(file: Path, name: str | None, how: How) -> _Row:
+    """What is to be measured of one file on one runtime."""
+    from petra.measure.bench_main import Request
     from petra.measure.host import describe_host
-    from petra.runtimes.table import files_of
+    from petra.measure.launches import PRIOR
+    from petra.measure.protocol import Race
 
     interface = _interface_of(file, name, how)
     other = how.against or file
@@ -114,31 +121,49 @@ def _measure(file: Path, name: str | None, how: How) -> _Row:
             hint="only models of one interface can be compared",
         )
     first = target_of(other, how.names[0] if how.names else None, how.given)
-    ready = Request(
+    request = Request(
         _at_its_batch(target_of(file, name, how.given), file, interface, how),
         str(file),
         baseline=str(other),
         baseline_target=_at_its_batch(first, file, interface, how),
         confirm=True,
+        race=Race(spread=PRIOR.sd),
         host=str(describe_host()["id"]),
     )
+    return _Row(file, request, interface)
+
+
+def _launch(row: _Row, how: How) -> dict[str, Measurement]:
+    """What one fresh process finds."""
+    from petra.core.measurement import Measurement
+    from petra.measure.bench_main import measure_file
+    from petra.measure.client import alone
+
     with in_time():
         plain, _ = alone(
             measure_file,
-            ready,
-            interface,
+            row.request,
+            row.interface,
             str(how.inputs or ""),
-            artifact=ready.artifact,
-            runtimes=ready.runtimes,
-            threads=ready.target.threads,
+            artifact=row.request.artifact,
+            runtimes=row.request.runtimes,
+            threads=row.request.target.threads,
             time_limit_s=how.time_limit_s,
         )
-    found = {key: Measurement(**m) for key, m in plain.items()}
+    return {key: Measurement(**m) for key, m in plain.items()}
+
+
+def _measured(row: _Row, launches: Sequence[Mapping[str, Measurement]], how: How) -> _Row:
+    """All measurements; the ratios mean something only when there is something else."""
+    from petra.core.measurement import Measurement
+    from petra.measure.launches import PRIOR, together
+    from petra.runtimes.table import files_of
+
+    found = together(launches, PRIOR)
     if how.against is None and len(how.names) < 2:
         found = {key: m for key, m in found.items() if not key.endswith("_ratio")}
-    size = sum(f.stat().st_size for f in files_of(file))
-    found["size_bytes"] = Measurement(float(size), unit="B")
-    return _Row(file, ready, not interface.free_batch, found)
+    size = sum(f.stat().st_size for f in files_of(row.file))
+    return replace(row, metrics=found | {"size_bytes": Measurement(float(size), unit="B")})
 
 
 def _at_its_batch(target: Target, file: Path, interface: Interface, how: How) -> Target:

@@ -28,15 +28,21 @@ def is_finished(record: StudyRecord) -> bool:
     return bool(record.stop_reason) and any(spent_limits(record).values())
 
 
-def extended(record: StudyRecord, time: str | None, trials: str | None) -> dict[str, Any] | None:
-    """The new budget; None when nothing is to change. Limits that are spent are lifted."""
+def extended(
+    record: StudyRecord, time: str | None, trials: str | None, confirm: int | None = None
+) -> dict[str, Any] | None:
+    """The new budget; None when nothing is to change. Limits that are spent are lifted when the
+    search is to go on.
+    """
     if time is None and trials is None:
-        return None
+        return (
+            None if confirm is None else {**record.config.budget.model_dump(), "confirm": confirm}
+        )
     from petra.core.quantities import parse_duration
 
     budget: dict[str, Any] = record.config.budget.model_dump()
     done = sum(t.number > 0 for t in record.trials)
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {} if confirm is None else {"confirm": confirm}
     if time is not None:
         try:
             seconds = parse_duration(time.removeprefix("+"))

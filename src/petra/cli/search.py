@@ -51,6 +51,10 @@ DEMO_INITIAL: list[list[Any]] = [
 Trust = Annotated[
     bool, typer.Option("--trust", help="Call what a study names, whoever started it.")
 ]
+Confirm = Annotated[
+    int | None,
+    typer.Option(min=0, help="Build every member of the final front again with so many seeds."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -118,6 +122,7 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Candidates built side by side.")
     ] = None,
+    confirm: Confirm = None,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -136,7 +141,7 @@ def run(
     changes: dict[str, Any] = {
         "workdir": None if workdir is None else str(workdir),
         "seed": seed,
-        "budget": _given(time=time, trials=trials),
+        "budget": _given(time=time, trials=trials, confirm=confirm),
         "limits": _given(workers=workers),
     }
     config = load_config(study, _given(**changes))  # before torch is loaded
@@ -156,6 +161,7 @@ def resume(
     trials: Annotated[
         str | None, typer.Option(help="New total number of trials; '+20' adds to it.")
     ] = None,
+    confirm: Confirm = None,
     trust: Trust = False,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
@@ -170,9 +176,10 @@ def resume(
 
     - `petra resume petra-demo --time "+10 min"`
     - `petra resume runs/first --trials 200`
+    - `petra resume runs/first --confirm 4`
     """
     record = _record(directory)
-    budget = extended(record, time, trials)
+    budget = extended(record, time, trials, confirm)
     if budget is None and is_finished(record):
         note(f"{directory}: finished: {record.stop_reason}")
         note(f"search on with: petra resume {directory} --time '+10 min'")

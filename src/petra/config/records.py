@@ -56,13 +56,15 @@ class WorkloadConfig(_Record):
 class BudgetConfig(_Record):
     """When to stop, whichever comes first. `generations`: so many times the trials that the
     searcher lets run at once (evolution: `offspring`). `goal`: begin nothing more as soon as one
-    trial satisfies all of these constraints.
+    trial satisfies all of these constraints. `confirm`: with how many other seeds every member of
+    the final front is built again, to see what it owes to luck.
     """
 
     time: Seconds | None = None
     trials: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
     generations: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
     goal: tuple[str, ...] = ()
+    confirm: Annotated[Whole, Field(ge=0, le=100)] = 0
 
     @field_validator("goal", mode="before")
     @classmethod
@@ -122,19 +124,21 @@ class LimitsConfig(_Record):
 
 
 class SavingsConfig(_Record):
-    """What a study does without to be faster, each saving by its own switch. None changes what a
-    trial that is evaluated in full measures.
+    """What a study does without to be faster, each saving by its own switch.
 
     `screen`: a candidate that trains is first built without training, and trained only if its costs
     are within the constraints and could extend the front. `quality_gate`: its quality in PyTorch
     decides before export whether it is hopeless. `learning_curves`: while it trains, so does the
-    best quality that it could still reach. One in ten of those that any of these would leave is
-    evaluated in full all the same, to say how often they are wrong.
+    best quality that it could still reach. `timing`: its latency is timed until it is decided what
+    it is worth, and throughput only where something is about it. None changes what a model is
+    confirmed to be. One in ten of those that any of the first three would leave is evaluated in
+    full all the same, to say how often they are wrong.
     """
 
     screen: bool = True
     quality_gate: bool = True
     learning_curves: bool = True
+    timing: bool = True
 
 
 class StudyConfig(_Record):

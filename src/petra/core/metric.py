@@ -14,6 +14,7 @@ from petra.core.registry import Registry
 from petra.core.text import printable, shown
 
 QUALITY = "quality"  # the name under which every trial has the task's own metric
+CHANGE = "_change"  # after the name of what a task measures: its difference to the untouched model
 Form = Literal["score", "ratio", "si", "plain", "duration"]
 Scale = Literal["ratio", "share", "half"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
@@ -36,7 +37,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that every measured trial has; `ragged` ones only where items differ in length.
+    """A number that every measured trial has; `ragged` ones only where items differ in length,
+    `on_demand` ones, which cost time of their own, only where an objective, a constraint or the
+    goal is about them, else when a model is confirmed.
 
     `maximize` is None where the task says which direction is better: of `quality`. `timed` metrics
     carry noise that differs from run to run; others are exact for a given file and data. `sampled`
@@ -61,6 +64,7 @@ class Metric:
     half: float = 0.0
     positive: bool = False
     ragged: bool = False
+    on_demand: bool = False
     over: str = ""
     units: Mapping[str, float] = field(default_factory=dict)
     shown: Shown = Shown()
@@ -142,23 +146,24 @@ PETRA_METRICS = (
     Metric(
         "latency_long_ms", "median latency of long items",
         "median latency of one batch of items as long as the 95th percentile of the data", "ms",
-        timed=True, ragged=True, units=_TIMES, shown=Shown("long latency", card=True),
+        timed=True, ragged=True, on_demand=True, units=_TIMES,
+        shown=Shown("long latency", card=True),
     ),
     Metric(
         "latency_long_ratio", "latency ratio of long items",
         "paired latency of the artifact over the untouched model, of items as long as the 95th"
         " percentile of the data", "x", timed=True, form="ratio", digits=2, ragged=True,
-        over="latency_long_ms", units=_RATIO, shown=Shown("long latency ratio"),
+        on_demand=True, over="latency_long_ms", units=_RATIO, shown=Shown("long latency ratio"),
     ),
     Metric(
         "throughput", "throughput", "items per second at the throughput batch size", "items/s",
-        maximize=True, timed=True, form="si", positive=True,
+        maximize=True, timed=True, form="si", positive=True, on_demand=True,
         shown=Shown("throughput", page=True, card=True, bench=True),
     ),
     Metric(
         "throughput_ratio", "throughput ratio",
         "paired throughput of the artifact over the untouched model", "x", maximize=True,
-        timed=True, form="ratio", digits=2, over="throughput", units=_RATIO,
+        timed=True, form="ratio", digits=2, on_demand=True, over="throughput", units=_RATIO,
     ),
     Metric(
         "size_bytes", "size of the files", "bytes of all files that ship", "B", form="si",
@@ -194,6 +199,15 @@ ALIASES: Mapping[str, str] = {
     "size": "size_bytes",
     "memory": "memory_mb",
 }
+
+
+def required_metrics(named: Collection[str]) -> tuple[str, ...]:
+    """What every measured trial has in a study whose objectives, constraints and goal are about the
+    metrics `named`: these, and petra's own but for those that only some models have or that only
+    somebody's asking for them is worth.
+    """
+    always = (m.name for m in PETRA_METRICS if not m.ragged and not m.on_demand)
+    return tuple(dict.fromkeys((*always, *named)))
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,9 @@ class Assignment:
 
     `payload` is what candidates are built from, wherever that is; `paths` is where the study keeps
     what comes of it. `workers` candidates may be built side by side, each with `threads` threads.
-    `constraints` make a trial infeasible, `savings` are what is left undone where it cannot matter,
-    `host` is noted with every number. `held` raises
+    `constraints` make a trial infeasible, `metrics` are what is asked of every trial beyond what is
+    always measured, `savings` are what is left undone where it cannot matter, `host` is noted with
+    every number. `held` raises
     StoreError when another process has taken the directory: to be asked before anything in it is
     removed.
     """
@@ -50,6 +51,7 @@ class Assignment:
     paths: StudyPaths
     limits: Limits
     constraints: tuple[Constraint, ...] = ()
+    metrics: tuple[str, ...] = ()
     savings: SavingsConfig = field(default_factory=SavingsConfig)
     host: str = ""
     workers: int = 1
@@ -92,10 +94,27 @@ class Executor(ABC):
 
     @abstractmethod
     def confirm(self, trial: Trial) -> dict[str, Measurement]:
-        """Measure a finished trial again, thoroughly, with its quality on the test split.
+        """Measure a finished trial again, thoroughly, with its quality on the test split; speed as
+        one launch has it.
 
         Raises StoreError when the study's directory is unusable. Anything else that it raises is
         why this one model is not confirmed.
+        """
+
+    @abstractmethod
+    def time_again(self, trial: Trial) -> dict[str, Measurement]:
+        """The speed of a trial that was confirmed, in a further launch. Raises as `confirm`."""
+
+    @abstractmethod
+    def difference(self, ours: Trial, theirs: Trial) -> Measurement:
+        """How much more of the quality one confirmed trial has than another on the test split, with
+        the error of that difference for the same items. Raises as `confirm`.
+        """
+
+    @abstractmethod
+    def repeat(self, trial: Trial, seed: int) -> dict[str, Measurement]:
+        """Build a trial's pipeline again with another seed than the study's: its quality on the
+        test split, and its size. Raises as `confirm`.
         """
 
     @abstractmethod

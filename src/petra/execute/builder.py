@@ -62,13 +62,17 @@ class Builder:
         *,
         fidelity: Fidelity = FULL,
         gate: Gate | None = None,
+        seed: int | None = None,
         time_limit_s: float | None = None,
         on_note: Callable[[WorkerNote], None] = ignore,
     ) -> Built:
-        """Files in `place`, of the pipeline at `fidelity`. Raises Left for what does not pass
-        `gate`, what stages and export raise, and what `Caller.call` does.
+        """Files in `place`, of the pipeline at `fidelity`, by default with the study's own seed.
+        Raises Left for what does not pass `gate`, what stages and export raise, and what
+        `Caller.call` does.
         """
-        (built,) = self._call(pipeline, ((target, place),), fidelity, gate, time_limit_s, on_note)
+        (built,) = self._call(
+            pipeline, ((target, place),), fidelity, gate, time_limit_s, on_note, seed
+        )
         assert isinstance(built, Built)
         return built
 
@@ -116,6 +120,7 @@ class Builder:
         gate: Gate | None,
         time_limit_s: float | None,
         on_note: Callable[[WorkerNote], None],
+        seed: int | None = None,
     ) -> tuple[Built | PetraError, ...]:
         return self.caller.call(
             build_if_hopeful,
@@ -123,6 +128,7 @@ class Builder:
             exports,
             fidelity,
             gate,
+            seed,
             time_limit_s=self.limits.time_s if time_limit_s is None else time_limit_s,
             memory_limit_mb=self.limits.memory_mb,
             on_note=typed(on_note),

@@ -19,7 +19,7 @@ from petra.execute.build import prepare
 from petra.execute.builder import Builder, ignore
 from petra.execute.built import Built
 from petra.execute.judge import write_data
-from petra.execute.verdict import Artifact, Judge, only_what_ships
+from petra.execute.verdict import Artifact, Judge, Timing, only_what_ships
 from petra.runtimes.table import runtime_for
 from petra.workers.isolate import Worker
 
@@ -108,7 +108,7 @@ def _row(
             step=step.index,
             label=step.name,
             against=first,
-            thorough=True,
+            timing=Timing(thorough=True),
             on_note=note,
         )
     except PetraError as error:

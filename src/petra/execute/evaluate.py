@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from petra.core.errors import DataError, PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import violation
@@ -20,10 +19,11 @@ from petra.execute.base import Assignment
 from petra.execute.build import eager_latency_ms
 from petra.execute.builder import Builder, Caller
 from petra.execute.built import Built
+from petra.execute.directory import Splits, check_untouched, check_writable, make_directory
 from petra.execute.early import NOTHING, Early, Way, audit_trace, built_after
-from petra.execute.judge import write_data
 from petra.execute.prospects import Left
-from petra.execute.verdict import Alone, Artifact, Judge, Verdict
+from petra.execute.verdict import Alone, Artifact, Judge, Timing, Verdict
+from petra.measure.launches import LAUNCHES, spread_by
 from petra.workers.failures import TimeLimitExceeded, WorkerDied, WorkerError
 
 
@@ -41,31 +41,35 @@ class Evaluator:
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
         self.baseline: Trial | None = None
-        self._unreadable: PetraError | None = None
-        self._written: set[str] = set()
+        self._splits = Splits(assignment.paths.data, self.check_writable)
+        self._predicted: set[Path] = set()  # in this session; what an earlier one left may be torn
+        self._untouched: dict[str, Path] = {}  # its predictions, by split
         for place in (assignment.paths.artifacts, assignment.paths.logs):
-            _make(place)
+            make_directory(place)
 
     def write(self, split: str, caller: Caller) -> None:
         """Write a split's inputs and targets, once. Raises what reading them raises, every time."""
-        if self._unreadable:
-            raise self._unreadable
-        if split in self._written:
-            return
-        try:
-            caller.call(write_data, split, self.assignment.paths.data)
-        except PetraError as error:
-            self.check_writable()
-            said = "" if isinstance(error, DataError) else f"{split} split: reading it failed: "
-            self._unreadable = DataError(f"{said}{error.message}", hint=error.hint)
-            raise self._unreadable from error
-        self._written.add(split)
+        self._splits.write(split, caller)
 
     def accept(self, proposal: Proposal, caller: Caller) -> None:
         """See that a candidate can be evaluated. Raises PetraError for what only cheaper executors
         do, and what reading the validation split raises.
         """
         self.write("val", caller)
+        self._pair_with_untouched("val", caller)
+
+    def _pair_with_untouched(self, split: str, caller: Caller) -> None:
+        """Have the untouched model's predictions of a split, to compare others with by item."""
+        if self.baseline is not None and split not in self._untouched:
+            self._untouched[split] = self._predictions(self.baseline, split, caller)
+
+    def _predictions(self, trial: Trial, split: str, caller: Caller) -> Path:
+        """A file with a trial's predictions of a split, which has been written."""
+        path = self.assignment.paths.predictions(split, trial.number)
+        if path not in self._predicted:
+            self._judge(caller).predict(self._artifact(trial), split, path)
+            self._predicted.add(path)
+        return path
 
     def facts(self, caller: Caller) -> Mapping[str, float]:
         """What is worth knowing of the untouched model, for orientation only."""
@@ -145,10 +149,14 @@ class Evaluator:
             target,
             step=len(proposal.pipeline) + 1,
             against=opponent,
+            timing=self._timing(rivals),
+            keep=None if proposal.number else self.assignment.paths.predictions("val", 0),
             time_limit_s=way.limit_s,
             on_note=way.on_note,
             alone=way.alone,
         )
+        if not proposal.number:
+            self._predicted.add(self.assignment.paths.predictions("val", 0))
         trial = self._finished(proposal, built_after(screened, built), verdict, way.seconds)
         found = screened.found or built.hopeless
         return replace(trial, trace=(*trial.trace, audit_trace(found))) if found else trial
@@ -158,12 +166,38 @@ class Evaluator:
         and its speed, measured longer.
         """
         self.check_place()
-        paths, target = self.assignment.paths, self.assignment.payload.target
-        return self._judge(caller).confirm(
-            Artifact(paths.root / trial.artifact, target),
-            against=self._opponent(),
-            predictions=paths.data / f"predictions-{trial.number}.npz",
+        self._pair_with_untouched("test", caller)
+        predictions = self.assignment.paths.predictions("test", trial.number)
+        found = self._judge(caller).confirm(
+            self._artifact(trial), against=self._opponent(), predictions=predictions
         )
+        self._predicted.add(predictions)
+        return found
+
+    def time_again(self, trial: Trial, caller: Caller) -> dict[str, Measurement]:
+        """The speed of a member of the front, in a further launch."""
+        self.check_place()
+        return self._judge(caller).time_again(self._artifact(trial), against=self._opponent())
+
+    def difference(self, ours: Trial, theirs: Trial, caller: Caller) -> Measurement:
+        """How much more of the quality one trial has than another on the test split, which has been
+        written: paired by item.
+        """
+        found = [self._predictions(trial, "test", caller) for trial in (ours, theirs)]
+        return self._judge(caller).difference(found[0], found[1], "test")
+
+    def repeat(self, trial: Trial, seed: int, caller: Caller) -> dict[str, Measurement]:
+        """Build a trial's pipeline again with another seed, and judge what comes of it on the test
+        split, which has been written.
+        """
+        self.check_place()
+        assignment = self.assignment
+        self._pair_with_untouched("test", caller)
+        with tempfile.TemporaryDirectory(dir=assignment.paths.artifacts) as place:
+            built = Builder(caller, assignment.limits).build(
+                trial.pipeline, assignment.payload.target, Path(place), seed=seed
+            )
+            return self._judge(caller).score(built, Path(place), assignment.payload.target, "test")
 
     def check_place(self) -> None:
         """Raise StoreError when the study's directory is not held any more or has lost what all
@@ -172,41 +206,40 @@ class Evaluator:
         self.assignment.held()
         if self.baseline is None:
             return
-        file = self.assignment.paths.root / self.baseline.artifact
-        if self.baseline.artifact and not file.exists():
-            raise StoreError(
-                f"{file} is gone: no candidate can be compared with the untouched model",
-                hint="put the file back and continue, or start a new study in another directory",
-            )
+        if self.baseline.artifact:
+            check_untouched(self.assignment.paths.root / self.baseline.artifact)
 
     def check_writable(self) -> None:
         """Raise StoreError when the directory cannot take a megabyte: then the disk failed, not the
         candidate.
         """
         self.check_place()
-        artifacts = self.assignment.paths.artifacts
-        try:
-            with tempfile.TemporaryFile(dir=artifacts) as file:
-                file.write(bytes(1 << 20))
-        except OSError as error:
-            raise StoreError(
-                f"{artifacts}: cannot write here: {error.strerror}",
-                hint=(
-                    "free space on the disk or make the directory writable, and continue; finished"
-                    " trials are safe"
-                ),
-            ) from error
+        check_writable(self.assignment.paths.artifacts)
 
     def _judge(self, caller: Caller) -> Judge:
         assignment = self.assignment
-        return Judge(caller, assignment.paths.data, assignment.limits, assignment.host)
+        return Judge(
+            caller, assignment.paths.data, assignment.limits, assignment.host, self._untouched
+        )
+
+    def _timing(self, rivals: Rivals | None) -> Timing:
+        """The untouched model in full and in several launches, candidates as far as it matters."""
+        if self.baseline is None or rivals is None:
+            return Timing(launches=LAUNCHES)
+        spread = spread_by(self.baseline.metrics["latency_ratio"])
+        if not self.assignment.savings.timing:
+            return Timing(spread=spread, raced=False)
+        return Timing(self.assignment.metrics, rivals, spread)
 
     def _opponent(self) -> Artifact:
         """The untouched model, with which all others are paired."""
         if self.baseline is None:
             raise ValueError("trial 0 must be evaluated before any other")
-        assignment = self.assignment
-        return Artifact(assignment.paths.root / self.baseline.artifact, assignment.payload.target)
+        return self._artifact(self.baseline)
+
+    def _artifact(self, trial: Trial) -> Artifact:
+        file = self.assignment.paths.root / trial.artifact
+        return Artifact(file, self.assignment.payload.target)
 
     def _finished(
         self, proposal: Proposal, built: Built, verdict: Verdict, seconds: float
@@ -238,10 +271,7 @@ class Evaluator:
         caller: Caller,
         started: float,
     ) -> Trial:
-        """The trial of a candidate that failed.
-
-        Raises StoreError when the fault is the directory's.
-        """
+        """The trial of a candidate that failed. Raises StoreError when the directory did."""
         self._clear(self.assignment.paths.artifact(proposal.number))
         self.check_writable()
         kind = str(getattr(error, "kind", type(error).__name__))
@@ -251,16 +281,6 @@ class Evaluator:
             failure=Failure(stage, kind, str(error), peak),
             seconds=time.perf_counter() - started,
         )
-
-
-def _make(place: Path) -> None:
-    try:
-        place.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"{place}: cannot be made: {error.strerror}",
-            hint="free space on the disk, or make the directory writable",
-        ) from error
 
 
 class _Step:

@@ -65,13 +65,17 @@ def build_if_hopeful(
     exports: tuple[tuple[Target, Path], ...],
     fidelity: Fidelity = FULL,
     gate: Gate | None = None,
+    seed: int | None = None,
 ) -> tuple[Built | PetraError, ...]:
     """`build_candidate` with a look at the quality between stages and export: on the validation
     split, or on `PART` items of it drawn at random. Costs a pass of the PyTorch model over them.
 
-    Raises Left, and what `build_candidate` raises.
+    Another `seed` than the study's neither reads nor fills its cache. Raises Left, and what
+    `build_candidate` raises.
     """
     started = time.perf_counter()
+    if seed is not None:
+        payload = replace(payload, seed=seed, cache=None)
     watch = gate.watch(maximize=payload.task.maximize) if gate else None
     model, trace = compressed(payload, note, pipeline, fidelity, watch)
     found = watch.found if watch else None

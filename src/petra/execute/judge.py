@@ -15,7 +15,7 @@ from torch import Tensor
 
 from petra.core.errors import PetraError
 from petra.core.measurement import LARGEST, Measurement
-from petra.core.metric import QUALITY
+from petra.core.metric import CHANGE, QUALITY
 from petra.core.notes import StepBegan
 from petra.execute.build import BuildPayload, Note
 from petra.measure.client import write_split
@@ -30,8 +30,9 @@ class ScoreError(PetraError):
 
 @dataclass(frozen=True)
 class Judged:
-    """What the task measures of one artifact, the quality under "quality", and how far it is from
-    the PyTorch model ({} if that was not asked).
+    """What the task measures of one artifact, the quality under "quality", each with its change
+    against another artifact's under "quality_change" where there is one, and how far it is from the
+    PyTorch model ({} if that was not asked).
     """
 
     scores: Mapping[str, Measurement]
@@ -62,11 +63,12 @@ def judge(
     predictions: Path,
     targets: Path,
     reference: Path | None,
+    opponent: Path | None,
     quantized: bool,
     step: int,
 ) -> Judged:
-    """Hold `predictions` against `targets`, and against the PyTorch model's own in `reference` if
-    there is one.
+    """Hold `predictions` against `targets`, against the PyTorch model's own in `reference` and
+    against the untouched model's in `opponent` if there are any.
 
     Notes are `StepBegan` of "compare" and "score". Raises ParityError, ScoreError, and what the
     task's `score` raises.
@@ -93,7 +95,10 @@ def judge(
             if name == main:
                 parity = {key: float(x) for key, x in found.items() if math.isfinite(x)}
     note(StepBegan(step, "score"))
-    return Judged(checked_scores(payload.task, predicted, wanted), parity)
+    scores = checked_scores(payload.task, predicted, wanted)
+    if opponent is not None:
+        scores |= changes(payload.task, predicted, load_arrays(opponent), wanted)
+    return Judged(scores, parity)
 
 
 def _unscored(values: np.ndarray) -> float:
@@ -132,6 +137,35 @@ def checked_scores(
         name = scorer.metric.name if i else QUALITY
         found[name] = _checked(given, type(scorer).__name__, scorer.metric.title)
     return found
+
+
+def changes(
+    task: Task,
+    ours: Mapping[str, np.ndarray],
+    theirs: Mapping[str, np.ndarray],
+    targets: np.ndarray,
+) -> dict[str, Measurement]:
+    """How much more of all that the task measures `ours` have than `theirs`, paired by item: by
+    name of the metric with `CHANGE` behind it. Raises as `checked_scores`.
+    """
+    found = {}
+    for i, scorer in enumerate(task.scorers()):
+        mine, wanted = _copies(ours, targets)
+        other, _ = _copies(theirs, targets)
+        ids = torch.arange(len(wanted))
+        given: object = scorer.difference(mine, other, wanted, ids)
+        name = scorer.metric.name if i else QUALITY
+        title = f"change of {scorer.metric.title}"
+        found[name + CHANGE] = _checked(given, type(scorer).__name__, title)
+    return found
+
+
+def difference(
+    payload: BuildPayload, note: Note, ours: Path, theirs: Path, targets: Path
+) -> Measurement:
+    """How much more of the quality the predictions in `ours` have than those in `theirs`."""
+    mine, other, wanted = load_arrays(ours), load_arrays(theirs), np.load(targets)
+    return changes(payload.task, mine, other, wanted)[QUALITY + CHANGE]
 
 
 def _copies(

@@ -112,3 +112,15 @@ class LocalExecutor(Executor):
     def confirm(self, trial: Trial) -> dict[str, Measurement]:
         self._evaluator.write("test", self._workers[0])
         return self._evaluator.confirm(trial, self._workers[0])
+
+    def time_again(self, trial: Trial) -> dict[str, Measurement]:
+        self._evaluator.write("test", self._workers[0])
+        return self._evaluator.time_again(trial, self._workers[0])
+
+    def difference(self, ours: Trial, theirs: Trial) -> Measurement:
+        self._evaluator.write("test", self._workers[0])
+        return self._evaluator.difference(ours, theirs, self._workers[0])
+
+    def repeat(self, trial: Trial, seed: int) -> dict[str, Measurement]:
+        self._evaluator.write("test", self._workers[0])
+        return self._evaluator.repeat(trial, seed, self._workers[0])

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import Metrics
+from petra.core.rivals import Rivals
 from petra.core.target import Target
 from petra.execute.base import Limits
 from petra.execute.builder import Caller, ignore, typed
 from petra.execute.built import REFERENCE, Built
-from petra.execute.judge import Judged, judge, targets_file
+from petra.execute.judge import Judged, difference, judge, targets_file
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
+from petra.measure.launches import PRIOR, Spread, of_itself, together
+from petra.measure.protocol import Race
+from petra.measure.thresholds import latency_thresholds
 
 PREDICTIONS = "predictions.npz"
 Alone = Callable[[], AbstractContextManager[None]]
@@ -28,6 +33,28 @@ class Artifact:
 
     path: Path
     target: Target
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How files are timed. Of the metrics that are measured on demand, those named in `metrics`
+    (None: all). `rivals` are what a candidate is up against: no finer than decides about it; None:
+    for its own sake. `spread` is what launches differ by: no finer than that tells, if `raced`.
+    """
+
+    metrics: tuple[str, ...] | None = None
+    rivals: Rivals | None = None
+    spread: Spread = PRIOR
+    launches: int = 1
+    thorough: bool = False
+    raced: bool = True
+
+    def race(self, known: Metrics) -> Race:
+        """What the latency is timed for, by what else is known of a candidate."""
+        if not self.raced:
+            return Race()
+        thresholds = latency_thresholds(self.rivals, known) if self.rivals else None
+        return Race(thresholds, self.spread.sd)
 
 
 @dataclass(frozen=True)
@@ -48,12 +75,16 @@ def only_what_ships(place: Path) -> None:
 class Judge:
     """Judges files on the splits in `data`. Measures on this machine, in fresh processes; what is a
     person's own, the task's score, runs where `caller` is. Knows nothing of how they were built.
+
+    `untouched` are files with the untouched model's predictions, by split: where there is one,
+    quality is also compared item by item.
     """
 
     caller: Caller
     data: Path
     limits: Limits
     host: str
+    untouched: Mapping[str, Path] = field(default_factory=dict)
 
     def judge(
         self,
@@ -63,17 +94,19 @@ class Judge:
         *,
         step: int,
         against: Artifact | None = None,
-        thorough: bool = False,
+        timing: Timing = Timing(),
         label: str = "measure",
+        keep: Path | None = None,
         time_limit_s: float | None = None,
         on_note: Callable[[WorkerNote], None] = ignore,
         alone: Alone = nullcontext,
     ) -> Verdict:
         """A candidate's files in `place`, on the validation split, and against the PyTorch model.
 
-        Speed is paired with `against` (None: with itself) and measured inside `alone()`, in which
-        nothing else of ours runs. Notes are `StepBegan` of `label`, "compare" and "score", as
-        `step`. When it is done, only what ships is left in `place`.
+        Speed is paired with `against` (None: with itself, in `timing.launches` processes) and
+        measured inside `alone()`, in which nothing else of ours runs. Notes are `StepBegan` of
+        `label`, "compare" and "score", as `step`. When it is done, only what ships is left in
+        `place`, and the file's predictions in `keep`, where that is asked.
 
         Raises ArtifactError for files that are not as they were built, ParityError, ScoreError, and
         what measuring and scoring raise.
@@ -84,12 +117,15 @@ class Judge:
         main, *_ = (file.check(place) for file in built.files)
         artifact = Artifact(main, target)
         with alone():
-            metrics = self._measured(artifact, against, "val", predictions, thorough)
+            metrics = self._timed(artifact, against, predictions, timing, self._counted(built))
         judged = self._scored(
             "val", predictions, reference, built.quantized, step, time_limit_s, on_note
         )
+        if keep is not None:
+            predictions.replace(keep)
         only_what_ships(place)
-        return Verdict(metrics | self._counted(built, judged), dict(judged.parity))
+        found = metrics | self._counted(built) | judged.on(self.host)
+        return Verdict(found, dict(judged.parity))
 
     def coarse(self, artifact: Artifact, *, against: Artifact) -> dict[str, Measurement]:
         """A first idea of a file's memory and latency, at a tenth of what measuring it costs."""
@@ -100,6 +136,7 @@ class Judge:
             baseline=str(against.path),
             baseline_target=against.target,
             coarse=True,
+            metrics=(),
             host=self.host,
         )
         return run_bench(
@@ -109,33 +146,82 @@ class Judge:
     def confirm(
         self, artifact: Artifact, *, against: Artifact, predictions: Path
     ) -> dict[str, Measurement]:
-        """A file's speed, measured longer, and its quality on the test split; `predictions` is a
-        file to be.
+        """A file's speed in one launch, measured longer, and its quality on the test split;
+        `predictions` is a file to be.
         """
-        try:
-            metrics = self._measured(artifact, against, "test", predictions, thorough=True)
-            judged = self._scored("test", predictions, None, False, 0, None, ignore)
-        finally:
-            predictions.unlink(missing_ok=True)
+        metrics = self._measured(artifact, against, "test", predictions, Timing(thorough=True))
+        judged = self._scored("test", predictions, None, False, 0, None, ignore)
         return metrics | judged.on(self.host)
+
+    def time_again(self, artifact: Artifact, *, against: Artifact) -> dict[str, Measurement]:
+        """A file's speed in one further launch, measured as `confirm` does."""
+        return self._measured(artifact, against, "test", None, Timing(thorough=True))
+
+    def predict(self, artifact: Artifact, split: str, predictions: Path) -> None:
+        """Write a file's predictions of a split to the file `predictions`."""
+        self._measured(artifact, None, split, predictions, None)
+
+    def score(
+        self, built: Built, place: Path, target: Target, split: str
+    ) -> dict[str, Measurement]:
+        """What the task measures of files in `place` on a split, and their bytes; no speed."""
+        main, *_ = (file.check(place) for file in built.files)
+        self.predict(Artifact(main, target), split, place / PREDICTIONS)
+        judged = self._scored(split, place / PREDICTIONS, None, False, 0, None, ignore)
+        size = Measurement(float(built.size_bytes), unit="B", host=self.host)
+        return {"size_bytes": size, **judged.on(self.host)}
+
+    def difference(self, ours: Path, theirs: Path, split: str) -> Measurement:
+        """How much more of the quality one file with predictions of a split has than another."""
+        return self.caller.call(
+            difference,
+            ours,
+            theirs,
+            targets_file(self.data, split),
+            time_limit_s=self.limits.time_s,
+            memory_limit_mb=self.limits.memory_mb,
+        )
+
+    def _timed(
+        self,
+        artifact: Artifact,
+        against: Artifact | None,
+        predictions: Path,
+        timing: Timing,
+        known: Metrics,
+    ) -> dict[str, Measurement]:
+        """Predictions and speed of a candidate, of which `known` is known already."""
+        if against is not None:
+            first = self._measured(artifact, against, "val", predictions, timing, known)
+            return together([first], timing.spread)
+        alike = replace(timing, raced=False)
+        launches = [self._measured(artifact, None, "val", predictions, alike)]
+        for _ in range(timing.launches - 1):
+            again = replace(alike, metrics=())
+            launches.append(self._measured(artifact, None, "val", None, again))
+        return of_itself(launches)
 
     def _measured(
         self,
         artifact: Artifact,
         against: Artifact | None,
         split: str,
-        predictions: Path,
-        thorough: bool,
+        predictions: Path | None,
+        timing: Timing | None,
+        known: Metrics = MappingProxyType({}),
     ) -> dict[str, Measurement]:
-        other = against or artifact
+        """What one launch finds; without `timing`, predictions alone."""
+        other, timed = against or artifact, timing or Timing()
         request = Request(
             target=artifact.target,
             artifact=str(artifact.path),
             data=str(self.data / split),
-            baseline=str(other.path),
+            baseline=str(other.path) if timing else "",
             baseline_target=other.target,
-            predictions=str(predictions),
-            confirm=thorough,
+            predictions=str(predictions) if predictions else "",
+            confirm=timed.thorough,
+            metrics=timed.metrics,
+            race=timed.race(known),
             host=self.host,
         )
         return run_bench(
@@ -157,6 +243,7 @@ class Judge:
             predictions,
             targets_file(self.data, split),
             reference,
+            self.untouched.get(split),
             quantized,
             step,
             time_limit_s=self.limits.time_s if time_limit_s is None else time_limit_s,
@@ -164,14 +251,13 @@ class Judge:
             on_note=typed(on_note),
         )
 
-    def _counted(self, built: Built, judged: Judged) -> dict[str, Measurement]:
-        """What is not timed."""
+    def _counted(self, built: Built) -> dict[str, Measurement]:
+        """What is known without running the files."""
         found = {
             "size_bytes": Measurement(float(built.size_bytes), unit="B"),
             "params": Measurement(float(built.params)),
             "macs": Measurement(float(built.macs)),
             **built.counted,
-            **judged.scores,
             "train_s": Measurement(built.train_s, unit="s"),
         }
         return {name: replace(m, host=self.host) for name, m in found.items()}

@@ -6,7 +6,7 @@ That it works at all is the proof that the file stands alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from petra.runtimes.base import Arrays, LoadedModel
 from petra.runtimes.table import runtime_for
 from petra.workers.memory import peak_mb
 
+_LONG, _MANY = ("latency_long_ms", "latency_long_ratio"), ("throughput", "throughput_ratio")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -31,8 +33,9 @@ class Request:
 
     `data` is a directory as in `petra.measure.stored`; `predictions` is the .npz file where the
     outputs go that are judged ("" to skip them); `baseline` is the artifact to be paired with (""
-    to skip timing), on `baseline_target` (None for the same). `coarse` is for a first idea: memory
-    and the latency of typical items, in a few rounds.
+    to skip timing), on `baseline_target` (None for the same). Of the metrics that are measured on
+    demand, those named in `metrics` are (None: all); what the latency is timed for is `race`.
+    `coarse` is for a first idea, in a few rounds.
     """
 
     target: Target
@@ -42,6 +45,8 @@ class Request:
     baseline_target: Target | None = None
     predictions: str = ""
     confirm: bool = False
+    metrics: tuple[str, ...] | None = None
+    race: timing.Race = field(default_factory=timing.Race)
     coarse: bool = False
     host: str = ""
 
@@ -49,6 +54,10 @@ class Request:
     def runtimes(self) -> tuple[str, ...]:
         """Names of the runtimes that it needs."""
         return self.target.runtime, (self.baseline_target or self.target).runtime
+
+    def asks_for(self, *names: str) -> bool:
+        """Whether any of these is to be measured."""
+        return self.metrics is None or not set(self.metrics).isdisjoint(names)
 
 
 def judged_of(outputs: Arrays, interface: Interface | None) -> Arrays:
@@ -99,6 +108,7 @@ def _measure(
     """Memory first, while the process holds nothing else, then predictions, then speed."""
     target = request.target
     runtime = runtime_for(target)
+    calls = calls if request.asks_for(*_LONG) else calls[:1]
     warm = [call(target.batch) for call in calls]
     before = peak_mb()
     candidate = runtime.load(Path(request.artifact))
@@ -109,31 +119,45 @@ def _measure(
         save_arrays(Path(request.predictions), predict(candidate, split))
     if request.baseline:
         baseline = runtime_for(request.baseline_target or target).load(Path(request.baseline))
-        many = calls[0](target.throughput_batch)
-        found |= _speed(request, baseline, candidate, warm, many)
+        found |= _latency(request, baseline, candidate, warm)
+        if request.asks_for(*_MANY):
+            found |= _throughput(request, baseline, candidate, calls[0](target.throughput_batch))
     return {name: asdict(measurement) for name, measurement in found.items()}
 
 
-def _speed(
+def _paired(
     request: Request,
     baseline: LoadedModel,
     candidate: LoadedModel,
-    one: Sequence[Arrays],
-    many: Arrays,
-) -> dict[str, Measurement]:
-    """Latency on each of the inputs `one`, the typical ones first, and throughput on `many`."""
+    inputs: Arrays,
+    race: timing.Race,
+) -> timing.Paired:
     how = timing.CONFIRM if request.confirm else timing.SEARCH
     how = timing.COARSE if request.coarse else how
+    return timing.time_paired(
+        lambda: baseline.run(inputs), lambda: candidate.run(inputs), how, race
+    )
 
-    def paired(inputs: Arrays) -> timing.Paired:
-        return timing.time_paired(lambda: baseline.run(inputs), lambda: candidate.run(inputs), how)
 
-    found = timing.latency_measurements(paired(one[0]), host=request.host)
-    if request.coarse:
-        return found
-    for inputs in one[1:]:
-        long = timing.latency_measurements(paired(inputs), host=request.host)
+def _latency(
+    request: Request, baseline: LoadedModel, candidate: LoadedModel, inputs: Sequence[Arrays]
+) -> dict[str, Measurement]:
+    """On each of the inputs, the typical ones first."""
+    first = _paired(request, baseline, candidate, inputs[0], request.race)
+    found = timing.latency_measurements(first, host=request.host)
+    precise = timing.Race(spread=request.race.spread)
+    for one in inputs[1:]:
+        paired = _paired(request, baseline, candidate, one, precise)
+        long = timing.latency_measurements(paired, host=request.host)
         for name in ("latency_ms", "latency_ratio"):
             found[name.replace("latency", "latency_long")] = long[name]
+    return found
+
+
+def _throughput(
+    request: Request, baseline: LoadedModel, candidate: LoadedModel, inputs: Arrays
+) -> dict[str, Measurement]:
+    precise = timing.Race(spread=request.race.spread)
+    paired = _paired(request, baseline, candidate, inputs, precise)
     batch = request.target.throughput_batch
-    return found | timing.throughput_measurements(paired(many), batch, host=request.host)
+    return timing.throughput_measurements(paired, batch, host=request.host)

@@ -1,9 +1,11 @@
 """How latency and throughput are timed: paired, warmed up, blocks alternating, until the ratio is
-known well enough.
+known as well as it matters.
 
 A shared machine drifts by tens of percent within minutes, so a candidate's own milliseconds say
 little. Baseline and candidate are therefore timed in alternating blocks in one process, and each
-pair of neighbouring blocks gives one sample of the ratio, in which the drift cancels.
+pair of neighbouring blocks gives one sample of the ratio, in which the drift cancels. How a launch
+differs from the next, no number of rounds tells (`petra.measure.launches`): they end before they
+are much finer than that.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Protocol:
-    """When to stop: at least `min_rounds`, at most `max_rounds` or `seconds`, once the ratio's
-    standard error is below `precision` of the ratio. A block is as many calls as take about
-    `block_ms`.
+    """When to stop: at least `min_rounds`, at most `max_rounds` or `seconds`, once the ratio is
+    `settled`, to a standard error of `precision` of the ratio at the finest. A block is as many
+    calls as take about `block_ms`.
     """
 
     min_rounds: int = 10
@@ -37,7 +39,35 @@ class Protocol:
 SEARCH = Protocol()
 # For what is decided with a margin: a few rounds, a few percent.
 COARSE = Protocol(min_rounds=5, max_rounds=10, seconds=1.0, precision=0.03)
-CONFIRM = Protocol(min_rounds=30, max_rounds=120, seconds=6.0, precision=0.004)
+CONFIRM = Protocol(min_rounds=15, max_rounds=60, precision=0.004)  # each of several launches
+SHARE_OF_SPREAD = 1 / 3  # finer rounds would shorten the whole interval by less than 5%
+APART = 3.0
+"""Standard errors from the ratio to a threshold that is decided: more than the 1.96 of an interval,
+because it is looked at after every round.
+"""
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a ratio is timed for. `thresholds` are the ratios on one side of which the candidate is
+    worth another thing than on the other (None: it is timed for its own sake); `spread` is the
+    relative standard deviation between launches.
+    """
+
+    thresholds: tuple[float, ...] | None = None
+    spread: float = 0.0
+
+
+def settled(ratio: Measurement, race: Race, precision: float) -> bool:
+    """Whether further rounds are not worth their time: the ratio is as precise as is asked, or as a
+    launch can be; or it is clear of all thresholds, with what launches differ by.
+    """
+    if ratio.stderr <= max(precision, SHARE_OF_SPREAD * race.spread) * ratio.mean:
+        return True
+    if race.thresholds is None:
+        return False
+    reach = APART * math.hypot(ratio.stderr, race.spread * ratio.mean)
+    return all(abs(ratio.mean - threshold) > reach for threshold in race.thresholds)
 
 
 @dataclass(frozen=True)
@@ -67,8 +97,11 @@ def _calls_per_block(run: Run, protocol: Protocol) -> int:
     return max(1, min(50, round(protocol.block_ms / 1000 / max(once, 1e-7))))
 
 
-def time_paired(baseline: Run, candidate: Run, protocol: Protocol) -> Paired:
+def time_paired(
+    baseline: Run, candidate: Run, protocol: Protocol, race: Race | None = None
+) -> Paired:
     """Time two callables against each other in alternating blocks, flipped every round."""
+    race = race or Race()
     calls = {"b": _calls_per_block(baseline, protocol), "c": _calls_per_block(candidate, protocol)}
     runs, seconds = {"b": baseline, "c": candidate}, {"b": list[float](), "c": list[float]()}
     ratios: list[float] = []
@@ -78,8 +111,8 @@ def time_paired(baseline: Run, candidate: Run, protocol: Protocol) -> Paired:
         median = {side: _block(runs[side], calls[side], seconds[side]) for side in order}
         ratios.append(median["c"] / median["b"])
         if len(ratios) >= protocol.min_rounds:
-            ratio = Measurement.of(ratios)
-            if ratio.stderr <= protocol.precision * ratio.mean or time.perf_counter() > deadline:
+            ratio = ratio_measurement(tuple(ratios), host="")
+            if settled(ratio, race, protocol.precision) or time.perf_counter() > deadline:
                 break
     return Paired(tuple(seconds["b"]), tuple(seconds["c"]), tuple(ratios))
 

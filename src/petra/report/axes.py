@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from petra.core.objective import Constraint, Objective
 from petra.core.trial import TrialStatus
-from petra.front import Front
+from petra.front import Front, figures
 
 
 def bounds_on(front: Front, objective: Objective) -> list[tuple[Constraint, float]]:
@@ -26,7 +26,7 @@ def frame(front: Front, objective: Objective) -> tuple[float, float]:
     measured = [t for t in front.trials if t.comparable]
     feasible = [t for t in measured if t.status is TrialStatus.COMPLETE and t.number]
     shown = [*feasible, *([front.baseline] if front.baseline else [])] if feasible else measured
-    found = [t.metrics[objective.metric] for t in shown]
+    found = [figures(t)[objective.metric] for t in shown]
     values = [m.mean + side * m.stderr for m in found for side in (-1, 1)]  # with the error bars
     bounds = bounds_on(front, objective)
     low, high = (
@@ -42,7 +42,7 @@ def outside(front: Front, x: Objective, y: Objective) -> int:
     """How many measured trials lie outside the frame of either axis."""
     frames = [(o.metric, *frame(front, o)) for o in (x, y)]
     return sum(
-        any(not low <= t.metrics[name].mean <= high for name, low, high in frames)
+        any(not low <= figures(t)[name].mean <= high for name, low, high in frames)
         for t in front.trials
         if t.comparable
     )

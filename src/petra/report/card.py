@@ -4,14 +4,15 @@ measured.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from petra.core.measurement import Measurement
 from petra.core.metric import QUALITY, Metric
 from petra.core.objective import Metrics
+from petra.core.paired import score_change
 from petra.core.target import Target
 from petra.core.text import printable
 from petra.core.trial import SCREEN, Trial
@@ -97,10 +98,10 @@ def _pipeline(trial: Trial) -> str:
 def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     rows = ["| | this model | untouched model | change |", "|---|---:|---:|---:|"]
     metric = markdown(record.metric)
-    for score, split, mine, base in _scores(trial, baseline, record):
+    for score in _scores(trial, baseline, record):
         rows.append(
-            f"| {markdown(score.title)}, {split} | {with_error(mine)} | {with_error(base)} |"
-            f" {difference(mine, base)} |"
+            f"| {markdown(score.metric.title)}, {score.split} | {with_error(score.mine)} |"
+            f" {with_error(score.base)} | {difference(score.change)} |"
         )
     for cost in _costs(record):
         new, old = _pair(trial, baseline, cost.name)
@@ -122,22 +123,30 @@ def _figures(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     return "\n".join(rows) + "\n\n" + "\n\n".join(notes)
 
 
-def _scores(
-    trial: Trial, baseline: Trial | None, record: StudyRecord
-) -> list[tuple[Metric, str, Measurement, Measurement]]:
-    """What the task measures on each split that was read: this model's and the untouched one's."""
+@dataclass(frozen=True)
+class _Score:
+    """One of the task's metrics on a split: of this model and of the untouched one."""
+
+    metric: Metric
+    split: str
+    mine: Measurement
+    base: Measurement
+    change: Measurement
+
+
+def _scores(trial: Trial, baseline: Trial | None, record: StudyRecord) -> Iterator[_Score]:
+    """What the task measures on each split that was read."""
     other = baseline or trial
     splits: tuple[tuple[str, Metrics, Metrics], ...] = (
         ("test", trial.test, other.test),
         ("validation", trial.metrics, other.metrics),
     )
-    names = (QUALITY, *(metric.name for metric in record.catalogue.others()))
-    return [
-        (record.catalogue[name], f"{split} ({mine[name].n} items)", mine[name], old[name])
-        for name in names
-        for split, mine, old in splits
-        if name in mine and name in old
-    ]
+    for name in (QUALITY, *(metric.name for metric in record.catalogue.others())):
+        for split, mine, old in splits:
+            moved = score_change(mine, old, name)
+            if moved is not None:
+                where = f"{split} ({mine[name].n} items)"
+                yield _Score(record.catalogue[name], where, mine[name], old[name], moved)
 
 
 def _costs(record: StudyRecord) -> list[Metric]:
@@ -155,16 +164,12 @@ def _pair(
 
 def _worse(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
     found = []
-    for score, split, mine, base in _scores(trial, baseline, record):
-        delta = mine.mean - base.mean
-        if (delta < 0) if score.maximize else (delta > 0):
-            noise = 1.96 * math.hypot(mine.stderr, base.stderr)
-            remark = (
-                " (within the 95% sampling noise of two independent samples)"
-                if abs(delta) < noise
-                else ""
-            )
-            found.append(f"- {markdown(score.title)} on {split}: {difference(mine, base)}{remark}")
+    for score in _scores(trial, baseline, record):
+        delta, (low, high) = score.change.mean, score.change.interval
+        if (delta < 0) if score.metric.maximize else (delta > 0):
+            remark = " (within the 95% interval of the items it was measured on)"
+            text = difference(score.change) + (remark if low <= 0 <= high else "")
+            found.append(f"- {markdown(score.metric.title)} on {score.split}: {text}")
     for cost in _costs(record):
         first, second = _pair(trial, baseline, cost.name)
         if first and second:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from petra.core.metric import QUALITY, Metric
 from petra.core.trial import Trial
-from petra.front import Front, confirmed
+from petra.front import Front, figures
 from petra.report.pipeline_text import pipeline_in_words
 
 if TYPE_CHECKING:
@@ -50,14 +50,14 @@ def _cost(
 ) -> dict[str, object]:
     """A cost, and its ratio to the untouched model's where that is not measured in pairs."""
     name = metric.name
-    if name not in trial.metrics:
+    mine = figures(trial).get(name)
+    if mine is None:
         return {name: math.nan}
-    mine = confirmed(trial, name)
     cells: dict[str, object] = {name: mine.mean}
     if metric.form == "ratio" and metric.shown.page:
         cells |= {f"{name}_low": mine.interval[0], f"{name}_high": mine.interval[1]}
     elif metric.form != "ratio" and not paired:
-        base = confirmed(baseline, name).mean if baseline else math.nan
+        old = figures(baseline).get(name) if baseline else None
         stem = next((name.removesuffix(u) for u in _UNITS if name.endswith(u)), name)
-        cells[f"{stem}_ratio"] = mine.mean / base if base else math.nan
+        cells[f"{stem}_ratio"] = mine.mean / old.mean if old and old.mean else math.nan
     return cells

@@ -14,6 +14,7 @@ from petra.core.errors import ConfigError
 from petra.front import Front, confirmed
 from petra.report import axes, history, page, plots
 from petra.report.card import subject
+from petra.report.doubts import doubts
 from petra.report.html_front import front_section, members_section
 from petra.report.html_outcomes import failures_section, screened_section
 from petra.report.numbers_text import change, duration, value, with_error
@@ -92,6 +93,7 @@ def _summary(record: StudyRecord, front: Front) -> str:
             f"<p>{esc(f'Trial {n} is not confirmed: {reason}')}</p>"
             for n, reason in front.unconfirmed.items()
         ),
+        *(f"<p>{esc(f'Trial {line}.')}</p>" for line in doubts(front)),
         page.tiles(_tiles(record, front)),
     ]
     return "".join(parts)

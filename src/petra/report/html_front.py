@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from petra.core.metric import QUALITY, Metric
 from petra.core.objective import Metrics
+from petra.core.paired import score_change
 from petra.core.trial import Trial
-from petra.front import Front, confirmed
+from petra.front import Front, figures
 from petra.report import page
-from petra.report.numbers_text import change, difference, duration, interval, value, with_error
+from petra.report.numbers_text import (
+    NONE,
+    change,
+    difference,
+    duration,
+    interval,
+    value,
+    with_error,
+)
 from petra.report.page import esc
 from petra.report.pipeline_text import pipeline_in_words, trace_in_words
 
@@ -54,20 +63,21 @@ def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
         if name not in mine:
             return "<small>not read</small>"
         text = esc(with_error(mine[name]))
-        if trial is base or name not in old:
+        moved = score_change(mine, old, name)
+        if trial is base or moved is None:
             return text
-        worse = (mine[name].mean < old[name].mean) == front.catalogue[name].maximize
-        return text + _note(difference(mine[name], old[name]), worse=worse)
+        worse = (moved.mean < 0) == front.catalogue[name].maximize
+        return text + _note(difference(moved), worse=worse)
 
     def cost(metric: Metric) -> str:
-        if metric.name not in trial.metrics or metric.name not in base.metrics:
-            return ""
-        mine, old = confirmed(trial, metric.name), confirmed(base, metric.name).mean
+        mine, old = figures(trial).get(metric.name), figures(base).get(metric.name)
+        if mine is None or old is None:
+            return "" if old is None else NONE
         if metric.form == "ratio":
             within = f"<br><small>{esc(interval(mine))}</small>" if mine.stderr else ""
             return "1.00x" if trial is base else f"{value(metric, mine.mean)}{within}"
-        note = "" if trial is base else change(mine.mean, old)
-        worse = (mine.mean > old) != bool(metric.maximize)
+        note = "" if trial is base else change(mine.mean, old.mean)
+        worse = (mine.mean > old.mean) != bool(metric.maximize)
         return esc(value(metric, mine.mean)) + _note(note, worse=worse)
 
     scores = [

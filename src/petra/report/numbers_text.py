@@ -11,6 +11,8 @@ from petra.core.metric import Metric, describe
 
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
+NONE = "-"  # in place of a value that was not measured
+
 
 def significant(value: float, digits: int = 3) -> str:
     """Fixed-point with that many significant digits: 0.42 -> '0.420', 1234.5 -> '1234'."""
@@ -73,6 +75,11 @@ def value(metric: str | Metric, mean: float) -> str:
     return f"{text} {m.unit}" if m.unit else text
 
 
+def value_of(metric: Metric, found: Measurement | None) -> str:
+    """A measured value with its unit; a dash for what was not measured."""
+    return NONE if found is None else value(metric, found.mean)
+
+
 def interval(m: Measurement) -> str:
     """95% interval of a ratio: '0.30-0.32'; '' when the ratio has no error."""
     low, high = m.interval
@@ -91,9 +98,12 @@ def change(new: float, old: float) -> str:
     return f"{percent:+.1f}%" if abs(percent) < 9.95 else f"{percent:+.0f}%"
 
 
-def difference(new: Measurement, old: Measurement) -> str:
-    """Absolute change of quality, to the digits its noise allows: '-0.0120', '=' when nothing
-    moved.
+def difference(change: Measurement, *, noise: bool = True) -> str:
+    """Absolute change of a score, to the digits its noise allows: '-0.0120 ± 0.0041', '=' when
+    nothing moved. Without `noise`, the change alone.
     """
-    delta = new.mean - old.mean
-    return "=" if delta == 0 else f"{delta:+.{decimals(max(new.stderr, old.stderr))}f}"
+    if change.mean == 0:
+        return "="
+    places = decimals(change.stderr)
+    error = f" ± {change.stderr:.{places}f}" if noise and change.stderr else ""
+    return f"{change.mean:+.{places}f}{error}"

@@ -25,6 +25,9 @@ def front_data(front: StudyFront) -> dict[str, object]:
         "baseline": trial_data(front.baseline) if front.baseline else None,
         "front": [trial_data(t) | {"picks": labels.get(t.number, [])} for t in front.members],
         "why_empty": front.why_empty(),
+        "other_seeds": {str(number): list(found) for number, found in front.seeds.items()},
+        "no_better_than": {str(one): other for one, other in front.no_better.items()},
+        "measured_again": {str(n): text for n, text in front.measured_again.items()},
         "screening": screening(front).as_dict(),
         "not_confirmed": {str(number): reason for number, reason in front.unconfirmed.items()},
     }

@@ -16,10 +16,10 @@ from plotly.subplots import make_subplots
 from petra.core.metric import describe
 from petra.core.objective import Objective
 from petra.core.trial import Trial, TrialStatus
-from petra.front import Front
+from petra.front import Front, figures
 from petra.moo.dominance import front_mask
 from petra.report.axes import bounds_on, frame
-from petra.report.numbers_text import value
+from petra.report.numbers_text import value_of
 from petra.report.pipeline_text import pipeline_in_words
 
 FRONT, OTHER, INFEASIBLE, BASELINE, BOUND = "#d9622b", "#7d8aa0", "#b0578d", "#2f7ed8", "#c0392b"
@@ -69,7 +69,7 @@ def _hover(front: Front, trial: Trial) -> str:
     known = front.catalogue
     always = [name for name in known.names() if known[name].shown.hover]
     for name in dict.fromkeys([o.metric for o in front.objectives] + always):
-        shown = value(known[name], trial.metrics[name].mean)
+        shown = value_of(known[name], figures(trial).get(name))
         lines.append(f"{html.escape(known.label(name))}: {html.escape(shown)}")
     return "<br>".join(lines)
 
@@ -78,8 +78,8 @@ def _points(
     front: Front, trials: Sequence[Trial], x: Objective, y: Objective, **style: object
 ) -> go.Scatter:
     return go.Scatter(
-        x=[t.metrics[x.metric].mean for t in trials],
-        y=[t.metrics[y.metric].mean for t in trials],
+        x=[figures(t)[x.metric].mean for t in trials],
+        y=[figures(t)[y.metric].mean for t in trials],
         mode="markers",
         hovertext=[_hover(front, t) for t in trials],
         hoverinfo="text",
@@ -124,7 +124,7 @@ def _draw_pair(figure: go.Figure, front: Front, x: Objective, y: Objective, col:
         )
         if describe(y.metric).sampled:
             points.error_y = {
-                "array": [t.metrics[y.metric].stderr for t in members],
+                "array": [figures(t)[y.metric].stderr for t in members],
                 "thickness": 1,
                 "width": 3,
             }
@@ -157,13 +157,13 @@ def _draw_staircase(figure: go.Figure, front: Front, x: Objective, y: Objective,
     """
     if not front.members:
         return
-    costs = np.array([[x.cost(t.metrics), y.cost(t.metrics)] for t in front.members])
+    costs = np.array([[x.cost(figures(t)), y.cost(figures(t))] for t in front.members])
     kept = [t for t, on in zip(front.members, front_mask(costs), strict=True) if on]
-    kept.sort(key=lambda t: x.cost(t.metrics))
+    kept.sort(key=lambda t: x.cost(figures(t)))
     figure.add_trace(
         go.Scatter(
-            x=[t.metrics[x.metric].mean for t in kept],
-            y=[t.metrics[y.metric].mean for t in kept],
+            x=[figures(t)[x.metric].mean for t in kept],
+            y=[figures(t)[y.metric].mean for t in kept],
             mode="lines",
             line={"shape": "hv", "color": FRONT, "width": 1.5, "dash": "dot"},
             hoverinfo="skip",
@@ -179,7 +179,7 @@ def _draw_bounds(figure: go.Figure, front: Front, x: Objective, y: Objective, co
     are trials.
     """
     for axis, objective in (("x", x), ("y", y)):
-        values = [t.metrics[objective.metric].mean for t in front.trials if t.comparable]
+        values = [figures(t)[objective.metric].mean for t in front.trials if t.comparable]
         for constraint, bound in bounds_on(front, objective):
             reach = 2 * (max(*values, bound) - min(*values, bound) or abs(bound) or 1.0)
             beyond = bound - reach if constraint.at_least else bound + reach
@@ -236,7 +236,7 @@ def single_figure(front: Front) -> go.Figure:
             figure.add_trace(
                 go.Scatter(
                     x=[t.number for t in trials],
-                    y=[t.metrics[objective.metric].mean for t in trials],
+                    y=[figures(t)[objective.metric].mean for t in trials],
                     mode="markers",
                     marker=marker,
                     name=name,
@@ -246,7 +246,7 @@ def single_figure(front: Front) -> go.Figure:
             )
     best: list[float] = []
     for trial in feasible:
-        found = trial.metrics[objective.metric].mean
+        found = figures(trial)[objective.metric].mean
         pick = max if objective.maximize else min
         best.append(pick(best[-1], found) if best else found)
     line = {"color": FRONT, "shape": "hv", "width": 2}

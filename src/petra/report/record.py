@@ -15,6 +15,7 @@ from petra.core.metric import (
     QUALITY,
     Catalogue,
     Metric,
+    required_metrics,
     task_metric,
     task_metrics,
 )
@@ -22,7 +23,7 @@ from petra.core.objective import Constraint, Objective, named_objectives
 from petra.core.text import printable
 from petra.core.trial import Trial
 from petra.front import Front
-from petra.store.checked import mapping, number, sequence, text
+from petra.store.checked import mapping, number, sequence, text, whole
 from petra.store.records import DAMAGE_HINT
 from petra.store.store import Store
 
@@ -34,8 +35,10 @@ class StudyRecord:
     `task` are the metrics that the task measures, the quality first. `stop_reason` is '' until the
     search has ended and its front has been confirmed; `eager_latency_ms` is the untouched model in
     eager PyTorch, None before it was measured. `unconfirmed` are members of the front that could
-    not be measured on the test split, and why. `interface` is what the model takes and returns,
-    None in studies that do not say.
+    not be measured on the test split, and why; `no_better` those whose quality cannot be told from
+    which model of lower costs; `measured_again` what the search had measured otherwise; `seeds` the
+    quality of those that were built again with other seeds. `interface` is what the model takes and
+    returns, None in studies that do not say.
     """
 
     directory: Path
@@ -47,6 +50,9 @@ class StudyRecord:
     eager_latency_ms: float | None
     elapsed_s: float
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
+    no_better: Mapping[int, int] = field(default_factory=dict)
+    seeds: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    measured_again: Mapping[int, str] = field(default_factory=dict)
     interface: Interface | None = None
 
     @staticmethod
@@ -65,7 +71,10 @@ class StudyRecord:
                     stop_reason=text(store.note("stop_reason") or "", "note 'stop_reason'"),
                     eager_latency_ms=_latency(store.note("eager_latency_ms")),
                     elapsed_s=store.elapsed(),
-                    unconfirmed=_reasons(store.note("unconfirmed")),
+                    unconfirmed=_reasons(store, "unconfirmed"),
+                    measured_again=_reasons(store, "measured_again"),
+                    no_better=_numbers(store.note("no_better")),
+                    seeds=_seeds(store.note("seeds")),
                     interface=_interface(store.note("interface")),
                 )
                 _check_trials(record)
@@ -104,16 +113,41 @@ class StudyRecord:
             self.constraints,
             task=self.task,
             unconfirmed=self.unconfirmed,
+            no_better=self.no_better,
+            seeds=self.seeds,
+            measured_again=self.measured_again,
         )
 
 
-def _reasons(note: object) -> dict[int, str]:
-    """Trial number -> why it could not be confirmed, on one line."""
-    reasons = mapping(note or {}, "note 'unconfirmed'")
-    if not all(n.isdecimal() and n.isascii() and len(n) < 10 for n in reasons):
-        raise ValueError("note 'unconfirmed' is not a mapping of trials to reasons")
-    lines = {n: " ".join(text(why, f"the reason for {n}").split()) for n, why in reasons.items()}
-    return {int(n): printable(line) for n, line in lines.items()}
+def _by_trial(note: object, name: str) -> dict[int, object]:
+    """A note that says something of some trials, by number."""
+    found = mapping(note or {}, f"note {name!r}")
+    if not all(n.isdecimal() and n.isascii() and len(n) < 10 for n in found):
+        raise ValueError(f"note {name!r} is not about trials")
+    return {int(n): said for n, said in found.items()}
+
+
+def _reasons(store: Store, name: str) -> dict[int, str]:
+    """Trial number -> what a note says of it, on one line."""
+    return {
+        n: printable(" ".join(text(why, f"note {name!r} about {n}").split()))
+        for n, why in _by_trial(store.note(name), name).items()
+    }
+
+
+def _numbers(note: object) -> dict[int, int]:
+    """Trial number -> trial number."""
+    found = _by_trial(note, "no_better")
+    return {n: whole(other, "note 'no_better'") for n, other in found.items()}
+
+
+def _seeds(note: object) -> dict[int, tuple[float, ...]]:
+    """Trial number -> its quality with each seed with which it was built again and did not fail."""
+    name = "note 'seeds'"
+    return {
+        n: tuple(number(q, name) for q in sequence(found, name) if q is not None)
+        for n, found in _by_trial(note, "seeds").items()
+    }
 
 
 def _config(store: Store, directory: Path) -> StudyConfig:
@@ -159,7 +193,8 @@ def _latency(note: object) -> float | None:
 
 def _check_trials(record: StudyRecord) -> None:
     """Refuse measured trials that lack a metric, and trials without the untouched model."""
-    wanted = {m.name for m in (*PETRA_METRICS, *record.task[1:]) if not m.ragged}
+    named = required_metrics(record.config.metrics_named())
+    wanted = {*named, *(m.name for m in record.task[1:])}
     # What everything else is compared with cannot be zero.
     positive = {m.name for m in PETRA_METRICS if m.positive}
     for trial in record.trials:

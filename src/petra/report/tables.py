@@ -14,16 +14,20 @@ from rich.text import Text
 
 from petra.core.metric import QUALITY, Metric
 from petra.core.objective import Metrics, Objective
+from petra.core.paired import score_change
 from petra.core.text import first_line, printable
 from petra.core.trial import Trial, TrialStatus
-from petra.front import Front, confirmed
+from petra.front import Front, figures
+from petra.report.doubts import doubts
 from petra.report.numbers_text import (
+    NONE,
     change,
     decimals,
     difference,
     duration,
     interval,
     value,
+    value_of,
     with_error,
 )
 from petra.report.outcomes import screening
@@ -69,7 +73,7 @@ def front_view(front: Front, *, width: int) -> RenderableType:
         return Text(front.why_empty())
     on_front = front.baseline.number in {t.number for t in front.members}
     rows = [front.baseline, *(t for t in front.members if t is not front.baseline)]
-    columns = _front_columns(front, noise=width >= 55)
+    columns = _front_columns(front, noise=width >= 55, wide=width >= 90)
     table = _table(columns, rows, width=width, rule_after_first=True)
     parts: list[RenderableType] = [table]
     if front.members:
@@ -80,6 +84,7 @@ def front_view(front: Front, *, width: int) -> RenderableType:
         Text(f"{n} is not confirmed: {reason}", style="red")
         for n, reason in front.unconfirmed.items()
     ]
+    parts += [Text(line) for line in doubts(front)]
     parts.append(Text(_footnote(front, on_front=on_front, noise=width >= 55), style="dim"))
     parts += [Text(said, style="dim")] if (said := str(screening(front))) else []
     return Group(*parts)
@@ -98,14 +103,14 @@ def _footnote(front: Front, *, on_front: bool, noise: bool) -> str:
     return " ".join(words)
 
 
-def _front_columns(front: Front, *, noise: bool) -> list[Column]:
+def _front_columns(front: Front, *, noise: bool, wide: bool) -> list[Column]:
     """What the task measures, then costs that stand in every table, then further objectives."""
     known, labels = front.catalogue, front.labels()
     columns = [
         Column("#", lambda t: str(t.number)),
         Column("pick", lambda t: ", ".join(labels.get(t.number, [])), 1, right=False),
-        *_score_columns(front, QUALITY, 0, noise=noise),
-        *(_score_columns(front, m.name, 1, noise=noise)[0] for m in known.others()),
+        *_score_columns(front, QUALITY, 0, noise=noise, wide=wide),
+        *(_score_columns(front, m.name, 1, noise=noise, wide=wide)[0] for m in known.others()),
     ]
     shown = [metric for metric in known.costs() if metric.shown.terminal is not None]
     for metric in shown:
@@ -115,10 +120,11 @@ def _front_columns(front: Front, *, noise: bool) -> list[Column]:
     return columns + [Column(m.name.replace("_", " "), _cost(m), 1) for m in costs]
 
 
-def _score_columns(front: Front, name: str, priority: int, *, noise: bool) -> list[Column]:
-    """One of the task's metrics, on the test split where the front has been confirmed, its change
-    against the untouched model, and then its value on the validation split.
-    """
+def _score_columns(
+    front: Front, name: str, priority: int, *, noise: bool, wide: bool
+) -> list[Column]:
+    """One of the task's metrics, on the test split once confirmed, its change, and then its value
+    on the validation split."""
     base, metric = front.baseline, front.catalogue[name]
     assert base is not None
     tested = any(t.test for t in front.members) or bool(base.test)
@@ -132,12 +138,14 @@ def _score_columns(front: Front, name: str, priority: int, *, noise: bool) -> li
         return with_error(source(t)[name]) if noise else f"{source(t)[name].mean:.4g}"
 
     def gained(t: Trial) -> str | Text:
-        mine, old = source(t).get(name), source(base).get(name)
-        if t is base or mine is None or old is None:
+        moved = score_change(source(t), source(base), name)
+        if t is base or moved is None:
             return ""
-        text = difference(mine, old)
-        worse = (mine.mean < old.mean) == metric.maximize
-        return text if text == "=" else Text(text, style="red" if worse else "green")
+        text = difference(moved, noise=wide)
+        low, high = moved.interval
+        if low <= 0 <= high:  # nothing that the items can tell
+            return text
+        return Text(text, style="red" if (high < 0) == metric.maximize else "green")
 
     def validated(t: Trial) -> str:
         m = t.metrics[name]
@@ -151,7 +159,7 @@ def _score_columns(front: Front, name: str, priority: int, *, noise: bool) -> li
 
 
 def _cost(metric: Metric) -> Callable[[Trial], str]:
-    return lambda t: value(metric, confirmed(t, metric.name).mean)
+    return lambda t: value_of(metric, figures(t).get(metric.name))
 
 
 def _cost_columns(front: Front, metric: Metric, *, noise: bool) -> list[Column]:
@@ -160,18 +168,19 @@ def _cost_columns(front: Front, metric: Metric, *, noise: bool) -> list[Column]:
     assert base is not None
 
     def ratio(t: Trial) -> str | Text:
-        m = confirmed(t, name)
-        if t is base:
-            return "1.00x"
+        m = figures(t).get(name)
+        if t is base or m is None:
+            return "1.00x" if t is base else NONE
         text = value(metric, m.mean) + (f" ({interval(m)})" if m.stderr and noise else "")
         low, high = m.interval
         less, more = ("red", "green") if metric.maximize else ("green", "red")
         return Text(text, style=less if high < 1 else more if low > 1 else "")
 
     def relative(t: Trial) -> str | Text:
-        if t is base:
+        mine, old = figures(t).get(name), figures(base).get(name)
+        if t is base or mine is None or old is None:
             return ""
-        return _coloured(metric, confirmed(t, name).mean, confirmed(base, name).mean)
+        return _coloured(metric, mine.mean, old.mean)
 
     priority = place.terminal or 0
     if metric.form == "ratio":

@@ -58,6 +58,10 @@ class StudyPaths:
         """Splits as arrays: a directory for the inputs of each, its targets beside it."""
         return self.root / "data"
 
+    def predictions(self, split: str, number: int) -> Path:
+        """What trial `number` predicts for the items of a split."""
+        return self.data / f"{split}.predictions-{number}.npz"
+
     def cache(self, mark: str) -> Path:
         """Prefixes of pipelines on the model and data of this `mark`."""
         return self.root / "cache" / mark[:16]

@@ -205,8 +205,8 @@ class Store:
             writing.trial(trial)
 
     def set_test(self, number: int, metrics: Metrics) -> None:
-        """Add the test-split measurements of a trial. Raises StoreError when it has some: that
-        split is read once.
+        """Add the test-split measurements of a trial. Raises StoreError when it has some, unless
+        all that differ were timed: that split is read once, and speed may be measured longer.
         """
         with self._writing() as writing:
             writing.test(number, metrics)

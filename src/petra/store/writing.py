@@ -9,6 +9,8 @@ from dataclasses import replace
 from sqlalchemy import Connection, exc, insert, select, update
 
 from petra.core.errors import StoreError
+from petra.core.measurement import Measurement
+from petra.core.metric import describe
 from petra.core.objective import Metrics
 from petra.core.trial import Proposal, Trial
 from petra.store.proposals import proposal_row
@@ -62,19 +64,25 @@ class Writing:
         self._replaced(trial.number, None, row[CHECKSUM])
 
     def test(self, number: int, metrics: Metrics) -> None:
-        """Add measurements on the test split.
+        """Add measurements on the test split, or put others in place of those that were timed.
 
-        Raises StoreError when there is no such trial, or it has some.
+        Raises StoreError when there is no such trial, or it has some and any that was not timed is
+        another one.
         """
         added = measurement_rows(number, "test", metrics)
         stored = read_trials(self.connection, SCHEMA_VERSION, number)
-        if not stored or stored[0].test:
+        before = stored[0].test if stored else {}
+        if not stored or (before and _untimed(before) != _untimed(metrics)):
             raise StoreError(
                 f"trial {number} is not stored, or has been measured on the test split already",
                 hint="ask `trial(number).test` first",
             )
         row, measured = rows_of_trials(self.connection, SCHEMA_VERSION, number)[0]
-        checksum = trial_checksum(row, [*measured, *added])
+        kept = [m for m in measured if m["split"] != "test"]
+        checksum = trial_checksum(row, [*kept, *added])
+        if before:
+            of_test = (MEASUREMENTS.c.number == number) & (MEASUREMENTS.c.split == "test")
+            self.connection.execute(MEASUREMENTS.delete().where(of_test))
         if added:
             self.connection.execute(insert(MEASUREMENTS), added)
         change = update(TRIALS).where(TRIALS.c.number == number)
@@ -93,6 +101,10 @@ class Writing:
         """The row `key` has the checksum `new`; before it had `old`, or was not there."""
         gone = content([(key, old)]) if old is not None else 0
         self.content = (self.content + content([(key, new)]) - gone) % MODULUS
+
+
+def _untimed(metrics: Metrics) -> dict[str, Measurement]:
+    return {name: m for name, m in metrics.items() if not describe(name).timed}
 
 
 @contextmanager

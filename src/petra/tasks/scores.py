@@ -15,7 +15,7 @@ from petra.tasks.value_losses import aligned
 
 
 @dataclass(frozen=True)
-class Accuracy(Scorer):
+class Accuracy(ItemScorer):
     """Share of items whose largest logit is that of their class, with its binomial standard
     error.
     """
@@ -24,12 +24,25 @@ class Accuracy(Scorer):
     def metric(self) -> Metric:
         return task_metric("accuracy", maximize=True)
 
-    def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
-        return float((main_output(outputs).argmax(1) == targets).double().mean())
+    def items(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Tensor:
+        return (main_output(outputs).argmax(1) == targets).double()
 
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
         p, n = self.value(outputs, targets, ids), len(targets)
         return Measurement(p, math.sqrt(p * (1 - p) / n), n)
+
+    def difference(
+        self, ours: Outputs, theirs: Outputs, targets: Tensor, ids: Tensor
+    ) -> Measurement:
+        """From the b items that only ours gets right and the c that only theirs does, as McNemar's
+        test has it: (b - c) / n. Its error has half an item more in either cell and two items more
+        in all (Agresti & Min 2005), so that few or no disagreements do not make a difference
+        certain: sqrt(b + c - (b - c)^2 / n) / n of those.
+        """
+        mine, other = (self.items(o, targets, ids) for o in (ours, theirs))
+        n, b, c = len(mine), float((mine > other).sum()), float((mine < other).sum())
+        disagree, more = b + c + 1, n + 2
+        return Measurement((b - c) / n, math.sqrt(disagree - (b - c) ** 2 / more) / more, n)
 
 
 @dataclass(frozen=True)

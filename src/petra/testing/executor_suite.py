@@ -12,7 +12,7 @@ For example::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from petra.core.measurement import Measurement
-from petra.core.metric import METRICS
+from petra.core.metric import CHANGE, METRICS, QUALITY
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
@@ -31,6 +31,7 @@ from petra.core.trial import Proposal, Trial, TrialStatus
 from petra.execute.apply import apply_pipeline
 from petra.execute.base import Assignment, Executor, Limits
 from petra.execute.build import BuildPayload, context_of
+from petra.measure.launches import LEAST
 from petra.methods.table import STAGES
 from petra.store.layout import StudyPaths
 from petra.testing.stage_suite import small_problem
@@ -63,6 +64,11 @@ class Ran:
     trials: Mapping[int, Trial]
     late: list[Trial]
     confirmed: Mapping[str, Measurement]
+    timed_again: Mapping[str, Measurement]
+    difference: Measurement  # of trial 1 and the untouched model
+    again: Sequence[
+        Mapping[str, Measurement]
+    ]  # trial 1 with the study's own seed, and with another
     splits: list[bool]  # whether the test split was there before and after confirming
     notes: list[tuple[int, WorkerNote]]
 
@@ -94,10 +100,15 @@ class ExecutorSuite(ABC):
             late = list(executor.results())
             trials = {trial.number: trial for trial in found}
             splits = [(assignment.paths.data / "test").exists()]
-            confirmed = executor.confirm(trials[1])
+            confirmed, timed_again = executor.confirm(trials[1]), executor.time_again(trials[1])
             splits.append((assignment.paths.data / "test").exists())
+            difference = executor.difference(trials[1], baseline)
+            again = [executor.repeat(trials[1], seed) for seed in (assignment.payload.seed, 1)]
         assert len(found) == len(trials), "a trial came twice"
-        return Ran(assignment, baseline, facts, trials, late, confirmed, splits, notes)
+        return Ran(
+            assignment, baseline, facts, trials, late, confirmed, timed_again, difference, again,
+            splits, notes,
+        )  # fmt: skip
 
     def test_the_untouched_model_is_a_complete_trial(self, ran: Ran) -> None:
         assert ran.baseline.number == 0
@@ -120,7 +131,18 @@ class ExecutorSuite(ABC):
 
     def test_a_trial_outside_a_constraint_is_infeasible(self, ran: Ran) -> None:
         assert ran.trials[1].status is TrialStatus.INFEASIBLE, ran.trials[1].failure
-        assert set(ran.trials[1].metrics) == {m.name for _, m in METRICS.items() if not m.ragged}
+        known = {m.name for _, m in METRICS.items() if not m.ragged and not m.on_demand}
+        assert set(ran.trials[1].metrics) == known | {QUALITY + CHANGE}
+
+    def test_stated_errors_know_that_launches_differ(self, ran: Ran) -> None:
+        for trial in (ran.baseline, ran.trials[1]):
+            ratio = trial.metrics["latency_ratio"]
+            assert ratio.stderr > 0.99 * LEAST * ratio.mean
+
+    def test_what_is_measured_on_demand_is_there_when_it_is_confirmed(self, ran: Ran) -> None:
+        for found in (ran.confirmed, ran.timed_again):
+            assert {"latency_ratio", "throughput", "memory_mb"} <= set(found)
+        assert "quality" not in ran.timed_again, "the test split is read once"
 
     def test_files_lie_where_the_study_keeps_them(self, ran: Ran) -> None:
         paths = ran.assignment.paths
@@ -165,3 +187,18 @@ class ExecutorSuite(ABC):
     def test_the_test_split_is_read_for_confirmation_alone(self, ran: Ran) -> None:
         assert ran.splits == [False, True]
         assert {"quality", "latency_ratio"} <= set(ran.confirmed)
+
+    def test_quality_is_paired_with_the_untouched_models_item_by_item(self, ran: Ran) -> None:
+        before = ran.baseline.metrics[QUALITY]
+        mine, change = ran.trials[1].metrics[QUALITY], ran.trials[1].metrics[QUALITY + CHANGE]
+        assert change.mean == pytest.approx(mine.mean - before.mean, abs=1e-9)
+        assert ran.confirmed[QUALITY + CHANGE].n == ran.confirmed[QUALITY].n
+        assert ran.difference.mean == pytest.approx(ran.confirmed[QUALITY + CHANGE].mean)
+
+    def test_a_repeat_differs_by_its_seed_alone(self, ran: Ran) -> None:
+        same, other = ran.again
+        assert same[QUALITY].mean == ran.confirmed[QUALITY].mean
+        assert same["size_bytes"].mean == ran.trials[1].metrics["size_bytes"].mean
+        assert QUALITY in other
+        left = [p.name for p in ran.assignment.paths.artifacts.iterdir()]
+        assert sorted(left) == ["00000", "00001"], "a repeat leaves no files"

@@ -109,5 +109,18 @@ class RecordedExecutor(Executor):
     def confirm(self, trial: Trial) -> dict[str, Measurement]:
         return dict(trial.metrics)
 
+    def time_again(self, trial: Trial) -> dict[str, Measurement]:
+        return dict(trial.metrics)
+
+    def difference(self, ours: Trial, theirs: Trial) -> Measurement:
+        mine, other = ours.metrics["quality"], theirs.metrics["quality"]
+        spread = (mine.stderr**2 + other.stderr**2) ** 0.5
+        return Measurement(mine.mean - other.mean, spread, mine.n)
+
+    def repeat(self, trial: Trial, seed: int) -> dict[str, Measurement]:
+        found = trial.metrics["quality"]
+        shift = random.Random(derive_seed(seed, trial.pipeline.key)).gauss(0, found.stderr)
+        return {**trial.metrics, "quality": replace(found, mean=found.mean + shift)}
+
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

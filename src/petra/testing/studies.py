@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from petra.config import parse_config
+from petra.config import StudyConfig, parse_config
 from petra.core.measurement import Measurement
+from petra.core.metric import describe
 from petra.core.objective import Metrics, named_objectives
 from petra.core.pipeline import Pipeline
 from petra.core.rng import generator
@@ -67,7 +68,8 @@ def toy_study(
 ) -> Path:
     """Search the toy problem for `trials` trials and store them in `directory` as a study would.
 
-    With `confirm`, the front and the untouched model have measurements on the test split too.
+    With `confirm`, the front and the untouched model have measurements on the test split too. Like
+    real ones, trials have what is measured on demand only where the study is about it.
     """
     config = parse_config(
         {
@@ -93,7 +95,7 @@ def toy_study(
         stream = Stream(searcher, FixedLag(searcher.lag))
         while len(found) <= trials and (proposal := stream.next()):
             store.propose(proposal)
-            trial = _trial(directory, proposal, baseline, constraints)
+            trial = _asked(_trial(directory, proposal, baseline, constraints), config)
             found.append(replace(trial, finished_at=1.5 * proposal.number))
             stream.put(found[-1])
         for trial in found:
@@ -136,6 +138,13 @@ def _trial(
     )
 
 
+def _asked(trial: Trial, config: StudyConfig) -> Trial:
+    """Without what nothing in the study asks for."""
+    named = config.metrics_named()
+    kept = {n: m for n, m in trial.metrics.items() if not describe(n).on_demand or n in named}
+    return replace(trial, metrics=kept)
+
+
 def _all_metrics(toy: Metrics, size: int) -> dict[str, Measurement]:
     """What a real trial has, derived from the three numbers of a toy trial."""
     quality, ratio = toy["quality"], toy["latency_ratio"]
@@ -158,9 +167,10 @@ def _all_metrics(toy: Metrics, size: int) -> dict[str, Measurement]:
 def _confirmed(trial: Trial) -> dict[str, Measurement]:
     """The same trial on another split: quality a little off, speed measured again."""
     rng = generator(0, "test split", trial.number)
+    everything = _all_metrics(trial.metrics, int(trial.metrics["size_bytes"].mean))
     again = {
         name: m
-        for name, m in trial.metrics.items()
+        for name, m in everything.items()
         if name not in ("size_bytes", "params", "macs", "train_s")
     }
     quality = again["quality"]
