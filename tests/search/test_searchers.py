@@ -29,9 +29,7 @@ class TestEvolution(SearcherSuite):
 
 class TestSmallEvolution(SearcherSuite):
     def make(self, problem: Problem, baseline: Trial) -> Searcher:
-        return make_searcher(
-            "evolution", {"population": 2, "offspring": 3, "stagnation": 0}, problem, baseline
-        )
+        return make_searcher("evolution", {"population": 2, "offspring": 3}, problem, baseline)
 
 
 class TestAsha(SearcherSuite):
