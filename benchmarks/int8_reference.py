@@ -27,7 +27,7 @@ from torch import nn
 from petra.core.measurement import Measurement
 from petra.core.target import Target
 from petra.measure.bench_main import Request
-from petra.measure.client import run_bench, write_split
+from petra.measure.client import run_benches, write_split
 from petra.measure.stored import load_arrays
 from petra.methods.base import Context
 from petra.methods.quantize.calibration import Calibration
@@ -146,7 +146,7 @@ def measure(
         predictions=str(answer),
         confirm=True,
     )
-    found = run_bench(request)
+    found = run_benches(request)
     return next(iter(load_arrays(answer).values())), found
 
 

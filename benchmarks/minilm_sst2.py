@@ -23,7 +23,7 @@ from petra.core.rng import derive_seed
 from petra.core.target import Target
 from petra.execute.apply import apply_pipeline
 from petra.measure.bench_main import Request
-from petra.measure.client import run_bench, write_split
+from petra.measure.client import run_benches, write_split
 from petra.measure.stored import load_arrays
 from petra.methods.base import Context
 from petra.methods.table import STAGES
@@ -114,7 +114,7 @@ def rows(runtime: str, files: Mapping[str, Path], task: Task, data: Path) -> Ite
             confirm=True,
             predictions=str(data.parent / "predictions.npz"),
         )
-        found = run_bench(request)
+        found = run_benches(request)
         (logits,) = load_arrays(Path(request.predictions)).values()
         score = task.score(torch.from_numpy(logits), targets)
         ratio, size = found["latency_ratio"], path.stat().st_size

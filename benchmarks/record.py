@@ -51,7 +51,7 @@ def row(trial: Trial, baseline: Trial) -> str:
         f"{val['size_bytes'].mean / baseline.metrics['size_bytes'].mean:.3f}",
         f"{test['latency_ms'].mean:.3f}",
         f"{ratio.mean:.3f} ({low:.3f}-{high:.3f})",
-        f"{test['throughput_ratio'].mean:.2f}",
+        f"{test['throughput_ratio'].mean:.2f}" if "throughput_ratio" in test else "-",
         f"{val['macs'].mean / 1e6:.1f}",
     ]
     return "| " + " | ".join(cells) + " |"

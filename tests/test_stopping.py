@@ -78,9 +78,9 @@ def test_time_is_kept_for_the_final_measurements() -> None:
     assert watch.kept_s == 50.0  # a usual front of five at the untouched model's pace
     assert watch.remaining() == 240.0
     assert watch.forecast() == (
-        "about 12 trials fit into 300 s, of which 50 s are kept for the final measurements"
+        "about 24 trials fit into 300 s, of which 50 s are kept for the final measurements"
     )
-    assert "more time" in stopping({"time": 60.0}, elapsed=10.0).forecast()
+    assert "more time" in stopping({"time": 45.0}, elapsed=10.0).forecast()
     assert stopping({"time": 300.0}, elapsed=249.0).reason() == ""
     assert stopping({"time": 300.0}, elapsed=250.0).reason() == "the time budget of 300 s is spent"
     assert stopping({"time": 30.0}).kept_s == 10.0, "at most a third"

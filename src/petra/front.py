@@ -234,17 +234,12 @@ class Front:
         trial = next((t for t in self.trials if t.number == number), None)
         if trial is None:
             return f"there is no trial {number}"
-        if trial.status is TrialStatus.SCREENED and trial.failure:
-            return f"trial {number} was screened: {first_line(trial.failure.message)}"
         if trial.failure:
-            return (
-                f"trial {number} failed in {printable(trial.failure.stage)}:"
-                f" {first_line(trial.failure.message)}"
-            )
-        if trial.measured:
-            broken = self._broken(trial)
-            if broken:
-                return f"trial {number} violates {'; '.join(broken)}"
+            left = trial.status is TrialStatus.SCREENED
+            how = "was screened" if left else f"failed in {printable(trial.failure.stage)}"
+            return f"trial {number} {how}: {first_line(trial.failure.message)}"
+        if trial.measured and (broken := self._broken(trial)):
+            return f"trial {number} violates {'; '.join(broken)}"
         if not trial.fidelity.full:
             return f"trial {number} was evaluated at a reduced fidelity"
         mine = [o.cost(figures(trial)) for o in self.objectives]
@@ -269,16 +264,13 @@ class Front:
         if not candidates:
             return "no trial has finished, and the untouched model does not meet the constraints"
         broken = Counter(text for t in candidates if t.comparable for text in self._broken(t))
-        left = [t for t in candidates if t.status is TrialStatus.SCREENED]
-        failed = Counter(
-            printable(f"{t.failure.stage}: {t.failure.kind}")
-            for t in candidates
-            if t.failure and t not in left
-        )
+        left = sum(t.status is TrialStatus.SCREENED for t in candidates)
+        failures = [t.failure for t in candidates if t.failure and t.failed]
+        failed = Counter(printable(f"{f.stage}: {f.kind}") for f in failures)
         parts = [f"{count} violate {text}" for text, count in broken.most_common()]
-        reduced = sum(t.measured and not t.fidelity.full for t in candidates)
+        reduced = sum(t.measured and not t.comparable for t in candidates)
         parts += [f"{reduced} were evaluated at a reduced fidelity"] if reduced else []
-        parts += [f"{len(left)} screened before they were trained or timed"] if left else []
+        parts += [f"{left} screened before they were trained or timed"] if left else []
         parts += [f"{count} failed in {text}" for text, count in failed.most_common(5)]
         if (nearest := self.nearest()) is not None:
             parts.append(str(nearest))

@@ -19,7 +19,7 @@ from petra.search.scaling import scale
 
 MOST_KEPT = 1 / 3  # of the time, for the final measurements
 USUAL_FRONT = 5  # models on a final front, before anything is known of it
-USUAL_TRIAL = 2.0  # times the untouched model's seconds that a candidate takes, likewise
+USUAL_TRIAL = 1.0  # times the untouched model's seconds that a candidate takes, likewise
 
 
 class Stopping:

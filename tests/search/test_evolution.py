@@ -12,7 +12,7 @@ from petra.core.errors import ConfigError
 from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, Objective
 from petra.core.pipeline import Pipeline
-from petra.core.trial import Fidelity, Proposal, Trial
+from petra.core.trial import Failure, Fidelity, Proposal, Trial, TrialStatus
 from petra.moo.dominance import front_mask
 from petra.search.adaptation import FLOOR, Adaptation
 from petra.search.base import Problem, Searcher
@@ -304,3 +304,24 @@ def test_bad_options_are_refused() -> None:
 def test_baseline_pipeline_is_never_proposed_again() -> None:
     run = simulate(evolution(), recorded, trials=160)
     assert Pipeline() not in {t.pipeline for t in run.trials}
+
+
+def test_what_is_screened_for_its_size_shows_where_feasible_models_are() -> None:
+    """As much as if it had been measured: with no feasible trial yet, violations alone count."""
+    bound = Constraint.parse("size <= 250 kB")
+    problem = replace(toy_problem(), constraints=(bound,))
+
+    def screened(proposal: Proposal) -> Trial:
+        trial = toy_trial(proposal, constraints=(bound,))
+        if trial.status is not TrialStatus.INFEASIBLE:
+            return trial
+        size = {"size_bytes": trial.metrics["size_bytes"]}
+        failure = Failure("screen", "constraint", "too large")
+        return proposal.ended(TrialStatus.SCREENED, metrics=size, failure=failure)
+
+    whole, part = (
+        simulate(EvolutionSearcher(problem, toy_baseline()), evaluate, trials=80)
+        for evaluate in (lambda p: toy_trial(p, constraints=(bound,)), screened)
+    )
+    assert any(t.status is TrialStatus.SCREENED for t in part.trials)
+    assert whole.proposals == part.proposals

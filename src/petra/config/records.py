@@ -137,8 +137,8 @@ class SavingsConfig(_Record):
     decides before export whether it is hopeless. `learning_curves`: while it trains, so does the
     best quality that it could still reach. `timing`: its latency is timed until it is decided what
     it is worth, and throughput only where something is about it. None changes what a model is
-    confirmed to be. One in ten of those that any but the last would leave is evaluated in full all
-    the same, to say how often they are wrong.
+    confirmed to be. One in ten of those that any of the first three would leave is evaluated in
+    full all the same, to say how often they are wrong.
     """
 
     screen: bool = True

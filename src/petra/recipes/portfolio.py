@@ -8,7 +8,7 @@ studies of CIFAR-10 ResNets, digits and MiniLM (`benchmarks/`, `examples/`) ende
 
 from __future__ import annotations
 
-from petra.recipes.recipe import Blocks, Effort, OneOf, Recipe, Step
+from petra.recipes.recipe import Blocks, Effort, OneOf, Params, Recipe, Step
 
 SHORT = Effort(epochs=1, steps=160, macs=3e12)  # within a minute of two cores
 MEDIUM = Effort(epochs=3, steps=320, macs=1.5e13)
@@ -62,9 +62,9 @@ def distil(effort: Effort) -> OneOf:
     """Towards the untouched model, which knows the training data by heart; block by block in
     convolutional networks, whose small data say little by labels.
     """
-    sgd = {"epochs": effort, "batch_size": 64, "lr": 0.02}
-    gentle = {"epochs": effort, "batch_size": 64, "optimizer": "adamw", "lr": 3e-4}
-    adamw = gentle | {"lr": 1e-3}
+    sgd: Params = {"epochs": effort, "batch_size": 64, "lr": 0.02}
+    gentle: Params = {"epochs": effort, "batch_size": 64, "optimizer": "adamw", "lr": 3e-4}
+    adamw: Params = {**gentle, "lr": 1e-3}
     return (
         Step("distill", gentle, on=ATTENTION),
         Step("distill", {**sgd, "features": 3.0}, on=CONVOLUTIONAL, off=REGRESSION),

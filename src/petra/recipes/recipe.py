@@ -87,6 +87,9 @@ class Blocks:
         return max(1, round(self.share * len(here.outline.blocks)))
 
 
+Params = Mapping[str, Value | Effort | Blocks]
+
+
 @dataclass(frozen=True)
 class Step:
     """A stage, at its defaults but for `params`, for models with all traits in `on` and none in
@@ -94,7 +97,7 @@ class Step:
     """
 
     stage: str
-    params: Mapping[str, Value | Effort | Blocks] = field(default_factory=dict)
+    params: Params = field(default_factory=dict)
     on: frozenset[str] = frozenset()
     off: frozenset[str] = frozenset()
 

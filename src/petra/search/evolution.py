@@ -131,7 +131,8 @@ class EvolutionSearcher(Searcher):
 
     def learn(self, trial: Trial) -> None:
         self._count_failure(trial)
-        if self.scaling.usable(trial):
+        missed = self.options.constraints and self.scaling.misses(trial)
+        if self.scaling.usable(trial) or missed:
             member = Member(trial.pipeline, *self._judged(trial))
             self._kept[trial.number] = member
             self.archive.add(trial.number, member.costs, member.violation)

@@ -196,10 +196,7 @@ class QuantizationAwareTrain(Stage):
         when={"alpha": Real(0.0, 1 - 1e-6)},
     )
     samples: int = parameter(
-        256,
-        Choice((256,)),
-        "training items that the first ranges come from",
-        limits=Integer(1, 10**6),
+        256, Choice((256,)), "training items of the first ranges", limits=Integer(1, 10**6)
     )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
     keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
@@ -232,9 +229,8 @@ class QuantizationAwareTrain(Stage):
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)
         check_excluded(model, exclude)
-        embedded, tables = (
-            replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
-        )
+        int8 = self.embeddings == "int8"
+        embedded, tables = replace_embeddings(model, exclude) if int8 else ((), {})
         kept_away = _untrained(model, context)
         traced = trace(model, context.task.example(2), context.interface)
         simplify(traced)
@@ -272,11 +268,8 @@ class QuantizationAwareTrain(Stage):
             value.requires_grad_(False)
         with torch.no_grad():
             call(student, context.task.example(2))  # weight ranges of the weights that were kept
-        notes = (
-            fitted.as_details()
-            | {"precision": "fp32"}
-            | ({"sensitivity": ranking} if ranking else {})
-        )
+        notes = fitted.as_details() | {"precision": "fp32"}
+        notes |= {"sensitivity": ranking} if ranking else {}
         notes |= {"untrained": kept_away} if kept_away else {}
         result = converted(student.graph, quantizer, samples=samples, total_macs=macs, notes=notes)
         return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)

@@ -54,7 +54,7 @@ class WeightQuantize(Stage):
 
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
-        return refusal(cls(), model, task)
+        return refusal(cls(), model, task) and refusal(cls(bits=4), model, task)
 
     def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
         """Refuses 4 bits where no layer takes them, which would be 8 under another name."""
