@@ -50,6 +50,18 @@ def test_a_larger_budget_continues_and_runs_nothing_again(tmp_path: Path) -> Non
     assert sorted(executor.evaluated) == list(range(8, 21))
 
 
+def test_fidelities_are_stored_and_continued(tmp_path: Path) -> None:
+    """A search by rungs that was cut off proposes the same, at the same fidelities."""
+    rungs = {"name": "asha", "proposals": "uniform"}
+    whole = study(tmp_path / "whole", search=rungs).run(executor=RecordedExecutor)
+    study(tmp_path / "parts", search=rungs, budget={"trials": 11}).run(executor=RecordedExecutor)
+    rest = study(tmp_path / "parts", search=rungs).run(executor=RecordedExecutor)
+    assert proposals(rest.trials) == proposals(whole.trials)
+    assert [t.fidelity for t in rest.trials] == [t.fidelity for t in whole.trials]
+    assert len({t.fidelity for t in whole.trials}) > 2
+    assert all(t.fidelity.full for t in whole.front.members)
+
+
 def test_generations_are_so_many_times_the_trials_that_run_at_once(tmp_path: Path) -> None:
     done = study(tmp_path, budget={"generations": 3}).run(executor=RecordedExecutor)
     assert len(done.trials) == 1 + 3 * 4

@@ -20,6 +20,7 @@ from petra.intake import as_model, as_task, check_device
 from petra.listener import Listener
 from petra.measure.host import describe_host
 from petra.problem import check_metrics, check_settings
+from petra.recipes import store_recipes
 from petra.report.record import StudyRecord
 from petra.sources import (
     IDENTITY_NOTE,
@@ -251,8 +252,10 @@ def _create_or_continue(
     if Store.exists(directory):
         store = Store.open(directory, write=True)
     else:
-        study.problem  # noqa: B018 - refuses what is not sound, and what does not fit this model
+        # Refuses what is not sound, and what does not fit this model.
+        recipes = study.problem.recipes
         store = Store.create(directory, wanted, describe_host())
+        store_recipes(store, recipes)
     with store:
         if store.config != wanted:
             _take_over(store, wanted)

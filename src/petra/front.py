@@ -17,6 +17,7 @@ from petra.core.text import first_line, printable, whole_number
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import dominates, front_mask
 from petra.moo.selection import knee
+from petra.near_miss import NearMiss, nearest_miss
 from petra.search.scaling import scale
 
 PICKS = ("smallest", "fastest", "best", "knee")
@@ -233,17 +234,15 @@ class Front:
         trial = next((t for t in self.trials if t.number == number), None)
         if trial is None:
             return f"there is no trial {number}"
-        if trial.status is TrialStatus.SCREENED and trial.failure:
-            return f"trial {number} was screened: {first_line(trial.failure.message)}"
         if trial.failure:
-            return (
-                f"trial {number} failed in {printable(trial.failure.stage)}:"
-                f" {first_line(trial.failure.message)}"
-            )
+            left = trial.status is TrialStatus.SCREENED
+            how = "was screened" if left else f"failed in {printable(trial.failure.stage)}"
+            return f"trial {number} {how}: {first_line(trial.failure.message)}"
         if trial.measured:
-            broken = self._broken(trial)
-            if broken:
+            if broken := self._broken(trial):
                 return f"trial {number} violates {'; '.join(broken)}"
+        if not trial.fidelity.full:
+            return f"trial {number} was evaluated at a reduced fidelity"
         mine = [o.cost(figures(trial)) for o in self.objectives]
         for other in self.members:
             if dominates([o.cost(figures(other)) for o in self.objectives], mine):
@@ -265,17 +264,25 @@ class Front:
         candidates = [t for t in self.trials if t.number > 0]
         if not candidates:
             return "no trial has finished, and the untouched model does not meet the constraints"
-        broken = Counter(text for t in candidates if t.measured for text in self._broken(t))
-        left = [t for t in candidates if t.status is TrialStatus.SCREENED]
-        failed = Counter(
-            printable(f"{t.failure.stage}: {t.failure.kind}")
-            for t in candidates
-            if t.failure and t not in left
-        )
+        broken = Counter(text for t in candidates if t.comparable for text in self._broken(t))
+        left = sum(t.status is TrialStatus.SCREENED for t in candidates)
+        failures = [t.failure for t in candidates if t.failure and t.failed]
+        failed = Counter(printable(f"{f.stage}: {f.kind}") for f in failures)
         parts = [f"{count} violate {text}" for text, count in broken.most_common()]
-        parts += [f"{len(left)} screened before they were trained or timed"] if left else []
+        reduced = sum(t.measured and not t.comparable for t in candidates)
+        parts += [f"{reduced} were evaluated at a reduced fidelity"] if reduced else []
+        parts += [f"{left} screened before they were trained or timed"] if left else []
         parts += [f"{count} failed in {text}" for text, count in failed.most_common(5)]
+        if (nearest := self.nearest()) is not None:
+            parts.append(str(nearest))
         return f"none of {len(candidates)} trials is feasible: " + "; ".join(parts)
+
+    def nearest(self) -> NearMiss | None:
+        """The trial that came nearest to the constraints of an empty front, and what would help."""
+        if self.members or self.baseline is None:
+            return None
+        candidates = [t for t in self.trials if t.number > 0]
+        return nearest_miss(candidates, self.constraints, self.baseline.metrics)
 
     def _empty(self) -> ConfigError:
         loosen = (

@@ -4,6 +4,7 @@ options.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -166,11 +167,13 @@ def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str
         return {}
     asked, useless = _asked(config), _useless(config)
     model = copy_model(model).cpu().eval()
-    reasons = {
-        name: useless.get(name) or STAGES.get(name).objection(model, task)
-        for name in STAGES.names()
-        if name not in asked
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that are asked
+        reasons = {
+            name: useless.get(name) or STAGES.get(name).objection(model, task)
+            for name in STAGES.names()
+            if name not in asked
+        }
     return {name: reason for name, reason in reasons.items() if reason}
 
 

@@ -14,17 +14,17 @@ from petra.config import StudyConfig
 from petra.confirm import Confirmation
 from petra.core.errors import PetraError, StoreError
 from petra.core.metric import required_metrics
-from petra.core.objective import Constraint, violation
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
 from petra.front import Front
-from petra.listener import Clock, Listener
+from petra.listener import Listener
 from petra.problem import search_options
 from petra.search.base import Problem
 from petra.search.schedule import FixedLag, Stream
 from petra.search.table import make_searcher
 from petra.settle import settled_pairs, with_seed
+from petra.stopping import Stopping
 from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
 from petra.workers.failures import MemoryLimitExceeded
@@ -84,46 +84,9 @@ class Session:
         self.make_executor = executor
         self.finished = {trial.number: trial for trial in store.trials()}
         self.proposals = {proposal.number: proposal for proposal in store.proposals()}
-        self._lag = 1  # of the searcher: how many trials a generation has
-        self._at_goal: int | None = None  # the first trial that meets the goal
-
-    # ---- time and budget -------------------------------------------------------------------------
-
-    def remaining(self) -> float | None:
-        """Seconds for what has not begun yet; None: no limit."""
-        if self._at_goal is not None:
-            return 0.0
-        limit = self.config.budget.time
-        return None if limit is None else limit - self.store.elapsed()
-
-    def most_trials(self) -> int | None:
-        """Candidates that the budget allows; None: no limit."""
-        budget = self.config.budget
-        rounds = None if budget.generations is None else budget.generations * self._lag
-        return min((n for n in (budget.trials, rounds) if n is not None), default=None)
-
-    def clock(self) -> Clock:
-        searched = max(0, len(self.finished) - 1)
-        return Clock(searched, self.store.elapsed(), self.most_trials(), self.config.budget.time)
-
-    def stop_reason(self) -> str:
-        """Why to stop now; '' to go on."""
-        budget, clock = self.config.budget, self.clock()
-        if budget.time is not None and clock.elapsed_s >= budget.time:
-            return f"the time budget of {budget.time:.0f} s is spent"
-        if budget.trials is not None and clock.trials >= budget.trials:
-            return f"the budget of {budget.trials} trials is spent"
-        if clock.max_trials is not None and clock.trials >= clock.max_trials:
-            return f"the budget of {budget.generations} generations is spent"
-        return "" if self._at_goal is None else f"trial {self._at_goal} meets the goal"
-
-    def _watch_goal(self, trial: Trial) -> None:
-        goal: tuple[Constraint, ...] = self.config.parsed_goal()
-        if not goal or not trial.number or self._at_goal is not None:
-            return
-        complete = trial.status is TrialStatus.COMPLETE and trial.comparable
-        if complete and violation(goal, trial.metrics, self.finished[0].metrics) == 0:
-            self._at_goal = trial.number
+        self.stopping = Stopping(config, problem, store.elapsed)
+        for number in sorted(self.finished):
+            self.stopping.learn(self.finished[number])
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -133,9 +96,11 @@ class Session:
             baseline = self._baseline(executor)
             executor.use_baseline(baseline)
             stream = self._stream(baseline)
-            self.listener.started(baseline, self.clock())
+            self.listener.started(baseline, self.stopping.clock())
+            if forecast := self.stopping.forecast():
+                self.listener.message(forecast)
             self._run(executor, stream)
-            reason = self.stop_reason() or stream.searcher.stop_reason or "the budget is spent"
+            reason = self.stopping.reason() or stream.searcher.stop_reason or "the budget is spent"
             self.listener.message(f"stopped: {reason}")
             Confirmation(executor, self.store, self.listener, self.finished, self._front).run()
             self._settle(executor)
@@ -148,30 +113,28 @@ class Session:
         searcher = make_searcher(name, options, self.problem, baseline)
         stream = Stream(searcher, FixedLag(searcher.lag))
         stream.restore([p for p in self.proposals.values() if p.number], self.finished)
-        self._lag = searcher.lag
-        for trial in self.finished.values():
-            self._watch_goal(trial)
+        self.stopping.generation = searcher.lag
         return stream
 
     def _run(self, executor: Executor, stream: Stream) -> None:
         """Run what was proposed and not finished, then proposals as they are made."""
         waiting = [p for p in self.proposals.values() if p.number not in self.finished]
-        limit = self.most_trials()
-        room = None if limit is None else max(0, limit - self.clock().trials)
-        for proposal in waiting[:room] if not self.stop_reason() else ():
+        limit = self.stopping.most_trials()
+        room = None if limit is None else max(0, limit - self.stopping.clock().trials)
+        for proposal in waiting[:room] if not self.stopping.reason() else ():
             self._submit(executor, stream, proposal)
         self._propose(executor, stream)
         for trial in executor.results():
             trial = self._storable(trial)
             self._keep(replace(trial, finished_at=self.store.elapsed()))
-            self.listener.finished(trial, self.clock())
+            self.listener.finished(trial, self.stopping.clock())
             stream.put(self.finished[trial.number])
             self._propose(executor, stream)
 
     def _propose(self, executor: Executor, stream: Stream) -> None:
         """Make, store and submit all the proposals that can be made now."""
-        limit = self.most_trials()
-        while not self.stop_reason() and (limit is None or len(self.proposals) <= limit):
+        limit = self.stopping.most_trials()
+        while not self.stopping.reason() and (limit is None or len(self.proposals) <= limit):
             proposal = stream.next()
             if proposal is None:
                 break
@@ -186,7 +149,7 @@ class Session:
         executor.submit(
             proposal,
             rivals=stream.rivals(proposal.number),
-            remaining=self.remaining,
+            remaining=self.stopping.remaining,
             on_note=self.listener.stage,
         )
 
@@ -209,7 +172,7 @@ class Session:
     def _keep(self, trial: Trial) -> None:
         self.store.add(trial)
         self.finished[trial.number] = trial
-        self._watch_goal(trial)
+        self.stopping.learn(trial)
 
     def _storable(self, trial: Trial) -> Trial:
         """The trial, or a failed one that says what about it cannot be kept, or compared with

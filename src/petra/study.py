@@ -16,6 +16,7 @@ from petra.core.errors import ConfigError, StoreError
 from petra.core.metric import METRICS
 from petra.core.notes import WorkerNote
 from petra.core.objective import Objective, named_objectives
+from petra.core.pipeline import Pipeline
 from petra.core.target import Target
 from petra.core.trial import Trial
 from petra.execute.base import Assignment, Limits, MakeExecutor
@@ -28,10 +29,12 @@ from petra.listener import Listener, Silent, Unfailing
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
 from petra.problem import build_space, initial_pipelines, objections
+from petra.recipes import make_recipes, stored_recipes
 from petra.report.study_front import StudyFront
 from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.search.base import Problem
 from petra.session import Session
+from petra.space.space import Space
 from petra.store.layout import StudyPaths
 from petra.store.store import Store
 from petra.tasks.base import Task
@@ -216,10 +219,25 @@ class Study:
         """What the searcher is given: space, objectives, constraints, seed."""
         examined = self.examined
         space = build_space(self.config, examined.task, examined.model, without=self.left_out)
+        given = initial_pipelines(self.config, space)
+        recipes = self._recipes(space, given)
         return Problem(
             space=space,
             objectives=self.objectives,
             constraints=self.config.parsed_constraints(),
             seed=self.config.seed,
-            initial=initial_pipelines(self.config, space),
+            initial=(*given, *recipes),
+            recipes=recipes,
         )
+
+    def _recipes(self, space: Space, given: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
+        """Petra's own pipelines to begin with: those that the study was created with, so that
+        another version of petra changes nothing about it.
+        """
+        if not self.config.space.recipes:
+            return ()
+        if Store.exists(self.directory):
+            with Store.open(self.directory, write=False) as store:
+                return stored_recipes(store)
+        examined = self.examined
+        return make_recipes(space, examined.model, examined.task, self.config.target, without=given)

@@ -27,7 +27,7 @@ def registered() -> Iterator[None]:
 
 
 def evolution() -> EvolutionSearcher:
-    return EvolutionSearcher(toy_problem(), toy_baseline(), EvolutionOptions(stagnation=0))
+    return EvolutionSearcher(toy_problem(), toy_baseline(), EvolutionOptions())
 
 
 @pytest.mark.usefixtures("registered")

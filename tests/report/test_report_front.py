@@ -18,6 +18,7 @@ from petra.core.trial import FULL, Failure, Fidelity, StageTrace, Trial, TrialSt
 from petra.front import Front, confirmed
 from petra.report import plots
 from petra.report.outcomes import failure_counts, screening
+from petra.report.pipeline_text import count_statuses, fidelity_in_words
 from petra.report.study_front import StudyFront
 from petra.report.tables import to_text, trials_view
 from petra.testing.studies import toy_study
@@ -72,6 +73,29 @@ def test_only_full_fidelity_reaches_the_front(low: Fidelity) -> None:
     assert [t.number for t in again.members] == [3]
     drawn = plots.single_figure(front(BASE, full, better, objectives=OBJECTIVES[2:]))
     assert not any(10.0 in (trace.y if trace.y is not None else ()) for trace in drawn.data)
+    assert count_statuses(found.trials) == "2 complete, 1 of them at reduced fidelity"
+    with pytest.raises(ConfigError, match="trial 2 was evaluated at a reduced fidelity"):
+        found.choose(2)
+    assert f"complete, {fidelity_in_words(low)}" in to_text(
+        trials_view(found, width=200), width=200
+    )
+
+
+def test_reduced_fidelity_alone_makes_no_front_and_says_so() -> None:
+    low = made(1, 0.85, 0.5, 500.0, fidelity=Fidelity(zero_shot=True))
+    found = front(BASE, low, constraints=("size <= 600 B",))
+    assert not found.members
+    assert found.why_empty() == (
+        "none of 1 trials is feasible: 1 were evaluated at a reduced fidelity"
+    )
+
+
+def test_fidelities_in_words() -> None:
+    words = [
+        fidelity_in_words(f)
+        for f in (FULL, Fidelity(zero_shot=True), Fidelity(epochs=1 / 9), Fidelity(0.5, 0.25))
+    ]
+    assert words == ["", "zero shot", "0.11 of epochs", "0.5 of epochs, 0.25 of data"]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -12,7 +12,7 @@ import pytest
 from petra.core.errors import ConfigError
 from petra.core.objective import Constraint
 from petra.core.pipeline import Pipeline
-from petra.core.trial import Fidelity, Proposal, Trial
+from petra.core.trial import Failure, Fidelity, Proposal, Trial, TrialStatus
 from petra.moo.dominance import front_mask
 from petra.search.adaptation import FLOOR, Adaptation
 from petra.search.base import Problem, Searcher
@@ -39,9 +39,7 @@ def test_it_beats_random_search_at_equal_trials() -> None:
     gain = []
     for seed in seeds:
         problem, baseline = toy_problem(seed=seed), toy_baseline()
-        evolved = final_volume(
-            make_searcher("evolution", {"stagnation": 0}, problem, baseline), 200
-        )
+        evolved = final_volume(make_searcher("evolution", {}, problem, baseline), 200)
         gain.append(evolved - final_volume(make_searcher("uniform", {}, problem, baseline), 200))
     stderr = float(np.std(gain, ddof=1)) / len(gain) ** 0.5
     assert np.mean(gain) > 2 * stderr, gain
@@ -67,7 +65,7 @@ class Watched(EvolutionSearcher):
 
 
 def test_children_come_from_the_population_by_the_named_moves() -> None:
-    searcher = Watched(stagnation=0)
+    searcher = Watched()
     made = simulate(searcher, toy_trial, trials=96).proposals
     known = {0: toy_baseline().pipeline, **{p.number: p.pipeline for p in made}}
     for p in made[8:]:
@@ -83,7 +81,7 @@ def test_children_come_from_the_population_by_the_named_moves() -> None:
 
 
 def test_failed_trials_are_never_parents() -> None:
-    searcher = Watched(stagnation=0)
+    searcher = Watched()
     run = simulate(searcher, lambda p: recorded(p, failing=0.6), trials=96)
     bad = {t.number for t in run.trials if not t.measured}
     assert len(bad) > 20
@@ -92,7 +90,7 @@ def test_failed_trials_are_never_parents() -> None:
 
 
 def test_a_trial_of_low_fidelity_is_no_parent() -> None:
-    searcher = Watched(stagnation=0)
+    searcher = Watched()
     simulate(searcher, lambda p: replace(toy_trial(p), fidelity=Fidelity(data=0.5)), trials=40)
     assert searcher.population == (0,)
 
@@ -118,29 +116,11 @@ def test_a_stage_that_always_fails_is_proposed_less_and_less() -> None:
         late = [
             "factorize" in {s.kind for s in t.pipeline}
             for seed in range(4)
-            for t in simulate(evolution(seed, stagnation=0), evaluate, trials=200).trials[80:]
+            for t in simulate(evolution(seed), evaluate, trials=200).trials[80:]
         ]
         return sum(late) / len(late)
 
     assert share(allergic) < 0.05 < share(toy_trial)
-
-
-def test_it_stops_when_nothing_improves_and_says_so() -> None:
-    searcher = evolution(stagnation=3)
-    run = simulate(searcher, failed, trials=160)
-    # One generation to compare with, then three without progress; what was under way ends.
-    assert len(run.trials) == 4 * 8 + 7
-    assert searcher.stop_reason == "no progress in 3 generations"
-    assert searcher.ask() is None
-
-
-def test_it_does_not_stop_while_infeasible_trials_get_closer() -> None:
-    constraints = (Constraint.parse("size <= 10 kB"),)  # out of reach: 20 kB are fixed
-    problem = toy_problem(constraints=constraints)
-    searcher = EvolutionSearcher(problem, toy_baseline(), EvolutionOptions(stagnation=5))
-    run = simulate(searcher, lambda p: toy_trial(p, constraints=constraints), trials=120)
-    assert len(run.trials) > 48
-    assert min(t.metrics["size_bytes"].mean for t in run.trials if t.measured) < 50_000
 
 
 def test_constraints_are_respected_by_the_population() -> None:
@@ -149,7 +129,7 @@ def test_constraints_are_respected_by_the_population() -> None:
         Constraint.parse("size <= 400 kB"),
     )
     problem = toy_problem(constraints=constraints)
-    searcher = EvolutionSearcher(problem, toy_baseline(), EvolutionOptions(stagnation=0))
+    searcher = EvolutionSearcher(problem, toy_baseline(), EvolutionOptions())
     run = simulate(searcher, lambda p: toy_trial(p, constraints=constraints), trials=240)
     trials = {t.number: t for t in run.trials}
     assert 0 not in searcher.population, "the untouched model violates the size constraint"
@@ -170,7 +150,7 @@ def test_a_result_is_told_once_and_only_of_what_was_proposed() -> None:
 
 
 def test_the_front_it_keeps_is_that_of_all_trials() -> None:
-    searcher = evolution(stagnation=0)
+    searcher = evolution()
     run = simulate(searcher, recorded, trials=300)
     told = [toy_baseline(), *run.trials[: 300 - searcher.lag]]
     usable = [t for t in told if searcher.scaling.usable(t)]
@@ -188,7 +168,7 @@ def test_asking_and_telling_do_not_grow_with_the_trials() -> None:
             looked.append(len(numbers))
             return super()._arrays(numbers)
 
-    searcher = Counting(toy_problem(), toy_baseline(), EvolutionOptions(stagnation=0))
+    searcher = Counting(toy_problem(), toy_baseline(), EvolutionOptions())
     run = simulate(searcher, toy_trial, trials=400)
     assert max(looked) < 100
     assert len(searcher._kept) < 100 < len(run.trials)
@@ -244,5 +224,26 @@ def test_bad_options_are_refused() -> None:
 
 
 def test_baseline_pipeline_is_never_proposed_again() -> None:
-    run = simulate(evolution(stagnation=0), recorded, trials=160)
+    run = simulate(evolution(), recorded, trials=160)
     assert Pipeline() not in {t.pipeline for t in run.trials}
+
+
+def test_what_is_screened_for_its_size_shows_where_feasible_models_are() -> None:
+    """As much as if it had been measured: with no feasible trial yet, violations alone count."""
+    bound = Constraint.parse("size <= 250 kB")
+    problem = replace(toy_problem(), constraints=(bound,))
+
+    def screened(proposal: Proposal) -> Trial:
+        trial = toy_trial(proposal, constraints=(bound,))
+        if trial.status is not TrialStatus.INFEASIBLE:
+            return trial
+        size = {"size_bytes": trial.metrics["size_bytes"]}
+        failure = Failure("screen", "constraint", "too large")
+        return proposal.ended(TrialStatus.SCREENED, metrics=size, failure=failure)
+
+    whole, part = (
+        simulate(EvolutionSearcher(problem, toy_baseline()), evaluate, trials=80)
+        for evaluate in (lambda p: toy_trial(p, constraints=(bound,)), screened)
+    )
+    assert any(t.status is TrialStatus.SCREENED for t in part.trials)
+    assert whole.proposals == part.proposals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from petra.core.objective import Constraint, Objective
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Trial, TrialStatus
 from petra.search.evolution import EvolutionOptions, EvolutionSearcher
-from petra.search.options import read_options
+from petra.search.options import SearchOptions, option, read_options
 from petra.search.scaling import scale
 from petra.search.table import make_searcher
 from petra.search.uniform import UniformOptions, UniformSearcher
+from petra.space.domains import Real
 from petra.testing.search_suite import recorded, simulate
 from petra.testing.toy import toy_baseline, toy_problem
 
@@ -137,13 +139,22 @@ def test_the_reference_cannot_be_changed() -> None:
 
 def test_searchers_are_made_from_plain_data() -> None:
     problem, baseline = toy_problem(), toy_baseline()
-    searcher = make_searcher("evolution", {"population": 4, "epsilon": 0}, problem, baseline)
+    searcher = make_searcher("evolution", {"population": 4}, problem, baseline)
     assert isinstance(searcher, EvolutionSearcher)
-    assert searcher.options == EvolutionOptions(population=4, epsilon=0.0)
-    assert isinstance(searcher.options.epsilon, float)
+    assert searcher.options == EvolutionOptions(population=4)
     default = make_searcher("uniform", {}, problem, baseline)
     assert isinstance(default, UniformSearcher)
     assert default.options == UniformOptions()
+
+
+def test_a_whole_number_is_taken_where_any_number_may_be() -> None:
+    @dataclass(frozen=True)
+    class Options(SearchOptions):
+        share: float = option(0.5, Real(0.0, 1.0), "a share")
+
+    options = read_options(Options, {"share": 0}, where="search")
+    assert options == Options(share=0.0)
+    assert isinstance(options.share, float)
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,16 @@ class TestEvolution(SearcherSuite):
 
 class TestSmallEvolution(SearcherSuite):
     def make(self, problem: Problem, baseline: Trial) -> Searcher:
-        return make_searcher(
-            "evolution", {"population": 2, "offspring": 3, "stagnation": 0}, problem, baseline
-        )
+        return make_searcher("evolution", {"population": 2, "offspring": 3}, problem, baseline)
+
+
+class TestAsha(SearcherSuite):
+    def make(self, problem: Problem, baseline: Trial) -> Searcher:
+        return make_searcher("asha", {}, problem, baseline)
 
 
 def test_every_searcher_of_the_table_is_tested_here() -> None:
-    assert set(SEARCHERS) == {"uniform", "evolution"}
+    assert set(SEARCHERS) == {"uniform", "evolution", "asha"}
 
 
 class Repeats(UniformSearcher):

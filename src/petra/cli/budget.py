@@ -17,9 +17,12 @@ def spent_limits(record: StudyRecord) -> dict[str, bool]:
     budget = record.config.budget
     trials = sum(t.number > 0 for t in record.trials)
     return {
-        "time": budget.time is not None and record.elapsed_s >= budget.time,
+        # Less than all of it where the final measurements took less than was kept for them.
+        "time": budget.time is not None
+        and (record.elapsed_s >= budget.time or "time budget" in record.stop_reason),
         "trials": budget.trials is not None and trials >= budget.trials,
         "generations": budget.generations is not None and "generations" in record.stop_reason,
+        "stagnation": bool(budget.stagnation) and "no progress" in record.stop_reason,
     }
 
 

@@ -23,7 +23,7 @@ from petra.core.text import first_line, printable
 from petra.core.trial import Proposal, Trial, TrialStatus
 from petra.listener import Clock, Listener
 from petra.report.numbers_text import change, duration, value
-from petra.report.pipeline_text import count_statuses, pipeline_in_words
+from petra.report.pipeline_text import count_statuses, fidelity_in_words, pipeline_in_words
 
 
 @contextmanager
@@ -55,9 +55,10 @@ class LineProgress:
 
     def finished(self, trial: Trial, clock: Clock) -> None:
         outcome = self._values(trial) if trial.measured else _reason(trial)
+        how = (trial.status.value.replace("_", " "), fidelity_in_words(trial.fidelity), outcome)
         self.message(
-            f"{clock.fraction:4.0%} trial {trial.number}: {trial.status.value.replace('_', ' ')},"
-            f" {outcome}, {duration(trial.seconds)}: {pipeline_in_words(trial.pipeline)}"
+            f"{clock.fraction:4.0%} trial {trial.number}: {', '.join(filter(None, how))},"
+            f" {duration(trial.seconds)}: {pipeline_in_words(trial.pipeline)}"
         )
 
     def message(self, text: str) -> None:
@@ -185,7 +186,7 @@ class LiveProgress:
         )
 
     def _best(self) -> dict[Objective, Trial]:
-        complete = [t for t in self._trials if t.status is TrialStatus.COMPLETE]
+        complete = [t for t in self._trials if t.status is TrialStatus.COMPLETE and t.comparable]
         return {
             o: min(complete, key=lambda t: o.cost(t.metrics)) for o in self._objectives if complete
         }

@@ -37,17 +37,6 @@ DEMO_STAGES: dict[str, dict[str, Any]] = {
     "repair.reconstruct": {},
     "quantize.static": {"equalize": "none", "embeddings": "float"},
 }
-# Where the search starts: quantization alone, and the usual recipe.
-DEMO_INITIAL: list[list[Any]] = [
-    ["quantize.static"],
-    [
-        {"stage": "prune.structured", "params": {"ratio": 0.4}},
-        "repair.reconstruct",
-        {"stage": "distill", "params": {"epochs": 10, "batch_size": 64}},
-        "quantize.static",
-    ],
-]
-
 Trust = Annotated[
     bool, typer.Option("--trust", help="Call what a study names, whoever started it.")
 ]
@@ -83,7 +72,7 @@ def demo(
         "workload": "digits",
         "constraints": (DEMO_CONSTRAINT,),
         "budget": {"time": time},
-        "space": {"stages": DEMO_STAGES, "initial": DEMO_INITIAL},
+        "space": {"stages": DEMO_STAGES},
         "workdir": str(workdir),
     }
     config = parse_config(data, where="demo")
@@ -91,7 +80,8 @@ def demo(
     same = record is not None and all(
         getattr(record.config, k) == getattr(config, k) for k in ("workload", "constraints")
     )
-    if same and record and record.stop_reason and record.elapsed_s >= (config.budget.time or 0.0):
+    allowed = (record.config.budget.time if record else None) or 0.0
+    if same and record and is_finished(record) and allowed >= (config.budget.time or 0.0):
         note(
             f"{workdir}: the demo has finished already; it searches on with: petra resume {workdir}"
             " --time '+2 min'"
@@ -122,6 +112,13 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Candidates built side by side.")
     ] = None,
+    recipes: Annotated[
+        bool | None,
+        typer.Option(
+            "--recipes/--no-recipes",
+            help="Whether petra's own pipelines are tried first, instead of what the file says.",
+        ),
+    ] = None,
     confirm: Confirm = None,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
@@ -143,6 +140,7 @@ def run(
         "seed": seed,
         "budget": _given(time=time, trials=trials, confirm=confirm),
         "limits": _given(workers=workers),
+        "space": _given(recipes=recipes),
     }
     config = load_config(study, _given(**changes))  # before torch is loaded
 

@@ -56,7 +56,9 @@ class WorkloadConfig(_Record):
 class BudgetConfig(_Record):
     """When to stop, whichever comes first. `generations`: so many times the trials that the
     searcher lets run at once (evolution: `offspring`). `goal`: begin nothing more as soon as one
-    trial satisfies all of these constraints. `confirm`: with how many other seeds every member of
+    trial satisfies all of these constraints. `stagnation`: after so many trials in which neither
+    the hypervolume grew by the share `progress` nor, with nothing feasible yet, the least violation
+    shrank by it; 0: never. `confirm`: with how many other seeds every member of
     the final front is built again, to see what it owes to luck.
     """
 
@@ -64,6 +66,8 @@ class BudgetConfig(_Record):
     trials: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
     generations: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
     goal: tuple[str, ...] = ()
+    stagnation: Annotated[Whole, Field(ge=0, le=10**9)] | None = 80
+    progress: Annotated[float, BeforeValidator(_no_truth), Field(ge=0, le=1)] = 1e-3
     confirm: Annotated[Whole, Field(ge=0, le=100)] = 0
 
     @field_validator("goal", mode="before")
@@ -93,12 +97,14 @@ class SpaceConfig(_Record):
     `stages` maps a stage to narrowed domains: ``{prune.structured: {ratio: [0.1, 0.5], importance:
     [magnitude]}}``; two numbers are an interval, a list is a set of choices, a single value fixes
     the parameter. `initial` are pipelines to try first, each a list of stages: ``[[{stage:
-    prune.structured, params: {ratio: 0.3}}, distill]]``.
+    prune.structured, params: {ratio: 0.3}}, distill]]``. `recipes`: whether petra's own come after
+    them.
     """
 
     stages: Mapping[str, Mapping[str, Any]] | None = None
     max_length: Annotated[Whole, Field(ge=1, le=20)] = 4
     initial: tuple[tuple[Any, ...], ...] = ()
+    recipes: bool = True
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -128,14 +134,16 @@ class SavingsConfig(_Record):
 
     `screen`: a candidate that trains is first built without training, and trained only if its costs
     are within the constraints and could extend the front. `quality_gate`: its quality in PyTorch
-    decides before export whether it is hopeless. `timing`: its latency is timed until it is decided
-    what it is worth, and throughput only where something is about it. None changes what a model is
-    confirmed to be. One in ten of those that either of the first two would leave is evaluated in
+    decides before export whether it is hopeless. `learning_curves`: while it trains, so does the
+    best quality that it could still reach. `timing`: its latency is timed until it is decided what
+    it is worth, and throughput only where something is about it. None changes what a model is
+    confirmed to be. One in ten of those that any of the first three would leave is evaluated in
     full all the same, to say how often they are wrong.
     """
 
     screen: bool = True
     quality_gate: bool = True
+    learning_curves: bool = True
     timing: bool = True
 
 
@@ -207,6 +215,26 @@ class StudyConfig(_Record):
         except ConfigError as error:
             raise ValueError(f"{error.message.removeprefix(': ')}; {error.hint}") from None
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stagnation_of_evolution(cls, data: object) -> object:
+        """Study files once gave it to the search, in generations."""
+        search = data.get("search") if isinstance(data, Mapping) else None
+        if not isinstance(data, Mapping) or not isinstance(search, Mapping):
+            return data
+        rest = {k: v for k, v in search.items() if k not in ("stagnation", "epsilon")}
+        moved: dict[str, Any] = {}
+        offspring = search.get("offspring", 8)
+        if "stagnation" in search:
+            numbers = type(search["stagnation"]) is int and type(offspring) is int
+            moved["stagnation"] = search["stagnation"] * (offspring if numbers else 1)
+        if "epsilon" in search:
+            moved["progress"] = search["epsilon"]
+        budget = data.get("budget", {"time": 600.0})
+        if not moved or not isinstance(budget, Mapping):
+            return data
+        return {**data, "search": rest, "budget": {**moved, **budget}}
 
     @model_validator(mode="after")
     def _one_source(self) -> StudyConfig:

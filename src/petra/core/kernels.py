@@ -32,7 +32,8 @@ class Kernels:
     weight_bits: what weights can be stored in for float arithmetic. arithmetic: operators, by their
     name in ATen, that make new codes with a range of their own. same_range: further ones whose
     results must have the range of their input. clips: those that a layer's kernel ends with, None
-    for all. float_results: whether a linear layer of codes can put out float32.
+    for all. float_results: whether a linear layer of codes can put out float32. dynamic: whether
+    linear layers gain from activations that are quantized on the spot.
     """
 
     precisions: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class Kernels:
     same_range: frozenset[str] = frozenset()
     clips: frozenset[Clip] | None = None
     float_results: bool = True
+    dynamic: bool = True
 
     @property
     def choices(self) -> Mapping[str, tuple[str | int, ...]]:

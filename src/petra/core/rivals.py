@@ -17,7 +17,8 @@ class Rivals:
     at full fidelity, within the constraints, and not dominated. Results that came in since are not
     among them, so that no decision depends on how many workers there are, or on who was first.
     `worst` bounds the region of interest: values of objectives, by metric, beyond which a candidate
-    counts for nothing (`petra.search.scaling`).
+    counts for nothing (`petra.search.scaling`). `curves` are the learning curves of whole trainings
+    among the trials told, the latest last: validation scores before and after each epoch.
     """
 
     objectives: tuple[Objective, ...]
@@ -25,3 +26,4 @@ class Rivals:
     baseline: Metrics
     front: tuple[Metrics, ...] = ()
     worst: Mapping[str, float] = field(default_factory=dict)
+    curves: tuple[tuple[float, ...], ...] = ()

@@ -108,7 +108,8 @@ class Origin:
         return "+".join(self.moves)
 
 
-GIVEN = Origin(("given",))
+GIVEN = Origin(("given",))  # by the user
+RECIPE = Origin(("recipe",))  # one of petra's own to begin with
 
 
 @dataclass(frozen=True)

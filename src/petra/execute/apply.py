@@ -6,7 +6,7 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,6 +20,7 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import derive_seed
 from petra.core.trial import FULL, Fidelity, StageTrace
 from petra.execute.cache import PrefixCache
+from petra.execute.curves import CurveWatch
 from petra.execute.plan import Step, steps_of
 from petra.execute.remembered import forget_what_is_made_again
 from petra.execute.states import KeptStates
@@ -47,18 +48,18 @@ def apply_pipeline(
     cache: PrefixCache | None,
     on_stage: Callable[[int, StageSpec], None],
     after_stage: Callable[[StageSpec], None] = lambda spec: None,
+    watch: CurveWatch | None = None,
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
     """The model that `pipeline` makes of a copy of `model`, and a trace of every stage that
     `fidelity` leaves in. `model` is not changed.
 
     `make_context(prefix)` gives the context of the prefix's last stage, a prefix of what runs; its
-    seed must be a function
-    of the prefix, so that a result does not depend on where the work began. `on_stage(index, spec)`
-    is called before each stage that runs, `after_stage(spec)` before its result is kept; those
-    found in the cache do not run, and their traces say so; a trace also says why its model could
-    not be cached. With and without a cache, results are
-    equal bit for bit. Raises what the stages and the two functions raise, and StageRefused for a
-    stage that changes nothing.
+    seed must be a function of the prefix, so that a result does not depend on where the work began.
+    `on_stage(index, spec)` is called before each stage that runs, `after_stage(spec)` before its
+    result is kept; those found in the cache do not run, and their traces say so; a trace also says
+    why its model could not be cached. `watch` judges the last training while it lasts. With and
+    without a cache, results are equal bit for bit. Raises what the stages and the functions raise,
+    and StageRefused for a stage that changes nothing.
     """
     task = make_context(Pipeline()).task
     steps = steps_of(pipeline, task, outline_of(model), fidelity)
@@ -74,12 +75,16 @@ def apply_pipeline(
         unfreeze(current)  # what a person froze was for a training of their own
         if steps:
             forget_what_is_made_again(current, task.example(2))
+    last = max((i for i, s in enumerate(steps) if s.stage.training_epochs()), default=-1)
+    if watch and 0 <= last < done:
+        watch.kept(traces[last])
     mark = state_hash(current)
     for step in steps[done:]:
         spec = step.spec
         on_stage(step.index, spec)
         states = KeptStates(cache.entries, step.course) if cache else None
-        context = _context(make_context(step.course), step, states)
+        watching = watch if steps.index(step) == last else None
+        context = _context(make_context(step.course), step, states, watching)
         current, trace = _run(step.stage, current, spec, context)
         after_stage(spec)
         before, mark = mark, state_hash(current)
@@ -96,11 +101,19 @@ def apply_pipeline(
     return current, traces
 
 
-def _context(context: Context, step: Step, states: KeptStates | None) -> Context:
-    """What the stage may use at the study's fidelity. The share of the data is the same for all
-    candidates.
+def _context(
+    context: Context, step: Step, states: KeptStates | None, watch: CurveWatch | None
+) -> Context:
+    """What the stage may use at its fidelity. The share of the data is the same for all candidates.
+    Of a stage with several trainings, none is watched.
     """
-    effort = Effort(step.epochs, states if step.stage.training_epochs() else None)
+    planned = step.stage.training_epochs()
+
+    def watched(scores: Sequence[float], epochs: int) -> None:
+        if watch and epochs == planned:
+            watch(scores, epochs)
+
+    effort = Effort(step.epochs, states if planned else None, watched)
     if step.data == 1:
         return replace(context, effort=effort)
     task = copy.copy(context.task)

@@ -32,6 +32,7 @@ from petra.core.trial import FULL, Fidelity, StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.built import REFERENCE, Built, BuiltFile
 from petra.execute.cache import PrefixCache
+from petra.execute.curves import CurveWatch
 from petra.execute.pristine import Pristine
 from petra.execute.reference import save_reference
 from petra.measure.operations import count_macs
@@ -132,7 +133,11 @@ def context_of(payload: BuildPayload, note: Note, prefix: Pipeline) -> Context:
 
 
 def compressed(
-    payload: BuildPayload, note: Note, pipeline: Pipeline, fidelity: Fidelity = FULL
+    payload: BuildPayload,
+    note: Note,
+    pipeline: Pipeline,
+    fidelity: Fidelity = FULL,
+    watch: CurveWatch | None = None,
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
     """The model that `pipeline` makes of the payload's, on the CPU, and a trace of every stage.
 
@@ -158,6 +163,7 @@ def compressed(
         cache=cache,
         on_stage=on_stage,
         after_stage=after_stage,
+        watch=watch,
     )
     return model.to("cpu"), trace
 

@@ -95,11 +95,18 @@ class Early:
         """What its quality has to pass before export. Only of candidates that are trained in full
         can anything be said.
         """
-        if self.rivals is None or not self.assignment.savings.quality_gate:
+        savings = self.assignment.savings
+        if self.rivals is None or not (savings.quality_gate or savings.learning_curves):
             return None
         if not self.proposal.fidelity.full:
             return None
-        return Gate(self.rivals, screened.known, self.audit)
+        return Gate(
+            self.rivals,
+            screened.known,
+            self.audit,
+            quality=savings.quality_gate,
+            curves=savings.learning_curves,
+        )
 
     def left(self, left: Left, screened: Screened, seconds: float) -> Trial:
         """The trial of a candidate that was left, with what is known of it."""

@@ -22,6 +22,7 @@ from petra.core.target import Target
 from petra.core.trial import FULL, Fidelity
 from petra.execute.build import BuildPayload, Note, compressed, export_candidate
 from petra.execute.built import Built
+from petra.execute.curves import CurveWatch
 from petra.execute.judge import checked_scores, targets_file
 from petra.execute.prospects import Known, Left, Span, hopeless
 from petra.execute.reference import predict
@@ -39,13 +40,22 @@ FLOAT_MARGIN, QUANTIZED_MARGIN = 0.01, 0.02
 
 @dataclass(frozen=True)
 class Gate:
-    """What a candidate's quality is held against: its rivals, and what is known of its costs. With
-    `audit` nobody is turned away, and what would have been is said.
+    """What a candidate's quality is held against: its rivals, and what is known of its costs; while
+    it trains (`curves`), and when it has (`quality`). With `audit` nobody is turned away, and what
+    would have been is said.
     """
 
     rivals: Rivals
     known: Known = field(default_factory=dict)
     audit: bool = False
+    quality: bool = True
+    curves: bool = True
+
+    def watch(self, *, maximize: bool) -> CurveWatch | None:
+        """What judges the last training."""
+        if not self.curves:
+            return None
+        return CurveWatch(self.rivals, self.known, maximize=maximize, audit=self.audit)
 
 
 def build_if_hopeful(
@@ -66,9 +76,10 @@ def build_if_hopeful(
     started = time.perf_counter()
     if seed is not None:
         payload = replace(payload, seed=seed, cache=None)
-    model, trace = compressed(payload, note, pipeline, fidelity)
-    found = None
-    if gate is not None:
+    watch = gate.watch(maximize=payload.task.maximize) if gate else None
+    model, trace = compressed(payload, note, pipeline, fidelity, watch)
+    found = watch.found if watch else None
+    if gate is not None and gate.quality and not found:
         scores, share = torch_scores(payload, model)
         quantized = FLOAT_WEIGHTS not in facts_after(pipeline, facts_of(payload.model))
         spans = spans_of(scores, gate.rivals, share=share, quantized=quantized)

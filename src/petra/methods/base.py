@@ -20,16 +20,18 @@ What the search may choose can depend on the untouched model: a domain may be ma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from petra.core.errors import StageRefused
 from petra.core.interface import Interface
 from petra.core.kernels import Kernels
-from petra.core.pipeline import StageSpec
+from petra.core.pipeline import StageSpec, Value
 from petra.core.rng import derive_seed
 from petra.core.target import Target
 from petra.core.trial import StageTrace
+from petra.model.copies.copying import copy_model
 from petra.runtimes.table import runtime_for
 from petra.space.declare import FromModel as FromModel  # part of the contract of a stage
 from petra.space.declare import fields_of, parameters_of, slots_of
@@ -76,6 +78,17 @@ class Context:
         return derive_seed(self.seed, *purpose)
 
 
+def refusal(stage: Stage, model: nn.Module, task: Task) -> str:
+    """Why `stage` cannot treat `model`, which stays as it is; '' where it can, as far as a
+    rehearsal on a copy tells.
+    """
+    try:
+        stage.rehearse(copy_model(model), Context(task=task, teacher=model, seed=0))
+    except StageRefused as refused:
+        return refused.message
+    return ""
+
+
 @dataclass(frozen=True)
 class Stage(ABC):
     """A training or compression operation on a model. Instances hold the parameters; `apply` does
@@ -87,6 +100,8 @@ class Stage(ABC):
 
     name: ClassVar[str]
     effects: ClassVar[Effects]
+    clashes: ClassVar[tuple[Mapping[str, tuple[Value, ...]], ...]] = ()
+    """Settings that no model is treated with, values by parameter: see `StageCard`."""
 
     @abstractmethod
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
@@ -132,6 +147,15 @@ class Stage(ABC):
         """
         return ""
 
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        """`model`, which it owns, with the layers and widths that `apply` would give it, whatever
+        its weights: what tells a stage that follows whether it can act.
+
+        Raises StageRefused where `apply` would. Recipes are rehearsed on the untouched model before
+        a search, so it costs seconds at most; by default nothing, and promises nothing.
+        """
+        return model
+
     @classmethod
     def ignored(cls, task: Task) -> frozenset[str]:
         """Names of parameters that can do nothing on this task's data: nobody may set them."""
@@ -155,7 +179,8 @@ class Stage(ABC):
         """
         summary = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
         room = tuple(slot for slots in slots_of(cls).values() for slot in slots)
-        return StageCard(cls.name, parameters_of(cls, model), cls.effects, summary, room)
+        parameters = parameters_of(cls, model)
+        return StageCard(cls.name, parameters, cls.effects, summary, room, cls.clashes)
 
     @classmethod
     def card_for(cls, task: Task, model: ModelOutline | None = None) -> StageCard:

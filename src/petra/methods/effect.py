@@ -6,11 +6,12 @@ change. It refuses instead, and says how much it would have done, and what holds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
 from petra.core.errors import StageRefused
+from petra.model.surgery import is_under
 
 LEAST = 0.05
 """Share of a model, of its multiply-accumulates or its weights, that a stage is to change."""
@@ -57,6 +58,12 @@ def own_parameters(model: nn.Module, known: Mapping[str, str]) -> dict[str, str]
                 f"{share:.0%} of the parameters are its own, no layer's"
             )
     return found
+
+
+def inside(model: nn.Module, paths: Iterable[str]) -> tuple[str, ...]:
+    """Paths of all modules in the modules at `paths`, these included."""
+    chosen = frozenset(paths)
+    return tuple(path for path, _ in model.named_modules() if is_under(path, chosen))
 
 
 def held_elsewhere(

@@ -18,7 +18,7 @@ from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.model.channels.weights import channel_weights
 from petra.model.trainability import frozen_layers, trainable
-from petra.space.declare import slots
+from petra.space.declare import has, slots, where
 from petra.space.domains import Choice, Integer, Real, Text
 from petra.space.space import Slot
 from petra.tasks.base import Augment, Task
@@ -117,9 +117,10 @@ class TrainingStage(Stage):
     loss: str = parameter("default", LOSS, "the task's loss", scope="loss")
     penalty: str = parameter(
         "none",
-        PENALTY,
+        where(has("batch norm"), PENALTY, "bn_l1"),
         "what is added to the loss to shape the weights, summed over layers or groups of coupled"
         " ones",
+        limits=PENALTY,
     )
     penalty_weight: float = parameter(
         1e-3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from petra.model.kinds import is_transposed_linear, widths
+from petra.model.kinds import BatchNorm, Convolution, is_transposed_linear, widths
 from petra.space.outline import ModelOutline, ModuleOutline
 
 _WIDTHS = (
@@ -28,10 +28,27 @@ def outline_of(model: nn.Module) -> ModelOutline:
                 type(module).__name__,
                 *_in_and_out(module),
                 sum(p.numel() for p in module.parameters()),
+                _role(module),
             )
             for path, module in model.named_modules()
         )
     )
+
+
+def _role(module: nn.Module) -> str:
+    """What a module is, one of `ROLES`, or ''."""
+    kinds: dict[str, tuple[type[nn.Module], ...]] = {
+        "convolution": (Convolution,),
+        "linear": (nn.Linear,),
+        "embedding": (nn.Embedding, nn.EmbeddingBag),
+        "recurrent": (nn.RNNBase, nn.RNNCellBase),
+        "attention": (nn.MultiheadAttention,),
+        "batch norm": (BatchNorm,),
+    }
+    if is_transposed_linear(module):
+        return "linear"
+    named = "attention" if "attention" in type(module).__name__.lower() else ""
+    return next((role for role, classes in kinds.items() if isinstance(module, classes)), named)
 
 
 def _in_and_out(module: nn.Module) -> tuple[int, int]:

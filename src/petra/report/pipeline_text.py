@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.text import printable
-from petra.core.trial import StageTrace, Trial
+from petra.core.trial import Fidelity, StageTrace, Trial
 
 # Parameter names that say most about what a stage does, in the order in which they are shown. A
 # stage that has none of them shows its first parameters, so a plugin's stage reads well enough
@@ -69,9 +69,17 @@ def trace_in_words(trace: StageTrace) -> str:
     return ", ".join(parts)
 
 
+def fidelity_in_words(fidelity: Fidelity) -> str:
+    """'' for a full evaluation, else such as 'zero shot', '0.11 of epochs', '0.5 of data'."""
+    if fidelity.zero_shot:
+        return "zero shot"
+    shares = (("epochs", fidelity.epochs), ("data", fidelity.data))
+    return ", ".join(f"{share:.2g} of {name}" for name, share in shares if share < 1)
+
+
 def count_statuses(trials: Sequence[Trial]) -> str:
     """'12 complete, 3 infeasible, 2 failed' of the candidates among `trials` (not the untouched
-    model).
+    model), and how many of the measured ones were at a reduced fidelity.
     """
     counts: dict[str, int] = {}
     for trial in trials:
@@ -79,4 +87,7 @@ def count_statuses(trials: Sequence[Trial]) -> str:
             counts[trial.status.value] = counts.get(trial.status.value, 0) + 1
     order = ("complete", "infeasible", "screened", "failed", "timed_out")
     known = [name for name in order if name in counts] + sorted(set(counts) - set(order))
-    return ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in known) or "no trials"
+    words = [f"{counts[name]} {name.replace('_', ' ')}" for name in known]
+    reduced = sum(t.measured and not t.comparable for t in trials)
+    words += [f"{reduced} of them at reduced fidelity"] if reduced else []
+    return ", ".join(words) or "no trials"

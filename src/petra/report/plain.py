@@ -25,6 +25,7 @@ def front_data(front: StudyFront) -> dict[str, object]:
         "baseline": trial_data(front.baseline) if front.baseline else None,
         "front": [trial_data(t) | {"picks": labels.get(t.number, [])} for t in front.members],
         "why_empty": front.why_empty(),
+        "nearest": nearest.as_dict() if (nearest := front.nearest()) else None,
         "other_seeds": {str(number): list(found) for number, found in front.seeds.items()},
         "no_better_than": {str(one): other for one, other in front.no_better.items()},
         "measured_again": {str(n): text for n, text in front.measured_again.items()},

@@ -31,7 +31,7 @@ from petra.report.numbers_text import (
     with_error,
 )
 from petra.report.outcomes import screening
-from petra.report.pipeline_text import count_statuses, pipeline_in_words
+from petra.report.pipeline_text import count_statuses, fidelity_in_words, pipeline_in_words
 
 _GAP = 2  # spaces between two columns
 _STYLES = {
@@ -261,7 +261,9 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
         return printable(t.origin.name) + ("" if t.origin.parent is None else f" {t.origin.parent}")
 
     def status(t: Trial) -> Text:
-        return Text(t.status.value.replace("_", " "), style=_STYLES.get(t.status, "red"))
+        style = _STYLES.get(t.status, "red") if t.fidelity.full else "dim"
+        words = (t.status.value.replace("_", " "), fidelity_in_words(t.fidelity))
+        return Text(", ".join(filter(None, words)), style=style)
 
     numbers = {t.number for t in front.members}
     columns = [

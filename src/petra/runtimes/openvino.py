@@ -175,7 +175,7 @@ class OpenVino(Runtime):
 
     @property
     def kernels(self) -> Kernels:
-        return Kernels(precisions=("bf16",))
+        return Kernels(precisions=("bf16",), dynamic=False)
 
     def export(
         self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None

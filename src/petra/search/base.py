@@ -18,7 +18,7 @@ import numpy as np
 from petra.core.objective import Constraint, Objective
 from petra.core.pipeline import Pipeline
 from petra.core.rng import generator
-from petra.core.trial import FULL, GIVEN, Fidelity, Origin, Proposal, Trial
+from petra.core.trial import FULL, GIVEN, RECIPE, Fidelity, Origin, Proposal, Trial
 from petra.search.options import SearchOptions
 from petra.space.space import Space
 
@@ -30,7 +30,7 @@ RANDOM = Origin(("random",))
 @dataclass(frozen=True)
 class Problem:
     """What every searcher is given. `initial` are distinct legal pipelines that it proposes before
-    any of its own.
+    any of its own, the user's first; `recipes` are those of them that are petra's.
     """
 
     space: Space
@@ -38,6 +38,7 @@ class Problem:
     constraints: tuple[Constraint, ...] = ()
     seed: int = 0
     initial: tuple[Pipeline, ...] = ()
+    recipes: tuple[Pipeline, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ class Searcher(ABC):
         while self._initial:
             pipeline = self._initial.popleft()
             if self.is_new(pipeline):
-                return Suggestion(pipeline, GIVEN)
+                own = pipeline in self.problem.recipes
+                return Suggestion(pipeline, RECIPE if own else GIVEN)
         return None
 
     def _fresh(self) -> Suggestion | None:

@@ -22,7 +22,7 @@ from petra.search.adaptation import Adaptation
 from petra.search.base import Problem, Searcher, Suggestion
 from petra.search.options import SearchOptions, option
 from petra.search.scaling import scale
-from petra.space.domains import Integer, Real
+from petra.space.domains import Integer
 from petra.space.moves import Move
 from petra.space.table import MOVES
 
@@ -42,12 +42,6 @@ class EvolutionOptions(SearchOptions):
     )
     offspring: int = option(
         8, Integer(1, 1000), "pipelines under way at a time, at most; so many are a generation"
-    )
-    stagnation: int = option(
-        10, Integer(0, 10_000), "generations without progress before the search ends; 0: never"
-    )
-    epsilon: float = option(
-        1e-3, Real(0.0, 1.0), "relative growth of the hypervolume that counts as progress"
     )
 
 
@@ -79,7 +73,6 @@ class EvolutionSearcher(Searcher):
         self._generation: list[Trial] = []  # told since the last one ended
         self._runs = dict.fromkeys(problem.space.cards, 0)
         self._failures = dict.fromkeys(problem.space.cards, 0)
-        self._progress: list[tuple[float, float]] = []
 
     @property
     def lag(self) -> int:
@@ -93,7 +86,7 @@ class EvolutionSearcher(Searcher):
 
     def learn(self, trial: Trial) -> None:
         self._count_failure(trial)
-        if self.scaling.usable(trial):
+        if self.scaling.usable(trial) or self.scaling.misses(trial):
             self._kept[trial.number] = trial
             self._select([*self.population, trial.number])
             self._extend_front(trial.number)
@@ -206,21 +199,6 @@ class EvolutionSearcher(Searcher):
             if move in self.moves  # a study may be continued without a plugin's
         )
         self._generation = []
-        self._watch_progress()
-
-    def _watch_progress(self) -> None:
-        """Stop when neither the hypervolume nor, with nothing feasible yet, the violation has
-        improved lately.
-        """
-        front = [self._kept[n] for n in self._front]
-        least = min(self.scaling.violation(t) for t in front)
-        self._progress.append((self.scaling.hypervolume(front), least))
-        patience, factor = self.options.stagnation, 1 + self.options.epsilon
-        if not patience or len(self._progress) <= patience:
-            return
-        (volume_then, least_then), (volume, _) = self._progress[-1 - patience], self._progress[-1]
-        if volume <= volume_then * factor and least * factor >= least_then:
-            self.stop_reason = f"no progress in {patience} generations"
 
 
 def _start_weights(moves: Sequence[Move]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from petra.core.curve import curve_of
 from petra.core.errors import ConfigError
 from petra.core.objective import Constraint, Objective, violation
 from petra.core.rivals import Rivals
@@ -14,6 +15,8 @@ from petra.core.trial import Trial
 from petra.moo.dominance import front_mask
 from petra.search.base import Problem
 from petra.search.scaling import scale
+
+CURVES = 64  # learning curves kept, the latest
 
 
 class Rivalry:
@@ -30,6 +33,9 @@ class Rivalry:
 
     def learn(self, trial: Trial) -> None:
         """A result was told."""
+        if trial.comparable:
+            curves = (*self.rivals.curves, *filter(None, map(curve_of, trial.trace)))
+            self.rivals = replace(self.rivals, curves=curves[-CURVES:])
         known = self.rivals
         if not trial.comparable or violation(known.constraints, trial.metrics, known.baseline) > 0:
             return

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from petra.core.errors import ConfigError
 from petra.core.metric import describe
 from petra.core.objective import Constraint, Objective, baseline_value, violation
-from petra.core.trial import Trial
+from petra.core.trial import Trial, TrialStatus
 from petra.moo.hypervolume import hypervolume
 
 RATIO_REFERENCE = 1.1  # a tenth more than the untouched model's latency, size, ...
@@ -41,9 +41,13 @@ class Scaling:
     reference: NDArray[np.float64]
 
     def costs(self, trial: Trial) -> NDArray[np.float64]:
-        """Cost vector (m,) of a measured trial. A metric that is not a number costs +inf."""
+        """Cost vector (m,) of a trial. A metric that is not a number, or not known of a screened
+        trial, costs +inf.
+        """
         values = [
             o.resolved(_cost(o, trial.metrics[o.metric].mean, self.baseline))
+            if o.metric in trial.metrics
+            else math.inf
             for o in self.objectives
         ]
         return np.array([math.inf if math.isnan(v) else v for v in values])
@@ -64,8 +68,17 @@ class Scaling:
         return {name: float(value) for name, value in found.items()}
 
     def violation(self, trial: Trial) -> float:
-        """Total relative violation of the constraints by a measured trial; 0 means feasible."""
-        return violation(self.constraints, trial.metrics, self.baseline.metrics)
+        """Total relative violation of the constraints by a trial, as far as it is known: 0 of a
+        measured one means feasible.
+        """
+        known = [c for c in self.constraints if c.metric in trial.metrics]
+        return violation(known, trial.metrics, self.baseline.metrics)
+
+    def misses(self, trial: Trial) -> bool:
+        """Whether the trial was screened and is known to be infeasible: it ranks behind all that
+        are feasible, by its violation, which shows where feasible ones are.
+        """
+        return trial.status is TrialStatus.SCREENED and self.violation(trial) > 0
 
     def usable(self, trial: Trial) -> bool:
         """Whether the trial was measured, at full fidelity, and all its costs are finite: no other

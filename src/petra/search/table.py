@@ -14,6 +14,7 @@ SEARCHERS: Registry[type[Searcher]] = Registry(
     {
         "uniform": "petra.search.uniform:UniformSearcher",
         "evolution": "petra.search.evolution:EvolutionSearcher",
+        "asha": "petra.search.asha:AshaSearcher",
     },
 )
 

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, cast
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Value
-from petra.space.domains import Domain
+from petra.space.domains import Choice, Domain
 from petra.space.outline import ModelOutline
 from petra.space.parameters import Parameter
 from petra.space.space import Slot
@@ -26,6 +26,19 @@ class FromModel:
 
     of: Callable[[ModelOutline], Domain]
     unknown: Domain
+
+
+def where(holds: Callable[[ModelOutline], bool], domain: Choice, *values: Value) -> FromModel:
+    """`domain`; without `values` for models of which `holds` is not true, where they cannot act or
+    do nothing. A person may still set them, so give the whole `domain` as limits.
+    """
+    rest = replace(domain, values=tuple(v for v in domain.values if v not in values))
+    return FromModel(lambda outline: domain if holds(outline) else rest, domain)
+
+
+def has(*roles: str) -> Callable[[ModelOutline], bool]:
+    """For `where`: whether the model has a module with one of these roles."""
+    return lambda outline: bool(outline.of_role(*roles))
 
 
 @dataclass(frozen=True)

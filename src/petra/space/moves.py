@@ -65,7 +65,7 @@ def _spliced(pipeline: Pipeline, start: int, stop: int, *stages: StageSpec) -> P
 
 
 def _changed(space: Space, stage: StageSpec, changes: Mapping[str, Value]) -> StageSpec:
-    return space.cards[stage.kind].normalize({**stage.params, **changes})
+    return space.cards[stage.kind].settled({**stage.params, **changes})
 
 
 def _active(space: Space, stage: StageSpec) -> Iterator[tuple[Parameter, Value]]:
@@ -141,8 +141,9 @@ def perturb(pipeline: Pipeline, space: Space, rng: np.random.Generator) -> Pipel
                 changes[p.name] = moved
             if len(changes) == wanted:
                 break
-        if changes:
-            return _spliced(pipeline, at, at + 1, _changed(space, stage, changes))
+        moved_stage = _changed(space, stage, changes)
+        if moved_stage != stage:
+            return _spliced(pipeline, at, at + 1, moved_stage)
     return None
 
 

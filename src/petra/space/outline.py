@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+ROLES = ("convolution", "linear", "embedding", "recurrent", "attention", "batch norm")
 _CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 
 
@@ -17,7 +18,8 @@ _CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 class ModuleOutline:
     """One module: its path as in `named_modules` ('' is the model itself), the name of its class,
     the widths of what goes in and comes out (channels, features, rows of a table; 0 where its kind
-    has none) and its parameters, those of the modules inside it included.
+    has none) and its parameters, those of the modules inside it included. `role` is what it is
+    whatever its class is called: one of `ROLES`, '' for any other.
     """
 
     path: str
@@ -25,6 +27,7 @@ class ModuleOutline:
     inputs: int = 0
     outputs: int = 0
     parameters: int = 0
+    role: str = ""
 
     @property
     def parent(self) -> str:
@@ -40,6 +43,10 @@ class ModelOutline:
     def of_kind(self, *kinds: str) -> tuple[ModuleOutline, ...]:
         """The modules whose class has one of these names."""
         return tuple(m for m in self.modules if m.kind in kinds)
+
+    def of_role(self, *roles: str) -> tuple[ModuleOutline, ...]:
+        """The modules with one of these roles."""
+        return tuple(m for m in self.modules if m.role in roles)
 
     @property
     def blocks(self) -> tuple[ModuleOutline, ...]:

@@ -36,6 +36,9 @@ class StageCard:
 
     `slots` are filled once the task is known (`petra.space.narrow.fix_for_task`).
 
+    `clashes` are settings that cannot act together, values by parameter: none is drawn, for the
+    last parameter named then takes its default. A person may set them, and has the stage's refusal.
+
     A card that was made without a model may hold families (`Parameter.is_family`): values of their
     members are checked, and members that are not given are left out.
     """
@@ -45,6 +48,7 @@ class StageCard:
     effects: Effects
     summary: str = ""
     slots: tuple[Slot, ...] = ()
+    clashes: tuple[Mapping[str, tuple[Value, ...]], ...] = ()
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)
@@ -91,7 +95,17 @@ class StageCard:
     def sample(self, rng: np.random.Generator) -> StageSpec:
         """Parameters drawn independently from their domains."""
         drawn = {p.name: p.domain.sample(rng) for p in self.parameters if not p.is_family}
-        return self.normalize(drawn)
+        return self.settled(drawn)
+
+    def settled(self, params: Mapping[str, Value]) -> StageSpec:
+        """As `normalize`, without clashes."""
+        spec = self.normalize(params)
+        for clash in self.clashes:
+            if all(spec.params.get(name) in values for name, values in clash.items()):
+                last = self.parameter([*clash][-1])
+                assert last is not None
+                spec = self.normalize({**spec.params, last.name: last.default})
+        return spec
 
     def _declared(self, names: Iterable[str]) -> tuple[Parameter, ...]:
         """The parameters, with those members in the place of a family that `names` has."""
@@ -121,7 +135,7 @@ class StageCard:
         for p in self.parameters:
             params[p.name] = p.domain.decode(numbers[start : start + p.domain.width])
             start += p.domain.width
-        return self.normalize(params)
+        return self.settled(params)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def share_of(split: Split, share: float, *, seed: int) -> Split:
 def _first_of_each(labels: Tensor, share: float) -> Tensor:
     """Positions of the first `share` of every class among `labels` (n,), at least one of each."""
     parts = []
-    for label in labels.unique():
+    for label in sorted(set(labels.tolist())):
         places = (labels == label).nonzero().flatten()
         parts.append(places[: math.ceil(share * len(places))])
     return torch.cat(parts)

@@ -22,7 +22,7 @@ import pytest
 from petra.core.measurement import Measurement
 from petra.core.objective import Constraint
 from petra.core.rng import generator
-from petra.core.trial import GIVEN, Failure, Fidelity, Proposal, Trial, TrialStatus
+from petra.core.trial import GIVEN, RECIPE, Failure, Fidelity, Proposal, Trial, TrialStatus
 from petra.search.base import Problem, Searcher
 from petra.search.schedule import FixedLag, Stream
 from petra.search.uniform import UniformSearcher
@@ -131,8 +131,9 @@ class SearcherSuite(ABC):
             assert problem.space.objection(trial.pipeline) == ""
             assert problem.space.normalize(trial.pipeline) == trial.pipeline
         assert [t.number for t in trials] == list(range(1, len(trials) + 1))
-        keys = [toy_baseline().pipeline.key, *(t.pipeline.key for t in trials)]
-        assert len(set(keys)) == len(keys), "a pipeline was proposed twice, or the baseline was"
+        assert toy_baseline().pipeline not in [t.pipeline for t in trials]
+        keys = [(t.pipeline.key, t.fidelity) for t in trials]
+        assert len(set(keys)) == len(keys), "a pipeline was proposed twice at a fidelity"
 
     def test_proposals_say_what_they_were_made_from(self) -> None:
         searcher = self.make(toy_problem(), toy_baseline())
@@ -163,14 +164,14 @@ class SearcherSuite(ABC):
         searcher = self.make(toy_problem(), toy_baseline())
         run = simulate(searcher, recorded, trials=self.trials, before=part)
         assert run.proposals[:20] == part.proposals
-        assert len({p.pipeline.key for p in run.proposals}) == self.trials
+        assert len({(p.pipeline.key, p.fidelity) for p in run.proposals}) == self.trials
 
     def test_initial_pipelines_come_first(self) -> None:
         given = tuple(toy_problem().space.sample(generator(i, "initial")) for i in range(5))
-        problem = replace(toy_problem(), initial=given)
+        problem = replace(toy_problem(), initial=given, recipes=given[3:])
         run = self._run(problem=problem)
         assert tuple(p.pipeline for p in run.proposals[:5]) == given
-        assert {p.origin for p in run.proposals[:5]} == {GIVEN}
+        assert [p.origin for p in run.proposals[:5]] == [GIVEN] * 3 + [RECIPE] * 2
 
     @pytest.mark.parametrize("workers", [2, 8])
     def test_workers_do_not_matter(self, workers: int) -> None:

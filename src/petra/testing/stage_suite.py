@@ -24,6 +24,8 @@ from petra.execute.apply import apply_pipeline
 from petra.measure.operations import count_macs
 from petra.methods.base import Context, Stage
 from petra.methods.facts import facts_after
+from petra.methods.table import STAGES
+from petra.model.copies.copying import copy_model
 from petra.model.description.state_hash import state_hash
 from petra.model.outline import outline_of
 from petra.model.surgery import count_parameters
@@ -268,6 +270,25 @@ class StageSuite:
             counts.append((count_parameters(result), count_macs(result, task.example(2))))
         assert counts[0] == counts[1]
         assert sizes[0] == pytest.approx(sizes[1], rel=1e-3)
+
+    def test_structure_that_it_says_no_weight_decides_is_that_of_other_weights_too(
+        self, problem: tuple[nn.Module, Task]
+    ) -> None:
+        """Widths, ranks, what stays in float: costs are asked for before training on its word."""
+        model, task = problem
+        outline, last = outline_of(model), self.spec(model)
+        stages = [STAGES.get(s.kind).from_spec(s, task, outline) for s in (*self.before, last)]
+        if any(s.structure_from_weights for s in stages) or stages[-1].untrained() is None:
+            return
+        other = copy_model(model)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for p in other.parameters():
+                p.mul_(torch.empty_like(p).uniform_(0.2, 1.8, generator=generator))
+        bare = Fidelity(zero_shot=True)
+        results = [self.run_at(bare, given, task)[0] for given in (model, other)]
+        shapes = [{name: tuple(t.shape) for name, t in r.state_dict().items()} for r in results]
+        assert shapes[0] == shapes[1]
 
     def test_it_refuses_a_model_it_cannot_treat(self) -> None:
         """A model without weights: nothing to do is an error in words, never a success."""

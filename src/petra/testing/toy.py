@@ -3,7 +3,7 @@ takes minutes.
 
 The evaluation has the structure of the real thing: compression damages, training afterwards repairs
 (before, it does not), quantization comes last, good values of parameters depend on each other, some
-pipelines fail. It is a pure function of the pipeline.
+pipelines fail. It is a pure function of the pipeline and of how much of its training it gets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from petra.core.measurement import Measurement
 from petra.core.objective import Constraint, Objective
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rng import generator
-from petra.core.trial import Failure, Proposal, Trial, TrialStatus
+from petra.core.trial import FULL, Failure, Fidelity, Proposal, Trial, TrialStatus
 from petra.search.base import Problem
 from petra.space.domains import BOOLEAN, Choice, Domain, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, PLAIN_LAYERS, TRAINABLE, Effects
@@ -107,7 +107,7 @@ class _Model:
     def __init__(self) -> None:
         self.kept, self.latency, self.bits, self.damage = 1.0, 1.0, 32, 0.0
 
-    def train(self, stage: StageSpec, skill: float) -> None:
+    def train(self, stage: StageSpec, skill: float, epochs: float) -> None:
         p = stage.params
         best = 0.03 if p["optimizer"] == "sgd" else 0.002
         tuned = math.exp(-(math.log10(float(p["lr"]) / best) ** 2))
@@ -120,12 +120,12 @@ class _Model:
         }[str(p["loss"])]
         if stage.kind == "distill":
             tuned *= math.exp(-(math.log10(float(p["temperature"]) / 4) ** 2))
-        self.damage *= 1 - skill * tuned * (1 - math.exp(-float(p["epochs"]) / 3))
+        self.damage *= 1 - skill * tuned * (1 - math.exp(-epochs / 3))
 
-    def run(self, stage: StageSpec) -> None:
+    def run(self, stage: StageSpec, epochs: float) -> None:
         p = stage.params
         if stage.kind in ("tune", "distill"):
-            self.train(stage, 0.8 if stage.kind == "tune" else 0.9)
+            self.train(stage, 0.8 if stage.kind == "tune" else 0.9, epochs)
         elif stage.kind == "prune":
             ratio = float(p["ratio"])
             self.kept *= 1 - ratio
@@ -149,14 +149,27 @@ class _Model:
             self.bits, self.latency = 16, 0.9 * self.latency
 
 
-def toy_metrics(pipeline: Pipeline) -> dict[str, Measurement]:
+def toy_epochs(pipeline: Pipeline, fidelity: Fidelity = FULL) -> list[float]:
+    """Epochs that each stage trains: of the whole pipeline's, in order, the fidelity's share, and
+    of each epoch the share of the data.
+    """
+    wanted = [float(stage.params.get("epochs", 0)) for stage in pipeline]
+    left = 0.0 if fidelity.zero_shot else fidelity.epochs * sum(wanted)
+    found = []
+    for epochs in wanted:
+        found.append(fidelity.data * min(epochs, left))
+        left = max(0.0, left - epochs)
+    return found
+
+
+def toy_metrics(pipeline: Pipeline, fidelity: Fidelity = FULL) -> dict[str, Measurement]:
     """Metrics of a legal pipeline; the noise is a function of its key.
 
     Raises StageRefused where pruning fails.
     """
     model = _Model()
-    for stage in pipeline:
-        model.run(stage)
+    for stage, epochs in zip(pipeline, toy_epochs(pipeline, fidelity), strict=True):
+        model.run(stage, epochs)
     rng = generator(0, pipeline.key, "toy noise")
     quality = 0.2 + 0.7 * math.exp(-3 * model.damage) + 0.002 * float(rng.normal())
     latency = model.latency * (1 + 0.01 * float(rng.normal())) if len(pipeline) else 1.0
@@ -175,7 +188,7 @@ def toy_baseline() -> Trial:
 def toy_trial(proposal: Proposal, *, constraints: tuple[Constraint, ...] = ()) -> Trial:
     """Evaluate a proposal: complete, infeasible or failed."""
     try:
-        metrics = toy_metrics(proposal.pipeline)
+        metrics = toy_metrics(proposal.pipeline, proposal.fidelity)
     except StageRefused as error:
         failure = Failure("prune", type(error).__name__, error.message)
         return proposal.ended(TrialStatus.FAILED, failure=failure)

@@ -68,7 +68,8 @@ def put_back(run: Run, state: TrainingState) -> Place | None:
         head = f"optimizer.{i}."
         for name in (k for k in state.tensors if k.startswith(head)):
             values[name.removeprefix(head)] = _laid_out_as(p, state.tensors[name])
-    for part in (run.penalty, run.augment):
+    parts: tuple[object, ...] = (run.penalty, run.augment)
+    for part in parts:
         if isinstance(part, Stepping):
             part.skip(state.steps)
     place = Place(record["epoch"], record["batches"])

@@ -7,7 +7,7 @@ of all epochs, and stops early. So whoever trains it further continues, and trai
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -28,6 +28,9 @@ class TrainingState:
         return int(self.record["steps"])
 
 
+Watch = Callable[[Sequence[float], int], None]
+
+
 class States(Protocol):
     """Where the states of one stage's trainings are kept, each by its place among them, from 0."""
 
@@ -43,12 +46,20 @@ class Effort:
     (iterative stages have several); None: all that the stage asks for.
 
     With `states`, each training goes on from where an earlier run of the same stage was stopped,
-    and where it is stopped itself, its state is kept.
+    and where it is stopped itself, its state is kept. `watch` is told validation scores, of the
+    weights before a training and after each epoch so far, and the epochs of all of it; what it
+    raises ends the training.
     """
 
-    def __init__(self, epochs: Fraction | None = None, states: States | None = None) -> None:
+    def __init__(
+        self,
+        epochs: Fraction | None = None,
+        states: States | None = None,
+        watch: Watch | None = None,
+    ) -> None:
         self._left = epochs
         self._states = states
+        self.watch: Watch = watch or (lambda scores, epochs: None)
         self._training = -1
 
     def begin(self, total: int, per_epoch: int) -> int:

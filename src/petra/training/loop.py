@@ -175,6 +175,8 @@ def _train(run: Run, effort: Effort, steps: int) -> _Curve:
         scores = [float(score) for score in state.record["curve"]]
         before = float(state.record["before"])
         curve = _Curve(before, scores, [before, *scores][-1], state.steps)
+        for done in range(1, len(scores) + 1):
+            effort.watch([before, *scores[:done]], run.config.epochs)
     else:
         before = _score(run)
         place, curve = Place(), _Curve(before, [], before)
@@ -188,6 +190,7 @@ def _train(run: Run, effort: Effort, steps: int) -> _Curve:
                 f"the validation {run.task.metric} is {curve.last} after epoch {place.epoch}"
             )
         curve.scores.append(curve.last)
+        effort.watch([curve.before, *curve.scores], run.config.epochs)
     if rest > place.batches:
         train_epoch(run, place, rest)
     if steps and effort.keeps:  # one that has not begun starts from weights that are to change

@@ -14,10 +14,11 @@ import torch
 def random_state(device: str) -> dict[str, Any]:
     """Of Python's, NumPy's and torch's global generators, and of a GPU's, as JSON data."""
     version, words, gauss = random.getstate()
-    name, keys, place, has_gauss, cached = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, keys, place, has_gauss, cached = state
     found: dict[str, Any] = {
         "python": [version, list(words), gauss],
-        "numpy": [name, keys.tolist(), place, has_gauss, cached],  # type: ignore[union-attr]
+        "numpy": [name, keys.tolist(), place, has_gauss, cached],
         "torch": torch.get_rng_state().tolist(),
     }
     if device.startswith("cuda"):

@@ -18,15 +18,23 @@ from petra.methods.distill.attention import attention_shown, without_dropout
 from petra.methods.distill.features import Pair, Tap, matched, relative_distance, tapped, whole
 from petra.methods.training import LOSS, LR, HardLoss, TrainingStage
 from petra.model.copies.copying import copy_model
-from petra.space.declare import slots
+from petra.space.declare import has, slots, where
 from petra.space.domains import Choice, Real
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.outline import ModelOutline
 from petra.space.space import Slot
 from petra.tasks.inputs import Inputs, Outputs, call, map_inputs, predictions
 from petra.training.loop import LossFunction
 from petra.training.precision import choose_precision
 
+FEATURES = (0.0, 1.0, 3.0, 10.0, 30.0)
+KINDS = Choice(("values", "attention"))
 MATCHED = {"features": Real(1e-9, 1e3)}
+
+
+def _has_blocks(outline: ModelOutline) -> bool:
+    """Whether modules other than the model itself are made of others: what is compared."""
+    return any(module.parent for module in outline.modules)
 
 
 def mixed_loss(hard: Tensor, soft: Tensor, alpha: float) -> Tensor:
@@ -73,14 +81,15 @@ class Distill(TrainingStage):
     alpha: float = parameter(0.9, Real(0.3, 1.0), "weight of the soft loss", limits=Real(0.0, 1.0))
     features: float = parameter(
         0.0,
-        Choice((0.0, 1.0, 3.0, 10.0, 30.0)),
+        where(_has_blocks, Choice(FEATURES), *FEATURES[1:]),
         "weight of matching the teacher's blocks, 0: logits only",
         limits=Real(0.0, 1e3),
     )
     features_kind: str = parameter(
         "values",
-        Choice(("values", "attention")),
+        where(has("attention", "convolution"), KINDS, "attention"),
         "what is compared of a block's output",
+        limits=KINDS,
         when=MATCHED,
     )
     match: str = parameter(
@@ -90,6 +99,11 @@ class Distill(TrainingStage):
         Slot("loss"),
         Slot("distance", when={"alpha": Real(1e-9, 1.0)}, always={"temperature": 4.0}),
     )
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        if self.features:
+            self._pairs(model.eval(), context.teacher, context)
+        return model
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         # A copy, since the loop's precision lays weights out anew and the next stage gets the

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
 
 from petra.core.errors import StageRefused
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
-from petra.methods.effect import check_effect, held_elsewhere
+from petra.methods.effect import LEAST, check_effect, held_elsewhere, inside
 from petra.methods.lowrank.budget import spread_budget
 from petra.methods.lowrank.decomposition import Decomposition, Ranks
 from petra.methods.lowrank.modules import Factored, how_to_unfold
@@ -30,12 +31,12 @@ from petra.model.reach import why_not_followed
 from petra.model.surgery import (
     count_parameters,
     has_derived_weight,
-    is_under,
     layer_shapes,
     shared_weights,
 )
 from petra.space.domains import BOOLEAN, Choice, Real
 from petra.space.effects import DENSE_WEIGHTS, FLOAT_WEIGHTS, PLAIN_LAYERS, TRAINABLE, Effects
+from petra.tasks.base import Task
 from petra.tasks.inputs import batch_size, call, map_inputs, named_outputs
 
 RULES = ("ratio", "energy", "explained_variance", "quantile", "absolute_sum", "budget")
@@ -52,6 +53,11 @@ class Decompose(Stage):
 
     effects: ClassVar[Effects] = Effects.of(
         needs=[FLOAT_WEIGHTS, TRAINABLE, PLAIN_LAYERS, DENSE_WEIGHTS], removes=[PLAIN_LAYERS]
+    )
+
+    # Layers that stay one cost what they did: no budget is kept.
+    clashes: ClassVar[tuple[Mapping[str, tuple[Value, ...]], ...]] = (
+        {"rule": ("budget",), "layers": (1,)},
     )
 
     rule: str = parameter("ratio", Choice(RULES), "what decides a layer's rank")
@@ -87,14 +93,12 @@ class Decompose(Stage):
         limits=SHARE, when={"rule": ("budget",)},
     )  # fmt: skip
     budget_of: str = parameter(
-        "params", Choice(("params", "macs")), "the cost meant", when={"rule": ("budget",)}
-    )
+        "params", Choice(("params", "macs")), "the cost", when={"rule": ("budget",)})  # fmt: skip
     embeddings: bool = parameter(True, BOOLEAN, "decompose embeddings too")
     layers: int = parameter(
-        2,
-        Choice((1, 2, 3), usual=2),
+        2, Choice((1, 2, 3), usual=2),
         "layers that one becomes; 1: itself, dense, at the rank that two would have",
-    )
+    )  # fmt: skip
 
     @property
     def structure_from_weights(self) -> bool:
@@ -122,6 +126,16 @@ class Decompose(Stage):
     @classmethod
     def modules(cls) -> tuple[type[nn.Module], ...]:
         return (Factored,)
+
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        paths = [path for path, m in model.named_modules() if path and how_to_unfold(m, "channel")]
+        rest = held_elsewhere(model, inside(model, paths), {})
+        held = 1 - sum(rest.values())
+        return "" if held >= LEAST else f"what it treats has {held:.1%} of the parameters"
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        return self.apply(model, context)[0]
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         if self.layers == 1 and self.rule == "budget":
@@ -170,7 +184,7 @@ class Decompose(Stage):
         )
         check_effect(
             "saves" if self.layers > 1 else "lowers the rank of", changed / elements, "parameters",
-            asked=self._asked(), rest=held_elsewhere(model, _inside(model, record), work.skipped),
+            asked=self._asked(), rest=held_elsewhere(model, inside(model, record), work.skipped),
         )  # fmt: skip
         details["layers"] = record
         return model, StageTrace(
@@ -279,12 +293,6 @@ class Decompose(Stage):
 def _elements(record: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, int]]:
     """Weights of every layer before and after, from what a trace says of it."""
     return [(layer["params"][0], layer["params"][1]) for layer in record.values()]
-
-
-def _inside(model: nn.Module, paths: Iterable[str]) -> tuple[str, ...]:
-    """Paths of all modules in the modules at `paths`, these included."""
-    chosen = frozenset(paths)
-    return tuple(path for path, _ in model.named_modules() if is_under(path, chosen))
 
 
 def _plain(ranks: Ranks) -> object:

@@ -105,6 +105,11 @@ class SVDDecompose(Decompose):
         """Truncated as it comes; rules that look at the spectrum may then keep other ranks."""
         return replace(self, epochs=0) if self.training_epochs() else self
 
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        """Without training, and by the exact decomposition, whose ranks are the same."""
+        plain = replace(self, epochs=0, decomposer="svd")
+        return super(SVDDecompose, plain).rehearse(model, context)
+
     @property
     def _convolutions(self) -> str:
         return "channel" if self.decomposer == "whitened" else self.unfold

@@ -63,19 +63,44 @@ class DepthPrune(Stage):
         candidates, skipped = stand_ins(model, task.example(2))
         return "" if len(candidates) > 1 else _one_must_stay(candidates, skipped)
 
-    def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
-        model.to(context.device).eval()
-        inputs = map_inputs(
-            next(context.task.train.batches(PROBE_ITEMS, seed=context.seed_for("probe")))[0],
-            lambda t: t.to(context.device),
-        )
-        candidates, skipped = stand_ins(model, map_inputs(inputs, lambda t: t[:2]))
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        """Without its last blocks, those that it runs without, whichever will be missed least."""
+        example = context.task.example(2)
+        candidates, _ = self._candidates(model.eval(), example)
+        gone = 0
+        for path, stand_in in reversed(candidates.items()):
+            block = model.get_submodule(path)
+            replace_module(model, path, stand_in)
+            try:
+                call(model, example)
+            except BREAKAGE:
+                replace_module(model, path, block)
+                continue
+            gone += 1
+            if gone == self.blocks:
+                return model
+        raise StageRefused(f"the model does not run without {self.blocks} of its blocks")
+
+    def _candidates(
+        self, model: nn.Module, example: Inputs
+    ) -> tuple[dict[str, nn.Module], dict[str, str]]:
+        """`stand_ins`; raises StageRefused where there are too few."""
+        candidates, skipped = stand_ins(model, example)
         if len(candidates) <= self.blocks:
             raise StageRefused(
                 f"the model has {len(candidates)} blocks that keep their input's shape,"
                 f" {self.blocks} are to go",
                 hint=_one_must_stay(candidates, skipped),
             )
+        return candidates, skipped
+
+    def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
+        model.to(context.device).eval()
+        inputs = map_inputs(
+            next(context.task.train.batches(PROBE_ITEMS, seed=context.seed_for("probe")))[0],
+            lambda t: t.to(context.device),
+        )
+        candidates, skipped = self._candidates(model, map_inputs(inputs, lambda t: t[:2]))
         saved = dict.fromkeys(candidates, 1)
         if self.per == "activation":
             saved = _activations(model, inputs, candidates)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -101,6 +101,10 @@ class HeadPrune(Stage):
     @property
     def structure_from_weights(self) -> bool:
         return self.spread != "per_layer"
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        """By the norm of the heads' weights, which takes no data."""
+        return replace(self, importance="magnitude").apply(model, context)[0]
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device).eval()

@@ -32,11 +32,14 @@ from petra.model.channels.graph import ChannelGraph
 from petra.model.channels.groups import ChannelGroup, find_groups, regroup
 from petra.model.copies.copying import copy_model
 from petra.model.surgery import differentiable
+from petra.space.declare import has, where
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, map_inputs
 from petra.training.loop import TrainConfig
 
+NOTHING = "no layer has channels that can be removed"
 ITERATIVE = {"schedule": ("iterative",)}
 MEASURED = tuple(kind for kind in IMPORTANCES if kind != "random")
 # LAMP compares layers as it is, and only as it is.
@@ -70,7 +73,12 @@ class StructuredPrune(Stage):
     name: ClassVar[str] = "prune.structured"
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE], gives=[CUT_CHANNELS])
 
-    importance: str = parameter("magnitude", Choice(IMPORTANCES), "what ranks channels")
+    importance: str = parameter(
+        "magnitude",
+        where(has("batch norm"), Choice(IMPORTANCES), "bn_scale"),
+        "what ranks channels",
+        limits=Choice(IMPORTANCES),
+    )
     p: int = parameter(
         2,
         Choice((0, 1, 2)),
@@ -134,6 +142,19 @@ class StructuredPrune(Stage):
         """The same cuts, of weights that are not tuned in between."""
         return replace(self, epochs_between=0) if self.training_epochs() else self
 
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        generator = torch.Generator().manual_seed(0)
+        try:
+            groups, kept = find_groups(model, task.example(2), generator=generator)
+        except StageRefused as refusal:
+            return refusal.message
+        return "" if groups else f"{NOTHING} ({_reasons(model, kept)})"
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        """At once, instead of in several steps."""
+        return replace(self, schedule="one_shot").apply(model, context)[0]
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device)
         example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
@@ -142,10 +163,7 @@ class StructuredPrune(Stage):
         groups, unranked = self._rankable(model, example, groups)
         kept.update(unranked)
         if not groups:
-            own = own_parameters(model, kept)
-            raise StageRefused(
-                "no layer has channels that can be removed", hint=in_words({**kept, **own})
-            )
+            raise StageRefused(NOTHING, hint=_reasons(model, kept))
 
         pruned = copy_model(model)
         cuts = self.steps if self.schedule == "iterative" else 1
@@ -274,3 +292,8 @@ class StructuredPrune(Stage):
             blocks = [block_of(root, modules) for root in roots]
             return keep_per_block(candidates, blocks, ratio=ratio, round_to=self.round_to)
         return keep_global(candidates, ratio=ratio, round_to=self.round_to)
+
+
+def _reasons(model: nn.Module, kept: Mapping[str, str]) -> str:
+    """Why no layer can be cut, in words."""
+    return in_words({**kept, **own_parameters(model, kept)})

@@ -10,13 +10,19 @@ from typing import ClassVar
 from torch import nn
 
 from petra.core.trial import StageTrace
-from petra.methods.base import Context, Stage, parameter
-from petra.methods.quantize.parameters import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
+from petra.methods.base import Context, Stage, parameter, refusal
+from petra.methods.quantize.parameters import (
+    EXCLUDE_ENDS,
+    EXCLUDE_LIMITS,
+    STORAGE,
+    excluded_layers,
+)
 from petra.methods.quantize.stored import STORED, store_weights
 from petra.model.attention.separate import separate_attention
 from petra.model.surgery import is_under
-from petra.space.domains import Choice
+from petra.space.declare import has, where
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,16 @@ class DynamicQuantize(Stage):
     )
 
     embeddings: str = parameter(
-        "int8", Choice(("float", "int8")), "how weights of embeddings are stored"
+        "int8",
+        where(has("embedding"), STORAGE, "float"),
+        "how weights of embeddings are stored",
+        limits=STORAGE,
     )
     convolutions: str = parameter(
-        "int8", Choice(("float", "int8")), "how weights of convolutions are stored"
+        "int8",
+        where(has("convolution"), STORAGE, "float"),
+        "how weights of convolutions are stored",
+        limits=STORAGE,
     )
     exclude: str = parameter("none", EXCLUDE_ENDS, "layers kept in float", limits=EXCLUDE_LIMITS)
 
@@ -54,6 +66,13 @@ class DynamicQuantize(Stage):
     @property
     def structure_from_weights(self) -> bool:
         return False
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        return self.apply(model, context)[0]
+
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        return refusal(cls(), model, task)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -13,7 +13,7 @@ from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
-from petra.methods.base import Context, Stage, parameter
+from petra.methods.base import Context, Stage, parameter, refusal
 from petra.methods.quantize.parameters import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.quantized_share import (
     LayerCall,
@@ -28,6 +28,7 @@ from petra.model.layers.row_scaled import FORMATS, RowwiseLinear
 from petra.model.surgery import is_under, replace_module, shared_weights, weight_bytes
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
+from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs
 
 MULTIPLE = 16
@@ -82,6 +83,13 @@ class HalfPrecision(Stage):
     @property
     def structure_from_weights(self) -> bool:
         return False
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        return self.apply(model, context)[0]
+
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        return refusal(cls(), model, task)
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -8,10 +8,11 @@ from petra.core.errors import StageRefused
 from petra.core.kernels import WEIGHT_MAX
 from petra.model.kinds import INTEGER_KERNELS, Convolution
 from petra.model.surgery import is_under
+from petra.space.declare import has, where
 from petra.space.domains import Choice, Integer, Text
 
 EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
-EXCLUDE = Choice((*EXCLUDE_ENDS.values, "convolutions"))
+EXCLUDE = where(has("convolution"), Choice((*EXCLUDE_ENDS.values, "convolutions")), "convolutions")
 EXCLUDE_LIMITS = Text(
     "none", "none, first, last, ends, convolutions, or module paths separated by commas"
 )
@@ -19,7 +20,9 @@ EXCLUDE_LIMITS = Text(
 KEEP_FLOAT, KEEP_LIMITS = Choice((0, 1, 2, 4)), Integer(0, 10_000)
 KEEP_DOC = "layers that cost most when quantized, kept in float"
 
-EMBEDDINGS, EMBEDDINGS_DOC = Choice(("float", "int8")), "how embedding tables are stored"
+STORAGE = Choice(("float", "int8"))
+EMBEDDINGS = where(has("embedding"), STORAGE, "int8")
+EMBEDDINGS_DOC = "how embedding tables are stored"
 
 CODES = Choice((WEIGHT_MAX,))
 CODES_DOC = (

@@ -17,7 +17,7 @@ from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 from petra.core.kernels import WEIGHT_MAX
 from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
-from petra.methods.base import Context, Stage, parameter
+from petra.methods.base import Context, Stage, parameter, refusal
 from petra.methods.distill.distill import mixed_loss
 from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import Calibration, observe
@@ -31,6 +31,7 @@ from petra.methods.quantize.parameters import (
     KEEP_DOC,
     KEEP_FLOAT,
     KEEP_LIMITS,
+    STORAGE,
     check_excluded,
     excluded_layers,
 )
@@ -41,7 +42,7 @@ from petra.methods.quantize.ptq import (
     simplify,
     trace,
 )
-from petra.methods.quantize.quantized_share import check_macs
+from petra.methods.quantize.quantized_share import check_kernels, check_macs
 from petra.methods.quantize.static import traced_quantization
 from petra.methods.quantize.stored import replace_embeddings
 from petra.methods.training import (
@@ -62,6 +63,7 @@ from petra.space.declare import slots
 from petra.space.domains import Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
 from petra.space.space import Slot
+from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, Outputs, call, predictions
 from petra.training.loop import LossFunction, TrainConfig, fit
 from petra.training.untrained import untrained
@@ -193,14 +195,11 @@ class QuantizationAwareTrain(Stage):
         when={"alpha": Real(0.0, 1 - 1e-6)},
     )
     samples: int = parameter(
-        256,
-        Choice((256,)),
-        "training items that the first ranges come from",
-        limits=Integer(1, 10**6),
+        256, Choice((256,)), "training items of the first ranges", limits=Integer(1, 10**6)
     )
     exclude: str = parameter("none", EXCLUDE, "layers kept in float", limits=EXCLUDE_LIMITS)
     keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
-    embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC)
+    embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC, limits=STORAGE)
     weight_max: int = parameter(
         WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
     )
@@ -217,13 +216,20 @@ class QuantizationAwareTrain(Stage):
         """Ranges of activations from calibration, weights as they come."""
         return replace(self, epochs=0)
 
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        return refusal(cls(), model, task)
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        check_kernels(model.eval(), context.task.example(2))
+        return model
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)
         check_excluded(model, exclude)
-        embedded, tables = (
-            replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
-        )
+        int8 = self.embeddings == "int8"
+        embedded, tables = replace_embeddings(model, exclude) if int8 else ((), {})
         kept_away = _untrained(model, context)
         traced = trace(model, context.task.example(2), context.interface)
         simplify(traced)
@@ -261,11 +267,8 @@ class QuantizationAwareTrain(Stage):
             value.requires_grad_(False)
         with torch.no_grad():
             call(student, context.task.example(2))  # weight ranges of the weights that were kept
-        notes = (
-            fitted.as_details()
-            | {"precision": "fp32"}
-            | ({"sensitivity": ranking} if ranking else {})
-        )
+        notes = fitted.as_details() | {"precision": "fp32"}
+        notes |= {"sensitivity": ranking} if ranking else {}
         notes |= {"untrained": kept_away} if kept_away else {}
         result = converted(student.graph, quantizer, samples=samples, total_macs=macs, notes=notes)
         return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)

@@ -117,6 +117,24 @@ def check_macs(calls: Sequence[LayerCall], others: Mapping[str, int], macs: int)
     )
 
 
+def check_kernels(model: nn.Module, example: Inputs) -> None:
+    """Raise StageRefused when recurrent layers, which have no integer kernels, do nearly all of the
+    multiply-accumulates of `model`, as `check_macs` would. Costs a forward pass.
+    """
+    layers = {path: m for path, m in model.named_modules() if isinstance(m, nn.RNNBase)}
+    if not layers:
+        return
+    macs, _, total = multiplications(model, example, layers)
+    held = {path: n / max(1, total) for path, n in macs.items()}
+    check_effect(
+        "quantizes at most",
+        1 - sum(held.values()),
+        "multiply-accumulates",
+        asked=1.0,
+        rest={named(path, "recurrent layers have no kernel"): n for path, n in held.items()},
+    )
+
+
 def check_weights(calls: Sequence[LayerCall], elements: int, of: Mapping[str, int]) -> None:
     """As above, of weights that become codes. of: elements of every layer's weights, by path."""
     codes = {key: n for one in calls if not one.reason for key, n in one.weights.items()}

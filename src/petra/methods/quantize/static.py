@@ -9,7 +9,7 @@ from torch import nn
 
 from petra.core.kernels import WEIGHT_MAX
 from petra.core.trial import StageTrace
-from petra.methods.base import Context, Stage, parameter
+from petra.methods.base import Context, Stage, parameter, refusal
 from petra.methods.quantize.calibration import Calibration
 from petra.methods.quantize.parameters import (
     CODES,
@@ -21,13 +21,25 @@ from petra.methods.quantize.parameters import (
     KEEP_DOC,
     KEEP_FLOAT,
     KEEP_LIMITS,
+    STORAGE,
     check_excluded,
     excluded_layers,
 )
 from petra.methods.quantize.ptq import QuantizationResult, quantize_static
+from petra.methods.quantize.quantized_share import check_kernels
 from petra.methods.quantize.stored import replace_embeddings
+from petra.space.declare import where
 from petra.space.domains import BOOLEAN, Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
+from petra.space.outline import ModelOutline
+from petra.tasks.base import Task
+
+EQUALIZE = Choice(("none", "cross_layer", "smooth"))
+
+
+def _has_products(outline: ModelOutline) -> bool:
+    """Whether there are linear layers besides a last one: inputs that can be smoothed."""
+    return len(outline.of_role("linear")) > 1
 
 
 @dataclass(frozen=True)
@@ -67,9 +79,10 @@ class StaticQuantize(Stage):
     keep_float: int = parameter(0, KEEP_FLOAT, KEEP_DOC, limits=KEEP_LIMITS)
     equalize: str = parameter(
         "none",
-        Choice(("none", "cross_layer", "smooth")),
+        where(_has_products, EQUALIZE, "smooth"),
         "scales moved beforehand between channels of layers (cross_layer), or from activations to"
         " weights (smooth)",
+        limits=EQUALIZE,
     )
     alpha: float = parameter(
         0.5,
@@ -79,7 +92,7 @@ class StaticQuantize(Stage):
         when={"equalize": ("smooth",)},
     )
     correct_bias: bool = parameter(False, BOOLEAN, "correct the shift of each layer's mean output")
-    embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC)
+    embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC, limits=STORAGE)
     weight_max: int = parameter(
         WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
     )
@@ -87,6 +100,14 @@ class StaticQuantize(Stage):
     @property
     def structure_from_weights(self) -> bool:
         return self.keep_float > 0
+
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        return refusal(cls(), model, task)
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        check_kernels(model.eval(), context.task.example(2))
+        return model
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -7,13 +7,15 @@ from typing import ClassVar
 
 from torch import nn
 
+from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
-from petra.methods.base import Context, Stage, parameter
+from petra.methods.base import Context, Stage, parameter, refusal
 from petra.methods.quantize.parameters import EXCLUDE, EXCLUDE_LIMITS, excluded_layers
 from petra.methods.quantize.selection import KINDS
 from petra.methods.quantize.stored import STORED, store_weights
 from petra.space.domains import Choice
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.tasks.base import Task
 
 _FORMATS = {16: "float16", 8: "int8", 4: "int4"}
 
@@ -49,6 +51,17 @@ class WeightQuantize(Stage):
     @property
     def structure_from_weights(self) -> bool:
         return False
+
+    @classmethod
+    def objection(cls, model: nn.Module, task: Task) -> str:
+        return refusal(cls(), model, task) and refusal(cls(bits=4), model, task)
+
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        """Refuses 4 bits where no layer takes them, which would be 8 under another name."""
+        result, trace = self.apply(model, context)
+        if self.bits == 4 and "int4" not in str(trace.details["formats"]):
+            raise StageRefused("no layer's weights can be stored in 4 bits")
+        return result
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()

@@ -90,6 +90,11 @@ class EstimateBatchNorm(Stage):
     def structure_from_weights(self) -> bool:
         return False
 
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        if not norms_with_statistics(model):
+            raise StageRefused(NO_NORM)
+        return model
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu")
         norms = [*norms_with_statistics(model)]

@@ -23,6 +23,7 @@ from petra.space.effects import CUT_CHANNELS, DENSE_WEIGHTS, FLOAT_WEIGHTS, TRAI
 from petra.tasks.inputs import Inputs, batch_size, call, map_inputs
 
 BATCH = 64
+NOTHING = "no layer lost input channels while keeping its outputs"
 
 
 def ridge(gram: Tensor, cross: Tensor, prior: Tensor, damping: float) -> Tensor:
@@ -99,6 +100,12 @@ class Reconstruct(Stage):
     def structure_from_weights(self) -> bool:
         return False
 
+    def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        order, _ = self._layers(model.to("cpu"), context.teacher, context.task.example(2))
+        if not order:
+            raise StageRefused(NOTHING)
+        return model
+
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to("cpu")
         teacher = context.teacher.to("cpu")
@@ -110,10 +117,7 @@ class Reconstruct(Stage):
                 context.progress(i, len(order), path)
                 errors[path] = self._refit(model, teacher, path, batches)
         if not errors:
-            raise StageRefused(
-                "no layer lost input channels while keeping its outputs",
-                hint="put this stage after prune.structured",
-            )
+            raise StageRefused(NOTHING, hint="put this stage after prune.structured")
         details = {"samples": sum(map(batch_size, batches)), "relative_error_before_after": errors}
         return model, StageTrace(self.name, touched=tuple(errors), skipped=skipped, details=details)
 

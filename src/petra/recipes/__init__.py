@@ -1,0 +1,7 @@
+"""Pipelines that are worth trying before a search has learnt anything: `portfolio.py` has them as
+data, `make.py` makes legal pipelines of a study's own space of them.
+"""
+
+from petra.recipes.make import make_recipes as make_recipes
+from petra.recipes.stored import store_recipes as store_recipes
+from petra.recipes.stored import stored_recipes as stored_recipes
