@@ -146,7 +146,6 @@ def test_every_stage_ends_in_a_measured_file_or_a_reason(digits_study: petra.Stu
             "latency_ms",
             "latency_p95_ms",
             "latency_ratio",
-            "throughput",
             "size_bytes",
             "params",
         }
@@ -156,6 +155,8 @@ def test_every_stage_ends_in_a_measured_file_or_a_reason(digits_study: petra.Stu
         ].mean
         assert trial.parity["relative_error"] < 0.05
         assert len(trial.trace) == len(trial.pipeline)
+    assert "throughput" in trials[0].metrics
+    assert all("throughput" in t.test for t in digits_study.front.members), "asked for at the end"
     assert trials[1].measured
     assert trials[2].measured
     assert trials[1].metrics["size_bytes"].mean < 0.5 * trials[0].metrics["size_bytes"].mean
