@@ -56,6 +56,7 @@ def problem() -> tuple[nn.Module, Task]:
 class TestAdapt(StageSuite):
     stage = Adapt
     fast = {"epochs": 1, "layers.blocks.1": False}
+    size_within = 0.1  # what is not trained is all zeros, stored once
 
     @pytest.fixture
     def problem(self) -> tuple[nn.Module, Task]:

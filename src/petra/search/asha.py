@@ -15,7 +15,6 @@ from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import FULL, Fidelity, Origin, Proposal, Trial
 from petra.moo.dominance import ranks
 from petra.moo.hypervolume import contributions
-from petra.moo.selection import survivors
 from petra.search.base import Problem, Searcher, Suggestion
 from petra.search.options import SearchOptions, option
 from petra.search.scaling import Scaling, scale
@@ -23,6 +22,7 @@ from petra.search.table import SEARCHERS, make_searcher
 from petra.space.domains import BOOLEAN, Choice, Integer, Text
 
 PROMOTED = Origin(("promoted",))
+PATIENCE = 100  # a rung is ranked anew when it has grown by one in so many, at least by `eta`
 EFFORT = "epochs"  # how the names of parameters begin that say how long a stage trains
 
 
@@ -70,7 +70,10 @@ class Rung:
         self.fidelity, self.searcher = fidelity, searcher
         self.told = 0
         self._scaling, self._eta = scaling, eta
-        self._usable: list[Trial] = []
+        self._usable: list[Pipeline] = []
+        self._costs: list[np.ndarray] = []  # of these, (m,) each
+        self._violations: list[float] = []
+        self._due = eta  # how many are told when they are ranked next
         self._promoted: set[str] = set()
         self._ranked: list[Pipeline] = []  # of the best, those not promoted yet, the best first
 
@@ -83,9 +86,12 @@ class Rung:
         self.searcher.tell(alike)
         self.told += ranked
         if ranked and self._scaling.usable(alike):
-            self._usable.append(alike)
-        if ranked and self.told % self._eta == 0:
+            self._usable.append(trial.pipeline)
+            self._costs.append(self._scaling.costs(trial))
+            self._violations.append(self._scaling.violation(trial))
+        if ranked and self.told >= self._due:
             self._rank()
+            self._due = self.told + max(self._eta, self.told // PATIENCE)
 
     def promote(self, pipeline: Pipeline) -> None:
         """It is evaluated at a higher fidelity."""
@@ -97,20 +103,22 @@ class Rung:
         return self._ranked[0] if self._ranked else None
 
     def _rank(self) -> None:
-        """The best so many of all: by non-dominated rank, the last rank trimmed by hypervolume
+        """The best so many of all, by non-dominated rank, within a rank by hypervolume
         contribution; in their order, those not promoted yet.
         """
-        room = self.told // self._eta
         if not self._usable:
             return
-        costs = np.array([self._scaling.costs(t) for t in self._usable])
-        excess = np.array([self._scaling.violation(t) for t in self._usable])
-        below = self._scaling.reference
-        kept = survivors(costs, room, reference=below, violations=excess)
-        rank, gain = ranks(costs[kept], excess[kept]), contributions(costs[kept], below)
-        order = sorted(range(len(kept)), key=lambda i: (rank[i], -gain[i], kept[i]))
-        best = [self._usable[int(kept[i])].pipeline for i in order]
-        self._ranked = [p for p in best if p.key not in self._promoted]
+        costs, rank = np.array(self._costs), ranks(self._costs, self._violations)
+        best: list[int] = []
+        room = self.told // self._eta
+        for level in range(int(rank.max()) + 1):
+            layer = np.flatnonzero(rank == level)
+            gain = contributions(costs[layer], self._scaling.reference)
+            best += [int(layer[i]) for i in np.argsort(-gain, kind="stable")]
+            if len(best) >= room:
+                break
+        chosen = [self._usable[i] for i in best[:room]]
+        self._ranked = [p for p in chosen if p.key not in self._promoted]
 
 
 class AshaSearcher(Searcher):
@@ -126,7 +134,7 @@ class AshaSearcher(Searcher):
     When it helps: where training is most of what a candidate costs, and a short one tells the good
     from the bad. When it does not: where exporting and timing cost as much (zero shot is no cheaper
     then), and with few trials, most of which never reach full fidelity. Costs: those of the
-    searchers it asks, and a ranking of a rung with every `eta`-th result of it.
+    searchers it asks, and now and then a ranking of a rung.
     """
 
     Options = AshaOptions
@@ -178,7 +186,7 @@ class AshaSearcher(Searcher):
             return
         for rung in self._concerned(level, trial.pipeline):
             rung.learn(trial, ranked=rung is self.rungs[level])
-        self.stop_reason = self.rungs[-1].searcher.stop_reason
+        self.stop_reason = self.stop_reason or self.rungs[-1].searcher.stop_reason
 
     def _concerned(self, level: int, pipeline: Pipeline) -> tuple[Rung, ...]:
         """The rungs that a result of `level` is one of: all, for what is the same at any."""
