@@ -15,7 +15,7 @@ from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.rng import derive_seed
 from petra.core.target import Target
 from petra.execute.remembered import forget_what_is_made_again
-from petra.methods.base import Context
+from petra.methods.base import Context, Stage
 from petra.methods.table import STAGES
 from petra.model.attention.separate import unfuse
 from petra.model.copies.copying import copy_model
@@ -29,6 +29,11 @@ from petra.space.domains import Integer, Real
 from petra.space.space import Space
 from petra.tasks.base import Task
 from petra.tasks.inputs import call
+
+MOST_PARAMETERS = 3 * 10**7
+"""Of models on which stages are rehearsed: on larger ones that takes minutes, and their refusals
+are left to the search.
+"""
 
 
 def make_recipes(
@@ -72,6 +77,7 @@ class _Kitchen:
         self.teacher = copy_model(model).cpu().eval()
         self.here = circumstances(self.teacher, task, target)
         self.traits = self.here.traits
+        self._large = self.here.outline.modules[0].parameters > MOST_PARAMETERS
         first = copy_model(self.teacher)
         unfuse(first)
         unfreeze(first)
@@ -80,7 +86,10 @@ class _Kitchen:
 
     def made(self, steps: Sequence[OneOf]) -> Pipeline:
         """The pipeline of the first alternatives that act together; empty where none do."""
-        return next(self._from(Pipeline(), steps), Pipeline())
+        found = next(self._from(Pipeline(), steps), Pipeline())
+        # Models are as large as they are: only verdicts are kept.
+        self._after = {p: m for p, m in self._after.items() if m is None or not p.stages}
+        return found
 
     def _from(self, done: Pipeline, steps: Sequence[OneOf]) -> Iterator[Pipeline]:
         """Whole pipelines that begin with `done`, best first."""
@@ -126,6 +135,8 @@ class _Kitchen:
         before = self._after[done]
         assert before is not None
         stage = STAGES.get(spec.kind).from_spec(spec, self.task, self.here.outline)
+        if type(stage).rehearse is Stage.rehearse or self._large:
+            return before
         seed = derive_seed(0, "recipe", done.key, spec.canonical())
         context = Context(task=self.task, teacher=self.teacher, seed=seed, target=self.target)
         torch.manual_seed(seed % 2**63)

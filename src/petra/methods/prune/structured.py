@@ -146,7 +146,7 @@ class StructuredPrune(Stage):
     def objection(cls, model: nn.Module, task: Task) -> str:
         generator = torch.Generator().manual_seed(0)
         try:
-            groups, kept = find_groups(model, task.example(2), generator=generator)
+            groups, kept = find_groups(model, task.example(2), generator=generator, enough=1)
         except StageRefused as refusal:
             return refusal.message
         return "" if groups else f"{NOTHING} ({_reasons(model, kept)})"

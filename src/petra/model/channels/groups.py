@@ -49,10 +49,14 @@ class ChannelGroup:
 
 
 def find_groups(
-    model: nn.Module, example: Inputs, *, generator: torch.Generator
+    model: nn.Module,
+    example: Inputs,
+    *,
+    generator: torch.Generator,
+    enough: int | None = None,
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
     """Groups that are proved safe to cut, each alone, and why the output channels of every other
-    weighted layer stay.
+    weighted layer stay; with `enough`, no more groups than that are looked for.
 
     Leaves `model` untouched. Cost: a copy of the model, a trace, and three forward passes per
     group.
@@ -64,6 +68,8 @@ def find_groups(
     candidates, refused = _candidates(scout, output_layers(model, lambda m: outputs_of(m, example)))
     groups: list[ChannelGroup] = []
     for group in candidates:
+        if len(groups) == enough:
+            break
         reason = _trial(scout, group, example, generator)
         for _ in range(RETRIES):
             if reason != SILENT:
