@@ -124,11 +124,12 @@ def compare(names: Sequence[str], options: argparse.Namespace) -> list[str]:
         if options.cases and case.name not in options.cases:
             continue
         runs, costs = {}, {}
+        whole = min(options.budget, kept.longest(case, names[0]) or options.budget)
         for name in names:
             if name == SMS_EMOA and not case.best:
                 continue
             slow = name in SLOW
-            budget = options.budget // 2 if slow else options.budget
+            budget = whole // 2 if slow else whole
             for seed in range(options.slow_seeds if slow else options.seeds):
                 kept.make(case, name, seed, budget, options.lag)
             if done := kept.of(case, name, budget):

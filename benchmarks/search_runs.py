@@ -121,6 +121,11 @@ class Kept:
             with self.path.open("a") as file:
                 file.write(json.dumps(made.__dict__) + "\n")
 
+    def longest(self, case: Case, name: str) -> int:
+        """The most evaluations of a run that is there; 0 for none."""
+        found = [r for k, r in self.runs.items() if k[:2] == (case.name, name)]
+        return max((len(r.volumes) for r in found), default=0)
+
     def of(self, case: Case, name: str, budget: int) -> list[Run]:
         """The runs of so many evaluations, by seed."""
         keys = sorted(k for k in self.runs if k[:2] == (case.name, name))
