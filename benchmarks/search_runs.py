@@ -23,7 +23,7 @@ from petra.search.table import make_searcher
 SMS_EMOA = "SMS-EMOA"  # sees every result before it proposes
 # Searchers with options, by the names they have in tables. Nothing may end early.
 SETTINGS: Mapping[str, tuple[str, Mapping[str, object]]] = {
-    "surrogate": ("surrogate", {"stagnation": 0}),
+    "surrogate": ("surrogate", {}),
     "uniform": ("uniform", {}),
     "evolution": ("evolution", {"stagnation": 0}),
     "TPE": ("optuna", {"sampler": "TPESampler"}),

@@ -22,7 +22,7 @@ from petra.space.space import Space, StageCard
 from petra.testing.search_suite import Evaluate, Run, failed, simulate
 from petra.testing.toy import OBJECTIVES, toy_baseline, toy_problem, toy_trial
 
-FEW = SurrogateOptions(candidates=30, rounds=1, stagnation=0)
+FEW = SurrogateOptions(candidates=30, rounds=1)
 
 
 def surrogate(
