@@ -160,7 +160,7 @@ class StudyConfig(_Record):
     objectives: tuple[str, ...] = ("quality", "latency", "size")
     constraints: tuple[str, ...] = ()
     budget: BudgetConfig = BudgetConfig(time=600.0)
-    search: Mapping[str, Any] = Field(default_factory=lambda: {"name": "evolution"})
+    search: Mapping[str, Any] = Field(default_factory=lambda: {"name": "surrogate"})
     space: SpaceConfig = SpaceConfig()
     limits: LimitsConfig = LimitsConfig()
     virtual_workers: Annotated[Whole, Field(ge=1, le=10_000)] = 4

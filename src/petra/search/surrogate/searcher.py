@@ -93,7 +93,6 @@ class SurrogateSearcher(Searcher):
     def learn(self, trial: Trial) -> None:
         del self._pending[trial.number]
         self.evolution.tell(trial)
-        self.stop_reason = self.stop_reason or self.evolution.stop_reason
         self.memory.add(trial)
         self.duplicates.learn(trial)
         worthy = trial.number in self.archive.members
