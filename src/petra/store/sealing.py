@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from petra.core.errors import StoreError
+from petra.store.checked import DAMAGE_HINT
 from petra.store.points import HEAD, Points, joined
-from petra.store.records import DAMAGE_HINT, OTHER
+from petra.store.records import OTHER
 from petra.store.schema import CHECKSUM, NOTES, SCHEMA_VERSION, STUDY, members
 from petra.store.seal import MODULUS, content, note_checksum, study_checksum
 
