@@ -249,7 +249,7 @@ def test_it_selects_in_two_to_five_objectives(m: int) -> None:
     run = simulate(searcher, lambda p: more(toy_trial(p)), trials=80)
     told = [baseline, *run.trials[: 80 - searcher.lag]]
     assert searcher.archive.volume == pytest.approx(searcher.scaling.hypervolume(told), rel=1e-9)
-    assert len(searcher.population) == 8
+    assert len(searcher.population) == searcher.options.population
 
 
 def test_a_space_without_parameters_of_a_scope_has_no_such_move() -> None:
