@@ -5,7 +5,7 @@ that cost nothing.
 
 Every searcher proposes through petra's own stream, from all results but the last `--lag` - 1;
 SMS-EMOA alone sees every result first. Runs are kept in `--keep`, so that a comparison goes on
-where it was cut off.
+where it was cut off; tables and figure are of all that are there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLOURS = ("#1f77b4", "#d62728", "#7f7f7f", "#2ca02c", "#9467bd", "#8c564b", "#e
 
 
 def reached(volumes: np.ndarray, wanted: float) -> np.ndarray:
-    """Evaluations (runs,) until each of curves (runs, budget) has the hypervolume; inf for never."""
+    """Evaluations (runs,) until each of curves (runs, budget) has the hypervolume; inf: never."""
     there = volumes >= wanted
     return np.where(there.any(axis=1), there.argmax(axis=1) + 1.0, np.inf)
 
@@ -51,7 +51,9 @@ def chance(ours: np.ndarray, theirs: np.ndarray) -> str:
     return f"{sign} {wilcoxon(apart).pvalue:.1g}"
 
 
-def table(case: Case, found: dict[str, np.ndarray], costs: dict[str, float], first: str) -> list[str]:
+def table(
+    case: Case, found: dict[str, np.ndarray], costs: dict[str, float], first: str
+) -> list[str]:
     """The lines of one case: mean hypervolumes with standard errors, and how `first` compares."""
     budget = max(c.shape[1] for c in found.values())
     marks = [m for m in MARKS if m <= budget]
@@ -105,9 +107,11 @@ def figure(found: dict[str, dict[str, np.ndarray]]) -> go.Figure:
             )  # fmt: skip
             panels.add_scatter(
                 x=at, y=mean, name=name, line={"color": colour}, legendgroup=name,
-                showlegend=i == 0 or name == SMS_EMOA and i == list(found).index("ZDT1"), **place,
+                showlegend=i == 0 or (name == SMS_EMOA and i == list(found).index("ZDT1")), **place,
             )  # fmt: skip
-    panels.update_layout(title="Hypervolume against evaluations", height=340 * ((len(found) + 1) // 2))
+    panels.update_layout(
+        title="Hypervolume against evaluations", height=340 * ((len(found) + 1) // 2)
+    )
     return panels
 
 
@@ -120,14 +124,15 @@ def compare(names: Sequence[str], options: argparse.Namespace) -> list[str]:
         if options.cases and case.name not in options.cases:
             continue
         runs, costs = {}, {}
+        whole = min(options.budget, kept.longest(case, names[0]) or options.budget)
         for name in names:
             if name == SMS_EMOA and not case.best:
                 continue
             slow = name in SLOW
-            seeds = range(min(options.seeds, options.slow_seeds) if slow else options.seeds)
-            budget = options.budget // 2 if slow else options.budget
-            done = [kept.get(case, name, seed, budget, options.lag) for seed in seeds]
-            if done:
+            budget = whole // 2 if slow else whole
+            for seed in range(options.slow_seeds if slow else options.seeds):
+                kept.make(case, name, seed, budget, options.lag)
+            if done := kept.of(case, name, budget):
                 runs[name] = curves(done, budget)
                 costs[name] = float(np.mean([r.cost_s for r in done]))
             print(case.name, name, flush=True)
@@ -139,7 +144,7 @@ def compare(names: Sequence[str], options: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=20, help="runs to make, unless they are kept")
     parser.add_argument("--slow-seeds", type=int, default=3, help=f"of {', '.join(SLOW)}")
     parser.add_argument("--budget", type=int, default=200, help="evaluations")
     parser.add_argument("--lag", type=int, default=4)

@@ -23,7 +23,7 @@ from petra.search.table import make_searcher
 SMS_EMOA = "SMS-EMOA"  # sees every result before it proposes
 # Searchers with options, by the names they have in tables. Nothing may end early.
 SETTINGS: Mapping[str, tuple[str, Mapping[str, object]]] = {
-    "surrogate": ("surrogate", {"stagnation": 0}),
+    "surrogate": ("surrogate", {}),
     "uniform": ("uniform", {}),
     "evolution": ("evolution", {"stagnation": 0}),
     "TPE": ("optuna", {"sampler": "TPESampler"}),
@@ -112,15 +112,24 @@ class Kept:
     def _add(self, made: Run) -> None:
         self.runs[made.case, made.searcher, made.seed] = made
 
-    def get(self, case: Case, name: str, seed: int, budget: int, lag: int) -> Run:
-        """The run, made where it is not there or too short."""
-        key = (case.name, name, seed)
-        if key not in self.runs or len(self.runs[key].volumes) < budget:
+    def make(self, case: Case, name: str, seed: int, budget: int, lag: int) -> None:
+        """Make a run, unless it is there and long enough."""
+        known = self.runs.get((case.name, name, seed))
+        if known is None or len(known.volumes) < budget:
             made = run(case, name, seed, budget, lag)
             self._add(made)
             with self.path.open("a") as file:
                 file.write(json.dumps(made.__dict__) + "\n")
-        return self.runs[key]
+
+    def longest(self, case: Case, name: str) -> int:
+        """The most evaluations of a run that is there; 0 for none."""
+        found = [r for k, r in self.runs.items() if k[:2] == (case.name, name)]
+        return max((len(r.volumes) for r in found), default=0)
+
+    def of(self, case: Case, name: str, budget: int) -> list[Run]:
+        """The runs of so many evaluations, by seed."""
+        keys = sorted(k for k in self.runs if k[:2] == (case.name, name))
+        return [self.runs[k] for k in keys if len(self.runs[k].volumes) >= budget]
 
 
 def curves(runs: Iterable[Run], budget: int) -> np.ndarray:

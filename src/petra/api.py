@@ -50,7 +50,7 @@ def compress(
     objectives: Iterable[str] = ("quality", "latency", "size"),
     constraints: str | Iterable[str] = (),
     budget: float | str | Mapping[str, Any] = "10 min",
-    search: str | Mapping[str, Any] = "evolution",
+    search: str | Mapping[str, Any] = "surrogate",
     space: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -208,6 +208,8 @@ def _take_over(store: Store, wanted: dict[str, Any]) -> None:
     it would be another study.
     """
     stored = parse_config(store.config, where=str(store.directory)).model_dump(mode="json")
+    if (stored["search"], wanted["search"]) == (_FORMER_SEARCH, _SEARCH):
+        wanted = {**wanted, "search": stored["search"]}  # begun when another one was the default
     changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != stored[k])
     if changed:
         raise StoreError(
@@ -217,6 +219,7 @@ def _take_over(store: Store, wanted: dict[str, Any]) -> None:
     store.set_config(wanted)
 
 
+_FORMER_SEARCH, _SEARCH = {"name": "evolution"}, {"name": "surrogate"}  # the defaults
 # What may differ between the sessions of one study: nothing that changes what is proposed or how it
 # is judged.
 _MAY_CHANGE = frozenset({"budget", "limits", "executor", "workdir"})

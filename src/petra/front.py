@@ -45,7 +45,7 @@ class Front:
     baseline: Trial | None
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
-    trials: list[Trial] = field(repr=False)
+    trials: Sequence[Trial] = field(repr=False)
     task: tuple[Metric, ...] = (task_metric(QUALITY, maximize=True),)
     unconfirmed: Mapping[int, str] = field(default_factory=dict)
 

@@ -184,7 +184,9 @@ def initial_pipelines(config: StudyConfig, space: Space) -> tuple[Pipeline, ...]
 
 
 def search_options(config: StudyConfig) -> tuple[str, dict[str, object]]:
-    """The searcher's name and its options, not yet checked."""
+    """The searcher's name and its options, not yet checked. Options without a name are evolution's:
+    it was the only searcher with options when study files could first leave the name out.
+    """
     options = dict(config.search)
     return str(options.pop("name", "evolution")), options
 

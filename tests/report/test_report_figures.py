@@ -37,7 +37,7 @@ def test_progress_is_the_hypervolume_of_what_had_finished(study: Path) -> None:
 def test_moves_count_every_trial_once_per_move_and_successes_by_hypervolume(study: Path) -> None:
     front = StudyFront.load(study)
     expected = Counter(move for t in front.trials if t.number for move in t.origin.moves)
-    counts = history.move_counts(front)
+    counts = history.move_counts(history.hypervolume_reached(front))
     assert {move: proposed for move, proposed, _ in counts} == expected
     volumes = [v for _, v in history.hypervolume_reached(front)]
     rises = int((np.diff(volumes) > 0).sum())

@@ -29,7 +29,7 @@ class TestEvolution(SearcherSuite):
 
 class TestSurrogate(SearcherSuite):
     def make(self, problem: Problem, baseline: Trial) -> Searcher:
-        few = {"candidates": 30, "rounds": 1, "stagnation": 0}
+        few = {"candidates": 30, "rounds": 1}
         return make_searcher("surrogate", few, problem, baseline)
 
 

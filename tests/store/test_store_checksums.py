@@ -34,7 +34,7 @@ EDITS = (
     "UPDATE proposals SET parent = 1 WHERE number = 1",
     "UPDATE notes SET value = '2'",
     "DELETE FROM notes",
-    "UPDATE notes SET name = 'other'",
+    "UPDATE notes SET name = 'other' WHERE name = 'stop'",
     "UPDATE study SET elapsed_s = 5",
     "UPDATE study SET config = '{}'",
     "UPDATE study SET host = '{}'",

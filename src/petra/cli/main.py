@@ -50,7 +50,7 @@ def _root(
 
 _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Search": (search.demo, search.run, search.resume),
-    "Results": (results.show, results.report, results.export),
+    "Results": (results.show, results.report, results.export, results.export_optuna),
     "Model files": (artifact.verify, bench.bench, artifact.package),
     "About petra and this machine": (methods.methods, doctor.doctor),
 }

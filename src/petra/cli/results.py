@@ -1,4 +1,4 @@
-"""petra show, report, export: look at a study and take models out of it."""
+"""petra show, report, export, export-optuna: look at a study and take models out of it."""
 
 from __future__ import annotations
 
@@ -103,3 +103,36 @@ def export(
     say(f"{path}: {member}")
     if not member.trial.pipeline.stages:
         say("This is the untouched model: nothing that was tried beats it here.")
+
+
+def export_optuna(
+    directory: Directory,
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="A file that is not there: OUT.db is SQLite, OUT.log a journal."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The study's name there; by default the directory's.")
+    ] = None,
+    artifacts: Annotated[
+        Path | None, typer.Option(help="Copy the model files here, as Optuna's artifacts.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a study into a storage of Optuna's, for its dashboard. Needs the extra optuna.
+
+    For example:
+
+    - `petra export-optuna petra-demo demo.db`
+    - `petra export-optuna petra-demo demo.db --artifacts demo-files`
+    - `optuna-dashboard sqlite:///demo.db --artifact-dir demo-files`
+    """
+    from petra.report.optuna_export import export_optuna as write
+
+    trials = write(directory, out, name=name, artifacts=artifacts)
+    if as_json:
+        say_json({"file": str(out), "trials": trials})
+    else:
+        say(f"{out}: {trials} trials")

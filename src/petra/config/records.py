@@ -55,8 +55,8 @@ class WorkloadConfig(_Record):
 
 class BudgetConfig(_Record):
     """When to stop, whichever comes first. `generations`: so many times the trials that the
-    searcher lets run at once (evolution: `offspring`). `goal`: begin nothing more as soon as one
-    trial satisfies all of these constraints.
+    searcher lets run at once (surrogate: `pending`; evolution: `offspring`). `goal`: begin nothing
+    more as soon as one trial satisfies all of these constraints.
     """
 
     time: Seconds | None = None
@@ -133,7 +133,7 @@ class StudyConfig(_Record):
     objectives: tuple[str, ...] = ("quality", "latency", "size")
     constraints: tuple[str, ...] = ()
     budget: BudgetConfig = BudgetConfig(time=600.0)
-    search: Mapping[str, Any] = Field(default_factory=lambda: {"name": "evolution"})
+    search: Mapping[str, Any] = Field(default_factory=lambda: {"name": "surrogate"})
     space: SpaceConfig = SpaceConfig()
     limits: LimitsConfig = LimitsConfig()
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0

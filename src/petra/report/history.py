@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import html
 from collections import Counter
+from collections.abc import Sequence
 
-import numpy as np
 import plotly.graph_objects as go
 
 from petra.core.trial import Trial
 from petra.front import Front
-from petra.moo.dominance import front_mask
+from petra.moo.archive import Archive
 from petra.report.plots import FRONT, OTHER, finished
 from petra.report.tables import failure_counts
 from petra.search.scaling import Scaling, scale
 
+Reached = Sequence[tuple[Trial, float]]
 
-def hypervolume_reached(front: Front) -> list[tuple[Trial, float]]:
+
+def hypervolume_reached(front: Front) -> Reached:
     """Hypervolume of the feasible trials after each measured one, in order of finishing; the
     untouched model first.
     """
     if front.baseline is None:
         return []
     scaling: Scaling = scale(front.objectives, front.constraints, front.baseline)
-    kept: list[Trial] = []
+    archive = Archive(scaling.reference)
     reached: list[tuple[Trial, float]] = []
-    volume = 0.0
     for trial in sorted(front.trials, key=lambda t: (t.finished_at, t.number)):
         if scaling.usable(trial) and scaling.violation(trial) == 0:
-            kept.append(trial)
-            costs = np.array([scaling.costs(t) for t in kept])
-            kept = [t for t, on in zip(kept, front_mask(costs), strict=True) if on]
-            volume = max(volume, scaling.hypervolume(kept))
-        reached.append((trial, volume))
+            archive.add(trial.number, scaling.costs(trial))
+        reached.append((trial, archive.volume))
     return reached
 
 
-def hypervolume_figure(front: Front, *, over: str) -> go.Figure:
+def hypervolume_figure(reached: Reached, *, over: str) -> go.Figure:
     """Hypervolume against 'seconds' of search or the number of finished 'trials'."""
-    reached = hypervolume_reached(front)
     x = [t.finished_at for t, _ in reached] if over == "seconds" else list(range(len(reached)))
     figure = go.Figure(
         go.Scatter(
@@ -60,7 +57,7 @@ def hypervolume_figure(front: Front, *, over: str) -> go.Figure:
     return finished(figure).update_layout(showlegend=False)
 
 
-def move_counts(front: Front) -> list[tuple[str, int, int]]:
+def move_counts(reached: Reached) -> list[tuple[str, int, int]]:
     """(move, trials it took part in, how many of these extended the hypervolume), most used first.
 
     A trial made by two moves counts for both.
@@ -68,7 +65,7 @@ def move_counts(front: Front) -> list[tuple[str, int, int]]:
     proposed: Counter[str] = Counter()
     succeeded: Counter[str] = Counter()
     before = 0.0
-    for trial, volume in hypervolume_reached(front):
+    for trial, volume in reached:
         for move in trial.origin.moves if trial.number else ():
             proposed[move] += 1
             succeeded[move] += volume > before
@@ -76,9 +73,9 @@ def move_counts(front: Front) -> list[tuple[str, int, int]]:
     return [(move, count, succeeded[move]) for move, count in proposed.most_common()]
 
 
-def moves_figure(front: Front) -> go.Figure:
+def moves_figure(reached: Reached) -> go.Figure:
     """How often each move was tried, and how often its trial extended the hypervolume."""
-    counts = move_counts(front)
+    counts = move_counts(reached)
     names = [html.escape(name) for name, _, _ in counts]
     figure = go.Figure(
         [

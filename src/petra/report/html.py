@@ -186,16 +186,17 @@ def _figures(front: Front) -> str:
     volume = (
         "Hypervolume dominated by the feasible trials, objectives in units of the untouched model,"
     )
+    reached = history.hypervolume_reached(front)
     progress = [
-        (history.hypervolume_figure(front, over="seconds"), f"{volume} against time."),
-        (history.hypervolume_figure(front, over="trials"), f"{volume} against finished trials."),
+        (history.hypervolume_figure(reached, over="seconds"), f"{volume} against time."),
+        (history.hypervolume_figure(reached, over="trials"), f"{volume} against finished trials."),
     ]
     if len(front.trials) > 1:
         caption = (
             "Moves of the search: the trials each took part in, and those that extended the"
             " hypervolume."
         )
-        progress.append((history.moves_figure(front), caption))
+        progress.append((history.moves_figure(reached), caption))
     return (
         f"<h2>Objectives</h2>{_plots(objectives, 'objectives')}"
         f"<h2>Progress</h2>{_plots(progress, 'progress')}"

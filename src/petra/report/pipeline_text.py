@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.text import printable
 from petra.core.trial import StageTrace, Trial
+from petra.store.stored_trials import statuses_of
 
 # Parameter names that say most about what a stage does, in the order in which they are shown. A
 # stage that has none of them shows its first parameters, so a plugin's stage reads well enough
@@ -73,10 +74,7 @@ def count_statuses(trials: Sequence[Trial]) -> str:
     """'12 complete, 3 infeasible, 2 failed' of the candidates among `trials` (not the untouched
     model).
     """
-    counts: dict[str, int] = {}
-    for trial in trials:
-        if trial.number:
-            counts[trial.status.value] = counts.get(trial.status.value, 0) + 1
+    counts = statuses_of(trials)
     order = ("complete", "infeasible", "failed", "timed_out")
     known = [name for name in order if name in counts] + sorted(set(counts) - set(order))
     return ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in known) or "no trials"

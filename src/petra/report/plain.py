@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 
 from petra.core.objective import Metrics
 from petra.core.trial import Trial
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.study_front import StudyFront
+from petra.store.stored_trials import statuses_of
 
 
 def front_data(front: StudyFront) -> dict[str, object]:
@@ -20,7 +20,7 @@ def front_data(front: StudyFront) -> dict[str, object]:
         "metrics": [metric.as_dict() for metric in front.task],
         "objectives": [{"metric": o.metric, "maximize": o.maximize} for o in front.objectives],
         "constraints": [str(c) for c in front.constraints],
-        "trials": dict(Counter(t.status.value for t in front.trials if t.number)),
+        "trials": dict(statuses_of(front.trials)),
         "baseline": trial_data(front.baseline) if front.baseline else None,
         "front": [trial_data(t) | {"picks": labels.get(t.number, [])} for t in front.members],
         "why_empty": front.why_empty(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from petra.config import StudyConfig, parse_config
 from petra.core.errors import ConfigError, StoreError
@@ -20,11 +22,16 @@ from petra.core.metric import (
 )
 from petra.core.objective import Constraint, Objective, named_objectives
 from petra.core.text import printable
-from petra.core.trial import Trial
+from petra.core.trial import Trial, TrialStatus
 from petra.front import Front
+from petra.moo.dominance import front_mask
 from petra.store.checked import mapping, number, sequence, text
+from petra.store.points import Points
 from petra.store.records import DAMAGE_HINT
 from petra.store.store import Store
+from petra.store.stored_trials import StoredTrials
+
+MOST_LEADING = 10_000  # more are read with all others
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,15 @@ class StudyRecord:
     search has ended and its front has been confirmed; `eager_latency_ms` is the untouched model in
     eager PyTorch, None before it was measured. `unconfirmed` are members of the front that could
     not be measured on the test split, and why. `interface` is what the model takes and returns,
-    None in studies that do not say.
+    None in studies that do not say. `leading` are the trials among which the front is, the
+    untouched model first: all, where all were read.
     """
 
     directory: Path
     config: StudyConfig
     host: Mapping[str, object]
-    trials: tuple[Trial, ...]
+    trials: Sequence[Trial]
+    leading: Sequence[Trial]
     task: tuple[Metric, ...]
     stop_reason: str
     eager_latency_ms: float | None
@@ -50,18 +59,26 @@ class StudyRecord:
     interface: Interface | None = None
 
     @staticmethod
-    def load(directory: str | Path) -> StudyRecord:
-        """Read a study. Raises StoreError when there is none or anything in it makes no sense."""
+    def load(directory: str | Path, *, whole: bool = True) -> StudyRecord:
+        """Read a study. Raises StoreError when there is none or anything in it makes no sense.
+
+        Where that is enough, `whole` may be False: then only the trials among which the front is
+        are read and checked now (`Store.open` says how), and all others once `trials` is looked
+        at.
+        """
         directory = Path(directory)
-        with Store.open(directory, write=False) as store:
+        with Store.open(directory, write=False, whole=whole) as store:
             config = _config(store, directory)
             try:
+                task = _task(store.note("task"), config)
+                trials, leading = _trials(store, named_objectives(config.objectives, task=task))
                 record = StudyRecord(
                     directory=directory,
                     config=config,
                     host=store.host,
-                    trials=tuple(store.trials()),
-                    task=_task(store.note("task"), config),
+                    trials=trials,
+                    leading=leading,
+                    task=task,
                     stop_reason=text(store.note("stop_reason") or "", "note 'stop_reason'"),
                     eager_latency_ms=_latency(store.note("eager_latency_ms")),
                     elapsed_s=store.elapsed(),
@@ -98,13 +115,46 @@ class StudyRecord:
 
     def front(self) -> Front:
         """The Pareto set of its trials."""
-        return Front.of(
-            self.trials,
+        front = Front.of(
+            self.leading,
             self.objectives,
             self.constraints,
             task=self.task,
             unconfirmed=self.unconfirmed,
         )
+        return front if self.leading is self.trials else replace(front, trials=self.trials)
+
+
+def _trials(
+    store: Store, objectives: Sequence[Objective]
+) -> tuple[Sequence[Trial], Sequence[Trial]]:
+    """All trials, and those among which the front is."""
+    numbers = [] if store.points is None else leading_numbers(store.points, objectives)
+    if store.points is None or len(numbers) > MOST_LEADING:
+        everything = tuple(store.trials())
+        return everything, everything
+    directory = store.directory
+    later = StoredTrials(store.points, lambda: StudyRecord.load(directory).trials)
+    return later, tuple(store.trials(numbers))
+
+
+def leading_numbers(points: Points, objectives: Sequence[Objective]) -> list[int]:
+    """Numbers of the trials among which the front is, whatever of them is confirmed: the untouched
+    model, all with measurements on the test split, and of all others that are complete those that
+    none of them dominates.
+    """
+    confirmed = np.zeros(len(points), dtype=bool)
+    for column in points.test.values():
+        confirmed |= ~np.isnan(column)
+    complete = np.array([s == TrialStatus.COMPLETE.value for s in points.statuses], dtype=bool)
+    others = complete & points.full & ~confirmed
+    unknown = np.full(len(points), np.nan)
+    costs = np.array([o.costs(points.val.get(o.metric, unknown)) for o in objectives]).T
+    others &= np.isfinite(costs).all(axis=1)
+    if others.any():
+        others[np.flatnonzero(others)] = front_mask(costs[others])
+    found = set(points.numbers[confirmed | others].tolist())
+    return sorted(found | {0} & set(points.numbers.tolist()))
 
 
 def _reasons(note: object) -> dict[int, str]:
@@ -162,7 +212,7 @@ def _check_trials(record: StudyRecord) -> None:
     wanted = {m.name for m in (*PETRA_METRICS, *record.task[1:]) if not m.ragged}
     # What everything else is compared with cannot be zero.
     positive = {m.name for m in PETRA_METRICS if m.positive}
-    for trial in record.trials:
+    for trial in record.leading:
         lacking = sorted(wanted - trial.metrics.keys()) if trial.measured else []
         if lacking:
             raise ValueError(f"trial {trial.number} has no {', '.join(lacking)}")
@@ -170,6 +220,6 @@ def _check_trials(record: StudyRecord) -> None:
             if not trial.metrics[name].mean > 0:
                 raise ValueError(f"{name} of trial {trial.number} is {trial.metrics[name].mean:g}")
     if record.trials:
-        first = record.trials[0]
+        first = record.leading[0]
         if first.number or first.pipeline.stages or not first.measured:
             raise ValueError("trial 0, the untouched model, is missing")

@@ -27,9 +27,10 @@ class StudyFront(Front):
     def load(directory: str | Path) -> StudyFront:
         """The front of the study in `directory`, which may still be running.
 
-        Raises StoreError when there is none.
+        Raises StoreError when there is none. Reads, of many trials, only those on the front; all
+        others once something else of them is asked for than their number.
         """
-        return StudyFront.of_record(StudyRecord.load(directory))
+        return StudyFront.of_record(StudyRecord.load(directory, whole=False))
 
     @staticmethod
     def of_record(record: StudyRecord) -> StudyFront:

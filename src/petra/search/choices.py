@@ -66,7 +66,7 @@ class Choices:
         self, position: int, options: list[str], choose: Choose, rng: np.random.Generator
     ) -> str:
         for _ in range(REDRAWS):
-            kind = choose(f"stage {position}", self.kinds(position))
+            kind = choose(stage_name(position), self.kinds(position))
             if kind in options:
                 return str(kind)
         return options[int(rng.integers(len(options)))]
@@ -78,18 +78,36 @@ class Choices:
         found: dict[str, tuple[Value, Domain]] = {LENGTH: (len(pipeline), self.length)}
         seen: Counter[str] = Counter()
         for position, stage in enumerate(pipeline, 1):
-            found[f"stage {position}"] = (stage.kind, self.kinds(position))
+            found[stage_name(position)] = (stage.kind, self.kinds(position))
             card = self.space.cards.get(stage.kind)
             if card is None:  # of a space that was another
                 continue
             seen[stage.kind] += 1
             for p, value in _values(card, stage):
-                found[_name(card, p, seen[stage.kind])] = (value, p.domain)
+                found[parameter_name(stage.kind, p.name, seen[stage.kind])] = (value, p.domain)
         return {name: (value, d) for name, (value, d) in found.items() if d.contains(value)}
 
 
-def _name(card: StageCard, parameter: Parameter, nth: int) -> str:
-    return f"{card.name}.{parameter.name}" + (f" ({nth})" if nth > 1 else "")
+def stage_name(position: int) -> str:
+    """The choice of the kind of a stage, counted from 1."""
+    return f"stage {position}"
+
+
+def parameter_name(kind: str, parameter: str, nth: int) -> str:
+    """The choice of a parameter of the nth stage of a kind, counted from 1."""
+    return f"{kind}.{parameter}" + (f" ({nth})" if nth > 1 else "")
+
+
+def written(pipeline: Pipeline) -> dict[str, Value]:
+    """The choices that make a pipeline as far as it says them itself, whatever its space."""
+    found: dict[str, Value] = {LENGTH: len(pipeline)}
+    seen: Counter[str] = Counter()
+    for position, stage in enumerate(pipeline, 1):
+        seen[stage.kind] += 1
+        found[stage_name(position)] = stage.kind
+        for name, value in stage.params.items():
+            found[parameter_name(stage.kind, name, seen[stage.kind])] = value
+    return found
 
 
 def _values(card: StageCard, stage: StageSpec) -> Iterator[tuple[Parameter, Value]]:
@@ -107,7 +125,9 @@ def _drawn(card: StageCard, nth: int, choose: Choose) -> StageSpec:
         ready = (p for p in left.values() if not left.keys() & p.when.keys())
         p = left.pop(next(ready, next(iter(left.values()))).name)
         if p.active(values):
-            values[p.name] = _within(p.domain, choose(_name(card, p, nth), p.domain))
+            values[p.name] = _within(
+                p.domain, choose(parameter_name(card.name, p.name, nth), p.domain)
+            )
     return card.normalize(values)
 
 

@@ -24,6 +24,7 @@ from petra.core.errors import StoreError
 from petra.core.text import printable
 from petra.store.examine import MAX_BYTES, examine, read_only, restrict, uri
 from petra.store.layout import StudyPaths
+from petra.store.records import DAMAGE_HINT
 from petra.store.schema import METADATA, READABLE, SCHEMA_VERSION, STUDY, shape
 
 BUSY_TIMEOUT_S = 20.0
@@ -157,13 +158,27 @@ def guarded(where: str) -> Iterator[None]:
         raise StoreError(f"{where}: {text}", hint=hint) from error
 
 
+@contextmanager
+def reading_from(engine: Engine, where: str, what: str = "") -> Iterator[Connection]:
+    """One transaction that reads: a trial that is added meanwhile is seen with its measurements or
+    not at all. Values that petra did not write are a StoreError that begins with `what`.
+    """
+    try:
+        with guarded(where), engine.connect() as connection:
+            yield connection
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"{where} is damaged: {what}{printable(error)}", hint=DAMAGE_HINT
+        ) from error
+
+
 _DAMAGED_HINT = "the database is damaged or not petra's; restore it from a copy"
 
 
-def check_content(connection: Connection, where: str) -> int:
+def check_content(connection: Connection, where: str, *, whole: bool = True) -> int:
     """Refuse a database that is damaged, empty, somebody else's, or of another schema version; the
-    version. Reads all of a SQLite file once."""
-    if connection.dialect.name == "sqlite":
+    version. Reads all of a SQLite file once, if it is to be looked at as a `whole`."""
+    if whole and connection.dialect.name == "sqlite":
         verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
         if verdict != "ok":
             raise StoreError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Column, Connection, RowMapping, Table, select
@@ -26,23 +28,27 @@ Measured = tuple[RowMapping, list[RowMapping]]
 
 
 def read_proposals(
-    connection: Connection, version: int, number: int | None = None
+    connection: Connection, version: int, numbers: Collection[int] | None = None
 ) -> list[Proposal]:
-    """All proposals, or one, by number; of an earlier schema only those that have a trial. Raises
-    StoreError for a row that is damaged.
+    """All proposals, or those of these numbers, by number; of an earlier schema only those that
+    have a trial. Raises StoreError for a row that is damaged.
     """
     if version < 3:
-        rows = _rows(connection, EARLIER_TRIALS, version, number)
+        rows = _rows(connection, EARLIER_TRIALS, version, numbers)
         return [_earlier(row) for row in rows]
-    return [read_proposal(row) for row in _rows(connection, PROPOSALS, version, number)]
+    return [read_proposal(row) for row in _rows(connection, PROPOSALS, version, numbers)]
 
 
-def read_trials(connection: Connection, version: int, number: int | None = None) -> list[Trial]:
-    """All trials, or one, by number. Raises StoreError for a row that is damaged."""
-    proposals = {p.number: p for p in read_proposals(connection, version, number)}
+def read_trials(
+    connection: Connection, version: int, numbers: Collection[int] | None = None
+) -> list[Trial]:
+    """All trials, or those of these numbers, by number. Raises StoreError for a row that is
+    damaged.
+    """
+    proposals = {p.number: p for p in read_proposals(connection, version, numbers)}
     table = TRIALS if version >= 3 else EARLIER_TRIALS
     trials = []
-    for row, measured in rows_of_trials(connection, version, number):
+    for row, measured in rows_of_trials(connection, version, numbers):
         if row["number"] not in proposals:
             raise StoreError(f"trial {row['number']}: it was never proposed", hint=DAMAGE_HINT)
         trials.append(read_trial(proposals[row["number"]], row, measured, table=table))
@@ -50,29 +56,30 @@ def read_trials(connection: Connection, version: int, number: int | None = None)
 
 
 def rows_of_trials(
-    connection: Connection, version: int, number: int | None = None
+    connection: Connection, version: int, numbers: Collection[int] | None = None
 ) -> list[Measured]:
-    """Rows of all trials, or of one, by number, each with those of its measurements in their order.
+    """Rows of all trials, or of those of these numbers, by number, each with those of its
+    measurements in their order.
 
     `version` is that of the schema they were written in.
     """
     table = TRIALS if version >= 3 else EARLIER_TRIALS
     measurements = select(MEASUREMENTS).order_by(MEASUREMENTS.c.position)
-    if number is not None:
-        measurements = measurements.where(MEASUREMENTS.c.number == number)
+    if numbers is not None:
+        measurements = measurements.where(MEASUREMENTS.c.number.in_(numbers))
     of: dict[Any, list[RowMapping]] = defaultdict(list)
-    rows = _rows(connection, table, version, number)
+    rows = _rows(connection, table, version, numbers)
     for m in connection.execute(measurements).mappings():
         of[m["number"]].append(m)
     return [(row, of[row["number"]]) for row in rows]
 
 
 def _rows(
-    connection: Connection, table: Table, version: int, number: int | None
+    connection: Connection, table: Table, version: int, numbers: Collection[int] | None
 ) -> list[RowMapping]:
     query = select(*columns(table, version)).order_by(table.c.number)
-    if number is not None:
-        query = query.where(table.c.number == number)
+    if numbers is not None:
+        query = query.where(table.c.number.in_(numbers))
     return list(connection.execute(query).mappings())
 
 
@@ -93,6 +100,13 @@ def read_elapsed(connection: Connection) -> float:
     """Seconds of search so far. ValueError as above."""
     value = connection.execute(select(STUDY.c.elapsed_s)).scalar_one()
     return checked.number(value, "elapsed_s", negative=False)
+
+
+def read_created(connection: Connection) -> datetime:
+    """When the study was created, in UTC. ValueError as above."""
+    text = checked.text(connection.execute(select(STUDY.c.created)).scalar_one(), "created")
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def read_note(connection: Connection, version: int, name: str) -> Any:

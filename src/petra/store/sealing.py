@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, select
 
 from petra.core.errors import StoreError
-from petra.store.records import DAMAGE_HINT
-from petra.store.schema import CHECKSUM, SCHEMA_VERSION, STUDY, members
-from petra.store.seal import content, study_checksum
+from petra.store.points import HEAD, Points, joined
+from petra.store.records import DAMAGE_HINT, OTHER
+from petra.store.schema import CHECKSUM, NOTES, SCHEMA_VERSION, STUDY, members
+from petra.store.seal import MODULUS, content, note_checksum, study_checksum
 
 
-def seal(connection: Connection, content: int) -> None:
+@dataclass(frozen=True)
+class Content:
+    """What stands for a study's proposals and trials, its `rows`, and for its notes; together for
+    all that is in it.
+    """
+
+    rows: int = 0
+    notes: int = 0
+
+    @property
+    def total(self) -> int:
+        return (self.rows + self.notes) % MODULUS
+
+
+def seal(connection: Connection, content: Content) -> None:
     """Make the study's checksum that of its row as it is and of `content`."""
     row = connection.execute(select(STUDY)).mappings().one()
-    checksum = study_checksum(row, content)
+    checksum = study_checksum(row, content.total)
     connection.execute(STUDY.update().values({CHECKSUM: checksum}))
 
 
-def seal_study(connection: Connection) -> int:
+def seal_study(connection: Connection) -> Content:
     """Seal a study anew; its content. Cost: one pass over the checksums."""
     found = _content(connection, SCHEMA_VERSION)
     seal(connection, found)
     return found
 
 
-def check_seal(connection: Connection, where: str, version: int) -> int:
+def check_seal(connection: Connection, where: str, version: int) -> Content:
     """The content of the study; raises StoreError unless its row, proposals, trials and notes are
     those written last. Cost: one pass over the checksums.
 
@@ -33,7 +51,7 @@ def check_seal(connection: Connection, where: str, version: int) -> int:
     row = connection.execute(select(STUDY)).mappings().one()
     try:
         found = _content(connection, version)
-        intact = row[CHECKSUM] == study_checksum(row, found)
+        intact = row[CHECKSUM] == study_checksum(row, found.total)
     except (TypeError, ValueError):  # what is no checksum at all
         intact = False
     if not intact:
@@ -44,6 +62,44 @@ def check_seal(connection: Connection, where: str, version: int) -> int:
     return found
 
 
-def _content(connection: Connection, version: int) -> int:
-    queries = (select(key, key.table.c[CHECKSUM]) for key in members(version))
-    return content((key, mark) for query in queries for key, mark in connection.execute(query))
+def _content(connection: Connection, version: int) -> Content:
+    *tables, notes = (
+        content((key, mark) for key, mark in connection.execute(select(key, key.table.c[CHECKSUM])))
+        for key in members(version)
+    )
+    return Content(sum(tables) % MODULUS, notes)
+
+
+def kept_points(connection: Connection) -> Points | None:
+    """The points of a study of this schema, with its row and all its notes checked against the
+    study's checksum, proposals and trials as their sum. None when they are not kept, or are not of
+    what is stored now. ValueError for a note that is not as it was written.
+
+    Cost: one pass over the notes.
+    """
+    study = connection.execute(select(STUDY)).mappings().one()
+    rows = connection.execute(select(NOTES)).mappings().all()
+    for row in rows:
+        if row[CHECKSUM] != note_checksum(row["name"], row["value"]):
+            raise ValueError(f"note {row['name']!r}: {OTHER}")
+    values = {row["name"]: row["value"] for row in rows}
+    if HEAD not in values:
+        return None
+    notes = content((row["name"], row[CHECKSUM]) for row in rows)
+    found = Content(int(json.loads(values[HEAD]), 16), notes)
+    if study[CHECKSUM] != study_checksum(study, found.total):
+        return None
+    return joined(
+        json.loads(values[name]) for name in sorted(values) if name.startswith(f"{HEAD} ")
+    )
+
+
+def points_kept(connection: Connection, content: Content) -> bool:
+    """Whether the points are those of proposals and trials of this `content`."""
+    head = connection.execute(select(NOTES.c.value).where(NOTES.c.name == HEAD)).scalar()
+    return head == json.dumps(head_value(content))
+
+
+def head_value(content: Content) -> str:
+    """What the note `HEAD` says."""
+    return f"{content.rows:064x}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,24 +14,24 @@ from sqlalchemy import Connection, Engine
 
 from petra.core.errors import StoreError
 from petra.core.objective import Metrics
-from petra.core.text import printable
 from petra.core.trial import Proposal, Trial
 from petra.store import reading
 from petra.store.database import (
-    check_content,
     check_file,
     connect,
     create_tables,
     guarded,
     has_study,
     holds_study,
+    reading_from,
 )
 from petra.store.layout import StudyPaths, check_layout, make_directory
 from petra.store.lock import WriterLock
-from petra.store.records import DAMAGE_HINT, study_row, to_json
-from petra.store.schema import SCHEMA_VERSION, STUDY
-from petra.store.sealing import check_seal, seal
-from petra.store.upgrade import upgrade
+from petra.store.opening import Found, brought_up, look
+from petra.store.points import Points
+from petra.store.records import study_row, to_json
+from petra.store.schema import STUDY
+from petra.store.sealing import seal
 from petra.store.writing import Writing
 
 
@@ -48,8 +50,7 @@ class Store:
         self._engine = engine
         self._where = where
         self._lock = lock
-        self._version = SCHEMA_VERSION
-        self._content = 0  # see `petra.store.seal.content`; kept while writing
+        self._found = Found()  # its content is kept up while writing
         self._earlier = 0.0  # seconds of search in earlier sessions
         # When this session began, by the monotonic clock; None: not writing.
         self._began: float | None = None
@@ -82,35 +83,38 @@ class Store:
                     hint="resume it, or choose another directory",
                 )
             create_tables(connection, study)
-            seal(connection, store._content)
+            seal(connection, store._found.content)
         store._hold(url)
         store._began = time.monotonic()
         return store
 
     @classmethod
-    def open(cls, directory: Path, *, write: bool, url: str | None = None) -> Store:
+    def open(
+        cls, directory: Path, *, write: bool, url: str | None = None, whole: bool = True
+    ) -> Store:
         """Open a study. Writing takes the study's lock and begins a session; reading never waits
         for anybody.
 
         Raises StoreError when there is no study, when it is damaged (the whole file is checked), of
         another schema version, or, for writing, in the hands of another process. What an earlier
         petra wrote is read as it is, and brought to this schema when it is opened for writing.
+
+        For a look at a large study, `whole` may be False: then `points` has what a front is
+        computed from, checked like the study's row and notes, and of proposals and trials those
+        that are read are checked then. Where points are not kept, it is opened as a whole.
         """
         check_layout(directory)
         if url is None:
             check_file(StudyPaths(directory).database)
         store = cls._connect(directory, url, WriterLock(directory) if write else None)
         with store._closed_on_error():
-            with guarded(store._where), store._engine.connect() as connection:
-                store._version = check_content(connection, store._where)
-                if store._version > 1:
-                    store._content = check_seal(connection, store._where, store._version)
+            with store._reading() as connection:
+                store._found = look(connection, store._where, whole=whole or write)
             store._hold(url)
             store._earlier = store.elapsed()
-            if write and store._version < SCHEMA_VERSION:
+            if write:
                 with guarded(store._where), store._engine.begin() as connection:
-                    store._content = upgrade(connection, store._version)
-                store._version = SCHEMA_VERSION
+                    store._found = brought_up(connection, store._found)
             store._began = time.monotonic() if write else None
         return store
 
@@ -154,6 +158,12 @@ class Store:
         with self._reading() as connection:
             return reading.read_setting(connection, STUDY.c.host)
 
+    @property
+    def created(self) -> datetime:
+        """When the study was created."""
+        with self._reading() as connection:
+            return reading.read_created(connection)
+
     def set_config(self, config: Mapping[str, Any]) -> None:
         """Replace the configuration; what may change between sessions of one study is the caller's
         to decide.
@@ -183,7 +193,7 @@ class Store:
     def note(self, name: str) -> Any:
         """The fact under `name`, None when there is none."""
         with self._reading(f"note {name!r}: ") as connection:
-            return reading.read_note(connection, self._version, name)
+            return reading.read_note(connection, self._found.version, name)
 
     # -- trials ------------------------------------------------------------------------------------
 
@@ -211,41 +221,33 @@ class Store:
         with self._writing() as writing:
             writing.test(number, metrics)
 
+    @property
+    def points(self) -> Points | None:
+        """What a front is computed from, see `open`."""
+        return self._found.points
+
     def proposals(self) -> list[Proposal]:
         """All proposals, sorted by number, finished or not; number 0 is the untouched model's."""
         with self._reading() as connection:
-            return reading.read_proposals(connection, self._version)
+            return reading.read_proposals(connection, self._found.version)
 
-    def trials(self) -> list[Trial]:
-        """All trials, sorted by number."""
+    def trials(self, numbers: Collection[int] | None = None) -> list[Trial]:
+        """All trials, or those of these numbers, all there, by number. Raises StoreError."""
         with self._reading() as connection:
-            return reading.read_trials(connection, self._version)
+            found = reading.read_trials(connection, self._found.version, numbers)
+        if missing := set(numbers or ()) - {trial.number for trial in found}:
+            what = f"{self._where}: there is no trial {min(missing)}"
+            raise StoreError(what, hint="list the trials to see their numbers")
+        return found
 
     def trial(self, number: int) -> Trial:
         """One trial. Raises StoreError when there is none of that number."""
-        with self._reading() as connection:
-            found = reading.read_trials(connection, self._version, number)
-        if not found:
-            raise StoreError(
-                f"{self._where}: there is no trial {number}",
-                hint="list the trials to see their numbers",
-            )
-        return found[0]
+        return self.trials([number])[0]
 
     # -- plumbing ----------------------------------------------------------------------------------
 
-    @contextmanager
-    def _reading(self, what: str = "") -> Iterator[Connection]:
-        """One transaction that reads: a trial that is added meanwhile is seen with its measurements
-        or not at all. Values that petra did not write are a StoreError.
-        """
-        try:
-            with guarded(self._where), self._engine.connect() as connection:
-                yield connection
-        except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{self._where} is damaged: {what}{printable(error)}", hint=DAMAGE_HINT
-            ) from error
+    def _reading(self, what: str = "") -> AbstractContextManager[Connection]:
+        return reading_from(self._engine, self._where, what)
 
     def _hold(self, url: str | None) -> None:
         """Notice from now on when the database file is deleted or replaced."""
@@ -261,17 +263,17 @@ class Store:
     def _writing(self) -> Iterator[Writing]:
         """One write transaction, which also keeps the time."""
         if self._began is None:
-            raise StoreError(
-                f"{self._where} is not open for writing", hint="open it with write=True"
-            )
+            what = f"{self._where} is not open for writing"
+            raise StoreError(what, hint="open it with write=True")
         self.check_held()
         with guarded(self._where), self._engine.begin() as connection:
-            writing = Writing(connection, self._content)
+            writing = Writing(connection, self._found.content)
             yield writing
+            writing.finish()
             connection.execute(STUDY.update().values(elapsed_s=self.elapsed()))
             seal(connection, writing.content)
             self.check_held()  # what is committed to a file that was deleted meanwhile is not kept
-        self._content = writing.content
+        self._found = replace(self._found, content=writing.content)
         self.check_held()
 
     def close(self) -> None:

@@ -7,13 +7,13 @@ from sqlalchemy import Connection, insert, select
 from petra.store.reading import read_trials
 from petra.store.records import note_value
 from petra.store.schema import CHECKSUM, METADATA, NOTES, SCHEMA_VERSION, STUDY, columns, tables
-from petra.store.sealing import seal_study
+from petra.store.sealing import Content, seal_study
 from petra.store.writing import Writing
 
 _OLD = "earlier_"  # before the names of tables that are being replaced
 
 
-def upgrade(connection: Connection, version: int) -> int:
+def upgrade(connection: Connection, version: int) -> Content:
     """Bring a study of an earlier schema `version` to this one, in the caller's transaction; its
     content (`petra.store.seal.content`).
 
@@ -31,11 +31,12 @@ def upgrade(connection: Connection, version: int) -> int:
     METADATA.create_all(connection)
     study |= {"schema_version": SCHEMA_VERSION, CHECKSUM: ""}
     connection.execute(insert(STUDY), study)
-    writing = Writing(connection, 0)
+    writing = Writing(connection, Content())
     for trial in trials:
         writing.trial(trial)
     for name, value in read:
         writing.note(name, value)
+    writing.finish()
     for name in reversed(names):  # measurements before the trials that they belong to
         connection.exec_driver_sql(f"DROP TABLE {_OLD}{name}")
     return seal_study(connection)

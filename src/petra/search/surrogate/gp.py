@@ -80,41 +80,47 @@ class Targets:
         return Targets(centre, unit, (values - centre) / unit, variances / unit**2)
 
 
-def fit(x: Floats, targets: Targets) -> Hyper:
-    """The hyperparameters that maximise the marginal likelihood times a log-normal prior, by
-    L-BFGS-B with exact gradients. O(n^3) a step.
+def _loss(theta: Floats, products: _Products, targets: Targets) -> tuple[float, Floats]:
+    """Minus the log of marginal likelihood times prior, and its gradient (5,), at the logarithms
+    `theta` of a, q, b, l, s (Rasmussen & Williams 2006, eq. 5.9).
     """
-    products = _Products.of(x, x)
-    y, diagonal = targets.y, np.diag_indices(len(x))
+    a, q, b, length, s = np.exp(theta)
+    radial = b * np.exp(products.distances / (-2 * length**2))
+    k = a * products.dots + q * products.squares + radial
+    k[np.diag_indices(len(k))] += s + targets.noise + _JITTER
+    try:
+        factor = cholesky(k, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return 1e10, np.zeros(len(theta))
+    alpha = cho_solve((factor, True), targets.y, check_finite=False)
+    weight = cho_solve((factor, True), np.eye(len(k)), check_finite=False)
+    weight -= np.outer(alpha, alpha)
+    gradient = 0.5 * np.array(
+        [
+            a * (weight * products.dots).sum(),
+            q * (weight * products.squares).sum(),
+            (weight * radial).sum(),
+            (weight * radial * products.distances).sum() / length**2,
+            s * np.trace(weight),
+        ]
+    )
+    off = (theta - _MEAN) / _WIDTH
+    value = 0.5 * targets.y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * off @ off
+    return float(value), gradient + off / _WIDTH
 
-    def loss(theta: Floats) -> tuple[float, Floats]:
-        a, q, b, l, s = np.exp(theta)
-        radial = b * np.exp(products.distances / (-2 * l**2))
-        k = a * products.dots + q * products.squares + radial
-        k[diagonal] += s + targets.noise + _JITTER
-        try:
-            factor = cholesky(k, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            return 1e10, np.zeros(len(theta))
-        alpha = cho_solve((factor, True), y, check_finite=False)
-        weight = cho_solve((factor, True), np.eye(len(y)), check_finite=False)
-        weight -= np.outer(alpha, alpha)
-        gradient = 0.5 * np.array(
-            [
-                a * (weight * products.dots).sum(),
-                q * (weight * products.squares).sum(),
-                (weight * radial).sum(),
-                (weight * radial * products.distances).sum() / l**2,
-                s * np.trace(weight),
-            ]
-        )
-        off = (theta - _MEAN) / _WIDTH
-        value = 0.5 * y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * off @ off
-        return float(value), gradient + off / _WIDTH
 
-    bounds = list(zip(_LOW, _HIGH, strict=True))
+def fit(x: Floats, targets: Targets) -> Hyper:
+    """The hyperparameters that maximise the marginal likelihood times a log-normal prior, for
+    observations at rows `x` (n, d), by L-BFGS-B with exact gradients. O(n^3) a step.
+    """
     found = minimize(
-        loss, _MEAN, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 30}
+        _loss,
+        _MEAN,
+        args=(_Products.of(x, x), targets),
+        jac=True,
+        bounds=list(zip(_LOW, _HIGH, strict=True)),
+        method="L-BFGS-B",
+        options={"maxiter": 30},
     )
     return Hyper(*map(float, np.exp(found.x)))
 

@@ -53,9 +53,6 @@ class SurrogateOptions(SearchOptions):
     spare_duplicates: bool = option(
         True, BOOLEAN, "whether pipelines that differ in nothing that matters are left out"
     )
-    stagnation: int = option(
-        20, Integer(0, 10_000), "times `pending` trials without progress before it ends; 0: never"
-    )
 
 
 class SurrogateSearcher(Searcher):
@@ -83,9 +80,7 @@ class SurrogateSearcher(Searcher):
         self.duplicates = Duplicates()
         moves = [m for m in MOVES.all() if self.options.recombine or m.reach != "recombining"]
         self.candidates = Candidates(problem.space, moves, self.steps)
-        settings = EvolutionOptions(
-            offspring=self.options.pending, stagnation=self.options.stagnation
-        )
+        settings = EvolutionOptions(offspring=self.options.pending)
         self.evolution = EvolutionSearcher(problem, baseline, settings)
         self.archive = self.evolution.archive  # the front of all trials told
         self._pending: dict[int, Pipeline] = {}
@@ -104,7 +99,6 @@ class SurrogateSearcher(Searcher):
     def learn(self, trial: Trial) -> None:
         del self._pending[trial.number]
         self.evolution.tell(trial)
-        self.stop_reason = self.stop_reason or self.evolution.stop_reason
         self.memory.add(trial)
         self.duplicates.learn(trial)
         worthy = trial.number in self.archive.members
