@@ -46,20 +46,6 @@ class TestBayes(SearcherSuite):
         return make_searcher("bayes", FEW, problem, baseline)
 
 
-@pytest.mark.slow
-class TestFullyBayesian(SearcherSuite):
-    trials = 19
-
-    @pytest.fixture(autouse=True)
-    def _few_draws(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gaussian, "WARMUP", 8)
-        monkeypatch.setattr(gaussian, "DRAWS", 8)
-        monkeypatch.setattr(gaussian, "THINNING", 4)
-
-    def make(self, problem: Problem, baseline: Trial) -> Searcher:
-        return make_searcher("bayes", {**FEW, "inference": "nuts"}, problem, baseline)
-
-
 def few(problem: Problem, baseline: Trial | None = None, **options: int) -> BayesSearcher:
     made = make_searcher("bayes", {**FEW, **options}, problem, baseline or toy_baseline())
     assert isinstance(made, BayesSearcher)
@@ -209,6 +195,28 @@ def test_a_missing_library_is_said_before_anything_is_run(monkeypatch: pytest.Mo
     with pytest.raises(MissingExtra, match="botorch") as caught:
         check_searcher(config)
     assert "petra[bayes]" in caught.value.hint
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_fully_bayesian_proposals_are_legal_new_and_the_same_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few draws: what is compiled for every fit takes the time."""
+    for name, number in {"WARMUP": 8, "DRAWS": 8, "THINNING": 4}.items():
+        monkeypatch.setattr(gaussian, name, number)
+    problem = Problem(toy_space(), OBJECTIVES[:2])
+
+    def made() -> Run:
+        options = {**FEW, "inference": "nuts"}
+        searcher = make_searcher("bayes", options, problem, toy_baseline())
+        return simulate(searcher, toy_trial, trials=18)
+
+    first = made()
+    assert len(model_based(first)) == 1
+    assert all(problem.space.is_legal(p.pipeline) for p in first.proposals)
+    assert len({p.pipeline.key for p in first.proposals}) == 18
+    assert made().proposals == first.proposals
 
 
 @pytest.mark.slow

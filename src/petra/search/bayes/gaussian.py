@@ -38,10 +38,11 @@ from petra.search.bayes.observations import Lesson
 MEMBERS = 4  # of an ensemble of maxima
 # Quantiles of tau's half-Cauchy prior, one for each member, in place of draws from it.
 TAUS = [0.1 * math.tan(math.pi / 2 * (i + 0.5) / MEMBERS) for i in range(MEMBERS)]
+# Of L-BFGS. Of toy trials held out, ranks are predicted as well as after 150, within .03.
 ITERATIONS = 25
 JITTER = 1e-6
 NUGGET = 0.02  # where it is not inferred, about what it is on petra's toy problem
-# The no-U-turn sampler's: half of BoTorch's own warm-up, and as many members.
+# The no-U-turn sampler's: half of BoTorch's own steps, for as many members (16).
 WARMUP, DRAWS, THINNING = 256, 128, 8
 
 
