@@ -27,7 +27,8 @@ from petra.report.html import write_report
 from petra.report.plain import front_data
 from petra.report.study_front import StudyFront
 from petra.search.base import Problem
-from petra.search.schedule import FixedLag, Stream
+from petra.search.durations import Durations
+from petra.search.schedule import Stream, VirtualSchedule
 from petra.search.table import make_searcher
 from petra.store.store import Store
 from petra.testing.toy import toy_space, toy_trial
@@ -74,9 +75,9 @@ def search(
     directory: Path | None, trials: int, objectives: tuple[Objective, ...]
 ) -> Iterator[float]:
     """Seconds of each trial: asked for, stored before and after, told."""
-    options = {"stagnation": 0}
-    searcher = make_searcher("evolution", options, Problem(toy_space(), objectives), baseline())
-    stream = Stream(searcher, FixedLag(searcher.lag))
+    problem = Problem(toy_space(), objectives)
+    searcher = make_searcher("evolution", {}, problem, baseline())
+    stream = Stream(searcher, VirtualSchedule(4, Durations(problem.space)))
     store = None if directory is None else new_store(directory)
     if store:
         store.add(baseline())

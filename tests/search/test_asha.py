@@ -17,8 +17,9 @@ from petra.core.trial import FULL, Fidelity, Proposal, Trial
 from petra.moo.dominance import ranks
 from petra.search.asha import PROMOTED, AshaOptions, AshaSearcher, trains
 from petra.search.base import Problem, Searcher
+from petra.search.durations import Durations
 from petra.search.scaling import scale
-from petra.search.schedule import FixedLag, Stream
+from petra.search.schedule import Stream, VirtualSchedule
 from petra.search.table import make_searcher
 from petra.testing.search_suite import SearcherSuite, recorded, simulate
 from petra.testing.toy import toy_baseline, toy_epochs, toy_problem, toy_trial
@@ -127,7 +128,8 @@ def seconds_to(made: Searcher, volume: float) -> float:
     hypervolume.
     """
     scaling = scale(toy_problem().objectives, (), toy_baseline())
-    stream, clock = Stream(made, FixedLag(made.lag)), 0.0
+    stream = Stream(made, VirtualSchedule(4, Durations(made.problem.space)))
+    clock = 0.0
     trained: dict[str, float] = {}
     full: list[Trial] = []
     waiting: list[Proposal] = []

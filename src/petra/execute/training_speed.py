@@ -22,7 +22,8 @@ from petra.model.attention.separate import unfuse
 from petra.model.copies.copying import copy_model
 from petra.model.trainability import unfreeze
 from petra.store import checked
-from petra.store.checked import DAMAGE_HINT, DEFECTS
+from petra.store.checked import DAMAGE_HINT
+from petra.store.records import DEFECTS
 from petra.store.store import Store
 from petra.training.loop import TrainConfig, fit
 from petra.workers.failures import WorkerDied
