@@ -81,23 +81,6 @@ def test_only_full_fidelity_reaches_the_front(low: Fidelity) -> None:
     )
 
 
-def test_reduced_fidelity_alone_makes_no_front_and_says_so() -> None:
-    low = made(1, 0.85, 0.5, 500.0, fidelity=Fidelity(zero_shot=True))
-    found = front(BASE, low, constraints=("size <= 600 B",))
-    assert not found.members
-    assert found.why_empty() == (
-        "none of 1 trials is feasible: 1 were evaluated at a reduced fidelity"
-    )
-
-
-def test_fidelities_in_words() -> None:
-    words = [
-        fidelity_in_words(f)
-        for f in (FULL, Fidelity(zero_shot=True), Fidelity(epochs=1 / 9), Fidelity(0.5, 0.25))
-    ]
-    assert words == ["", "zero shot", "0.11 of epochs", "0.5 of epochs, 0.25 of data"]
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "constraints", [(), ("quality >= baseline - 0.1",), ("size <= 30 kB", "latency <= 0.8")]
