@@ -152,7 +152,7 @@ def test_it_takes_less_time_than_the_searcher_inside() -> None:
     ratios = []
     for seed in range(10):
         problem, baseline = toy_problem(seed=seed), toy_baseline()
-        plain = make_searcher("evolution", {"stagnation": 0}, problem, baseline)
+        plain = make_searcher("evolution", {}, problem, baseline)
         ratios.append(seconds_to(searcher(problem), 0.28) / seconds_to(plain, 0.28))
     assert np.exp(np.mean(np.log(ratios))) < 0.75, ratios
 

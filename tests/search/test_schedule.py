@@ -15,7 +15,7 @@ from petra.core.errors import StoreError
 from petra.core.rng import generator
 from petra.core.trial import Proposal, Trial
 from petra.search.durations import Durations
-from petra.search.evolution import EvolutionSearcher
+from petra.search.evolution import EvolutionOptions, EvolutionSearcher
 from petra.search.schedule import Schedule, Stream, VirtualSchedule
 from petra.search.table import make_searcher
 from petra.testing.search_suite import recorded, simulate
@@ -139,7 +139,8 @@ def test_proposals_that_know_nothing_of_what_they_were_made_from_are_taken_too()
     searcher = make_searcher("uniform", {}, toy_problem(), toy_baseline())
     whole = simulate(searcher, toy_trial, trials=20)
     known = [replace(p, told=()) for p in whole.proposals if p.number not in (18, 19)]
-    evolution = EvolutionSearcher(toy_problem(), toy_baseline())
+    options = EvolutionOptions(population=8)
+    evolution = EvolutionSearcher(toy_problem(), toy_baseline(), options)
     searching = Stream(evolution, VirtualSchedule(8, Taking(lambda number: 1.0)))
     searching.restore(known, {t.number: t for t in whole.trials})
     going = searching.next()

@@ -116,8 +116,8 @@ def test_it_finds_more_than_as_many_draws() -> None:
 
 def test_ten_in_flight_are_ten_different_ideas() -> None:
     """What is under way counts as known, so that a batch is no cloud around one pipeline."""
-    searcher = surrogate(pending=10, explore=0)
-    run = simulate(searcher, toy_trial, trials=24)
+    searcher = surrogate(explore=0)
+    run = simulate(searcher, toy_trial, trials=24, virtual=10)
     last = [searcher.memory.features(p.pipeline) for p in run.proposals[-10:]]
     apart = [np.abs(a - b).max() for i, a in enumerate(last) for b in last[:i]]
     assert min(apart) > 0
