@@ -137,7 +137,7 @@ def test_it_stops_when_nothing_improves_and_says_so() -> None:
 def test_it_does_not_stop_while_infeasible_trials_get_closer() -> None:
     constraints = (Constraint.parse("size <= 10 kB"),)  # out of reach: 20 kB are fixed
     problem = toy_problem(constraints=constraints)
-    searcher = EvolutionSearcher(problem, toy_baseline(), EvolutionOptions(stagnation=5))
+    searcher = EvolutionSearcher(problem, toy_baseline(), EvolutionOptions(stagnation=10))
     run = simulate(searcher, lambda p: toy_trial(p, constraints=constraints), trials=120)
     assert len(run.trials) > 48
     assert min(t.metrics["size_bytes"].mean for t in run.trials if t.measured) < 50_000
@@ -268,7 +268,7 @@ def test_it_selects_in_two_to_five_objectives(m: int) -> None:
     run = simulate(searcher, lambda p: more(toy_trial(p)), trials=80)
     told = [baseline, *run.trials[: 80 - searcher.lag]]
     assert searcher.archive.volume == pytest.approx(searcher.scaling.hypervolume(told), rel=1e-9)
-    assert len(searcher.population) == 8
+    assert len(searcher.population) == searcher.options.population
 
 
 def test_a_space_without_parameters_of_a_scope_has_no_such_move() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from petra.core.errors import StoreError
 from petra.core.trial import Proposal, Trial
-from petra.search.evolution import EvolutionSearcher
+from petra.search.evolution import EvolutionOptions, EvolutionSearcher
 from petra.search.schedule import FixedLag, Schedule, Stream
 from petra.search.table import make_searcher
 from petra.testing.search_suite import recorded, simulate
@@ -72,7 +72,8 @@ def test_proposals_that_know_nothing_of_what_they_were_made_from_are_taken_too()
     searcher = make_searcher("uniform", {}, toy_problem(), toy_baseline())
     run = simulate(searcher, toy_trial, trials=20)
     known = [replace(p, told=()) for p in run.proposals if p.number not in (18, 19)]
-    evolution = EvolutionSearcher(toy_problem(), toy_baseline())
+    options = EvolutionOptions(population=8)
+    evolution = EvolutionSearcher(toy_problem(), toy_baseline(), options)
     searching = Stream(evolution, FixedLag(8))
     searching.restore(known, {t.number: t for t in run.trials})
     going = searching.next()

@@ -29,8 +29,8 @@ from petra.core.trial import (
 )
 from petra.store import layout
 from petra.store.proposals import proposal_row, read_proposal
-from petra.store.records import read_traces, write_traces
 from petra.store.store import Store
+from petra.store.traces import read_traces, write_traces
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**62), 2**62)

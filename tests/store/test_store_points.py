@@ -105,6 +105,7 @@ def test_a_study_of_an_earlier_petra_gets_them_when_it_is_opened_for_writing(
         f"UPDATE notes SET value = replace(value, '0.9', '0.8') WHERE name LIKE '{HEAD} %'",
         f"DELETE FROM notes WHERE name LIKE '{HEAD} %'",
         f"UPDATE notes SET value = '\"00\"' WHERE name = '{HEAD}'",
+        f"UPDATE notes SET value = '{'[' * 100_000}' WHERE name = '{HEAD}'",
         "UPDATE study SET config = '{}'",
         "UPDATE study SET elapsed_s = 5",
         "DELETE FROM notes WHERE name = 'stop'",

@@ -5,7 +5,7 @@ Records only: they cross process boundaries and go into the store as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -140,7 +140,7 @@ class Trial:
     metrics: Mapping[str, Measurement] = field(default_factory=dict)
     test: Mapping[str, Measurement] = field(default_factory=dict)
     failure: Failure | None = None
-    trace: tuple[StageTrace, ...] = ()
+    trace: Sequence[StageTrace] = ()
     artifact: str = ""
     parity: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0

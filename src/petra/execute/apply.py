@@ -28,7 +28,7 @@ from petra.model.description.state_hash import state_hash
 from petra.model.outline import outline_of
 from petra.model.surgery import count_parameters
 from petra.model.trainability import unfreeze
-from petra.store.records import write_traces
+from petra.store.traces import write_traces
 from petra.workers.memory import peak_mb, reset_peak
 
 

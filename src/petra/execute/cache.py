@@ -33,8 +33,8 @@ from petra.core.trial import StageTrace
 from petra.methods.table import STAGES
 from petra.model.description.differences import NotDescribable, describe, rebuild, weights
 from petra.model.description.state_hash import state_hash
-from petra.store.records import read_traces, write_traces
 from petra.store.schema import petra_version
+from petra.store.traces import read_traces, write_traces
 
 _FORMAT = "2"  # 2: what is frozen was frozen by a stage
 _TENSORS, _STRUCTURE = "model.safetensors", "model.json"

@@ -62,16 +62,22 @@ def finished(figure: go.Figure) -> go.Figure:
     )
 
 
-def _hover(front: Front, trial: Trial) -> str:
-    lines = [f"<b>trial {trial.number}</b> ({trial.status.value})"]
-    words = pipeline_in_words(trial.pipeline)
-    lines += [html.escape(part) for part in words.split(" → ")]
+def _hovers(front: Front, trials: Sequence[Trial]) -> list[str]:
+    """What is shown of each trial when the mouse is over it."""
     known = front.catalogue
     always = [name for name in known.names() if known[name].shown.hover]
-    for name in dict.fromkeys([o.metric for o in front.objectives] + always):
-        shown = value(known[name], trial.metrics[name].mean)
-        lines.append(f"{html.escape(known.label(name))}: {html.escape(shown)}")
-    return "<br>".join(lines)
+    names = dict.fromkeys([o.metric for o in front.objectives] + always)
+    metrics = [(name, known[name], html.escape(known.label(name))) for name in names]
+
+    def hover(trial: Trial) -> str:
+        lines = [f"<b>trial {trial.number}</b> ({trial.status.value})"]
+        words = pipeline_in_words(trial.pipeline)
+        lines += [html.escape(part) for part in words.split(" → ")]
+        for name, metric, label in metrics:
+            lines.append(f"{label}: {html.escape(value(metric, trial.metrics[name].mean))}")
+        return "<br>".join(lines)
+
+    return [hover(trial) for trial in trials]
 
 
 def _points(
@@ -81,7 +87,7 @@ def _points(
         x=[t.metrics[x.metric].mean for t in trials],
         y=[t.metrics[y.metric].mean for t in trials],
         mode="markers",
-        hovertext=[_hover(front, t) for t in trials],
+        hovertext=_hovers(front, trials),
         hoverinfo="text",
         **style,
     )
@@ -240,7 +246,7 @@ def single_figure(front: Front) -> go.Figure:
                     mode="markers",
                     marker=marker,
                     name=name,
-                    hovertext=[_hover(front, t) for t in trials],
+                    hovertext=_hovers(front, trials),
                     hoverinfo="text",
                 )
             )

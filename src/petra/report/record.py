@@ -25,9 +25,8 @@ from petra.core.text import printable
 from petra.core.trial import Trial, TrialStatus
 from petra.front import Front
 from petra.moo.dominance import front_mask
-from petra.store.checked import mapping, number, sequence, text
+from petra.store.checked import DAMAGE_HINT, mapping, number, sequence, text
 from petra.store.points import Points
-from petra.store.records import DAMAGE_HINT
 from petra.store.store import Store
 from petra.store.stored_trials import StoredTrials
 

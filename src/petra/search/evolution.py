@@ -41,8 +41,9 @@ WORTH: dict[str, Worth] = {"hypervolume": contributions, "crowding": crowding}
 class EvolutionOptions(SearchOptions):
     """Options of `EvolutionSearcher`."""
 
-    population: int = option(
-        8, Integer(1, 1000), "pipelines kept as parents (mu); the first so many are drawn"
+    population: int = option(5, Integer(1, 1000), "pipelines kept as parents (mu)")
+    founders: int = option(
+        8, Integer(1, 1000), "pipelines drawn before the first child is made; at least `population`"
     )
     offspring: int = option(
         4, Integer(1, 1000), "pipelines under way at a time, at most; so many are a generation"
@@ -150,7 +151,9 @@ class EvolutionSearcher(Searcher):
 
     def _founding(self) -> bool:
         """Whether the next proposal is one of the first, which have no parents."""
-        return self.number <= max(self.options.population, len(self.problem.initial))
+        return self.number <= max(
+            self.options.founders, self.options.population, len(self.problem.initial)
+        )
 
     def _founder(self, rng: np.random.Generator) -> Suggestion | None:
         """A random pipeline with a kind of stage not seen yet, while there is one: each method gets

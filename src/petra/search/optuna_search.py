@@ -167,9 +167,12 @@ class OptunaSearcher(Searcher):
             wanted = distribution(self._optuna, domain)
             if wanted is None or wanted.single():
                 return domain.sample(rng)
+            value: Value
             if searched.get(name) == wanted and name in relative:
-                return relative.pop(name)  # asked again, it is drawn on its own
-            return sampler.sample_independent(study, trial, name, wanted)
+                value = relative.pop(name)  # asked again, it is drawn on its own
+            else:
+                value = sampler.sample_independent(study, trial, name, wanted)
+            return value
 
         pipeline = self.choices.draw(choose, rng)
         for key in trial.system_attrs.keys() | self._storage.get_trial(draft).system_attrs.keys():

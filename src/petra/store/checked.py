@@ -1,4 +1,6 @@
-"""Values read back from a file, held to what petra writes there; whatever else is a ValueError."""
+"""Values read back from a file, held to what petra writes there; whatever else is a ValueError. And
+JSON as it is written, so that it reads back.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from petra.core.errors import StoreError
 from petra.core.measurement import LARGEST
 from petra.core.text import printable
 
+DAMAGE_HINT = "the database was changed by something other than petra; restore it from a copy"
 MAX_TEXT = 1 << 24  # characters of one value
 _MAX_DEPTH = 64  # of nested JSON
 _MAX_INTEGER = 2**63 - 1
@@ -108,6 +112,23 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key is given twice")
     return found
+
+
+def to_json(value: object, *, where: str) -> str:
+    """JSON text that `json.loads` turns back into `value`; refuses what JSON would change or cannot
+    say.
+    """
+    try:
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+        same = json.loads(text) == value
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"{where} cannot be stored: {error}", hint=_JSON_HINT) from error
+    if not same:
+        raise StoreError(f"{where} would not read back as it is", hint=_JSON_HINT)
+    return text
+
+
+_JSON_HINT = "allowed: None, bools, ints, finite floats, strings, lists, dicts with string keys"
 
 
 def _shown(value: object) -> str:

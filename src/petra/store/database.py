@@ -22,9 +22,9 @@ from sqlalchemy import (
 
 from petra.core.errors import StoreError
 from petra.core.text import printable
+from petra.store.checked import DAMAGE_HINT
 from petra.store.examine import MAX_BYTES, examine, read_only, restrict, uri
 from petra.store.layout import StudyPaths
-from petra.store.records import DAMAGE_HINT
 from petra.store.schema import METADATA, READABLE, SCHEMA_VERSION, STUDY, shape
 
 BUSY_TIMEOUT_S = 20.0

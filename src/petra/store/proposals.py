@@ -10,7 +10,8 @@ from petra.core.pipeline import Pipeline
 from petra.core.text import printable
 from petra.core.trial import Fidelity, Origin, Proposal
 from petra.store import checked
-from petra.store.records import DEFECTS, OTHER, Row, damaged, kept_text, to_json
+from petra.store.checked import to_json
+from petra.store.records import DEFECTS, OTHER, Row, damaged, kept_text
 from petra.store.schema import CHECKSUM
 from petra.store.seal import proposal_checksum
 

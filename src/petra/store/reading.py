@@ -12,8 +12,9 @@ from sqlalchemy import Column, Connection, RowMapping, Table, select
 from petra.core.errors import StoreError
 from petra.core.trial import Proposal, Trial
 from petra.store import checked
+from petra.store.checked import DAMAGE_HINT
 from petra.store.proposals import earlier_proposal, read_proposal
-from petra.store.records import DAMAGE_HINT, DEFECTS, damaged, note_value, read_trial
+from petra.store.records import DEFECTS, damaged, note_value, read_trial
 from petra.store.schema import (
     EARLIER_TRIALS,
     MEASUREMENTS,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,31 +12,16 @@ from petra.core.errors import PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.objective import Metrics
 from petra.core.text import printable
-from petra.core.trial import Failure, Proposal, StageTrace, Trial, TrialStatus
+from petra.core.trial import Failure, Proposal, Trial, TrialStatus
 from petra.store import checked
+from petra.store.checked import DAMAGE_HINT, to_json
 from petra.store.schema import CHECKSUM, TRIALS, petra_version
 from petra.store.seal import note_checksum, trial_checksum
+from petra.store.traces import StoredTraces, write_traces
 
 Row = Mapping[Any, Any]
 # What a row that petra did not write makes a reader raise.
 DEFECTS = (KeyError, TypeError, ValueError, AttributeError, PetraError)
-
-
-def to_json(value: object, *, where: str) -> str:
-    """JSON text that `json.loads` turns back into `value`; refuses what JSON would change or cannot
-    say.
-    """
-    try:
-        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-        same = json.loads(text) == value
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(f"{where} cannot be stored: {error}", hint=_JSON_HINT) from error
-    if not same:
-        raise StoreError(f"{where} would not read back as it is", hint=_JSON_HINT)
-    return text
-
-
-_JSON_HINT = "allowed: None, bools, ints, finite floats, strings, lists, dicts with string keys"
 
 
 def study_row(config: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +40,6 @@ def trial_row(trial: Trial, measured: Iterable[Row] = ()) -> dict[str, Any]:
     """
     where = f"trial {trial.number}"
     failure = trial.failure
-    traces = [_trace_dict(t) for t in trial.trace]
     row = {
         "number": trial.number,
         "status": trial.status.value,
@@ -65,14 +47,14 @@ def trial_row(trial: Trial, measured: Iterable[Row] = ()) -> dict[str, Any]:
         "failure_kind": kept_text(failure.kind) if failure else None,
         "failure_message": kept_text(failure.message) if failure else None,
         "failure_peak_memory_mb": float(failure.peak_memory_mb) if failure else None,
-        "trace": to_json(traces, where=f"{where}: trace"),
+        "trace": write_traces(trial.trace, where=f"{where}: trace"),
         "artifact": kept_text(trial.artifact),
         "parity": to_json(dict(trial.parity), where=f"{where}: parity"),
         "seconds": float(trial.seconds),
         "finished_at": float(trial.finished_at),
     }
     try:
-        _trial(_proposal_of(trial), row, ())
+        len(_trial(_proposal_of(trial), row, ()).trace)
     except DEFECTS as error:
         raise StoreError(f"{where} cannot be stored: {error}", hint=_NUMBERS_HINT) from error
     return {**row, CHECKSUM: trial_checksum(row, measured)}
@@ -117,7 +99,6 @@ def read_trial(
 
 
 OTHER = "it is not what was written: its checksum is another"
-DAMAGE_HINT = "the database was changed by something other than petra; restore it from a copy"
 
 
 def damaged(what: str, row: Row, error: Exception) -> StoreError:
@@ -141,7 +122,7 @@ def _trial(proposal: Proposal, row: Row, measurements: Iterable[Row]) -> Trial:
         metrics=metrics["val"],
         test=metrics["test"],
         failure=_failure(row),
-        trace=read_traces(checked.from_json(row["trace"], "trace")),
+        trace=StoredTraces(checked.text(row["trace"], "trace"), f"trial {proposal.number}"),
         artifact=checked.relative_path(row["artifact"], "artifact"),
         parity=_parity(row["parity"]),
         seconds=checked.number(row["seconds"], "seconds", negative=False),
@@ -177,48 +158,6 @@ def _failure(row: Row) -> Failure | None:
 def _parity(value: object) -> dict[str, float]:
     found = checked.mapping(checked.from_json(value, "parity"), "parity")
     return {name: checked.number(error, f"parity.{name}") for name, error in found.items()}
-
-
-def _trace_dict(trace: StageTrace) -> dict[str, Any]:
-    plain = {f.name: getattr(trace, f.name) for f in fields(trace)}
-    return {
-        **plain,
-        "touched": list(trace.touched),
-        "skipped": dict(trace.skipped),
-        "details": dict(trace.details),
-    }
-
-
-def write_traces(traces: Sequence[StageTrace], *, where: str) -> str:
-    """JSON text of stage traces, for `read_traces`."""
-    return to_json([_trace_dict(t) for t in traces], where=where)
-
-
-def read_traces(items: object) -> tuple[StageTrace, ...]:
-    """Traces from their JSON form; a ValueError, TypeError or KeyError for anything else."""
-    return tuple(
-        _trace(checked.mapping(item, "trace")) for item in checked.sequence(items, "trace")
-    )
-
-
-def _trace(item: Mapping[str, Any]) -> StageTrace:
-    touched = checked.sequence(item["touched"], "touched")
-    skipped = checked.mapping(item["skipped"], "skipped")
-    if not isinstance(item["cached"], bool):
-        raise ValueError("cached is neither true nor false")
-    read = {
-        "stage": checked.text(item["stage"], "stage"),
-        "touched": tuple(checked.text(layer, "touched") for layer in touched),
-        "skipped": {k: checked.text(v, "skipped") for k, v in skipped.items()},
-        "params_before": checked.whole(item["params_before"], "params_before"),
-        "params_after": checked.whole(item["params_after"], "params_after"),
-        "seconds": checked.number(item["seconds"], "seconds", negative=False),
-        "peak_memory_mb": checked.number(item["peak_memory_mb"], "peak_memory_mb", negative=False),
-        "cached": item["cached"],
-        "details": checked.mapping(item["details"], "details"),
-        "uncached": checked.text(item.get("uncached", ""), "uncached"),  # unknown to older stores
-    }
-    return StageTrace(**{**item, **read})
 
 
 def kept_text(value: str) -> str:

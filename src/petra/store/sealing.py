@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, select
 
 from petra.core.errors import StoreError
+from petra.store import checked
+from petra.store.checked import DAMAGE_HINT
 from petra.store.points import HEAD, Points, joined
-from petra.store.records import DAMAGE_HINT, OTHER
+from petra.store.records import OTHER
 from petra.store.schema import CHECKSUM, NOTES, SCHEMA_VERSION, STUDY, members
 from petra.store.seal import MODULUS, content, note_checksum, study_checksum
 
@@ -86,12 +89,20 @@ def kept_points(connection: Connection) -> Points | None:
     if HEAD not in values:
         return None
     notes = content((row["name"], row[CHECKSUM]) for row in rows)
-    found = Content(int(json.loads(values[HEAD]), 16), notes)
+    found = Content(int(_parsed(values[HEAD]), 16), notes)
     if study[CHECKSUM] != study_checksum(study, found.total):
         return None
     return joined(
         json.loads(values[name]) for name in sorted(values) if name.startswith(f"{HEAD} ")
     )
+
+
+def _parsed(text: object) -> Any:
+    """JSON whose values are checked by whoever takes them. ValueError for what is none."""
+    try:
+        return json.loads(checked.text(text, "a note"))
+    except RecursionError:
+        raise ValueError("a note is nested too deeply") from None
 
 
 def points_kept(connection: Connection, content: Content) -> bool:

@@ -16,6 +16,7 @@ from petra.core.errors import StoreError
 from petra.core.objective import Metrics
 from petra.core.trial import Proposal, Trial
 from petra.store import reading
+from petra.store.checked import to_json
 from petra.store.database import (
     check_file,
     connect,
@@ -29,7 +30,7 @@ from petra.store.layout import StudyPaths, check_layout, make_directory
 from petra.store.lock import WriterLock
 from petra.store.opening import Found, brought_up, look
 from petra.store.points import Points
-from petra.store.records import study_row, to_json
+from petra.store.records import study_row
 from petra.store.schema import STUDY
 from petra.store.sealing import seal
 from petra.store.writing import Writing
