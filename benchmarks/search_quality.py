@@ -11,6 +11,7 @@ where it was cut off; tables and figure are of all that are there.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -154,7 +155,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "search-synthetic")
     options = parser.parse_args()
     lines = compare(options.searchers, options)
-    head = heading("Searchers on problems that cost nothing", "search_quality.py")
+    command = " ".join(["python benchmarks/search_quality.py", *sys.argv[1:]])
+    head = heading("Searchers on problems that cost nothing", command)
+    head += [
+        f"- every proposal is made from all results but the last {options.lag - 1}, SMS-EMOA's (20"
+        " parents) from all; mean hypervolume after so many evaluations, with one standard error",
+        f"- last column: + where {options.searchers[0]} is ahead in the median of runs paired by"
+        " seed, and the two-sided p of Wilcoxon's signed-rank test",
+    ]
     options.out.with_suffix(".md").write_text("\n".join([*head, "", *lines]) + "\n")
 
 
