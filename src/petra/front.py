@@ -238,8 +238,8 @@ class Front:
             left = trial.status is TrialStatus.SCREENED
             how = "was screened" if left else f"failed in {printable(trial.failure.stage)}"
             return f"trial {number} {how}: {first_line(trial.failure.message)}"
-        if trial.measured and (broken := self._broken(trial)):
-            return f"trial {number} violates {'; '.join(broken)}"
+        if trial.measured and (beyond := self._broken(trial)):
+            return f"trial {number} violates {'; '.join(beyond)}"
         if not trial.fidelity.full:
             return f"trial {number} was evaluated at a reduced fidelity"
         mine = [o.cost(figures(trial)) for o in self.objectives]
