@@ -1,129 +1,34 @@
-"""Costs before training and quality before export, on real builds of a small model."""
+"""Costs before training, on real builds of a small model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+from small_study import (
+    CUT,
+    GOOD,
+    INT8,
+    RANKED,
+    TIGHT,
+    TRAIN,
+    Here,
+    Study,
+    made,
+    pipeline,
+    scaled,
+    spec,
+)
 
 from petra.config import SavingsConfig
 from petra.core.measurement import Measurement
-from petra.core.notes import StepBegan, WorkerNote
-from petra.core.objective import Constraint, Metrics, named_objectives
-from petra.core.pipeline import Pipeline, StageSpec, Value
-from petra.core.rivals import Rivals
-from petra.core.target import Target
-from petra.core.trial import FULL, Fidelity, Proposal, Trial, TrialStatus
+from petra.core.objective import Constraint
+from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.trial import FULL, Fidelity, TrialStatus
 from petra.execute import screen
-from petra.execute.build import BuildPayload, prepare
-from petra.execute.builder import Builder
-from petra.execute.built import Built
-from petra.execute.early import NOTHING, Early, Way, built_after
-from petra.execute.evaluate import Evaluator
-from petra.execute.gate import PART, Gate, spans_of, torch_scores
-from petra.execute.prospects import audited
-from petra.execute.screen import Plan, Screened, plan, timed_spans
-from petra.execute.verdict import Artifact, Judge
-from petra.methods.table import STAGES
-from petra.testing.executor_suite import small_assignment
-from petra.testing.stage_suite import small_problem
-
-OBJECTIVES = named_objectives(("quality", "latency_ratio", "size_bytes"))
-TIGHT = Constraint.parse("size <= 20 kB")
-GOOD = Constraint.parse("quality >= 0.95")
-ALL = SavingsConfig()
-
-
-class Here:
-    """Calls in this process."""
-
-    closed, peak_memory_mb = False, 0.0
-
-    def __init__(self, payload: BuildPayload) -> None:
-        self._payload = prepare(payload)
-
-    def call(self, function: Callable[..., Any], *args: object, **limits: Any) -> Any:
-        return function(self._payload, limits.get("on_note") or (lambda note: None), *args)
-
-
-def spec(kind: str, **params: Value) -> StageSpec:
-    return STAGES.get(kind).card().normalize(params)
-
-
-TRAIN = spec("tune", epochs=1, lr=1e-3)
-CUT = spec("prune.structured", ratio=0.5, spread="per_layer", round_to=4)
-RANKED = spec("prune.structured", ratio=0.5, spread="global", round_to=4)
-INT8 = spec("quantize.static", samples=128)
-
-
-def pipeline(*stages: StageSpec, audit: bool = False) -> Pipeline:
-    """Of these stages, with a ratio or a rate that makes it one that is audited, or not."""
-    for n in range(200):
-        changes = {"tune": {"lr": 1e-3 + n * 1e-6}, "prune.structured": {"ratio": 0.5 + n * 1e-6}}
-        made = Pipeline(tuple(s.replace(**changes.get(s.kind, {})) for s in stages))
-        if audited(0, made) == audit:
-            return made
-    raise AssertionError
-
-
-class Study:
-    """The small problem, its untouched model exported, and candidates at will."""
-
-    def __init__(self, place: Path) -> None:
-        given = small_assignment(place)
-        payload = replace(given.payload, cache=place / "cache", cache_bytes=2**28)
-        self.assignment = replace(given, payload=payload)
-        self.here = Here(payload)
-        Evaluator(self.assignment).write("val", self.here)
-        built = self.build(Pipeline(), 0)
-        counted = {"size_bytes": built.size_bytes, "params": built.params, "macs": built.macs}
-        found = {"quality": 0.3, "latency_ratio": 1.0, "latency_ms": 0.2, **counted}
-        metrics = {name: Measurement(float(value)) for name, value in found.items()}
-        artifact = self.assignment.paths.artifact(0) / built.files[0].name
-        self.baseline = Proposal(0, Pipeline()).ended(
-            TrialStatus.COMPLETE, metrics=metrics, artifact=str(artifact.relative_to(place))
-        )
-
-    def build(self, tried: Pipeline, number: int, **changes: Any) -> Built:
-        """What comes of it in full."""
-        builder = Builder(self.here, self.assignment.limits)
-        return builder.build(tried, Target(), self.assignment.paths.artifact(number), **changes)
-
-    def early(self, tried: Pipeline, number: int, rivals: Rivals) -> tuple[Early, Screened]:
-        """What the screen says of it, when it does not leave it."""
-        early = Early(self.assignment, Proposal(number, tried), rivals)
-        way = Way(
-            self.here, self.assignment.paths.artifact(number), 60, 0, lambda note: None, alone
-        )
-        builder = Builder(self.here, self.assignment.limits)
-        judge = Judge(self.here, self.assignment.paths.data, self.assignment.limits, "here")
-        opponent = Artifact(self.assignment.paths.root / self.baseline.artifact, Target())
-        return early, early.costs(builder, judge, opponent, way)
-
-    def evaluate(
-        self, proposal: Proposal, rivals: Rivals, savings: SavingsConfig = ALL
-    ) -> tuple[Trial, list[str]]:
-        """And the steps that were told of."""
-        heard: list[WorkerNote] = []
-        evaluator = Evaluator(replace(self.assignment, savings=savings))
-        evaluator.baseline = self.baseline
-        trial = evaluator.evaluate(
-            proposal, self.here, rivals=rivals, remaining_s=None, on_note=heard.append, alone=alone
-        )
-        return trial, [note.name for note in heard if isinstance(note, StepBegan)]
-
-    def rivals(self, *constraints: Constraint, front: tuple[Metrics, ...] = ()) -> Rivals:
-        known = self.baseline.metrics
-        return Rivals(OBJECTIVES, constraints, known, (known, *front), {"latency_ratio": 99.0})
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    yield
+from petra.execute.early import NOTHING, built_after
+from petra.execute.screen import Plan, plan, timed_spans
 
 
 @pytest.fixture(scope="module")
@@ -137,19 +42,12 @@ def _any_training_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen, "LEAST_TRAINING_S", 0.001)
 
 
-def scaled(metrics: Metrics, **factors: float) -> Metrics:
-    return {
-        name: replace(m, mean=m.mean * factors.get(name, 1.0), stderr=0.0)
-        for name, m in metrics.items()
-    }
-
-
 # ---- costs before training -----------------------------------------------------------------------
 
 
 def test_what_is_too_large_is_left_before_it_is_trained(study: Study) -> None:
     tried = pipeline(CUT, TRAIN)
-    trial, steps = study.evaluate(Proposal(1, tried), study.rivals(TIGHT))
+    trial, steps = study.evaluate(made(1, tried), study.rivals(TIGHT))
     assert trial.status is TrialStatus.SCREENED, trial.failure
     assert trial.failure is not None
     assert (trial.failure.stage, trial.failure.kind) == ("screen", "constraint")
@@ -167,7 +65,7 @@ def test_what_is_too_large_is_left_before_it_is_trained(study: Study) -> None:
 
 def test_what_a_rival_beats_is_left_after_a_coarse_timing(study: Study) -> None:
     better = scaled(study.baseline.metrics, size_bytes=0.01, latency_ratio=0.01)
-    trial, _ = study.evaluate(Proposal(3, pipeline(CUT, TRAIN)), study.rivals(front=(better,)))
+    trial, _ = study.evaluate(made(3, pipeline(CUT, TRAIN)), study.rivals(front=(better,)))
     assert trial.status is TrialStatus.SCREENED, trial.failure
     assert trial.failure is not None
     assert trial.failure.kind == "dominated"
@@ -200,7 +98,7 @@ def test_one_that_has_a_chance_is_as_without_the_screen(study: Study) -> None:
 @pytest.mark.slow  # it is measured
 def test_an_audited_candidate_is_evaluated_all_the_same(study: Study) -> None:
     tried = pipeline(CUT, TRAIN, audit=True)
-    trial, _ = study.evaluate(Proposal(6, tried), study.rivals(TIGHT))
+    trial, _ = study.evaluate(made(6, tried), study.rivals(TIGHT))
     assert trial.measured, trial.failure
     *ran, said = trial.trace
     assert [t.stage for t in ran] == ["prune.structured", "tune"]
@@ -211,7 +109,7 @@ def test_an_audited_candidate_is_evaluated_all_the_same(study: Study) -> None:
 @pytest.mark.slow  # it is measured
 def test_with_the_switches_off_all_are_evaluated(study: Study) -> None:
     off = SavingsConfig(screen=False, quality_gate=False, learning_curves=False)
-    trial, steps = study.evaluate(Proposal(7, pipeline(CUT, TRAIN)), study.rivals(TIGHT, GOOD), off)
+    trial, steps = study.evaluate(made(7, pipeline(CUT, TRAIN)), study.rivals(TIGHT, GOOD), off)
     assert trial.measured, trial.failure
     assert steps[:3] == ["prune.structured", "tune", "export"]
 
@@ -237,7 +135,7 @@ def test_costs_are_asked_for_as_soon_as_training_does_not_change_them(study: Stu
 
 def test_costs_that_depend_on_training_are_those_of_the_trained(study: Study) -> None:
     tried = pipeline(TRAIN, RANKED, TRAIN)
-    trial, _ = study.evaluate(Proposal(8, tried), study.rivals(TIGHT))
+    trial, _ = study.evaluate(made(8, tried), study.rivals(TIGHT))
     assert trial.status is TrialStatus.SCREENED, trial.failure
     assert [t.stage for t in trial.trace] == ["tune", "prune.structured"]
     full = study.build(tried, 9)
@@ -264,7 +162,7 @@ def test_a_failure_that_training_might_prevent_is_not_believed(study: Study) -> 
     tried = Pipeline((CUT, TRAIN, spec("prune.heads")))
     _, screened = study.early(tried, 10, study.rivals(TIGHT))
     assert screened is NOTHING
-    trial, _ = study.evaluate(Proposal(10, tried), study.rivals(TIGHT))
+    trial, _ = study.evaluate(made(10, tried), study.rivals(TIGHT))
     assert trial.status is TrialStatus.FAILED
     assert trial.failure is not None
     assert trial.failure.stage == "prune.heads"
@@ -289,70 +187,3 @@ def test_milliseconds_are_hoped_for_at_the_best_time_of_the_machine() -> None:
     assert spans["latency_ms"].low == pytest.approx(0.48 * 0.85 * 4.0)
     assert spans["latency_ms"].high == pytest.approx(8.2 * 1.15)
     assert spans["latency_p95_ms"].low == spans["latency_ms"].low
-
-
-# ---- quality before export -----------------------------------------------------------------------
-
-
-def test_hopeless_quality_is_not_exported(study: Study) -> None:
-    trial, steps = study.evaluate(Proposal(11, pipeline(CUT)), study.rivals(GOOD))
-    assert trial.status is TrialStatus.SCREENED, trial.failure
-    assert trial.failure is not None
-    assert (trial.failure.stage, trial.failure.kind) == ("screen", "quality")
-    assert "quality >= 0.95" in trial.failure.message
-    assert {"quality", "params"} <= set(trial.metrics)
-    assert "export" not in steps
-    assert not study.assignment.paths.artifact(11).exists()
-
-
-def test_quality_and_known_costs_together_say_who_is_dominated(study: Study) -> None:
-    """By its costs alone it has a chance: it could have the best quality."""
-    cheap = scaled(study.baseline.metrics, size_bytes=0.01, latency_ratio=0.01, quality=3.0)
-    best = scaled(study.baseline.metrics, quality=10.0)
-    rivals = study.rivals(front=(best, cheap))
-    trial, _ = study.evaluate(Proposal(13, pipeline(CUT, TRAIN)), rivals)
-    assert trial.failure is not None
-    assert trial.failure.kind == "quality", trial.failure
-    assert "no better than another model" in trial.failure.message
-    assert {"quality", "latency_ratio", "size_bytes"} <= set(trial.metrics)
-
-
-def test_an_audited_candidate_passes_the_gate(study: Study) -> None:
-    built = study.build(pipeline(CUT), 14, gate=Gate(study.rivals(GOOD), audit=True))
-    assert built.files
-    assert built.hopeless is not None
-    assert built.hopeless.kind == "quality"
-    assert study.build(pipeline(CUT), 15, gate=Gate(study.rivals())).hopeless is None
-
-
-def test_low_fidelities_are_not_judged_by_their_quality(study: Study) -> None:
-    for fidelity in (Fidelity(epochs=0.5), Fidelity(zero_shot=True)):
-        low = Proposal(15, pipeline(CUT), fidelity=fidelity)
-        assert Early(study.assignment, low, study.rivals(GOOD)).gate(NOTHING) is None
-
-
-def test_what_is_left_out_widens_what_quality_may_be() -> None:
-    rivals = Rivals(OBJECTIVES, (), {"quality": Measurement(0.8)})
-    scores = {"quality": Measurement(0.7, 0.02, 300), "own": Measurement(1.0, 0.1)}
-    whole = spans_of(scores, rivals, share=1.0, quantized=False)
-    assert set(whole) == {"quality"}
-    assert whole["quality"].high == pytest.approx(0.708)
-    part = spans_of(scores, rivals, share=0.75, quantized=True)["quality"]
-    assert part.high == pytest.approx(0.7 + 0.03 + 0.016)
-    assert spans_of({"quality": Measurement(0.7)}, rivals, share=0.5, quantized=False) == {}
-
-
-def test_a_large_split_is_judged_by_the_same_part_for_all(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, _ = small_problem()
-    payload = study.assignment.payload
-    whole, share = torch_scores(payload, model)
-    assert share == 1.0
-    assert PART >= 1000
-    assert whole["quality"].n == 32
-    monkeypatch.setattr("petra.execute.gate.PART", 20)
-    part, share = torch_scores(payload, model)
-    assert share == 20 / 32
-    assert part["quality"].n == 20
-    assert part == torch_scores(payload, model)[0]

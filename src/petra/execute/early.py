@@ -12,7 +12,7 @@ from petra.core.errors import ExportError
 from petra.core.measurement import Measurement
 from petra.core.notes import WorkerNote
 from petra.core.rivals import Rivals
-from petra.core.trial import SCREEN, Failure, Proposal, StageTrace, Trial, TrialStatus
+from petra.core.trial import GIVEN, SCREEN, Failure, Proposal, StageTrace, Trial, TrialStatus
 from petra.execute.base import Assignment
 from petra.execute.builder import Builder, Caller
 from petra.execute.built import Built
@@ -43,7 +43,9 @@ class Way:
 
 @dataclass(frozen=True)
 class Early:
-    """What one candidate may be left for, in the light of its `rivals`; None: for nothing."""
+    """What one candidate may be left for, in the light of its `rivals`; None: for nothing. Nor is
+    one that a person gave to begin with: its figures are the answer to a question.
+    """
 
     assignment: Assignment
     proposal: Proposal
@@ -54,6 +56,11 @@ class Early:
         """Whether it is one of those that stay whatever is found."""
         return audited(self.assignment.payload.seed, self.proposal.pipeline)
 
+    @property
+    def asked(self) -> bool:
+        """Whether a person wants to know."""
+        return self.proposal.origin == GIVEN
+
     def costs(self, builder: Builder, judge: Judge, opponent: Artifact, way: Way) -> Screened:
         """What it costs, found without training it; `NOTHING` where nobody looked, and where
         something failed that need not fail with training. No file is left.
@@ -63,7 +70,7 @@ class Early:
         closed by its owner.
         """
         payload, pipeline = self.assignment.payload, self.proposal.pipeline
-        if self.rivals is None or not self.assignment.savings.screen:
+        if self.rivals is None or self.asked or not self.assignment.savings.screen:
             return NOTHING
         planned = plan(pipeline, payload, self.rivals).fidelity
         if planned is None or not more(self.proposal.fidelity, planned):
@@ -98,7 +105,7 @@ class Early:
         savings = self.assignment.savings
         if self.rivals is None or not (savings.quality_gate or savings.learning_curves):
             return None
-        if not self.proposal.fidelity.full:
+        if self.asked or not self.proposal.fidelity.full:
             return None
         return Gate(
             self.rivals,
