@@ -80,7 +80,7 @@ def test_one_in_eta_is_promoted_and_those_are_the_best() -> None:
 
 
 def test_what_trains_nothing_is_evaluated_in_full_at_once() -> None:
-    run = simulate(searcher(), toy_trial, trials=120)
+    run = simulate(searcher(proposals="uniform"), toy_trial, trials=120)
     free = [p for p in run.proposals if not any(map(trains, p.pipeline))]
     assert free
     assert {p.fidelity for p in free} == {FULL}
