@@ -15,7 +15,7 @@ from petra.core.text import first_line, printable
 from petra.core.trial import SCREEN, Trial, TrialStatus
 from petra.front import Front
 from petra.report.numbers_text import duration
-from petra.store.stored_trials import statuses_of
+from petra.store.stored_trials import StoredTrials
 
 
 def failures_view(front: Front) -> Table:
@@ -101,7 +101,8 @@ class Screening:
 
 def screening(front: Front) -> Screening:
     """What was left early in a study, and how its front judges that."""
-    if TrialStatus.SCREENED.value not in statuses_of(front.trials):
+    stored = front.trials
+    if isinstance(stored, StoredTrials) and TrialStatus.SCREENED.value not in stored.statuses:
         return Screening({}, 0.0, 0, 0, 0.0)  # without a look at all trials of a large study
     left = [t for t in front.trials if t.status is TrialStatus.SCREENED]
     kinds = Counter(printable(t.failure.kind) for t in left if t.failure)

@@ -97,7 +97,7 @@ class BayesSearcher(Searcher):
         self._fitted: tuple[int, dict[str, Hyperparameters]] = (0, {})
 
     @property
-    def lag(self) -> int:
+    def generation(self) -> int:
         return self.options.batch
 
     def learn(self, trial: Trial) -> None:
