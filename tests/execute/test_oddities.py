@@ -118,6 +118,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_nan_fails_its_trial_once_and_for_all(tmp_path: Path) -> None:
     model, parts = splits()
     for _ in range(2):
@@ -189,6 +190,7 @@ def test_a_test_split_that_cannot_be_read_leaves_the_front_unconfirmed_and_the_s
     assert all(t.test for t in (again.trials[0], *again.front.members))
 
 
+@pytest.mark.slow
 def test_artifacts_removed_under_a_run_end_it_with_one_message(tmp_path: Path) -> None:
     model, parts = splits()
     task, place = Classification(**parts), tmp_path / "study"

@@ -36,6 +36,7 @@ def test_what_a_study_says_does_nothing(ground: Ground, text: str) -> None:
     assert (attack.outcome, attack.fault) == ("read", "")
 
 
+@pytest.mark.slow
 def test_drawn_damage(tmp_path: Path) -> None:
     attacks = list(campaign(tmp_path, seed=1, seconds=8))
     assert [a.fault for a in attacks if a.fault] == []

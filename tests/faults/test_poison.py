@@ -16,6 +16,7 @@ def test_there_are_enough_and_none_twice() -> None:
     assert len(set(names)) == len(names) >= 59
 
 
+@pytest.mark.slow
 def test_faults_cost_one_trial_each_and_leave_no_trace(tmp_path: Path) -> None:
     chosen = [p for p in poisons() if p.name in FEW]
     found = list(poison.attack(chosen, tmp_path / "study"))

@@ -163,6 +163,7 @@ def test_layers_without_an_integer_kernel_are_reported() -> None:
     assert result.shares.weights == pytest.approx(48 / (48 + 3 + 800 + 32))
 
 
+@pytest.mark.slow
 def test_resnet20_loses_less_than_half_a_point(tmp_path: Path) -> None:
     from petra.workloads.cifar10 import cifar10_task, pretrained
 

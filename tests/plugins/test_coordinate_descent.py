@@ -72,6 +72,7 @@ def test_a_study_names_it(tmp_path: Path) -> None:
     config = parse_config(
         {
             "search": {"name": "coordinate", "draws": 4},
+            "space": {"recipes": False},
             "budget": {"trials": 24},
             "workdir": str(tmp_path),
         }

@@ -150,7 +150,12 @@ def test_augmentation_moves_and_mirrors_without_inventing_pixels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "accuracy"), [("resnet20", 0.917), ("resnet56", 0.9295), ("resnet8", 0.8795)]
+    ("model", "accuracy"),
+    [
+        ("resnet20", 0.917),
+        pytest.param("resnet56", 0.9295, marks=pytest.mark.slow),
+        ("resnet8", 0.8795),
+    ],
 )
 def test_pretrained_accuracy_on_the_real_validation_images(
     data_root: Path, model: str, accuracy: float, monkeypatch: pytest.MonkeyPatch

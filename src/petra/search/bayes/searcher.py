@@ -43,7 +43,9 @@ class BayesOptions(SearchOptions):
 
     initial: int = option(16, Integer(1, 10_000), "pipelines drawn before models propose any")
     batch: int = option(
-        4, Integer(1, 1000), "trials that models are fitted for at once, and are called a generation"
+        4,
+        Integer(1, 1000),
+        "trials that models are fitted for at once, and are called a generation",
     )
     inference: str = option(
         "map", Choice(("map", "nuts")), "hyperparameters: a few likely ones, or samples of all"
