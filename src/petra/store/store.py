@@ -264,8 +264,7 @@ class Store:
     def _writing(self) -> Iterator[Writing]:
         """One write transaction, which also keeps the time."""
         if self._began is None:
-            what = f"{self._where} is not open for writing"
-            raise StoreError(what, hint="open it with write=True")
+            raise StoreError(f"{self._where} is not open for writing", hint="open with write=True")
         self.check_held()
         with guarded(self._where), self._engine.begin() as connection:
             writing = Writing(connection, self._found.content)

@@ -38,9 +38,7 @@ from petra.tasks.classification import classification
 
 
 class ResidualNet(nn.Module):
-    """Small, but with what stages meet: a stem, two droppable residual blocks, batch norm, pooling,
-    a classifier.
-    """
+    """Small, but with what stages meet: stem, residual blocks, batch norm, pooling, classifier."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -280,24 +278,22 @@ class StageSuite:
     ) -> None:
         """Widths, ranks, what stays in float: costs are asked for before training on its word."""
         model, task = problem
-        outline, last = outline_of(model), self.spec(model)
-        stages = [STAGES.get(s.kind).from_spec(s, task, outline) for s in (*self.before, last)]
+        outline, specs = outline_of(model), (*self.before, self.spec(model))
+        stages = [STAGES.get(s.kind).from_spec(s, task, outline) for s in specs]
         if any(s.structure_from_weights for s in stages) or stages[-1].untrained() is None:
             return
         other = copy_model(model)
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for p in other.parameters():
-                p.mul_(torch.empty_like(p).uniform_(0.2, 1.8, generator=generator))
+        draws = torch.Generator().manual_seed(1)
+        for p in other.parameters():
+            p.data *= torch.empty_like(p).uniform_(0.2, 1.8, generator=draws)
         bare = Fidelity(zero_shot=True)
-        results = [self.run_at(bare, given, task)[0] for given in (model, other)]
-        shapes = [{name: tuple(t.shape) for name, t in r.state_dict().items()} for r in results]
-        assert shapes[0] == shapes[1]
+        one, two = (self.run_at(bare, given, task)[0].state_dict() for given in (model, other))
+        assert {n: t.shape for n, t in one.items()} == {n: t.shape for n, t in two.items()}
 
     def test_it_refuses_a_model_it_cannot_treat(self) -> None:
         """A model without weights: nothing to do is an error in words, never a success."""
-        x, y = torch.randn(8, 4), torch.randint(0, 4, (8,))
-        task = classification((x, y), (x, y), (x, y))
+        split = torch.randn(8, 4), torch.randint(0, 4, (8,))
+        task = classification(split, split, split)
         model = nn.Sequential(nn.ReLU())
         with pytest.raises(StageRefused) as caught:
             self.run(model, task, spec=self.card(model).normalize({}))
