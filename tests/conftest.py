@@ -7,6 +7,9 @@ import signal
 import tempfile
 from pathlib import Path
 
+# As many processes test as there are cores: more threads would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 import torch
 

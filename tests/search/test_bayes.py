@@ -94,7 +94,7 @@ def test_models_are_told_what_was_proposed_and_stored(monkeypatch: pytest.Monkey
         stored[as_stored(proposal.pipeline)] = trial.metrics["size_bytes"].mean
         return trial
 
-    run = simulate(few(toy_problem(), batch=1), evaluate, trials=21)
+    run = simulate(few(toy_problem(), batch=1), evaluate, trials=21, virtual=1)
     proposed = model_based(run)
     assert len(proposed) == 4
     assert {as_stored(p.pipeline) for p in proposed} <= set(asked)

@@ -48,7 +48,7 @@ class TestGP(SearcherSuite):
 
 class TestNSGAII(SearcherSuite):
     def make(self, problem: Problem, baseline: Trial) -> Searcher:
-        return searcher("NSGAIISampler", problem, population_size=6, pending=5)
+        return searcher("NSGAIISampler", problem, population_size=6)
 
 
 @pytest.mark.slow

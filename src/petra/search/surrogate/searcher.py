@@ -9,10 +9,13 @@ al. 2006; Schonlau et al. 1998), ranks; what is under way counts as if it had co
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Proposal, Trial
@@ -52,6 +55,20 @@ class SurrogateOptions(SearchOptions):
     spare_duplicates: bool = option(
         True, BOOLEAN, "whether pipelines that differ in nothing that matters are left out"
     )
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Those for linear algebra that have been loaded."""
+    return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Linear algebra on one thread: matrices here are small, other cores build candidates
+    meanwhile, and how many there are changes no last digit.
+    """
+    limited: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
+    return limited
 
 
 class SurrogateSearcher(Searcher):
@@ -102,6 +119,10 @@ class SurrogateSearcher(Searcher):
         self._told[trial.number] = trial.pipeline
 
     def suggest(self, rng: np.random.Generator) -> Suggestion | None:
+        with one_thread():
+            return self._suggest(rng)
+
+    def _suggest(self, rng: np.random.Generator) -> Suggestion | None:
         explore = self.options.explore and self.number % self.options.explore == 0
         if self.number <= FOUNDERS or explore:
             return self.evolution.suggest(rng)
