@@ -249,6 +249,7 @@ class CausalNet(nn.Module):
         return y
 
 
+@pytest.mark.slow
 def test_models_and_data_as_people_bring_them(tmp_path: Path) -> None:
     """Computed weights, a tensor of a pass on the model, persistent workers, an item left over, an
     error of nothing.

@@ -137,6 +137,7 @@ def test_a_metric_that_is_nan_fails_its_trial_once_and_for_all(tmp_path: Path) -
         assert StudyRecord.load(study.directory).stop_reason
 
 
+@pytest.mark.slow
 def test_a_baseline_whose_metric_is_nan_says_so_and_not_something_about_operators(
     tmp_path: Path,
 ) -> None:

@@ -75,6 +75,7 @@ def test_what_a_rival_beats_is_left_after_a_coarse_timing(study: Study) -> None:
     assert {m.host for m in trial.metrics.values()} == {"here"}
 
 
+@pytest.mark.slow
 def test_one_that_has_a_chance_is_as_without_the_screen(study: Study) -> None:
     """Weights bit for bit; its prefix is not run twice, nor are its seconds forgotten."""
     cut, rivals = CUT.replace(p=1), study.rivals(Constraint.parse("size <= 200 kB"))

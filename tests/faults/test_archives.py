@@ -52,6 +52,7 @@ def test_the_attack_is_one(kind: str, archive: Archive, plain: Opener, tmp_path:
     assert canary.path.exists()
 
 
+@pytest.mark.slow
 def test_no_canary_runs(tmp_path: Path) -> None:
     attacks = list(campaign(tmp_path, seed=20, seconds=6))
     assert [attack for attack in attacks if attack.fault] == []

@@ -30,6 +30,7 @@ def test_no_strange_value_of_any_key_escapes(tmp_path: Path, key: str) -> None:
     assert [a.fault for a in attacks if a.fault] == []
 
 
+@pytest.mark.slow
 def test_the_command_refuses_and_writes_nothing(tmp_path: Path) -> None:
     for i, text in enumerate(
         (TEXTS[0], "workload: digits\nworkdir: /proc/self/mem/x", "workload: digits\ntarget: x")
@@ -37,6 +38,7 @@ def test_the_command_refuses_and_writes_nothing(tmp_path: Path) -> None:
         assert by_command(tmp_path / str(i), "listed", text.encode()).fault == ""
 
 
+@pytest.mark.slow
 def test_drawn_files(tmp_path: Path) -> None:
     attacks = list(campaign(tmp_path, seed=1, seconds=5))
     assert len(attacks) > 20

@@ -106,6 +106,7 @@ def test_the_splits_do_not_overlap_and_keep_their_size(tiny: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @needs_text
 def test_the_real_tasks_have_their_published_sizes(data_root: Path) -> None:
     sizes = {"sst2": 872, "cola": 1043, "rte": 277, "mrpc": 1725, "cb": 56, "stsb": 1500}
