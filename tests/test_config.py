@@ -116,3 +116,13 @@ def test_files_that_are_not_a_study(tmp_path: Path, content: str, words: str) ->
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_config(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("odd", [None, {"a": 1}, [1], "many", -1, 2.5])
+def test_an_odd_stagnation_of_an_old_file_is_refused_in_words(odd: object) -> None:
+    given = {"workload": "digits", "search": {"name": "evolution", "stagnation": odd}}
+    if odd is None:
+        assert parse_config(given).budget.stagnation is None
+        return
+    with pytest.raises(ConfigError, match="stagnation"):
+        parse_config(given)

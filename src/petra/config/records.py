@@ -221,16 +221,19 @@ class StudyConfig(_Record):
     @model_validator(mode="before")
     @classmethod
     def _stagnation_of_evolution(cls, data: object) -> object:
-        """Study files once gave it to the search, in generations."""
+        """Study files once gave it to that search, in generations. Values are checked later."""
         search = data.get("search") if isinstance(data, Mapping) else None
         if not isinstance(data, Mapping) or not isinstance(search, Mapping):
+            return data
+        if search.get("name", "evolution") != "evolution":
             return data
         rest = {k: v for k, v in search.items() if k not in ("stagnation", "epsilon")}
         moved: dict[str, Any] = {}
         offspring = search.get("offspring", 8)
         if "stagnation" in search:
-            numbers = type(search["stagnation"]) is int and type(offspring) is int
-            moved["stagnation"] = search["stagnation"] * (offspring if numbers else 1)
+            given = search["stagnation"]
+            whole = type(given) is int and type(offspring) is int
+            moved["stagnation"] = given * offspring if whole else given
         if "epsilon" in search:
             moved["progress"] = search["epsilon"]
         budget = data.get("budget", {"time": 600.0})
