@@ -83,7 +83,7 @@ def test_members_that_are_no_better_than_cheaper_ones_are_marked(tmp_path: Path)
     one, other = next(iter(front.no_better.items()))
     sizes = {t.number: t.metrics["size_bytes"].mean for t in (*front.members,)}
     assert sizes[other] < sizes[one] or len(front.objectives) > 2
-    assert f"{one}: no item shows that it is better than {other}" in str(front)
+    assert f"{one}: its {front.metric} cannot be told from that of {other}" in str(front)
     certain = study(tmp_path / "2", budget={"trials": 40}).run(executor=lambda _: Sure()).front
     assert certain.no_better == {}
 

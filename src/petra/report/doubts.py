@@ -9,7 +9,7 @@ from petra.report.numbers_text import with_error
 def doubts(front: Front) -> list[str]:
     """What noise leaves open about the members, a line for each."""
     lines = [
-        f"{one}: no item shows that it is better than {other}, which costs less"
+        f"{one}: its {front.metric} cannot be told from that of {other}, which costs less"
         for one, other in front.no_better.items()
     ]
     lines += [f"{number}: {text}" for number, text in front.measured_again.items()]
