@@ -15,8 +15,8 @@ Pair = tuple[int, int]
 
 
 def doubtful_pairs(front: Front) -> Iterator[tuple[Trial, Trial]]:
-    """Members, each with another model of the front (or the untouched one) that is certainly better
-    in some cost and certainly worse in none: only its quality can be what a member is kept for.
+    """Members of the front, each with another that is certainly better in some cost and certainly
+    worse in none: only its quality can be what the first is kept for.
 
     Certain is a difference beyond the 95% interval; what is counted has none.
     """

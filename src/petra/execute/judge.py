@@ -164,8 +164,8 @@ def difference(
     payload: BuildPayload, note: Note, ours: Path, theirs: Path, targets: Path
 ) -> Measurement:
     """How much more of the quality the predictions in `ours` have than those in `theirs`."""
-    mine, other, wanted = load_arrays(ours), load_arrays(theirs), np.load(targets)
-    return changes(payload.task, mine, other, wanted)[QUALITY + CHANGE]
+    wanted = np.load(targets, allow_pickle=False)
+    return changes(payload.task, load_arrays(ours), load_arrays(theirs), wanted)[QUALITY + CHANGE]
 
 
 def _copies(

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 from torch import nn
 
-from petra.core.errors import StageRefused
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.rng import derive_seed
 from petra.core.target import Target
@@ -142,7 +141,5 @@ class _Kitchen:
         torch.manual_seed(seed % 2**63)
         try:
             return stage.rehearse(copy_model(before).eval(), context)
-        except StageRefused:
-            return None
-        except Exception:  # noqa: BLE001 - it is only a suggestion; a search would say what it is
+        except Exception:  # noqa: BLE001 - refused, or at fault: a recipe is only a suggestion
             return None

@@ -61,11 +61,6 @@ class Screening:
     others: float
 
     @property
-    def share_wrong(self) -> float | None:
-        """Of those that were audited; None where nobody was."""
-        return self.wrong / self.audited if self.audited else None
-
-    @property
     def saved_s(self) -> float:
         """Seconds that they would have taken besides, if each took as long as the median of those
         that were evaluated in full: of longer trainings more were left.

@@ -35,7 +35,7 @@ def parsed_once() -> Iterator[None]:
         operators = frozenset(torch._C._dispatch_get_all_op_names())
         return _copied(_parsed(original.__get__(None, cls), operators, *settings.items()))
 
-    ONNXRegistry.from_torchlib = classmethod(from_torchlib)  # type: ignore[assignment, method-assign]
+    setattr(ONNXRegistry, "from_torchlib", classmethod(from_torchlib))  # noqa: B010
     try:
         yield
     finally:
