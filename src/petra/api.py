@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ def compress(
     space: Mapping[str, Any] | None = None,
     limits: Mapping[str, Any] | None = None,
     savings: Mapping[str, Any] | None = None,
+    prior: Mapping[str, Any] | None = None,
     virtual_workers: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -91,6 +92,7 @@ def compress(
         "space": space,
         "limits": limits,
         "savings": savings,
+        "prior": prior,
         "virtual_workers": virtual_workers,
     }
     data |= {key: value for key, value in given.items() if value is not None}
@@ -262,9 +264,10 @@ def _create_or_continue(
         store = Store.open(directory, write=True)
     else:
         # Refuses what is not sound, and what does not fit this model.
-        recipes = study.problem.recipes
+        problem, knowledge = study.problem, study.knowledge
         store = Store.create(directory, wanted, describe_host())
-        store_recipes(store, recipes)
+        store_recipes(store, problem.recipes)
+        replace(knowledge, past=problem.past).store(store)
     with store:
         if store.config != wanted:
             _take_over(store, wanted)

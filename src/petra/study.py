@@ -29,11 +29,13 @@ from petra.intake import Examined, examine, fingerprint
 from petra.listener import Listener, Silent, Unfailing
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
+from petra.prior import Knowledge, Setting
 from petra.problem import build_space, initial_pipelines, objections
-from petra.recipes import make_recipes, stored_recipes
+from petra.recipes import circumstances, make_recipes, stored_recipes, those_that_act
 from petra.report.study_front import StudyFront
 from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.search.base import Problem
+from petra.search.durations import trained_epochs
 from petra.session import Session
 from petra.space.space import Space
 from petra.store.layout import StudyPaths
@@ -90,6 +92,8 @@ class Study:
                 listener.message(f"note: {remark}")
             for name, reason in self.left_out.items():
                 listener.message(f"searching without {name}: {reason}")
+            if self.knowledge.about:
+                listener.message(self.knowledge.about)
             stages, threads = tuple(self.problem.space.cards), self._threads(store)
             assignment = self._assignment(mark, stages=stages, threads=threads, store=store)
             make = executor or EXECUTORS.get(self.config.executor)
@@ -236,13 +240,17 @@ class Study:
         space = build_space(self.config, examined.task, examined.model, without=self.left_out)
         given = initial_pipelines(self.config, space)
         recipes = self._recipes(space, given)
+        untrained = [p for p in recipes if not sum(map(trained_epochs, p))]
+        past = self._past(space)
         return Problem(
             space=space,
             objectives=self.objectives,
             constraints=self.config.parsed_constraints(),
             seed=self.config.seed,
-            initial=(*given, *recipes),
+            initial=tuple(dict.fromkeys((*given, *untrained, *past, *recipes))),
             recipes=recipes,
+            past=past,
+            prior=self.knowledge.prior,
         )
 
     def _recipes(self, space: Space, given: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
@@ -254,5 +262,34 @@ class Study:
         if Store.exists(self.directory):
             with Store.open(self.directory, write=False) as store:
                 return stored_recipes(store)
-        examined = self.examined
-        return make_recipes(space, examined.model, examined.task, self.config.target, without=given)
+        return make_recipes(space, *self._examined_for(), without=given)
+
+    def _past(self, space: Space) -> tuple[Pipeline, ...]:
+        """Pipelines of past studies that act here; once the study is created, those it has."""
+        past = self.knowledge.past
+        if not past or Store.exists(self.directory):
+            return past
+        return those_that_act(space, *self._examined_for(), past)
+
+    def _examined_for(self) -> tuple[nn.Module, Task, Target]:
+        return self.examined.model, self.examined.task, self.config.target
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """What was known before the first trial, or is now where there is no study yet."""
+        if Store.exists(self.directory):
+            with Store.open(self.directory, write=False) as store:
+                return Knowledge.stored(store)
+        model, task, target = self._examined_for()
+        here = circumstances(model, task, target)
+        setting = Setting(
+            traits=tuple(sorted(here.traits)),
+            parameters=here.outline.modules[0].parameters,
+            metric=task.metric,
+            maximize=task.maximize,
+            runtime=target.runtime,
+            device=target.device,
+        )
+        wanted = {o.metric for o in self.objectives}
+        wanted |= {c.metric for c in self.config.parsed_constraints()}
+        return Knowledge.gathered(self.config.prior, setting, wanted, besides=self.directory)

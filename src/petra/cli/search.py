@@ -119,6 +119,20 @@ def run(
             help="Whether petra's own pipelines are tried first, instead of what the file says.",
         ),
     ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR",
+            help="A past study, or a folder of some, to learn from, instead of the file's.",
+        ),
+    ] = None,
+    prior: Annotated[
+        bool | None,
+        typer.Option(
+            "--prior/--no-prior",
+            help="Whether the search begins with what petra has learnt elsewhere.",
+        ),
+    ] = None,
     confirm: Confirm = None,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
@@ -132,6 +146,7 @@ def run(
 
     - `petra run study.yaml`
     - `petra run study.yaml --time "2 h" --workers 4 --workdir runs/first`
+    - `petra run study.yaml --warm-start runs --workdir runs/second`
     """
     from petra.config import load_config
 
@@ -141,6 +156,7 @@ def run(
         "budget": _given(time=time, trials=trials, confirm=confirm),
         "limits": _given(workers=workers),
         "space": _given(recipes=recipes),
+        "prior": _given(shipped=prior, studies=warm_start),
     }
     config = load_config(study, _given(**changes))  # before torch is loaded
 

@@ -4,6 +4,14 @@ Every unknown key and bad value is refused with its path, what is allowed and a 
 """
 
 from petra.config.read import load_config, parse_config
-from petra.config.records import CallConfig, SavingsConfig, StudyConfig
+from petra.config.records import StudyConfig
+from petra.config.sections import CallConfig, PriorConfig, SavingsConfig
 
-__all__ = ["CallConfig", "SavingsConfig", "StudyConfig", "load_config", "parse_config"]
+__all__ = [
+    "CallConfig",
+    "PriorConfig",
+    "SavingsConfig",
+    "StudyConfig",
+    "load_config",
+    "parse_config",
+]

@@ -110,6 +110,7 @@ class Origin:
 
 GIVEN = Origin(("given",))  # by the user
 RECIPE = Origin(("recipe",))  # one of petra's own to begin with
+PAST = Origin(("past",))  # on the front of a past study
 
 
 @dataclass(frozen=True)

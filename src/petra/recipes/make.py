@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from petra.core.errors import ConfigError
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.rng import derive_seed
 from petra.core.target import Target
@@ -49,11 +51,29 @@ def make_recipes(
     Every stage is rehearsed on a copy of the model, in turn: what refuses gives way to the step's
     next alternative, or the recipe is left out. Costs seconds: a few cuts, some forward passes.
     """
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
+    with _quietly():
         kitchen = _Kitchen(space, model, task, target)
         found = (kitchen.made(recipe.steps) for recipe in RECIPES if recipe.suits(kitchen.traits))
         return tuple(p for p in dict.fromkeys(found) if p.stages and p not in without)
+
+
+def those_that_act(
+    space: Space, model: nn.Module, task: Task, target: Target, pipelines: Sequence[Pipeline]
+) -> tuple[Pipeline, ...]:
+    """Those of `pipelines`, which did well for another model, that are legal in `space` and that
+    no stage refuses beforehand.
+    """
+    with _quietly():
+        kitchen = _Kitchen(space, model, task, target)
+        return tuple(p for p in map(kitchen.tried, pipelines) if p.stages)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No library's warnings, and no random number of the caller's used up."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def circumstances(model: nn.Module, task: Task, target: Target) -> Circumstances:
@@ -86,9 +106,30 @@ class _Kitchen:
     def made(self, steps: Sequence[OneOf]) -> Pipeline:
         """The pipeline of the first alternatives that act together; empty where none do."""
         found = next(self._from(Pipeline(), steps), Pipeline())
-        # Models are as large as they are: only verdicts are kept.
-        self._after = {p: m for p, m in self._after.items() if m is None or not p.stages}
+        self._forget()
         return found
+
+    def tried(self, pipeline: Pipeline) -> Pipeline:
+        """The pipeline as this space has it, without what is about layers of another model; empty
+        where it is not legal, or refused.
+        """
+        try:
+            legal = self.space.normalize(Pipeline(tuple(map(self._known, pipeline))))
+        except ConfigError:
+            return Pipeline()
+        acts = all(self._acts(legal.prefix(i), spec) for i, spec in enumerate(legal))
+        self._forget()
+        return legal if acts else Pipeline()
+
+    def _known(self, spec: StageSpec) -> StageSpec:
+        card = self.space.cards.get(spec.kind)
+        if card is None:
+            return spec
+        return StageSpec(spec.kind, {k: v for k, v in spec.params.items() if card.parameter(k)})
+
+    def _forget(self) -> None:
+        """Models are as large as they are: only verdicts are kept."""
+        self._after = {p: m for p, m in self._after.items() if m is None or not p.stages}
 
     def _from(self, done: Pipeline, steps: Sequence[OneOf]) -> Iterator[Pipeline]:
         """Whole pipelines that begin with `done`, best first."""
@@ -108,9 +149,14 @@ class _Kitchen:
         longer = Pipeline((*done.stages, spec))
         if not self.space.is_legal(longer):
             return None
+        return longer if self._acts(done, spec) else None
+
+    def _acts(self, done: Pipeline, spec: StageSpec) -> bool:
+        """Whether the stage does something to the model as it is after `done`."""
+        longer = Pipeline((*done.stages, spec))
         if longer not in self._after:
             self._after[longer] = self._rehearsed(done, spec)
-        return None if self._after[longer] is None else longer
+        return self._after[longer] is not None
 
     def _params(self, step: Step) -> Iterator[tuple[str, Value]]:
         """The step's values, those out of a range that the user or the runtime narrowed moved to

@@ -18,8 +18,9 @@ import numpy as np
 from petra.core.objective import Constraint, Objective
 from petra.core.pipeline import Pipeline
 from petra.core.rng import generator
-from petra.core.trial import FULL, GIVEN, RECIPE, Fidelity, Origin, Proposal, Trial
+from petra.core.trial import FULL, GIVEN, PAST, RECIPE, Fidelity, Origin, Proposal, Trial
 from petra.search.options import SearchOptions
+from petra.search.prior import Prior
 from petra.space.space import Space
 
 TRIES = 100  # suggestions, and then random draws, for one proposal before the space is used up
@@ -30,7 +31,8 @@ RANDOM = Origin(("random",))
 @dataclass(frozen=True)
 class Problem:
     """What every searcher is given. `initial` are distinct legal pipelines that it proposes before
-    any of its own, the user's first; `recipes` are those of them that are petra's.
+    any of its own, the user's first; `recipes` are those of them that are petra's, `past` those of
+    past studies. `prior` is what is believed of pipelines before any was tried.
     """
 
     space: Space
@@ -39,6 +41,14 @@ class Problem:
     seed: int = 0
     initial: tuple[Pipeline, ...] = ()
     recipes: tuple[Pipeline, ...] = ()
+    past: tuple[Pipeline, ...] = ()
+    prior: Prior | None = None
+
+    def origin(self, initial: Pipeline) -> Origin:
+        """Where one of `initial` came from."""
+        if initial in self.past:
+            return PAST
+        return RECIPE if initial in self.recipes else GIVEN
 
 
 @dataclass(frozen=True)
@@ -151,8 +161,7 @@ class Searcher(ABC):
         while self._initial:
             pipeline = self._initial.popleft()
             if self.is_new(pipeline):
-                own = pipeline in self.problem.recipes
-                return Suggestion(pipeline, RECIPE if own else GIVEN)
+                return Suggestion(pipeline, self.problem.origin(pipeline))
         return None
 
     def _fresh(self) -> Suggestion | None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petra.moo.improvement import Boxes
-from petra.search.surrogate.gp import Hyper, Posterior, Targets, fit
-from petra.search.surrogate.memory import Memory
+from petra.search.surrogate.gp import Hyper, Posterior, Rows, Targets, fit
+from petra.search.surrogate.memory import Memory, Table
 from petra.search.surrogate.quantities import Limit, Scale
 
 Floats = NDArray[np.float64]
@@ -38,18 +38,18 @@ class Beliefs:
         self._fitted = -1
         self._hyper: dict[int, Hyper] = {}
 
-    def _data(self, index: int, members: Sequence[int]) -> tuple[Floats, Floats, Floats]:
+    def _data(self, index: int, members: Sequence[int]) -> tuple[Rows, Floats, Floats]:
         """Rows, costs and variances of those of `members` whose quantity `index` is known."""
         memory = self.memory
         known = [(i, v) for i in members if (v := memory.values[i][index]) is not None]
-        rows = np.array([memory.rows[i] for i, _ in known]).reshape(len(known), -1)
+        rows = memory.rows([i for i, _ in known], index)
         return rows, np.array([v[0] for _, v in known]), np.array([v[1] for _, v in known])
 
-    def _labels(self, members: Sequence[int]) -> tuple[Floats, Targets]:
+    def _labels(self, members: Sequence[int]) -> tuple[Rows, Targets]:
         memory = self.memory
         tried = [i for i in members if memory.worked[i] is not None]
         labels = np.array([float(bool(memory.worked[i])) for i in tried])
-        rows = np.array([memory.rows[i] for i in tried])
+        rows = memory.rows(tried, len(memory.quantities))
         return rows, Targets.of(labels, np.full(len(labels), LABEL_NOISE))
 
     def _scale(self, index: int, costs: Floats) -> Scale:
@@ -89,10 +89,10 @@ class Prospects:
     """How promising pipelines are, by their features, while others are pending."""
 
     def __init__(
-        self, beliefs: Beliefs, front: Floats, reference: Floats, pending: Floats, *, feasible: bool
+        self, beliefs: Beliefs, front: Floats, reference: Floats, pending: Table, *, feasible: bool
     ) -> None:
-        """`front` (n, m) are costs, `pending` (k, d) features of what is under way; `feasible`:
-        whether anything satisfied the constraints yet.
+        """`front` (n, m) are costs, `pending` is what is under way; `feasible`: whether anything
+        satisfied the constraints yet.
         """
         self.limits, self.feasible = beliefs.limits, feasible
         count = len(beliefs.memory.quantities)
@@ -102,13 +102,13 @@ class Prospects:
         shifts = np.array([self.models[j].scale.shift or 0.0 for j in range(self.m)])
         self.logarithmic = [self.models[j].scale.shift is not None for j in range(self.m)]
         known = front
-        if len(pending):
-            believed = np.column_stack(
-                [self._cost(j, self.models[j].posterior.mean(pending)) for j in range(self.m)]
-            )
+        if len(pending.features):
+            means = [self.models[j].posterior.mean(pending.of(j)) for j in range(self.m)]
+            believed = np.column_stack([self._cost(j, y) for j, y in enumerate(means)])
             known = np.vstack([front, believed])
             self.models = [
-                Predicted(p.posterior.with_believed(pending), p.scale) for p in self.models
+                Predicted(p.posterior.with_believed(pending.of(i)), p.scale)
+                for i, p in enumerate(self.models)
             ]
         boxes = Boxes.beyond(known, reference)
         self.boxes = Boxes(boxes.lower + shifts, boxes.upper + shifts)
@@ -117,18 +117,18 @@ class Prospects:
         shift = self.models[index].scale.shift
         return y if shift is None else np.exp(np.minimum(y, 50.0)) - shift
 
-    def score(self, rows: Floats) -> Floats:
-        """Log of what each of `rows` (n, d) is worth: its expected improvement, times the chances
+    def score(self, rows: Table) -> Floats:
+        """Log (n,) of what each of n `rows` is worth: its expected improvement, times the chances
         that it does not fail and satisfies the constraints; while nothing does, these chances.
         """
-        predicted = [model.posterior.predict(rows) for model in self.models]
-        found = np.zeros(len(rows))
+        predicted = [m.posterior.predict(rows.of(i)) for i, m in enumerate(self.models)]
+        found = np.zeros(len(rows.features))
         for limit in self.limits:
             mean, deviation = predicted[limit.index]
             at = self.models[limit.index].scale.at(limit.bound)
             found += limit.log_probability(at, mean, deviation)
         if self.works is not None:
-            chance, _ = self.works.predict(rows)
+            chance, _ = self.works.predict(rows.of(len(self.models)))
             found += np.log(np.clip(chance, LEAST_CHANCE, 1.0))
         if self.limits and not self.feasible:
             return found

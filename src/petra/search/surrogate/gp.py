@@ -1,10 +1,12 @@
 """A Gaussian process that fits in milliseconds: linear, quadratic and squared-exponential kernel,
 noise known for every observation (Rasmussen & Williams 2006, chapters 2 and 5).
 
-    k(x, z) = a x.z / d + q x^2.z^2 / d + b exp(-|x - z|^2 / (2 l^2 d))
+    k(x, z) = a x.z / d + q x^2.z^2 / d + b exp(-|x - z|^2 / (2 l^2 d)) + p m(x) m(z)
     y ~ N(0, K + diag(noise) + s I)
 
 where x^2 holds the squares of x, centred: what lies between is learnt from what lies at the ends.
+m is an opinion from elsewhere: y follows it with an unknown slope of variance p, so that one that
+is wrong is found out.
 
 x and z are features of d numbers, centred; targets are standardised before and put back after.
 """
@@ -20,43 +22,74 @@ from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
 _JITTER = 1e-6
-# Logarithms of a, q, b, l, s, in units of the standardised targets: where the climb begins, and the
-# prior's mean and width. It keeps few observations from being explained by noise alone, or exactly.
-_MEAN = np.log([0.5, 0.5, 0.5, 1.0, 0.01])
-_WIDTH = np.array([1.5, 1.5, 1.5, 1.0, 2.0])
+# Logarithms of a, q, b, l, s, p, in units of the standardised targets: where the climb begins, and
+# the mean and width of what is believed of them, which keeps few observations from being explained
+# by noise alone, or exactly.
+_MEAN = np.log([0.5, 0.5, 0.5, 1.0, 0.01, 0.5])
+_WIDTH = np.array([1.5, 1.5, 1.5, 1.0, 2.0, 1.5])
 _LOW, _HIGH = _MEAN - 4 * _WIDTH, _MEAN + 4 * _WIDTH
 
 
 @dataclass(frozen=True)
 class Hyper:
-    """Hyperparameters: weights of the three kernels, length of the last, extra noise."""
+    """Hyperparameters: weights of the first three kernels, length of the last of them, extra noise,
+    weight of the opinion.
+    """
 
     linear: float
     quadratic: float
     radial: float
     length: float
     noise: float
+    opinion: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features (n, d) in [-1, 1], and an opinion of each row (n,), 0 where there is none."""
+
+    features: Floats
+    opinions: Floats
+
+    @staticmethod
+    def of(features: Floats) -> Rows:
+        """Rows that nobody has an opinion of."""
+        return Rows(features, np.zeros(len(features)))
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def and_then(self, more: Rows) -> Rows:
+        return Rows(
+            np.vstack([self.features, more.features]), np.append(self.opinions, more.opinions)
+        )
 
 
 @dataclass(frozen=True)
 class _Products:
-    """Of rows x (n, d) and z (k, d), each (n, k): x.z / d, the same of squares, |x - z|^2 / d."""
+    """Of n rows x and k rows z, each (n, k): x.z / d, the same of squares, |x - z|^2 / d, and the
+    products of their opinions.
+    """
 
     dots: Floats
     squares: Floats
     distances: Floats
+    opinions: Floats
 
     @staticmethod
-    def of(x: Floats, z: Floats) -> _Products:
+    def of(one: Rows, other: Rows) -> _Products:
+        x, z = one.features, other.features
         d = x.shape[1]
         dots = x @ z.T
         distances = (x**2).sum(axis=1)[:, None] + (z**2).sum(axis=1) - 2 * dots
         squares = _squared(x) @ _squared(z).T
-        return _Products(dots / d, squares / d, np.maximum(distances, 0.0) / d)
+        opinions = np.outer(one.opinions, other.opinions)
+        return _Products(dots / d, squares / d, np.maximum(distances, 0.0) / d, opinions)
 
     def kernel(self, hyper: Hyper) -> Floats:
         radial = hyper.radial * np.exp(self.distances / (-2 * hyper.length**2))
-        return hyper.linear * self.dots + hyper.quadratic * self.squares + radial
+        flat = hyper.linear * self.dots + hyper.quadratic * self.squares
+        return flat + hyper.opinion * self.opinions + radial
 
 
 def _squared(x: Floats) -> Floats:
@@ -81,12 +114,12 @@ class Targets:
 
 
 def _loss(theta: Floats, products: _Products, targets: Targets) -> tuple[float, Floats]:
-    """Minus the log of marginal likelihood times prior, and its gradient (5,), at the logarithms
-    `theta` of a, q, b, l, s (Rasmussen & Williams 2006, eq. 5.9).
+    """Minus the log of marginal likelihood times prior, and its gradient (6,), at the logarithms
+    `theta` of a, q, b, l, s, p (Rasmussen & Williams 2006, eq. 5.9).
     """
-    a, q, b, length, s = np.exp(theta)
+    a, q, b, length, s, p = np.exp(theta)
     radial = b * np.exp(products.distances / (-2 * length**2))
-    k = a * products.dots + q * products.squares + radial
+    k = a * products.dots + q * products.squares + p * products.opinions + radial
     k[np.diag_indices(len(k))] += s + targets.noise + _JITTER
     try:
         factor = cholesky(k, lower=True, check_finite=False)
@@ -102,6 +135,7 @@ def _loss(theta: Floats, products: _Products, targets: Targets) -> tuple[float, 
             (weight * radial).sum(),
             (weight * radial * products.distances).sum() / length**2,
             s * np.trace(weight),
+            p * (weight * products.opinions).sum(),
         ]
     )
     off = (theta - _MEAN) / _WIDTH
@@ -109,9 +143,9 @@ def _loss(theta: Floats, products: _Products, targets: Targets) -> tuple[float, 
     return float(value), gradient + off / _WIDTH
 
 
-def fit(x: Floats, targets: Targets) -> Hyper:
+def fit(x: Rows, targets: Targets) -> Hyper:
     """The hyperparameters that maximise the marginal likelihood times a log-normal prior, for
-    observations at rows `x` (n, d), by L-BFGS-B with exact gradients. O(n^3) a step.
+    observations at `n` rows, by L-BFGS-B with exact gradients. O(n^3) a step.
     """
     found = minimize(
         _loss,
@@ -126,25 +160,25 @@ def fit(x: Floats, targets: Targets) -> Hyper:
 
 
 class Posterior:
-    """What is believed after observations of rows `x` (n, d). Predictions cost O(n^2) each."""
+    """What is believed after observations of n rows `x`. Predictions cost O(n^2) each."""
 
-    def __init__(self, x: Floats, targets: Targets, hyper: Hyper) -> None:
+    def __init__(self, x: Rows, targets: Targets, hyper: Hyper) -> None:
         self.x, self.targets, self.hyper = x, targets, hyper
         k = _Products.of(x, x).kernel(hyper)
         k[np.diag_indices(len(x))] += hyper.noise + targets.noise + _JITTER
         self._factor: Floats = cholesky(k, lower=True, check_finite=False)
         self._alpha: Floats = cho_solve((self._factor, True), targets.y, check_finite=False)
 
-    def mean(self, z: Floats) -> Floats:
-        """Means (k,) at rows `z` (k, d)."""
+    def mean(self, z: Rows) -> Floats:
+        """Means (k,) at k rows."""
         t = self.targets
         means: Floats = t.centre + t.unit * (
             _Products.of(z, self.x).kernel(self.hyper) @ self._alpha
         )
         return means
 
-    def predict(self, z: Floats) -> tuple[Floats, Floats]:
-        """Means and standard deviations (k,) of the noiseless value at rows `z` (k, d).
+    def predict(self, z: Rows) -> tuple[Floats, Floats]:
+        """Means and standard deviations (k,) of the noiseless value at k rows.
 
         The linear and the quadratic kernel are least certain in the corners of the space, where few
         good pipelines are; deviations are less by the factor by which a row's prior variance is
@@ -158,19 +192,20 @@ class Posterior:
         deviation *= np.minimum(1.0, np.median(self._prior(self.x)) / own)
         return t.centre + t.unit * (cross @ self._alpha), t.unit * deviation
 
-    def _prior(self, z: Floats) -> Floats:
+    def _prior(self, rows: Rows) -> Floats:
         """Variances (k,) before anything was observed."""
-        h, d = self.hyper, z.shape[1]
+        h, z = self.hyper, rows.features
+        d = z.shape[1]
         linear = h.linear * (z**2).sum(axis=1) / d
         quadratic = h.quadratic * (_squared(z) ** 2).sum(axis=1) / d
-        variances: Floats = linear + quadratic + h.radial
+        variances: Floats = linear + quadratic + h.radial + h.opinion * rows.opinions**2
         return variances
 
-    def with_believed(self, z: Floats) -> Posterior:
-        """The same, had its own means been observed, without noise, at rows `z` (k, d): certain
+    def with_believed(self, z: Rows) -> Posterior:
+        """The same, had its own means been observed, without noise, at k rows: certain
         where it was not, and of the same opinion.
         """
         t = self.targets
         y = np.concatenate([t.y, (self.mean(z) - t.centre) / t.unit])
         noise = np.concatenate([t.noise, np.zeros(len(z))])
-        return Posterior(np.vstack([self.x, z]), Targets(t.centre, t.unit, y, noise), self.hyper)
+        return Posterior(self.x.and_then(z), Targets(t.centre, t.unit, y, noise), self.hyper)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import ranks
+from petra.search.prior import WORKS, Prior
 from petra.search.scaling import Scaling
+from petra.search.surrogate.gp import Rows
 from petra.search.surrogate.quantities import Quantity
 from petra.space.encoding import Encoding
 
@@ -20,14 +23,35 @@ GROWTH = 0.1  # they are fitted again when there are so many more trials
 MOST_NEW = 100  # or at the latest after so many
 
 
+@dataclass(frozen=True)
+class Table:
+    """Pipelines as models see them: features (n, d), and what the prior says of each quantity, and
+    of working, (n, q + 1).
+    """
+
+    features: Floats
+    opinions: Floats
+
+    def of(self, index: int) -> Rows:
+        """For the model of quantity `index`, or of working (q)."""
+        return Rows(self.features, self.opinions[:, index])
+
+
 class Memory:
-    """Trials in the order of telling. A function of that order alone."""
+    """Trials in the order of telling. A function of that order, and of the prior, alone."""
 
     def __init__(
-        self, encoding: Encoding, scaling: Scaling, quantities: Sequence[Quantity]
+        self,
+        encoding: Encoding,
+        scaling: Scaling,
+        quantities: Sequence[Quantity],
+        prior: Prior | None = None,
     ) -> None:
         self.encoding, self.scaling, self.quantities = encoding, scaling, quantities
-        self.rows: list[Floats] = []
+        self._prior = prior
+        self._names = (*(q.objective.metric for q in quantities), WORKS)
+        self._features: list[Floats] = []
+        self._opinions: list[list[float]] = []
         self.worked: list[bool | None] = []  # None where nobody knows: left before it was tried
         self.values: list[list[tuple[float, float] | None]] = []
         self.fitted = 0  # trials that there were when the hyperparameters were fitted last
@@ -35,15 +59,36 @@ class Memory:
         self._chosen: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._features)
 
-    def features(self, pipeline: Pipeline) -> Floats:
+    def table(self, pipelines: Sequence[Pipeline]) -> Table:
+        """Of any pipelines, tried or not."""
+        features = [self._row(p) for p in pipelines]
+        opinions = [self._opinion(p) for p in pipelines]
+        return Table(
+            np.array(features).reshape(len(pipelines), len(self.encoding)),
+            np.array(opinions).reshape(len(pipelines), len(self._names)),
+        )
+
+    def rows(self, members: Sequence[int], index: int) -> Rows:
+        """Of the trials `members`, for the model of quantity `index`, or of working."""
+        features = np.array([self._features[i] for i in members])
+        opinions = np.array([self._opinions[i][index] for i in members])
+        return Rows(features.reshape(len(members), len(self.encoding)), opinions)
+
+    def _row(self, pipeline: Pipeline) -> Floats:
         """Features (d,) in [-1, 1], 0 for what a pipeline does not have."""
         return 2 * self.encoding.encode(pipeline) - 1
 
+    def _opinion(self, pipeline: Pipeline) -> list[float]:
+        if self._prior is None:
+            return [0.0] * len(self._names)
+        return self._prior.predict(pipeline, self._names)
+
     def add(self, trial: Trial) -> None:
         """Take a result in."""
-        self.rows.append(self.features(trial.pipeline))
+        self._features.append(self._row(trial.pipeline))
+        self._opinions.append(self._opinion(trial.pipeline))
         failed = trial.status in (TrialStatus.FAILED, TrialStatus.TIMED_OUT)
         self.worked.append(False if failed else True if trial.measured else None)
         self.values.append([q.observe(self.scaling, trial) for q in self.quantities])

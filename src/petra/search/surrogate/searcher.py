@@ -28,7 +28,7 @@ from petra.search.scaling import scale
 from petra.search.steps import StepSizes
 from petra.search.surrogate.belief import Beliefs, Prospects
 from petra.search.surrogate.candidates import Candidate, Candidates, Parent
-from petra.search.surrogate.memory import Memory
+from petra.search.surrogate.memory import Memory, Table
 from petra.search.surrogate.quantities import limits, quantities
 from petra.space.domains import BOOLEAN, Integer
 from petra.space.encoding import Encoding
@@ -90,7 +90,7 @@ class SurrogateSearcher(Searcher):
         self.options = options or SurrogateOptions()
         self.scaling = scale(problem.objectives, problem.constraints, baseline)
         what = quantities(problem.objectives, problem.constraints)
-        self.memory = Memory(Encoding(problem.space), self.scaling, what)
+        self.memory = Memory(Encoding(problem.space), self.scaling, what, problem.prior)
         self.beliefs = Beliefs(self.memory, limits(what, problem.constraints, self.scaling))
         self.steps = StepSizes(problem.space)
         self.duplicates = Duplicates()
@@ -151,8 +151,8 @@ class SurrogateSearcher(Searcher):
                 return Suggestion(chosen.pipeline, chosen.origin)
         return None
 
-    def _rows(self, pool: list[Candidate]) -> Floats:
-        return np.array([self.memory.features(c.pipeline) for c in pool])
+    def _rows(self, pool: list[Candidate]) -> Table:
+        return self.memory.table([c.pipeline for c in pool])
 
     def _prospects(self) -> Prospects:
         feasible = self.archive.violation == 0
@@ -165,6 +165,5 @@ class SurrogateSearcher(Searcher):
         most = MOST_FRONT.get(len(reference), FEW_FRONT)
         if len(inside) > most:
             inside = inside[survivors(inside, most, reference=reference)]
-        pending = [self.memory.features(p) for p in self._pending.values()]
-        rows = np.array(pending).reshape(len(pending), len(self.memory.encoding))
-        return Prospects(self.beliefs, inside, reference, rows, feasible=feasible)
+        pending = self.memory.table(list(self._pending.values()))
+        return Prospects(self.beliefs, inside, reference, pending, feasible=feasible)
