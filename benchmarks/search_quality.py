@@ -2,6 +2,10 @@
 that cost nothing.
 
     python benchmarks/search_quality.py --seeds 20 --budget 200 --out results/search-synthetic
+    python benchmarks/search_quality.py --recorded --seeds 20 --out results/search-recorded
+
+`--recorded` takes the recorded workloads instead of synthetic problems (`recorded_problems.py`),
+and says in seconds, too, how long each search takes.
 
 Every searcher proposes through petra's own stream, from all results but the last `--lag` - 1;
 SMS-EMOA alone sees every result first. Runs are kept in `--keep`, so that a comparison goes on
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +25,7 @@ from host import heading
 from plotly.subplots import make_subplots
 from scipy.stats import wilcoxon
 from search_problems import Case, cases
-from search_runs import SETTINGS, SMS_EMOA, Kept, curves
+from search_runs import SETTINGS, SMS_EMOA, Kept, Run, curves
 
 HERE = Path(__file__).parent
 SLOW = {"GPSampler"}  # seconds a proposal: fewer seeds, and half the budget
@@ -42,6 +46,20 @@ def evaluations(counts: np.ndarray, budget: int) -> str:
     return f"{middle:.0f}" if np.isfinite(middle) else f"> {budget}"
 
 
+def seconds(runs: Sequence[Run], wanted: float) -> str:
+    """The median seconds of trials until a run has the hypervolume, in words."""
+    found = [
+        next((s for s, v in zip(r.seconds, r.volumes, strict=True) if v >= wanted), float("inf"))
+        for r in runs
+    ]
+    middle = float(np.median(found))
+    return (
+        f"{middle:.0f}"
+        if np.isfinite(middle)
+        else f"> {np.median([r.seconds[-1] for r in runs]):.0f}"
+    )
+
+
 def chance(ours: np.ndarray, theirs: np.ndarray) -> str:
     """Two-sided p of Wilcoxon's signed-rank test on runs paired by seed, with the winner's sign."""
     count = min(len(ours), len(theirs))
@@ -52,10 +70,10 @@ def chance(ours: np.ndarray, theirs: np.ndarray) -> str:
     return f"{sign} {wilcoxon(apart).pvalue:.1g}"
 
 
-def table(
-    case: Case, found: dict[str, np.ndarray], costs: dict[str, float], first: str
-) -> list[str]:
+def table(case: Case, made: dict[str, list[Run]], whole: dict[str, int], first: str) -> list[str]:
     """The lines of one case: mean hypervolumes with standard errors, and how `first` compares."""
+    found = {name: curves(runs, whole[name]) for name, runs in made.items()}
+    costs = {name: float(np.mean([r.cost_s for r in runs])) for name, runs in made.items()}
     budget = max(c.shape[1] for c in found.values())
     marks = [m for m in MARKS if m <= budget]
     goal = SHARE * max(float(c[:, -1].mean()) for c in found.values())
@@ -65,9 +83,10 @@ def table(
         f"Attainable: {case.best:.3f}." if case.best else "",
         f"The goal is {goal:.3f}, {SHARE:.0%} of the best mean at the end.",
         "",
-        f"| searcher | seeds | {' | '.join(map(str, marks))} | to the goal | CPU ms a proposal |"
-        f" {first} against it at {' / '.join(map(str, marks))} |",
-        "|---" * (len(marks) + 5) + "|",
+        f"| searcher | seeds | {' | '.join(map(str, marks))} | to the goal |"
+        + (" seconds to the goal |" if case.timed else "")
+        + f" CPU ms a proposal | {first} against it at {' / '.join(map(str, marks))} |",
+        "|---" * (len(marks) + 5 + case.timed) + "|",
     ]
     for name, runs in found.items():
         cells = []
@@ -84,8 +103,9 @@ def table(
         ]
         lines.append(
             f"| {name} | {len(runs)} | {' | '.join(cells)} |"
-            f" {evaluations(reached(runs, goal), runs.shape[1])} | {1e3 * costs[name]:.0f} |"
-            f" {' / '.join(tests)} |"
+            f" {evaluations(reached(runs, goal), runs.shape[1])} |"
+            + (f" {seconds(made[name], goal)} |" if case.timed else "")
+            + f" {1e3 * costs[name]:.0f} | {' / '.join(tests)} |"
         )
     return [*lines, ""]
 
@@ -116,15 +136,22 @@ def figure(found: dict[str, dict[str, np.ndarray]]) -> go.Figure:
     return panels
 
 
+def recorded_cases() -> Iterator[Case]:
+    """The recorded workloads, with models that need torch, and half a minute to be made."""
+    from recorded_problems import WORKLOADS, recorded_case
+
+    yield from map(recorded_case, WORKLOADS)
+
+
 def compare(names: Sequence[str], options: argparse.Namespace) -> list[str]:
     """Run what is missing, write the figure, and give the lines of the tables."""
     kept = Kept(options.keep)
     found: dict[str, dict[str, np.ndarray]] = {}
     lines: list[str] = []
-    for case in cases():
+    for case in recorded_cases() if options.recorded else cases():
         if options.cases and case.name not in options.cases:
             continue
-        runs, costs = {}, {}
+        made, lengths = {}, {}
         whole = min(options.budget, kept.longest(case, names[0]) or options.budget)
         for name in names:
             if name == SMS_EMOA and not case.best:
@@ -134,11 +161,10 @@ def compare(names: Sequence[str], options: argparse.Namespace) -> list[str]:
             for seed in range(options.slow_seeds if slow else options.seeds):
                 kept.make(case, name, seed, budget, options.lag)
             if done := kept.of(case, name, budget):
-                runs[name] = curves(done, budget)
-                costs[name] = float(np.mean([r.cost_s for r in done]))
+                made[name], lengths[name] = done, budget
             print(case.name, name, flush=True)
-        found[case.name] = runs
-        lines += table(case, runs, costs, names[0])
+        found[case.name] = {name: curves(runs, lengths[name]) for name, runs in made.items()}
+        lines += table(case, made, lengths, names[0])
     figure(found).write_html(options.out.with_suffix(".html"), include_plotlyjs="cdn")
     return lines
 
@@ -148,6 +174,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="runs to make, unless they are kept")
     parser.add_argument("--slow-seeds", type=int, default=3, help=f"of {', '.join(SLOW)}")
     parser.add_argument("--budget", type=int, default=200, help="evaluations")
+    parser.add_argument("--recorded", action="store_true", help="the recorded workloads")
     parser.add_argument("--lag", type=int, default=4)
     parser.add_argument("--cases", nargs="*", default=[])
     parser.add_argument("--searchers", nargs="*", default=[*SETTINGS, SMS_EMOA])

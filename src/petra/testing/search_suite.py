@@ -22,7 +22,7 @@ import pytest
 from petra.core.measurement import Measurement
 from petra.core.objective import Constraint
 from petra.core.rng import generator
-from petra.core.trial import GIVEN, RECIPE, Failure, Fidelity, Proposal, Trial, TrialStatus
+from petra.core.trial import GIVEN, PAST, RECIPE, Failure, Fidelity, Proposal, Trial, TrialStatus
 from petra.search.base import Problem, Searcher
 from petra.search.durations import Durations
 from petra.search.schedule import Stream, VirtualSchedule
@@ -172,10 +172,10 @@ class SearcherSuite(ABC):
 
     def test_initial_pipelines_come_first(self) -> None:
         given = tuple(toy_problem().space.sample(generator(i, "initial")) for i in range(5))
-        problem = replace(toy_problem(), initial=given, recipes=given[3:])
+        problem = replace(toy_problem(), initial=given, recipes=given[3:], past=given[2:3])
         run = self._run(problem=problem)
         assert tuple(p.pipeline for p in run.proposals[:5]) == given
-        assert [p.origin for p in run.proposals[:5]] == [GIVEN] * 3 + [RECIPE] * 2
+        assert [p.origin for p in run.proposals[:5]] == [GIVEN] * 2 + [PAST] + [RECIPE] * 2
 
     @pytest.mark.parametrize("workers", [2, 8])
     def test_workers_do_not_matter(self, workers: int) -> None:
