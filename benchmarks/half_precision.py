@@ -43,7 +43,7 @@ def tables(
         runtime = runtime_for(Target(target))
         files = {}
         for number, (label, result) in enumerate(results.items()):
-            if "int8" not in label or "int8" in runtime.precisions:
+            if "int8" not in label or "int8" in runtime.kernels.precisions:
                 path = scratch / f"{name}-{target}-{number}{runtime.suffix}"
                 (files[label],) = runtime.export(result, task.example(2), path)
         yield from rows(target, files, task, scratch / name / "test")

@@ -35,22 +35,28 @@ from petra.search.prior import features
 from petra.study import Study
 
 Vector = NDArray[np.float64]
+HERE = Path(__file__).parent
 NAMES = ("quality", "latency_ratio", "size_bytes")
 TREES = {"n_estimators": 200, "min_samples_leaf": 2, "max_features": 0.5, "random_state": 0}
 FLOOR = 0.02  # a loss of quality is predicted as log(loss + FLOOR)
 NOISE = {"quality": 0.3, "latency_ratio": 1.0, "size_bytes": 0.0}  # of the usual standard error
+LEAST_S = 0.05  # seconds that are told apart
+AFTERWARDS = {"export": ("export",), "measure": ("measure", "compare", "score")}  # by phases
 LAUNCH = 0.03  # by which latencies differ between processes, as a standard deviation
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Models of one workload; `errors` are usual standard errors of what was measured."""
+    """Models of one workload; `errors` are usual standard errors of what was measured, `usual` the
+    seconds of what does not depend on the pipeline.
+    """
 
     vectors: DictVectorizer
     works: ExtraTreesClassifier
     models: dict[str, ExtraTreesRegressor]
     baseline: Trial
     errors: dict[str, float]
+    usual: dict[str, float]
 
     def values(self, pipelines: list[Pipeline]) -> tuple[Vector, dict[str, Vector]]:
         """Chance of working (n,), and what is expected of each pipeline."""
@@ -92,7 +98,9 @@ def _value(name: str, target: float, start: float) -> float:
 
 def _targets(name: str, rows: list[Row], start: Trial) -> Vector:
     if name == "seconds":
-        return np.log([max(row.trial.seconds, 0.05) for row in rows])
+        return np.log([max(row.trial.seconds, LEAST_S) for row in rows])
+    if name == "stages":
+        return np.log([max(_stages_s(row), LEAST_S) for row in rows])
     first = start.metrics[name].mean
     return np.array([_target(name, row.trial.metrics[name].mean, first) for row in rows])
 
@@ -108,12 +116,23 @@ def fitted(rows: list[Row], baseline: Trial) -> Replay:
         name: ExtraTreesRegressor(**TREES).fit(x[good], _targets(name, measured, baseline))
         for name in NAMES
     }
-    models["seconds"] = ExtraTreesRegressor(**TREES).fit(x, _targets("seconds", rows, baseline))
+    for name in ("seconds", "stages"):
+        models[name] = ExtraTreesRegressor(**TREES).fit(x, _targets(name, rows, baseline))
     errors = {
         name: float(np.median([row.trial.metrics[name].stderr for row in measured]))
         for name in NAMES
     }
-    return Replay(vectors, works, models, baseline, errors)
+    usual = {
+        name: float(np.median([sum(row.phases.get(p, 0.0) for p in parts) for row in measured]))
+        for name, parts in AFTERWARDS.items()
+    }
+    return Replay(vectors, works, models, baseline, errors, usual)
+
+
+def _stages_s(row: Row) -> float:
+    """Seconds until the export."""
+    after = {part for parts in AFTERWARDS.values() for part in parts}
+    return sum(s for name, s in row.phases.items() if name not in after)
 
 
 def held_out(found: Recorded, folds: int = 5) -> dict[str, str]:
@@ -128,7 +147,8 @@ def held_out(found: Recorded, folds: int = 5) -> dict[str, str]:
         works = zip((chance > 0.5).astype(float).tolist(), there, strict=True)
         collected.setdefault("works", []).extend(works)
         for name, values in said.items():
-            kept = [i for i, r in enumerate(unseen) if r.trial.measured or name == "seconds"]
+            always = name in ("seconds", "stages")
+            kept = [i for i, r in enumerate(unseen) if always or r.trial.measured]
             truth = _targets(name, [unseen[i] for i in kept], found.baseline)
             pairs = zip(values[kept].tolist(), truth.tolist(), strict=True)
             collected.setdefault(name, []).extend(pairs)
@@ -145,7 +165,20 @@ def _in_words(name: str, pairs: Vector) -> str:
 
 
 @cache
-def _problem(workload: str) -> Problem:
+def replayed(workload: str) -> Replay:
+    """The models of a workload, of all that was recorded."""
+    found = recorded(workload)
+    return fitted(found.whole(), found.baseline)
+
+
+def phases(replay: Replay, pipeline: Pipeline) -> dict[str, float]:
+    """Predicted seconds of a pipeline's stages, of its export, and of measuring and judging it."""
+    _, found = replay.values([pipeline])
+    return {**replay.usual, "stages": math.exp(float(found["stages"][0]))}
+
+
+@cache
+def problem(workload: str) -> Problem:
     """The space of the workload as a study of it has it, and petra's recipes for it."""
     model, task = WORKLOADS[workload]()
     config = parse_config({"prior": {"shipped": False}})
@@ -154,11 +187,10 @@ def _problem(workload: str) -> Problem:
 
 def recorded_case(workload: str, constraints: tuple[str, ...] = ()) -> Case:
     """Without recipes, which other libraries' samplers do not have either."""
-    found = recorded(workload)
-    replay, known = fitted(found.whole(), found.baseline), _problem(workload)
+    replay, known = replayed(workload), problem(workload)
     bounds = tuple(map(Constraint.parse, constraints))
-    problem = Problem(known.space, named_objectives(NAMES), bounds)
-    return Case(f"{workload}, recorded", problem, found.baseline, replay.trial, timed=True)
+    bare = Problem(known.space, named_objectives(NAMES), bounds)
+    return Case(f"{workload}, recorded", bare, replay.baseline, replay.trial, timed=True)
 
 
 if __name__ == "__main__":

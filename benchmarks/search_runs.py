@@ -71,7 +71,7 @@ def searcher(case: Case, name: str, seed: int) -> Searcher:
     return make_searcher(kind, {**options, **given}, case.seeded(seed), case.baseline)
 
 
-class _Front:
+class Front:
     """Hypervolume of a growing set."""
 
     def __init__(self, scaling: Scaling) -> None:
@@ -91,7 +91,7 @@ class _Front:
 def run(case: Case, name: str, seed: int, budget: int, lag: int) -> Run:
     """One searcher, once."""
     scaling = scale(case.problem.objectives, case.problem.constraints, case.baseline)
-    front = _Front(scaling)
+    front = Front(scaling)
     volumes, seconds, total = [], [], 0.0
     start = time.process_time()
     for trial in trials(case, name, seed, budget, lag):

@@ -156,7 +156,7 @@ def run(
         "budget": _given(time=time, trials=trials, confirm=confirm),
         "limits": _given(workers=workers),
         "space": _given(recipes=recipes),
-        "prior": _given(shipped=prior, studies=warm_start),
+        "prior": _given(shipped=prior, studies=warm_start or None),
     }
     config = load_config(study, _given(**changes))  # before torch is loaded
 

@@ -1,0 +1,182 @@
+"""What each saving is worth, alone and all together: seconds of recorded candidates until a search
+has a given hypervolume.
+
+    python benchmarks/recorded_savings.py --seeds 20
+
+Replays searches on the recorded workloads (`recorded_problems.py`). Where a candidate is left,
+petra's own rules decide (`petra.execute.prospects`), on what the replayed candidate costs. The
+prior is learnt from the other workload alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from host import heading
+from learn_prior import course
+from recorded_problems import HERE, WORKLOADS, Replay, phases, problem, replayed
+from search_runs import Front
+
+from petra.core.pipeline import Pipeline
+from petra.core.rivals import Rivals
+from petra.core.trial import Failure, Proposal, Trial, TrialStatus
+from petra.execute.prospects import Known, Span, audited, can_be_screened, hopeless
+from petra.execute.screen import LAUNCHES, LEAST_TRAINING_S, SIZE_ERROR
+from petra.prior.learn import learn
+from petra.search.base import Problem
+from petra.search.durations import Durations, trained_epochs
+from petra.search.scaling import scale
+from petra.search.schedule import Stream, VirtualSchedule
+from petra.search.table import make_searcher
+
+COSTS = frozenset({"size_bytes", "latency_ratio"})
+RACED = 0.5  # of the seconds of measuring, where latency is timed as long as it matters
+ARMS: Mapping[str, frozenset[str]] = {
+    "none": frozenset(),
+    "recipes": frozenset({"recipes"}),
+    "prior": frozenset({"prior"}),
+    "costs before training": frozenset({"screen"}),
+    "quality before export": frozenset({"gate"}),
+    "raced timing": frozenset({"race"}),
+    "surrogate instead of evolution": frozenset({"surrogate"}),
+    "all": frozenset({"recipes", "prior", "screen", "gate", "race", "surrogate"}),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to search one workload."""
+
+    replay: Replay
+    problem: Problem
+    savings: frozenset[str]
+
+    def evaluate(self, proposal: Proposal, rivals: Rivals) -> Trial:
+        """The replayed candidate, as far as it is evaluated, with the seconds that this takes."""
+        whole = self.replay.trial(proposal)
+        spent = phases(self.replay, proposal.pipeline)
+        if not whole.measured:
+            return replace(whole, seconds=spent["stages"])
+        cheap = {name: whole.metrics[name] for name in COSTS}
+        seconds = 0.0
+        if "screen" in self.savings and self._worth_screening(proposal.pipeline, rivals, spent):
+            seconds += spent["export"] + RACED * spent["measure"]
+            size, latency = (whole.metrics[name].mean for name in ("size_bytes", "latency_ratio"))
+            known = {
+                "size_bytes": Span(size * (1 - SIZE_ERROR), size * (1 + SIZE_ERROR)),
+                "latency_ratio": Span(latency * (1 - LAUNCHES), latency * (1 + LAUNCHES)),
+            }
+            if self._left(proposal, known, rivals):
+                return self._screened(proposal, cheap, seconds)
+        seconds += spent["stages"]
+        if "gate" in self.savings:
+            quality = whole.metrics["quality"]
+            error = 2 * quality.stderr
+            known = {"quality": Span(quality.mean - error, quality.mean + error)}
+            if self._left(proposal, known, rivals):
+                return self._screened(proposal, {"quality": quality}, seconds)
+        race = RACED if "race" in self.savings else 1.0
+        seconds += spent["export"] + race * spent["measure"]
+        return replace(whole, seconds=seconds)
+
+    def _worth_screening(
+        self, pipeline: Pipeline, rivals: Rivals, spent: Mapping[str, float]
+    ) -> bool:
+        trains = any(trained_epochs(stage) for stage in pipeline)
+        return trains and spent["stages"] > LEAST_TRAINING_S and can_be_screened(rivals, COSTS)
+
+    def _left(self, proposal: Proposal, known: Known, rivals: Rivals) -> bool:
+        return hopeless(known, rivals) is not None and not audited(
+            self.problem.seed, proposal.pipeline
+        )
+
+    def _screened(self, proposal: Proposal, known: Mapping, seconds: float) -> Trial:
+        failure = Failure("screen", "dominated", "replayed")
+        return proposal.ended(
+            TrialStatus.SCREENED, metrics=dict(known), failure=failure, seconds=seconds
+        )
+
+    def trials(self, budget_s: float, lag: int = 4) -> Iterator[Trial]:
+        """One search, until so many seconds are spent."""
+        kind = "surrogate" if "surrogate" in self.savings else "evolution"
+        baseline = self.replay.baseline
+        stream = Stream(
+            make_searcher(kind, {}, self.problem, baseline),
+            VirtualSchedule(lag, Durations(self.problem.space)),
+        )
+        spent = 0.0
+        while spent < budget_s and (proposal := stream.next()) is not None:
+            trial = self.evaluate(proposal, stream.rivals(proposal.number))
+            spent += trial.seconds
+            stream.put(trial)
+            yield trial
+
+
+def curve(arm: Arm, budget_s: float) -> list[tuple[float, float]]:
+    """Seconds and hypervolume after each trial."""
+    known = arm.problem
+    front = Front(scale(known.objectives, known.constraints, arm.replay.baseline))
+    found, spent = [], 0.0
+    for trial in arm.trials(budget_s):
+        spent += trial.seconds
+        found.append((spent, front.put(trial)))
+    return found
+
+
+def seconds_to(runs: list[list[tuple[float, float]]], wanted: float) -> str:
+    """Median over runs, in words."""
+    found = [next((s for s, v in run if v >= wanted), math.inf) for run in runs]
+    middle = float(np.median(found))
+    return f"{middle:.0f}" if math.isfinite(middle) else f"> {runs[0][-1][0]:.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--budget", type=float, default=1200.0, help="seconds of candidates")
+    options = parser.parse_args()
+    command = f"python benchmarks/recorded_savings.py --seeds {options.seeds}"
+    lines = heading("What savings are worth", command)
+    lines += [
+        f"- median seconds of candidates, of {options.seeds} searches of {options.budget:.0f} s",
+        "",
+    ]
+    for workload in WORKLOADS:
+        replay, known = replayed(workload), problem(workload)
+        prior = learn([course(other) for other in WORKLOADS if other != workload])
+        runs = {}
+        for name, savings in ARMS.items():
+            given = {
+                "initial": known.initial if "recipes" in savings else (),
+                "recipes": known.recipes if "recipes" in savings else (),
+                "prior": prior if "prior" in savings else None,
+            }
+            runs[name] = [
+                curve(Arm(replay, replace(known, seed=seed, **given), savings), options.budget)
+                for seed in range(options.seeds)
+            ]
+            print(workload, name, flush=True)
+        best = max(float(np.mean([run[-1][1] for run in r])) for r in runs.values())
+        goals = (0.9, 0.95, 0.98)
+        lines += [
+            f"## {workload}",
+            "",
+            f"Shares of a hypervolume of {best:.3f}, the best mean at the end.",
+            "",
+            f"| saving | {' | '.join(f's to {g:.0%}' for g in goals)} | trials | at the end |",
+            "|---" * (len(goals) + 3) + "|",
+        ]
+        for name, r in runs.items():
+            cells = [seconds_to(r, goal * best) for goal in goals]
+            count, last = np.mean([len(run) for run in r]), np.mean([run[-1][1] for run in r])
+            lines.append(f"| {name} | {' | '.join(cells)} | {count:.0f} | {last:.3f} |")
+        lines.append("")
+    (HERE / "results" / "recorded-savings.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
