@@ -119,7 +119,7 @@ def test_minilm_is_a_quarter_in_half_the_time_within_a_point(kind: str) -> None:
     """As far as 872 sentences can tell: a point and a standard error."""
 
     def meets(row: Row, fp32: Row) -> bool:
-        error = number(row["accuracy"].partition("±")[2])
+        error = number(row["accuracy"].partition("±")[2].strip())
         return (
             number(row["bytes"]) <= 0.25 * number(fp32["bytes"])
             and number(row["latency ratio (95%)"]) <= 0.5
