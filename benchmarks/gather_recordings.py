@@ -3,9 +3,10 @@
     python benchmarks/gather_recordings.py digits ecg5000 --work DIR
 
 For each workload several studies run, one worker and one thread, on an otherwise idle machine:
-recipes and space-filling draws, then what searches propose. Savings are off, so that
-every candidate that works has every metric. A study that was cut off goes on. What is written is
-`recorded/<workload>.jsonl.gz`: a line that describes the study, then one for each evaluation.
+recipes and space-filling draws, then what searches propose. Savings are off, so that every
+candidate that works has every metric. Ctrl-C stops it, and the same command goes on. What is
+written is `recorded/<workload>.jsonl.gz`: a line that describes the studies, then one for each
+evaluation.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -145,12 +147,13 @@ def main() -> None:
     parser.add_argument("workloads", nargs="+", choices=WORKLOADS)
     parser.add_argument("--work", type=Path, required=True, help="where the studies are kept")
     options = parser.parse_args()
-    # Every workload has something of every source, even when time runs out.
-    for source in SOURCES:
-        for workload in options.workloads:
-            run(workload, source, options.work)
+    with suppress(KeyboardInterrupt):  # what there is by then is written all the same
+        for source in SOURCES:
+            for workload in options.workloads:
+                run(workload, source, options.work)
     for workload in options.workloads:
         files = [options.work / workload / f"{source.name}.jsonl" for source in SOURCES]
+        files = [file for file in files if file.exists()]
         with gzip.GzipFile(HERE / f"{workload}.jsonl.gz", "wb", mtime=0) as out:
             out.write(("\n".join(packed(workload, files)) + "\n").encode())
 
