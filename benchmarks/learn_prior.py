@@ -23,6 +23,7 @@ from petra.search.prior import WORKS, Prior
 from petra.search.scaling import scale
 
 METRICS = ("quality", "latency_ratio", "latency_ms", "size_bytes", "params", "macs", "memory_mb")
+LEAST = 0.01  # of a term, in standard deviations of what it is about
 PLACES = (("onnxruntime", "cpu"),)
 
 
@@ -63,9 +64,27 @@ def main() -> None:
     data = {
         "learnt from": {name: len(c.lessons) for name, c in courses.items()},
         "places": PLACES,
-        "models": prior.as_dict(),
+        "models": told(prior),
     }
-    options.out.write_text(json.dumps(data, indent=1) + "\n")
+    options.out.write_text(_lines(data) + "\n")
+
+
+def told(prior: Prior) -> dict[str, dict[str, list[float]]]:
+    """Without the terms that hardly say anything."""
+    return {
+        name: {term: pair for term, pair in terms.items() if max(map(abs, pair)) >= LEAST}
+        for name, terms in prior.as_dict().items()
+    }
+
+
+def _lines(data: dict[str, object]) -> str:
+    """JSON with a line for each key of the outer two levels."""
+    parts = []
+    for key, value in data.items():
+        inner = value.items() if isinstance(value, dict) else ()
+        rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in inner)
+        parts.append(f" {json.dumps(key)}: " + (f"{{\n{rows}\n }}" if rows else json.dumps(value)))
+    return "{\n" + ",\n".join(parts) + "\n}"
 
 
 if __name__ == "__main__":

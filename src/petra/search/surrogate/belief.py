@@ -6,12 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats.qmc import Sobol
 
 from petra.moo.improvement import Boxes
 from petra.search.surrogate.gp import Hyper, Posterior, Rows, Targets, fit
@@ -21,8 +18,6 @@ from petra.search.surrogate.quantities import Limit, Scale
 Floats = NDArray[np.float64]
 LABEL_NOISE = 0.05  # variance of "it worked" (1) and "it failed" (0)
 LEAST_CHANCE = 0.02  # nothing is ever ruled out
-FARTHEST = 5.0  # standard deviations of what was seen, at which a bound is taken to be at most
-DRAWS = 64  # of all limited quantities, while nothing is feasible
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +26,6 @@ class Predicted:
 
     posterior: Posterior
     scale: Scale
-
-    def reachable(self, bound: float) -> float:
-        """The bound on the scale; where it is beyond all that was seen, a finite stand-in."""
-        seen = self.posterior.targets
-        return max(self.scale.at(bound), seen.centre - FARTHEST * seen.unit)
 
 
 class Beliefs:
@@ -81,22 +71,6 @@ class Beliefs:
             return None
         return Posterior(rows, labels, self._hyperparameters(len(self.memory.quantities)))
 
-    def least_violation(self, models: Sequence[Predicted]) -> float:
-        """Of all trials of which every limited quantity is known, on the scales of `models`."""
-        least = np.inf
-        for values in self.memory.values:
-            known = [(limit, values[limit.index]) for limit in self.limits]
-            total = 0.0
-            for limit, value in known:
-                if value is None:
-                    break
-                model = models[limit.index]
-                over = model.scale.at(value[0]) - model.reachable(limit.bound)
-                total += max(0.0, over if limit.below else -over)
-            else:
-                least = min(least, total)
-        return float(least)
-
     def _hyperparameters(self, index: int) -> Hyper:
         if self._fitted != self.memory.fitted:
             self._fitted, self._hyper = self.memory.fitted, {}
@@ -124,7 +98,6 @@ class Prospects:
         count = len(beliefs.memory.quantities)
         self.models = [beliefs.quantity(i) for i in range(count)]
         self.works = beliefs.works()
-        self.least = beliefs.least_violation(self.models)
         self.m = len(reference)
         shifts = np.array([self.models[j].scale.shift or 0.0 for j in range(self.m)])
         self.logarithmic = [self.models[j].scale.shift is not None for j in range(self.m)]
@@ -150,46 +123,17 @@ class Prospects:
         """
         predicted = [m.posterior.predict(rows.of(i)) for i, m in enumerate(self.models)]
         found = np.zeros(len(rows.features))
-        if self.limits and not self.feasible:
-            return self._chance(rows) + np.log(self._less_violation(predicted) + 1e-300)
         for limit in self.limits:
             mean, deviation = predicted[limit.index]
             at = self.models[limit.index].scale.at(limit.bound)
             found += limit.log_probability(at, mean, deviation)
-        found += self._chance(rows)
+        if self.works is not None:
+            chance, _ = self.works.predict(rows.of(len(self.models)))
+            found += np.log(np.clip(chance, LEAST_CHANCE, 1.0))
+        if self.limits and not self.feasible:
+            return found
         means = np.column_stack([mean for mean, _ in predicted[: self.m]])
         deviations = np.column_stack([d for _, d in predicted[: self.m]])
         gain = self.boxes.expected(means, np.minimum(deviations, 5.0), self.logarithmic)
         scored: Floats = found + np.log(gain + 1e-300)
         return scored
-
-    def _chance(self, rows: Table) -> Floats:
-        """Log (n,) of the chance that each does not fail."""
-        if self.works is None:
-            return np.zeros(len(rows.features))
-        chance, _ = self.works.predict(rows.of(len(self.models)))
-        found: Floats = np.log(np.clip(chance, LEAST_CHANCE, 1.0))
-        return found
-
-    def _less_violation(self, predicted: Sequence[tuple[Floats, Floats]]) -> Floats:
-        """By how much each (n,) can be expected to violate the constraints less than the best so
-        far, on the scales of the models: its mean over `DRAWS` (the same for all).
-        """
-        total = np.zeros((DRAWS, len(predicted[0][0])))
-        for i, limit in enumerate(self.limits):
-            mean, deviation = predicted[limit.index]
-            at = self.models[limit.index].reachable(limit.bound)
-            y = mean + deviation * _normal(i, len(self.limits))[:, None]
-            total += np.maximum(0.0, y - at if limit.below else at - y)
-        gain: Floats = np.maximum(0.0, self.least - total).mean(axis=0)
-        return gain
-
-
-@cache
-def _normal(index: int, count: int) -> Floats:
-    """Coordinate `index` of `DRAWS` points of a standard normal distribution in `count`
-    dimensions, evenly spread (Sobol's sequence).
-    """
-    points = Sobol(count, scramble=True, seed=0).random(DRAWS)
-    found: Floats = ndtri(np.clip(points[:, index], 1e-6, 1 - 1e-6))
-    return found
