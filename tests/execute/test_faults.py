@@ -123,7 +123,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Trial
         search="uniform",
         space={"stages": {**{s.name: {} for s in FAULTY}, "tune": {"epochs": 1}}, "max_length": 1},
         budget={"trials": 7},
-        limits={"trial_time": "15 s", "trial_memory": "2 GiB"},
+        limits={"trial_time": "15 s", "trial_memory": "2 GiB", "workers": 2},
         workdir=tmp_path_factory.mktemp("faults"),
     )
     yield {t.pipeline.stages[0].kind: t for t in study.trials if t.number}
