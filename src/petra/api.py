@@ -20,7 +20,7 @@ from petra.intake import as_model, as_task, check_device
 from petra.listener import Listener
 from petra.measure.host import describe_host
 from petra.problem import check_metrics, check_settings
-from petra.recipes import store_recipes
+from petra.recipes import recipe_notes
 from petra.report.record import StudyRecord
 from petra.sources import (
     IDENTITY_NOTE,
@@ -265,9 +265,8 @@ def _create_or_continue(
     else:
         # Refuses what is not sound, and what does not fit this model.
         problem, knowledge = study.problem, study.knowledge
-        store = Store.create(directory, wanted, describe_host())
-        store_recipes(store, problem.recipes)
-        replace(knowledge, past=problem.past).store(store)
+        notes = recipe_notes(problem.recipes) | replace(knowledge, past=problem.past).notes()
+        store = Store.create(directory, wanted, describe_host(), notes=notes)
     with store:
         if store.config != wanted:
             _take_over(store, wanted)

@@ -17,7 +17,9 @@ from petra.core.trial import PAST
 from petra.prior import Knowledge
 from petra.prior.knowledge import PAST_NOTE, PRIOR_NOTE
 from petra.prior.past import MOST_TRIED, past_studies
+from petra.recipes import stored_recipes
 from petra.store.store import Store
+from petra.store.writing import Writing
 from petra.study import Study
 from petra.tasks.base import Task
 from petra.testing.recorded import RecordedExecutor
@@ -99,8 +101,32 @@ def test_a_damaged_prior_is_refused(tmp_path: Path, damage: object) -> None:
     study(tmp_path, budget={"trials": 2}).run(executor=RecordedExecutor)
     with Store.open(tmp_path, write=True) as store:
         store.set_note(PRIOR_NOTE, damage)
-    with pytest.raises(StoreError, match="note prior"):
+    with pytest.raises(StoreError, match="notes prior and past"):
         _ = study(tmp_path).problem
+
+
+@pytest.mark.parametrize("last", ["recipes", PRIOR_NOTE, PAST_NOTE])
+def test_a_creation_that_is_cut_off_leaves_no_study_that_has_forgotten_what_it_knew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """Before any of the notes that a study begins with is written."""
+    original = Writing.note
+
+    def cut_off(self: Writing, name: str, value: object) -> None:
+        if name == last:
+            raise KeyboardInterrupt
+        original(self, name, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Writing, "note", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            study(tmp_path / "study")
+    assert not Store.exists(tmp_path / "study")
+    again = study(tmp_path / "study")
+    assert again.problem.recipes
+    with Store.open(again.directory, write=False) as store:
+        assert stored_recipes(store) == again.problem.recipes
+        assert Knowledge.stored(store).prior == again.knowledge.prior
 
 
 def test_places_without_studies_are_refused_before_anything_is_written(tmp_path: Path) -> None:

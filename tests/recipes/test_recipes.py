@@ -12,7 +12,7 @@ from petra.config import StudyConfig, parse_config
 from petra.core.errors import StoreError
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.problem import build_space, objections
-from petra.recipes import make_recipes, store_recipes, stored_recipes
+from petra.recipes import make_recipes, recipe_notes, stored_recipes
 from petra.recipes.portfolio import LONG, MEDIUM, RECIPES, SHORT
 from petra.recipes.recipe import Circumstances
 from petra.space.outline import ModelOutline
@@ -117,7 +117,8 @@ def test_they_are_kept_with_the_study(tmp_path: Path) -> None:
     recipes = (Pipeline((StageSpec("tune", {"epochs": 2}),)), Pipeline((StageSpec("half"),)))
     with Store.open(directory, write=True) as store:
         assert stored_recipes(store) == (), "a study from before there were recipes has none"
-        store_recipes(store, recipes)
+        for name, value in recipe_notes(recipes).items():
+            store.set_note(name, value)
         assert stored_recipes(store) == recipes
         store.set_note("recipes", [{"stage": 3}])
         with pytest.raises(StoreError, match="note recipes"):

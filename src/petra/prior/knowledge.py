@@ -56,12 +56,14 @@ class Knowledge:
         alike = [past for past in ordered if past.likeness(setting) >= ALIKE]
         return Knowledge(prior, _best(alike), _about(ordered, setting), setting)
 
-    def store(self, store: Store) -> None:
-        """Keep it with the study; `store` is open for writing."""
-        store.set_note(SETTING_NOTE, self.setting and self.setting.as_dict())
-        store.set_note(PRIOR_NOTE, None if self.prior is None else self.prior.as_dict())
+    def notes(self) -> dict[str, object]:
+        """What a study that is created with it keeps of it."""
         past = [pipeline.as_list() for pipeline in self.past]
-        store.set_note(PAST_NOTE, {"pipelines": past, "about": self.about})
+        return {
+            SETTING_NOTE: self.setting and self.setting.as_dict(),
+            PRIOR_NOTE: self.prior and self.prior.as_dict(),
+            PAST_NOTE: {"pipelines": past, "about": self.about},
+        }
 
     @staticmethod
     def stored(store: Store) -> Knowledge:
@@ -78,7 +80,8 @@ class Knowledge:
             pipelines = tuple(Pipeline.from_list(item) for item in past.get("pipelines", []))
             return replace(known, past=pipelines, about=str(past.get("about", "")))
         except ConfigError as error:
-            raise StoreError(f"{store.directory} is damaged: note prior: {error}") from None
+            notes = f"notes {PRIOR_NOTE} and {PAST_NOTE}"
+            raise StoreError(f"{store.directory} is damaged: {notes}: {error}") from None
 
 
 def _best(alike: list[Past]) -> tuple[Pipeline, ...]:

@@ -9,9 +9,9 @@ from petra.store.store import Store
 RECIPES_NOTE = "recipes"
 
 
-def store_recipes(store: Store, recipes: tuple[Pipeline, ...]) -> None:
-    """Keep them with the study; `store` is open for writing."""
-    store.set_note(RECIPES_NOTE, [pipeline.as_list() for pipeline in recipes])
+def recipe_notes(recipes: tuple[Pipeline, ...]) -> dict[str, object]:
+    """What a study that is created with these keeps of them."""
+    return {RECIPES_NOTE: [pipeline.as_list() for pipeline in recipes]}
 
 
 def stored_recipes(store: Store) -> tuple[Pipeline, ...]:

@@ -249,10 +249,15 @@ def holds_study(path: Path) -> bool:
         engine.dispose()
 
 
-def create_tables(connection: Connection, study: dict[str, Any]) -> None:
+def begin_study(connection: Connection, study: dict[str, Any], *, where: Path) -> None:
     """All tables and the study's row, in the caller's transaction: a killed creation leaves no half
-    of them.
+    of them. Raises StoreError when there is a study.
     """
+    if has_study(connection):
+        raise StoreError(
+            f"{where}: there is a study here already",
+            hint="resume it, or choose another directory",
+        )
     METADATA.create_all(connection)
     connection.execute(
         STUDY.insert().values(id=1, schema_version=SCHEMA_VERSION, elapsed_s=0.0, **study)

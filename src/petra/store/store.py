@@ -18,11 +18,10 @@ from petra.core.trial import Proposal, Trial
 from petra.store import reading
 from petra.store.checked import to_json
 from petra.store.database import (
+    begin_study,
     check_file,
     connect,
-    create_tables,
     guarded,
-    has_study,
     holds_study,
     reading_from,
 )
@@ -63,12 +62,13 @@ class Store:
         config: Mapping[str, Any],
         host: Mapping[str, Any],
         *,
+        notes: Mapping[str, object] | None = None,
         url: str | None = None,
     ) -> Store:
         """Begin a study and open it for writing; the directory is made if need be.
 
-        `config` and `host` are JSON data. Raises StoreError when the directory already holds a
-        study.
+        `config`, `host` and `notes` (`set_note`) are JSON data; all is there, or no study. Raises
+        StoreError when the directory already holds one.
         """
         study = study_row(config, host)
         make_directory(directory)
@@ -78,13 +78,13 @@ class Store:
             check_file(path)
         store = cls._connect(directory, url, WriterLock(directory))
         with store._closed_on_error(), guarded(store._where), store._engine.begin() as connection:
-            if has_study(connection):
-                raise StoreError(
-                    f"{directory}: there is a study here already",
-                    hint="resume it, or choose another directory",
-                )
-            create_tables(connection, study)
-            seal(connection, store._found.content)
+            begin_study(connection, study, where=directory)
+            writing = Writing(connection, store._found.content)
+            for name, value in (notes or {}).items():
+                writing.note(name, value)
+            writing.finish()
+            seal(connection, writing.content)
+        store._found = replace(store._found, content=writing.content)
         store._hold(url)
         store._began = time.monotonic()
         return store
