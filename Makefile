@@ -35,6 +35,7 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	MYPYPATH=src:benchmarks $(BIN)/mypy $(wildcard benchmarks/*.py)
 
 layers: $(STAMP)
 	$(BIN)/lint-imports

@@ -128,17 +128,19 @@ def run(workload: str, source: Source, work: Path) -> Path:
     return file
 
 
-def packed(workload: str, files: list[Path]) -> Iterator[str]:
-    """The lines of the committed file."""
+def packed(workload: str, work: Path) -> Iterator[str]:
+    """The lines of the committed file, of the studies that there are."""
+    files = [(source, work / workload / f"{source.name}.jsonl") for source in SOURCES]
+    there = [(source, file) for source, file in files if file.exists()]
     about = {
         "workload": workload,
         "date": datetime.date.today().isoformat(),
         "host": describe_host(),
         "versions": {"petra": petra.__version__, "torch": str(torch.__version__)},
-        "sources": [asdict(source) for source in SOURCES],
+        "sources": [asdict(source) for source, _ in there],
     }
     yield json.dumps(about)
-    for file in files:
+    for _, file in there:
         yield from file.read_text().splitlines()
 
 
@@ -152,10 +154,9 @@ def main() -> None:
             for workload in options.workloads:
                 run(workload, source, options.work)
     for workload in options.workloads:
-        files = [options.work / workload / f"{source.name}.jsonl" for source in SOURCES]
-        files = [file for file in files if file.exists()]
+        text = "\n".join(packed(workload, options.work)) + "\n"
         with gzip.GzipFile(HERE / f"{workload}.jsonl.gz", "wb", mtime=0) as out:
-            out.write(("\n".join(packed(workload, files)) + "\n").encode())
+            out.write(text.encode())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def told(prior: Prior) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def _lines(data: dict[str, object]) -> str:
+def _lines(data: Mapping[str, object]) -> str:
     """JSON with a line for each key of the outer two levels."""
     parts = []
     for key, value in data.items():

@@ -18,9 +18,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from host import heading
 from learn_prior import course
-from recorded_problems import HERE, WORKLOADS, Replay, phases, problem, replayed
+from recorded_problems import HERE, Replay, phases, problem, replayed
+from recorded_workloads import WORKLOADS
 from search_runs import Front
 
+from petra.core.objective import Metrics
 from petra.core.pipeline import Pipeline
 from petra.core.rivals import Rivals
 from petra.core.trial import Failure, Proposal, Trial, TrialStatus
@@ -94,7 +96,7 @@ class Arm:
             self.problem.seed, proposal.pipeline
         )
 
-    def _screened(self, proposal: Proposal, known: Mapping, seconds: float) -> Trial:
+    def _screened(self, proposal: Proposal, known: Metrics, seconds: float) -> Trial:
         failure = Failure("screen", "dominated", "replayed")
         return proposal.ended(
             TrialStatus.SCREENED, metrics=dict(known), failure=failure, seconds=seconds
@@ -150,13 +152,14 @@ def main() -> None:
         prior = learn([course(other) for other in WORKLOADS if other != workload])
         runs = {}
         for name, savings in ARMS.items():
-            given = {
-                "initial": known.initial if "recipes" in savings else (),
-                "recipes": known.recipes if "recipes" in savings else (),
-                "prior": prior if "prior" in savings else None,
-            }
+            given = replace(
+                known,
+                initial=known.initial if "recipes" in savings else (),
+                recipes=known.recipes if "recipes" in savings else (),
+                prior=prior if "prior" in savings else None,
+            )
             runs[name] = [
-                curve(Arm(replay, replace(known, seed=seed, **given), savings), options.budget)
+                curve(Arm(replay, replace(given, seed=seed), savings), options.budget)
                 for seed in range(options.seeds)
             ]
             print(workload, name, flush=True)

@@ -35,8 +35,12 @@ RESULTS = Path(__file__).parent / "results"
 WORKERS = (2, 8, 64, 1000)
 SPREADS = (0.5, 1.0)
 ERROR = 0.3  # standard deviation of the logarithm of predicted over true seconds
-STUDIES = ("cifar10-resnet20", "cifar10-resnet20-avx2", "cifar10-resnet56-by-hand")
-STUDIES += ("cifar10-resnet56",)
+STUDIES = (
+    "cifar10-resnet20",
+    "cifar10-resnet20-avx2",
+    "cifar10-resnet56-by-hand",
+    "cifar10-resnet56",
+)
 NOTHING = Pipeline()
 
 

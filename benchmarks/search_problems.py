@@ -81,7 +81,8 @@ def dtlz2(x: Vector) -> Vector:
     """Deb, Thiele, Laumanns & Zitzler 2002; (12,) in [0, 1]; the front is an eighth of a sphere."""
     g = ((x[2:] - 0.5) ** 2).sum()
     a, b = x[0] * np.pi / 2, x[1] * np.pi / 2
-    return (1 + g) * np.array([np.cos(a) * np.cos(b), np.cos(a) * np.sin(b), np.sin(a)])
+    sphere = np.array([np.cos(a) * np.cos(b), np.cos(a) * np.sin(b), np.sin(a)])
+    return np.asarray((1 + g) * sphere)
 
 
 def continuous(name: str, function: Function, width: int, baseline: Vector, best: float) -> Case:

@@ -138,7 +138,8 @@ def figure(found: dict[str, dict[str, np.ndarray]]) -> go.Figure:
 
 def recorded_cases() -> Iterator[Case]:
     """The recorded workloads, with models that need torch, and half a minute to be made."""
-    from recorded_problems import WORKLOADS, recorded_case
+    from recorded_problems import recorded_case
+    from recorded_workloads import WORKLOADS
 
     yield from map(recorded_case, WORKLOADS)
 

@@ -116,14 +116,11 @@ def test_static_int8_of_resnet8_is_within_half_a_point() -> None:
 
 @pytest.mark.parametrize("kind", ["dynamic int8", "static int8, smoothed"])
 def test_minilm_is_a_quarter_in_half_the_time_within_a_point(kind: str) -> None:
-    """As far as 872 sentences can tell: a point and a standard error."""
-
     def meets(row: Row, fp32: Row) -> bool:
-        error = number(row["accuracy"].partition("±")[2].strip())
         return (
             number(row["bytes"]) <= 0.25 * number(fp32["bytes"])
             and number(row["latency ratio (95%)"]) <= 0.5
-            and number(row["accuracy"]) >= number(fp32["accuracy"]) - 1.0 - error
+            and number(row["accuracy"]) >= number(fp32["accuracy"]) - 1.0
         )
 
     tables = [rows(said) for _, said in sections("minilm-sst2")]
