@@ -20,7 +20,7 @@ demo: $(STAMP)            ## search on real data, print the front, write a repor
 # On all cores, at most four: each process computes on one thread. A file's tests stay together: they share fixtures.
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-test: $(STAMP)            ## the fast tests, under 10 minutes on 2 cores
+test: $(STAMP)            ## the fast tests, about 10 minutes on 2 cores
 	$(PYTEST)
 
 test-slow: $(STAMP)       ## the slow tests as well
