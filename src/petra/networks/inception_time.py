@@ -35,8 +35,9 @@ class InceptionTime(nn.Module):
     """One network of the paper's ensemble of five: `depth` modules of 4 `filters` channels, a
     shortcut around every three, the mean over time, a linear layer.
 
-    Takes float (n, channels, length) of any length, returns (n, outputs). At its defaults for one
-    channel 404,736 parameters besides 129 for every output (with the paper's even kernels 420,192),
+    Takes float (n, channels, length) of any length, returns (n, outputs); a file of it has the one
+    length that it was traced at, which torch's pooling fixes. At its defaults for one channel
+    404,736 parameters besides 129 for every output (with the paper's even kernels 420,192),
     and 402,688 multiply-accumulates for every step.
     """
 
