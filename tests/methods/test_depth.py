@@ -13,9 +13,9 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.prune.depth import DepthPrune
+from petra.networks.resnet import CifarResNet
 from petra.tasks.classification import classification
 from petra.testing.stage_suite import small_problem
-from petra.workloads.resnet import CifarResNet
 
 MODEL, TASK = small_problem()
 CONTEXT = Context(task=TASK, teacher=MODEL, seed=1)

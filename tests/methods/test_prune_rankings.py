@@ -25,9 +25,9 @@ from petra.methods.prune.statistics import (
 from petra.methods.prune.structured import StructuredPrune
 from petra.model.channels.graph import ChannelGraph
 from petra.model.surgery import differentiable
+from petra.networks.resnet import CifarResNet
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
-from petra.workloads.resnet import CifarResNet
 
 ITEMS = 4096
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from petra.core.errors import DataError
 from petra.core.rng import generator
+from petra.networks.resnet import CifarResNet, TinyResNet8
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.inputs import Inputs
 from petra.workloads.augment import mirror, shift
 from petra.workloads.cifar_files import read_arrays
-from petra.workloads.resnet import CifarResNet, TinyResNet8
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

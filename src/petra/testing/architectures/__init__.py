@@ -26,7 +26,11 @@ _BUILDERS = {
         ),
         "functional_calls",
     ),
-    "series": ("cnn_1d", "inception_time", "tcn", "gru", "lstm", "conv_gru"),
+    "series": ("cnn_1d", "gru", "lstm", "conv_gru"),
+    "reference": (
+        *("inception_time", "lstm_fcn", "tcn", "patch_transformer"),
+        *("event_gru", "event_transformer"),
+    ),
     "masked": ("padding_mask", "causal_encoder", "encoder_decoder", "captioning", "cached_bias"),
     "gated": (
         *("neighbour_gate", "wide_gate", "single_gate", "cbam", "global_context", "shuffle"),

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from petra.networks.resnet import CifarResNet
 from petra.testing.architectures.base import CLASSES, Problem, classifier, normal, regressor
-from petra.workloads.resnet import CifarResNet
 
 IMAGE = normal(3, 16, 16)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petra.testing.architectures.base import CLASSES, Problem, classifier, normal, regressor
+from petra.testing.architectures.base import CLASSES, Problem, classifier, normal
 
 CHANNELS, LENGTH = 3, 32
 SERIES = normal(CHANNELS, LENGTH)  # (n, channels, time), as convolutions want it
@@ -32,82 +31,6 @@ class PlainCNN(nn.Module):
 def cnn_1d() -> Problem:
     """A plain 1-D CNN that flattens into its classifier."""
     return classifier(PlainCNN, SERIES)
-
-
-class Inception(nn.Module):
-    """Kernels of three lengths and a pooled branch side by side (Ismail Fawaz et al. 2020)."""
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.bottleneck = nn.Conv1d(inputs, width, 1, bias=False)
-        self.branches = nn.ModuleList(
-            nn.Conv1d(width, width, k, padding=k // 2, bias=False) for k in (11, 7, 3)
-        )
-        self.pooled = nn.Conv1d(inputs, width, 1, bias=False)
-        self.bn = nn.BatchNorm1d(4 * width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.bottleneck(x)
-        parts = [
-            *(branch(h) for branch in self.branches),
-            self.pooled(functional.max_pool1d(x, 3, 1, 1)),
-        ]
-        return functional.relu(self.bn(torch.cat(parts, 1)))
-
-
-class InceptionTime(nn.Module):
-    def __init__(self, width: int = 8) -> None:
-        super().__init__()
-        self.first, self.second = Inception(CHANNELS, width), Inception(4 * width, width)
-        self.third = Inception(4 * width, width)
-        self.shortcut = nn.Sequential(
-            nn.Conv1d(CHANNELS, 4 * width, 1, bias=False), nn.BatchNorm1d(4 * width)
-        )
-        self.fc = nn.Linear(4 * width, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = functional.relu(self.third(self.second(self.first(x))) + self.shortcut(x))
-        logits: Tensor = self.fc(h.mean(2))
-        return logits
-
-
-def inception_time() -> Problem:
-    """Concatenated branches under one BatchNorm, a residual connection around three."""
-    return classifier(InceptionTime, SERIES)
-
-
-class CausalBlock(nn.Module):
-    """Dilated convolutions that see the past only: padded in front by hand (Bai et al. 2018)."""
-
-    def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv1d(inputs, outputs, 3, dilation=dilation)
-        self.conv2 = nn.Conv1d(outputs, outputs, 3, dilation=dilation)
-        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv1d(inputs, outputs, 1)
-        self.pad = 2 * dilation
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.conv1(functional.pad(x, (self.pad, 0))))
-        y = functional.relu(self.conv2(functional.pad(y, (self.pad, 0))))
-        return functional.relu(y + self.shortcut(x))
-
-
-class TCN(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(
-            CausalBlock(CHANNELS, 16, 1), CausalBlock(16, 24, 2), CausalBlock(24, 24, 4)
-        )
-        self.fc = nn.Linear(24, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc(self.blocks(x)[:, :, -1])
-        return out
-
-
-def tcn() -> Problem:
-    """Regression from the last step of dilated causal convolutions."""
-    return regressor(TCN, SERIES, 1)
 
 
 class Recurrent(nn.Module):
