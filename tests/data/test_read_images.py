@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +82,11 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
-    content = io.BytesIO()
-    Image.new("1", (40_000, 10_000)).save(content, "PNG")
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1.png").write_bytes(content.getvalue())
+    save(tmp_path / "a" / "1.png", picture(0))
+    whole = (tmp_path / "a" / "1.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 40_000, 10_000) + whole[24:29]
+    lying = whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+    (tmp_path / "a" / "1.png").write_bytes(lying)
     with pytest.raises(DataError, match=r"1\.png: no image that can be decoded"):
         data.read_images(tmp_path)
 

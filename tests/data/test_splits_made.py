@@ -151,7 +151,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"stratify": [0, 1, None] + [0] * 7}, DataError, "item 2 has none"),
     ({"stratify": [0, np.nan] * 5}, DataError, "item 1 has none"),
     ({"by": ["a"] * 5 + ["b"] * 5}, DataError, "2 groups make no three parts"),
-    ({"by": ["a"] * 8 + ["b", "c"]}, DataError, "cannot be parted: 8, 1, 1 items"),
+    ({"by": list("aaaaaaaabc"), "parts": (0.2, 0.4, 0.4)}, DataError, "group 'a' alone has 8"),
     ({"by": np.zeros((10, 2))}, DataError, r"of shape \(10, 2\)"),
     ({"by": "date"}, ConfigError, "by: 'date'"),
     ({"by": "time", "stratify": Y % 2}, ConfigError, "by: 'time' and stratify"),
