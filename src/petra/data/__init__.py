@@ -15,11 +15,11 @@ from petra.data.normalise import Normalise, NormaliseNamed, normalised
 from petra.data.npz import read_npz
 from petra.data.pictures import images, read_images
 from petra.data.sequences import event_sequences, long_series, wide_series
-from petra.data.split import split
+from petra.data.splits import split
 from petra.data.tables import read_csv
+from petra.data.time_windows import windows
 from petra.data.ts import read_ts
 from petra.data.ucr import read_ucr
-from petra.data.windows import windows
 
 __all__ = [
     "Normalise",

@@ -64,10 +64,7 @@ def _read_stream(arrow: Any, file: str) -> Any:
 
 
 def _table(files: list[Path], read: Callable[[Any, str], Any]) -> Any:
-    """The rows of all files, checked through: Arrow itself trusts the offsets that a file states.
-
-    Its classes have no types that a checker knows.
-    """
+    """The rows of all files, checked through: Arrow itself trusts the offsets that a file states."""
     try:
         import pyarrow as arrow
     except ImportError:
@@ -102,8 +99,9 @@ def _frame(table: Any, names: Mapping[str, list[str]], path: Path) -> pd.DataFra
         raise DataError(f"{path}: two columns {twice[0]!r}", hint="give each column its own name")
     frame: pd.DataFrame = table.to_pandas(ignore_metadata=True).rename_axis(index="row")
     for column in names.keys() & set(frame.columns):
-        known = dict(enumerate(names[column]))
-        frame[column] = frame[column].map(known).astype(object)
+        if frame[column].dtype.kind in "iuf":
+            known = dict(enumerate(names[column]))
+            frame[column] = frame[column].map(known).astype(object)
     frame.attrs["path"] = str(path)
     return frame
 

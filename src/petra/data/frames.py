@@ -35,7 +35,8 @@ def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     place = placer(frame, name)
     if types.is_numeric_dtype(column) and not types.is_complex_dtype(column):
         return single(column.to_numpy(dtype=np.float64, na_value=np.nan), place)
-    return as_numbers(["" if missing(value) else str(value) for value in column], place)
+    gaps = column.isna()
+    return as_numbers(["" if gap else str(v) for gap, v in zip(gaps, column, strict=True)], place)
 
 
 def labels(frame: pd.DataFrame, column: str) -> np.ndarray:
@@ -115,22 +116,13 @@ def _plain(value: Any) -> Any:
 
 def words(frame: pd.DataFrame, name: str) -> list[str | None]:
     """A column as text, None where a value is missing or empty."""
-    return [_word(value) for value in column_of(frame, name)]
+    column = column_of(frame, name)
+    return [None if gap else _word(v) for gap, v in zip(column.isna(), column, strict=True)]
 
 
 def _word(value: Any) -> str | None:
-    if missing(value):
-        return None
     whole = isinstance(value, float) and value.is_integer()
     return (str(int(value)) if whole else str(value)) or None
-
-
-def missing(value: Any) -> bool:
-    """Whether a value is what pandas has for none."""
-    import pandas as pd
-
-    nothing = value is None or value is pd.NA or value is pd.NaT
-    return nothing or (isinstance(value, float) and value != value)
 
 
 def column_of(frame: pd.DataFrame, name: str) -> pd.Series[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from petra.core.errors import ConfigError, DataError
-from petra.data.frames import column_of, labels, missing, numbers, placer, words
+from petra.data.frames import column_of, labels, numbers, placer, words
 from petra.data.series import Series, cut, together
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def times(frame: pd.DataFrame, name: str) -> np.ndarray:
     odd = np.flatnonzero(~np.isfinite(found))
     if len(odd):
         value = column_of(frame, name).iloc[int(odd[0])]
-        said = "no time" if missing(value) or value == "" else f"{str(value)[:40]!r} is no time"
+        said = "no time" if pd.isna(value) or value == "" else f"{str(value)[:40]!r} is no time"
         raise DataError(
             f"{placer(frame, name)(int(odd[0]))}: {said}",
             hint="a number, or a date as 2024-05-31 or 2024-05-31T14:30:00; convert others with"

@@ -15,7 +15,6 @@ from petra.core.rng import generator
 from petra.core.text import shown
 from petra.tasks.ragged import RaggedItems
 
-PARTS = ("train", "val", "test")
 TIME = "time"
 
 
