@@ -64,7 +64,7 @@ def _read_stream(arrow: Any, file: str) -> Any:
 
 
 def _table(files: list[Path], read: Callable[[Any, str], Any]) -> Any:
-    """The rows of all files, checked through: Arrow itself trusts the offsets that a file states."""
+    """The rows of all files, checked through: Arrow itself trusts the offsets that files state."""
     try:
         import pyarrow as arrow
     except ImportError:
