@@ -72,7 +72,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "train" / "cat" / "2.png"
     whole = (tmp_path / "train" / "cat" / "1.png").read_bytes()
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\nshowpage\n"
-    for content in (b"", b"no image", whole[:40], whole[:-20], whole[:60] + bytes(40), script):
+    for content in (b"", b"no image", whole[:40], whole[:-40], whole[:60] + bytes(40), script):
         broken.write_bytes(content)
         with pytest.raises(DataError, match=r"2\.png: no image that can be decoded"):
             data.read_images(tmp_path / "train")
