@@ -1,8 +1,8 @@
 """Parquet files and folders of Hugging Face data sets, through pyarrow.
 
 What ``datasets`` saves is tables in Arrow's stream format beside two JSON files. They are read
-here without that package, which is large and pins others; nothing in them is executed, and no
-other file or address that they name is opened.
+here without that package and its three dozen others; nothing in them is executed, and no other file
+or address that they name is opened.
 """
 
 from __future__ import annotations

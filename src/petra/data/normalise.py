@@ -125,25 +125,27 @@ def normalised(model: nn.Module, train: Any, *, axis: int = 1) -> nn.Module:
     train: the split as a task takes it, an (inputs, targets) pair or a `petra.ragged`. axis: see
     `Normalise.fit`.
     """
-    ragged = train if isinstance(train, RaggedItems) else None
-    if ragged is None and not (isinstance(train, tuple) and len(train) == 2):
+    if isinstance(train, RaggedItems) and train.structure == DICT:
+        found = _each(_in_one_row(train), axis)
+        padded = tuple(train.ragged.values)
+        return NormaliseNamed(found, model, padding=train.ragged.padding, padded=padded)
+    if isinstance(train, RaggedItems):
+        return nn.Sequential(Normalise.fit(train, axis=axis), model)
+    if not isinstance(train, tuple) or len(train) != 2:
         raise DataError(
             f"normalise: the training split is a {type(train).__name__}",
             hint="an (inputs, targets) pair of arrays, or petra.ragged(...)",
         )
-    inputs = train[0] if ragged is None else ragged if ragged.structure != DICT else None
-    if inputs is not None and not isinstance(inputs, Mapping):
-        return nn.Sequential(Normalise.fit(inputs, axis=axis), model)
-    columns = inputs if ragged is None else _in_one_row(ragged)
-    found = {
-        name: Normalise.fit(array, axis=axis)
-        for name, column in columns.items()
-        if (array := as_tensor(column, what=f"normalise: {name}")).is_floating_point()
-    }
-    if ragged is None:
-        return NormaliseNamed(found, model)
-    padded = tuple(ragged.ragged.values)
-    return NormaliseNamed(found, model, padding=ragged.ragged.padding, padded=padded)
+    if isinstance(train[0], Mapping):
+        return NormaliseNamed(_each(train[0], axis), model)
+    return nn.Sequential(Normalise.fit(train[0], axis=axis), model)
+
+
+def _each(columns: Mapping[str, Any], axis: int) -> dict[str, Normalise]:
+    """A normalisation for each input of floating point."""
+    arrays = {name: as_tensor(x, what=f"normalise: {name}") for name, x in columns.items()}
+    real = {name: x for name, x in arrays.items() if x.is_floating_point()}
+    return {name: Normalise.fit(x, axis=axis) for name, x in real.items()}
 
 
 def _in_one_row(items: RaggedItems) -> dict[str, np.ndarray]:

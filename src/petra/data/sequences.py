@@ -155,7 +155,7 @@ def times(frame: pd.DataFrame, name: str) -> np.ndarray:
             column = pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True)
     if types.is_datetime64_any_dtype(column):
         column = (column - column.min()).dt.total_seconds()
-    found = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    found: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)
     odd = np.flatnonzero(~np.isfinite(found))
     if len(odd):
         value = column_of(frame, name).iloc[int(odd[0])]
