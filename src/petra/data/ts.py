@@ -19,6 +19,7 @@ from petra.data.series import Series, together
 
 Lines = Iterator[tuple[int, str]]
 
+_ASIDE = ("#", "%")
 _SWITCHES = ("timestamps", "univariate", "equallength", "classlabel", "targetlabel")
 _COUNTS = ("dimensions", "dimension", "serieslength")
 
@@ -59,7 +60,7 @@ def read_ts(path: str | Path) -> tuple[Series, np.ndarray]:
     raw: list[str] = []
     places: list[str] = []
     for number, line in lines:
-        if not (text := line.strip()) or text.startswith("#"):
+        if not (text := line.strip()) or text.startswith(_ASIDE):
             continue
         where = f"{path}: line {number}"
         *channels, target = text.split(":")
@@ -77,7 +78,7 @@ def _header(lines: Lines, path: str | Path) -> _Header:
     found = _Header()
     for number, line in lines:
         words = line.split()
-        if not words or words[0].startswith("#"):
+        if not words or words[0].startswith(_ASIDE):
             continue
         where = f"{path}: line {number}"
         if not words[0].startswith("@"):
