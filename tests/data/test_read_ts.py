@@ -61,7 +61,9 @@ def test_unequal_length_with_targets(tmp_path: Path) -> None:
 
 
 def test_an_old_header_of_a_single_channel(tmp_path: Path) -> None:
-    head = "% as Weka has them\n@missing false\n@univariate true\n@seriesLength -1\n@unknown thing\n@classLabel true a b"
+    head = (
+        "% aside\n@missing false\n@univariate true\n@seriesLength -1\n@other\n@classLabel true a b"
+    )
     x, y = data.read_ts(write(tmp_path / "a.ts", head, ["1,2:a", "# aside", "", "3,4:b"]))
     assert np.asarray(x).tolist() == [[[1, 2]], [[3, 4]]]
     assert y.tolist() == ["a", "b"]
