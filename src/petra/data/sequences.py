@@ -216,7 +216,7 @@ class _Groups:
         """One value (n,) of a column (rows,) for each item. Raises DataError where an item has
         several."""
         sorted_column = column[self.rows]
-        first = sorted_column[self.firsts]
+        first: np.ndarray = sorted_column[self.firsts]
         same = sorted_column == np.repeat(first, self.lengths)
         if sorted_column.dtype.kind == "f":
             same |= np.isnan(sorted_column) & np.isnan(np.repeat(first, self.lengths))
