@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from petra import data
     from petra.api import compress, load_study
     from petra.core.errors import PetraError
     from petra.core.measurement import Measurement
@@ -53,6 +54,9 @@ _HOMES = {
     "torch_metric": "petra.tasks.torchmetric",
 }
 
+_ROOMS = ("data",)
+"""Packages that are used as they are: ``petra.data.split(...)``."""
+
 __all__ = [
     "Loss",
     "Measurement",
@@ -66,6 +70,7 @@ __all__ = [
     "Task",
     "classification",
     "compress",
+    "data",
     "load_study",
     "ragged",
     "regression",
@@ -76,6 +81,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return importlib.import_module(f"petra.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'petra' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
