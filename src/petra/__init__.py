@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
+    from petra.tasks.forecasting import forecasting
     from petra.tasks.losses import Loss
     from petra.tasks.own import task
     from petra.tasks.ragged import ragged
@@ -45,6 +46,7 @@ _HOMES = {
     "Task": "petra.tasks.base",
     "classification": "petra.tasks.classification",
     "compress": "petra.api",
+    "forecasting": "petra.tasks.forecasting",
     "load_study": "petra.api",
     "ragged": "petra.tasks.ragged",
     "regression": "petra.tasks.regression",
@@ -66,6 +68,7 @@ __all__ = [
     "Task",
     "classification",
     "compress",
+    "forecasting",
     "load_study",
     "ragged",
     "regression",
