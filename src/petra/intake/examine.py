@@ -19,6 +19,7 @@ from petra.intake.batches import check_batches, check_padding, check_training_al
 from petra.intake.behaviour import MANY, Probe, check_finite, check_repeatable, run
 from petra.intake.data import Inspector, probe
 from petra.intake.kinds import as_task
+from petra.intake.measures import check_judged, check_losses
 from petra.intake.model import with_plain_layers, with_zeros_held, working_copy
 from petra.intake.pickling import check_sendable
 from petra.model.copies.copying import copy_model
@@ -91,6 +92,8 @@ def _examine(model: object, task: Task) -> Examined:
     if smallest["train"] == 1:
         check_training_alone(trial, Probe("train", tried.inputs, MANY))
     interface = with_outputs(inputs, task, trial, first)
+    check_judged(interface)
+    check_losses(task, trial)
     held = with_zeros_held(copied)
     return Examined(copied, task, interface, (*remarks, *folded, *held, *_overlaps(task)))
 
