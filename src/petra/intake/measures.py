@@ -56,7 +56,7 @@ def _in_training(model: nn.Module, inputs: Inputs) -> Outputs | None:
     model.train()
     try:
         return predictions(call(model, inputs))
-    except (RuntimeError, ValueError, IndexError, TypeError, PetraError):
+    except Exception:  # noqa: BLE001 - foreign code raises what it likes
         return None
 
 
@@ -77,7 +77,7 @@ def _check(loss: Loss, outputs: Outputs, target: Tensor) -> None:
             f" and targets {tuple(target.shape)} {target.dtype}",
             hint=_hint(said, target),
         ) from error
-    if not isinstance(found, Tensor) or found.ndim or not found.requires_grad:
+    if not isinstance(found, Tensor) or found.numel() != 1 or not found.requires_grad:
         kind = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         lacks = "" if isinstance(found, Tensor) and found.requires_grad else " without a gradient"
         raise DataError(

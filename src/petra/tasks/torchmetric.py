@@ -97,8 +97,9 @@ class TorchMetric(ResampledScorer):
             return self._computed(kind, likely, targets, options)
         found = self._computed(kind, likely, targets, options | {"average": "none"})
         items = torch.bincount(targets.flatten(), minlength=classes)
-        ranked = kind.__name__ == "MulticlassAUROC"  # which needs items of other classes too
-        return found[(items > 0) & ~(ranked & (items == targets.numel()))]
+        if kind.__name__ == "MulticlassAUROC":  # which needs items of other classes too
+            return found[(items > 0) & (items < targets.numel())]
+        return found[items > 0]
 
     def _of_values(self, predicted: Tensor, targets: Tensor) -> Tensor:
         """In float64: sums of squares of values far from 0 would be rounding in less."""
