@@ -17,7 +17,7 @@ from petra.tasks.forecast_losses import (
     pinball,
     shares,
 )
-from petra.tasks.forecast_scores import InTime, MeanAbsoluteScaledError, MeanPinball, blocks
+from petra.tasks.forecast_scores import InTime, MeanAbsoluteScaledError, MeanPinball, blocks, reach
 from petra.tasks.inputs import Outputs
 from petra.tasks.naive_error import naive_error
 from petra.tasks.scores import MeanAbsoluteError, RootMeanSquaredError
@@ -213,7 +213,20 @@ def test_functions_are_judged_in_blocks_too() -> None:
     assert found["worst_of_each"].stderr > 2 * alone.stderr
 
 
-def test_blocks_are_in_order_of_time_and_of_two_horizons() -> None:
+@pytest.mark.parametrize(("stride", "shared"), [(1, 12), (4, 3), (5, 3), (12, 12), (20, 12)])
+def test_how_far_windows_overlap_is_seen_in_them(stride: int, shared: int) -> None:
+    """In any order, and where some are left out; where nothing is seen, as at every step."""
+    g = torch.Generator().manual_seed(4)
+    series = torch.randn(2, 2000, generator=g)
+    targets = series.unfold(1, 12, stride).movedim(1, 0)
+    ids = torch.arange(len(targets))
+    kept = torch.randperm(len(targets), generator=g)[: len(targets) // 2]
+    assert reach(targets, ids) == shared
+    assert reach(targets[kept], ids[kept]) == shared
+    assert reach(targets[:1], ids[:1]) == 12
+
+
+def test_blocks_are_in_order_of_time_and_of_two_reaches() -> None:
     for n, horizon, count in ((480, 12, 20), (10_000, 12, 30), (60, 12, 5), (3, 12, 3)):
         found = blocks(torch.arange(n), horizon)
         assert torch.equal(found, found.sort().values)

@@ -47,9 +47,9 @@ def compare(
 
     Infinities, such as the logits of excluded classes, must stand in the same places; the rest is
     finite. A metric that is undefined (NaN) on these items, as some are on few, is not compared.
-    Returns max_abs_error, relative_error (rms over spread; of whole numbers and booleans, which are
-    decisions, the share that differs) and metric_difference (artifact minus reference). Costs two
-    calls of `score`, and 200 more where the metric differs by more than its share.
+    Returns max_abs_error, relative_error (rms over spread) and metric_difference (artifact minus
+    reference). Costs two calls of `score`, and 200 more where the metric differs by more than its
+    share.
     """
     if artifact.shape != reference.shape:
         raise ParityError(
@@ -117,6 +117,9 @@ def moved_by_chance(
 
 
 def _decides(predictions: np.ndarray) -> bool:
+    """Whether they are whole numbers or booleans. Of these the share that differs stands for the
+    relative error: class 7 is not farther from class 1 than class 2 is.
+    """
     return predictions.dtype.kind in "biu"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,22 +14,39 @@ from petra.tasks.forecast_losses import Levels, pinball
 from petra.tasks.inputs import Outputs, main_output
 from petra.tasks.scorers import ItemScorer, Scorer
 
-HORIZONS = 2  # that a block is long at least
+REACHES = 2  # that a block is long at least
 FEW, MANY = 5, 30  # blocks
+PAIRS = 16  # of windows, that are looked at for what they share
 
 
-def blocks(ids: Tensor, horizon: int) -> Tensor:
+def reach(targets: Tensor, ids: Tensor) -> int:
+    """How many windows in a row, of targets (n, channels, horizon), share steps with the first of
+    them: the horizon over how many steps later the next window begins, which is seen in what most
+    pairs of neighbours share. A horizon, as of windows at every step, where it is not seen.
+    """
+    order, horizon = ids.argsort(), targets.shape[-1]
+    found = (ids[order].diff() == 1).nonzero()[:, 0]
+    pairs = found[:: max(1, len(found) // PAIRS)][:PAIRS]
+    first, second = targets[order[pairs]], targets[order[pairs + 1]]
+    for later in range(1, horizon if len(pairs) else 1):
+        same = first[..., later:] == second[..., : horizon - later]
+        if same.flatten(1).all(1).double().mean() > 0.5:
+            return math.ceil(horizon / later)
+    return horizon
+
+
+def blocks(ids: Tensor, reach: int) -> Tensor:
     """The block of each window, (n,), from windows' numbers in order of time, (n,).
 
-    Windows that begin within a horizon of each other share steps, so their errors are alike, and
-    n of them say less than n independent ones: an error that does not know it is too small by up
-    to the root of the horizon. Of blocks of windows in a row only neighbours share any, and few
-    (Kunsch 1989). They are equally long, at least `HORIZONS` horizons, `MANY` at most; but never
-    fewer than `FEW`, so that of less than ten horizons in all the error is still too small.
+    Windows that share steps have errors that are alike, and n of them say less than n independent
+    ones: a standard error that does not know it is too small by up to the root of their `reach`. Of
+    blocks of windows in a row only neighbours share any, and few (Kunsch 1989). They are equally
+    long, at least `REACHES` reaches, and `MANY` at most; but never fewer than `FEW`, so that of
+    less than ten reaches in all the error is still too small.
     """
     first = int(ids.min())
     span = int(ids.max()) - first + 1
-    count = min(max(span // (HORIZONS * horizon), FEW), MANY, span)
+    count = min(max(span // (REACHES * reach), FEW), MANY, span)
     return (ids - first) * count // span
 
 
@@ -49,21 +67,25 @@ class InTime(Scorer):
         return self.scorer.metric
 
     def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
-        return self.scorer.value(self._seen(outputs), targets, blocks(ids, targets.shape[-1]))
+        return self.scorer.value(self._seen(outputs), targets, ids)
 
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
-        return self.scorer.measure(self._seen(outputs), targets, blocks(ids, targets.shape[-1]))
+        return self.scorer.measure(self._seen(outputs), targets, _blocks(targets, ids))
 
     def difference(
         self, ours: Outputs, theirs: Outputs, targets: Tensor, ids: Tensor
     ) -> Measurement:
         mine, other = self._seen(ours), self._seen(theirs)
-        return self.scorer.difference(mine, other, targets, blocks(ids, targets.shape[-1]))
+        return self.scorer.difference(mine, other, targets, _blocks(targets, ids))
 
     def _seen(self, outputs: Outputs) -> Outputs:
         if self.point is None:
             return outputs
         return {"output": main_output(outputs)[..., self.point]}
+
+
+def _blocks(targets: Tensor, ids: Tensor) -> Tensor:
+    return blocks(ids, reach(targets, ids))
 
 
 @dataclass(frozen=True)

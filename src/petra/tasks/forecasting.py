@@ -27,11 +27,12 @@ from petra.tasks.forecast_scores import InTime, MeanAbsoluteScaledError, MeanPin
 from petra.tasks.given_scorers import as_scorer, as_scorers
 from petra.tasks.losses import Distance, Loss, as_losses
 from petra.tasks.naive_error import naive_error
+from petra.tasks.regression import LOSSES
 from petra.tasks.scorers import FunctionScorer, Scorer
 from petra.tasks.scores import MeanAbsoluteError
 from petra.tasks.sources import Reader
 from petra.tasks.targets import real_values
-from petra.tasks.value_losses import LOSSES, SquaredPredictions
+from petra.tasks.value_losses import SquaredPredictions
 
 MEDIAN = 0.5
 
@@ -47,6 +48,11 @@ class Forecasting(Task):
     quantiles: Levels = ()
     measured: tuple[Scorer, ...] = (InTime(MeanAbsoluteError()),)
     trained: tuple[Loss, ...] = LOSSES
+
+    @property
+    def judged_by_error(self) -> bool:
+        """Always: every digit of a forecast counts."""
+        return True
 
     def reader(self) -> Reader:
         return real_values

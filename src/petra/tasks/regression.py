@@ -17,7 +17,23 @@ from petra.tasks.scorers import Scorer
 from petra.tasks.scores import RootMeanSquaredError
 from petra.tasks.sources import Reader
 from petra.tasks.targets import real_values
-from petra.tasks.value_losses import LOSSES, SquaredPredictions, squeezed
+from petra.tasks.value_losses import (
+    AbsoluteError,
+    Huber,
+    LaiAbsoluteError,
+    LaiSquaredError,
+    SquaredError,
+    SquaredPredictions,
+    squeezed,
+)
+
+LOSSES: tuple[Loss, ...] = (
+    SquaredError(),
+    AbsoluteError(),
+    Huber(),
+    LaiSquaredError(),
+    LaiAbsoluteError(),
+)
 
 
 @dataclass(frozen=True)

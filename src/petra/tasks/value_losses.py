@@ -89,15 +89,6 @@ class LaiAbsoluteError(_Lai):
         return lai_mae(prediction - target, self.lam)
 
 
-LOSSES: tuple[Loss, ...] = (
-    SquaredError(),
-    AbsoluteError(),
-    Huber(),
-    LaiSquaredError(),
-    LaiAbsoluteError(),
-)
-
-
 @dataclass(frozen=True)
 class SquaredPredictions(Distance):
     """Mean squared distance to the teacher's prediction."""
