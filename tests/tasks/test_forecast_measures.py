@@ -138,6 +138,13 @@ def test_the_naive_error_by_loops(season: int) -> None:
         assert naive_error(task.train, season)[c] == pytest.approx(np.mean(changes), rel=1e-6)
 
 
+def test_repeating_the_last_season_has_a_mase_of_1_in_training() -> None:
+    past, target = parts()[0]
+    task = petra.forecasting(*parts(), season=SEASON)
+    repeated = past[..., -SEASON:][..., :HORIZON]
+    assert task.score(repeated, target).mean == pytest.approx(1.0, rel=1e-9)
+
+
 def test_metrics_of_quantile_forecasts_are_of_the_median() -> None:
     pytest.importorskip("torchmetrics")
     outputs, target = forecasts()
