@@ -194,12 +194,12 @@ def test_so_does_the_error_of_a_difference() -> None:
     ids = torch.arange(n)
     for scorer in (MeanAbsoluteError(), RootMeanSquaredError()):
         values, stated = [], []
-        for _ in range(100):
+        for _ in range(60):
             (ours, target), (theirs, _) = (overlapping(n, horizon, g) for _ in range(2))
             found = InTime(scorer).difference(ours, theirs, target, ids)
             values.append(found.mean)
             stated.append(found.stderr)
-        assert float(np.mean(stated)) == pytest.approx(float(np.std(values)), rel=0.25)
+        assert float(np.mean(stated)) == pytest.approx(float(np.std(values)), rel=0.3)
 
 
 def test_functions_are_judged_in_blocks_too() -> None:
