@@ -76,8 +76,8 @@ EXAMPLES = (
         "task",
         ("petra.tasks.regression", "Regression"),
         "tasks/regression.py",
-        "forecasting.py",
-        ("Forecasting", "forecasting"),
+        "multilabel.py",
+        ("Tagging", "multilabel"),
     ),
     Added(
         "task, ragged",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
+    from petra.tasks.forecasting import forecasting
     from petra.tasks.losses import Loss
     from petra.tasks.own import task
     from petra.tasks.ragged import ragged
@@ -46,6 +47,7 @@ _HOMES = {
     "Task": "petra.tasks.base",
     "classification": "petra.tasks.classification",
     "compress": "petra.api",
+    "forecasting": "petra.tasks.forecasting",
     "load_study": "petra.api",
     "ragged": "petra.tasks.ragged",
     "regression": "petra.tasks.regression",
@@ -71,6 +73,7 @@ __all__ = [
     "classification",
     "compress",
     "data",
+    "forecasting",
     "load_study",
     "ragged",
     "regression",

@@ -47,6 +47,28 @@ def test_distances_are_those_of_models_changed_by_hand() -> None:
     assert nan == {"0": [math.inf]}
 
 
+def test_distances_are_of_all_outputs_that_are_judged() -> None:
+    """A head whose output comes second is not free to truncate."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"a": self.first(x), "b": 100 * self.second(x)}
+
+    torch.manual_seed(0)
+    model, x = Heads().eval(), torch.randn(32, 4)
+    options = {p: [lambda n=n: torch.zeros(n, 4)] for p, n in (("first", 3), ("second", 2))}
+    alone = prediction_distances(model, [x], options)
+    assert alone["first"][0] > 0
+    assert alone["second"] == [0.0]
+    both = prediction_distances(model, [x], options, judged=lambda names: names)
+    assert both["first"] == alone["first"]
+    assert 0.5 < both["second"][0] < 1.5, "in units of its own spread"
+
+
 @pytest.mark.parametrize("axis", ["params", "macs"])
 @pytest.mark.parametrize("budget", [0.6, 0.8])
 def test_a_budget_is_kept_and_well_spent(

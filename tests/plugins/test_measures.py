@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from forecasting import (
-    MASE,
-    QUANTILES,
-    Forecaster,
-    PinballScore,
-    SmoothPinball,
-    forecasting,
-    pinball,
-    waves,
+from multilabel import (
+    LABELS,
+    Asymmetric,
+    HammingLoss,
+    MeanAveragePrecision,
+    average_precision,
+    tagger,
+    tagging,
 )
 from polyloss import PolyLoss
 from torch import Tensor, nn
@@ -48,106 +47,107 @@ class TestPolyLoss(LossSuite):
         return {"output": torch.randn(16, 4, generator=G)}, torch.randint(0, 4, (16,), generator=G)
 
 
-def forecasts() -> Batch:
-    target = torch.randn(64, 5, generator=G)
-    noise = 0.3 * torch.randn(64, 5, 3, generator=G)
-    return {"output": target[..., None] + noise}, target
+def tags() -> Batch:
+    target = (torch.rand(85, LABELS, generator=G) < 0.4).float()
+    return {"output": 2 * target - 1 + torch.randn(85, LABELS, generator=G)}, target
 
 
-class TestSmoothPinball(LossSuite):
-    loss = SmoothPinball()
+class TestAsymmetric(LossSuite):
+    loss = Asymmetric()
 
     @pytest.fixture
     def batch(self) -> Batch:
-        return forecasts()
+        return tags()
 
 
-class _Forecasts(ScorerSuite):
+class _Tags(ScorerSuite):
     @pytest.fixture
     def batch(self) -> Batch:
-        return forecasts()
+        return tags()
 
     @pytest.fixture
     def worse(self, batch: Batch) -> Outputs:
-        return {"output": batch[0]["output"] + 2.0}
+        return {"output": -batch[0]["output"]}
 
 
-class TestMASE(_Forecasts):
-    scorer = MASE(0.5)
+class TestMeanAveragePrecision(_Tags):
+    scorer = MeanAveragePrecision()
 
 
-class TestPinballScore(_Forecasts):
-    scorer = PinballScore()
+class TestHammingLoss(_Tags):
+    scorer = HammingLoss()
 
 
 @pytest.fixture(scope="module")
 def problem() -> tuple[nn.Module, Task]:
-    """A small forecaster, trained for a few seconds."""
+    """A small tagger, trained for a few seconds."""
     torch.manual_seed(0)
-    model = Forecaster(24, 6)
-    task = forecasting(waves(), history=24, steps=6, season=12)
+    model = tagger()
+    task = tagging()
     fit(model, task, TrainConfig(epochs=6, lr=0.01, optimizer="adamw", batch_size=32), seed=0)
     return model, task
 
 
-class TestForecasting(TaskSuite):
+class TestTagging(TaskSuite):
     @pytest.fixture
     def problem(self, problem: tuple[nn.Module, Task]) -> tuple[nn.Module, Task]:
         return problem
 
 
-def test_pinball_by_loops() -> None:
-    outputs, target = forecasts()
-    prediction: Tensor = outputs["output"]
+def test_average_precision_by_loops() -> None:
+    outputs, target = tags()
+    scores, present = outputs["output"][:, 0], target[:, 0] > 0.5
     total = 0.0
-    for i in range(len(target)):
-        for s in range(target.shape[1]):
-            for k, q in enumerate(QUANTILES):
-                r = float(target[i, s] - prediction[i, s, k])
-                total += q * r if r >= 0 else (q - 1) * r
-    got = float(pinball(prediction, target, QUANTILES).sum())
-    assert got == pytest.approx(total, rel=1e-4)
+    for i in range(len(scores)):
+        if present[i]:
+            above = [j for j in range(len(scores)) if scores[j] >= scores[i]]
+            total += sum(bool(present[j]) for j in above) / len(above)
+    got = average_precision(scores, present)
+    assert got == pytest.approx(total / int(present.sum()), rel=1e-6)
 
 
 @pytest.mark.slow
-def test_a_study_of_forecasts(problem: tuple[nn.Module, Task], tmp_path: Path) -> None:
-    """MASE as the quality, pinball loss and packed bytes as objectives, a loss with a parameter of
-    its own in the pipeline; everything shipped and shown.
+def test_a_study_of_tags(problem: tuple[nn.Module, Task], tmp_path: Path) -> None:
+    """Average precision as the quality, Hamming loss and packed bytes as objectives, a loss with a
+    parameter of its own in the pipeline; everything shipped and shown.
     """
     model, task = problem
     METRICS.register("zipped_bytes", ZIPPED)
-    tuned = {"stage": "tune", "params": {"loss": "smooth_pinball", "width": 0.2, "epochs": 1}}
+    params = {"loss": "asymmetric", "absent_gamma": 2.0, "epochs": 1}
     try:
         study = petra.compress(
             model,
             task,
-            objectives=("quality", "pinball", "zipped_bytes"),
-            constraints=("pinball <= 2 * baseline", "zipped_bytes <= 1.5 * baseline"),
-            space={"stages": ["tune", "quantize.dynamic"], "initial": [[tuned]]},
+            objectives=("quality", "hamming", "zipped_bytes"),
+            constraints=("hamming <= 2 * baseline", "zipped_bytes <= 1.5 * baseline"),
+            space={
+                "stages": ["tune", "quantize.dynamic"],
+                "initial": [[{"stage": "tune", "params": params}]],
+            },
             budget={"trials": 1},
             workdir=tmp_path / "study",
         )
         base, trial = study.trials
         assert trial.status is TrialStatus.COMPLETE, trial.failure
-        assert trial.pipeline.stages[0].params["width"] == 0.2
-        assert base.metrics["quality"].mean < 1.0, "better than repeating the last season"
-        assert base.metrics["quality"].unit == "MASE"
+        assert trial.pipeline.stages[0].params["absent_gamma"] == 2.0
+        assert base.metrics["quality"].mean > 0.6, "a third of the labels are there"
+        assert base.metrics["quality"].unit == "mAP"
         for found in (base, trial):
             file = study.directory / found.artifact
             assert found.metrics["zipped_bytes"].mean == packed([file])
-            assert found.metrics["pinball"].stderr > 0
-            assert {"quality", "pinball"} <= found.test.keys()
+            assert found.metrics["hamming"].stderr > 0
+            assert {"quality", "hamming"} <= found.test.keys()
         text = to_text(front_view(study.front, width=160), width=160)
-        assert "MASE (test)" in text
-        assert "pinball loss (test)" in text
+        assert "mAP (test)" in text
+        assert "Hamming loss (test)" in text
         assert "packed" in text
-        assert {"pinball_test", "zipped_bytes"} <= set(study.front.table().columns)
+        assert {"hamming_test", "zipped_bytes"} <= set(study.front.table().columns)
         titles = study.front.plot().to_json()
-        assert "pinball loss, validation" in titles
+        assert "Hamming loss, validation" in titles
         card = study.front.pick("best").export(tmp_path / "out").parent / "MODEL_CARD.md"
-        assert "| pinball loss, test (" in card.read_text()
+        assert "| Hamming loss, test (" in card.read_text()
         again = StudyRecord.load(study.directory)
-        assert [metric.name for metric in again.task] == ["mase", "pinball"]
+        assert [metric.name for metric in again.task] == ["mean_average_precision", "hamming"]
     finally:
         METRICS.forget("zipped_bytes")
 

@@ -163,3 +163,33 @@ def test_a_metric_that_is_undefined_on_these_items_is_not_compared() -> None:
     score = lambda p: float("nan") if p is not REFERENCE else 0.5  # noqa: E731
     parity = compare(REFERENCE.copy(), REFERENCE, quantized=True, score=score)
     assert np.isnan(parity["metric_difference"])
+
+
+def test_decisions_differ_by_the_share_that_differs() -> None:
+    """Classes that a model chooses itself: one of many that turns over is no wrong file."""
+    chosen = LABELS.astype(np.int64)
+    turned = chosen.copy()
+    turned[:8] = (turned[:8] + 4) % 5
+    parity = compare(turned, chosen, quantized=True, score=lambda p: 1.0)
+    assert parity["relative_error"] == pytest.approx(8 / 400)
+    with pytest.raises(ParityError, match=r"differ by 2\.00%"):
+        compare(turned, chosen, quantized=False, score=lambda p: 1.0)
+    assert compare(turned > 2, chosen > 2, quantized=True, score=lambda p: 1.0)["max_abs_error"]
+
+
+@pytest.mark.parametrize(("wrong", "passes"), [(2, True), (20, False)])
+def test_a_metric_of_decisions_may_move_by_what_their_number_allows(
+    wrong: int, passes: bool
+) -> None:
+    chosen = LABELS.astype(np.int64)
+    turned = chosen.copy()
+    turned[:wrong] = (turned[:wrong] + 1) % 5
+
+    def right(p: np.ndarray) -> float:
+        return float((p == chosen).mean())
+
+    if passes:
+        assert compare(turned, chosen, quantized=True, score=right)["metric_difference"] < 0
+    else:
+        with pytest.raises(ParityError, match="the metric differs"):
+            compare(turned, chosen, quantized=True, score=right)

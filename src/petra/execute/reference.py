@@ -37,7 +37,8 @@ def predict(
         inputs = unnamed({k: torch.from_numpy(v) for k, v in arrays.items()}, like=example)
         outputs = named_outputs(call(model, inputs))
         for name in interface.judged if interface else (judged_output(tuple(outputs)),):
-            part = outputs[name].float().numpy()
+            tensor = outputs[name]
+            part = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
             found.setdefault(name, np.empty((count, *part.shape[1:]), part.dtype))[index] = part
     return found
 

@@ -72,6 +72,10 @@ def _hint(inputs: Inputs, error: Exception) -> str:
             " target)"
         )
     whole = [key for key, t in named(inputs).items() if not t.is_floating_point()]
+    usual = (torch.int64, torch.int32, torch.bool)
+    small = [key for key in whole if named(inputs)[key].dtype not in usual]
+    if small and "'indices'" in said:
+        return f"{small[0]} is {named(inputs)[small[0]].dtype}: give categories as int64"
     if whole and ("dtype" in said or "must be" in said or "not implemented for" in said):
         return (
             f"{whole[0]} is {named(inputs)[whole[0]].dtype}: where the model computes with it, give"

@@ -19,6 +19,7 @@ from petra.intake.batches import check_batches, check_padding, check_training_al
 from petra.intake.behaviour import MANY, Probe, check_finite, check_repeatable, run
 from petra.intake.data import Inspector, probe
 from petra.intake.kinds import as_task
+from petra.intake.measures import check_judged, check_losses
 from petra.intake.model import with_plain_layers, with_zeros_held, working_copy
 from petra.intake.pickling import check_sendable
 from petra.model.copies.copying import copy_model
@@ -48,7 +49,7 @@ def examine(model: object, task: object) -> Examined:
     Model, data and random state of the caller stay as they are. Raises DataError naming split, item
     or layer, the cause and the remedy. Costs one pass over the validation and the test split, and
     over the training split where it is in memory; about 300 items through the model; two copies of
-    it for a while.
+    it for a while. Of the training split, every loss is tried on the first items.
     """
     judged = as_task(task)
     try:
@@ -88,9 +89,11 @@ def _examine(model: object, task: Task) -> Examined:
         name: inspector.inspect(split, whole=name != "train") for name, split in task.splits()
     }
     check_finite(predictions, tried, trial)
+    interface = with_outputs(inputs, task, trial, first)
+    check_judged(interface)
     if smallest["train"] == 1:
         check_training_alone(trial, Probe("train", tried.inputs, MANY))
-    interface = with_outputs(inputs, task, trial, first)
+    check_losses(task, trial)
     held = with_zeros_held(copied)
     return Examined(copied, task, interface, (*remarks, *folded, *held, *_overlaps(task)))
 

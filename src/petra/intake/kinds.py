@@ -68,6 +68,7 @@ def as_task(task: Any) -> Task:
         said = f"data ({type(task).__name__})"
     elif callable(task) and getattr(task, "__name__", "") in (
         "classification",
+        "forecasting",
         "regression",
         "task",
     ):

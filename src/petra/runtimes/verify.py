@@ -61,9 +61,10 @@ def compare(
     difference = np.zeros(reference.shape)
     difference[finite] = artifact[finite].astype(np.float64) - values
     own, theirs = float(score(artifact)), float(score(reference))
+    off = np.mean(difference != 0) if _decides(reference) else _rms(difference[finite])
     parity = {
         "max_abs_error": float(np.abs(difference).max(initial=0.0)),
-        "relative_error": _rms(difference[finite]) / _spread(values),
+        "relative_error": float(off) / (1.0 if _decides(reference) else _spread(values)),
         "metric_difference": own - theirs,
     }
     tolerance = INT8_TOLERANCE if quantized else FLOAT_TOLERANCE
@@ -94,14 +95,16 @@ def compare(
 def moved_by_chance(
     reference: np.ndarray, difference: np.ndarray, score: Callable[[np.ndarray], float]
 ) -> float:
-    """|mean| + 2 standard deviations of `score` when items' differences get random signs.
+    """|mean| + 2 standard deviations of `score` when items' differences get random signs; of
+    decisions, which have no other side, when random items have theirs.
 
     0 where there is no difference. Draws are the same every time.
     """
     if not difference.any():
         return 0.0
     random, before = np.random.default_rng(0), score(reference)
-    signs = random.choice([-1.0, 1.0], size=(SIGN_DRAWS, len(reference)))
+    sides = [0.0, 1.0] if _decides(reference) else [-1.0, 1.0]
+    signs = random.choice(sides, size=(SIGN_DRAWS, len(reference)))
     shape = (-1, *[1] * (reference.ndim - 1))
     moved = np.array(
         [score((reference + s.reshape(shape) * difference).astype(reference.dtype)) for s in signs]
@@ -111,6 +114,13 @@ def moved_by_chance(
         return 0.0
     # Rounding, where all draws agree.
     return float(abs(moved.mean()) + 2 * moved.std()) * (1 + 1e-6)
+
+
+def _decides(predictions: np.ndarray) -> bool:
+    """Whether they are whole numbers or booleans. Of these the share that differs stands for the
+    relative error: class 7 is not farther from class 1 than class 2 is.
+    """
+    return predictions.dtype.kind in "biu"
 
 
 def has_fixed_infinities(predictions: np.ndarray) -> bool:

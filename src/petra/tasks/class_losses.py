@@ -4,13 +4,15 @@ indices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from petra.core.errors import ConfigError
 from petra.space.declare import parameter
 from petra.space.domains import Real
 from petra.tasks.inputs import Outputs, main_output
@@ -20,7 +22,39 @@ EXCLUDED = -1e4  # a logit this far below the others has probability 0 in float3
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Loss):
+class ClassLoss(Loss):
+    """A loss that can weigh classes: the mean over items, weighted by `weights` of their classes.
+    Classes beyond the last weight have 1.
+    """
+
+    weights: tuple[float, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for i, weight in enumerate(self.weights):
+            if not 0 < weight < math.inf:
+                raise ConfigError(
+                    f"weights: class {i} has {weight}", hint="a positive number for each class"
+                )
+
+    def weights_of(self, logits: Tensor) -> Tensor | None:
+        """A weight for every class of logits (b, classes), None where all are alike. Raises
+        ConfigError for more weights than classes.
+        """
+        if not self.weights:
+            return None
+        classes = logits.shape[1]
+        if len(self.weights) > classes:
+            raise ConfigError(
+                f"weights: {len(self.weights)} for a model of {classes} classes",
+                hint="one for each output of the model, in their order",
+            )
+        rest = (1.0,) * (classes - len(self.weights))
+        return torch.tensor((*self.weights, *rest), dtype=logits.dtype, device=logits.device)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(ClassLoss):
     """Cross entropy, with a share of every label spread over all classes."""
 
     name: ClassVar[str] = "cross_entropy"
@@ -31,12 +65,17 @@ class CrossEntropy(Loss):
 
     def __call__(self, outputs: Outputs, target: Tensor) -> Tensor:
         logits = _unmasked(main_output(outputs))
-        return functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        weights = self.weights_of(logits)
+        return functional.cross_entropy(
+            logits, target, weights, label_smoothing=self.label_smoothing
+        )
 
 
 @dataclass(frozen=True)
-class Focal(Loss):
-    """-(1 - p)^gamma log p (Lin et al. 2017): items that are right already count less."""
+class Focal(ClassLoss):
+    """-(1 - p)^gamma log p (Lin et al. 2017): items that are right already count less. With weights
+    it is their equation 5, divided by the sum of the weights instead of the number of items.
+    """
 
     name: ClassVar[str] = "focal"
 
@@ -48,11 +87,15 @@ class Focal(Loss):
     )
 
     def __call__(self, outputs: Outputs, target: Tensor) -> Tensor:
-        log_p = functional.log_softmax(_unmasked(main_output(outputs)), dim=1)
+        logits = _unmasked(main_output(outputs))
+        log_p = functional.log_softmax(logits, dim=1)
         per_item = functional.nll_loss(log_p, target, reduction="none")
         # Below gamma 1 the slope at 0 is infinite, which 0, of an item that is certain, makes NaN.
         wrong = (1 - torch.exp(-per_item)).clamp(min=1e-12)
-        return (wrong**self.gamma * per_item).mean()
+        focal, weights = wrong**self.gamma * per_item, self.weights_of(logits)
+        if weights is None:
+            return focal.mean()
+        return (weights[target] * focal).sum() / weights[target].sum()
 
 
 @dataclass(frozen=True)

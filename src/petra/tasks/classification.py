@@ -10,7 +10,8 @@ from torch import Tensor
 
 from petra.core.errors import DataError
 from petra.tasks.base import Augment, Task
-from petra.tasks.class_losses import CrossEntropy, Focal, SoftenedDivergence
+from petra.tasks.class_losses import ClassLoss, CrossEntropy, Focal, SoftenedDivergence
+from petra.tasks.class_weights import weighted
 from petra.tasks.data import Split
 from petra.tasks.given_scorers import as_scorers
 from petra.tasks.losses import Distance, Loss, as_losses
@@ -58,7 +59,15 @@ class Classification(Task):
                 " items",
                 hint="a classifier returns logits of shape (batch, classes)",
             )
-        _check_range(int(target.min()), int(target.max()), prediction.shape[1], where)
+        classes = prediction.shape[1]
+        _check_range(int(target.min()), int(target.max()), classes, where)
+        for loss in self.trained:
+            if isinstance(loss, ClassLoss) and len(loss.weights) > classes:
+                raise DataError(
+                    f"{where}: {len(loss.weights)} class weights, and the model has {classes}"
+                    " outputs",
+                    hint="weights: 'balanced', or one for each output, in their order",
+                )
 
 
 def _check_range(low: int, high: int, classes: int, where: str) -> None:
@@ -95,6 +104,7 @@ def classification(
     metric: object = Accuracy(),
     metrics: Iterable[object] = (),
     loss: object = LOSSES,
+    weights: object = None,
 ) -> Classification:
     """A classification task from datasets, loaders or (inputs, targets) pairs of arrays.
 
@@ -106,13 +116,20 @@ def classification(
     constraints by their name: names ("f1_macro", any of torchmetrics), `petra.scorer(function,
     maximize=True)` or a `petra.Scorer`. `loss` is one or several: a function of (logits, labels) or
     a `petra.Loss`; by default the search chooses between cross entropy and focal loss.
+
+    `weights` are of classes, in the losses and not in the metrics: a positive number for each
+    output of the model, or "balanced", which lets every class have the same weight in all.
     """
+    losses, names = as_losses(loss), tuple(classes)
+    split = Split.of(train, name="train", limit=limit)
+    if weights is not None:
+        losses = weighted(losses, weights, split.read_by(ClassIndices(names)))
     return Classification(
-        Split.of(train, name="train", limit=limit),
+        split,
         Split.of(val, name="val", limit=limit),
         Split.of(test, name="test", limit=limit),
         augment,
-        tuple(classes),
+        names,
         as_scorers(metric, metrics),
-        as_losses(loss),
+        losses,
     )

@@ -211,7 +211,7 @@ class Split:
                 shapes = sorted({tuple(t.shape) for t in targets})
                 raise DataError(
                     f"{where}, item {odd}: targets have shapes {shapes}",
-                    hint="give all items one shape",
+                    hint="give all items one shape: pad them to the largest",
                 )
             return stacked(read, index, where=where), torch.stack(targets)
         return stacked(read, index, where=where), raw

@@ -67,6 +67,12 @@ def task(
     apart, for distillation and pruning: mean squared differences by default. `limit` is the number
     of items read of each split in one pass.
 
+    Of a detector or a segmenter: targets are one array, (n, most, 5) of padded boxes and labels or
+    (n, height, width) of classes; all outputs have the items along their first axis. What decides
+    (arg max, top k, suppression) belongs in the score: where a model does it, the smallest
+    difference between two files may change what it returns, and their order. A score that returns
+    a number of each item, (n,), costs one call where any other costs hundreds.
+
     >>> petra.task(train, val, test, loss=functional.l1_loss, score=mape, maximize=False)
     """
     return OwnTask(

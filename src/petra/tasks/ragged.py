@@ -15,7 +15,7 @@ from petra.core.errors import DataError
 from petra.core.interface import DICT, TENSOR
 from petra.core.ragged import SHORTEST, Padding, Ragged, by_length, stated_lengths
 from petra.tasks.inputs import Inputs
-from petra.tasks.tensors import as_tensor, is_text
+from petra.tasks.tensors import as_tensor, is_scalar, is_text
 
 
 class RaggedItems(Dataset[Any]):
@@ -66,9 +66,10 @@ def ragged(
     """Items of different length and their targets, as a split for any task:
     ``petra.classification(petra.ragged(x, y), ...)``.
 
-    inputs: a list of arrays, one per item, or a dict of such lists, which are as long as each
-    other, and of arrays (n, ...) of one shape, passed to the model by name. With `lengths` (n,),
-    instead of a list, one array in which items follow each other along the axis of the padding.
+    inputs: a list of arrays, one per item (or a column of them), or a dict of such lists, which are
+    as long as each other, and of arrays (n, ...) of one shape, passed to the model by name. With
+    `lengths` (n,), instead of a list, one array in which items follow each other along the axis of
+    the padding.
     `padding` says what stands behind the end of an item and which of mask and lengths the model
     takes; those come by name, so inputs have names then. Targets are as for any split. Everything
     is kept in memory. Raises DataError, naming the item, for what does not fit.
@@ -92,7 +93,7 @@ def _read(given: Mapping[str, object], n: int, known: np.ndarray | None, rule: P
     values: dict[str, np.ndarray] = {}
     items: dict[str, np.ndarray] = {}
     found: dict[str, np.ndarray] = {}
-    for name, value in given.items():
+    for name, value in ((name, _listed(value)) for name, value in given.items()):
         if known is None and isinstance(value, list | tuple):
             values[name], found[name] = _concatenated(value, n, rule, name)
         elif known is None or _is_column(value, n, known, rule):
@@ -108,6 +109,13 @@ def _read(given: Mapping[str, object], n: int, known: np.ndarray | None, rule: P
     for name, own in found.items():
         _check_agree(own, lengths, name, first)
     return Ragged(values, lengths, rule, items)
+
+
+def _listed(value: Any) -> Any:
+    """A list of items, where they come as an array or a column of objects."""
+    array = value.to_numpy() if hasattr(value, "to_numpy") else value
+    objects = isinstance(array, np.ndarray) and array.dtype == object and array.ndim == 1
+    return list(array) if objects and len(array) and not is_scalar(array[0]) else value
 
 
 def _check_names(given: Mapping[str, object], rule: Padding, *, named: bool) -> None:

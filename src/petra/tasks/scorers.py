@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,7 @@ class Scorer(ABC):
 
 
 class ItemScorer(Scorer, ABC):
-    """The mean of a number that every item has, with its standard error."""
+    """The mean of a number that every item has, with its standard error (`mean_of`)."""
 
     @abstractmethod
     def items(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Tensor:
@@ -70,17 +71,13 @@ class ItemScorer(Scorer, ABC):
         return float(self.items(outputs, targets, ids).double().mean())
 
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
-        found = self.items(outputs, targets, ids).double()
-        n = len(found)
-        return Measurement(float(found.mean()), float(found.std()) / n**0.5 if n > 1 else 0.0, n)
+        return mean_of(self.items(outputs, targets, ids), ids)
 
     def difference(
         self, ours: Outputs, theirs: Outputs, targets: Tensor, ids: Tensor
     ) -> Measurement:
         mine, other = (self.items(o, targets, ids).double() for o in (ours, theirs))
-        n, change = len(mine), mine - other
-        spread = float(change.std()) / n**0.5 if n > 1 else 0.0
-        return Measurement(float(change.mean()), spread, n)
+        return mean_of(mine - other, ids)
 
 
 class ResampledScorer(Scorer, ABC):
@@ -89,6 +86,22 @@ class ResampledScorer(Scorer, ABC):
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
         value = self.value(outputs, targets, ids)
         return Measurement(value, jackknife(self, outputs, targets, ids, value), len(targets))
+
+
+def mean_of(items: Tensor, ids: Tensor) -> Measurement:
+    """The mean of a number of each item, (n,), and its standard error: that of n independent
+    numbers, or, where several items have one id, the jackknife that leaves out an id at a time.
+    """
+    items, n = items.double(), len(items)
+    names, number, sizes = torch.unique(ids, return_inverse=True, return_counts=True)
+    g, mean = len(names), float(items.mean())
+    if g == n:
+        return Measurement(mean, float(items.std()) / n**0.5 if n > 1 else 0.0, n)
+    if g == 1:
+        return Measurement(mean, 0.0, n)
+    sums = torch.zeros(g, dtype=torch.float64).index_add_(0, number, items)
+    without = (items.sum() - sums) / (n - sizes)
+    return Measurement(mean, float(without.std(correction=0)) * math.sqrt(g - 1), n)
 
 
 def jackknife(
@@ -153,7 +166,10 @@ def bootstrap(
 @dataclass(frozen=True)
 class FunctionScorer(ResampledScorer):
     """A function of the user's as a scorer: of the one output and the targets, or, where `every`,
-    of all outputs by name, targets and ids. It returns a number, or a `Measurement`.
+    of all outputs by name, targets and ids.
+
+    It returns a number; or a number of each item, (n,), of which the mean is meant, and whose
+    errors then cost no further calls; or a `Measurement`.
     """
 
     function: Callable[..., object]
@@ -166,25 +182,50 @@ class FunctionScorer(ResampledScorer):
 
     def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
         found = self._call(outputs, targets, ids)
+        items = _of_each(found, len(targets))
+        if items is not None:
+            return float(items.mean())
         try:
             number = found.mean if isinstance(found, Measurement) else found
             return float(number)  # type: ignore[arg-type]
         except (TypeError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"the metric {self.metric.name} returned {type(found).__name__}: {error}",
-                hint="it must return a number, or a petra.Measurement(mean, stderr, n)",
+                hint=(
+                    f"it must return a number, one of each of the {len(targets)} items, or a"
+                    " petra.Measurement(mean, stderr, n)"
+                ),
             ) from error
 
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
         found = self._call(outputs, targets, ids)
         if isinstance(found, Measurement):
             return found
-        return super().measure(outputs, targets, ids)
+        items = _of_each(found, len(targets))
+        return super().measure(outputs, targets, ids) if items is None else mean_of(items, ids)
+
+    def difference(
+        self, ours: Outputs, theirs: Outputs, targets: Tensor, ids: Tensor
+    ) -> Measurement:
+        mine, n = _of_each(self._call(ours, targets, ids), len(targets)), len(targets)
+        other = None if mine is None else _of_each(self._call(theirs, targets, ids), n)
+        if mine is None or other is None:
+            return super().difference(ours, theirs, targets, ids)
+        return mean_of(mine - other, ids)
 
     def _call(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> object:
         if self.every:
             return self.function(outputs, targets, ids)
         return self.function(main_output(outputs), targets)
+
+
+def _of_each(found: object, n: int) -> Tensor | None:
+    """What a function returned as a number of each of n items, (n,); None for anything else."""
+    if isinstance(found, np.ndarray) and found.dtype.kind in "fiub":
+        found = torch.tensor(found)
+    if not isinstance(found, Tensor) or found.shape != (n,):
+        return None
+    return found.detach().double()
 
 
 def scorer(
@@ -197,8 +238,9 @@ def scorer(
     digits: int = 4,
 ) -> FunctionScorer:
     """A function as a scorer: `function(prediction, targets)`, or `function(outputs, targets, ids)`
-    for all outputs by name. `name` is what objectives and constraints call it, by default the
-    function's own, of a lambda "score".
+    for all outputs by name. It returns a number, or one of each item, (n,), of which the mean is
+    meant: errors then cost nothing, else hundreds of calls. `name` is what objectives and
+    constraints call it, by default the function's own, of a lambda "score".
     """
     own = getattr(function, "__name__", type(function).__name__)
     name = name or (own if own.isidentifier() else "score")

@@ -10,14 +10,23 @@ from torch import Tensor
 from petra.core.measurement import Measurement
 from petra.core.metric import Metric, task_metric
 from petra.tasks.inputs import Outputs, main_output
-from petra.tasks.scorers import ItemScorer, Scorer
+from petra.tasks.scorers import ItemScorer, ResampledScorer, Scorer, bootstrap, mean_of
 from petra.tasks.value_losses import aligned
+
+
+def chosen(prediction: Tensor) -> Tensor:
+    """The class of each item, (n, ...): that of the largest logit, (n, classes, ...), or of one
+    logit alone, (n,) or (n, 1, ...), the second of two where it is positive.
+    """
+    if prediction.ndim == 1:
+        return (prediction > 0).long()
+    return prediction.argmax(1) if prediction.shape[1] > 1 else (prediction[:, 0] > 0).long()
 
 
 @dataclass(frozen=True)
 class Accuracy(ItemScorer):
-    """Share of items whose largest logit is that of their class, with its binomial standard
-    error.
+    """Share of items whose class is the chosen one, with its binomial standard error; of items that
+    have many classes, such as pixels, the mean of the shares that are right.
     """
 
     @property
@@ -25,20 +34,25 @@ class Accuracy(ItemScorer):
         return task_metric("accuracy", maximize=True)
 
     def items(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Tensor:
-        return (main_output(outputs).argmax(1) == targets).double()
+        right = chosen(main_output(outputs))
+        return (right == targets.reshape(right.shape)).double().reshape(len(right), -1).mean(1)
 
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
+        if targets.numel() > len(targets):
+            return super().measure(outputs, targets, ids)
         p, n = self.value(outputs, targets, ids), len(targets)
         return Measurement(p, math.sqrt(p * (1 - p) / n), n)
 
     def difference(
         self, ours: Outputs, theirs: Outputs, targets: Tensor, ids: Tensor
     ) -> Measurement:
-        """From the b items that only ours gets right and the c that only theirs does, as McNemar's
-        test has it: (b - c) / n. Its error has half an item more in either cell and two items more
-        in all (Agresti & Min 2005), so that few or no disagreements do not make a difference
-        certain: sqrt(b + c - (b - c)^2 / n) / n of those.
+        """Of one class per item, from the b items that only ours gets right and the c that only
+        theirs does, as McNemar's test has it: (b - c) / n. Its error has half an item more in
+        either cell and two items more in all (Agresti & Min 2005), so that few or no disagreements
+        do not make a difference certain: sqrt(b + c - (b - c)^2 / n) / n of those.
         """
+        if targets.numel() > len(targets):
+            return super().difference(ours, theirs, targets, ids)
         mine, other = (self.items(o, targets, ids) for o in (ours, theirs))
         n, b, c = len(mine), float((mine > other).sum()), float((mine < other).sum())
         disagree, more = b + c + 1, n + 2
@@ -57,15 +71,32 @@ class RootMeanSquaredError(Scorer):
         return math.sqrt(float(self._squares(outputs, targets).mean()))
 
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
-        squared = self._squares(outputs, targets)
-        n, rmse = len(squared), math.sqrt(float(squared.mean()))
-        spread = float(squared.std()) / math.sqrt(n) if n > 1 else 0.0
-        return Measurement(rmse, spread / (2 * rmse) if rmse > 0 else 0.0, n)
+        mse = mean_of(self._squares(outputs, targets), ids)
+        rmse = math.sqrt(mse.mean)
+        return Measurement(rmse, mse.stderr / (2 * rmse) if rmse > 0 else 0.0, mse.n)
+
+    def difference(
+        self, ours: Outputs, theirs: Outputs, targets: Tensor, ids: Tensor
+    ) -> Measurement:
+        mine, other = ({"output": self._squares(o, targets)} for o in (ours, theirs))
+        return bootstrap(_Root(), mine, other, targets, ids)
 
     def _squares(self, outputs: Outputs, targets: Tensor) -> Tensor:
         """Mean squared error of each item, (n,)."""
         predictions, targets = aligned(main_output(outputs).double(), targets.double())
         return ((predictions - targets) ** 2).reshape(len(targets), -1).mean(1)
+
+
+@dataclass(frozen=True)
+class _Root(ResampledScorer):
+    """The root of a mean, of numbers that are found already."""
+
+    @property
+    def metric(self) -> Metric:
+        return task_metric("rmse", maximize=False)
+
+    def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+        return math.sqrt(float(outputs["output"].mean()))
 
 
 @dataclass(frozen=True)

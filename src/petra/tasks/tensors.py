@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,10 @@ def _as_array(value: object, *, what: str) -> np.ndarray:
     if not scalar and not hasattr(value, "__array__"):
         raise DataError(
             f"{what} are {type(value).__name__}",
-            hint="allowed: tensors, NumPy arrays, lists of numbers",
+            hint="pack what belongs together into one array, such as boxes and labels as (most, 5),"
+            " padded"
+            if isinstance(value, Mapping)
+            else "allowed: tensors, NumPy arrays, lists of numbers",
         )
     try:
         return np.asarray(value)

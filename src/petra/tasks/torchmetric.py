@@ -20,6 +20,7 @@ from petra.tasks.scores import OWN
 from petra.tasks.value_losses import squeezed
 
 AVERAGES = ("macro", "micro", "weighted")
+FORECASTS = ("mase", "pinball")
 # What people call them; all others go by torchmetrics' own names, in either spelling.
 USUAL: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "f1": ("MulticlassF1Score", {"average": "macro"}),
@@ -39,52 +40,120 @@ USUAL: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "spearman": ("SpearmanCorrCoef", {}),
     "kendall": ("KendallRankCorrCoef", {}),
 }
+# Of two classes, these names mean the metric of the second, as everywhere in the field.
+OF_TWO: Mapping[str, str] = {
+    "f1": "BinaryF1Score",
+    "precision": "BinaryPrecision",
+    "recall": "BinaryRecall",
+    "roc_auc": "BinaryAUROC",
+    "average_precision": "BinaryAveragePrecision",
+}
+# A class without items has none of these, and torchmetrics counts it as 0.
+OF_CLASSES_PRESENT = frozenset(
+    {"MulticlassAUROC", "MulticlassAveragePrecision", "MulticlassAccuracy", "MulticlassRecall"}
+)
 
 
 @dataclass(frozen=True)
 class TorchMetric(ResampledScorer):
     """A metric class of torchmetrics, made anew for every call with `options`; its standard error
     is found by the jackknife. Several values, of several outputs, are averaged.
+
+    Of two classes it is `of_two` where there is one. Classifiers return logits, of all classes or
+    of the second of two alone, or the probabilities of all. A macro average is over the classes
+    that have items; a correlation with predictions that are all alike is 0.
     """
 
     described: Metric
     kind: type[Any]
     options: Mapping[str, Any] = field(default_factory=dict)
+    of_two: type[Any] | None = None
 
     @property
     def metric(self) -> Metric:
         return self.described
 
     def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
-        predicted = main_output(outputs)
-        options, name = dict(self.options), self.kind.__name__
-        if name.startswith("Binary"):
-            predicted = _of_second_class(predicted)
-        elif name.startswith(("Multiclass", "Multilabel")):
-            width = "num_classes" if name.startswith("Multiclass") else "num_labels"
-            options.setdefault(width, predicted.shape[1])
+        predicted, name = main_output(outputs), self.kind.__name__
+        if name.startswith(("Binary", "Multiclass")):
+            found = self._of_classes(predicted, targets)
+        elif name.startswith("Multilabel"):
+            options = {"num_labels": predicted.shape[1], **self.options}
+            found = self._computed(self.kind, predicted, targets.long(), options)
         else:
-            predicted, targets = _flat(predicted), _flat(targets).to(predicted.dtype)
-            if predicted.ndim > 1 and "num_outputs" in inspect.signature(self.kind).parameters:
-                options.setdefault("num_outputs", predicted.shape[1])
+            found = self._of_values(predicted, targets)
+        return float(found.double().mean())
+
+    def _of_classes(self, predicted: Tensor, targets: Tensor) -> Tensor:
+        likely, targets = _probabilities(predicted), _labels(targets, predicted)
+        kind, options, classes = self.kind, dict(self.options), likely.shape[1]
+        if self.of_two is not None and classes == 2:
+            kind = self.of_two
+            options.pop("average", None)
+        if kind.__name__.startswith("Binary"):
+            return self._computed(kind, likely[:, 1], targets, options)
+        options.setdefault("num_classes", classes)
+        if kind.__name__ not in OF_CLASSES_PRESENT or options.get("average") != "macro":
+            return self._computed(kind, likely, targets, options)
+        found = self._computed(kind, likely, targets, options | {"average": "none"})
+        items = torch.bincount(targets.flatten(), minlength=classes)
+        if kind.__name__ == "MulticlassAUROC":  # which needs items of other classes too
+            return found[(items > 0) & (items < targets.numel())]
+        return found[items > 0]
+
+    def _of_values(self, predicted: Tensor, targets: Tensor) -> Tensor:
+        """In float64: sums of squares of values far from 0 would be rounding in less."""
+        predicted, targets = _flat(predicted).double(), _flat(targets).double()
+        options = dict(self.options)
+        if predicted.ndim > 1 and "num_outputs" in inspect.signature(self.kind).parameters:
+            options.setdefault("num_outputs", predicted.shape[1])
+        found = self._computed(self.kind, predicted, targets, options, torch.float64)
+        if not self.kind.__name__.endswith("CorrCoef"):
+            return found
+        flat, varied = (predicted == predicted[:1]).all(0), (targets != targets[:1]).any(0)
+        return found.masked_fill(found.isnan() & flat & varied, 0.0)
+
+    def _computed(
+        self,
+        kind: type[Any],
+        predicted: Tensor,
+        targets: Tensor,
+        options: Mapping[str, Any],
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of items on which it is not defined
-            metric = self.kind(**options)
+            metric = kind(**options)
+            if dtype is not None:
+                metric.set_dtype(dtype)
             metric.update(predicted.contiguous(), targets.contiguous())
             found = metric.compute()
         if not isinstance(found, Tensor):
             raise DataError(
-                f"{self.described.name}: {name} returns {type(found).__name__}",
+                f"{self.described.name}: {kind.__name__} returns {type(found).__name__}",
                 hint="choose a metric that is one number",
             )
-        return float(found.double().mean())
+        return found
 
 
-def _of_second_class(logits: Tensor) -> Tensor:
-    """Probability of class 1, (n,), from logits (n, 2), or (n, 1) or (n,) of class 1 alone."""
-    if logits.ndim > 1 and logits.shape[1] == 2:
-        return torch.softmax(logits, 1)[:, 1]
-    return torch.sigmoid(squeezed(logits))
+def _probabilities(predicted: Tensor) -> Tensor:
+    """Of all classes, (n, classes, ...), float64: from logits or probabilities of that shape, or
+    from logits (n,) or (n, 1, ...) of the second of two.
+    """
+    predicted = predicted.double()
+    if predicted.ndim == 1 or predicted.shape[1] == 1:
+        second = torch.sigmoid(predicted if predicted.ndim == 1 else predicted[:, 0])
+        return torch.stack([1 - second, second], 1)
+    if (predicted >= 0).all() and ((predicted.sum(1) - 1).abs() < 1e-4).all():
+        return predicted
+    return torch.softmax(predicted, 1)
+
+
+def _labels(targets: Tensor, predicted: Tensor) -> Tensor:
+    """Class indices, (n, ...), of which losses may want real numbers, or an axis of one."""
+    if targets.ndim > 1 and targets.ndim == predicted.ndim and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    return targets.long()
 
 
 def _flat(values: Tensor) -> Tensor:
@@ -97,7 +166,9 @@ def torch_metric(
 ) -> Scorer:
     """The scorer called `name`: one of petra's own (accuracy, rmse, mae), a usual name, with an
     average behind it where it has one ("f1_macro", "recall_weighted"), or the name of a class of
-    `torchmetrics` ("MulticlassSpecificity", "multiclass_specificity").
+    `torchmetrics` ("MulticlassSpecificity", "multiclass_specificity"). Without an average, f1,
+    precision, recall, roc_auc and average_precision are the second class's where there are two,
+    else the mean over classes.
 
     `options` go to the class. Raises ConfigError for a name that it lacks, MissingExtra where
     torchmetrics is not installed.
@@ -111,7 +182,9 @@ def torch_metric(
     if found is None:
         raise ConfigError(
             f"{where}: there is no metric {name!r}",
-            hint=did_you_mean(name, [*OWN, *USUAL, *by_spelling.values()]),
+            hint="it is one of forecasts: petra.forecasting(..., metric=...)"
+            if name in FORECASTS
+            else did_you_mean(name, [*OWN, *USUAL, *by_spelling.values()]),
         )
     kind = classes[found]
     up = kind.higher_is_better if maximize is None else maximize
@@ -123,7 +196,8 @@ def torch_metric(
             hint=f"petra.torch_metric({name!r}, maximize=True), or False",
         )
     key = re.sub(r"\W+", "_", name).strip("_")
-    return TorchMetric(task_metric(key, maximize=bool(up)), kind, {**more, **options})
+    of_two = classes[OF_TWO[name]] if name in OF_TWO else None
+    return TorchMetric(task_metric(key, maximize=bool(up)), kind, {**more, **options}, of_two)
 
 
 def _usual(name: str) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,9 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from petra.core.errors import StageRefused
 from petra.core.rng import derive_seed
+from petra.model.surgery import evaluating
 from petra.model.trainability import is_frozen
 from petra.tasks.base import Augment, Task
 from petra.tasks.inputs import Inputs, Outputs, call, main_output, map_inputs, predictions
@@ -110,7 +112,7 @@ def _step(run: Run, inputs: Inputs, target: Tensor, step: int, blame: Blame) -> 
 
 def _loss(run: Run, inputs: Inputs, target: Tensor, blame: Blame) -> Tensor:
     """The loss of a batch, its gradient added to that of the weights. Raises DataError where the
-    batch is at fault.
+    batch is at fault, StageRefused where training mode is.
     """
     outputs: Outputs | None = None
     try:
@@ -119,7 +121,23 @@ def _loss(run: Run, inputs: Inputs, target: Tensor, blame: Blame) -> Tensor:
         return _backward(run.loss_fn(outputs, inputs, target.to(run.device)))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         blame.error(error, main_output(outputs).detach()[:1].cpu() if outputs else None)
+        if outputs is None and _runs_otherwise(run.model, inputs):
+            raise StageRefused(
+                f"the model runs, but not in training mode: {str(error).splitlines()[0]}",
+                hint="a branch that only training has, such as an auxiliary head, does not fit"
+                " layers that were cut: give the model without it",
+            ) from error
         raise
+
+
+def _runs_otherwise(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether it takes these inputs in evaluation mode."""
+    try:
+        with evaluating(model), torch.no_grad():
+            call(model, inputs)
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False
+    return True
 
 
 def _backward(loss: Tensor) -> Tensor:

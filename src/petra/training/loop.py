@@ -66,8 +66,8 @@ def predict(
 def predict_all(
     model: nn.Module, split: Split, *, batch_size: int = 256, device: str = "cpu"
 ) -> tuple[Outputs, Tensor]:
-    """All outputs of a split by name and its targets, on the CPU. Leaves the training mode as it
-    was.
+    """All outputs of a split by name that have a part for each item, and its targets, on the CPU.
+    Leaves the training mode as it was.
     """
     was_training = model.training
     _set_mode(model, training=False)
@@ -76,7 +76,8 @@ def predict_all(
     for inputs, target in split.batches(batch_size):
         found = predictions(call(model, map_inputs(inputs, lambda t: t.to(device))))
         for name, tensor in found.items():
-            outputs.setdefault(name, []).append(tensor.cpu())
+            if tensor.ndim and len(tensor) == len(target):
+                outputs.setdefault(name, []).append(tensor.cpu())
         targets.append(target)
     _set_mode(model, training=was_training)
     return {name: torch.cat(parts) for name, parts in outputs.items()}, torch.cat(targets)

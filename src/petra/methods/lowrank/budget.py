@@ -36,6 +36,7 @@ def spread_budget(
             for path, choices in options.items()
         },
         work.context.progress,
+        work.context.task.judged,
     )
     dense: dict[str, int] = {path: getattr(parts[path].dense, cost) for path in options}
     costs = [

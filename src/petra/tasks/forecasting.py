@@ -1,0 +1,195 @@
+"""Forecasting: windows of series, several steps ahead, of one or several channels; points or
+quantiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from petra.core.errors import ConfigError, DataError
+from petra.core.text import shown
+from petra.tasks.base import Augment, Task
+from petra.tasks.data import Split
+from petra.tasks.forecast_losses import (
+    Levels,
+    Pinball,
+    QuantileDistance,
+    QuantileHuber,
+    WeightedQuantile,
+)
+from petra.tasks.forecast_scores import InTime, MeanAbsoluteScaledError, MeanPinball
+from petra.tasks.given_scorers import as_scorer, as_scorers
+from petra.tasks.losses import Distance, Loss, as_losses
+from petra.tasks.naive_error import naive_error
+from petra.tasks.regression import LOSSES
+from petra.tasks.scorers import FunctionScorer, Scorer
+from petra.tasks.scores import MeanAbsoluteError
+from petra.tasks.sources import Reader
+from petra.tasks.targets import real_values
+from petra.tasks.value_losses import SquaredPredictions
+
+MEDIAN = 0.5
+
+
+@dataclass(frozen=True)
+class Forecasting(Task):
+    """What follows a window of series: targets (n, channels, horizon), predictions of that shape,
+    or (n, channels, horizon, quantiles) where there are `quantiles`, levels in rising order.
+
+    The items of val and test are in order of time. `measured` are the scorers, the quality first.
+    """
+
+    quantiles: Levels = ()
+    measured: tuple[Scorer, ...] = (InTime(MeanAbsoluteError()),)
+    trained: tuple[Loss, ...] = LOSSES
+
+    @property
+    def judged_by_error(self) -> bool:
+        """Always: every digit of a forecast counts."""
+        return True
+
+    def reader(self) -> Reader:
+        return real_values
+
+    def losses(self) -> tuple[Loss, ...]:
+        return self.trained
+
+    def distance(self) -> Distance:
+        return QuantileDistance(self.quantiles) if self.quantiles else SquaredPredictions()
+
+    def scorers(self) -> tuple[Scorer, ...]:
+        return self.measured
+
+    def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
+        if not target.is_floating_point() or target.ndim != 3:
+            raise DataError(
+                f"{where}: targets are {target.dtype} of shape {tuple(target.shape)}",
+                hint="targets of forecasts are real, (batch, channels, horizon); of one series:"
+                " targets.unsqueeze(1)",
+            )
+        if not torch.isfinite(target).all():
+            raise DataError(
+                f"{where}: targets contain NaN or infinity", hint="drop or fill those windows"
+            )
+        wanted = (*target.shape, len(self.quantiles)) if self.quantiles else tuple(target.shape)
+        if tuple(prediction.shape) != wanted:
+            axes = "(batch, channels, horizon" + (", quantiles)" if self.quantiles else ")")
+            turned = sorted(prediction.shape) == sorted(wanted)
+            raise DataError(
+                f"{where}: the model returns shape {tuple(prediction.shape)}, and {wanted} is"
+                f" wanted, {axes}",
+                hint="put its axes in that order: prediction.movedim(...)"
+                if turned
+                else _shape_hint(prediction.ndim, len(wanted), len(self.quantiles)),
+            )
+
+
+def _shape_hint(got: int, wanted: int, quantiles: int) -> str:
+    if quantiles and got == wanted - 1:
+        return f"its last axis has the {quantiles} quantiles; for a point forecast, quantiles=()"
+    if not quantiles and got == wanted + 1:
+        return "say which quantiles it predicts: petra.forecasting(..., quantiles=(0.1, 0.5, 0.9))"
+    return "a forecaster returns as many channels and steps as its targets have"
+
+
+def forecasting(
+    train: object,
+    val: object,
+    test: object,
+    *,
+    season: int = 1,
+    quantiles: Iterable[float] = (),
+    scale: object = None,
+    augment: Augment | None = None,
+    limit: int | None = None,
+    metric: object = None,
+    metrics: Iterable[object] = (),
+    loss: object = None,
+) -> Forecasting:
+    """A forecasting task from datasets, loaders or (inputs, targets) pairs of arrays; its parts
+    follow each other in time, and so do the items of each.
+
+    Targets are (n, channels, horizon), predictions the same or, for `quantiles` (levels in rising
+    order, such as 0.1, 0.5, 0.9), with a last axis of them.
+
+    `metric` and `metrics` as for `petra.classification`; besides, "mase" (Hyndman & Koehler 2006;
+    the default of point forecasts) and "pinball" (the default of quantile forecasts). Metrics by
+    name other than "pinball" are of the median forecast; functions get whole predictions. MASE is
+    in units of `scale`, a number for each channel: how far the training series is from itself
+    `season` steps before, in the mean. Unless given, it is found from the training windows, in one
+    pass. Standard errors are by blocks of items, since windows overlap
+    (`petra.tasks.forecast_scores.blocks`).
+
+    `loss` as for `petra.classification`; by default, of point forecasts those of regression, of
+    quantile forecasts the pinball loss, a smooth form of it, and the weighted quantile loss.
+    """
+    if isinstance(season, bool) or not isinstance(season, int) or season < 1:
+        raise ConfigError(f"season: got {shown(season)}", hint="a number of steps, 1 for no season")
+    levels = _levels(quantiles)
+    split = Split.of(train, name="train", limit=limit)
+    made = _Scorers(split.read_by(real_values), season, levels, scale)
+    first = ("pinball" if levels else "mase") if metric is None else metric
+    given = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    rest = [made.scorer(one, where=f"metrics[{i}]") for i, one in enumerate(given)]
+    usual = (Pinball(levels), QuantileHuber(levels), WeightedQuantile(levels)) if levels else LOSSES
+    return Forecasting(
+        split,
+        Split.of(val, name="val", limit=limit),
+        Split.of(test, name="test", limit=limit),
+        augment,
+        levels,
+        as_scorers(made.scorer(first, where="metric"), rest),
+        as_losses(usual if loss is None else loss),
+    )
+
+
+def _levels(quantiles: Iterable[float]) -> Levels:
+    try:
+        levels = tuple(float(q) for q in quantiles)
+    except (TypeError, ValueError):
+        levels = (math.nan,)
+    if not all(a < b for a, b in pairwise((0.0, *levels, 1.0))):
+        raise ConfigError(
+            f"quantiles: got {shown(quantiles)}",
+            hint="levels between 0 and 1 in rising order, as the model's last axis has them",
+        )
+    return levels
+
+
+@dataclass(frozen=True)
+class _Scorers:
+    """Makes scorers of what is given for one task."""
+
+    train: Split
+    season: int
+    levels: Levels
+    scale: object
+
+    def scorer(self, given: object, *, where: str) -> Scorer:
+        if given == "pinball":
+            return InTime(MeanPinball(self.levels or (MEDIAN,)))
+        if given == "mase":
+            point = self._median(where, "mase")
+            scale = naive_error(self.train, self.season, self.scale)
+            return InTime(MeanAbsoluteScaledError(scale), point)
+        if isinstance(given, str):
+            return InTime(as_scorer(given, where=where), self._median(where, given))
+        found = as_scorer(given, where=where)
+        return InTime(found, every=found.every) if isinstance(found, FunctionScorer) else found
+
+    def _median(self, where: str, name: str) -> int | None:
+        """The number of the median among the quantiles; None of point forecasts."""
+        if not self.levels:
+            return None
+        if MEDIAN not in self.levels:
+            raise ConfigError(
+                f"{where}: {name} is of the median, and the quantiles are {shown(self.levels)}",
+                hint="metric='pinball', or a model that predicts the quantile 0.5 too",
+            )
+        return self.levels.index(MEDIAN)
