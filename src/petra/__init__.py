@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from petra.core.pipeline import Pipeline, StageSpec
     from petra.core.ragged import Padding
     from petra.core.target import Target
+    from petra.model.layers.rescaled import Rescaled
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
@@ -38,6 +39,7 @@ _HOMES = {
     "Measurement": "petra.core.measurement",
     "Pipeline": "petra.core.pipeline",
     "PetraError": "petra.core.errors",
+    "Rescaled": "petra.model.layers.rescaled",
     "Scorer": "petra.tasks.scorers",
     "StageSpec": "petra.core.pipeline",
     "Study": "petra.study",
@@ -59,6 +61,7 @@ __all__ = [
     "Padding",
     "PetraError",
     "Pipeline",
+    "Rescaled",
     "Scorer",
     "StageSpec",
     "Study",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.core.kernels import WEIGHT_MAX
+from petra.core.pipeline import Value
 from petra.model.kinds import INTEGER_KERNELS, Convolution
-from petra.model.surgery import is_under
+from petra.model.surgery import is_under, output_layers
 from petra.space.declare import has, where
 from petra.space.domains import Choice, Integer, Text
+from petra.tasks.base import Task
+from petra.tasks.inputs import Inputs, call, named_outputs
 
 EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
 EXCLUDE = where(has("convolution"), Choice((*EXCLUDE_ENDS.values, "convolutions")), "convolutions")
@@ -31,26 +36,39 @@ CODES_DOC = (
 )
 
 
-def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:
+def precise_outputs(task: Task) -> Mapping[str, Value]:
+    """What stages that round prefer on a task: of values, the layers that put them out in float."""
+    return {"exclude": "last"} if task.judged_by_error else {}
+
+
+def excluded_layers(model: nn.Module, exclude: str, example: Inputs) -> frozenset[str]:
     """Module paths meant by `exclude`: "none", "first", "last", "ends" (both), "convolutions" (all
     of them), or paths separated by commas.
 
-    First and last are in order of definition among convolution and linear layers. Raises
-    StageRefused where there is no convolution to exclude.
+    First is in order of definition among convolution and linear layers. Last are the layers that
+    the outputs come from, found on `example` (`output_layers`); where they cannot be followed, the
+    last one defined. Costs a forward pass for those. Raises StageRefused where there is no
+    convolution to exclude.
     """
     layers = [name for name, module in model.named_modules() if isinstance(module, INTEGER_KERNELS)]
-    named = {
-        "none": [],
-        "first": layers[:1],
-        "last": layers[-1:],
-        "ends": [*layers[:1], *layers[-1:]],
-        "convolutions": [name for name, m in model.named_modules() if isinstance(m, Convolution)],
-    }
-    if exclude == "convolutions" and not named[exclude]:
-        raise StageRefused("convolutions are to be excluded, but the model has none")
-    return frozenset(
-        named[exclude] if exclude in named else (part.strip() for part in exclude.split(","))
-    )
+    if exclude == "convolutions":
+        found = [name for name, m in model.named_modules() if isinstance(m, Convolution)]
+        if not found:
+            raise StageRefused("convolutions are to be excluded, but the model has none")
+        return frozenset(found)
+    if exclude not in EXCLUDE_ENDS.values:
+        return frozenset(part.strip() for part in exclude.split(","))
+    first = layers[:1] if exclude in ("first", "ends") else []
+    last = _last(model, layers, example) if exclude in ("last", "ends") else []
+    return frozenset([*first, *last])
+
+
+def _last(model: nn.Module, layers: list[str], example: Inputs) -> list[str]:
+    try:
+        found = output_layers(model, lambda m: named_outputs(call(m, example)).values())
+    except RuntimeError:  # it writes to its weights while it runs, which gradients forbid
+        found = frozenset()
+    return sorted(found) or layers[-1:]
 
 
 def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
@@ -59,3 +77,11 @@ def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
     for name in sorted(exclude):
         if not any(is_under(path, frozenset({name})) for path in paths):
             raise StageRefused("is to be excluded, but the model has no such module", layer=name)
+
+
+def check_some_are_left(model: nn.Module, exclude: frozenset[str], keep_float: int) -> None:
+    """Raise StageRefused where `keep_float` layers are all that are not excluded, or more."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, INTEGER_KERNELS)]
+    left = [name for name in layers if not is_under(name, exclude)]
+    if len(left) <= keep_float:
+        raise StageRefused(f"{keep_float} of {len(left)} layers are to stay in float")
