@@ -33,7 +33,6 @@ _RANKS = {
     "quantile": [0.2, 0.5],
     "absolute_sum": [0.8, 0.95],
     "budget": [0.6, 0.9],
-    **_LR,
 }
 
 CONSERVATIVE = Preset(
@@ -44,7 +43,7 @@ CONSERVATIVE = Preset(
         "prune.heads": {"ratio": [0.05, 0.25]},
         "prune.structured": {"ratio": [0.05, 0.3], **_LR},
         "prune.unstructured": {"sparsity": [0.3, 0.6]},
-        "lowrank.svd": _RANKS,
+        "lowrank.svd": {**_RANKS, **_LR},
         "lowrank.tucker": _RANKS,
         "quantize.static": {**_PRECISE, "observer": "minmax", "samples": [512, 1024]},
         "quantize.qat": {**_PRECISE, "lr": [1e-5, 2e-3]},
