@@ -15,6 +15,7 @@ import petra
 from petra.core.pipeline import StageSpec
 from petra.methods.base import Context
 from petra.methods.table import STAGES
+from petra.model.copies.copying import copy_model
 from petra.tasks.regression import Regression
 from petra.training.loop import TrainConfig, fit
 
@@ -86,17 +87,11 @@ def tser(root: Path, name: str, *, epochs: int) -> tuple[nn.Module, Regression]:
 
 def after(model: nn.Module, task: Regression, *stages: StageSpec) -> nn.Module:
     """What stages, at the defaults that the task has, make of a copy of the model."""
-    result: nn.Module = petra_copy(model)
+    result = copy_model(model)
     for spec in stages:
         stage = STAGES.get(spec.kind).from_spec(spec, task)
         result, _ = stage.apply(result, Context(task=task, teacher=model, seed=0))
     return result
-
-
-def petra_copy(model: nn.Module) -> nn.Module:
-    from petra.model.copies.copying import copy_model
-
-    return copy_model(model)
 
 
 def rmse(model: nn.Module, task: Regression) -> float:
