@@ -12,7 +12,7 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, did_you_mean
-from petra.core.metric import METRICS, QUALITY, resolve_metric
+from petra.core.metric import METRICS, QUALITY, Catalogue, resolve_metric
 from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
 from petra.execute.table import EXECUTORS
@@ -96,6 +96,21 @@ def check_metrics(config: StudyConfig, task: Task) -> None:
                 f"{where}: {name} is the quality of this task", hint=f"call it {QUALITY!r} here"
             )
         resolve_metric(name, where=where, own=others)
+
+
+def check_directions(config: StudyConfig, task: Task) -> None:
+    """Raise ConfigError for a constraint or a goal that asks an error of the task's to be large:
+    written as one is used to of an accuracy, it would hold for every model that is bad enough.
+    """
+    known = Catalogue(task.metrics())
+    bounds = (("constraints", config.parsed_constraints()), ("budget.goal", config.parsed_goal()))
+    for where, constraint in ((where, c) for where, found in bounds for c in found):
+        metric = known[constraint.metric]
+        if metric.sampled and metric.maximize is False and constraint.at_least:
+            raise ConfigError(
+                f"{where}: '{constraint}' asks for much of {metric.title}, of which less is better",
+                hint=f"for example: {constraint.metric} <= 1.02 * baseline",
+            )
 
 
 def check_settings(config: StudyConfig) -> None:

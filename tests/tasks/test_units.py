@@ -13,7 +13,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import petra
+from petra.config import parse_config
 from petra.core.errors import ConfigError
+from petra.problem import check_directions
 from petra.tasks.value_losses import SquaredError
 
 SPREAD = float(X[:, 0].double().std(correction=0))
@@ -85,3 +87,18 @@ def test_a_loss_and_metrics_of_ones_own_see_targets_as_they_are() -> None:
 def test_what_is_no_unit_is_refused(unit: Any) -> None:
     with pytest.raises(ConfigError, match="unit: got"):
         petra.regression(*VALUES, unit=unit)
+
+
+def test_a_constraint_that_asks_for_a_large_error_is_refused() -> None:
+    def check(text: str, task: petra.Task) -> None:
+        check_directions(parse_config({"constraints": [text]}), task)
+
+    task = petra.regression(*VALUES, metrics=["mae"])
+    for text, named in (("quality >= baseline - 0.01", "rmse"), ("mae >= 0.1", "mae")):
+        with pytest.raises(ConfigError, match=f"asks for much of {named}") as caught:
+            check(text, task)
+        assert "<= 1.02 * baseline" in caught.value.hint
+    check("quality <= 1.02 * baseline", task)
+    check("size >= 1 kB", task)
+    check("quality >= baseline - 0.01", petra.classification(*SPLITS))
+    check("quality <= 0.9", petra.classification(*SPLITS))

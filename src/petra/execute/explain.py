@@ -99,7 +99,9 @@ def explained(
 
 def _explanation(untouched: nn.Module, model: nn.Module, task: Task) -> dict[str, object]:
     inputs, targets = next(iter(task.val.batches(ITEMS)))
-    before, after = (predictions(call(m, inputs)) for m in (untouched, model))
+    before, after = (
+        predictions(call(m, map_inputs(inputs, torch.clone))) for m in (untouched, model)
+    )
     old, new = (task.quality_of(outputs, targets) for outputs in (before, after))
     rise = (old - new if task.maximize else new - old) / (abs(old) or 1.0)
     if not rise > RISE:  # nor is it, where the error is undefined
@@ -141,7 +143,7 @@ def _in_words(layers: Sequence[Layer], first: int) -> str:
     if not layers:
         return "no layer can be compared with one of the untouched model"
     layer, others = layers[first], [one.error for one in layers[:first] if one.error is not None]
-    where = f"it begins in layer {layer.path!r}"
+    where = f"it begins in layer {layer.path!r}" if layer.path else "it begins in the model itself"
     if layer.error is None:
         return f"{where}, which has another width than in the untouched model: {layer}"
     earlier = f", at most {max(others):.2g} before it" if others else ""
