@@ -12,7 +12,7 @@ from petra.core.trial import EXPLAINED, Failure, StageTrace, TrialStatus
 from petra.report.html_outcomes import explained_section
 from petra.report.outcomes import explanation
 from petra.report.plain import trial_data
-from petra.report.tables import to_text, trials_view
+from petra.report.tables import front_view, to_text, trials_view
 
 WORDS = "rmse 0.1 -> 0.5 (+400%): it begins in layer 'stem': <b>12% of its inputs lie beyond</b>"
 
@@ -38,6 +38,16 @@ def test_it_is_shown_beside_the_trial_in_text_html_and_json() -> None:
     assert trial_data(trial)["explanation"] == WORDS
     assert trial_data(BASE)["explanation"] is None
     json.dumps(trial_data(left))
+
+
+def test_an_empty_front_says_it_of_the_nearest_miss() -> None:
+    near = made(1, 0.5, 0.5, 500.0, status=TrialStatus.INFEASIBLE)
+    near = replace(near, trace=(exploded({"words": WORDS}),))
+    far = made(2, 0.1, 0.5, 500.0, status=TrialStatus.INFEASIBLE)
+    found = front(BASE, near, far, constraints=("quality >= 0.95",))
+    assert f"trial 1: {WORDS}" in to_text(front_view(found, width=300), width=300)
+    found = front(BASE, replace(near, trace=()), far, constraints=("quality >= 0.95",))
+    assert "it begins in" not in to_text(front_view(found, width=300), width=300)
 
 
 def test_nothing_is_shown_where_nothing_exploded() -> None:

@@ -20,7 +20,7 @@ from petra.tasks.inputs import Inputs, Outputs, call, main_output, map_inputs, p
 RISE = 0.1
 """Of the untouched model's error: what rose by more is explained."""
 
-ITEMS, CHOSEN = 256, 16
+ITEMS, CHOSEN = 128, 16
 """Validation items that errors are measured on; those of them whose predictions moved most, which
 layers are compared on.
 """

@@ -52,6 +52,14 @@ def explanation(trial: Trial) -> str:
     return printable(first_line(words)) if isinstance(words, str) else ""
 
 
+def nearest_explained(front: Front) -> str:
+    """Of the nearest miss of an empty front, why its error rose much; '' where it did not."""
+    nearest = front.nearest()
+    found = next((t for t in front.trials if nearest and t.number == nearest.number), None)
+    words = explanation(found) if found else ""
+    return f"trial {found.number}: {words}" if found and words else ""
+
+
 @dataclass(frozen=True)
 class Screening:
     """Trials that were left early, and how often that was wrong.
