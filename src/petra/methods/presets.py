@@ -25,7 +25,7 @@ class Preset:
 
 
 _LR = {"lr": [1e-4, 1e-2]}
-_PRECISE = {"exclude": ["last", "ends"]}
+_PRECISE = {"exclude": ["ends", "last"]}
 _RANKS = {
     "ratio": [0.5, 0.8],
     "energy": [0.95, 0.999],
@@ -47,7 +47,7 @@ CONSERVATIVE = Preset(
         "lowrank.tucker": _RANKS,
         "quantize.static": {**_PRECISE, "observer": "minmax", "samples": [512, 1024]},
         "quantize.qat": {**_PRECISE, "lr": [1e-5, 2e-3]},
-        "quantize.dynamic": _PRECISE,
+        "quantize.dynamic": {"exclude": ["last", "ends"]},
         "quantize.weights": {"bits": [8, 16]},
     },
     without={

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.core.kernels import WEIGHT_MAX
 from petra.core.pipeline import Value
 from petra.model.kinds import INTEGER_KERNELS, Convolution
-from petra.model.surgery import is_under, output_layers
+from petra.model.surgery import input_layers, is_under, output_layers
 from petra.space.declare import has, where
 from petra.space.domains import Choice, Integer, Text
 from petra.tasks.base import Task
@@ -41,16 +41,22 @@ def precise_outputs(task: Task) -> Mapping[str, Value]:
     return {"exclude": "last"} if task.judged_by_error else {}
 
 
+def precise_ends(task: Task) -> Mapping[str, Value]:
+    """The same for stages that give inputs a fixed range, too: those of values have tails, in which
+    one range makes steps that are coarse for all others.
+    """
+    return {"exclude": "ends"} if task.judged_by_error else {}
+
+
 def excluded_layers(model: nn.Module, exclude: str, example: Inputs) -> frozenset[str]:
     """Module paths meant by `exclude`: "none", "first", "last", "ends" (both), "convolutions" (all
     of them), or paths separated by commas.
 
-    First is in order of definition among convolution and linear layers. Last are the layers that
-    the outputs come from, found on `example` (`output_layers`); where they cannot be followed, the
-    last one defined. Costs a forward pass for those. Raises StageRefused where there is no
-    convolution to exclude.
+    First are the layers that read the inputs, last those that the outputs come from, both found on
+    `example` (`input_layers`, `output_layers`); where they cannot be followed, the first and the
+    last defined of convolution and linear layers. Costs a forward pass for each. Raises
+    StageRefused where there is no convolution to exclude.
     """
-    layers = [name for name, module in model.named_modules() if isinstance(module, INTEGER_KERNELS)]
     if exclude == "convolutions":
         found = [name for name, m in model.named_modules() if isinstance(m, Convolution)]
         if not found:
@@ -58,17 +64,27 @@ def excluded_layers(model: nn.Module, exclude: str, example: Inputs) -> frozense
         return frozenset(found)
     if exclude not in EXCLUDE_ENDS.values:
         return frozenset(part.strip() for part in exclude.split(","))
-    first = layers[:1] if exclude in ("first", "ends") else []
-    last = _last(model, layers, example) if exclude in ("last", "ends") else []
+    layers = _layers(model)
+
+    def run(m: nn.Module) -> list[Tensor]:
+        return list(named_outputs(call(m, example)).values())
+
+    first: Iterable[str] = ()
+    last: Iterable[str] = ()
+    try:
+        if exclude in ("first", "ends"):
+            first = input_layers(model, run) or layers[:1]
+        if exclude in ("last", "ends"):
+            last = output_layers(model, run) or layers[-1:]
+    except RuntimeError:  # it writes to its weights while it runs, which gradients forbid
+        first = layers[:1] if exclude in ("first", "ends") else ()
+        last = layers[-1:] if exclude in ("last", "ends") else ()
     return frozenset([*first, *last])
 
 
-def _last(model: nn.Module, layers: list[str], example: Inputs) -> list[str]:
-    try:
-        found = output_layers(model, lambda m: named_outputs(call(m, example)).values())
-    except RuntimeError:  # it writes to its weights while it runs, which gradients forbid
-        found = frozenset()
-    return sorted(found) or layers[-1:]
+def _layers(model: nn.Module) -> list[str]:
+    """Paths of convolution and linear layers, in order of definition."""
+    return [name for name, module in model.named_modules() if isinstance(module, INTEGER_KERNELS)]
 
 
 def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
@@ -80,8 +96,7 @@ def check_excluded(model: nn.Module, exclude: frozenset[str]) -> None:
 
 
 def check_some_are_left(model: nn.Module, exclude: frozenset[str], keep_float: int) -> None:
-    """Raise StageRefused where `keep_float` layers are all that are not excluded, or more."""
-    layers = [name for name, module in model.named_modules() if isinstance(module, INTEGER_KERNELS)]
-    left = [name for name in layers if not is_under(name, exclude)]
+    """Raise StageRefused where all layers are excluded but for `keep_float`, or fewer."""
+    left = [name for name in _layers(model) if not is_under(name, exclude)]
     if len(left) <= keep_float:
         raise StageRefused(f"{keep_float} of {len(left)} layers are to stay in float")

@@ -32,7 +32,7 @@ from petra.methods.quantize.parameters import (
     STORAGE,
     check_excluded,
     excluded_layers,
-    precise_outputs,
+    precise_ends,
 )
 from petra.methods.quantize.ptq import (
     check_something_is_quantized,
@@ -174,7 +174,7 @@ class QuantizationAwareTrain(Stage):
 
     @classmethod
     def preferred(cls, task: Task) -> Mapping[str, Value]:
-        return precise_outputs(task)
+        return precise_ends(task)
 
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:

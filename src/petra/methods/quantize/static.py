@@ -27,7 +27,7 @@ from petra.methods.quantize.parameters import (
     check_excluded,
     check_some_are_left,
     excluded_layers,
-    precise_outputs,
+    precise_ends,
 )
 from petra.methods.quantize.ptq import QuantizationResult, quantize_static
 from petra.methods.quantize.quantized_share import check_kernels
@@ -58,10 +58,10 @@ class StaticQuantize(Stage):
 
     When it helps: convolutional networks on CPUs, a quarter of the bytes and two to three times the
     speed for a few tenths of a point; transformers with `equalize: smooth`. When it does not:
-    regression with fine outputs, for which layers that put them out stay float and nothing that
-    calibration shows is clipped unless one says otherwise: keep the most sensitive ones too, or do
-    without. Costs one forward pass over the calibration samples; `keep_float` two, and one over 128
-    of them for every layer.
+    regression with fine outputs, for which layers that read inputs and put outputs out stay float
+    and nothing that calibration shows is clipped unless one says otherwise: keep the most sensitive
+    ones too, or do without. Costs one forward pass over the calibration samples; `keep_float` two,
+    and one over 128 of them for every layer.
     """
 
     name: ClassVar[str] = "quantize.static"
@@ -110,7 +110,7 @@ class StaticQuantize(Stage):
     def preferred(cls, task: Task) -> Mapping[str, Value]:
         """Of values, an error far out costs most."""
         unclipped = {"observer": "minmax"} if task.judged_by_error else {}
-        return {**precise_outputs(task), **unclipped}
+        return {**precise_ends(task), **unclipped}
 
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
@@ -119,7 +119,7 @@ class StaticQuantize(Stage):
     def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
         example = context.task.example(2)
         check_kernels(model.eval(), example)
-        if self.keep_float:
+        if self.keep_float or self.exclude != "none":
             exclude = excluded_layers(model, self.exclude, example)
             check_some_are_left(model, exclude, self.keep_float)
         return model

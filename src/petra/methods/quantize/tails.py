@@ -37,7 +37,7 @@ def farthest(far: Tensor, count: int) -> list[int]:
     """Rows of `far` (n, k), `count` at most: the largest of each column in turn, then the second
     largest, and so on.
     """
-    order = far.argsort(0, descending=True, stable=True)[:count]
+    order = torch.argsort(far, dim=0, descending=True, stable=True)[:count]
     return list(dict.fromkeys(order.flatten().tolist()))[:count]
 
 
