@@ -164,6 +164,7 @@ def test_where_it_begins(errors: list[float | None], place: int) -> None:
     assert where_it_begins(layers) == place
 
 
+@pytest.mark.slow
 def test_a_study_keeps_it_with_the_trial(problem: tuple[nn.Module, Task], tmp_path: Path) -> None:
     model, task = problem
     bad = {"stage": "quantize.static", "params": {"weight_max": 1, "exclude": "none"}}

@@ -29,6 +29,7 @@ def test_of_heavy_tails() -> None:
     assert guarded < 0.15
 
 
+@pytest.mark.slow  # trains for some seconds
 @pytest.mark.parametrize(("name", "epochs"), [("Tecator", 200), ("FloodModeling1", 60)])
 def test_of_real_series(data_root: Path, name: str, epochs: int) -> None:
     """With few weight codes; at all of them nothing is lost."""

@@ -98,7 +98,12 @@ def _onnx(model: nn.Module, x: Tensor, path: Path) -> np.ndarray:
     return next(iter(runtime.load(path).run({"input": x.numpy()}).values()))
 
 
-@pytest.mark.parametrize("kind", STAGES.names())
+# One of each family; all others are slow.
+FEW = ("tune", "prune.structured", "quantize.static", "quantize.half")
+KINDS = [pytest.param(k, marks=() if k in FEW else pytest.mark.slow) for k in STAGES.names()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_stage_leaves_it_alone(
     problem: tuple[petra.Rescaled, Regression], kind: str, tmp_path: Path
 ) -> None:
