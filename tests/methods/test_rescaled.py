@@ -29,7 +29,7 @@ from petra.testing.coverage import shortest_pipeline
 from petra.testing.stage_suite import ResidualNet
 from petra.training.loop import TrainConfig, fit
 
-OFFSET, SCALE = (1000.0, -20.0, 0.5), (4.0, 0.01, 30.0)
+OFFSET, SCALE = (1003.0, -20.3, 0.5), (4.0, 0.01, 30.0)
 
 
 class Outputs(nn.Module):
@@ -107,8 +107,8 @@ KINDS = [pytest.param(k, marks=() if k in FEW else pytest.mark.slow) for k in ST
 def test_every_stage_leaves_it_alone(
     problem: tuple[petra.Rescaled, Regression], kind: str, tmp_path: Path
 ) -> None:
-    """Three outputs of which one is a thousand, one moves by hundredths: lost or rounded, the way
-    back would cost many times the spread of some target.
+    """Three outputs of which one is a thousand, one moves by hundredths: what a stage changes are
+    the network's outputs, of order one. Lost, the way back would be missed by hundreds of those.
     """
     whole, task = problem
     x, y = next(iter(task.val.batches(32)))
@@ -123,22 +123,22 @@ def test_every_stage_leaves_it_alone(
         model, _ = apply_pipeline(
             whole, pipeline, context, cache=cache, on_stage=lambda index, spec: None
         )
-        done.append(model.eval())
+        done.append(model)
     for model in done:
         kept = {name.rpartition(".")[2]: t for name, t in model.named_buffers()}
         if isinstance(model, petra.Rescaled):
             assert torch.equal(kept["offset"], whole.offset)
             assert torch.equal(kept["scale"], whole.scale)
         with torch.no_grad():
-            off = (call(model, x) - y).square().mean(0).sqrt() / y.std(0)
-        assert (off < 1.5).all(), f"{kind}: {off.tolist()} of the targets' spread"
+            off = (call(model, x) - y).square().mean(0).sqrt() / torch.tensor(SCALE)
+        assert (off < 3).all(), f"{kind}: {off.tolist()} of the network's outputs"
     runtime = OnnxRuntime() if half_dtype(model) is None else TorchEager()
     path = tmp_path / f"model{runtime.suffix}"
     runtime.export(model, x[:2], path)
     found = next(iter(runtime.load(path).run({"input": x.numpy()}).values()))
     with torch.no_grad():
         reference = call(model, x)
-    apart = (torch.from_numpy(found) - reference).square().mean(0).sqrt() / y.std(0)
+    apart = (torch.from_numpy(found) - reference).square().mean(0).sqrt() / torch.tensor(SCALE)
     assert (apart < 0.05).all(), f"{kind}: {apart.tolist()}"
 
 
@@ -148,9 +148,10 @@ def test_its_precision_is_the_targets(dtype: torch.dtype) -> None:
     assert whole.model.weight.dtype == dtype
     assert whole.offset.dtype == whole.scale.dtype == torch.float32
     assert float(whole.offset) == np.float32(1000.1)
-    found = whole(torch.zeros(4, 3, dtype=dtype))
+    with torch.no_grad():
+        found = whole(torch.zeros(4, 3, dtype=dtype))
     assert found.dtype in (torch.float32, torch.float64)
-    bias = float(whole.model.bias.float())
+    bias = float(whole.model.bias.detach().float())
     assert float(found[0]) == pytest.approx(bias * 0.3 + 1000.1, rel=2e-7)
 
 
