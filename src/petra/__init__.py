@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from petra.core.pipeline import Pipeline, StageSpec
     from petra.core.ragged import Padding
     from petra.core.target import Target
+    from petra.model.layers.rescaled import Rescaled
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
@@ -40,6 +41,7 @@ _HOMES = {
     "Measurement": "petra.core.measurement",
     "Pipeline": "petra.core.pipeline",
     "PetraError": "petra.core.errors",
+    "Rescaled": "petra.model.layers.rescaled",
     "Scorer": "petra.tasks.scorers",
     "StageSpec": "petra.core.pipeline",
     "Study": "petra.study",
@@ -65,6 +67,7 @@ __all__ = [
     "Padding",
     "PetraError",
     "Pipeline",
+    "Rescaled",
     "Scorer",
     "StageSpec",
     "Study",

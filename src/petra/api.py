@@ -19,7 +19,7 @@ from petra.execute.base import MakeExecutor
 from petra.intake import as_model, as_task, check_device
 from petra.listener import Listener
 from petra.measure.host import describe_host
-from petra.problem import check_metrics, check_settings
+from petra.problem import check_directions, check_metrics, check_settings
 from petra.recipes import recipe_notes
 from petra.report.record import StudyRecord
 from petra.sources import (
@@ -264,6 +264,7 @@ def _create_or_continue(
         store = Store.open(directory, write=True)
     else:
         # Refuses what is not sound, and what does not fit this model.
+        check_directions(config, task)
         problem, knowledge = study.problem, study.knowledge
         notes = recipe_notes(problem.recipes) | replace(knowledge, past=problem.past).notes()
         store = Store.create(directory, wanted, describe_host(), notes=notes)

@@ -12,11 +12,12 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, did_you_mean
-from petra.core.metric import METRICS, QUALITY, resolve_metric
+from petra.core.metric import METRICS, QUALITY, Catalogue, resolve_metric
 from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
 from petra.execute.table import EXECUTORS
 from petra.methods.facts import facts_of
+from petra.methods.presets import preset_of
 from petra.methods.table import STAGES
 from petra.model.copies.copying import copy_model
 from petra.model.outline import outline_of
@@ -25,7 +26,7 @@ from petra.runtimes.table import runtime_for
 from petra.search.options import read_options
 from petra.search.table import SEARCHERS
 from petra.space.effects import INITIAL_FACTS
-from petra.space.narrow import fix_for_runtime, fix_for_task, lacks_kernels, narrow
+from petra.space.narrow import fix_for_runtime, lacks_kernels, narrow, narrow_as_far
 from petra.space.outline import ModelOutline
 from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
@@ -39,7 +40,8 @@ def build_space(
     without: Collection[str] = (),
 ) -> Space:
     """The legal pipelines of a study: the user's stages and ranges, or all stages but those in
-    `without` and those of no use on the target's runtime; the task's losses.
+    `without`, those of no use on the target's runtime and those that the preset leaves out; the
+    preset's ranges where the user gives none; the task's losses.
 
     `model` is the untouched model, on which declarations and facts depend. Without it, only what
     holds for any model is checked.
@@ -47,18 +49,17 @@ def build_space(
     check_settings(config)
     outline = None if model is None else outline_of(model)
     facts = INITIAL_FACTS if model is None else facts_of(model)
-    useless = _useless(config)
+    preset, useless = preset_of(config.space.preset), _useless(config)
     every: Mapping[str, Mapping[str, Any]] = {
         name: {} for name in STAGES.names() if name not in without and name not in useless
     }
     chosen = every if config.space.stages is None else config.space.stages
     cards = {}
     for name, ranges in chosen.items():
-        where = f"space.stages.{name}"
-        card = fix_for_task(
-            _card(name, config, outline), task.brought(), ignores=STAGES.get(name).ignored(task)
-        )
-        cards[name] = narrow(card, ranges, where=where)
+        card = STAGES.get(name).fitted(_card(name, config, outline), task)
+        gentle = preset.ranges.get(name, {})
+        card = narrow_as_far(card, gentle, where=f"space.preset: {name}")
+        cards[name] = narrow(card, ranges, where=f"space.stages.{name}")
     space = Space(cards, max_length=config.space.max_length, facts=facts)
     _require_a_beginning(space)
     return space
@@ -97,12 +98,28 @@ def check_metrics(config: StudyConfig, task: Task) -> None:
         resolve_metric(name, where=where, own=others)
 
 
+def check_directions(config: StudyConfig, task: Task) -> None:
+    """Raise ConfigError for a constraint or a goal that asks an error of the task's to be large:
+    written as one is used to of an accuracy, it would hold for every model that is bad enough.
+    """
+    known = Catalogue(task.metrics())
+    bounds = (("constraints", config.parsed_constraints()), ("budget.goal", config.parsed_goal()))
+    for where, constraint in ((where, c) for where, found in bounds for c in found):
+        metric = known[constraint.metric]
+        if metric.sampled and metric.maximize is False and constraint.at_least:
+            raise ConfigError(
+                f"{where}: '{constraint}' asks for much of {metric.title}, of which less is better",
+                hint=f"for example: {constraint.metric} <= 1.02 * baseline",
+            )
+
+
 def check_settings(config: StudyConfig) -> None:
     """Raise ConfigError, with the path, for whatever of target, search and space is wrong whatever
     the task: before a model is built."""
     _runtime(config)
     check_searcher(config)
     check_executor(config)
+    preset_of(config.space.preset)
     for name, ranges in (config.space.stages or {}).items():
         where = f"space.stages.{printable(name)[:80]}"
         try:
@@ -144,12 +161,13 @@ def _asked(config: StudyConfig) -> set[str]:
 
 
 def _useless(config: StudyConfig) -> dict[str, str]:
-    """Stages that the target's runtime has no kernels for, and which it lacks; of those only that
-    nobody asked for.
+    """Stages that the target's runtime has no kernels for, and which it lacks, and those that the
+    preset leaves out; of those only that nobody asked for.
     """
-    runtime, asked = _runtime(config), _asked(config)
+    runtime, asked, preset = _runtime(config), _asked(config), preset_of(config.space.preset)
     reasons = {
         name: lacks_kernels(STAGES.get(name).card(), runtime.target.name, runtime.kernels)
+        or preset.without.get(name, "")
         for name in STAGES.names()
         if name not in asked
     }

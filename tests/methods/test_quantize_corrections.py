@@ -19,7 +19,7 @@ from petra.methods.quantize.equalize import (
     scale_inputs,
 )
 from petra.methods.quantize.ptq import quantize_static, trace
-from petra.methods.quantize.rounding_cost import relative_distance
+from petra.methods.quantize.worse import relative_distance
 
 
 @pytest.fixture(autouse=True)

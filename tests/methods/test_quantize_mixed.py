@@ -17,7 +17,8 @@ from petra.methods.quantize.annotate import DeploymentQuantizer
 from petra.methods.quantize.calibration import observe, rounding
 from petra.methods.quantize.corrections import bias_shift, correct_biases
 from petra.methods.quantize.ptq import quantize_static, simplify, trace
-from petra.methods.quantize.rounding_cost import relative_distance, sensitivities
+from petra.methods.quantize.rounding_cost import sensitivities
+from petra.methods.quantize.worse import relative_distance
 from petra.model.aten import batch_norms
 from petra.model.aten.graph import module_path
 

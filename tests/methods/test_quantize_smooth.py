@@ -14,8 +14,8 @@ from unequal_layers import NOTHING, Unequal, images, sequences, simplified
 
 from petra.core.errors import StageRefused
 from petra.methods.quantize.ptq import quantize_static
-from petra.methods.quantize.rounding_cost import relative_distance
 from petra.methods.quantize.smooth import smooth_layers, smoothing_scale
+from petra.methods.quantize.worse import relative_distance
 from petra.runtimes.onnx_export import export_onnx
 
 

@@ -224,7 +224,7 @@ def test_mixup_of_integers_is_refused_by_the_inputs_name() -> None:
 def test_regression_is_mixed_too() -> None:
     x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
     y = x.sum(1)
-    task = regression((x, y), (x, y), (x, y))
+    task = regression((x, y), (x, y), (x, y), unit=1.0)
     torch.manual_seed(0)
     _, details = trained(
         Tune(epochs=8, lr=0.05, batch_size=64, mixup=1.0, loss="lai_mae"), (nn.Linear(4, 1), task)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from petra.core.errors import ParityError
-from petra.runtimes.verify import compare, has_fixed_infinities
+from petra.runtimes.verify import compare, error_rise, has_fixed_infinities
 
 RNG = np.random.default_rng(0)
 REFERENCE = RNG.normal(size=(400, 5)).astype(np.float32)
@@ -193,3 +193,51 @@ def test_a_metric_of_decisions_may_move_by_what_their_number_allows(
     else:
         with pytest.raises(ParityError, match="the metric differs"):
             compare(turned, chosen, quantized=True, score=right)
+
+
+def off_by(share: float, error: float = 0.05) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An artifact that differs by a share of the spread, its model and targets, of which the model
+    is off by another.
+    """
+    rng = np.random.default_rng(3)
+    reference = rng.normal(size=5000).astype(np.float32)
+    targets = reference + error * rng.normal(size=5000)
+    return (reference + share * rng.normal(size=5000)).astype(np.float32), reference, targets
+
+
+@pytest.mark.parametrize("share", [0.005, 0.01, 0.015])
+def test_what_the_error_rises_by_is_said(share: float) -> None:
+    artifact, reference, targets = off_by(share)
+    parity = compare(
+        artifact, reference, quantized=True, score=lambda p: rmse(p, targets), by_error=True
+    )
+    assert parity["error_rise"] == pytest.approx(share**2 / (2 * 0.05**2), rel=0.1)
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_file_may_be_off_by_a_share_of_the_error_not_of_the_spread(maximize: bool) -> None:
+    """4% of the spread are less than the 5% that any quantized file may be off by, and most of this
+    error.
+    """
+    artifact, reference, targets = off_by(0.04)
+
+    def score(predictions: np.ndarray) -> float:
+        found = rmse(predictions, targets)
+        return 0.1 - found if maximize else found
+
+    assert "error_rise" not in compare(artifact, reference, quantized=True, score=score)
+    with pytest.raises(ParityError, match=r"changes its error by \d+\.\d%"):
+        compare(artifact, reference, quantized=True, score=score, by_error=True)
+    # An error as large as that of most regressions hides it.
+    artifact, reference, targets = off_by(0.04, error=0.5)
+    assert compare(artifact, reference, quantized=True, score=score, by_error=True)
+
+
+def test_rounding_of_floats_costs_no_error_however_small_that_is() -> None:
+    artifact, reference, targets = off_by(5e-4, error=0.0)
+    parity = compare(
+        artifact, reference, quantized=False, score=lambda p: rmse(p, targets), by_error=True
+    )
+    assert parity["error_rise"] == 0.0
+    assert error_rise(reference, artifact - reference, lambda p: 0.0) == 0.0
+    assert error_rise(reference, artifact - reference, lambda p: float("nan")) == 0.0

@@ -77,7 +77,8 @@ def test_the_default_of_a_value_is_the_default_of_the_search() -> None:
     assert card.parameter("delta").default == 3.0  # type: ignore[union-attr]
     assert "delta" not in card.normalize({"loss": "huber"}).params
     built = Tune.from_spec(card.normalize({}), task)
-    assert built.config().loss_of(task) == Huber(delta=3.0)  # type: ignore[attr-defined]
+    found = built.config().loss_of(task)  # type: ignore[attr-defined]
+    assert found == Huber(delta=3.0, unit=task.unit)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def classification() -> Task:
 
 def regression() -> Task:
     pair = (torch.zeros(20, 3), torch.randn(20, generator=G))
-    return petra.regression(pair, pair, pair)
+    return petra.regression(pair, pair, pair, unit=1.0)
 
 
 def log_softmax(row: Tensor) -> list[float]:
@@ -166,6 +166,13 @@ def test_lai_losses_are_losses_of_the_task() -> None:
         )
         got = regression().loss(name)({"output": prediction}, target)
         assert float(got) == pytest.approx(expected, rel=1e-5)
+
+
+def test_lai_slopes_are_those_of_the_mean_over_all_values() -> None:
+    """Ten forecasts of six steps are sixty residuals."""
+    residual = 20 * torch.randn(10, 6, generator=G)
+    for loss in (lai_mse, lai_mae):
+        assert float(loss(residual, 0.3)) == pytest.approx(float(loss(residual.flatten(), 0.3)))
 
 
 def test_a_small_lambda_weights_steep_residuals_more() -> None:

@@ -107,13 +107,15 @@ class SpaceConfig(Record):
     [magnitude]}}``; two numbers are an interval, a list is a set of choices, a single value fixes
     the parameter. `initial` are pipelines to try first, each a list of stages: ``[[{stage:
     prune.structured, params: {ratio: 0.3}}, distill]]``. `recipes`: whether petra's own come after
-    them.
+    them. `preset`: the name of ranges, and of stages left out, that hold where `stages` says
+    nothing (`petra.methods.presets`).
     """
 
     stages: Mapping[str, Mapping[str, Any]] | None = None
     max_length: Annotated[Whole, Field(ge=1, le=20)] = 4
     initial: tuple[tuple[Any, ...], ...] = ()
     recipes: bool = True
+    preset: Annotated[str, Field(max_length=200)] = ""
 
     @field_validator("stages", mode="before")
     @classmethod

@@ -31,6 +31,10 @@ SCREEN = "screen"
 have been left, but was evaluated in full to see whether that would have been right."""
 
 
+EXPLAINED = "explained"
+"""Among the details of a trial's last stage: where an error that rose much comes from."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a trial has no result: the stage it was in, the error's type and message, the memory it

@@ -23,6 +23,7 @@ from petra.core.trial import FULL, Fidelity
 from petra.execute.build import BuildPayload, Note, compressed, export_candidate, with_seed
 from petra.execute.built import Built
 from petra.execute.curves import CurveWatch
+from petra.execute.explain import explained
 from petra.execute.judge import checked_scores, targets_file
 from petra.execute.prospects import Known, Left, Span, hopeless
 from petra.execute.reference import predict
@@ -69,6 +70,7 @@ def build_if_hopeful(
 ) -> tuple[Built | PetraError, ...]:
     """`build_candidate` with a look at the quality between stages and export: on the validation
     split, or on `PART` items of it drawn at random. Costs a pass of the PyTorch model over them.
+    Where the error of a candidate rose much, its trace explains it (`explained`).
 
     Another `seed` than the study's neither reads nor fills its cache. Raises Left, and what
     `build_candidate` raises.
@@ -77,6 +79,8 @@ def build_if_hopeful(
     payload = with_seed(payload, seed)
     watch = gate.watch(maximize=payload.task.maximize) if gate else None
     model, trace = compressed(payload, note, pipeline, fidelity, watch)
+    if fidelity.full:
+        trace = explained(payload.model, model, payload.task, trace)
     found = watch.found if watch else None
     if gate is not None and gate.quality and not found:
         scores, share = torch_scores(payload, model)

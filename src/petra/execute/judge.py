@@ -90,8 +90,13 @@ def judge(
     if reference is not None:
         note(StepBegan(step, "compare"))
         for name, own in load_arrays(reference).items():
-            score = mean if name == main else _unscored
-            found = compare(predicted[name][: len(own)], own, quantized=quantized, score=score)
+            found = compare(
+                predicted[name][: len(own)],
+                own,
+                quantized=quantized,
+                score=mean if name == main else _unscored,
+                by_error=name == main and payload.task.judged_by_error,
+            )
             if name == main:
                 parity = {key: float(x) for key, x in found.items() if math.isfinite(x)}
     note(StepBegan(step, "score"))

@@ -164,6 +164,13 @@ class Stage(ABC):
         return frozenset()
 
     @classmethod
+    def preferred(cls, task: Task) -> Mapping[str, Value]:
+        """Values that parameters have by default on this task, where these are others than usual:
+        what the search draws half of the time, and what a pipeline that does not say has.
+        """
+        return {}
+
+    @classmethod
     def modules(cls) -> tuple[type[nn.Module], ...]:
         """Classes of modules that this stage leaves in models, other than torch's own.
 
@@ -187,9 +194,18 @@ class Stage(ABC):
         )
 
     @classmethod
+    def fitted(cls, card: StageCard, task: Task) -> StageCard:
+        """A declaration of this stage with what the task brings and prefers, and without what means
+        nothing to it.
+        """
+        return fix_for_task(
+            card, task.brought(), ignores=cls.ignored(task), preferred=cls.preferred(task)
+        )
+
+    @classmethod
     def card_for(cls, task: Task, model: ModelOutline | None = None) -> StageCard:
-        """The declaration with what the task brings, and without what means nothing to it."""
-        return fix_for_task(cls.card(model), task.brought(), ignores=cls.ignored(task))
+        """The declaration for a task."""
+        return cls.fitted(cls.card(model), task)
 
     @classmethod
     def from_spec(
@@ -198,5 +214,7 @@ class Stage(ABC):
         """The stage a pipeline's spec describes; inactive parameters take their defaults. Without
         the task, it has no parameters that the task brings. `model` is the untouched one's outline.
         """
-        card = fix_for_task(cls.card(model), task.brought()) if task else cls.card(model)
+        card = cls.card(model)
+        if task:
+            card = fix_for_task(card, task.brought(), preferred=cls.preferred(task))
         return cls(**fields_of(cls, card.normalize(spec.params).params))

@@ -165,6 +165,35 @@ def output_layers(
     return frozenset(found)
 
 
+def input_layers(model: nn.Module, forward: Callable[[nn.Module], object]) -> frozenset[str]:
+    """Paths of layers that read what `forward(model)` feeds the model, as it comes or changed by
+    what has no parameters: the first to mix on each way. Cost: one forward pass.
+    """
+    found: set[str] = set()
+
+    def record(path: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[object, ...]) -> None:
+            real = [t for t in tensors_in(inputs) if t.is_floating_point()]
+            # All parameters require a gradient here, so what depends on one does.
+            if real and not any(t.requires_grad for t in real):
+                found.add(path)
+
+        return hook
+
+    hooks = [
+        m.register_forward_pre_hook(record(p))
+        for p, m in model.named_modules()
+        if isinstance(m, MIXING_LAYERS)
+    ]
+    try:
+        with evaluating(model), differentiable(model):
+            forward(model)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return frozenset(found)
+
+
 def layer_shapes(
     model: nn.Module, forward: Callable[[nn.Module], object]
 ) -> Mapping[str, tuple[tuple[torch.Size, torch.Size], ...]]:

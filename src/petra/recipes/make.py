@@ -83,7 +83,7 @@ def circumstances(model: nn.Module, task: Task, target: Target) -> Circumstances
         outline_of(model),
         macs // 2,
         items=task.train.known_items() or UNKNOWN_ITEMS,
-        maximize=task.maximize,
+        judged_by_error=task.judged_by_error,
         dynamic=runtime_for(target).kernels.dynamic,
     )
 

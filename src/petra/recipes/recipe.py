@@ -20,14 +20,14 @@ _REFIT_MACS = 3e12  # a minute or two of one core
 @dataclass(frozen=True)
 class Circumstances:
     """What recipes are chosen and sized by: the untouched model's outline and multiply-accumulates
-    for one item, the number of training items, whether more of the quality is better, and whether
-    the runtime gains from activations quantized on the spot.
+    for one item, the number of training items, whether the quality is the error of predicted
+    values, and whether the runtime gains from activations quantized on the spot.
     """
 
     outline: ModelOutline
     macs: int
     items: int = UNKNOWN_ITEMS
-    maximize: bool = True
+    judged_by_error: bool = False
     dynamic: bool = True
 
     @property
@@ -53,7 +53,7 @@ class Circumstances:
             "convolutional": share["convolution"] >= _SHARE,
             "recurrent": share["recurrent"] >= _SHARE,
             "attention": bool(self.outline.of_role("attention")),
-            "regression": not self.maximize,
+            "regression": self.judged_by_error,
             "narrow": bool(widths) and widths[len(widths) // 2] < _NARROW,
             "slow to refit": refit > _REFIT_MACS,
             "static only": not self.dynamic,

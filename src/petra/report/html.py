@@ -16,7 +16,7 @@ from petra.report import axes, history, page, plots
 from petra.report.card import subject
 from petra.report.doubts import doubts
 from petra.report.html_front import front_section, members_section
-from petra.report.html_outcomes import failures_section, screened_section
+from petra.report.html_outcomes import explained_section, failures_section, screened_section
 from petra.report.numbers_text import change, duration, value, with_error
 from petra.report.page import esc
 from petra.report.pipeline_text import count_statuses
@@ -61,6 +61,7 @@ def render(record: StudyRecord) -> str:
         _figures(front),
         members_section(front),
         screened_section(front),
+        explained_section(front),
         failures_section(front),
         _host(record),
         _reproduce(record),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from petra.core.trial import TrialStatus
 from petra.front import Front
 from petra.report import history, page
-from petra.report.outcomes import failure_counts, screening
+from petra.report.outcomes import explanation, failure_counts, screening
 from petra.report.page import esc
 from petra.report.pipeline_text import pipeline_in_words
 
@@ -33,6 +33,22 @@ def screened_section(front: Front) -> str:
     caption = "Candidates that were not trained, exported or timed in full, and why"
     table = page.table(head, rows, caption=caption, classes=("name", "", "text", "text"))
     return f"<h2>Screened</h2><p>{esc(str(found))}</p>{table if rows else ''}"
+
+
+def explained_section(front: Front) -> str:
+    """Candidates whose error rose much, and where that comes from; '' where there are none."""
+    found = [(t, words) for t in front.trials if (words := explanation(t))]
+    if not found:
+        return ""
+    rows = [
+        [str(t.number), esc(t.status.value), esc(words), esc(pipeline_in_words(t.pipeline))]
+        for t, words in found
+    ]
+    head = ["trial", "status", "where its error comes from", "its pipeline"]
+    caption = "Candidates whose error rose much: layers of their PyTorch models against those of"
+    caption += " the untouched one, on the validation items whose predictions moved most"
+    table = page.table(head, rows, caption=caption, classes=("", "name", "text", "text"))
+    return f"<h2>Explained</h2>{table}"
 
 
 def failures_section(front: Front) -> str:

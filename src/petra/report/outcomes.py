@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from petra.core.text import first_line, printable
-from petra.core.trial import SCREEN, Trial, TrialStatus
+from petra.core.trial import EXPLAINED, SCREEN, Trial, TrialStatus
 from petra.front import Front
 from petra.report.numbers_text import duration
 from petra.store.stored_trials import StoredTrials
@@ -43,6 +43,21 @@ def failure_counts(trials: Sequence[Trial]) -> list[tuple[tuple[str, str], int, 
     counts = Counter((stage, kind) for stage, kind, _ in failed)
     first = {(stage, kind): t for stage, kind, t in reversed(failed)}
     return [(key, count, first[key]) for key, count in counts.most_common()]
+
+
+def explanation(trial: Trial) -> str:
+    """Where an error that rose much comes from, on one line; '' where nothing is said of it."""
+    said = next((t.details[EXPLAINED] for t in trial.trace if EXPLAINED in t.details), None)
+    words = said.get("words") if isinstance(said, Mapping) else None
+    return printable(first_line(words)) if isinstance(words, str) else ""
+
+
+def nearest_explained(front: Front) -> str:
+    """Of the nearest miss of an empty front, why its error rose much; '' where it did not."""
+    nearest = front.nearest()
+    found = next((t for t in front.trials if nearest and t.number == nearest.number), None)
+    words = explanation(found) if found else ""
+    return f"trial {found.number}: {words}" if found and words else ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from petra.core.objective import Metrics
 from petra.core.trial import Trial
-from petra.report.outcomes import screening
+from petra.report.outcomes import explanation, screening
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.study_front import StudyFront
 from petra.store.stored_trials import statuses_of
@@ -53,6 +53,7 @@ def trial_data(trial: Trial) -> dict[str, object]:
             if failure
             else None
         ),
+        "explanation": explanation(trial) or None,
         "seconds": trial.seconds,
         "finished_at": trial.finished_at,
     }

@@ -30,7 +30,7 @@ from petra.report.numbers_text import (
     value_of,
     with_error,
 )
-from petra.report.outcomes import screening
+from petra.report.outcomes import explanation, nearest_explained, screening
 from petra.report.pipeline_text import count_statuses, fidelity_in_words, pipeline_in_words
 
 _GAP = 2  # spaces between two columns
@@ -80,6 +80,7 @@ def front_view(front: Front, *, width: int) -> RenderableType:
         parts.append(_pipelines([t for t in front.members if t.number]))
     else:
         parts += [Text(f"The front is empty: {front.why_empty()}.", style="bold")]
+        parts += [Text(words, style="yellow")] if (words := nearest_explained(front)) else []
     parts += [
         Text(f"{n} is not confirmed: {reason}", style="red")
         for n, reason in front.unconfirmed.items()
@@ -252,10 +253,11 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
 
     def outcome(t: Trial) -> str | Text:
         words = pipeline_in_words(t.pipeline)
+        reasons = [explained] if (explained := explanation(t)) else []
         if t.failure:
-            reason = f"{printable(t.failure.stage)}: {first_line(t.failure.message)}"
-            return Text(f"{words}\n") + Text(reason, style=_STYLES.get(t.status, "red"))
-        return words
+            reasons.insert(0, f"{printable(t.failure.stage)}: {first_line(t.failure.message)}")
+        style = _STYLES.get(t.status, "red") if t.failure else "yellow"
+        return Text(words) + Text("".join(f"\n{reason}" for reason in reasons), style=style)
 
     def origin(t: Trial) -> str:
         return printable(t.origin.name) + ("" if t.origin.parent is None else f" {t.origin.parent}")

@@ -16,6 +16,12 @@ items that all turn for the worse about half do so under random signs, so that f
 however many items. Of simulated classifiers (10 classes, 92% right) with independent errors of 0.3%
 to 4.5% none of 720 files was refused, where the fixed share alone refused 78 of 240 with 150 items;
 with 512 items 3 net changes are allowed on average, 2.3 before.
+
+Of a task that is judged by its error, a share of the spread says little: where the error itself is
+a twentieth of the spread, integer kernels may be off by as much. There, what differs by more than a
+float file may costs at most a share of that error, `ERROR_TOLERANCE`: the mean of what the error
+rises by for the differences d and for -d, of which chance is no part. Of a root mean squared error
+that is the share d^2 / (2 e^2): a twentieth for differences of a third of the error e.
 """
 
 from __future__ import annotations
@@ -31,6 +37,7 @@ from petra.core.errors import ParityError
 FLOAT_TOLERANCE = 1e-3
 INT8_TOLERANCE = 5e-2
 METRIC_TOLERANCE = 5e-3  # of the reference's metric
+ERROR_TOLERANCE = 5e-2  # of the reference's error, where that is the metric
 SIGN_DRAWS = 200
 # Of the reference's magnitude: predictions that hardly vary are compared with their size.
 LEAST_SPREAD = 1e-3
@@ -42,14 +49,17 @@ def compare(
     *,
     quantized: bool,
     score: Callable[[np.ndarray], float],
+    by_error: bool = False,
 ) -> dict[str, float]:
     """Compare predictions (n, ...) numerically and in the task's metric, or raise ParityError.
+    `by_error`: the metric is the error of predicted values.
 
     Infinities, such as the logits of excluded classes, must stand in the same places; the rest is
     finite. A metric that is undefined (NaN) on these items, as some are on few, is not compared.
-    Returns max_abs_error, relative_error (rms over spread) and metric_difference (artifact minus
-    reference). Costs two calls of `score`, and 200 more where the metric differs by more than its
-    share.
+    Returns max_abs_error, relative_error (rms over spread), metric_difference (artifact minus
+    reference) and, of tasks judged by their error, error_rise (as a share of the error; 0 where the
+    difference is that of a float file). Costs two calls of `score`, two more for that, and 200 more
+    where the metric differs by more than its share.
     """
     if artifact.shape != reference.shape:
         raise ParityError(
@@ -77,6 +87,10 @@ def compare(
                 " model"
             ),
         )
+    if by_error:
+        rough = parity["relative_error"] > FLOAT_TOLERANCE
+        parity["error_rise"] = error_rise(reference, difference, score) if rough else 0.0
+        _check_error_rise(parity["error_rise"])
     allowed = METRIC_TOLERANCE * abs(theirs)
     if abs(parity["metric_difference"]) > allowed:
         allowed = max(allowed, moved_by_chance(reference, difference, score))
@@ -90,6 +104,29 @@ def compare(
             ),
         )
     return parity
+
+
+def error_rise(
+    reference: np.ndarray, difference: np.ndarray, score: Callable[[np.ndarray], float]
+) -> float:
+    """How much further `score` moves away for the differences, and for their opposites, on average,
+    as a share of its magnitude: reference, difference (n, ...). 0 where it is undefined, or is 0.
+    """
+    sides = [score((reference + s * difference).astype(reference.dtype)) for s in (1.0, -1.0)]
+    now = score(reference)
+    share = abs(sum(sides) / 2 - now) / abs(now) if now else 0.0
+    return float(share) if np.isfinite(share) else 0.0
+
+
+def _check_error_rise(share: float) -> None:
+    if share > ERROR_TOLERANCE:
+        raise ParityError(
+            f"predictions differ from the PyTorch model's by what changes its error by {share:.1%}",
+            hint=(
+                f"at most {ERROR_TOLERANCE:.0%} of the error is allowed: keep the output layers and"
+                " the most sensitive ones in float"
+            ),
+        )
 
 
 def moved_by_chance(

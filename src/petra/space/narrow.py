@@ -1,11 +1,12 @@
-"""Narrowing a stage's domains: what a user writes under ``space.stages`` and what a task
-dictates.
+"""Narrowing a stage's domains: what a user writes under ``space.stages``, what a preset has and
+what a task dictates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from petra.core.errors import ConfigError, did_you_mean
@@ -17,6 +18,7 @@ from petra.space.parameters import Parameter
 from petra.space.space import Slot, StageCard
 
 DEFAULT_LOSS = "default"  # the first of a task's losses, in pipelines
+_NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
 def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> StageCard:
@@ -34,6 +36,23 @@ def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> Stag
                 hint=did_you_mean(name, known),
             )
     return replace(card, parameters=tuple(_within(p, ranges, where=where) for p in card.parameters))
+
+
+def narrow_as_far(card: StageCard, ranges: Mapping[str, object], *, where: str) -> StageCard:
+    """`narrow` for ranges that were written for any model, task and runtime: of each, what lies in
+    the parameter's domain, and nothing where that is nothing.
+    """
+    kept = {p.name: _common(p.domain, ranges[p.name]) for p in card.parameters if p.name in ranges}
+    return narrow(card, {name: values for name, values in kept.items() if values}, where=where)
+
+
+def _common(domain: Domain, given: object) -> list[Any]:
+    """The part of a range that the domain has."""
+    values: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    if len(values) == 2 and isinstance(domain, Real | Integer):
+        ends = [max(values[0], domain.low), min(values[1], domain.high)]
+        return ends if ends[0] < ends[1] else []
+    return [value for value in values if domain.contains(value)]
 
 
 def _within(parameter: Parameter, ranges: Mapping[str, object], *, where: str) -> Parameter:
@@ -100,11 +119,15 @@ class Brought:
 
 
 def fix_for_task(
-    card: StageCard, brought: Brought, *, ignores: frozenset[str] = frozenset()
+    card: StageCard,
+    brought: Brought,
+    *,
+    ignores: frozenset[str] = frozenset(),
+    preferred: Mapping[str, Value] = _NOTHING,
 ) -> StageCard:
-    """Give parameters of scope "loss" the task's losses to choose from, fill the slots, and pin
-    what is in `ignores`, which then nobody may set: pipelines that differ in nothing else would do
-    the same.
+    """Give parameters of scope "loss" the task's losses to choose from, fill the slots, make values
+    that are `preferred` on this task the defaults, and half of what is drawn, and pin what is in
+    `ignores`, which then nobody may set: pipelines that differ in nothing else would do the same.
 
     Raises ConfigError when a parameter of a loss or distance has the name of another one.
     """
@@ -115,6 +138,8 @@ def fix_for_task(
             p = replace(p, domain=Choice((p.default, *names[1:])))
         elif p.name in ignores:
             p = _pinned(p, p.default)
+        elif p.name in preferred:
+            p = _preferring(p, preferred[p.name])
         parameters.append(p)
     for slot in card.slots:
         for p in _filled(slot, brought):
@@ -126,6 +151,16 @@ def fix_for_task(
                 )
             parameters.append(p)
     return replace(card, parameters=tuple(parameters), slots=())
+
+
+def _preferring(parameter: Parameter, value: Value) -> Parameter:
+    """With that value, where its domain has it, as the default and half of what is drawn."""
+    domain = parameter.domain
+    if not domain.contains(value):
+        return parameter
+    if isinstance(domain, Choice) and len(domain.values) > 1:
+        domain = replace(domain, usual=value)
+    return replace(parameter, domain=domain, default=value)
 
 
 def _pinned(parameter: Parameter, value: Value) -> Parameter:

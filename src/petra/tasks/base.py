@@ -81,6 +81,14 @@ class Task(ABC):
         """Whether more of the quality is better."""
         return bool(self.scorers()[0].metric.maximize)
 
+    @property
+    def judged_by_error(self) -> bool:
+        """Whether the quality is the error of predicted values, as of a regression or a forecast.
+        Then every digit of an output counts, where scores of classes need only stay in order: what
+        rounds is gentler by default.
+        """
+        return not self.maximize
+
     def metrics(self) -> tuple[Metric, ...]:
         """What the task measures, the quality first."""
         return tuple(scorer.metric for scorer in self.scorers())

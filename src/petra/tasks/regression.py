@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from petra.core.errors import DataError
+from petra.core.errors import ConfigError, DataError
+from petra.core.text import shown
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
 from petra.tasks.given_scorers import as_scorers
@@ -24,6 +26,7 @@ from petra.tasks.value_losses import (
     LaiSquaredError,
     SquaredError,
     SquaredPredictions,
+    ValueLoss,
     squeezed,
 )
 
@@ -39,20 +42,30 @@ LOSSES: tuple[Loss, ...] = (
 @dataclass(frozen=True)
 class Regression(Task):
     """Real targets: predictions and targets (n,) or (n, outputs); a trailing axis of one is
-    ignored. `measured` are the scorers, the quality first.
+    ignored. `measured` are the scorers, the quality first. `unit` is what petra's own losses and
+    the distance measure residuals in.
     """
 
     measured: tuple[Scorer, ...] = (RootMeanSquaredError(),)
     trained: tuple[Loss, ...] = LOSSES
+    unit: float = 1.0
+
+    @property
+    def judged_by_error(self) -> bool:
+        """Always: a coefficient of determination is one of the errors, too."""
+        return True
 
     def reader(self) -> Reader:
         return real_values
 
     def losses(self) -> tuple[Loss, ...]:
-        return self.trained
+        return tuple(self._in_unit(loss) for loss in self.trained)
+
+    def _in_unit(self, loss: Loss) -> Loss:
+        return replace(loss, unit=self.unit) if isinstance(loss, ValueLoss) else loss
 
     def distance(self) -> Distance:
-        return SquaredPredictions()
+        return SquaredPredictions(self.unit)
 
     def scorers(self) -> tuple[Scorer, ...]:
         return self.measured
@@ -90,14 +103,18 @@ def regression(
     metric: object = RootMeanSquaredError(),
     metrics: Iterable[object] = (),
     loss: object = LOSSES,
+    unit: float | None = None,
 ) -> Regression:
     """A regression task from datasets, loaders or (inputs, targets) pairs of arrays; integer
     targets become real.
 
     `limit` is the number of items read of each split in one pass, which a stream without end needs.
-    `metric`, `metrics` and `loss` as for `petra.classification`.
+    `metric`, `metrics` and `loss` as for `petra.classification`. `unit` is what petra's own losses
+    measure residuals in, so that learning rates mean the same for targets of any magnitude: by
+    default the standard deviation of the training targets where they are in memory, else 1. Metrics
+    are always in the targets' own unit.
     """
-    return Regression(
+    task = Regression(
         Split.of(train, name="train", limit=limit),
         Split.of(val, name="val", limit=limit),
         Split.of(test, name="test", limit=limit),
@@ -105,3 +122,22 @@ def regression(
         as_scorers(metric, metrics),
         as_losses(loss),
     )
+    return replace(task, unit=_spread(task.train) if unit is None else _checked(unit))
+
+
+def _spread(split: Split) -> float:
+    """Standard deviation of all targets in memory; 1 where there are none, or where it is 0."""
+    targets = split.targets()
+    if targets is None:
+        return 1.0
+    finite = targets[targets.isfinite()].double()
+    return float(finite.std(correction=0)) or 1.0 if len(finite) else 1.0
+
+
+def _checked(unit: object) -> float:
+    if isinstance(unit, bool) or not isinstance(unit, int | float) or not 0 < unit < math.inf:
+        raise ConfigError(
+            f"unit: got {shown(unit)}",
+            hint="a number above 0, such as the standard deviation of the training targets",
+        )
+    return float(unit)

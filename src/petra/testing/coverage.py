@@ -37,7 +37,7 @@ from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.verify import compare
 from petra.space.effects import FLOAT_WEIGHTS
-from petra.space.narrow import fix_for_task, narrow
+from petra.space.narrow import narrow
 from petra.space.space import Space, StageCard
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, map_inputs, named, named_outputs
@@ -243,11 +243,7 @@ def cheap_cards(task: Task | None = None) -> dict[str, StageCard]:
             for p in card.parameters
         }
         card = narrow(card, {name: values for name, values in ranges.items() if values}, where=kind)
-        cards[kind] = (
-            fix_for_task(card, task.brought(), ignores=STAGES.get(kind).ignored(task))
-            if task
-            else card
-        )
+        cards[kind] = STAGES.get(kind).fitted(card, task) if task else card
     return cards
 
 

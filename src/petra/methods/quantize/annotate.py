@@ -80,11 +80,11 @@ _OTHER_WEIGHTED = (
 class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
     """Annotates an exported ATen graph for the integer kernels of a runtime.
 
-    kernels: what the runtime has. observer: a name in `OBSERVERS`. exclude: module paths whose
-    layers, with all inside them, stay float. keep: more of them, the most sensitive first.
-    weight_max: largest weight code, 1 to 127; None for the kernels' own. training: put in fake
-    quantizers, which round in the forward pass and let gradients through; their ranges follow
-    moving averages of the extremes, whatever `observer` says.
+    kernels: what the runtime has. observer: a name in `OBSERVERS`, in training in `WHILE_TRAINING`;
+    by default minmax, or average. exclude: module paths whose layers, with all inside them, stay
+    float. keep: more of them, the most sensitive first. weight_max: largest weight code, 1 to 127;
+    None for the kernels' own. training: put in fake quantizers, which round in the forward pass and
+    let gradients through.
 
     After `annotate`: `quantized` lists the paths of the quantized layers, one entry per call;
     `skipped` maps the path of every other parameterised layer to the reason; `calls` has the record
@@ -98,7 +98,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         self,
         kernels: Kernels = USUAL,
         *,
-        observer: str = "minmax",
+        observer: str = "",
         exclude: frozenset[str] = frozenset(),
         keep: Sequence[str] = (),
         weight_max: int | None = None,
@@ -112,6 +112,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         self.others: Counter[str] = Counter()
         self._written: set[Node] = set()
         largest = kernels.largest_weight if weight_max is None else weight_max
+        observer = observer or ("average" if training else "minmax")
         self._activation, self._weight = code_types(kernels, observer, largest, training=training)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,11 @@ from torchao.quantization.pt2e.observer import ObserverBase
 
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
+from petra.methods.quantize.tails import with_tails
+from petra.methods.quantize.worse import RiseOfError, Worse, moved
 from petra.runtimes.quiet import quiet
 from petra.runtimes.tracing import failing_place, summary
+from petra.tasks.data import Batch, Split
 from petra.tasks.inputs import Inputs, batch_size, call, map_inputs, named
 from petra.tasks.pairs import joined
 
@@ -24,7 +28,8 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Calibration:
-    """`samples` items of the shuffled training split (or all of it), without augmentation.
+    """`samples` items of the shuffled training split (or all of it), without augmentation; of a
+    task that is judged by its error the most extreme ones among them (`with_tails`).
 
     Every iteration yields the same batches of inputs.
     """
@@ -33,18 +38,31 @@ class Calibration:
     samples: int
 
     def __iter__(self) -> Iterator[Inputs]:
+        return (inputs for inputs, _ in self.pairs(self.samples))
+
+    def pairs(self, items: int) -> Iterator[Batch]:
+        """The first `items` of them, at most `samples`, with their targets."""
         left = self.samples
-        for inputs, _ in self.context.task.train.batches(
-            BATCH, seed=self.context.seed_for("calibration")
-        ):
-            taken = min(left, batch_size(inputs))
-            if taken == 0:
+        for inputs, target in self._split.batches(BATCH, seed=self._seed):
+            taken = min(left - self.samples + items, left, batch_size(inputs))
+            if taken <= 0:
                 return
             self.context.progress(self.samples - left, self.samples, "calibration")
-            yield map_inputs(inputs, lambda t, k=taken: t[:k])  # type: ignore[misc]
+            yield map_inputs(inputs, lambda t, k=taken: t[:k]), target[:taken]  # type: ignore[misc]
             left -= taken
         if left == self.samples:
             raise StageRefused("the training split yields no calibration samples")
+
+    @property
+    def _seed(self) -> int:
+        return self.context.seed_for("calibration")
+
+    @cached_property
+    def _split(self) -> Split:
+        task = self.context.task
+        if not task.judged_by_error:
+            return task.train
+        return with_tails(task.train, self.samples, seed=self._seed)
 
 
 def first_items(batches: Iterable[Inputs], items: int) -> list[Inputs]:
@@ -57,6 +75,17 @@ def first_items(batches: Iterable[Inputs], items: int) -> list[Inputs]:
         found.append(map_inputs(inputs, lambda t, k=taken: t[:k]))  # type: ignore[misc]
         items -= taken
     return found
+
+
+def measured(calibration: Iterable[Inputs], items: int) -> tuple[list[Inputs], Worse]:
+    """The first `items`, and what counts as worse for what is predicted of them: of a task that is
+    judged by its error the rise of that.
+    """
+    if not isinstance(calibration, Calibration) or not calibration.context.task.judged_by_error:
+        return first_items(calibration, items), moved
+    pairs = list(calibration.pairs(items))
+    targets = torch.cat([target for _, target in pairs])
+    return [inputs for inputs, _ in pairs], RiseOfError(calibration.context.task, targets)
 
 
 def one_batch(batches: list[Inputs]) -> Inputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.observer import (
+    MinMaxObserver,
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
     PerChannelMinMaxObserver,
@@ -19,6 +20,12 @@ from petra.methods.quantize.observers import OBSERVERS
 _ACTIVATION_EPS, _WEIGHT_EPS = 2.0**-14, 2.0**-16
 
 
+WHILE_TRAINING = {"average": MovingAverageMinMaxObserver, "extremes": MinMaxObserver}
+"""How the range of an activation follows the data while weights change: by moving averages of the
+extremes, which forget, or by the extremes themselves, within which everything stays.
+"""
+
+
 def code_types(
     kernels: Kernels, observer: str, weight_max: int, *, training: bool
 ) -> tuple[QuantizationSpec, QuantizationSpec]:
@@ -26,15 +33,14 @@ def code_types(
 
     Raises ValueError for an unknown observer and a weight code that int8 does not hold.
     """
-    if observer not in OBSERVERS:
-        raise ValueError(f"observer {observer!r} is unknown, allowed: {', '.join(OBSERVERS)}")
+    allowed = WHILE_TRAINING if training else OBSERVERS
+    if observer not in allowed:
+        raise ValueError(f"observer {observer!r} is unknown, allowed: {', '.join(allowed)}")
     if not 1 <= weight_max <= 127:
         raise ValueError(f"weight_max {weight_max} is out of range, allowed: 1 to 127")
     if training:
         # Weight ranges are those of the present weights: an average of 1.0 remembers nothing.
-        activation = FakeQuantize.with_args(
-            observer=MovingAverageMinMaxObserver, eps=_ACTIVATION_EPS
-        )
+        activation = FakeQuantize.with_args(observer=WHILE_TRAINING[observer], eps=_ACTIVATION_EPS)
         weight = FakeQuantize.with_args(
             observer=MovingAveragePerChannelMinMaxObserver,
             averaging_constant=1.0,

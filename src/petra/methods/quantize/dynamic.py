@@ -4,11 +4,13 @@ run.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter, refusal
 from petra.methods.quantize.parameters import (
@@ -16,6 +18,7 @@ from petra.methods.quantize.parameters import (
     EXCLUDE_LIMITS,
     STORAGE,
     excluded_layers,
+    precise_outputs,
 )
 from petra.methods.quantize.stored import STORED, store_weights
 from petra.model.attention.separate import separate_attention
@@ -63,6 +66,10 @@ class DynamicQuantize(Stage):
     def modules(cls) -> tuple[type[nn.Module], ...]:
         return STORED
 
+    @classmethod
+    def preferred(cls, task: Task) -> Mapping[str, Value]:
+        return precise_outputs(task)
+
     @property
     def structure_from_weights(self) -> bool:
         return False
@@ -76,7 +83,7 @@ class DynamicQuantize(Stage):
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
-        exclude = excluded_layers(model, self.exclude)
+        exclude = excluded_layers(model, self.exclude, context.task.example(2))
         kinds = {
             "linear": "dynamic",
             "embedding": self.embeddings,

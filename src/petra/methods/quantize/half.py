@@ -12,9 +12,15 @@ import torch
 from torch import nn
 
 from petra.core.errors import StageRefused
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter, refusal
-from petra.methods.quantize.parameters import EXCLUDE_ENDS, EXCLUDE_LIMITS, excluded_layers
+from petra.methods.quantize.parameters import (
+    EXCLUDE_ENDS,
+    EXCLUDE_LIMITS,
+    excluded_layers,
+    precise_outputs,
+)
 from petra.methods.quantize.quantized_share import (
     LayerCall,
     measure_shares,
@@ -80,6 +86,10 @@ class HalfPrecision(Stage):
     def modules(cls) -> tuple[type[nn.Module], ...]:
         return (RowwiseLinear,)
 
+    @classmethod
+    def preferred(cls, task: Task) -> Mapping[str, Value]:
+        return precise_outputs(task)
+
     @property
     def structure_from_weights(self) -> bool:
         return False
@@ -102,7 +112,8 @@ class HalfPrecision(Stage):
         calls: list[LayerCall] = []
         others: dict[str, int] = {}
         if self.linear in FORMATS:
-            layers, skipped = _linear_layers(model, excluded_layers(model, self.exclude))
+            excluded = excluded_layers(model, self.exclude, example)
+            layers, skipped = _linear_layers(model, excluded)
             calls, others, macs = _calls(model, example, layers, skipped, self.dtype)
         weights = {path: layer.weight.detach().clone() for path, layer in layers.items()}
         halve(model, DTYPES[self.dtype])

@@ -24,7 +24,7 @@ from petra.core.errors import ExportError, StageRefused
 from petra.core.interface import Interface
 from petra.core.kernels import USUAL, Kernels
 from petra.methods.quantize.annotate import DeploymentQuantizer
-from petra.methods.quantize.calibration import first_items, observe, one_batch
+from petra.methods.quantize.calibration import first_items, measured, observe, one_batch
 from petra.methods.quantize.corrections import correct_biases, round_biases
 from petra.methods.quantize.equalize import equalize_layers
 from petra.methods.quantize.parameters import check_excluded
@@ -83,10 +83,11 @@ def quantize_static(
     mode while traced.
 
     example: inputs of any batch size, for tracing; `interface` says which of their axes are free.
-    calibration: batches of inputs, a few hundred samples in all. observer, exclude, kernels,
-    weight_max: see `DeploymentQuantizer`. equalize: "none", "cross_layer" (`equalize_layers`) or
-    "smooth" with `alpha` (`smooth_layers`). correct_bias: see `correct_biases`. keep_float: so many
-    of the layers with the largest `sensitivities` stay float.
+    calibration: batches of inputs, a few hundred samples in all; a `Calibration` also knows by
+    whose error layers are ranked. observer, exclude, kernels, weight_max: see
+    `DeploymentQuantizer`. equalize: "none", "cross_layer" (`equalize_layers`) or "smooth" with
+    `alpha` (`smooth_layers`). correct_bias: see `correct_biases`. keep_float: so many of the layers
+    with the largest `sensitivities` stay float.
 
     Helps convolutional networks and multilayer perceptrons: 2 to 4 times faster where the CPU has
     int8 instructions, a quarter of the size. Does not help models whose activations have a few huge
@@ -155,7 +156,7 @@ def rank_layers(
     """
     prepared = _prepared(copy.deepcopy(traced), quantizer)
     observe(prepared, calibration)
-    found = sensitivities(prepared, first_items(calibration, MEASURED_ITEMS))
+    found = sensitivities(prepared, *measured(calibration, MEASURED_ITEMS))
     return {path: float(f"{distance:.4g}") for path, distance in found.items()}
 
 

@@ -10,8 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
-from torch.fx.node import map_aggregate
-from torchao.quantization.pt2e.fake_quantize import FakeQuantize
 from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
 from petra.core.kernels import WEIGHT_MAX
@@ -34,6 +32,7 @@ from petra.methods.quantize.parameters import (
     STORAGE,
     check_excluded,
     excluded_layers,
+    precise_ends,
 )
 from petra.methods.quantize.ptq import (
     check_something_is_quantized,
@@ -43,6 +42,7 @@ from petra.methods.quantize.ptq import (
     trace,
 )
 from petra.methods.quantize.quantized_share import check_kernels, check_macs
+from petra.methods.quantize.simulated import SimulatedQuantization
 from petra.methods.quantize.static import traced_quantization
 from petra.methods.quantize.stored import replace_embeddings
 from petra.methods.training import (
@@ -70,52 +70,6 @@ from petra.training.untrained import untrained
 
 TEMPERATURE = 4.0
 """Softening of both distributions where the teacher's outputs are matched."""
-
-
-class SimulatedQuantization(nn.Module):
-    """A graph with fake quantizers, with the training mode that exported graphs lack.
-
-    While training, ranges of activations follow the data; in evaluation they stand still. Always in
-    float32, because rounding to bf16 first would be another rounding than the deployed one.
-    """
-
-    def __init__(self, graph: GraphModule) -> None:
-        super().__init__()
-        self.graph = graph
-        for value in graph.parameters():
-            value.requires_grad_(value.is_floating_point())
-
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> object:
-        device = next(iter((*args, *kwargs.values()))).device.type
-        with torch.autocast(device, enabled=False):
-            return self.graph(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> SimulatedQuantization:
-        self.training = mode
-        for quantizer in self.quantizers():
-            # Weight ranges are those of the weights.
-            quantizer.enable_observer(mode or quantizer.is_per_channel)
-        return self
-
-    def quantizers(self) -> list[FakeQuantize]:
-        return [module for module in self.graph.modules() if isinstance(module, FakeQuantize)]
-
-    def round(self, on: bool) -> None:
-        """Whether values are rounded; ranges are followed either way."""
-        for quantizer in self.quantizers():
-            quantizer.enable_fake_quant(on)
-
-    def move(self, device: str) -> SimulatedQuantization:
-        """To another device, with the tensors the graph itself makes or moves."""
-        new = torch.device(device)
-        for graph in (module for module in self.graph.modules() if isinstance(module, GraphModule)):
-            for node in graph.graph.nodes:
-                node.args, node.kwargs = map_aggregate(
-                    (node.args, node.kwargs),
-                    lambda value: new if isinstance(value, torch.device) else value,
-                )
-            graph.recompile()
-        return self.to(device)
 
 
 def _untrained(model: nn.Module, context: Context) -> dict[str, str]:
@@ -158,7 +112,8 @@ class QuantizationAwareTrain(Stage):
     with the statistics they have (static folding, Nagel et al. 2021, section 5.2), and dropout is
     left out. The loss is the task's, mixed with a distance to the untouched model's outputs.
     Sensitive layers are found before training, as in quantize.static; int8 embeddings are rounded
-    before it and stay as they are.
+    before it and stay as they are. Ranges of activations follow moving averages of the extremes; on
+    tasks that are judged by their error the extremes themselves, so that no value is clipped.
 
     When it helps: where static quantization loses points, as with few weight codes, depthwise
     convolutions or tiny models. When it does not: where static quantization loses nothing, which is
@@ -218,6 +173,10 @@ class QuantizationAwareTrain(Stage):
         return replace(self, epochs=0)
 
     @classmethod
+    def preferred(cls, task: Task) -> Mapping[str, Value]:
+        return precise_ends(task)
+
+    @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
         return refusal(cls(), model, task)
 
@@ -227,7 +186,7 @@ class QuantizationAwareTrain(Stage):
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
-        exclude = excluded_layers(model, self.exclude)
+        exclude = excluded_layers(model, self.exclude, context.task.example(2))
         check_excluded(model, exclude)
         int8 = self.embeddings == "int8"
         embedded, tables = replace_embeddings(model, exclude) if int8 else ((), {})
@@ -242,7 +201,9 @@ class QuantizationAwareTrain(Stage):
         ranking: dict[str, float] = {}
         if self.keep_float:
             ranking = rank_layers(traced, calibration, quantizer_for())
-        quantizer = quantizer_for(keep=list(ranking)[: self.keep_float], training=True)
+        follow = "extremes" if context.task.judged_by_error else "average"
+        keep = list(ranking)[: self.keep_float]
+        quantizer = quantizer_for(keep=keep, observer=follow, training=True)
         macs = sum(multiply_accumulates(node) for node in traced.graph.nodes)
         student = SimulatedQuantization(prepare_qat_pt2e(traced, quantizer))
         check_something_is_quantized(quantizer)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
 from petra.core.kernels import WEIGHT_MAX
+from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter, refusal
 from petra.methods.quantize.calibration import Calibration
@@ -23,7 +25,9 @@ from petra.methods.quantize.parameters import (
     KEEP_LIMITS,
     STORAGE,
     check_excluded,
+    check_some_are_left,
     excluded_layers,
+    precise_ends,
 )
 from petra.methods.quantize.ptq import QuantizationResult, quantize_static
 from petra.methods.quantize.quantized_share import check_kernels
@@ -54,9 +58,10 @@ class StaticQuantize(Stage):
 
     When it helps: convolutional networks on CPUs, a quarter of the bytes and two to three times the
     speed for a few tenths of a point; transformers with `equalize: smooth`. When it does not:
-    regression with fine outputs: exclude the last layer, keep the most sensitive ones, or do
-    without. Costs one forward pass over the calibration samples; `keep_float` two, and one over 128
-    of them for every layer.
+    regression with fine outputs, for which layers that read inputs and put outputs out stay float
+    and nothing that calibration shows is clipped unless one says otherwise: keep the most sensitive
+    ones too, or do without. Costs one forward pass over the calibration samples; `keep_float` two,
+    and one over 128 of them for every layer.
     """
 
     name: ClassVar[str] = "quantize.static"
@@ -102,16 +107,26 @@ class StaticQuantize(Stage):
         return self.keep_float > 0
 
     @classmethod
+    def preferred(cls, task: Task) -> Mapping[str, Value]:
+        """Of values, an error far out costs most."""
+        unclipped = {"observer": "minmax"} if task.judged_by_error else {}
+        return {**precise_ends(task), **unclipped}
+
+    @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
         return refusal(cls(), model, task)
 
     def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
-        check_kernels(model.eval(), context.task.example(2))
+        example = context.task.example(2)
+        check_kernels(model.eval(), example)
+        if self.keep_float or self.exclude != "none":
+            exclude = excluded_layers(model, self.exclude, example)
+            check_some_are_left(model, exclude, self.keep_float)
         return model
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
-        exclude = excluded_layers(model, self.exclude)
+        exclude = excluded_layers(model, self.exclude, context.task.example(2))
         check_excluded(model, exclude)
         embedded, tables = (
             replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})

@@ -65,11 +65,12 @@ class WeightQuantize(Stage):
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model = model.to("cpu").eval()
+        example = context.task.example(2)
         result = store_weights(
             model,
-            context.task.example(2),
+            example,
             dict.fromkeys(KINDS, _FORMATS[self.bits]),
-            exclude=excluded_layers(model, self.exclude),
+            exclude=excluded_layers(model, self.exclude, example),
             block=self.block,
         )
         return result.model, StageTrace(
