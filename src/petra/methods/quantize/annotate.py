@@ -73,6 +73,7 @@ _OTHER_WEIGHTED = (
     "aten.lstm",
     "aten.gru",
     "aten.rnn",
+    "petra.padded",
     "aten.bilinear",
 )
 

@@ -110,7 +110,7 @@ class WeightOnlyRecurrent(nn.Module):
             data, sizes, order, back = input
             if states is not None and order is not None:
                 states = [state.index_select(1, order) for state in states]
-            outputs, *final = self._run((data, sizes), states, int(sizes[0]))
+            outputs, *final = self._run((data, sizes), states, sizes[0])
             if back is not None:
                 final = [state.index_select(1, back) for state in final]
             return PackedSequence(outputs, sizes, order, back), self._state(final)
