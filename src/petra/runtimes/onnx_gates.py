@@ -25,7 +25,8 @@ class Stack:
     """What a private node says, and the graph around it.
 
     weights: names, for each layer and in it for each direction of the input, of the state, and
-    where there are `biases` theirs. prefix: what names that are new begin with.
+    where there are `biases` theirs. scales: those of the weights, where they are codes and the
+    arithmetic is in integers. prefix: what names that are new begin with.
     """
 
     graph: GraphProto
@@ -40,27 +41,32 @@ class Stack:
     lengths: str
     states: tuple[str, ...]
     weights: tuple[str, ...]
+    scales: tuple[str, ...]
     prefix: str
 
     @classmethod
     def of(cls, graph: GraphProto, node: NodeProto) -> Stack:
         kind = attribute_of(node, "kind", b"").decode()
         lengths, states = attribute_of(node, "lengths", 0), 2 if kind == "LSTM" else 1
+        layers, directions = attribute_of(node, "layers", 1), attribute_of(node, "directions", 1)
         x, *names = node.input
-        first = lengths + states
+        first, end = lengths + states, len(names)
+        if attribute_of(node, "integer", 0):
+            end -= 2 * layers * directions
         stack = cls(
             graph,
             constants_of(graph),
             producers(graph),
             kind,
             attribute_of(node, "activation", b"").decode(),
-            attribute_of(node, "layers", 1),
-            attribute_of(node, "directions", 1),
+            layers,
+            directions,
             bool(attribute_of(node, "biases", 1)),
             x,
             names[0] if lengths else "",
             tuple(names[lengths:first]),
-            tuple(names[first:]),
+            tuple(names[first:end]),
+            tuple(names[end:]),
             next(name for name in node.output if name),
         )
         if len(stack.weights) != stack.layers * stack.directions * stack.per_direction:
@@ -83,11 +89,14 @@ class Stack:
 
 def stacked(stack: Stack, names: Sequence[str], name: str) -> tuple[str, list[NodeProto]]:
     """(directions, gates * hidden, ...) of one weight for each direction, (gates * hidden, ...),
-    with the gates in ONNX's order; and the nodes that make it.
+    with the gates in ONNX's order; and the nodes that make it. The operator in integers has
+    matrices transposed.
     """
     order, constants = GATES[stack.kind], stack.constants
     if all(one in constants for one in names):
         value = np.stack([_ordered(constants[one], order) for one in names])
+        if stack.scales and value.ndim > 2:
+            value = np.ascontiguousarray(value.transpose(0, 2, 1))
         return add_constant(stack.graph, name, value), []
     coded = [_codes(stack, one) for one in names]
     if all(coded):
@@ -100,6 +109,20 @@ def stacked(stack: Stack, names: Sequence[str], name: str) -> tuple[str, list[No
         nodes.append(make("Gather", [one, index], [f"{new}_flat"], axis=0))
         nodes.append(make("Unsqueeze", [f"{new}_flat", first], [new]))
     return name, [*nodes, make("Concat", each, [name], axis=0)]
+
+
+def quantization(stack: Stack, layer: int) -> list[str]:
+    """Scales and zero points of the weights of the input and of the state, (directions, gates *
+    hidden) each."""
+    names, order = [], GATES[stack.kind]
+    for which, what in enumerate(("input", "state")):
+        places = [2 * (layer * stack.directions + d) + which for d in range(stack.directions)]
+        scales = [stack.constants[stack.scales[place]].reshape(-1) for place in places]
+        value = np.stack([_ordered(scale, order) for scale in scales])
+        prefix = f"{stack.prefix}_{layer}_{what}"
+        names.append(add_constant(stack.graph, f"{prefix}_scale", value))
+        names.append(add_constant(stack.graph, f"{prefix}_zero", np.zeros(value.shape, np.int8)))
+    return names
 
 
 def _ordered(value: Array, order: Sequence[int]) -> Array:

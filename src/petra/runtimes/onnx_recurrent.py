@@ -15,7 +15,15 @@ import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
-from petra.runtimes.onnx_gates import GATES, Stack, first_state, joined, rows, stacked
+from petra.runtimes.onnx_gates import (
+    GATES,
+    Stack,
+    first_state,
+    joined,
+    quantization,
+    rows,
+    stacked,
+)
 from petra.runtimes.onnx_graph import add_constant, attribute_of
 from petra.runtimes.onnx_private import private
 
@@ -28,7 +36,7 @@ def translations() -> dict[Callable[..., object], Callable[..., object]]:
     """Operators of recurrent layers -> what writes their private node."""
     import torch
 
-    import petra.model.layers.padded  # noqa: F401  (registers the operators)
+    import petra.model.layers.dynamic_lstm  # noqa: F401  (registers the operators)
 
     aten, own = torch.ops.aten, torch.ops.petra
     return {
@@ -38,6 +46,7 @@ def translations() -> dict[Callable[..., object], Callable[..., object]]:
         aten.rnn_relu.input: _plain("RNN", "Relu"),
         own.padded_gru.default: _padded("GRU"),
         own.padded_lstm.default: _padded("LSTM"),
+        own.dynamic_lstm.default: _dynamic_lstm,
     }
 
 
@@ -93,6 +102,34 @@ def _padded(kind: str) -> Callable[..., object]:
         )
 
     return write
+
+
+def _dynamic_lstm(
+    x: Any,
+    lengths: Any,
+    hx: Any,
+    codes: Any,
+    scales: Any,
+    biases: Any,
+    num_layers: Any,
+    bidirectional: Any,
+) -> Any:
+    """For the operator of `petra.model.layers.dynamic_lstm`: codes in the place of weights, and
+    their scales behind them."""
+    flat: list[Any] = []
+    for place in range(0, len(codes), 2):
+        flat += [*codes[place : place + 2], *biases[place : place + 2]]
+    return _node(
+        "LSTM",
+        (x, *([] if lengths is None else [lengths]), *hx, *flat, *scales),
+        activation="",
+        lengths=int(lengths is not None),
+        biases=int(bool(biases)),
+        layers=num_layers,
+        directions=2 if bidirectional else 1,
+        batch_first=0,
+        integer=1,
+    )
 
 
 def _node(kind: str, values: Sequence[Any], **attributes: int | str) -> Any:
@@ -159,7 +196,10 @@ def _layer(
         name, made = first_state(stack, state, layer, f"{stack.prefix}_{layer}_first_{i}")
         states.append(name)
         nodes += made
-    nodes += _operator(stack, [*names, biases, lengths, *states], [f"{y}_apart", *finals])
+    inputs = [*names, biases, lengths, *states]
+    if stack.scales:
+        inputs += ["", *quantization(stack, layer)]
+    nodes += _operator(stack, inputs, [f"{y}_apart", *finals])
     if stack.directions == 1:
         axis = add_constant(stack.graph, f"{y}_axis", np.array([1]))
         return [*nodes, make("Squeeze", [f"{y}_apart", axis], [y])]
@@ -179,4 +219,6 @@ def _operator(stack: Stack, inputs: list[str], outputs: list[str]) -> list[NodeP
         options["linear_before_reset"] = 1  # the reset gate scales U h + b, as in PyTorch
     if stack.activation:
         options["activations"] = [stack.activation] * stack.directions
+    if stack.scales:
+        return [make("DynamicQuantizeLSTM", inputs, outputs, domain="com.microsoft", **options)]
     return [make(stack.kind, inputs, outputs, **options)]

@@ -22,6 +22,11 @@ KEEP_DOC = "layers that cost most when quantized, kept in float"
 
 STORAGE = Choice(("float", "int8"))
 EMBEDDINGS = where(has("embedding"), STORAGE, "int8")
+RECURRENT = Choice(("float", "int8", "dynamic"))
+RECURRENT_DOC = (
+    "how weights of recurrent layers are stored; dynamic computes in integers, where the runtime"
+    " has a kernel for the layer (ONNX Runtime for the LSTM), and is int8 elsewhere"
+)
 EMBEDDINGS_DOC = "how embedding tables are stored"
 
 CODES = Choice((WEIGHT_MAX,))

@@ -38,6 +38,7 @@ from petra.methods.quantize.selection import (
     output_axis,
 )
 from petra.model.kinds import is_transposed_linear
+from petra.model.layers.dynamic_lstm import DynamicQuantizedLSTM
 from petra.model.layers.quantized import (
     Codes,
     DynamicQuantizedLinear,
@@ -54,6 +55,7 @@ STORED: tuple[type[nn.Module], ...] = (
     QuantizedEmbedding,
     WeightOnly,
     WeightOnlyRecurrent,
+    DynamicQuantizedLSTM,
 )
 """The modules that stand for layers whose weights are codes."""
 
@@ -94,7 +96,7 @@ def store_weights(
     StageRefused when no layer can be treated.
     """
     check_excluded(model, exclude)
-    choice = choose(model, formats, exclude, block, largest=kernels.largest_weight)
+    choice = choose(model, formats, exclude, block, kernels=kernels)
     result = StoredLayers(model, skipped=choice.skipped)
     before, reference = weight_bytes(model), predictions(model, example)
     aliases = aliases_of(model)
@@ -229,10 +231,7 @@ def _encode(choice: Selection, path: str, weight: nn.Parameter, made: Made) -> C
     module, name = choice.layers[path], choice.formats[path]
     largest = choice.largest if id(weight) in choice.integer else 127
     # Our own layers hold rows of (out, in).
-    rows = is_transposed_linear(module) and name in (
-        "dynamic",
-        "int4",
-    )
+    rows = is_transposed_linear(module) and name in ("dynamic", "int4")
     key = (id(weight), name == "int4", name == "float16", rows, output_axis(module))
     if key not in made:
         W = weight.detach().T.contiguous() if rows else weight.detach()
@@ -259,7 +258,8 @@ def _replacement(module: nn.Module, name: str, codes: Mapping[str, Codes]) -> nn
     if isinstance(module, nn.Embedding) and is_plain(module):
         return QuantizedEmbedding(codes["weight"], module.padding_idx).train(module.training)
     if isinstance(module, nn.RNNBase):
-        return WeightOnlyRecurrent(module, codes)
+        recurrent = DynamicQuantizedLSTM if name == "dynamic" else WeightOnlyRecurrent
+        return recurrent(module, codes)
     return WeightOnly(module, codes)
 
 

@@ -38,7 +38,7 @@ def padded_gru(
     bidirectional: bool,
 ) -> tuple[Tensor, Tensor]:
     """A GRU; all arguments as above. Costs a copy of the items more than the packed form."""
-    out, state = _packed(
+    out, state = packed_results(
         torch.gru, x, lengths, [hx], (weights, has_biases, num_layers, bidirectional)
     )
     return out, state
@@ -59,24 +59,25 @@ def padded_lstm(
     bidirectional: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """An LSTM; `hx` are h and c."""
-    out, h, c = _packed(
+    out, h, c = packed_results(
         torch.lstm, x, lengths, list(hx), (weights, has_biases, num_layers, bidirectional)
     )
     return out, h, c
 
 
-_Options = tuple[Sequence[Tensor], bool, int, bool]
+Options = tuple[Sequence[Tensor], bool, int, bool]
 
 
-def _packed(
+def packed_results(
     function: Callable[..., tuple[Tensor, ...]],
     x: Tensor,
     lengths: Tensor,
     states: list[Tensor],
-    options: _Options,
+    options: Options,
 ) -> tuple[Tensor, ...]:
-    """Pack, run, pad. torch wants the longest item first."""
+    """What torch's `function` makes of the packed items, padded again."""
     weights, has_biases, num_layers, bidirectional = options
+    # It wants the longest item first.
     descending, order = lengths.cpu().sort(descending=True, stable=True)
     order = order.to(x.device)
     data, sizes = torch._pack_padded_sequence(x.index_select(1, order), descending, False)
@@ -133,7 +134,7 @@ def _gradients(
     with torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in (x, *rest)]
         states, weights = leaves[1 : 1 + ctx.states], leaves[1 + ctx.states :]
-        results = _packed(function, leaves[0], lengths, states, (weights, *ctx.options))
+        results = packed_results(function, leaves[0], lengths, states, (weights, *ctx.options))
     known = [(r, g) for r, g in zip(results, given, strict=True) if g is not None]
     found = torch.autograd.grad(
         [r for r, _ in known], leaves, [g for _, g in known], allow_unused=True
