@@ -32,10 +32,12 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from petra.core.errors import ExportError
 from petra.core.interface import BATCH, Axis
 from petra.core.target import Target
+from petra.methods.base import Context
 from petra.methods.quantize.weights import WeightQuantize
 from petra.model.layers.padded import padded_gru, padded_lstm
 from petra.runtimes.onnx_export import export_onnx
 from petra.runtimes.table import runtime_for
+from petra.tasks.classification import classification
 
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"batch_first": True},
@@ -121,10 +123,6 @@ def test_first_states_may_be_given(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_codes_stay_codes(tmp_path: Path) -> None:
-    from dynamic_models import task_of
-
-    from petra.methods.base import Context
-
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -134,7 +132,9 @@ def test_weights_that_are_codes_stay_codes(tmp_path: Path) -> None:
             return self.rnn(x)[0].mean(1)
 
     model, x = Net().eval(), items(4, 6)
-    stored, _ = WeightQuantize().apply(model, Context(task=task_of(x), teacher=model, seed=0))
+    split = (x, torch.arange(len(x)))
+    task = classification(split, split, split)
+    stored, _ = WeightQuantize().apply(model, Context(task=task, teacher=model, seed=0))
     session = exported(stored, x[:2], SERIES, tmp_path, "onnxruntime")
     for n, length in SIZES:
         compare(session, stored, items(n, length), 1e-5)

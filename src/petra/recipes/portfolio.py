@@ -22,11 +22,12 @@ STATIC_ONLY = frozenset({"static only"})
 # ---- steps ---------------------------------------------------------------------------------------
 
 # Integer arithmetic. Fine outputs of a regression lose most in the last layer; transformers have
-# activations that no calibration settles, recurrent layers no integer kernels.
+# activations that no calibration settles, recurrent layers no integer kernels but dynamic ones.
 SMOOTH = Step("quantize.static", {"equalize": "smooth"}, on=ATTENTION)
 INT8: OneOf = (
     Step("quantize.dynamic", on=ATTENTION, off=STATIC_ONLY),
     SMOOTH,
+    Step("quantize.dynamic", {"recurrent": "dynamic"}, on=RECURRENT, off=STATIC_ONLY),
     Step("quantize.static", {"exclude": "last"}, on=REGRESSION),
     Step("quantize.static"),
     Step("quantize.dynamic"),
@@ -44,10 +45,12 @@ REPAIR: OneOf = (*REFIT, None)
 
 
 def cut(ratio: float) -> OneOf:
-    """Channels, in multiples that kernels like. Recurrent layers have none to cut, and to find out
-    what little could go besides them takes long.
+    """Channels, or hidden units of recurrent layers, in multiples that kernels like. To find out
+    what little could go besides those takes long.
     """
     return (
+        Step("prune.recurrent", {"ratio": ratio, "round_to": 8}, on=RECURRENT),
+        Step("prune.recurrent", {"ratio": ratio, "round_to": 4}, on=RECURRENT),
         Step("prune.structured", {"ratio": ratio, "round_to": 8}, off=NARROW | RECURRENT),
         Step("prune.structured", {"ratio": ratio, "round_to": 4}, off=RECURRENT),
     )
