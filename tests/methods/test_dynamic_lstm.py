@@ -18,6 +18,7 @@ from petra.core.interface import BATCH, DICT, LENGTH, TENSOR, Axis, Interface, T
 from petra.core.target import Target
 from petra.methods.base import Context
 from petra.methods.quantize.dynamic import DynamicQuantize
+from petra.methods.quantize.static import StaticQuantize
 from petra.model.description.differences import describe, rebuild, weights
 from petra.model.layers.dynamic_lstm import DynamicQuantizedLSTM
 from petra.model.layers.weight_only import WeightOnlyRecurrent
@@ -172,6 +173,35 @@ def test_the_result_can_be_described_and_rebuilt() -> None:
     again = rebuild(original, describe(result, original), weights(result)).eval()
     with torch.no_grad():
         torch.testing.assert_close(again(x), result(x), rtol=0, atol=0)
+
+
+class Mixed(nn.Module):
+    """Convolutions beside an LSTM, as LSTM-FCN has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(FEATURES, 16, 3, padding=1), nn.BatchNorm1d(16)
+        self.rnn, self.head = nn.LSTM(FEATURES, HIDDEN, batch_first=True), nn.Linear(48, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = torch.relu(self.norm(self.conv(x.transpose(1, 2)))).mean(2)
+        logits: Tensor = self.head(torch.cat([conv, self.rnn(x)[1][0][-1]], 1))
+        return logits
+
+
+def test_static_quantization_has_integers_in_lstms_too(tmp_path: Path) -> None:
+    model, x = Mixed().eval(), torch.randn(32, 7, FEATURES)
+    context = Context(task=task_of(x), teacher=model, seed=0)
+    floats, _ = StaticQuantize(samples=32).apply(copy.deepcopy(model), context)
+    result, trace = StaticQuantize(samples=32, recurrent="dynamic").apply(model, context)
+    assert set(trace.touched) == {"rnn", "conv", "head"}
+    assert trace.details["share_of_macs_8_bit"] == 1
+    assert "rnn" not in trace.skipped
+    plain = export_onnx(floats, x[:2], tmp_path / "plain.onnx")
+    path = export_onnx(result, x[:2], tmp_path / "m.onnx")
+    assert path.stat().st_size < 0.6 * plain.stat().st_size
+    with torch.no_grad():
+        close(session(path).run(None, {"input": x.numpy()})[0], result(x), 0.03)
 
 
 # -- where there is no kernel ----------------------------------------------------------------------

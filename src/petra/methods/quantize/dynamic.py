@@ -18,18 +18,14 @@ from petra.methods.quantize.parameters import (
     RECURRENT_DOC,
     STORAGE,
     excluded_layers,
+    recurrent_formats,
 )
 from petra.methods.quantize.stored import STORED, store_weights
 from petra.model.attention.separate import separate_attention
 from petra.model.surgery import is_under
 from petra.space.declare import has, where
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
-from petra.space.outline import ModelOutline
 from petra.tasks.base import Task
-
-
-def _has_lstm(model: ModelOutline) -> bool:
-    return bool(model.of_kind("LSTM"))
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class DynamicQuantize(Stage):
     )
     recurrent: str = parameter(
         "int8",
-        where(_has_lstm, RECURRENT, "dynamic"),
+        recurrent_formats("int8"),
         RECURRENT_DOC,
         limits=RECURRENT,
         scope="recurrent",

@@ -8,8 +8,9 @@ from petra.core.errors import StageRefused
 from petra.core.kernels import WEIGHT_MAX
 from petra.model.kinds import INTEGER_KERNELS, Convolution
 from petra.model.surgery import is_under
-from petra.space.declare import has, where
+from petra.space.declare import FromModel, has, where
 from petra.space.domains import Choice, Integer, Text
+from petra.space.outline import ModelOutline
 
 EXCLUDE_ENDS = Choice(("none", "first", "last", "ends"))
 EXCLUDE = where(has("convolution"), Choice((*EXCLUDE_ENDS.values, "convolutions")), "convolutions")
@@ -34,6 +35,17 @@ CODES_DOC = (
     "largest weight code: 64 is right on every CPU, 127 on those with VNNI or dot products, 7 is 4"
     " bits"
 )
+
+
+def recurrent_formats(default: str) -> FromModel:
+    """Formats for recurrent layers, as far as the model has such; the default where it has none."""
+
+    def of(model: ModelOutline) -> Choice:
+        if not model.of_role("recurrent"):
+            return Choice((default,))
+        return RECURRENT if model.of_kind("LSTM") else Choice(("float", "int8"))
+
+    return FromModel(of, RECURRENT)
 
 
 def excluded_layers(model: nn.Module, exclude: str) -> frozenset[str]:

@@ -21,13 +21,16 @@ from petra.methods.quantize.parameters import (
     KEEP_DOC,
     KEEP_FLOAT,
     KEEP_LIMITS,
+    RECURRENT,
+    RECURRENT_DOC,
     STORAGE,
     check_excluded,
     excluded_layers,
+    recurrent_formats,
 )
 from petra.methods.quantize.ptq import QuantizationResult, quantize_static
 from petra.methods.quantize.quantized_share import check_kernels
-from petra.methods.quantize.stored import replace_embeddings
+from petra.methods.quantize.stored import replace_layers
 from petra.space.declare import where
 from petra.space.domains import BOOLEAN, Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
@@ -93,6 +96,13 @@ class StaticQuantize(Stage):
     )
     correct_bias: bool = parameter(False, BOOLEAN, "correct the shift of each layer's mean output")
     embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC, limits=STORAGE)
+    recurrent: str = parameter(
+        "float",
+        recurrent_formats("float"),
+        RECURRENT_DOC,
+        limits=RECURRENT,
+        scope="recurrent",
+    )
     weight_max: int = parameter(
         WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
     )
@@ -106,6 +116,8 @@ class StaticQuantize(Stage):
         return refusal(cls(), model, task)
 
     def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
+        formats = {"recurrent": self.recurrent}
+        replace_layers(model, formats, excluded_layers(model, self.exclude), context.kernels)
         check_kernels(model.eval(), context.task.example(2))
         return model
 
@@ -113,9 +125,8 @@ class StaticQuantize(Stage):
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude)
         check_excluded(model, exclude)
-        embedded, tables = (
-            replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
-        )
+        formats = {"embedding": self.embeddings, "recurrent": self.recurrent}
+        stored, left = replace_layers(model, formats, exclude, context.kernels)
         result = quantize_static(
             model,
             context.task.example(2),
@@ -130,17 +141,17 @@ class StaticQuantize(Stage):
             keep_float=self.keep_float,
             interface=context.interface,
         )
-        return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)
+        return result.model, traced_quantization(self.name, result, self.samples, stored, left)
 
 
 def traced_quantization(
     name: str,
     result: QuantizationResult,
     samples: int,
-    embedded: tuple[str, ...],
-    tables: dict[str, str],
+    stored: tuple[str, ...],
+    left: dict[str, str],
 ) -> StageTrace:
-    """The trace of a stage that asked for so many `samples` and had `replace_embeddings` return the
+    """The trace of a stage that asked for so many `samples` and had `replace_layers` return the
     last two.
     """
     details = {
@@ -150,6 +161,6 @@ def traced_quantization(
         **result.notes,
     }
     skipped = {
-        path: reason for path, reason in result.layers_skipped.items() if path not in embedded
-    } | tables
-    return StageTrace(name, (*embedded, *result.layers_quantized), skipped, details=details)
+        path: reason for path, reason in result.layers_skipped.items() if path not in stored
+    } | left
+    return StageTrace(name, (*stored, *result.layers_quantized), skipped, details=details)

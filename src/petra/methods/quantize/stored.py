@@ -149,26 +149,26 @@ def store_weights(
     return result
 
 
-def replace_embeddings(
-    model: nn.Module, exclude: frozenset[str] = frozenset()
+def replace_layers(
+    model: nn.Module,
+    formats: Mapping[str, str],
+    exclude: frozenset[str] = frozenset(),
+    kernels: Kernels = USUAL,
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Give the plain embeddings of `model` int8 rows, in place; paths of those, and why others are
-    left.
+    """Give layers codes in place, by `formats` of their kinds ("float" by default), embeddings if
+    they are plain; paths of those, and why others of these kinds are left.
 
-    Embeddings that share a weight keep sharing its codes; what they share with layers of other
-    kinds, which keep it in float, they lose. An embedding that is the whole model is left.
+    Layers that share a weight keep sharing its codes; what they share with layers that keep it in
+    float, they lose. A layer that is the whole model is left.
     """
-    formats = dict.fromkeys(KINDS, "float") | {"embedding": "int8"}
-    choice = choose(model, formats, exclude, block=0, ties=False)
-    skipped = {
-        path: why
-        for path, why in choice.skipped.items()
-        if kind_of(choice.layers[path]) == "embedding"
-    }
-    made: Made = {}
-    done, aliases = [], aliases_of(model)
+    asked = {kind for kind, name in formats.items() if name != "float"}
+    given = dict.fromkeys(KINDS, "float") | dict(formats)
+    choice = choose(model, given, exclude, block=0, ties=False, kernels=kernels)
+    skipped = {p: why for p, why in choice.skipped.items() if kind_of(choice.layers[p]) in asked}
+    done, made, aliases = [], Made(), aliases_of(model)
     for path in choice.formats:
-        if not path or not is_plain(choice.layers[path]):
+        layer = choice.layers[path]
+        if not path or (isinstance(layer, nn.Embedding | nn.EmbeddingBag) and not is_plain(layer)):
             skipped[path] = "it does more than look rows up" if path else "it is the whole model"
             continue
         _Swap.of(path, aliases[path], choice, made).do(model)
