@@ -104,13 +104,14 @@ def run(model: nn.Module, x: Any, **params: Any) -> tuple[nn.Module, StageTrace]
     return RecurrentPrune(**params).apply(model, Context(task=task, teacher=model, seed=0))
 
 
-def test_the_least_important_units_go() -> None:
+@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
+def test_the_least_important_units_go(importance: str) -> None:
     model, x = Net(nn.GRU).eval(), torch.randn(8, 7, 5)
     with torch.no_grad():
         for parameter in model.rnn.parameters():
             parameter.view(3, HIDDEN, *parameter.shape[1:])[:, [2, 5, 6, 9]] *= 1e-4
         before = model(x)
-    pruned, trace = run(copy.deepcopy(model), x, ratio=0.34, round_to=8)
+    pruned, trace = run(copy.deepcopy(model), x, importance=importance, ratio=0.34, round_to=8)
     assert trace.details["hidden_units"] == {"rnn": [HIDDEN, 8]}
     assert trace.touched[0] == "rnn"
     assert "units rounds to none" in trace.skipped["second"]

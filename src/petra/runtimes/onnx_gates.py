@@ -67,7 +67,7 @@ class Stack:
             tuple(names[lengths:first]),
             tuple(names[first:end]),
             tuple(names[end:]),
-            next(name for name in node.output if name),
+            next(f"{name}_rnn" for name in node.output if name),
         )
         if len(stack.weights) != stack.layers * stack.directions * stack.per_direction:
             raise ExportError(

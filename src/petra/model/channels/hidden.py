@@ -29,6 +29,9 @@ _AXES: tuple[tuple[type[nn.Module], int], ...] = (
 )
 """Layers that can lose inputs, with the axis of the inputs that counts them."""
 
+SPREAD = 4.0
+"""Of the random numbers: wider than states, so that no clipping hides all of a unit's."""
+
 OUTPUT = "its units reach the model's output, or code that is no layer's"
 
 
@@ -118,11 +121,12 @@ class _Watch:
             if isinstance(value, tuple):
                 return tuple(map(instead, value))
             base, changed = (
-                (2 * torch.rand(value.shape, generator=g) - 1).to(value) for g in (first, other)
+                (SPREAD * torch.randn(value.shape, generator=g)).to(value) for g in (first, other)
             )
             if mask is None:
                 return base
-            return torch.where(mask.repeat(value.shape[-1] // self.hidden), changed, base)
+            here = mask.to(value.device).repeat(value.shape[-1] // self.hidden)
+            return torch.where(here, changed, base)
 
         def recorded(path: str) -> Callable[..., Any]:
             def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -179,7 +183,7 @@ def _differ(a: Sequence[Any], b: Sequence[Any], axis: int) -> Tensor:
     for one, other in zip(a, b, strict=True):
         x, y = (v.data if isinstance(v, PackedSequence) else v for v in (one, other))
         axis = axis if x.ndim > 2 else -1
-        here = (x != y).movedim(axis, 0).flatten(1).any(1)
+        here = (x != y).movedim(axis, 0).flatten(1).any(1).cpu()
         found = here if found is None else found | here
     assert found is not None
     return found

@@ -5,7 +5,7 @@ A unit has one number in all layers and directions of a stack, and goes from all
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,24 +32,30 @@ def objection(model: nn.Module, path: str, readers: Sequence[Reader]) -> str:
     return ""
 
 
-def magnitudes(model: nn.Module, path: str, readers: Sequence[Reader]) -> tuple[Tensor, Tensor]:
-    """(hidden,) norms of the weights that make each unit, in all gates, layers and directions, and
-    of those that read it elsewhere (Fang et al. 2023, "DepGraph")."""
+def of_units(
+    model: nn.Module,
+    path: str,
+    readers: Sequence[Reader],
+    elements: Callable[[str, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """(hidden,) sums over the weights that make each unit, in all gates, layers and directions, and
+    over those that read it elsewhere (as Fang et al. 2023, "DepGraph", group them).
+
+    elements: what each weight counts, from a parameter's name and value, in its shape.
+    """
     layer: Any = model.get_submodule(path)
     hidden = int(layer.hidden_size)
-    made = torch.zeros(hidden, dtype=torch.float64)
-    for _, _, weight in _weights(layer):
-        gates = weight.detach().double().reshape(-1, hidden, *weight.shape[1:])
-        made += gates.movedim(1, 0).flatten(1).square().sum(1)
-    read = torch.zeros(hidden, dtype=torch.float64)
+    made, read = (torch.zeros(hidden, dtype=torch.float64) for _ in range(2))
+    for name, _, weight in _weights(layer):
+        counts = elements(f"{path}.{name}", weight.detach()).double().cpu()
+        made += counts.reshape(-1, hidden, *weight.shape[1:]).movedim(1, 0).flatten(1).sum(1)
     for reader in readers:
-        for _, weight in _reading(model.get_submodule(reader.path)):
-            if weight.ndim < 2:
-                continue
-            squares = weight.detach().double().movedim(1, 0).flatten(1).square().sum(1)
-            some = reader.units >= 0
-            read.index_add_(0, reader.units[some], squares[some])
-    return made.sqrt(), read.sqrt()
+        some = reader.units >= 0
+        for name, weight in _reading(model.get_submodule(reader.path)):
+            if weight.ndim > 1:
+                counts = elements(f"{reader.path}.{name}", weight.detach()).double().cpu()
+                read.index_add_(0, reader.units[some], counts.movedim(1, 0).flatten(1).sum(1)[some])
+    return made, read
 
 
 def without(

@@ -62,7 +62,8 @@ def dynamic_lstm(
             outputs.append(out)
             finals.append(final)
         x = torch.cat(outputs, 2)
-    return x.contiguous(), *(torch.stack(states) for states in zip(*finals, strict=True))
+    h, c = (torch.stack(states) for states in zip(*finals, strict=True))
+    return x.contiguous(), h, c
 
 
 def _direction(
