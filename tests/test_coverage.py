@@ -92,7 +92,9 @@ def test_the_untouched_model_ships(name: str) -> None:
     assert (cell.outcome, cell.reason) == (ACTS, "")
 
 
-@pytest.mark.parametrize("kind", ["prune.depth", "prune.heads", "repair.batchnorm"])
+@pytest.mark.parametrize(
+    "kind", ["prune.depth", "prune.heads", "prune.recurrent", "repair.batchnorm"]
+)
 @pytest.mark.parametrize("name", ZOO)
 def test_a_stage_objects_to_the_models_it_refuses_and_to_no_other(name: str, kind: str) -> None:
     model, task = ARCHITECTURES.get(name)()
@@ -253,7 +255,7 @@ def test_no_chain_fails() -> None:
     without = {
         (name, kind)
         for name in names
-        for kind in ("prune.heads", "prune.depth", "repair.batchnorm")
+        for kind in ("prune.heads", "prune.depth", "prune.recurrent", "repair.batchnorm")
     }
     cells = [attempt(name, p) for name, p in draw_chains(names, 9, seed=1, without=without)]
     assert [c for c in cells if c.outcome not in (ACTS, REFUSES)] == []

@@ -25,6 +25,33 @@ class Encoder(nn.Module):
         return logits
 
 
+class Recurrent(nn.Module):
+    """(n, 6, 8) features -> (n, 4) logits: a stack of GRUs in both directions, its mean and its
+    last states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(8, 24, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(96, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, state = self.rnn(x)
+        last = torch.cat([state[-2], state[-1]], 1)
+        logits: Tensor = self.head(torch.cat([out.mean(1), torch.relu(last)], 1))
+        return logits
+
+
+def recurrent_problem() -> tuple[nn.Module, Task]:
+    """The network with random weights, and sequences whose label is their largest mean."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(192, 6, 8, generator=generator)
+    y = x.mean(1)[:, :4].argmax(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Recurrent().eval()
+    return model, classification((x[:128], y[:128]), (x[128:160], y[128:160]), (x[160:], y[160:]))
+
+
 def sequence_problem() -> tuple[nn.Module, Task]:
     """The network with random weights, its layers different, and sequences whose label is their
     largest mean.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from petra.methods.quantize.dynamic import DynamicQuantize
-from petra.methods.quantize.stored import replace_embeddings
+from petra.methods.quantize.stored import replace_layers
 from petra.model.description.differences import describe, rebuild, weights
 from petra.model.layers.quantized import (
     QuantizedEmbedding,
@@ -127,7 +127,7 @@ def test_embeddings_alone() -> None:
     model, x = Encoder().eval(), ids(4)
     with torch.no_grad():
         before = model(x)["logits"]
-    done, skipped = replace_embeddings(model)
+    done, skipped = replace_layers(model, {"embedding": "int8"})
     assert done == ("embedding", "positions")
     assert not skipped
     assert isinstance(model.embedding, QuantizedEmbedding)

@@ -158,8 +158,12 @@ def test_the_space_has_what_the_kernels_can_run() -> None:
     assert codes is not None
     assert (codes.default, codes.domain) == (127, Choice((127,)))
     assert codes.limits.contains(64)
+    able = Kernels(recurrent=frozenset({"LSTM"}))
     for card in (WeightQuantize.card(), StaticQuantize.card()):
-        assert fix_for_runtime(card, "some", USUAL) == card
+        assert fix_for_runtime(card, "some", able) == card
+    without = fix_for_runtime(StaticQuantize.card(), "some", USUAL).parameter("recurrent")
+    assert without is not None
+    assert without.limits == Choice(("float", "int8"))
     assert "computes in none" in lacks_kernels(HalfPrecision.card(), "some", SIGNED)
     with pytest.raises(ConfigError, match="some computes in none"):
         fix_for_runtime(HalfPrecision.card(), "some", SIGNED)

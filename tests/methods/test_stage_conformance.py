@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sequences import sequence_problem
+from sequences import recurrent_problem, sequence_problem
 from torch import nn
 
 from petra.core.pipeline import StageSpec
@@ -13,6 +13,7 @@ from petra.methods.lowrank.svd import SVDDecompose
 from petra.methods.lowrank.tucker import TuckerDecompose
 from petra.methods.prune.depth import DepthPrune
 from petra.methods.prune.heads import HeadPrune
+from petra.methods.prune.recurrent import RecurrentPrune
 from petra.methods.prune.structured import StructuredPrune
 from petra.methods.prune.unstructured import UnstructuredPrune
 from petra.methods.quantize.dynamic import DynamicQuantize
@@ -42,6 +43,15 @@ class TestDistill(StageSuite):
 class TestStructuredPrune(StageSuite):
     stage = StructuredPrune
     fast = {"ratio": 0.4}
+
+
+class TestRecurrentPrune(StageSuite):
+    stage = RecurrentPrune
+    fast = {"ratio": 0.3}
+
+    @pytest.fixture
+    def problem(self) -> tuple[nn.Module, Task]:
+        return recurrent_problem()
 
 
 class TestUnstructuredPrune(StageSuite):

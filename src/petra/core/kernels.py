@@ -33,7 +33,8 @@ class Kernels:
     name in ATen, that make new codes with a range of their own. same_range: further ones whose
     results must have the range of their input. clips: those that a layer's kernel ends with, None
     for all. float_results: whether a linear layer of codes can put out float32. dynamic: whether
-    linear layers gain from activations that are quantized on the spot.
+    linear layers gain from activations that are quantized on the spot. recurrent: the recurrent
+    layers, "LSTM" or "GRU", that there are such integer kernels for.
     """
 
     precisions: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class Kernels:
     clips: frozenset[Clip] | None = None
     float_results: bool = True
     dynamic: bool = True
+    recurrent: frozenset[str] = frozenset()
 
     @property
     def choices(self) -> Mapping[str, tuple[str | int, ...]]:
@@ -52,6 +54,7 @@ class Kernels:
         return {
             "precision": ("half", *self.precisions),
             "weight bits": self.weight_bits,
+            "recurrent": ("float", "int8", *(["dynamic"] if self.recurrent else [])),
         }
 
 

@@ -12,6 +12,7 @@ STAGES: Registry[type[Stage]] = Registry(
         "distill": "petra.methods.distill.distill:Distill",
         "prune.depth": "petra.methods.prune.depth:DepthPrune",
         "prune.heads": "petra.methods.prune.heads:HeadPrune",
+        "prune.recurrent": "petra.methods.prune.recurrent:RecurrentPrune",
         "prune.structured": "petra.methods.prune.structured:StructuredPrune",
         "prune.unstructured": "petra.methods.prune.unstructured:UnstructuredPrune",
         "lowrank.svd": "petra.methods.lowrank.svd:SVDDecompose",

@@ -22,11 +22,12 @@ STATIC_ONLY = frozenset({"static only"})
 # ---- steps ---------------------------------------------------------------------------------------
 
 # Integer arithmetic. Transformers have activations that no calibration settles, recurrent layers no
-# integer kernels. Layers that put out values stay float by default.
+# integer kernels but dynamic ones. Layers that put out values stay float by default.
 SMOOTH = Step("quantize.static", {"equalize": "smooth"}, on=ATTENTION)
 INT8: OneOf = (
     Step("quantize.dynamic", on=ATTENTION, off=STATIC_ONLY),
     SMOOTH,
+    Step("quantize.dynamic", {"recurrent": "dynamic"}, on=RECURRENT, off=STATIC_ONLY),
     Step("quantize.static"),
     Step("quantize.dynamic"),
     Step("quantize.weights", {"bits": 8}),
@@ -43,10 +44,12 @@ REPAIR: OneOf = (*REFIT, None)
 
 
 def cut(ratio: float) -> OneOf:
-    """Channels, in multiples that kernels like. Recurrent layers have none to cut, and to find out
-    what little could go besides them takes long.
+    """Channels, or hidden units of recurrent layers, in multiples that kernels like. To find out
+    what little could go besides those takes long.
     """
     return (
+        Step("prune.recurrent", {"ratio": ratio, "round_to": 8}, on=RECURRENT),
+        Step("prune.recurrent", {"ratio": ratio, "round_to": 4}, on=RECURRENT),
         Step("prune.structured", {"ratio": ratio, "round_to": 8}, off=NARROW | RECURRENT),
         Step("prune.structured", {"ratio": ratio, "round_to": 4}, off=RECURRENT),
     )

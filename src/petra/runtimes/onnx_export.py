@@ -100,8 +100,9 @@ def _translate(program: torch.export.ExportedProgram, opset: int) -> onnx.ModelP
     from petra.runtimes.named_program import blamed_operator
     from petra.runtimes.onnx_quantized import translations
     from petra.runtimes.onnx_registry import parsed_once
+    from petra.runtimes.recurrences import whole_recurrences
 
-    with quiet(), sdpa_kernel(SDPBackend.MATH), parsed_once():
+    with quiet(), sdpa_kernel(SDPBackend.MATH), parsed_once(), whole_recurrences():
         try:
             exported = torch.onnx.export(
                 program,

@@ -1,8 +1,8 @@
-"""The operators of `petra.model.layers.quantized` in ONNX.
+"""The operators of `petra.model.layers.quantized` in ONNX, and those that stay whole.
 
-The exporter writes each of them as one node of a private domain, whose operands it cannot fold: it
-would decode small weights and store them in float. `lower` then puts standard operators in the
-place of those nodes. ONNX Runtime decodes constant weights once, when it loads the file, and fuses
+The exporter writes each of them as one node of a private domain (`onnx_private`): it would decode
+small weights and store them in float. `lower` then puts standard operators in the place of those
+nodes. ONNX Runtime decodes constant weights once, when it loads the file, and fuses
 the integer layers into single operators.
 """
 
@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from petra.runtimes import onnx_recurrent
 from petra.runtimes.onnx_graph import add_constant, constants_of, substitute
+from petra.runtimes.onnx_private import DOMAIN, private
 
-_DOMAIN = "petra"
 _MICROSOFT = "com.microsoft"
 
 
@@ -28,55 +29,44 @@ def translations() -> dict[Callable[..., object], Callable[..., object]]:
     import petra.model.layers.quantized  # noqa: F401  (registers the operators)
 
     def decode(codes: Any, scale: Any = None) -> Any:
-        return _private("Decode", 2)(codes, scale)
+        return _given("Decode", codes, scale)
 
     def dynamic_linear(x: Any, codes: Any, scale: Any, bias: Any = None) -> Any:
-        return _private("DynamicLinear", 4)(x, codes, scale, bias)
+        return _given("DynamicLinear", x, codes, scale, bias)
 
     def int4_linear(x: Any, codes: Any, scale: Any, bias: Any = None) -> Any:
-        return _private("Int4Linear", 4)(x, codes, scale, bias)
+        return _given("Int4Linear", x, codes, scale, bias)
 
     operators = torch.ops.petra
     return {
         operators.decode.default: decode,
         operators.dynamic_linear.default: dynamic_linear,
         operators.int4_linear.default: int4_linear,
+        **onnx_recurrent.translations(),
     }
 
 
-def _private(name: str, inputs: int) -> Any:
-    """An operator of the private domain with so many inputs, the last one optional."""
-    from onnxscript import values
-
-    schema = onnx.defs.OpSchema
-    option = schema.FormalParameterOption
-    given = [
-        schema.FormalParameter(
-            f"input_{i}",
-            f"T{i}",
-            param_option=option.Optional if i == inputs - 1 else option.Single,
-        )
-        for i in range(inputs)
-    ]
-    types = [
-        (f"T{i}", ["tensor(float)", "tensor(float16)", "tensor(int8)", "tensor(uint8)"], "")
-        for i in range(inputs)
-    ]
-    result = schema.FormalParameter("output", "tensor(float)")
-    declared = schema(name, _DOMAIN, 1, inputs=given, outputs=[result], type_constraints=types)
-    return values.Op(values.Opset(_DOMAIN, 1), name, declared)
+def _given(name: str, *inputs: Any) -> Any:
+    """A private node of those inputs that are there."""
+    return private(name)(*(value for value in inputs if value is not None))
 
 
 def lower(model: ModelProto) -> None:
-    """Replace private nodes by standard operators (and com.microsoft's MatMulNBits), in place."""
+    """Replace private nodes by standard operators (and com.microsoft's), in place."""
     graph = model.graph
-    if all(node.domain != _DOMAIN for node in graph.node):
+    nodes = [node for node in graph.node if node.domain == DOMAIN]
+    if not nodes:
         return
-    written = {"Decode": _decode, "DynamicLinear": _dynamic_linear, "Int4Linear": _int4_linear}
-    for node in list(graph.node):
-        if node.domain == _DOMAIN:
-            substitute(graph, node, written[node.op_type](graph, node))
-    kept = [opset for opset in model.opset_import if opset.domain not in (_DOMAIN, _MICROSOFT)]
+    written: dict[str, Callable[[GraphProto, NodeProto], list[NodeProto]]] = {
+        onnx_recurrent.RECURRENCE: onnx_recurrent.write_recurrence,
+        "Decode": _decode,
+        "DynamicLinear": _dynamic_linear,
+        "Int4Linear": _int4_linear,
+    }
+    # Recurrent layers look at how their weights are decoded, so they come first.
+    for node in sorted(nodes, key=lambda node: node.op_type != onnx_recurrent.RECURRENCE):
+        substitute(graph, node, written[node.op_type](graph, node))
+    kept = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, _MICROSOFT)]
     del model.opset_import[:]
     model.opset_import.extend([*kept, onnx.helper.make_opsetid(_MICROSOFT, 1)])
 

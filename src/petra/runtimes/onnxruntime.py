@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from petra.core.errors import ArtifactError
+from petra.core.kernels import Kernels
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
@@ -233,6 +234,10 @@ class OnnxRuntime(Runtime):
 
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
     options: ClassVar[Mapping[str, Domain]] = {"spinning": Choice((True, False))}
+
+    @property
+    def kernels(self) -> Kernels:
+        return Kernels(recurrent=frozenset({"LSTM"}))
 
     def export(
         self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from petra.core.errors import ArtifactError, MissingExtra
+from petra.core.errors import ArtifactError, ExportError, MissingExtra
 from petra.core.kernels import Kernels
 from petra.runtimes.base import (
     Arrays,
@@ -163,6 +163,17 @@ def _reason(error: RuntimeError) -> str:
     return (said or lines or [error_line(error)])[0][:300]
 
 
+def _takes_lengths(path: Path) -> bool:
+    """Whether a recurrent layer of an ONNX file is given the lengths of its items."""
+    import onnx
+
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    return any(
+        node.op_type in ("GRU", "LSTM") and len(node.input) > 4 and bool(node.input[4])
+        for node in nodes
+    )
+
+
 class OpenVino(Runtime):
     """Intel's runtime. Static int8 models run in integer kernels, halved ones in bf16 on CPUs that
     have it; strong at large batches.
@@ -180,7 +191,16 @@ class OpenVino(Runtime):
     def export(
         self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
     ) -> list[Path]:
-        return self.files(export_onnx(model, example, path, interface))
+        export_onnx(model, example, path, interface)
+        if _takes_lengths(path):
+            for file in self.files(path):
+                file.unlink()
+            raise ExportError(
+                "OpenVINO computes recurrent layers over packed sequences as if all items were of"
+                " one length",
+                hint="use --runtime onnxruntime or torch, or one direction and a mask instead",
+            )
+        return self.files(path)
 
     def load(self, path: Path) -> LoadedModel:
         return LoadedOpenVino(path, threads=self.target.threads)

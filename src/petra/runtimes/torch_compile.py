@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from petra.core.errors import ExportError
 from petra.runtimes.base import LoadedModel
 from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.torch_program import LoadedProgram
@@ -23,6 +24,8 @@ from petra.runtimes.torch_program import LoadedProgram
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from petra.core.interface import Interface
+    from petra.tasks.inputs import Inputs
 
 BATCH_SIZES = 32
 """Programs that PyTorch may compile of one model, one for every batch size at worst; later ones
@@ -39,6 +42,18 @@ class TorchCompile(TorchEager):
     """
 
     name: ClassVar[str] = "torch.compile"
+
+    def export(
+        self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
+    ) -> list[Path]:
+        lengths = [s.name for s in interface.inputs if set(s.free) - {s.batch}] if interface else []
+        if lengths and (recurrent := recurrent_layer(model)):
+            raise ExportError(
+                f"torch.compile writes {recurrent} out step by step, one program for every length"
+                f" of {', '.join(lengths)}",
+                hint="the runtimes torch, onnxruntime and openvino have it whole",
+            )
+        return super().export(model, example, path, interface)
 
     def load(self, path: Path) -> LoadedModel:
         self.require()
@@ -91,6 +106,22 @@ class TorchCompile(TorchEager):
         return super().lacks() or (
             "" if cpp_compiler() else f"no C++ compiler ({_wanted()}), which CXX may name"
         )
+
+
+def recurrent_layer(model: nn.Module) -> str:
+    """The first recurrent layer or operator of a model or traced graph, '' where it has none."""
+    from torch import fx, nn
+
+    from petra.model.layers.stored_recurrent import StoredRecurrent
+
+    operators = ("aten.gru", "aten.lstm", "aten.rnn", "petra.padded", "petra.dynamic_lstm")
+    for path, module in model.named_modules():
+        if isinstance(module, nn.RNNBase | StoredRecurrent):
+            return path or type(module).__name__
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+            if str(node.target).startswith(operators):
+                return str(node.target)
+    return ""
 
 
 def _wanted() -> str:

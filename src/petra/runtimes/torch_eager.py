@@ -49,12 +49,13 @@ class TorchEager(Runtime):
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         names = [spec.name for spec in inputs]
         keyed = names != ["input"] and not all(name.startswith("input_") for name in names)
-        operators = "torchao.quantization.pt2e, petra.model.layers.quantized"
+        layers = "petra.model.layers.quantized, petra.model.layers.padded"
+        operators = f"torchao.quantization.pt2e, {layers}"
         return "\n".join(
             [
                 "import numpy as np",
                 "import torch",
-                f"import {operators}  # operators of quantized models",
+                f"import {operators}  # operators of petra's files",
                 f"model = torch.export.load({json.dumps(file)}).module()",
                 "inputs = {",
                 *zeros(inputs),

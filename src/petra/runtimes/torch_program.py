@@ -147,6 +147,8 @@ def _register_operators() -> None:
     """Importing these makes the operators of quantized programs known to torch."""
     import torchao.quantization.pt2e  # noqa: F401
 
+    import petra.model.layers.dynamic_lstm
+    import petra.model.layers.padded
     import petra.model.layers.quantized
     import petra.model.layers.row_scaled  # noqa: F401
 

@@ -26,6 +26,7 @@ from petra.core.errors import ExportError, PetraError
 from petra.model.aten.graph import module_path
 from petra.runtimes.free_sizes import Free
 from petra.runtimes.quiet import quiet
+from petra.runtimes.recurrences import padded_sequences, whole_recurrences
 from petra.tasks.inputs import Inputs
 from petra.tasks.passes import one_pass
 
@@ -57,7 +58,8 @@ def capture(
     ):
         shapes = tree_map(lambda tensor: dict(free[id(tensor)]), bound)
         try:
-            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+            with whole_recurrences(), padded_sequences():
+                return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
         except (MemoryError, PetraError):
             raise
         except Exception as error:
@@ -157,11 +159,11 @@ def _fixed_size(said: str, model: nn.Module, place: str) -> ExportError:
         "take the size from the input (x.shape[0], not len(x)), -1 in view and reshape;"
         " loop over no items"
     )
-    recurrent = next((type(m) for m in model.modules() if isinstance(m, nn.RNNBase)), None)
-    if recurrent and not batch:
+    cell = next((type(m) for m in model.modules() if isinstance(m, nn.RNNCellBase)), None)
+    if cell and not batch:
         hint = (
-            f"torch writes {recurrent.__name__} out step by step when it traces: use convolutions"
-            " or attention along the length, or items of one length"
+            f"a loop over {cell.__name__} is written out step by step when it is traced: use"
+            f" nn.{cell.__name__.removesuffix('Cell')}, which stays whole"
         )
     return ExportError(
         f"the model cannot be traced with a free {'batch size' if batch else 'length'}: it fixes"

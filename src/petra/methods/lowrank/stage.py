@@ -25,7 +25,7 @@ from petra.methods.lowrank.rank import (
 )
 from petra.methods.lowrank.swap import swap
 from petra.methods.lowrank.unfold import Calls
-from petra.methods.lowrank.work import Work, per_item
+from petra.methods.lowrank.work import Work, not_decomposed, per_item
 from petra.model.kinds import MIXING_LAYERS
 from petra.model.reach import why_not_followed
 from petra.model.surgery import (
@@ -228,7 +228,7 @@ class Decompose(Stage):
         if has_derived_weight(layer):
             return "its weight is computed from other parameters"
         if not how:
-            return f"{type(layer).__name__} layers are not decomposed"
+            return not_decomposed(layer)
         if reason := self._objection(how):
             return reason
         if how == "lookup" and not self.embeddings:

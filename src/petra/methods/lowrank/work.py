@@ -16,6 +16,14 @@ from petra.tasks.inputs import Inputs, batch_size, map_inputs
 BATCH = 64
 
 
+def not_decomposed(layer: nn.Module) -> str:
+    """Why a layer of this kind has no factors."""
+    reason = f"{type(layer).__name__} layers are not decomposed"
+    if isinstance(layer, nn.RNNBase):
+        reason += ": their kernels take whole weights (prune.recurrent narrows them)"
+    return reason
+
+
 @dataclass
 class Work:
     """What a stage works on: `layers` maps paths of layers to how they are unfolded."""

@@ -64,15 +64,12 @@ from petra.model.surgery import is_under
 _OTHER_WEIGHTED = (
     "aten.conv_transpose",
     "aten.embedding",
-    "aten.batch_norm",
-    "aten.layer_norm",
-    "aten.rms_norm",
-    "aten.group_norm",
-    "aten.instance_norm",
+    *(f"aten.{kind}_norm" for kind in ("batch", "layer", "rms", "group", "instance")),
     "aten.prelu",
     "aten.lstm",
     "aten.gru",
     "aten.rnn",
+    "petra.padded",
     "aten.bilinear",
 )
 
@@ -157,7 +154,8 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
             kind = str(node.target) if node.op == "call_function" else ""
             path = module_path(node)
             if _reads_codes(node):
-                self.calls.append(_layer_call(node, path, "", in_8_bits=False))
+                looked_up = node.target is aten.embedding.default
+                self.calls.append(_layer_call(node, path, "", in_8_bits=not looked_up))
             if (
                 not (kind.startswith(_OTHER_WEIGHTED) or calls_weighted_layer(node))
                 or path in coded
@@ -294,6 +292,10 @@ def _layer_call(node: Node, path: str, reason: str, *, in_8_bits: bool) -> Layer
 
 
 def _reads_codes(node: Node) -> bool:
-    """Whether a layer looks up an int8 weight, as a quantized embedding does."""
+    """Whether a layer looks up an int8 weight, as a quantized embedding does, or computes with
+    some, as an LSTM in integers does.
+    """
+    if str(node.target).startswith("petra.dynamic"):
+        return True
     table = node.args[0] if node.target is aten.embedding.default else None
     return isinstance(table, Node) and table.meta["val"].dtype == torch.int8

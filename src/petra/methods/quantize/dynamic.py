@@ -16,9 +16,12 @@ from petra.methods.base import Context, Stage, parameter, refusal
 from petra.methods.quantize.parameters import (
     EXCLUDE_ENDS,
     EXCLUDE_LIMITS,
+    RECURRENT,
+    RECURRENT_DOC,
     STORAGE,
     excluded_layers,
     precise_outputs,
+    recurrent_formats,
 )
 from petra.methods.quantize.stored import STORED, store_weights
 from petra.model.attention.separate import separate_attention
@@ -34,7 +37,8 @@ class DynamicQuantize(Stage):
 
     Weights are int8 with a scale per output channel, activations u8 with one range for the whole
     tensor. Embeddings, convolutions and recurrent layers can store int8 weights too, for size: they
-    compute in float. The projections of torch's attention become linear layers of their own.
+    compute in float, but for an LSTM where the runtime has an integer kernel for it (none has one
+    for the GRU). The projections of torch's attention become linear layers of their own.
 
     When it helps: transformers, whose activations have ranges that no calibration settles: half the
     latency at small batches, a quarter of the bytes. When it does not: convolutional networks, and
@@ -59,6 +63,13 @@ class DynamicQuantize(Stage):
         where(has("convolution"), STORAGE, "float"),
         "how weights of convolutions are stored",
         limits=STORAGE,
+    )
+    recurrent: str = parameter(
+        "int8",
+        recurrent_formats("int8"),
+        RECURRENT_DOC,
+        limits=RECURRENT,
+        scope="recurrent",
     )
     exclude: str = parameter("none", EXCLUDE_ENDS, "layers kept in float", limits=EXCLUDE_LIMITS)
 
@@ -88,8 +99,9 @@ class DynamicQuantize(Stage):
             "linear": "dynamic",
             "embedding": self.embeddings,
             "convolution": self.convolutions,
+            "recurrent": self.recurrent,
         }
-        rest = dict.fromkeys(("recurrent", "attention", "other"), "int8")
+        rest = dict.fromkeys(("attention", "other"), "int8")
         attention = [
             path for path, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)
         ]

@@ -11,8 +11,9 @@ from petra.core.kernels import WEIGHT_MAX
 from petra.core.pipeline import Value
 from petra.model.kinds import INTEGER_KERNELS, Convolution
 from petra.model.surgery import input_layers, is_under, output_layers
-from petra.space.declare import has, where
+from petra.space.declare import FromModel, has, where
 from petra.space.domains import Choice, Integer, Text
+from petra.space.outline import ModelOutline
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, named_outputs
 
@@ -27,6 +28,11 @@ KEEP_DOC = "layers that cost most when quantized, kept in float"
 
 STORAGE = Choice(("float", "int8"))
 EMBEDDINGS = where(has("embedding"), STORAGE, "int8")
+RECURRENT = Choice(("float", "int8", "dynamic"))
+RECURRENT_DOC = (
+    "how weights of recurrent layers are stored; dynamic computes in integers, where the runtime"
+    " has a kernel for the layer (ONNX Runtime for the LSTM), and is int8 elsewhere"
+)
 EMBEDDINGS_DOC = "how embedding tables are stored"
 
 CODES = Choice((WEIGHT_MAX,))
@@ -46,6 +52,17 @@ def precise_ends(task: Task) -> Mapping[str, Value]:
     one range makes steps that are coarse for all others.
     """
     return {"exclude": "ends"} if task.judged_by_error else {}
+
+
+def recurrent_formats(default: str) -> FromModel:
+    """Formats for recurrent layers, as far as the model has such; the default where it has none."""
+
+    def of(model: ModelOutline) -> Choice:
+        if not model.of_role("recurrent"):
+            return Choice((default,))
+        return RECURRENT if model.of_kind("LSTM") else Choice(("float", "int8"))
+
+    return FromModel(of, RECURRENT)
 
 
 def excluded_layers(model: nn.Module, exclude: str, example: Inputs) -> frozenset[str]:

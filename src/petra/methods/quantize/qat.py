@@ -44,7 +44,7 @@ from petra.methods.quantize.ptq import (
 from petra.methods.quantize.quantized_share import check_kernels, check_macs
 from petra.methods.quantize.simulated import SimulatedQuantization
 from petra.methods.quantize.static import traced_quantization
-from petra.methods.quantize.stored import replace_embeddings
+from petra.methods.quantize.stored import replace_layers
 from petra.methods.training import (
     BATCH_SIZE,
     EPOCHS,
@@ -188,8 +188,7 @@ class QuantizationAwareTrain(Stage):
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude, context.task.example(2))
         check_excluded(model, exclude)
-        int8 = self.embeddings == "int8"
-        embedded, tables = replace_embeddings(model, exclude) if int8 else ((), {})
+        embedded, tables = replace_layers(model, {"embedding": self.embeddings}, exclude)
         kept_away = _untrained(model, context)
         traced = trace(model, context.task.example(2), context.interface)
         simplify(traced)

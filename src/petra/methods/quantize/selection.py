@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from petra.core.kernels import USUAL, Kernels
 from petra.methods.quantize.quantized_share import EXCLUDED, TO_STAY
 from petra.model.kinds import Convolution, is_transposed_linear
 from petra.model.surgery import has_derived_weight, is_under
 
 KINDS = ("linear", "convolution", "embedding", "recurrent", "attention", "other")
 FORMATS = ("float", "dynamic", "int8", "int4", "float16")
-"""`dynamic` is for linear layers: int8 weights and integer arithmetic on activations quantized on
-the spot. The others are formats to store weights in, for float arithmetic; `int4` is for linear
-layers and embeddings, others get int8.
+"""`dynamic` is for linear layers, and recurrent ones that the runtime has such kernels for: int8
+weights and integer arithmetic on activations quantized on the spot. The others are formats to store
+weights in, for float arithmetic; `int4` is for linear layers and embeddings, others get int8.
 """
 
 _OVERHEAD = 256
@@ -76,9 +77,10 @@ class Selection:
             )
             return (4 - bits / 8) * weight.numel() - 4 * scales
 
-        return {
-            name: weight for name, weight in matrices(module).items() if saved(weight) > _OVERHEAD
-        }
+        own = matrices(module)
+        worth = {name: weight for name, weight in own.items() if saved(weight) > _OVERHEAD}
+        whole = self.formats[path] == "dynamic" and isinstance(module, nn.RNNBase)
+        return own if worth and whole else worth
 
 
 def choose(
@@ -88,9 +90,9 @@ def choose(
     block: int,
     *,
     ties: bool = True,
-    largest: int = 127,
+    kernels: Kernels = USUAL,
 ) -> Selection:
-    choice = Selection(block=block, largest=largest)
+    choice = Selection(block=block, largest=kernels.largest_weight)
     for path, module in model.named_modules():
         if not matrices(module):
             continue
@@ -104,7 +106,7 @@ def choose(
         elif reason := _objection(path, module, wanted):
             choice.skipped[path] = reason
         else:
-            choice.formats[path] = _format(module, kind, wanted, block)
+            choice.formats[path] = _format(module, kind, wanted, block, kernels)
             if not choice.stored(path):
                 choice.skipped[path] = "its weights are too small to gain anything"
                 del choice.formats[path]
@@ -146,9 +148,12 @@ def _objection(path: str, module: nn.Module, wanted: str) -> str:
     return ""
 
 
-def _format(module: nn.Module, kind: str, wanted: str, block: int) -> str:
+def _format(module: nn.Module, kind: str, wanted: str, block: int, kernels: Kernels) -> str:
     """The format a layer can have that is nearest to the wanted one."""
-    if wanted == "dynamic" and kind != "linear":
+    integer = kind == "linear" or (
+        isinstance(module, nn.RNNBase) and module.mode in kernels.recurrent and not module.proj_size
+    )
+    if wanted == "dynamic" and not integer:
         return "int8"
     if wanted == "int4" and not (is_plain(module) and largest_block(_inputs(module), block)):
         return "int8"

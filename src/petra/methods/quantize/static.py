@@ -23,15 +23,18 @@ from petra.methods.quantize.parameters import (
     KEEP_DOC,
     KEEP_FLOAT,
     KEEP_LIMITS,
+    RECURRENT,
+    RECURRENT_DOC,
     STORAGE,
     check_excluded,
     check_some_are_left,
     excluded_layers,
     precise_ends,
+    recurrent_formats,
 )
 from petra.methods.quantize.ptq import QuantizationResult, quantize_static
 from petra.methods.quantize.quantized_share import check_kernels
-from petra.methods.quantize.stored import replace_embeddings
+from petra.methods.quantize.stored import replace_layers
 from petra.space.declare import where
 from petra.space.domains import BOOLEAN, Choice, Integer, Real
 from petra.space.effects import FLOAT_WEIGHTS, INPUT_GRADIENTS, TRAINABLE, Effects
@@ -98,6 +101,13 @@ class StaticQuantize(Stage):
     )
     correct_bias: bool = parameter(False, BOOLEAN, "correct the shift of each layer's mean output")
     embeddings: str = parameter("float", EMBEDDINGS, EMBEDDINGS_DOC, limits=STORAGE)
+    recurrent: str = parameter(
+        "float",
+        recurrent_formats("float"),
+        RECURRENT_DOC,
+        limits=RECURRENT,
+        scope="recurrent",
+    )
     weight_max: int = parameter(
         WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
     )
@@ -118,9 +128,11 @@ class StaticQuantize(Stage):
 
     def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
         example = context.task.example(2)
+        exclude = excluded_layers(model, self.exclude, example)
+        formats = {"recurrent": self.recurrent}
+        stored, _ = replace_layers(model, formats, exclude, context.kernels)
         check_kernels(model.eval(), example)
-        if self.keep_float or self.exclude != "none":
-            exclude = excluded_layers(model, self.exclude, example)
+        if not stored and (self.keep_float or self.exclude != "none"):
             check_some_are_left(model, exclude, self.keep_float)
         return model
 
@@ -128,9 +140,8 @@ class StaticQuantize(Stage):
         model = model.to("cpu").eval()
         exclude = excluded_layers(model, self.exclude, context.task.example(2))
         check_excluded(model, exclude)
-        embedded, tables = (
-            replace_embeddings(model, exclude) if self.embeddings == "int8" else ((), {})
-        )
+        formats = {"embedding": self.embeddings, "recurrent": self.recurrent}
+        stored, left = replace_layers(model, formats, exclude, context.kernels)
         result = quantize_static(
             model,
             context.task.example(2),
@@ -145,17 +156,17 @@ class StaticQuantize(Stage):
             keep_float=self.keep_float,
             interface=context.interface,
         )
-        return result.model, traced_quantization(self.name, result, self.samples, embedded, tables)
+        return result.model, traced_quantization(self.name, result, self.samples, stored, left)
 
 
 def traced_quantization(
     name: str,
     result: QuantizationResult,
     samples: int,
-    embedded: tuple[str, ...],
-    tables: dict[str, str],
+    stored: tuple[str, ...],
+    left: dict[str, str],
 ) -> StageTrace:
-    """The trace of a stage that asked for so many `samples` and had `replace_embeddings` return the
+    """The trace of a stage that asked for so many `samples` and had `replace_layers` return the
     last two.
     """
     details = {
@@ -165,6 +176,6 @@ def traced_quantization(
         **result.notes,
     }
     skipped = {
-        path: reason for path, reason in result.layers_skipped.items() if path not in embedded
-    } | tables
-    return StageTrace(name, (*embedded, *result.layers_quantized), skipped, details=details)
+        path: reason for path, reason in result.layers_skipped.items() if path not in stored
+    } | left
+    return StageTrace(name, (*stored, *result.layers_quantized), skipped, details=details)

@@ -38,6 +38,7 @@ from petra.methods.quantize.selection import (
     output_axis,
 )
 from petra.model.kinds import is_transposed_linear
+from petra.model.layers.dynamic_lstm import DynamicQuantizedLSTM
 from petra.model.layers.quantized import (
     Codes,
     DynamicQuantizedLinear,
@@ -54,6 +55,7 @@ STORED: tuple[type[nn.Module], ...] = (
     QuantizedEmbedding,
     WeightOnly,
     WeightOnlyRecurrent,
+    DynamicQuantizedLSTM,
 )
 """The modules that stand for layers whose weights are codes."""
 
@@ -94,7 +96,7 @@ def store_weights(
     StageRefused when no layer can be treated.
     """
     check_excluded(model, exclude)
-    choice = choose(model, formats, exclude, block, largest=kernels.largest_weight)
+    choice = choose(model, formats, exclude, block, kernels=kernels)
     result = StoredLayers(model, skipped=choice.skipped)
     before, reference = weight_bytes(model), predictions(model, example)
     aliases = aliases_of(model)
@@ -147,26 +149,26 @@ def store_weights(
     return result
 
 
-def replace_embeddings(
-    model: nn.Module, exclude: frozenset[str] = frozenset()
+def replace_layers(
+    model: nn.Module,
+    formats: Mapping[str, str],
+    exclude: frozenset[str] = frozenset(),
+    kernels: Kernels = USUAL,
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Give the plain embeddings of `model` int8 rows, in place; paths of those, and why others are
-    left.
+    """Give layers codes in place, by `formats` of their kinds ("float" by default), embeddings if
+    they are plain; paths of those, and why others of these kinds are left.
 
-    Embeddings that share a weight keep sharing its codes; what they share with layers of other
-    kinds, which keep it in float, they lose. An embedding that is the whole model is left.
+    Layers that share a weight keep sharing its codes; what they share with layers that keep it in
+    float, they lose. A layer that is the whole model is left.
     """
-    formats = dict.fromkeys(KINDS, "float") | {"embedding": "int8"}
-    choice = choose(model, formats, exclude, block=0, ties=False)
-    skipped = {
-        path: why
-        for path, why in choice.skipped.items()
-        if kind_of(choice.layers[path]) == "embedding"
-    }
-    made: Made = {}
-    done, aliases = [], aliases_of(model)
+    asked = {kind for kind, name in formats.items() if name != "float"}
+    given = dict.fromkeys(KINDS, "float") | dict(formats)
+    choice = choose(model, given, exclude, block=0, ties=False, kernels=kernels)
+    skipped = {p: why for p, why in choice.skipped.items() if kind_of(choice.layers[p]) in asked}
+    done, made, aliases = [], Made(), aliases_of(model)
     for path in choice.formats:
-        if not path or not is_plain(choice.layers[path]):
+        layer = choice.layers[path]
+        if not path or (isinstance(layer, nn.Embedding | nn.EmbeddingBag) and not is_plain(layer)):
             skipped[path] = "it does more than look rows up" if path else "it is the whole model"
             continue
         _Swap.of(path, aliases[path], choice, made).do(model)
@@ -229,10 +231,7 @@ def _encode(choice: Selection, path: str, weight: nn.Parameter, made: Made) -> C
     module, name = choice.layers[path], choice.formats[path]
     largest = choice.largest if id(weight) in choice.integer else 127
     # Our own layers hold rows of (out, in).
-    rows = is_transposed_linear(module) and name in (
-        "dynamic",
-        "int4",
-    )
+    rows = is_transposed_linear(module) and name in ("dynamic", "int4")
     key = (id(weight), name == "int4", name == "float16", rows, output_axis(module))
     if key not in made:
         W = weight.detach().T.contiguous() if rows else weight.detach()
@@ -259,7 +258,8 @@ def _replacement(module: nn.Module, name: str, codes: Mapping[str, Codes]) -> nn
     if isinstance(module, nn.Embedding) and is_plain(module):
         return QuantizedEmbedding(codes["weight"], module.padding_idx).train(module.training)
     if isinstance(module, nn.RNNBase):
-        return WeightOnlyRecurrent(module, codes)
+        recurrent = DynamicQuantizedLSTM if name == "dynamic" else WeightOnlyRecurrent
+        return recurrent(module, codes)
     return WeightOnly(module, codes)
 
 

@@ -28,7 +28,7 @@ def multiply_accumulates(node: Node) -> int:
         return math.prod(sizes(node)) * shapes[1][-1]
     if kind.startswith("aten.scaled_dot_product_attention"):
         return 2 * math.prod(shapes[0]) * shapes[1][-2]
-    if kind.startswith(("aten.lstm", "aten.gru", "aten.rnn")):
+    if kind.startswith(("aten.lstm", "aten.gru", "aten.rnn", "petra.padded", "petra.dynamic_lstm")):
         # Their weights stand in lists among the arguments.
         weights = [sizes(source) for source in node.all_input_nodes[1:]]
         return math.prod(shapes[0][:2]) * sum(

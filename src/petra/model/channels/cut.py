@@ -52,7 +52,7 @@ def cut(
         except BREAKAGE as error:
             return _no_longer_runs(error)
         try:
-            wrong = _disagreement(
+            wrong = disagreement(
                 before, expected, outputs_of(graph.model, example), must_show=trial
             )
         except BREAKAGE as error:
@@ -62,9 +62,11 @@ def cut(
         return wrong
 
 
-def _disagreement(
+def disagreement(
     before: list[Tensor], expected: list[Tensor], got: list[Tensor], *, must_show: bool
 ) -> str:
+    """What is wrong with outputs after a cut, `got`; '' when nothing is. `expected` are those of a
+    model that ignores what goes. With `must_show`, it is also wrong that this changes nothing."""
     if [t.shape for t in got] != [t.shape for t in expected]:
         return "removing its channels changes the shape of the output"
     before, expected, got = ([comparable(t) for t in ts] for ts in (before, expected, got))

@@ -69,12 +69,7 @@ def dynamic_linear(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None)
     Bit for bit what ONNX's DynamicQuantizeLinear, MatMulInteger, Cast, Mul and Add give. The range
     is that of the whole tensor, so an item's result depends slightly on what else is in the batch.
     """
-    centred, step = quantize_activation(x)
-    total = torch.zeros((*x.shape[:-1], codes.shape[0]), dtype=torch.int32, device=x.device)
-    for start in range(0, x.shape[-1], _EXACT_TERMS):
-        part = slice(start, start + _EXACT_TERMS)
-        total += functional.linear(centred[..., part], codes[:, part].float()).to(torch.int32)
-    result = total.float() * (step * scale.reshape(-1))
+    result = integer_product(x, codes, scale)
     return result if bias is None else result + bias
 
 
@@ -134,6 +129,16 @@ def _linear_flops(x: Any, codes: Any, *args: Any, **kwargs: Any) -> int:
     for size in x:
         count *= int(size)
     return count
+
+
+def integer_product(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+    """x W^T as `dynamic_linear` has it; codes may be whole floats."""
+    centred, step = quantize_activation(x)
+    total = torch.zeros((*x.shape[:-1], codes.shape[0]), dtype=torch.int32, device=x.device)
+    for start in range(0, x.shape[-1], _EXACT_TERMS):
+        part = slice(start, start + _EXACT_TERMS)
+        total += functional.linear(centred[..., part], codes[:, part].float()).to(torch.int32)
+    return total.float() * (step * scale.reshape(-1))
 
 
 def quantize_activation(x: Tensor) -> tuple[Tensor, Tensor]:
