@@ -72,6 +72,8 @@ def test_a_network_is_trained_once_and_its_score_is_kept(
     score = kept_score(record.kept)
     assert score is not None
     assert score.mean == task.score(*predict(first, task.test)).mean
+    assert kept_score(record.kept, {"seed": 0, "name": "Wafer"}) == score
+    assert kept_score(record.kept, {"seed": 1}) is None
     (path,) = (root / "cache").iterdir()
     stamp = path.stat().st_mtime_ns
     again, _ = record()

@@ -74,8 +74,8 @@ def test_where_a_figure_lies() -> None:
 
 def test_scores_are_read_from_files_of_petras_alone(tmp_path: Path) -> None:
     (tmp_path / "ucr-Wafer-inception_time-0123.safetensors").write_bytes(b"no such file")
-    assert kept.kept_score("ucr-Wafer-inception_time", tmp_path) is None
-    assert kept.kept_score("ucr-Wafer", tmp_path) is None
+    assert kept.kept_score("ucr-Wafer-inception_time", cache=tmp_path) is None
+    assert kept.kept_score("ucr-Wafer", cache=tmp_path) is None
 
 
 def test_arguments_that_name_files_are_told_from_keys_of_tables() -> None:

@@ -163,6 +163,7 @@ PROBLEMS: tuple[Workload, ...] = (
         "petra.workloads.glue:sst2",
         TEXT,
         "MiniLM-L6 on 16,384 sentences, classification",
+        args={"train_items": 16384},
         files=("glue/SST-2/train.tsv.gz", "glue/SST-2/dev.tsv.gz"),
         published=GLUE["sst2"],
         kept="minilm-sst2",
