@@ -27,7 +27,7 @@ def test_the_list_says_what_is_found_and_missing(root: Path) -> None:
     lines = {line.split()[0]: line for line in result.output.splitlines() if line.strip()}
     assert {w.name for w in PROBLEMS} <= set(lines)
     assert " found " in lines["ucr/GunPoint"]
-    assert "ucr/Wafer.npz" in lines["ucr/Wafer"]
+    assert " missing " in lines["ucr/Wafer"]
     assert str(root) in result.output
 
 
@@ -47,6 +47,7 @@ def test_the_list_as_json(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_in_full(root: Path) -> None:
     text = petra("workloads", "ucr/GunPoint").output
     assert "Ismail Fawaz" in text
+    assert "ucr/GunPoint.npz (found)" in text
     assert "name: str = 'GunPoint'" in " ".join(text.split())
     assert json.loads(petra("workloads", "ucr/GunPoint", "--json").output)["metric"] == "accuracy"
     refused(petra("workloads", "ucr/Gunpoint"), "did you mean 'ucr/GunPoint'")

@@ -59,7 +59,7 @@ def test_times_of_events() -> None:
     assert np.allclose(found[3, 2:], -found[4, 2:], atol=1e-5), "half a day later the opposite one"
 
 
-def loans() -> dict[str, np.ndarray]:
+def made_loans() -> dict[str, np.ndarray]:
     n = len(LENGTHS)
     raw = {name: RANDOM.integers(0, count, EVENTS) for name, count in berka.CATEGORIES.items()}
     raw |= {name: RANDOM.integers(0, count, EVENTS) for name, count in berka.BINS.items()}
@@ -73,10 +73,10 @@ def loans() -> dict[str, np.ndarray]:
 
 
 def test_loans_have_their_own_transactions_and_facts() -> None:
-    raw = loans()
-    items = berka.berka_split(raw, np.array([1, 3]))
-    for i, loan in enumerate((1, 3)):
-        inputs, target = items[i]
+    raw = made_loans()
+    items = berka.loans(raw)
+    for loan in range(len(LENGTHS)):
+        inputs, target = items[loan]
         assert isinstance(inputs, dict)
         own = slice(OFFSETS[loan], OFFSETS[loan + 1])
         assert inputs["type"].tolist() == (raw["type"][own] + 1).tolist()

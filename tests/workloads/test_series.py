@@ -15,7 +15,7 @@ from petra.tasks.base import Task
 from petra.tasks.inputs import call, prediction
 from petra.training.loop import predict
 from petra.workloads import tser, ucr
-from petra.workloads.etth1 import BORDERS, HORIZON, etth1_task, windows
+from petra.workloads.etth1 import BORDERS, HORIZON, MONTH, etth1_task, read_etth1
 from petra.workloads.kept import kept_score
 from petra.workloads.table import WORKLOADS
 
@@ -140,23 +140,6 @@ def test_what_is_wrong_with_a_set_is_said(root: Path, tmp_path: Path) -> None:
         ucr.ucr_task("Wafer", data=str(tmp_path / "objects.npz"))
 
 
-@pytest.mark.parametrize("stride", [1, 3])
-def test_windows_forecast_their_own_months_alone(stride: int) -> None:
-    series = np.arange(900, dtype=np.float32)[:, None] * [1, -1]
-    start, end, context = 300, 600, 50
-    inputs, targets = windows(series, start, end, context=context, stride=stride)
-    assert inputs.shape[1:] == (2, context)
-    assert targets.shape[1:] == (2, HORIZON)
-    begins = targets[:, 0, 0].astype(int)
-    assert begins.tolist() == [*range(start, end - HORIZON + 1, stride)]
-    for window, following in zip(inputs, targets, strict=True):
-        whole = np.concatenate([window[0], following[0]])
-        assert np.array_equal(np.diff(whole), np.ones(context + HORIZON - 1))
-        assert np.array_equal(np.r_[window[1], following[1]], -whole)
-    first, _ = windows(series, 0, start, context=context, stride=1)
-    assert first[0, 0, 0] == 0, "nothing lies before the first month"
-
-
 # ---- the real sets -------------------------------------------------------------------------------
 
 
@@ -195,12 +178,16 @@ def test_the_real_regressions_keep_their_test_series(real: Path, name: str) -> N
 
 def test_the_real_hours_are_split_as_usual(real: Path) -> None:
     task = etth1_task(context=336)
-    assert len(task.test) == BORDERS[3] - BORDERS[2] - HORIZON + 1 == 2785
+    assert len(task.test) == 4 * MONTH - HORIZON + 1 == 2785
     assert len(task.val) == -(-2785 // 4)
     ((inputs, targets),) = task.test.batches(10_000)
     assert isinstance(inputs, torch.Tensor)
     assert tuple(inputs.shape) == (2785, 7, 336)
     assert torch.equal(inputs[HORIZON, :, -HORIZON:], targets[0])
+    raw = read_etth1(real / "forecasting" / "ETTh1.csv.gz")
+    months, first = raw[: 12 * MONTH], raw[BORDERS[1] : BORDERS[1] + HORIZON]
+    expected = (first - months.mean(0)) / months.std(0)
+    assert np.allclose(targets[0].T, expected, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def workloads(
 def _listed(problems: tuple[Workload, ...]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in ("workload", "model", "data", "metric", "reached", "published"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title != "model")
     for one in problems:
         table.add_row(
             one.name,
@@ -87,9 +87,13 @@ def _reached(one: Workload) -> Measurement | None:
 def _data(one: Workload) -> str:
     from petra.workloads.places import missing
 
-    if not one.files:
-        return ""
-    return f"no {absent[0]}" if (absent := missing(one.files)) else "found"
+    return ("missing" if missing(one.files) else "found") if one.files else ""
+
+
+def _file(name: str) -> str:
+    from petra.workloads.places import missing
+
+    return f"{name} ({'missing' if missing([name]) else 'found'})"
 
 
 def _number(found: Measurement | None) -> str:
@@ -104,7 +108,7 @@ def _in_full(one: Workload) -> str:
         "domain": one.domain,
         "model": one.about,
         "metric": f"{one.metric}, {'more' if one.maximize else 'less'} is better",
-        "data": ", ".join(one.files) + (f" ({_data(one)})" if one.files else ""),
+        "data": ", ".join(_file(file) for file in one.files),
         "reached": "" if reached is None else str(reached),
         "published": "" if one.published is None else f"{one.published}: {one.published.source}",
         "arguments": str(inspect.signature(function)),

@@ -13,15 +13,15 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
+from petra.data import split
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.ragged import RaggedItems, ragged
 from petra.training.config import TrainConfig
 from petra.workloads.baseline import Reference, trained
-from petra.workloads.events import NETWORKS, PADDING, check_network, rows_of
+from petra.workloads.events import NETWORKS, PADDING, check_network
 from petra.workloads.npz_files import Arrays, read_arrays
 from petra.workloads.places import data_file
-from petra.workloads.splits import held_out
 
 FILE = "event_sequences/berka_loans_discretised.npz"
 CATEGORIES = {"type": 2, "operation": 5}
@@ -31,19 +31,17 @@ LONGEST_LOAN = 60  # months
 TRAINING = TrainConfig(40, 3e-3, optimizer="adamw", batch_size=16, weight_decay=0.01)
 
 
-def berka_split(raw: Arrays, items: np.ndarray) -> RaggedItems:
-    """The loans of these numbers, each a sequence of transactions."""
-    offsets = raw["offsets"]
-    lengths = np.diff(offsets)[items]
-    rows = rows_of(offsets[:-1][items], lengths)
-    bins = [raw[name][rows] / (count - 1) for name, count in BINS.items()]
+def loans(raw: Arrays) -> RaggedItems:
+    """All loans, each a sequence of transactions."""
+    bins = [raw[name] / (count - 1) for name, count in BINS.items()]
     inputs: dict[str, object] = {
-        name: raw[name][rows].astype(np.int64) + 1
-        for name in CATEGORIES  # 0 is padding
+        name: raw[name].astype(np.int64) + 1  # 0 is padding
+        for name in CATEGORIES
     }
     inputs["numeric"] = np.stack(bins, 1).astype(np.float32)
-    inputs["static"] = loan_facts(raw)[items]
-    return ragged(inputs, raw["y"][items].astype(np.int64), lengths=lengths, padding=PADDING)
+    inputs["static"] = loan_facts(raw)
+    lengths = np.diff(raw["offsets"])
+    return ragged(inputs, raw["y"].astype(np.int64), lengths=lengths, padding=PADDING)
 
 
 def loan_facts(raw: Arrays) -> np.ndarray:
@@ -59,11 +57,9 @@ def loan_facts(raw: Arrays) -> np.ndarray:
 
 def berka_task(*, data: str | None = None) -> Task:
     """The loans as a task, its quality the area under the ROC curve."""
-    raw = _read(data)
-    labels = raw["y"]
-    train, rest = held_out(len(labels), 0.5, labels=labels)
-    val, test = held_out(len(rest), 0.5, labels=labels[rest])
-    parts = [berka_split(raw, np.sort(i)) for i in (train, rest[val], rest[test])]
+    columns = (*CATEGORIES, *BINS, *FACTS, "frequency", "duration", "offsets", "y")
+    raw = read_arrays(data_file(FILE, data), *columns)
+    parts = split(loans(raw), parts=(0.5, 0.25, 0.25), stratify=raw["y"])
     return classification(*parts, metric="roc_auc", metrics=["accuracy"])
 
 
@@ -77,8 +73,9 @@ def berka(
     """
     check_network(network)
     task = berka_task(data=data)
-    categories = {name: count + 1 for name, count in CATEGORIES.items()}
-    facts = loan_facts(_read(data)).shape[1]
+    example = task.example(1)
+    assert isinstance(example, dict)
+    categories, facts = {n: c + 1 for n, c in CATEGORIES.items()}, example["static"].shape[1]
     reference = Reference(
         f"berka-{network}",
         lambda: NETWORKS[network](categories, len(BINS), 2, static=facts),
@@ -87,8 +84,3 @@ def berka(
         seed=seed,
     )
     return trained(reference, cache=cache), task
-
-
-def _read(data: str | None) -> Arrays:
-    columns = (*CATEGORIES, *BINS, *FACTS, "frequency", "duration", "offsets", "y")
-    return read_arrays(data_file(FILE, data), *columns)

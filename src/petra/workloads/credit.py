@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
+from petra.data import split
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.training.config import TrainConfig
@@ -18,7 +19,6 @@ from petra.workloads.baseline import Reference, trained
 from petra.workloads.events import NETWORKS, check_network
 from petra.workloads.npz_files import read_arrays
 from petra.workloads.places import data_file
-from petra.workloads.splits import held_out
 
 FILE = "event_sequences/uci_credit_default.npz"
 STATUSES = range(-2, 9)  # paid in full, ..., eight months late
@@ -61,12 +61,7 @@ def credit_task(*, data: str | None = None) -> Task:
     """The clients as a task, its quality the area under the ROC curve."""
     raw = read_arrays(data_file(FILE, data), "seq", "static", "y")
     columns, labels = credit_columns(raw), raw["y"].astype(np.int64)
-    rest, test = held_out(len(labels), 0.2, labels=labels)
-    stay, aside = held_out(len(rest), 0.25, labels=labels[rest])
-    parts = [
-        ({name: column[i] for name, column in columns.items()}, labels[i])
-        for i in (rest[stay], rest[aside], test)
-    ]
+    parts = split(columns, labels, parts=(0.6, 0.2, 0.2), stratify=labels)
     return classification(*parts, metric="roc_auc", metrics=["accuracy"])
 
 

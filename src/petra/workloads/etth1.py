@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from petra.core.errors import DataError
+from petra.data import windows
 from petra.networks.patch_transformer import PatchTransformer
 from petra.tasks.base import Task
 from petra.tasks.forecasting import forecasting
@@ -26,7 +27,7 @@ from petra.workloads.places import data_file
 FILE = "forecasting/ETTh1.csv.gz"
 COLUMNS = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
 MONTH = 30 * 24  # hours
-BORDERS = (0, 12 * MONTH, 16 * MONTH, 20 * MONTH)
+BORDERS = (12 * MONTH, 16 * MONTH, 20 * MONTH)
 STRIDES = (2, 4, 1)  # of training, validation and test windows
 HORIZON = 96
 DAY = 24
@@ -48,27 +49,12 @@ def read_etth1(path: Path) -> np.ndarray:
     return frame[list(COLUMNS)].to_numpy(np.float32)
 
 
-def windows(
-    series: np.ndarray, start: int, end: int, *, context: int, stride: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Windows whose forecast lies in [start, end): contexts (n, channels, context), which may begin
-    before `start` where there is data, and the `HORIZON` steps behind them (n, channels, HORIZON).
-    """
-    first = max(0, start - context)
-    found = np.lib.stride_tricks.sliding_window_view(series[first:end], context + HORIZON, axis=0)
-    chosen = np.ascontiguousarray(found[::stride])
-    return chosen[..., :context], chosen[..., context:]
-
-
 def etth1_task(*, data: str | None = None, context: int = 336) -> Task:
     """Contexts float32 (n, 7, context) and what follows (n, 7, 96), in training deviations."""
     raw = read_etth1(data_file(FILE, data))
-    months = raw[: BORDERS[1]]
+    months = raw[: BORDERS[0]]
     series = (raw - months.mean(0)) / months.std(0)
-    parts = [
-        windows(series, start, end, context=context, stride=stride)
-        for start, end, stride in zip(BORDERS[:-1], BORDERS[1:], STRIDES, strict=True)
-    ]
+    parts = windows(series, context=context, horizon=HORIZON, stride=STRIDES, borders=BORDERS)
     return forecasting(*parts, season=DAY, metric="rmse", metrics=["mae"])
 
 
