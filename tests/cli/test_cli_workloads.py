@@ -48,7 +48,7 @@ def test_one_in_full(root: Path) -> None:
     text = petra("workloads", "ucr/GunPoint").output
     assert "Ismail Fawaz" in text
     assert "ucr/GunPoint.npz (found)" in text
-    assert "name: str = 'GunPoint'" in " ".join(text.split())
+    assert "arguments: name='GunPoint', network='inception_time'," in " ".join(text.split())
     assert json.loads(petra("workloads", "ucr/GunPoint", "--json").output)["metric"] == "accuracy"
     refused(petra("workloads", "ucr/Gunpoint"), "did you mean 'ucr/GunPoint'")
 
@@ -69,7 +69,7 @@ def test_arguments_and_options_are_checked_as_in_a_file(
     run = ("run", "--workload", "digits")
     refused(petra(*run, "--workload-arg", "width"), "--workload-arg: got 'width'", "key=value")
     refused(petra(*run, "--workload-arg", "width=[1"), "--workload-arg width: not valid YAML")
-    refused(petra(*run, "--workload-arg", "widht=8"), "workload.args", "width: int")
+    refused(petra(*run, "--workload-arg", "widht=8"), "workload.args", "width: 'int'")
     refused(petra(*run, "--time", "soon"), "budget.time", "30 min")
     assert not [*tmp_path.iterdir()], "nothing is written before all is right"
 

@@ -93,4 +93,4 @@ def test_wrong_arguments_are_refused_with_the_right_ones() -> None:
     )
     with pytest.raises(ConfigError, match=r"workload\.args") as caught:
         resolve_source(config)
-    assert "name: str = 'Wafer'" in caught.value.hint
+    assert "name: 'str' = 'Wafer'" in caught.value.hint

@@ -111,7 +111,9 @@ def _in_full(one: Workload) -> str:
         "data": ", ".join(_file(file) for file in one.files),
         "reached": "" if reached is None else str(reached),
         "published": "" if one.published is None else f"{one.published}: {one.published.source}",
-        "arguments": str(inspect.signature(function)),
+        "arguments": ", ".join(
+            f"{name}={p.default!r}" for name, p in inspect.signature(function).parameters.items()
+        ),
     }
     lines = [f"{title + ':':11s}{text}" for title, text in facts.items() if text]
     return "\n".join([one.name, "", document, "", *lines])
