@@ -106,7 +106,7 @@ def test_clients_have_codes_from_one_and_amounts_of_any_sign() -> None:
     ("module", "sizes"),
     [
         (credit, (18_000, 6_000, 6_000)),
-        (berka, (204, 102, 103)),
+        (berka, (205, 102, 102)),
         (bpi2012, None),
     ],
 )

@@ -27,8 +27,10 @@ from petra.training.config import TrainConfig
 from petra.training.loop import Progress, TrainResult, fit, predict_all
 from petra.workloads.places import cache_folder
 
-THREADS = 2
-"""Of training: what comes out depends on them, so they are the same on every machine."""
+THREADS = 1
+"""Of training: what comes out depends on them, so they are the same on every machine; and where
+another process keeps a core busy, two threads spend their time waiting for each other.
+"""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ use.
 409 loans of a Czech bank, each with the transactions of its account (38 to 562: type, operation,
 and amount and balance in four bins each) and what is known of the loan; whether it went bad, 18.6%.
 There is no official split, and few loans: by a fixed stratified draw half train, a quarter
-validates and a quarter tests, 103 loans of which 19 are bad, so that the areas under the ROC curve
+validates and a quarter tests, 102 loans of which 19 are bad, so that the areas under the ROC curve
 are uncertain by some hundredths.
 """
 

@@ -34,7 +34,7 @@ Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class TserSet:
-    """How long a network trains on a set: minutes on two cores."""
+    """How long a network trains on a set: minutes on one core."""
 
     epochs: int
     batch_size: int = 32

@@ -31,7 +31,7 @@ FROM_TEST = 1 / 3  # of the test series, where the training series are too few
 
 @dataclass(frozen=True)
 class UcrSet:
-    """How long networks train on a set, minutes on two cores; whether it is too `small` to set
+    """How long networks train on a set, minutes on one core; whether it is too `small` to set
     training series aside.
     """
 
