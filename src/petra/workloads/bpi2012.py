@@ -26,7 +26,7 @@ FILE = "event_sequences/bpi2012_loan_workitems.npz"
 ACTIVITIES = 6
 LONGEST = 40  # events that are looked at
 DAY_S = 86_400.0
-TRAINING = TrainConfig(8, 3e-3, optimizer="adamw", batch_size=128, weight_decay=0.01)
+TRAINING = TrainConfig(20, 3e-3, optimizer="adamw", batch_size=128, weight_decay=0.01)
 
 
 def beginnings(raw: Arrays, cases: np.ndarray) -> RaggedItems:

@@ -48,7 +48,7 @@ class UcrSet:
 
 SETS: Mapping[str, UcrSet] = {
     "GunPoint": UcrSet(150, batch_size=16, small=True),
-    "ItalyPowerDemand": UcrSet(150, batch_size=16, small=True),
+    "ItalyPowerDemand": UcrSet(80, batch_size=16, small=True),
     "SyntheticControl": UcrSet(60),
     "ECG5000": UcrSet(30),
     "FaceAll": UcrSet(50),
