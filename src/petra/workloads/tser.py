@@ -80,7 +80,7 @@ def tser(
 ) -> tuple[nn.Module, Regression]:
     """A set of the archive by its `name`, and InceptionTime for it.
 
-    Trained on first use, one to five minutes, then kept in `cache` (default: see
+    Trained on first use, minutes on one core, then kept in `cache` (default: see
     `petra.workloads.places.cache_folder`). `data` is the path of the set's .npz file.
     """
     parts = tser_parts(name, data=data)

@@ -83,7 +83,7 @@ def ucr(
 ) -> tuple[nn.Module, Task]:
     """A set of the archive by its `name`, and a `network` for it: inception_time or lstm_fcn.
 
-    Trained on first use, one to five minutes, then kept in `cache` (default: see
+    Trained on first use, minutes on one core, then kept in `cache` (default: see
     `petra.workloads.places.cache_folder`). `data` is the path of the set's .npz file.
     """
     if network not in NETWORKS:
