@@ -184,15 +184,20 @@ def study_from_file(
     return study_from_config(load_config(path, overrides), path, note=note)
 
 
-def study_from_config(config: StudyConfig, path: Path, *, note: Note = _unsaid) -> Study:
-    """A study ready to run from what was read in the file `path`: see `study_from_file`."""
+def study_from_config(
+    config: StudyConfig, path: Path | None = None, *, note: Note = _unsaid
+) -> Study:
+    """A study ready to run from what was read in the file `path`: see `study_from_file`. Without a
+    file, of a workload.
+    """
     if not config.has_source:
         raise ConfigError(
-            f"{path}: neither workload nor model and task are given",
+            f"{path or 'study'}: neither workload nor model and task are given",
             hint="for example: workload: digits",
         )
     _check(config)
-    places = [str(place) for place in dict.fromkeys((path.resolve().parent, Path.cwd()))]
+    here = (path.resolve().parent, Path.cwd()) if path else ()
+    places = [str(place) for place in dict.fromkeys(here)]
     find_modules(config, places)
     model, task = resolve_source(config)
     return _create_or_continue(config, model, task, places, note)

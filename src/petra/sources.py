@@ -65,7 +65,7 @@ def _file_arguments(config: StudyConfig) -> dict[str, Any]:
     """Arguments of a workload that may name files: all that are no numbers and no known names."""
     if config.workload is None or config.workload.name not in WORKLOADS:
         return {}
-    harmless = {"task", "model"}  # keys of tables
+    harmless = {"task", "model", "name", "network", "metric", "metrics"}  # keys of tables
     args = config.workload.args
     return {
         k: v for k, v in args.items() if k not in harmless and not isinstance(v, int | float | None)
@@ -146,7 +146,7 @@ def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:
     """
     if config.workload is not None:
         try:
-            build = WORKLOADS.get(config.workload.name)
+            build = WORKLOADS.get(config.workload.name).bound()
         except ConfigError as error:
             raise ConfigError(f"workload: {error.message}", hint=error.hint) from None
         _check_arguments(build, config.workload.args, where="workload.args")

@@ -47,6 +47,7 @@ def test_reading_a_study_does_not_import_torch(study: Path) -> None:
         "bench",
         "package",
         "methods",
+        "workloads",
         "doctor",
     ],
 )

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from petra import __version__
-from petra.cli import artifact, bench, doctor, methods, results, search, streams
+from petra.cli import artifact, bench, doctor, methods, results, search, streams, workloads
 from petra.cli.output import PetraGroup
 from petra.workers.imports import settle, settled
 
@@ -52,7 +52,7 @@ _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Search": (search.demo, search.run, search.resume),
     "Results": (results.show, results.report, results.export, results.export_optuna),
     "Model files": (artifact.verify, bench.bench, artifact.package),
-    "About petra and this machine": (methods.methods, doctor.doctor),
+    "About petra and this machine": (methods.methods, workloads.workloads, doctor.doctor),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

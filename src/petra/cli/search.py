@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from petra.cli.asked import asked_for
 from petra.cli.budget import extended, is_finished
 from petra.cli.output import JsonFlag, console, note, say, say_json, width
 
@@ -98,9 +99,24 @@ def demo(
 
 
 def run(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.yaml]", help="The study file.")
+    ] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A reference problem, instead of a file: petra workloads."
+        ),
+    ] = None,
+    workload_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An argument of the workload, as in a study file."),
+    ] = None,
     workdir: Annotated[
-        Path | None, typer.Option(help="Where the study goes, instead of the file's workdir.")
+        Path | None,
+        typer.Option(
+            help="Where the study goes, instead of the file's workdir; of a workload, runs/NAME."
+        ),
     ] = None,
     time: Annotated[
         str | None, typer.Option(help="Time to search, such as '30 min', instead of the file's.")
@@ -146,10 +162,10 @@ def run(
 
     - `petra run study.yaml`
     - `petra run study.yaml --time "2 h" --workers 4 --workdir runs/first`
+    - `petra run --workload ucr/GunPoint --time 20m`
+    - `petra run --workload ucr --workload-arg name=Wafer --workload-arg network=lstm_fcn`
     - `petra run study.yaml --warm-start runs --workdir runs/second`
     """
-    from petra.config import load_config
-
     changes: dict[str, Any] = {
         "workdir": None if workdir is None else str(workdir),
         "seed": seed,
@@ -158,7 +174,7 @@ def run(
         "space": _given(recipes=recipes),
         "prior": _given(shipped=prior, studies=warm_start or None),
     }
-    config = load_config(study, _given(**changes))  # before torch is loaded
+    config = asked_for(study, workload, workload_arg, _given(**changes))  # before torch is loaded
 
     from petra.api import study_from_config
 

@@ -3,7 +3,7 @@
 Every unknown key and bad value is refused with its path, what is allowed and a did-you-mean.
 """
 
-from petra.config.read import load_config, parse_config
+from petra.config.read import changed_config, load_config, parse_config
 from petra.config.records import StudyConfig
 from petra.config.sections import CallConfig, PriorConfig, SavingsConfig
 
@@ -12,6 +12,7 @@ __all__ = [
     "PriorConfig",
     "SavingsConfig",
     "StudyConfig",
+    "changed_config",
     "load_config",
     "parse_config",
 ]

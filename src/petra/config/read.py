@@ -68,13 +68,20 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> StudyCo
     """Read and validate a study file, with `changes` in place of what it says: of a section, those
     of its keys that are given.
     """
-    data = read_yaml(path)
+    return changed_config(read_yaml(path), changes, where=str(path))
+
+
+def changed_config(
+    data: Mapping[str, Any], changes: Mapping[str, Any] | None = None, *, where: str = "study"
+) -> StudyConfig:
+    """Validate what a study file would say, with `changes` as for `load_config`."""
+    data = dict(data)
     for name, given in (changes or {}).items():
         section = data[name] if name in data else _default(name)
         if isinstance(given, Mapping) and isinstance(section, Mapping):
             given = {**section, **given}
         data[name] = given
-    return parse_config(data, where=str(path))
+    return parse_config(data, where=where)
 
 
 def _default(name: str) -> object:

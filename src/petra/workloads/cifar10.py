@@ -8,7 +8,6 @@ x_train/y_train, x_val/y_val, x_test/y_test (uint8 (n, 32, 32, 3), labels), or l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from petra.tasks.classification import classification
 from petra.tasks.inputs import Inputs
 from petra.workloads.augment import mirror, shift
 from petra.workloads.cifar_files import read_arrays
+from petra.workloads.places import data_root
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -44,22 +44,6 @@ MODELS: Mapping[str, Pretrained] = {
     "resnet56": Pretrained(lambda: CifarResNet(56), "resnet56.pt"),
     "resnet8": Pretrained(TinyResNet8, "mlperf_tiny_resnet8.pt", standardised=False),
 }
-
-
-def data_root() -> Path:
-    """Where workload data lives: $PETRA_DATA, else ``../shared/data`` or ``data``."""
-    given = os.environ.get("PETRA_DATA")
-    candidates = [Path(given)] if given else [Path("../shared/data"), Path("data")]
-    for path in candidates:
-        if path.is_dir():
-            return path.resolve()
-    raise DataError(
-        f"no data directory: looked at {', '.join(map(str, candidates))}",
-        hint=(
-            "set PETRA_DATA to a directory that holds cifar10/ and weights/, or pass data= and"
-            " weights="
-        ),
-    )
 
 
 def pixels(images: np.ndarray, *, standardised: bool = True) -> Tensor:

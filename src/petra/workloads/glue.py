@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,9 @@ from petra.core.rng import generator
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.regression import regression
-from petra.workloads.cifar10 import data_root
-from petra.workloads.minilm import Recipe, fine_tuned, load_weights, tokenize, untrained
+from petra.workloads.baseline import load_weights
+from petra.workloads.minilm import Recipe, fine_tuned, tokenize, untrained
+from petra.workloads.places import data_root
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,16 @@ def glue_task(
     length: int = 64,
     train_items: int | None = None,
     val_items: int = 2000,
+    metric: str = "",
+    metrics: Sequence[str] = (),
 ) -> Task:
     """The task on the files in `data` (default: its folder under ``glue`` in the data root),
     tokenized for MiniLM.
 
     `val_items` training items (at most a fifth of them) are set aside by a fixed draw,
-    `train_items` of the others kept, in an order that is drawn too. Inputs are a dict of int64 (n,
-    length) tensors.
+    `train_items` of the others kept, in an order that is drawn too, None for all. `metric` is the
+    quality, by default accuracy, of scores RMSE; `metrics` are measured besides. Inputs are a dict
+    of int64 (n, length) tensors.
     """
     known, folder = _known(task), _folder(task, data)
     train = read_rows(folder / "train.tsv.gz", known.columns)
@@ -139,7 +143,9 @@ def glue_task(
         )
         for split, r in rows.items()
     ]
-    return regression(*parts) if known.classes == 1 else classification(*parts)
+    quality = metric or ("rmse" if known.classes == 1 else "accuracy")
+    made = regression if known.classes == 1 else classification
+    return made(*parts, metric=quality, metrics=metrics)
 
 
 def glue(
@@ -148,8 +154,10 @@ def glue(
     data: str | None = None,
     weights: str | None = None,
     length: int = 64,
-    train_items: int = 16384,
+    train_items: int | None = 16384,
     val_items: int = 2000,
+    metric: str = "",
+    metrics: Sequence[str] = (),
     epochs: int = 1,
     lr: float = 3e-5,
     seed: int = 0,
@@ -157,12 +165,16 @@ def glue(
 ) -> tuple[nn.Module, Task]:
     """A fine-tuned MiniLM and its task.
 
-    Trained on first use (SST-2 with these settings: minutes), then kept in `cache` (default: see
-    `petra.workloads.minilm.cache_folder`); `weights`, a state dict in safetensors form, are loaded
-    instead.
+    Trained on first use (SST-2 with these settings: minutes; on all of its sentences a quarter of
+    an hour), then kept in `cache` (default: see `petra.workloads.places.cache_folder`); `weights`,
+    a state dict in safetensors form, are loaded instead. The other arguments are those of
+    `glue_task`.
     """
     outputs = _known(task).classes
-    made = glue_task(task, data=data, length=length, train_items=train_items, val_items=val_items)
+    made = glue_task(
+        task, data=data, length=length, train_items=train_items, val_items=val_items,
+        metric=metric, metrics=metrics,
+    )  # fmt: skip
     if weights is not None:
         return load_weights(untrained(outputs), Path(weights)), made
     content = hashlib.sha256((_folder(task, data) / "train.tsv.gz").read_bytes()).hexdigest()[:12]
@@ -180,4 +192,5 @@ def _known(task: str) -> GlueTask:
 
 
 def _folder(task: str, data: str | Path | None) -> Path:
-    return Path(data) if data is not None else data_root() / "glue" / _known(task).folder
+    folder = f"glue/{_known(task).folder}"
+    return Path(data) if data is not None else data_root(folder) / folder

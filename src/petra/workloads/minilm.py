@@ -12,8 +12,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petra.core.errors import DataError, MissingExtra
+from petra.core.errors import MissingExtra
 from petra.core.rng import derive_seed
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs
 from petra.training.loop import Progress, TrainConfig, fit
+from petra.workloads.baseline import described, save_weights, show_progress
+from petra.workloads.baseline import load_weights as load_weights
+from petra.workloads.places import cache_folder
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Recipe:
     task: str
     data: str = ""
     length: int = 64
-    train_items: int = 16384
+    train_items: int | None = 16384
     val_items: int = 2000
     epochs: int = 1
     lr: float = 3e-5
@@ -52,14 +53,6 @@ class Recipe:
     def file_name(self) -> str:
         words = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return f"minilm-{self.task}-{hashlib.sha256(words.encode()).hexdigest()[:12]}.safetensors"
-
-
-def cache_folder() -> Path:
-    """Where fine-tuned weights are kept: $PETRA_CACHE, else ``petra`` in the user's cache."""
-    given = os.environ.get("PETRA_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "petra"
 
 
 def model_folder() -> Path:
@@ -124,12 +117,9 @@ def fine_tuned(
         config,
         seed=seed,
         augment=trimmed,
-        progress=progress or _print_progress(recipe.task),
+        progress=progress or show_progress(f"fine-tuning MiniLM on {recipe.task}"),
     )
-    facts = {
-        "recipe": json.dumps(dataclasses.asdict(recipe)),
-        "training": json.dumps(result.as_details()),
-    }
+    facts = {"recipe": json.dumps(dataclasses.asdict(recipe)), **described(model, task, result)}
     save_weights(model, path, facts)
     return model
 
@@ -139,39 +129,6 @@ def trimmed(inputs: Inputs, generator: torch.Generator) -> Inputs:
     assert isinstance(inputs, dict)
     length = int(inputs["attention_mask"].sum(1).max())
     return {name: tensor[:, :length] for name, tensor in inputs.items()}
-
-
-def save_weights(model: nn.Module, path: Path, facts: dict[str, str]) -> None:
-    """Write the state dict, all or nothing."""
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
-        temporary,
-        metadata=facts,
-    )
-    temporary.replace(path)
-
-
-def load_weights(model: nn.Module, path: Path) -> nn.Module:
-    """Fill `model` from a safetensors state dict. Raises DataError when it does not fit."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such weights file", hint="pass weights=, a state dict in safetensors form"
-        )
-    try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(
-            f"{path}: not weights of this classifier: {first}", hint="delete it to train again"
-        ) from error
-    return model.eval()
 
 
 def _transformers() -> Any:
@@ -195,17 +152,3 @@ def _quiet(transformers: Any) -> Iterator[None]:
         transformers.logging.set_verbosity(level)
         if bars:
             transformers.logging.enable_progress_bar()
-
-
-def _print_progress(task: str) -> Progress:
-    """A line on standard error every twentieth of the way."""
-
-    def show(done: int, total: int, note: str) -> None:
-        if done == total or done % max(1, total // 20) == 0:
-            print(
-                f"fine-tuning MiniLM on {task}: {done}/{total} steps, {note}",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    return show

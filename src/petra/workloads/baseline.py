@@ -1,0 +1,174 @@
+"""Reference models trained on first use, and kept.
+
+Training takes minutes, so its result is kept as safetensors in a file named after everything it
+depends on; what the model is worth on the validation and test splits is kept in the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from petra.core.errors import DataError
+from petra.core.rng import derive_seed
+from petra.tasks.base import Task
+from petra.tasks.data import Split
+from petra.tasks.inputs import named
+from petra.training.config import TrainConfig
+from petra.training.loop import Progress, TrainResult, fit, predict_all
+from petra.workloads.places import cache_folder
+
+THREADS = 1
+"""Of training: what comes out depends on them, so they are the same on every machine; and where
+another process keeps a core busy, two threads spend their time waiting for each other.
+"""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference model before it is trained: what it is, in words (`stem`), how its network is
+    made, with initial weights drawn from `seed`, and how it is trained on the task.
+    """
+
+    stem: str
+    build: Callable[[], nn.Module]
+    task: Task
+    training: TrainConfig
+    seed: int = 0
+
+    def initial(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, self.stem, "weights"))
+            return self.build()
+
+    def recipe(self, model: nn.Module) -> dict[str, object]:
+        """All that the weights depend on but library versions; `model` is the initial one."""
+        return {
+            "stem": self.stem,
+            "seed": self.seed,
+            "threads": THREADS,
+            "training": asdict(self.training),
+            "data": data_digest(self.task.train),
+            "initial": short_digest(*map(_bytes, model.state_dict().values())),
+            "code": code_digest(model),
+        }
+
+
+def trained(
+    reference: Reference, *, cache: str | Path | None = None, progress: Progress | None = None
+) -> nn.Module:
+    """The model, from the cache where it is there, else trained and kept.
+
+    Progress is shown on standard error. Raises DataError when a kept file does not fit.
+    """
+    model = reference.initial()
+    recipe = json.dumps(reference.recipe(model), sort_keys=True)
+    name = f"{reference.stem}-{short_digest(recipe.encode())}.safetensors"
+    path = (Path(cache) if cache else cache_folder()) / name
+    if path.is_file():
+        return load_weights(model, path)
+    result = _fitted(model, reference, progress or show_progress(f"training {reference.stem}"))
+    save_weights(model, path, {"recipe": recipe, **described(model, reference.task, result)})
+    return model
+
+
+def short_digest(*parts: bytes) -> str:
+    """A short name of contents."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(hashlib.sha256(part).digest())
+    return whole.hexdigest()[:12]
+
+
+def data_digest(split: Split) -> str:
+    """A short name of all inputs and targets of a split, whatever files and code they come from."""
+    whole = hashlib.sha256()
+    for inputs, targets in split.batches(1024):
+        for name, tensor in {**named(inputs), "targets": targets}.items():
+            whole.update(f"{name} {tuple(tensor.shape)}".encode() + _bytes(tensor))
+    return short_digest(whole.digest())
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.contiguous().numpy().tobytes()
+
+
+def code_digest(model: nn.Module) -> str:
+    """A short name of the source files of a model's modules, torch's own left out."""
+    kinds = {type(module) for module in model.modules()}
+    own = [kind for kind in kinds if not kind.__module__.startswith("torch.")]
+    return short_digest(*(p.read_bytes() for p in sorted({Path(inspect.getfile(k)) for k in own})))
+
+
+def _fitted(model: nn.Module, reference: Reference, progress: Progress) -> TrainResult:
+    seed = derive_seed(reference.seed, reference.stem, "training")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        return fit(model, reference.task, reference.training, seed=seed, progress=progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def described(model: nn.Module, task: Task, result: TrainResult) -> dict[str, str]:
+    """What is kept beside the weights: how training went, and all scores of both splits."""
+    scores = {
+        name: {key: m.as_dict() for key, m in task.scores(*predict_all(model, split)).items()}
+        for name, split in (("val", task.val), ("test", task.test))
+    }
+    return {
+        "metric": task.metric,
+        "training": json.dumps(result.as_details()),
+        "scores": json.dumps(scores),
+    }
+
+
+def save_weights(model: nn.Module, path: Path, facts: Mapping[str, str]) -> None:
+    """Write the state dict, all or nothing."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    state: dict[str, Tensor] = {
+        k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()
+    }
+    save_file(state, temporary, metadata=dict(facts))
+    temporary.replace(path)
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Fill `model` from a safetensors state dict. Raises DataError when it does not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such weights file", hint="pass weights=, a state dict in safetensors form"
+        )
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise DataError(
+            f"{path}: not weights of this classifier: {first}", hint="delete it to train again"
+        ) from error
+    return model.eval()
+
+
+def show_progress(doing: str) -> Progress:
+    """A line on standard error every twentieth of the way."""
+
+    def show(done: int, total: int, note: str) -> None:
+        if done == total or done % max(1, total // 20) == 0:
+            print(f"{doing}: {done}/{total} steps, {note}", file=sys.stderr, flush=True)
+
+    return show
