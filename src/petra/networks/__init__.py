@@ -11,5 +11,5 @@ these are the ones its workloads train.
 | `events.EventGRU`, `events.EventTransformer` | events by name, any length | (n, outputs) |
 
 They are made of plain layers, normalise nothing but what they say, and know neither tasks nor
-stages. How they are trained is in `petra.workloads.training_recipes`.
+stages. How they are trained is in `petra.workloads`.
 """

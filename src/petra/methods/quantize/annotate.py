@@ -292,9 +292,7 @@ def _layer_call(node: Node, path: str, reason: str, *, in_8_bits: bool) -> Layer
 
 
 def _reads_codes(node: Node) -> bool:
-    """Whether a layer looks up an int8 weight, as a quantized embedding does, or computes with
-    some, as an LSTM in integers does.
-    """
+    """Whether a layer looks up int8 weights, as quantized embeddings do, or computes with some."""
     if str(node.target).startswith("petra.dynamic"):
         return True
     table = node.args[0] if node.target is aten.embedding.default else None
