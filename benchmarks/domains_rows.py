@@ -169,11 +169,12 @@ class Rows:
         return sorted(self.rows.values(), key=lambda row: (row.variant, row.workload))
 
 
+def _spans(data: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
 def _read(data: dict[str, Any]) -> Row:
-    picks = {
-        name: Pick(**{k: tuple(v) if isinstance(v, list) else v for k, v in pick.items()})
-        for name, pick in data["picks"].items()
-    }
+    picks = {name: Pick(**_spans(pick)) for name, pick in data["picks"].items()}
     return Row(**{**data, "picks": picks, "baseline": tuple(data["baseline"])})
 
 
