@@ -111,7 +111,7 @@ class SpaceConfig(Record):
     """
 
     stages: Mapping[str, Mapping[str, Any]] | None = None
-    max_length: Annotated[Whole, Field(ge=1, le=20)] = 4
+    max_length: Annotated[Whole, Field(ge=1, le=20)] = 6
     initial: tuple[tuple[Any, ...], ...] = ()
     recipes: bool = True
 
