@@ -122,7 +122,7 @@ def header(title: str, cells: Iterable[Cell]) -> list[str]:
         f"- date: {datetime.date.today().isoformat()}, commit {commit.stdout.strip()}",
         f"- host: {host['cpu']}, {host['cores']} cores",
         f"- versions: Python {host['python']}, "
-        + ", ".join(f"{k} {v}" for k, v in versions.items() if k != "petra"),
+        + ", ".join(f"{k} {v}" for k, v in versions.items() if v and k != "petra"),
         (
             f"- command: `python benchmarks/{Path(sys.argv[0]).name}`;"
             f" {sum(c.seconds for c in cells) / 60:.0f} minutes of one core"

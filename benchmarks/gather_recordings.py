@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recorded_workloads import WORKLOADS
+from recorded_workloads import LONGEST, WORKLOADS
 
 import petra
 from petra.core.notes import StepBegan, WorkerNote
@@ -118,7 +118,7 @@ def run(workload: str, source: Source, work: Path) -> Path:
         workdir=place,
         search=source.search,
         seed=source.seed,
-        space={"recipes": source.recipes},
+        space={"recipes": source.recipes, "max_length": LONGEST},
         budget={"trials": source.trials, "stagnation": 0},
         prior={"shipped": False},
         savings=dict.fromkeys(("screen", "quality_gate", "learning_curves", "timing"), False),

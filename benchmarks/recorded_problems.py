@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from recorded_workloads import WORKLOADS
+from recorded_workloads import LONGEST, WORKLOADS
 from recordings import Recorded, Row, recorded
 from scipy.stats import spearmanr
 from search_problems import Case
@@ -181,7 +181,7 @@ def phases(replay: Replay, pipeline: Pipeline) -> dict[str, float]:
 def problem(workload: str) -> Problem:
     """The space of the workload as a study of it has it, and petra's recipes for it."""
     model, task = WORKLOADS[workload]()
-    config = parse_config({"prior": {"shipped": False}})
+    config = parse_config({"prior": {"shipped": False}, "space": {"max_length": LONGEST}})
     return Study(Path("no-such-study"), config, model=model, task=task).problem
 
 

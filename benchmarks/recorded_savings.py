@@ -1,9 +1,10 @@
-"""What each saving is worth, alone and all together: seconds of recorded candidates until a search
-has a given hypervolume.
+"""What each saving is worth, alone and all together, and beside what has none: seconds of recorded
+candidates until a search has a given hypervolume.
 
     python benchmarks/recorded_savings.py --seeds 20
 
-Replays searches on the recorded workloads (`recorded_problems.py`). Where a candidate is left,
+Runs are kept in `--keep`, so that it goes on where it was cut off. Replays searches on the
+recorded workloads (`recorded_problems.py`). Where a candidate is left,
 petra's own rules decide (`petra.execute.prospects`), on what the replayed candidate costs. The
 prior is learnt from the other workload alone.
 """
@@ -11,16 +12,20 @@ prior is learnt from the other workload alone.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from host import heading
+from joblib import Parallel, delayed
 from learn_prior import course
 from recorded_problems import HERE, Replay, phases, problem, replayed
 from recorded_workloads import WORKLOADS
-from search_runs import Front
+from search_runs import SETTINGS, Front
 
 from petra.core.objective import Metrics
 from petra.core.pipeline import Pipeline
@@ -47,6 +52,8 @@ ARMS: Mapping[str, frozenset[str]] = {
     "surrogate instead of evolution": frozenset({"surrogate"}),
     "all": frozenset({"recipes", "prior", "screen", "gate", "race", "surrogate"}),
 }
+RIVALS = {"random draws": "uniform", "Optuna's TPE": "TPE", "Optuna's NSGA-II": "NSGA-II"}
+"""Searchers by their names in `search_runs`, of which every candidate is evaluated in full."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Arm:
     replay: Replay
     problem: Problem
     savings: frozenset[str]
+    searcher: str
 
     def evaluate(self, proposal: Proposal, rivals: Rivals) -> Trial:
         """The replayed candidate, as far as it is evaluated, with the seconds that this takes."""
@@ -104,10 +112,9 @@ class Arm:
 
     def trials(self, budget_s: float, lag: int = 4) -> Iterator[Trial]:
         """One search, until so many seconds are spent."""
-        kind = "surrogate" if "surrogate" in self.savings else "evolution"
-        baseline = self.replay.baseline
+        kind, options = SETTINGS[self.searcher]
         stream = Stream(
-            make_searcher(kind, {}, self.problem, baseline),
+            make_searcher(kind, options, self.problem, self.replay.baseline),
             VirtualSchedule(lag, Durations(self.problem.space)),
         )
         spent = 0.0
@@ -118,18 +125,64 @@ class Arm:
             yield trial
 
 
-def curve(arm: Arm, budget_s: float) -> list[tuple[float, float]]:
-    """Seconds and hypervolume after each trial."""
+@cache
+def arms(workload: str) -> dict[str, Arm]:
+    """By name, the rivals last."""
+    return dict(_arms(workload))
+
+
+def _arms(workload: str) -> Iterator[tuple[str, Arm]]:
+    replay, known = replayed(workload), problem(workload)
+    prior = learn([course(other) for other in WORKLOADS if other != workload])
+    for name, savings in ARMS.items():
+        given = replace(
+            known,
+            initial=known.initial if "recipes" in savings else (),
+            recipes=known.recipes if "recipes" in savings else (),
+            prior=prior if "prior" in savings else None,
+        )
+        searcher = "surrogate" if "surrogate" in savings else "evolution"
+        yield name, Arm(replay, given, savings, searcher)
+    bare = replace(known, initial=(), recipes=(), prior=None)
+    for name, searcher in RIVALS.items():
+        yield name, Arm(replay, bare, frozenset(), searcher)
+
+
+Curve = list[tuple[float, float]]
+
+
+def curve(workload: str, name: str, seed: int, budget_s: float) -> Curve:
+    """Seconds and hypervolume after each trial of one search."""
+    arm = arms(workload)[name]
+    arm = replace(arm, problem=replace(arm.problem, seed=seed))
     known = arm.problem
     front = Front(scale(known.objectives, known.constraints, arm.replay.baseline))
     found, spent = [], 0.0
     for trial in arm.trials(budget_s):
         spent += trial.seconds
-        found.append((spent, front.put(trial)))
+        found.append((round(spent, 1), round(front.put(trial), 5)))
     return found
 
 
-def seconds_to(runs: list[list[tuple[float, float]]], wanted: float) -> str:
+def curves(workload: str, options: argparse.Namespace) -> dict[str, list[Curve]]:
+    """The runs of every arm; those that are not kept are made, and kept."""
+    key = [workload, options.budget]
+    lines = options.keep.read_text().splitlines() if options.keep.exists() else []
+    known = {(n, seed): run for *k, n, seed, run in map(json.loads, lines) if k == key}
+    for name in arms(workload):
+        missing = [seed for seed in range(options.seeds) if (name, seed) not in known]
+        made = Parallel(options.processes, return_as="generator")(
+            delayed(curve)(workload, name, seed, options.budget) for seed in missing
+        )
+        with options.keep.open("a") as file:
+            for seed, run in zip(missing, made, strict=True):
+                known[name, seed] = run
+                print(json.dumps([*key, name, seed, run]), file=file, flush=True)
+        print(workload, name, flush=True)
+    return {n: [known[n, seed] for seed in range(options.seeds)] for n in arms(workload)}
+
+
+def seconds_to(runs: list[Curve], wanted: float) -> str:
     """Median over runs, in words."""
     found = [next((s for s, v in run if v >= wanted), math.inf) for run in runs]
     middle = float(np.median(found))
@@ -139,7 +192,9 @@ def seconds_to(runs: list[list[tuple[float, float]]], wanted: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--budget", type=float, default=1200.0, help="seconds of candidates")
+    parser.add_argument("--budget", type=float, default=800.0, help="seconds of candidates")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--keep", type=Path, default=Path("savings-runs.jsonl"))
     options = parser.parse_args()
     command = f"python benchmarks/recorded_savings.py --seeds {options.seeds}"
     lines = heading("What savings are worth", command)
@@ -148,21 +203,7 @@ def main() -> None:
         "",
     ]
     for workload in WORKLOADS:
-        replay, known = replayed(workload), problem(workload)
-        prior = learn([course(other) for other in WORKLOADS if other != workload])
-        runs = {}
-        for name, savings in ARMS.items():
-            given = replace(
-                known,
-                initial=known.initial if "recipes" in savings else (),
-                recipes=known.recipes if "recipes" in savings else (),
-                prior=prior if "prior" in savings else None,
-            )
-            runs[name] = [
-                curve(Arm(replay, replace(given, seed=seed), savings), options.budget)
-                for seed in range(options.seeds)
-            ]
-            print(workload, name, flush=True)
+        runs = curves(workload, options)
         best = max(float(np.mean([run[-1][1] for run in r])) for r in runs.values())
         goals = (0.9, 0.95, 0.98)
         lines += [

@@ -85,4 +85,5 @@ def ecg5000() -> tuple[nn.Module, Task]:
     return model, task
 
 
+LONGEST = 4  # stages in a recorded pipeline
 WORKLOADS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {"digits": digits, "ecg5000": ecg5000}

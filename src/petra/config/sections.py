@@ -112,7 +112,7 @@ class SpaceConfig(Record):
     """
 
     stages: Mapping[str, Mapping[str, Any]] | None = None
-    max_length: Annotated[Whole, Field(ge=1, le=20)] = 4
+    max_length: Annotated[Whole, Field(ge=1, le=20)] = 6
     initial: tuple[tuple[Any, ...], ...] = ()
     recipes: bool = True
     preset: Annotated[str, Field(max_length=200)] = ""

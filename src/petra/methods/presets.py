@@ -42,6 +42,7 @@ CONSERVATIVE = Preset(
         "prune.depth": {"blocks": 1},
         "prune.heads": {"ratio": [0.05, 0.25]},
         "prune.structured": {"ratio": [0.05, 0.3], **_LR},
+        "prune.recurrent": {"ratio": [0.05, 0.3]},
         "prune.unstructured": {"sparsity": [0.3, 0.6]},
         "lowrank.svd": {**_RANKS, **_LR},
         "lowrank.tucker": _RANKS,

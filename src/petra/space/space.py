@@ -192,13 +192,14 @@ class Space:
         return result
 
     def sample(self, rng: np.random.Generator) -> Pipeline:
-        """A random legal pipeline: a length drawn uniformly from 1..max_length, then legal stages
-        one by one.
+        """A random legal pipeline: a length n up to max_length, drawn with odds of 1/n, since every
+        stage costs time and quality; then legal stages one by one.
 
         Stages after which nothing may follow come last, unless there is no other; only then is it
         shorter.
         """
-        length = int(rng.integers(1, self.max_length + 1))
+        odds = 1 / np.arange(1, self.max_length + 1)
+        length = 1 + int(rng.choice(self.max_length, p=odds / odds.sum()))
         stages: list[StageSpec] = []
         facts, previous = self.facts, ""
         while len(stages) < length:
