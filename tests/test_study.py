@@ -58,7 +58,7 @@ def test_pipelines_given_by_the_user_come_first(tmp_path: Path, search: dict[str
 def test_a_search_over_all_stages_leaves_out_those_that_object(tmp_path: Path) -> None:
     done = study(tmp_path / "all").run(executor=RecordedExecutor)
     small = {"quantize.dynamic", "quantize.weights"}  # what the codes save, decoding them costs
-    blocks = {"prune.depth", "prune.heads", "repair.batchnorm"}
+    blocks = {"prune.depth", "prune.heads", "prune.recurrent", "repair.batchnorm"}
     assert set(done.left_out) == {*blocks, *small, "quantize.half"}
     assert all(done.left_out.values())
     assert not set(done.left_out) & {s.kind for t in done.trials for s in t.pipeline}

@@ -144,7 +144,7 @@ def test_a_length_that_tracing_fixes_is_named(tmp_path: Path) -> None:
             self.cell = nn.GRUCell(3, 4)
 
         def forward(self, x: Tensor) -> Tensor:
-            state = x.new_zeros(len(x), 4)
+            state = x.new_zeros(x.shape[0], 4)
             for step in x.unbind(1):
                 state = self.cell(step, state)
             return state
