@@ -13,7 +13,12 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.prune.depth import DepthPrune
+<<<<<<< HEAD
 from petra.networks.resnet import CifarResNet
+=======
+from petra.model.outline import outline_of
+from petra.space.domains import Integer
+>>>>>>> main
 from petra.tasks.classification import classification
 from petra.testing.stage_suite import small_problem
 
@@ -25,6 +30,14 @@ def test_the_blocks_of_a_resnet_that_keep_their_shape() -> None:
     found = droppable_blocks(CifarResNet(20).eval(), torch.randn(2, 3, 32, 32))
     expected = {"layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2"}
     assert set(found) == expected
+
+
+@pytest.mark.parametrize(("depth", "most"), [(8, 1), (20, 4), (56, 13)])
+def test_the_search_takes_no_more_than_half(depth: int, most: int) -> None:
+    declared = DepthPrune.card(outline_of(CifarResNet(depth))).parameter("blocks")
+    assert declared is not None
+    assert declared.domain == Integer(1, most, log=True)
+    assert declared.limits.contains(20)
 
 
 @pytest.mark.parametrize("per", ["block", "weight"])

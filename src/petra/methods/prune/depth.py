@@ -22,13 +22,21 @@ from petra.model.surgery import (
     layer_shapes,
     replace_module,
 )
+from petra.space.declare import FromModel
 from petra.space.domains import Choice, Integer
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
+from petra.space.outline import ModelOutline
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, call, map_inputs, predictions
 
 PROBE_ITEMS = 256
 TEMPERATURE = 2.0
+MOST = Integer(1, 50, log=True)
+
+
+def _up_to_half(model: ModelOutline) -> Integer:
+    """Of the repeated blocks, few more often than many."""
+    return Integer(1, min(max(len(model.blocks) // 2, 1), MOST.high), log=True)
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,9 @@ class DepthPrune(Stage):
     name: ClassVar[str] = "prune.depth"
     effects: ClassVar[Effects] = Effects.of(needs=[FLOAT_WEIGHTS, TRAINABLE])
 
-    blocks: int = parameter(1, Integer(1, 4), "how many blocks go", limits=Integer(1, 1000))
+    blocks: int = parameter(
+        1, FromModel(_up_to_half, MOST), "how many blocks go", limits=Integer(1, 1000)
+    )
     per: str = parameter(
         "activation",
         Choice(("block", "activation", "weight")),
