@@ -13,12 +13,9 @@ from torch import nn
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.prune.depth import DepthPrune
-<<<<<<< HEAD
-from petra.networks.resnet import CifarResNet
-=======
 from petra.model.outline import outline_of
+from petra.networks.resnet import CifarResNet
 from petra.space.domains import Integer
->>>>>>> main
 from petra.tasks.classification import classification
 from petra.testing.stage_suite import small_problem
 
