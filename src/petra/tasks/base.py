@@ -85,7 +85,8 @@ class Task(ABC):
     def judged_by_error(self) -> bool:
         """Whether the quality is the error of predicted values, as of a regression or a forecast.
         Then every digit of an output counts, where scores of classes need only stay in order: what
-        rounds is gentler by default.
+        rounds is gentler by default. Taken to be so where less of the quality is better; a task
+        that knows says otherwise.
         """
         return not self.maximize
 
@@ -130,6 +131,13 @@ class Task(ABC):
     def quality_of(self, outputs: Outputs, targets: Tensor) -> float:
         """The quality alone, of some items, without its error."""
         return self.scorers()[0].value(outputs, targets, torch.arange(len(targets)))
+
+    def error_of(self, outputs: Outputs, targets: Tensor) -> float:
+        """The quality as an error, less of which is better; of one that is to be large, such as a
+        coefficient of determination, what it lacks of 1.
+        """
+        quality = self.quality_of(outputs, targets)
+        return 1 - quality if self.maximize else quality
 
     def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
         """Names of those of the model's outputs that the scorers look at, the main one first."""

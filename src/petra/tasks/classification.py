@@ -35,6 +35,11 @@ class Classification(Task):
     measured: tuple[Scorer, ...] = (Accuracy(),)
     trained: tuple[Loss, ...] = LOSSES
 
+    @property
+    def judged_by_error(self) -> bool:
+        """Never, whatever the metric: outputs are scores of classes, not values."""
+        return False
+
     def reader(self) -> Reader:
         return ClassIndices(self.classes)
 
