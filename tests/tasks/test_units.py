@@ -1,4 +1,4 @@
-"""Which tasks are judged by their error, and the unit that losses of values are in."""
+"""Which tasks are judged by their error, and by which; the unit that losses of values are in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measured_data import SPLITS, VALUES, X
+from measured_data import LOGITS, SPLITS, VALUES, X, Y
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -33,6 +33,38 @@ def test_who_is_judged_by_an_error() -> None:
     own = {"loss": functional.l1_loss, "score": negative}
     assert petra.task(*VALUES, **own, maximize=False).judged_by_error  # type: ignore[arg-type]
     assert not petra.task(*VALUES, **own, maximize=True).judged_by_error  # type: ignore[arg-type]
+    windows = (torch.randn(9, 1, 5), torch.randn(9, 1, 5))
+    assert petra.forecasting(windows, windows, windows, metric=score).judged_by_error
+
+
+def test_a_classification_is_not_whatever_it_is_judged_by() -> None:
+    """Its outputs are scores of classes: defaults that keep values precise are not for them."""
+    surprise = petra.scorer(
+        lambda p, t: float(functional.cross_entropy(p, t)), maximize=False, name="surprise"
+    )
+    task = petra.classification(*SPLITS, metric=surprise)
+    assert not task.maximize
+    assert not task.judged_by_error
+
+
+def test_an_error_is_less_where_the_quality_is_better() -> None:
+    near, far = ({"y": X[:, 0] + off} for off in (0.1, 0.5))
+    for task in (petra.regression(*VALUES), petra.regression(*VALUES, metric=_determination())):
+        assert task.error_of(near, X[:, 0]) < task.error_of(far, X[:, 0])
+    assert petra.regression(*VALUES).error_of(near, X[:, 0]) == pytest.approx(0.1, rel=1e-4)
+    wrong = float((LOGITS.argmax(1) != Y).double().mean())
+    assert petra.classification(*SPLITS).error_of({"y": LOGITS}, Y) == pytest.approx(wrong)
+    left = float(0.1**2 / X[:, 0].double().var(correction=0))
+    task = petra.regression(*VALUES, metric=_determination())
+    assert task.error_of(near, X[:, 0]) == pytest.approx(left, rel=1e-3)
+
+
+def _determination() -> petra.Scorer:
+    def r2(prediction: Tensor, target: Tensor) -> float:
+        off = (prediction.squeeze() - target).square().mean()
+        return 1 - float(off / target.var(correction=0))
+
+    return petra.scorer(r2, maximize=True)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +91,11 @@ def test_the_unit_is_the_spread_of_the_training_targets_in_memory() -> None:
     squares = functional.mse_loss(X[:, 1], X[:, 2])
     assert float(task.distance()(outputs, other)) == pytest.approx(float(squares) / SPREAD**2)
     assert petra.regression(*VALUES, loss=SquaredError()).loss() == SquaredError(unit=task.unit)
-    several = torch.stack([X[:, 0], 100 * X[:, 1]], 1)
-    both = petra.regression(*[(X, several)] * 3).unit
-    assert both == pytest.approx(float(several.double().std(correction=0)))
+    # Of several outputs, what a model is off by that predicts the mean of each, wherever these are.
+    several = torch.stack([X[:, 0], 1000 + 100 * X[:, 1]], 1)
+    both = petra.regression(*[(X, several)] * 3)
+    means = several.mean(0).expand(60, 2)
+    assert float(both.loss("mse")({"y": means}, several)) == pytest.approx(1.0, rel=1e-4)
     integers = np.arange(60)
     assert petra.regression(*[(X, integers)] * 3).unit == pytest.approx(integers.std())
 
@@ -69,7 +103,10 @@ def test_the_unit_is_the_spread_of_the_training_targets_in_memory() -> None:
 def test_where_there_is_no_spread_to_see_it_is_one() -> None:
     loader = DataLoader(TensorDataset(X, X[:, 0]), batch_size=10)
     assert petra.regression(loader, loader, loader).unit == 1.0
-    assert petra.regression(*[(X, torch.full((60,), 3.0))] * 3).unit == 1.0
+    for value in (3.0, 0.1):  # a mean of tenths is none
+        assert petra.regression(*[(X, torch.full((60,), value))] * 3).unit == 1.0
+    half = torch.stack([X[:, 0], torch.full((60,), 0.1)], 1)
+    assert petra.regression(*[(X, half)] * 3).unit == pytest.approx(SPREAD / 2**0.5)
     holes = torch.where(X[:, 0] > 0, X[:, 0], torch.nan)
     assert 0 < petra.regression((X, holes), *VALUES[1:]).unit < np.inf
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from petra.core.errors import ConfigError, DataError
-from petra.core.text import shown
+from petra.core.errors import DataError
 from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
 from petra.tasks.given_scorers import as_scorers
@@ -19,6 +17,7 @@ from petra.tasks.scorers import Scorer
 from petra.tasks.scores import RootMeanSquaredError
 from petra.tasks.sources import Reader
 from petra.tasks.targets import real_values
+from petra.tasks.unit import in_unit, unit_of
 from petra.tasks.value_losses import (
     AbsoluteError,
     Huber,
@@ -26,7 +25,6 @@ from petra.tasks.value_losses import (
     LaiSquaredError,
     SquaredError,
     SquaredPredictions,
-    ValueLoss,
     squeezed,
 )
 
@@ -59,10 +57,7 @@ class Regression(Task):
         return real_values
 
     def losses(self) -> tuple[Loss, ...]:
-        return tuple(self._in_unit(loss) for loss in self.trained)
-
-    def _in_unit(self, loss: Loss) -> Loss:
-        return replace(loss, unit=self.unit) if isinstance(loss, ValueLoss) else loss
+        return in_unit(self.trained, self.unit)
 
     def distance(self) -> Distance:
         return SquaredPredictions(self.unit)
@@ -111,33 +106,16 @@ def regression(
     `limit` is the number of items read of each split in one pass, which a stream without end needs.
     `metric`, `metrics` and `loss` as for `petra.classification`. `unit` is what petra's own losses
     measure residuals in, so that learning rates mean the same for targets of any magnitude: by
-    default the standard deviation of the training targets where they are in memory, else 1. Metrics
-    are always in the targets' own unit.
+    default the standard deviation of the training targets where they are in memory, else 1; of
+    several outputs the root of their mean variance. Metrics are always in the targets' own unit.
     """
-    task = Regression(
-        Split.of(train, name="train", limit=limit),
+    split = Split.of(train, name="train", limit=limit).read_by(real_values)
+    return Regression(
+        split,
         Split.of(val, name="val", limit=limit),
         Split.of(test, name="test", limit=limit),
         augment,
         as_scorers(metric, metrics),
         as_losses(loss),
+        unit_of(unit, split),
     )
-    return replace(task, unit=_spread(task.train) if unit is None else _checked(unit))
-
-
-def _spread(split: Split) -> float:
-    """Standard deviation of all targets in memory; 1 where there are none, or where it is 0."""
-    targets = split.targets()
-    if targets is None:
-        return 1.0
-    finite = targets[targets.isfinite()].double()
-    return float(finite.std(correction=0)) or 1.0 if len(finite) else 1.0
-
-
-def _checked(unit: object) -> float:
-    if isinstance(unit, bool) or not isinstance(unit, int | float) or not 0 < unit < math.inf:
-        raise ConfigError(
-            f"unit: got {shown(unit)}",
-            hint="a number above 0, such as the standard deviation of the training targets",
-        )
-    return float(unit)
