@@ -10,7 +10,7 @@ from torch import Tensor
 
 from petra.core.measurement import Measurement
 from petra.core.paired import score_change
-from petra.tasks.scorers import bootstrap, scorer
+from petra.tasks.scorers import RESAMPLES, bootstrap, scorer
 from petra.tasks.scores import Accuracy, MeanAbsoluteError, RootMeanSquaredError
 
 
@@ -78,6 +78,26 @@ def test_items_of_one_id_are_drawn_together() -> None:
     )
     assert together.stderr == pytest.approx(once.stderr, rel=0.25)
     assert apart.stderr < 0.5 * once.stderr
+
+
+@pytest.mark.parametrize("ids", [torch.arange(40), torch.arange(40) // 3, torch.arange(40) % 7])
+def test_the_bootstrap_by_loops(ids: Tensor) -> None:
+    g = torch.Generator().manual_seed(3)
+    targets = torch.randn(40, 1, generator=g)
+    ours, theirs = ({"y": targets + torch.randn(40, 1, generator=g)} for _ in range(2))
+    names, random, found = sorted(set(ids.tolist())), torch.Generator().manual_seed(0), []
+    rmse = RootMeanSquaredError()
+    for _ in range(RESAMPLES):
+        drawn = torch.randint(len(names), (len(names),), generator=random)
+        rows = [i for k in drawn.tolist() for i in range(40) if int(ids[i]) == names[k]]
+        index = torch.tensor(rows)
+        both = (rmse.value({"y": o["y"][index]}, targets[index], ids) for o in (ours, theirs))
+        found.append(next(both) - next(both))
+    expected = float(torch.tensor(found, dtype=torch.float64).std())
+    assert bootstrap(rmse, ours, theirs, targets, ids).stderr == pytest.approx(expected, rel=1e-6)
+    alone = torch.arange(40)
+    again = bootstrap(rmse, ours, theirs, targets, alone, ids)
+    assert again.stderr == pytest.approx(expected, rel=1e-6), "those of one number, too"
 
 
 def test_samples_without_a_value_do_not_count() -> None:

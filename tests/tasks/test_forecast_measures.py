@@ -1,4 +1,4 @@
-"""Losses, distance and metrics of forecasts against loops; errors that know how windows overlap."""
+"""Losses, distance and metrics of forecasts against loops."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from forecast_data import CHANNELS, CONTEXT, HORIZON, LEVELS, SEASON, G, forecasts, parts, waves
-from torch import Tensor
 
 import petra
 from petra.tasks.forecast_losses import (
@@ -17,7 +16,7 @@ from petra.tasks.forecast_losses import (
     pinball,
     shares,
 )
-from petra.tasks.forecast_scores import InTime, MeanAbsoluteScaledError, MeanPinball, blocks, reach
+from petra.tasks.forecast_scores import InTime, MeanAbsoluteScaledError, MeanPinball
 from petra.tasks.inputs import Outputs
 from petra.tasks.naive_error import naive_error
 from petra.tasks.scores import MeanAbsoluteError, RootMeanSquaredError
@@ -55,6 +54,39 @@ def test_quantile_losses_by_loops() -> None:
     assert float(QuantileHuber(LEVELS)(outputs, target)) == pytest.approx(smooth / count, rel=1e-5)
     weighted = 2 * sharp / size / len(LEVELS)
     assert float(WeightedQuantile(LEVELS)(outputs, target)) == pytest.approx(weighted, rel=1e-5)
+
+
+def test_a_batch_of_zeros_is_weighted_by_its_number() -> None:
+    """Over nearly nothing, one batch without events would wreck the weights."""
+    outputs, _ = forecasts(4)
+    target = torch.zeros(4, CHANNELS, HORIZON)
+    given = {"output": outputs["output"].clone().requires_grad_()}
+    found = WeightedQuantile(LEVELS)(given, target)
+    assert float(found) == pytest.approx(2 * float(Pinball(LEVELS)(outputs, target)), rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, given["output"])
+    assert float(gradient.abs().max()) < 1.0
+
+
+@pytest.mark.parametrize("levels", [(), LEVELS], ids=["point", "quantiles"])
+def test_losses_and_distance_mean_the_same_in_any_unit(levels: tuple[float, ...]) -> None:
+    """Watts and kilowatts: a series in another unit has the same losses, found from it or given."""
+    outputs, target = forecasts(16)
+    if not levels:
+        outputs = {"output": outputs["output"][..., 1]}
+    other = {"output": outputs["output"].roll(1, 0)}
+    pair = (torch.zeros(16, CHANNELS, CONTEXT), target)
+    many = (pair[0], 1024 * target)
+    one = petra.forecasting(*[pair] * 3, quantiles=levels)
+    large = petra.forecasting(*[many] * 3, quantiles=levels)
+    assert large.unit == pytest.approx(1024 * one.unit)
+    assert petra.forecasting(*[pair] * 3, quantiles=levels, unit=7.0).unit == 7.0
+    scaled, moved = ({k: 1024 * t for k, t in o.items()} for o in (outputs, other))
+    for loss in one.losses():
+        if not loss.name.startswith("lai"):  # whose slopes are in the targets' own unit
+            found = float(large.loss(loss.name)(scaled, 1024 * target))
+            assert found == pytest.approx(float(loss(outputs, target)), rel=1e-4)
+    apart = float(large.distance()(scaled, moved))
+    assert apart == pytest.approx(float(one.distance()(outputs, other)), rel=1e-4)
 
 
 def test_the_pinball_loss_is_least_at_the_quantile() -> None:
@@ -160,84 +192,3 @@ def test_metrics_of_quantile_forecasts_are_of_the_median() -> None:
         assert found[name] == other[name]
     half = petra.forecasting(pair, pair, pair, metric="pinball").scores(median, target)
     assert half["quality"].mean == pytest.approx(other["mae"].mean / 2)
-
-
-# -- errors ------------------------------------------------------------------------------------
-
-
-def overlapping(n: int, horizon: int, g: torch.Generator) -> Batch:
-    """n windows in a row of a series of independent errors: neighbours share all steps but one."""
-    errors = torch.randn(n + horizon - 1, generator=g).unfold(0, horizon, 1)
-    return {"output": errors.unsqueeze(1)}, torch.zeros(n, 1, horizon)
-
-
-@pytest.mark.parametrize("scorer", [MeanAbsoluteError(), RootMeanSquaredError()])
-def test_the_error_knows_that_windows_overlap(
-    scorer: MeanAbsoluteError | RootMeanSquaredError,
-) -> None:
-    g, n, horizon = torch.Generator().manual_seed(1), 480, 12
-    ids = torch.arange(n)
-    values, stated, naive = [], [], []
-    for _ in range(200):
-        outputs, target = overlapping(n, horizon, g)
-        found = InTime(scorer).measure(outputs, target, ids)
-        values.append(found.mean)
-        stated.append(found.stderr)
-        naive.append(scorer.measure(outputs, target, ids).stderr)
-    true = float(np.std(values))
-    assert float(np.mean(stated)) == pytest.approx(true, rel=0.2)
-    assert float(np.mean(naive)) < 0.45 * true
-
-
-def test_so_does_the_error_of_a_difference() -> None:
-    g, n, horizon = torch.Generator().manual_seed(2), 480, 12
-    ids = torch.arange(n)
-    for scorer in (MeanAbsoluteError(), RootMeanSquaredError()):
-        values, stated = [], []
-        for _ in range(60):
-            (ours, target), (theirs, _) = (overlapping(n, horizon, g) for _ in range(2))
-            found = InTime(scorer).difference(ours, theirs, target, ids)
-            values.append(found.mean)
-            stated.append(found.stderr)
-        assert float(np.mean(stated)) == pytest.approx(float(np.std(values)), rel=0.3)
-
-
-def test_functions_are_judged_in_blocks_too() -> None:
-    def worst(prediction: Tensor, targets: Tensor) -> float:
-        return float((prediction - targets).abs().amax(2).mean())
-
-    def worst_of_each(prediction: Tensor, targets: Tensor) -> Tensor:
-        return (prediction - targets).abs().amax(2).mean(1)
-
-    outputs, target = overlapping(480, 12, torch.Generator().manual_seed(3))
-    pair = (torch.zeros(480, 1, 4), target)
-    made = [petra.scorer(f, maximize=False) for f in (worst, worst_of_each)]
-    task = petra.forecasting(pair, pair, pair, metric="mae", metrics=made)
-    found = task.scores(outputs, target)
-    alone = made[1].measure(outputs, target, torch.arange(480))
-    assert found["worst"].mean == pytest.approx(found["worst_of_each"].mean)
-    assert found["worst"].stderr == pytest.approx(found["worst_of_each"].stderr, rel=1e-3)
-    assert found["worst_of_each"].stderr > 2 * alone.stderr
-
-
-@pytest.mark.parametrize(("stride", "shared"), [(1, 12), (4, 3), (5, 3), (12, 12), (20, 12)])
-def test_how_far_windows_overlap_is_seen_in_them(stride: int, shared: int) -> None:
-    """In any order, and where some are left out; where nothing is seen, as at every step."""
-    g = torch.Generator().manual_seed(4)
-    series = torch.randn(2, 2000, generator=g)
-    targets = series.unfold(1, 12, stride).movedim(1, 0)
-    ids = torch.arange(len(targets))
-    kept = torch.randperm(len(targets), generator=g)[: len(targets) // 2]
-    assert reach(targets, ids) == shared
-    assert reach(targets[kept], ids[kept]) == shared
-    assert reach(targets[:1], ids[:1]) == 12
-
-
-def test_blocks_are_in_order_of_time_and_of_two_reaches() -> None:
-    for n, horizon, count in ((480, 12, 20), (10_000, 12, 30), (60, 12, 5), (3, 12, 3)):
-        found = blocks(torch.arange(n), horizon)
-        assert torch.equal(found, found.sort().values)
-        assert found.unique().tolist() == list(range(count))
-    some = torch.tensor([400, 3, 401, 5, 100])
-    assert blocks(some, 10).argsort().tolist()[0] in (1, 3), "whatever the items' order"
-    assert len(blocks(torch.tensor([7]), 12)) == 1

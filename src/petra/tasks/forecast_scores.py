@@ -53,7 +53,7 @@ def blocks(ids: Tensor, reach: int) -> Tensor:
 @dataclass(frozen=True)
 class InTime(Scorer):
     """What `scorer` measures of forecasts, its errors by blocks of windows in a row: a block is
-    left out, or drawn, as a whole, for which the windows of one block have one id.
+    left out, or drawn, as a whole, for which the windows of one block have one id there.
 
     Of quantile forecasts it is shown the one of number `point`; all where that is None.
     """
@@ -70,13 +70,13 @@ class InTime(Scorer):
         return self.scorer.value(self._seen(outputs), targets, ids)
 
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:
-        return self.scorer.measure(self._seen(outputs), targets, _blocks(targets, ids))
+        return self.scorer.measure(self._seen(outputs), targets, in_blocks(targets, ids))
 
     def difference(
         self, ours: Outputs, theirs: Outputs, targets: Tensor, ids: Tensor
     ) -> Measurement:
         mine, other = self._seen(ours), self._seen(theirs)
-        return self.scorer.difference(mine, other, targets, _blocks(targets, ids))
+        return self.scorer.difference(mine, other, targets, in_blocks(targets, ids))
 
     def _seen(self, outputs: Outputs) -> Outputs:
         if self.point is None:
@@ -84,7 +84,8 @@ class InTime(Scorer):
         return {"output": main_output(outputs)[..., self.point]}
 
 
-def _blocks(targets: Tensor, ids: Tensor) -> Tensor:
+def in_blocks(targets: Tensor, ids: Tensor) -> Tensor:
+    """The block of each of the windows with these targets, as long as their overlap asks for."""
     return blocks(ids, reach(targets, ids))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -23,15 +23,22 @@ from petra.tasks.forecast_losses import (
     QuantileHuber,
     WeightedQuantile,
 )
-from petra.tasks.forecast_scores import InTime, MeanAbsoluteScaledError, MeanPinball
+from petra.tasks.forecast_scores import (
+    InTime,
+    MeanAbsoluteScaledError,
+    MeanPinball,
+    in_blocks,
+)
 from petra.tasks.given_scorers import as_scorer, as_scorers
 from petra.tasks.losses import Distance, Loss, as_losses
 from petra.tasks.naive_error import naive_error
 from petra.tasks.regression import LOSSES
 from petra.tasks.scorers import FunctionScorer, Scorer
-from petra.tasks.scores import MeanAbsoluteError
+from petra.tasks.scores import OWN, MeanAbsoluteError
 from petra.tasks.sources import Reader
 from petra.tasks.targets import real_values
+from petra.tasks.torchmetric import TorchMetric
+from petra.tasks.unit import in_unit, unit_of
 from petra.tasks.value_losses import SquaredPredictions
 
 MEDIAN = 0.5
@@ -43,11 +50,13 @@ class Forecasting(Task):
     or (n, channels, horizon, quantiles) where there are `quantiles`, levels in rising order.
 
     The items of val and test are in order of time. `measured` are the scorers, the quality first.
+    `unit` is what petra's own losses and the distance measure residuals in.
     """
 
     quantiles: Levels = ()
     measured: tuple[Scorer, ...] = (InTime(MeanAbsoluteError()),)
     trained: tuple[Loss, ...] = LOSSES
+    unit: float = 1.0
 
     @property
     def judged_by_error(self) -> bool:
@@ -58,10 +67,12 @@ class Forecasting(Task):
         return real_values
 
     def losses(self) -> tuple[Loss, ...]:
-        return self.trained
+        return in_unit(self.trained, self.unit)
 
     def distance(self) -> Distance:
-        return QuantileDistance(self.quantiles) if self.quantiles else SquaredPredictions()
+        if self.quantiles:
+            return QuantileDistance(self.quantiles, self.unit)
+        return SquaredPredictions(self.unit)
 
     def scorers(self) -> tuple[Scorer, ...]:
         return self.measured
@@ -111,6 +122,7 @@ def forecasting(
     metric: object = None,
     metrics: Iterable[object] = (),
     loss: object = None,
+    unit: float | None = None,
 ) -> Forecasting:
     """A forecasting task from datasets, loaders or (inputs, targets) pairs of arrays; its parts
     follow each other in time, and so do the items of each.
@@ -120,20 +132,21 @@ def forecasting(
 
     `metric` and `metrics` as for `petra.classification`; besides, "mase" (Hyndman & Koehler 2006;
     the default of point forecasts) and "pinball" (the default of quantile forecasts). Metrics by
-    name other than "pinball" are of the median forecast; functions get whole predictions. MASE is
-    in units of `scale`, a number for each channel: how far the training series is from itself
-    `season` steps before, in the mean. Unless given, it is found from the training windows, in one
-    pass. Standard errors are by blocks of items, since windows overlap
+    name other than "pinball" are of the median forecast; functions and scorers of your own get
+    whole predictions. MASE is in units of `scale`, a number for each channel: how far the training
+    series is from itself `season` steps before, in the mean. Unless given, it is found from the
+    training windows, in one pass. Standard errors are by blocks of items, since windows overlap
     (`petra.tasks.forecast_scores.blocks`).
 
     `loss` as for `petra.classification`; by default, of point forecasts those of regression, of
-    quantile forecasts the pinball loss, a smooth form of it, and the weighted quantile loss.
+    quantile forecasts the pinball loss, a smooth form of it, and the weighted quantile loss. `unit`
+    as for `petra.regression`.
     """
     if isinstance(season, bool) or not isinstance(season, int) or season < 1:
         raise ConfigError(f"season: got {shown(season)}", hint="a number of steps, 1 for no season")
     levels = _levels(quantiles)
-    split = Split.of(train, name="train", limit=limit)
-    made = _Scorers(split.read_by(real_values), season, levels, scale)
+    split = Split.of(train, name="train", limit=limit).read_by(real_values)
+    made = _Scorers(split, season, levels, scale)
     first = ("pinball" if levels else "mase") if metric is None else metric
     given = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     rest = [made.scorer(one, where=f"metrics[{i}]") for i, one in enumerate(given)]
@@ -146,6 +159,7 @@ def forecasting(
         levels,
         as_scorers(made.scorer(first, where="metric"), rest),
         as_losses(usual if loss is None else loss),
+        unit_of(unit, split),
     )
 
 
@@ -178,10 +192,14 @@ class _Scorers:
             point = self._median(where, "mase")
             scale = naive_error(self.train, self.season, self.scale)
             return InTime(MeanAbsoluteScaledError(scale), point)
-        if isinstance(given, str):
-            return InTime(as_scorer(given, where=where), self._median(where, given))
         found = as_scorer(given, where=where)
-        return InTime(found, every=found.every) if isinstance(found, FunctionScorer) else found
+        if isinstance(found, InTime):
+            return found
+        if isinstance(found, FunctionScorer):
+            return found if found.groups else replace(found, groups=in_blocks)
+        if isinstance(found, (TorchMetric, *OWN.values())):
+            return InTime(found, self._median(where, found.metric.name))
+        return InTime(found, every=found.every)
 
     def _median(self, where: str, name: str) -> int | None:
         """The number of the median among the quantiles; None of point forecasts."""

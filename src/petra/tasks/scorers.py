@@ -105,15 +105,21 @@ def mean_of(items: Tensor, ids: Tensor) -> Measurement:
 
 
 def jackknife(
-    scorer: Scorer, outputs: Outputs, targets: Tensor, ids: Tensor, value: float
+    scorer: Scorer,
+    outputs: Outputs,
+    targets: Tensor,
+    ids: Tensor,
+    value: float,
+    together: Tensor | None = None,
 ) -> float:
     """Standard error of a number of n items: the jackknife that leaves out a group of items at a
-    time (Efron & Stein 1981), of at most `GROUPS` groups. Items of one id are left out together.
+    time (Efron & Stein 1981), of at most `GROUPS` groups. Items of one id are left out together;
+    or those of one number in `together`, (n,).
 
     sqrt((g - 1) / g * sum of squared differences from their mean). Groups without which the number
     is undefined do not count; 0 where fewer than two are left. Costs g values.
     """
-    names, number = torch.unique(ids, return_inverse=True)
+    names, number = torch.unique(ids if together is None else together, return_inverse=True)
     groups = min(GROUPS, len(names))
     found = []
     for group in range(groups if groups > 1 and math.isfinite(value) else 0):
@@ -129,11 +135,17 @@ def jackknife(
 
 
 def bootstrap(
-    scorer: Scorer, ours: Outputs, theirs: Outputs, targets: Tensor, ids: Tensor
+    scorer: Scorer,
+    ours: Outputs,
+    theirs: Outputs,
+    targets: Tensor,
+    ids: Tensor,
+    together: Tensor | None = None,
 ) -> Measurement:
     """The difference of a number between two models, with the standard deviation of `RESAMPLES`
     paired bootstrap samples as its error (Efron & Tibshirani 1993, ch. 8): both models are measured
-    on the same items drawn with replacement, those of one id together.
+    on the same items drawn with replacement, those of one id together, or of one number in
+    `together`, (n,).
 
     Samples for which the number is undefined do not count; the error is 0 where fewer than two are
     left. Drawn from a seed of its own: the same predictions give the same error. Costs
@@ -150,15 +162,18 @@ def bootstrap(
         return value(ours) - value(theirs)
 
     mean, n = change(None), len(targets)
-    names, number = torch.unique(ids, return_inverse=True)
+    names, number = torch.unique(ids if together is None else together, return_inverse=True)
     order = torch.argsort(number, stable=True)
     sizes = torch.bincount(number, minlength=len(names))
-    members = torch.split(order, sizes.tolist())
+    first = sizes.cumsum(0) - sizes  # place of each name's first item in that order
     random = torch.Generator().manual_seed(0)
     found = []
     for _ in range(RESAMPLES if len(names) > 1 and math.isfinite(mean) else 0):
         drawn = torch.randint(len(names), (len(names),), generator=random)
-        found.append(change(torch.cat([members[int(i)] for i in drawn])))
+        counts = sizes[drawn]
+        before = first[drawn] - (counts.cumsum(0) - counts)
+        places = before.repeat_interleave(counts) + torch.arange(int(counts.sum()))
+        found.append(change(order[places]))
     spread = torch.tensor([v for v in found if math.isfinite(v)], dtype=torch.float64)
     return Measurement(mean, float(spread.std()) if len(spread) > 1 else 0.0, n)
 
@@ -170,19 +185,26 @@ class FunctionScorer(ResampledScorer):
 
     It returns a number; or a number of each item, (n,), of which the mean is meant, and whose
     errors then cost no further calls; or a `Measurement`.
+
+    `groups`, of targets and ids, says which items are not independent, (n,), where that is more
+    than those of one id; the function is given ids as they are.
     """
 
     function: Callable[..., object]
     described: Metric
     every: bool = False
+    groups: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def metric(self) -> Metric:
         return self.described
 
     def value(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
-        found = self._call(outputs, targets, ids)
-        items = _of_each(found, len(targets))
+        return self._number(self._call(outputs, targets, ids), len(targets))
+
+    def _number(self, found: object, n: int) -> float:
+        """What the function returned of n items as a number."""
+        items = _of_each(found, n)
         if items is not None:
             return float(items.mean())
         try:
@@ -192,7 +214,7 @@ class FunctionScorer(ResampledScorer):
             raise DataError(
                 f"the metric {self.metric.name} returned {type(found).__name__}: {error}",
                 hint=(
-                    f"it must return a number, one of each of the {len(targets)} items, or a"
+                    f"it must return a number, one of each of the {n} items, or a"
                     " petra.Measurement(mean, stderr, n)"
                 ),
             ) from error
@@ -201,17 +223,25 @@ class FunctionScorer(ResampledScorer):
         found = self._call(outputs, targets, ids)
         if isinstance(found, Measurement):
             return found
-        items = _of_each(found, len(targets))
-        return super().measure(outputs, targets, ids) if items is None else mean_of(items, ids)
+        items, together = _of_each(found, len(targets)), self._together(targets, ids)
+        if items is not None:
+            return mean_of(items, together)
+        value = self._number(found, len(targets))
+        error = jackknife(self, outputs, targets, ids, value, together)
+        return Measurement(value, error, len(targets))
 
     def difference(
         self, ours: Outputs, theirs: Outputs, targets: Tensor, ids: Tensor
     ) -> Measurement:
-        mine, n = _of_each(self._call(ours, targets, ids), len(targets)), len(targets)
+        n, together = len(targets), self._together(targets, ids)
+        mine = _of_each(self._call(ours, targets, ids), n)
         other = None if mine is None else _of_each(self._call(theirs, targets, ids), n)
         if mine is None or other is None:
-            return super().difference(ours, theirs, targets, ids)
-        return mean_of(mine - other, ids)
+            return bootstrap(self, ours, theirs, targets, ids, together)
+        return mean_of(mine - other, together)
+
+    def _together(self, targets: Tensor, ids: Tensor) -> Tensor:
+        return self.groups(targets, ids) if self.groups else ids
 
     def _call(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> object:
         if self.every:
@@ -222,7 +252,7 @@ class FunctionScorer(ResampledScorer):
 def _of_each(found: object, n: int) -> Tensor | None:
     """What a function returned as a number of each of n items, (n,); None for anything else."""
     if isinstance(found, np.ndarray) and found.dtype.kind in "fiub":
-        found = torch.tensor(found)
+        found = torch.from_numpy(np.ascontiguousarray(found, dtype=np.float64))
     if not isinstance(found, Tensor) or found.shape != (n,):
         return None
     return found.detach().double()
