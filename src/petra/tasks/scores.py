@@ -16,8 +16,11 @@ from petra.tasks.value_losses import aligned
 
 def chosen(prediction: Tensor) -> Tensor:
     """The class of each item, (n, ...): that of the largest logit, (n, classes, ...), or of one
-    logit alone, (n,) or (n, 1, ...), the second of two where it is positive.
+    logit alone, (n,) or (n, 1, ...), the second of two where it is positive. What is whole numbers
+    or booleans are classes already.
     """
+    if not prediction.is_floating_point():
+        return prediction.long()
     if prediction.ndim == 1:
         return (prediction > 0).long()
     return prediction.argmax(1) if prediction.shape[1] > 1 else (prediction[:, 0] > 0).long()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from petra.core.errors import ConfigError, DataError, MissingExtra, did_you_mean
 from petra.core.metric import Metric, task_metric
@@ -23,6 +25,7 @@ AVERAGES = ("macro", "micro", "weighted")
 FORECASTS = ("mase", "pinball")
 # What people call them; all others go by torchmetrics' own names, in either spelling.
 USUAL: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "accuracy": ("MulticlassAccuracy", {"average": "micro"}),  # with options; else petra's own
     "f1": ("MulticlassF1Score", {"average": "macro"}),
     "precision": ("MulticlassPrecision", {"average": "macro"}),
     "recall": ("MulticlassRecall", {"average": "macro"}),
@@ -48,6 +51,8 @@ OF_TWO: Mapping[str, str] = {
     "roc_auc": "BinaryAUROC",
     "average_precision": "BinaryAveragePrecision",
 }
+# Who gives one of these means all classes.
+MULTICLASS_OPTIONS = frozenset({"average", "num_classes", "top_k"})
 # A class without items has none of these, and torchmetrics counts it as 0.
 OF_CLASSES_PRESENT = frozenset(
     {"MulticlassAUROC", "MulticlassAveragePrecision", "MulticlassAccuracy", "MulticlassRecall"}
@@ -60,8 +65,9 @@ class TorchMetric(ResampledScorer):
     is found by the jackknife. Several values, of several outputs, are averaged.
 
     Of two classes it is `of_two` where there is one. Classifiers return logits, of all classes or
-    of the second of two alone, or the probabilities of all. A macro average is over the classes
-    that have items; a correlation with predictions that are all alike is 0.
+    of the second of two alone, the probabilities of all, or, as whole numbers, the classes that
+    they choose. Means over classes leave out those without items where none makes them defined; a
+    correlation with predictions that are all alike is 0.
     """
 
     described: Metric
@@ -85,8 +91,11 @@ class TorchMetric(ResampledScorer):
         return float(found.double().mean())
 
     def _of_classes(self, predicted: Tensor, targets: Tensor) -> Tensor:
-        likely, targets = _probabilities(predicted), _labels(targets, predicted)
-        kind, options, classes = self.kind, dict(self.options), likely.shape[1]
+        options, targets = dict(self.options), _labels(targets, predicted)
+        if not predicted.is_floating_point():
+            predicted = _one_hot(predicted, targets, int(options.get("num_classes", 2)))
+        likely, kind = _probabilities(predicted), self.kind
+        classes = likely.shape[1]
         if self.of_two is not None and classes == 2:
             kind = self.of_two
             options.pop("average", None)
@@ -96,9 +105,11 @@ class TorchMetric(ResampledScorer):
         if kind.__name__ not in OF_CLASSES_PRESENT or options.get("average") != "macro":
             return self._computed(kind, likely, targets, options)
         found = self._computed(kind, likely, targets, options | {"average": "none"})
-        items = torch.bincount(targets.flatten(), minlength=classes)
+        ignored = options.get("ignore_index")
+        judged = targets.flatten() if ignored is None else targets[targets != ignored]
+        items = torch.bincount(judged, minlength=classes)
         if kind.__name__ == "MulticlassAUROC":  # which needs items of other classes too
-            return found[(items > 0) & (items < targets.numel())]
+            return found[(items > 0) & (items < len(judged))]
         return found[items > 0]
 
     def _of_values(self, predicted: Tensor, targets: Tensor) -> Tensor:
@@ -111,7 +122,8 @@ class TorchMetric(ResampledScorer):
         if not self.kind.__name__.endswith("CorrCoef"):
             return found
         flat, varied = (predicted == predicted[:1]).all(0), (targets != targets[:1]).any(0)
-        return found.masked_fill(found.isnan() & flat & varied, 0.0)
+        # Of what is all alike, there would be NaN, or what rounding left.
+        return found.masked_fill(flat, 0.0).masked_fill(~varied, math.nan)
 
     def _computed(
         self,
@@ -147,6 +159,15 @@ def _probabilities(predicted: Tensor) -> Tensor:
     if (predicted >= 0).all() and ((predicted.sum(1) - 1).abs() < 1e-4).all():
         return predicted
     return torch.softmax(predicted, 1)
+
+
+def _one_hot(chosen: Tensor, targets: Tensor, least: int) -> Tensor:
+    """Chosen classes, as many as targets, as probabilities (n, classes, ...): of `least` classes,
+    or as many as there are.
+    """
+    chosen = chosen.long().reshape(targets.shape)
+    classes = max(least, int(chosen.max()) + 1, int(targets.max()) + 1)
+    return functional.one_hot(chosen, classes).movedim(-1, 1).double()
 
 
 def _labels(targets: Tensor, predicted: Tensor) -> Tensor:
@@ -196,7 +217,9 @@ def torch_metric(
             hint=f"petra.torch_metric({name!r}, maximize=True), or False",
         )
     key = re.sub(r"\W+", "_", name).strip("_")
-    of_two = classes[OF_TWO[name]] if name in OF_TWO else None
+    of_two = None
+    if name in OF_TWO and not options.keys() & MULTICLASS_OPTIONS:
+        of_two = classes[OF_TWO[name]]
     return TorchMetric(task_metric(key, maximize=bool(up)), kind, {**more, **options}, of_two)
 
 
@@ -214,7 +237,9 @@ def _plain(name: str) -> str:
 
 
 def _classes() -> dict[str, type[Any]]:
-    """Metrics of predictions and targets that torchmetrics has, by class name."""
+    """Metrics of predictions and targets that torchmetrics has, by class name; without those names
+    that mean one of several by their `task`.
+    """
     try:
         import torchmetrics
         from torchmetrics import classification, regression
@@ -222,8 +247,11 @@ def _classes() -> dict[str, type[Any]]:
         raise MissingExtra("torchmetrics", extra="metrics") from None
     found = {}
     for module in (classification, regression):
+        names = set(module.__all__)
         for name in module.__all__:
             kind = getattr(module, name)
+            if names & {f"Binary{name}", f"Multiclass{name}"}:
+                continue
             if isinstance(kind, type) and issubclass(kind, torchmetrics.Metric):
                 found[name] = kind
     return found
