@@ -128,6 +128,13 @@ def test_what_is_no_weights_is_refused(weights: object, words: str) -> None:
         petra.classification(PAIR, PAIR, PAIR, weights=weights)
 
 
+def test_numbers_of_something_else_are_not_counted() -> None:
+    """Weights of a billion classes would fill the memory before anything is said."""
+    customers = (X, Y + 10**9)
+    with pytest.raises(DataError, match="train split: the label 1000000002 is no class index"):
+        petra.classification(customers, PAIR, PAIR, weights="balanced")
+
+
 def test_weights_for_other_losses_and_other_models_are_refused() -> None:
     with pytest.raises(ConfigError, match="the loss cross_entropy takes none"):
         petra.classification(PAIR, PAIR, PAIR, loss=functional.cross_entropy, weights="balanced")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from petra.core.errors import ConfigError
+from petra.core.errors import ConfigError, DataError
 from petra.core.text import shown
 from petra.tasks.class_losses import ClassLoss
 from petra.tasks.data import Split
@@ -16,6 +16,9 @@ from petra.tasks.losses import Loss
 from petra.tasks.tensors import as_tensor
 
 BALANCED = "balanced"
+MOST = 10**6
+"""Classes: labels beyond are numbers of something else, such as customers."""
+
 HINT = f"{BALANCED!r}, or a positive number for each output of the model, in their order"
 _BATCH = 1024
 
@@ -25,14 +28,20 @@ def weighted(losses: Iterable[Loss], given: object, train: Split) -> tuple[Loss,
     "balanced". `train` has class indices as targets. Costs a pass over it where it is not in
     memory.
 
-    Raises ConfigError for weights that are neither, or too few, and for a loss that takes none.
+    Raises ConfigError for weights that are neither, or too few, and for a loss that takes none;
+    DataError for labels that are no class indices.
     """
     labels = _labels(train)
+    last = int(labels.max()) if len(labels) else -1
     if isinstance(given, str) and given == BALANCED:
+        if last >= MOST:
+            raise DataError(
+                f"train split: the label {last} is no class index",
+                hint="map raw labels to class indices first",
+            )
         weights = balanced(labels)
     else:
         weights = _numbers(given)
-        last = int(labels.max()) if len(labels) else -1
         if last >= len(weights):
             raise ConfigError(
                 f"weights: {len(weights)}, and class {last} of the train split has none",
