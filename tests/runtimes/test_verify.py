@@ -233,6 +233,27 @@ def test_a_file_may_be_off_by_a_share_of_the_error_not_of_the_spread(maximize: b
     assert compare(artifact, reference, quantized=True, score=score, by_error=True)
 
 
+def test_what_is_no_error_has_no_share() -> None:
+    """Decisions, whose other side is no class; a log likelihood, which may be below 0."""
+    chosen = LABELS.astype(np.int64)
+    turned = chosen.copy()
+    turned[:8] = (turned[:8] + 4) % 5
+
+    def wrong(p: np.ndarray) -> float:
+        assert ((p >= 0) & (p < 5)).all()
+        return float((p != chosen).mean())
+
+    parity = compare(
+        turned, chosen, quantized=True, score=lambda p: 0.5 + wrong(p) / 100, by_error=True
+    )
+    assert "error_rise" not in parity
+    artifact, reference, targets = off_by(0.01)
+    surprise = lambda p: float(np.square((p - targets) / 0.1).mean() / 2) - 1.4  # noqa: E731
+    assert -1.4 < surprise(reference) < 0
+    parity = compare(artifact, reference, quantized=True, score=surprise, by_error=True)
+    assert parity["error_rise"] == 0.0
+
+
 def test_rounding_of_floats_costs_no_error_however_small_that_is() -> None:
     artifact, reference, targets = off_by(5e-4, error=0.0)
     parity = compare(

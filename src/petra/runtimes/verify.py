@@ -52,7 +52,7 @@ def compare(
     by_error: bool = False,
 ) -> dict[str, float]:
     """Compare predictions (n, ...) numerically and in the task's metric, or raise ParityError.
-    `by_error`: the metric is the error of predicted values.
+    `by_error`: the metric is the error of predicted values, which decisions are not.
 
     Infinities, such as the logits of excluded classes, must stand in the same places; the rest is
     finite. A metric that is undefined (NaN) on these items, as some are on few, is not compared.
@@ -71,10 +71,11 @@ def compare(
     difference = np.zeros(reference.shape)
     difference[finite] = artifact[finite].astype(np.float64) - values
     own, theirs = float(score(artifact)), float(score(reference))
-    off = np.mean(difference != 0) if _decides(reference) else _rms(difference[finite])
+    decides = _decides(reference)
+    off = float(np.mean(difference != 0)) if decides else _rms(difference[finite]) / _spread(values)
     parity = {
         "max_abs_error": float(np.abs(difference).max(initial=0.0)),
-        "relative_error": float(off) / (1.0 if _decides(reference) else _spread(values)),
+        "relative_error": off,
         "metric_difference": own - theirs,
     }
     tolerance = INT8_TOLERANCE if quantized else FLOAT_TOLERANCE
@@ -87,7 +88,7 @@ def compare(
                 " model"
             ),
         )
-    if by_error:
+    if by_error and not decides:
         rough = parity["relative_error"] > FLOAT_TOLERANCE
         parity["error_rise"] = error_rise(reference, difference, score) if rough else 0.0
         _check_error_rise(parity["error_rise"])
@@ -110,11 +111,12 @@ def error_rise(
     reference: np.ndarray, difference: np.ndarray, score: Callable[[np.ndarray], float]
 ) -> float:
     """How much further `score` moves away for the differences, and for their opposites, on average,
-    as a share of its magnitude: reference, difference (n, ...). 0 where it is undefined, or is 0.
+    as a share of it: reference, difference (n, ...). 0 where it is undefined, or not above 0, as no
+    error is.
     """
     sides = [score((reference + s * difference).astype(reference.dtype)) for s in (1.0, -1.0)]
     now = score(reference)
-    share = abs(sum(sides) / 2 - now) / abs(now) if now else 0.0
+    share = abs(sum(sides) / 2 - now) / now if now > 0 else 0.0
     return float(share) if np.isfinite(share) else 0.0
 
 
