@@ -10,11 +10,13 @@ from regression_parts import heavy_tails
 from torch import Tensor, nn
 
 import petra
+from petra.core.measurement import LARGEST
 from petra.core.pipeline import StageSpec
 from petra.methods.base import Context
 from petra.methods.quantize.static import StaticQuantize
-from petra.methods.quantize.worse import RiseOfError, moved, relative_distance
+from petra.methods.quantize.worse import Moved, RiseOfError, moved, relative_distance
 from petra.tasks.base import Task
+from petra.tasks.inputs import Outputs
 
 N = 400
 
@@ -69,6 +71,38 @@ def test_what_is_undefined_counts_by_how_far_it_moves() -> None:
     after, before = {"y": normal(1)}, {"y": normal(2)}
     assert rise(after, before) == moved(after, before)
     assert moved(after, before) == relative_distance(after["y"], before["y"])
+
+
+def test_outputs_that_are_judged_count_and_no_others() -> None:
+    """Of a task of one's own that looks at all of them; a constant is no output of an item's."""
+
+    def every(outputs: Outputs, targets: Tensor, ids: Tensor) -> float:
+        return float((outputs["a"] - targets).abs().mean())
+
+    pair = (torch.zeros(N, 2), torch.zeros(N, 2))
+    made = {"loss": lambda p, t: p.mean(), "maximize": True}
+    all_of_them = petra.task(pair, pair, pair, score=every, **made)  # type: ignore[arg-type]
+    first = petra.task(pair, pair, pair, score=lambda p, t: 0.0, **made)  # type: ignore[arg-type]
+    before = {"a": normal(1), "b": normal(2)}
+    after = {"a": before["a"] + normal(3, 0.1), "b": before["b"] + normal(4, 0.5)}
+    apart = {k: relative_distance(after[k], before[k]) for k in after}
+    assert Moved(all_of_them)(after, before) == pytest.approx(apart["a"] + apart["b"])
+    assert Moved(first)(after, before) == apart["a"] == moved(after, before)
+
+
+def test_decisions_move_by_the_share_that_differs() -> None:
+    before = torch.arange(20) % 5
+    after = torch.where(torch.arange(20) < 3, before + 1, before)
+    assert relative_distance(after, before) == pytest.approx(3 / 20)
+    assert relative_distance(after > 2, before > 2) == pytest.approx(1 / 20)
+
+
+def test_what_is_not_finite_is_worst_and_can_be_written() -> None:
+    before, broken = normal(0), torch.full((N, 2), torch.nan)
+    assert relative_distance(broken, before) == LARGEST
+    assert relative_distance(normal(0, 1e30), before) < LARGEST
+    rise = RiseOfError(task("rmse"), normal(1))
+    assert rise({"y": broken}, {"y": before}) == LARGEST
 
 
 class Two(nn.Module):

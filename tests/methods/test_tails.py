@@ -12,7 +12,7 @@ import petra
 from petra.methods.base import Context
 from petra.methods.quantize.calibration import Calibration, measured
 from petra.methods.quantize.tails import farthest, reach, with_tails
-from petra.methods.quantize.worse import RiseOfError, moved
+from petra.methods.quantize.worse import Moved, RiseOfError, moved
 from petra.tasks.base import Task
 from petra.tasks.data import Split
 
@@ -112,5 +112,5 @@ def test_layers_are_ranked_by_the_tasks_own_error_where_it_has_one() -> None:
     assert isinstance(worse, RiseOfError)
     assert len(worse.targets) == 128
     other = Calibration(context(unguarded(regression)), 200)  # type: ignore[arg-type]
-    assert measured(other, 128)[1] is moved
+    assert measured(other, 128)[1] == Moved(other.context.task)
     assert measured([torch.zeros(5, 2)], 3)[1] is moved

@@ -16,7 +16,7 @@ from torchao.quantization.pt2e.observer import ObserverBase
 from petra.core.errors import StageRefused
 from petra.methods.base import Context
 from petra.methods.quantize.tails import with_tails
-from petra.methods.quantize.worse import RiseOfError, Worse, moved
+from petra.methods.quantize.worse import Moved, RiseOfError, Worse, moved
 from petra.runtimes.quiet import quiet
 from petra.runtimes.tracing import failing_place, summary
 from petra.tasks.data import Batch, Split
@@ -78,14 +78,17 @@ def first_items(batches: Iterable[Inputs], items: int) -> list[Inputs]:
 
 
 def measured(calibration: Iterable[Inputs], items: int) -> tuple[list[Inputs], Worse]:
-    """The first `items`, and what counts as worse for what is predicted of them: of a task that is
-    judged by its error the rise of that.
+    """The first `items`, and what counts as worse for what is predicted of them: how far outputs
+    move that the task looks at; where it is judged by its error the rise of that.
     """
-    if not isinstance(calibration, Calibration) or not calibration.context.task.judged_by_error:
+    if not isinstance(calibration, Calibration):
         return first_items(calibration, items), moved
+    task = calibration.context.task
+    if not task.judged_by_error:
+        return first_items(calibration, items), Moved(task)
     pairs = list(calibration.pairs(items))
     targets = torch.cat([target for _, target in pairs])
-    return [inputs for inputs, _ in pairs], RiseOfError(calibration.context.task, targets)
+    return [inputs for inputs, _ in pairs], RiseOfError(task, targets)
 
 
 def one_batch(batches: list[Inputs]) -> Inputs:
