@@ -127,6 +127,35 @@ def test_nothing_is_said_where_nothing_exploded(problem: tuple[nn.Module, Task])
     assert explained(one, other, classes, BEGUN) == BEGUN
 
 
+def test_what_is_no_number_is_explained_too(problem: tuple[nn.Module, Task]) -> None:
+    model, task = problem
+    broken = copy_model(model)
+    with torch.no_grad():
+        broken.get_submodule("b").weight[0, 0, 0] = torch.inf  # type: ignore[index,union-attr]
+    found = said(model, broken, task)
+    assert found["layer"] == "b"
+    assert found["after"] == "nan"
+    assert "-> nan on 128 validation items: it begins in layer 'b'" in found["words"]
+
+
+def test_of_what_is_to_be_large_the_error_is_what_it_lacks(problem: tuple[nn.Module, Task]) -> None:
+    """A coefficient of determination of 0.9 instead of 0.9996 is an error 250 times as large."""
+
+    def r2(prediction: Tensor, target: Tensor) -> float:
+        off = (prediction - target).double().square().mean()
+        return 1 - float(off / target.double().var(correction=0))
+
+    model, task = problem
+    judged = petra.regression(task.val, task.val, task.val, metric=petra.scorer(r2, maximize=True))
+    other = copy_model(model)
+    with torch.no_grad():
+        other.get_submodule("head").weight *= 0.9  # type: ignore[operator]
+    found = said(model, other, judged)
+    assert found["before"] > found["after"] > 0.9 * found["before"]
+    assert found["words"].startswith("r2 0.99")
+    assert "(its error +" in found["words"]
+
+
 def test_an_explanation_that_fails_is_none(problem: tuple[nn.Module, Task]) -> None:
     class Fails(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ _ROUNDING = 0.02  # a relative error that rounding to 8 bits makes anyway
 @dataclass(frozen=True)
 class Layer:
     """What became of a layer's output: its relative error against the untouched model's, None where
-    it has another width; the values that it spans, there and here; and how its input is quantized.
+    it has another width, infinite where it is not finite; the values that it spans, there and here;
+    and how its input is quantized.
     """
 
     path: str
@@ -46,7 +47,7 @@ class Layer:
         error = None
         if theirs.output.shape == ours.output.shape:
             size = float(theirs.output.norm()) or 1.0
-            error = float((ours.output - theirs.output).norm()) / size
+            error = _or_infinite(float((ours.output - theirs.output).norm()) / size)
         return Layer(path, error, span(theirs.output), span(ours.output), ours.quantizer)
 
     def __str__(self) -> str:
@@ -103,13 +104,15 @@ def _explanation(untouched: nn.Module, model: nn.Module, task: Task) -> dict[str
         predictions(call(m, map_inputs(inputs, torch.clone))) for m in (untouched, model)
     )
     old, new = (task.quality_of(outputs, targets) for outputs in (before, after))
-    rise = (old - new if task.maximize else new - old) / (abs(old) or 1.0)
-    if not rise > RISE:  # nor is it, where the error is undefined
+    rise = _rise(*(task.error_of(outputs, targets) for outputs in (before, after)))
+    if rise <= RISE:
         return {}
     few = map_inputs(inputs, _of(_most_moved(before, after)))
     layers = compared(untouched, model, few)
     first = where_it_begins(layers)
-    said = f"{task.metric} {old:.4g} -> {new:.4g} ({rise:+.0%}) on {len(targets)} validation items"
+    of = "its error " if task.maximize else ""
+    by = f" ({of}{rise:+.0%})" if math.isfinite(rise) else ""
+    said = f"{task.metric} {old:.4g} -> {new:.4g}{by} on {len(targets)} validation items"
     return {
         "words": f"{said}: {_in_words(layers, first)}",
         "before": _plain(old),
@@ -117,6 +120,19 @@ def _explanation(untouched: nn.Module, model: nn.Module, task: Task) -> dict[str
         "layer": layers[first].path if layers else "",
         "layers": [layer.as_dict() for layer in _telling(layers, first)],
     }
+
+
+def _rise(before: float, after: float) -> float:
+    """Of an error, as a share of what it was: infinite where it is undefined since, 0 where it has
+    always been.
+    """
+    if not math.isfinite(before):
+        return 0.0
+    return _or_infinite((after - before) / (abs(before) or 1.0))
+
+
+def _or_infinite(x: float) -> float:
+    return math.inf if math.isnan(x) else x
 
 
 def compared(untouched: nn.Module, model: nn.Module, inputs: Inputs) -> list[Layer]:
@@ -132,7 +148,7 @@ def where_it_begins(layers: Sequence[Layer]) -> int:
     best, place, largest = -math.inf, 0, 0.0
     for i, layer in enumerate(layers):
         error = layer.error or 0.0
-        jump = (error + _ROUNDING) / (largest + _ROUNDING)
+        jump = (error + _ROUNDING) / (largest + _ROUNDING)  # NaN after what is infinite
         if jump > best * (1 + 1e-6):
             best, place = jump, i
         largest = max(largest, error)
