@@ -95,6 +95,27 @@ def test_an_output_for_every_step_is_not_judged() -> None:
     examine(Steps(), petra.task(split, split, split, loss=own_mse, score="mae", maximize=False))
 
 
+def test_outputs_of_other_shapes_are_left_where_nobody_looks() -> None:
+    """Of every step, as many as the longest item of a batch has; a table as long as a batch is."""
+
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.zeros(16, 3))
+
+        def forward(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+            inside = x * mask
+            return {"y": inside.sum(1, keepdim=True), "steps": inside, "table": self.table}
+
+    items = [torch.randn(3 + i // 16) for i in range(40)]
+    padding = petra.Padding(mask="mask", mask_type="float32")
+    split = petra.ragged({"x": items}, torch.randn(40), padding=padding)
+    task = petra.task(split, split, split, loss=own_mse, score="mae", maximize=False)
+    outputs, targets = predict_all(Steps(), task.val, batch_size=16)
+    assert {name: len(t) for name, t in outputs.items()} == {"y": 40}
+    assert len(targets) == 40
+
+
 def own_mse(prediction: Tensor, target: Tensor) -> Tensor:
     return functional.mse_loss(prediction[:, 0], target)
 

@@ -105,6 +105,22 @@ def test_batches_of_one_item_are_refused_where_they_cannot_be_trained_on() -> No
     fit(nn.Linear(6, 3), task, TrainConfig(epochs=1, lr=0.01, batch_size=1), seed=0)
 
 
+class Hungry(nn.Linear):
+    """Has no memory left for training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+        return super().forward(x)
+
+
+def test_want_of_memory_is_no_fault_of_training_mode() -> None:
+    good = spoiled("nothing")
+    task = classification(good, good, good)
+    with pytest.raises(torch.OutOfMemoryError, match="20 GiB"):
+        fit(Hungry(6, 3), task, TrainConfig(epochs=1, lr=0.01, batch_size=16), seed=0)
+
+
 def test_excluded_classes_train_and_teach() -> None:
     """Logits of minus infinity give finite losses, smoothed and distilled ones too."""
     g = torch.Generator().manual_seed(0)

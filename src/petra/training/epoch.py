@@ -121,11 +121,12 @@ def _loss(run: Run, inputs: Inputs, target: Tensor, blame: Blame) -> Tensor:
         return _backward(run.loss_fn(outputs, inputs, target.to(run.device)))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         blame.error(error, main_output(outputs).detach()[:1].cpu() if outputs else None)
-        if outputs is None and _runs_otherwise(run.model, inputs):
+        full = isinstance(error, torch.OutOfMemoryError)  # with gradients; without, less is needed
+        if outputs is None and not full and _runs_otherwise(run.model, inputs):
             raise StageRefused(
                 f"the model runs, but not in training mode: {str(error).splitlines()[0]}",
-                hint="a branch that only training has, such as an auxiliary head, does not fit"
-                " layers that were cut: give the model without it",
+                hint="where a branch that only training has, such as an auxiliary head, does not"
+                " fit layers that were cut, give the model without it",
             ) from error
         raise
 

@@ -66,8 +66,8 @@ def predict(
 def predict_all(
     model: nn.Module, split: Split, *, batch_size: int = 256, device: str = "cpu"
 ) -> tuple[Outputs, Tensor]:
-    """All outputs of a split by name that have a part for each item, and its targets, on the CPU.
-    Leaves the training mode as it was.
+    """All outputs of a split by name that have a part of one shape for each item, and its targets,
+    on the CPU. Leaves the training mode as it was.
     """
     was_training = model.training
     _set_mode(model, training=False)
@@ -76,11 +76,18 @@ def predict_all(
     for inputs, target in split.batches(batch_size):
         found = predictions(call(model, map_inputs(inputs, lambda t: t.to(device))))
         for name, tensor in found.items():
-            if tensor.ndim and len(tensor) == len(target):
-                outputs.setdefault(name, []).append(tensor.cpu())
+            outputs.setdefault(name, []).append(tensor.cpu())
         targets.append(target)
     _set_mode(model, training=was_training)
-    return {name: torch.cat(parts) for name, parts in outputs.items()}, torch.cat(targets)
+    sizes = [len(target) for target in targets]
+    whole = {name: torch.cat(t) for name, t in outputs.items() if _of_items(t, sizes)}
+    return whole, torch.cat(targets)
+
+
+def _of_items(parts: list[Tensor], sizes: list[int]) -> bool:
+    """Whether an output has a part of one shape for each item of batches of these sizes."""
+    alike = len({part.shape[1:] for part in parts}) == 1
+    return alike and [len(part) if part.ndim else -1 for part in parts] == sizes
 
 
 def _set_mode(model: nn.Module, *, training: bool) -> None:
