@@ -110,4 +110,7 @@ def test_of_a_range_counts_what_the_domain_has() -> None:
     kept = narrow_as_far(card, {"ratio": [0.0, 0.2], "steps": [3, 90]}, where="here")
     assert kept.parameter("ratio").domain == Real(0.05, 0.2)  # type: ignore[union-attr]
     assert kept.parameter("steps").domain == Integer(3, 5)  # type: ignore[union-attr]
+    kept = narrow_as_far(card, {"ratio": [0.95, 2.0], "steps": [5, 90]}, where="here")
+    assert kept.parameter("ratio").domain == Choice((0.95,))  # type: ignore[union-attr]
+    assert kept.parameter("steps").domain == Choice((5,))  # type: ignore[union-attr]
     assert narrow_as_far(card, {"ratio": [0.96, 0.99]}, where="here") == card

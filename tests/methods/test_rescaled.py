@@ -180,10 +180,11 @@ def test_it_is_called_as_the_model_and_scales_what_is_judged() -> None:
 
 def test_fit_has_mean_and_spread() -> None:
     y = np.random.default_rng(0).normal(50, 3, (200, 2))
-    y[:, 1] = 4.0
-    whole = petra.Rescaled.fit(nn.Linear(3, 2), y)
-    assert whole.offset.tolist() == pytest.approx(y.mean(0).tolist(), rel=1e-6)
-    assert whole.scale.tolist() == pytest.approx([y[:, 0].std(), 1.0], rel=1e-6)
+    for level in (4.0, 0.1):  # a mean of tenths is none
+        y[:, 1] = level
+        whole = petra.Rescaled.fit(nn.Linear(3, 2), y)
+        assert whole.offset.tolist() == pytest.approx(y.mean(0).tolist(), rel=1e-6)
+        assert whole.scale.tolist() == pytest.approx([y[:, 0].std(), 1.0], rel=1e-6)
     one = petra.Rescaled.fit(nn.Flatten(0), y[:, 0])
     assert one(torch.zeros(6, 1)).shape == (6,)
     with pytest.raises(DataError, match=r"targets: got shape \(4, 2, 2\)"):

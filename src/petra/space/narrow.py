@@ -50,8 +50,8 @@ def _common(domain: Domain, given: object) -> list[Any]:
     """The part of a range that the domain has."""
     values: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     if len(values) == 2 and isinstance(domain, Real | Integer):
-        ends = [max(values[0], domain.low), min(values[1], domain.high)]
-        return ends if ends[0] < ends[1] else []
+        low, high = max(values[0], domain.low), min(values[1], domain.high)
+        return [low, high] if low < high else [low] if low == high else []
     return [value for value in values if domain.contains(value)]
 
 
@@ -224,15 +224,15 @@ def fix_for_runtime(card: StageCard, runtime: str, kernels: Kernels) -> StageCar
         )
     parameters = []
     for p in card.parameters:
-        values = _runnable(p, kernels)
+        values = _runnable(p, p.domain, kernels)
         if p.scope == "weight codes":
             only = kernels.largest_weight
             p = replace(p, domain=Choice((only,)), default=only)
         elif values is not None:
-            kept = Choice(values)
-            p = replace(
-                p, domain=kept, limits=kept, default=_default(p.default, kept, list(values))
-            )
+            kept, settable = Choice(values), Choice(_runnable(p, p.limits, kernels) or values)
+            default = _default(p.default, kept, list(values))
+            implied = p.implied and default == p.default
+            p = replace(p, domain=kept, limits=settable, default=default, implied=implied)
         parameters.append(p)
     return replace(card, parameters=tuple(parameters))
 
@@ -240,14 +240,16 @@ def fix_for_runtime(card: StageCard, runtime: str, kernels: Kernels) -> StageCar
 def lacks_kernels(card: StageCard, runtime: str, kernels: Kernels) -> str:
     """Why the stage is of no use on a runtime with these kernels; '' when it is of some."""
     for p in card.parameters:
-        if _runnable(p, kernels) == ():
+        if _runnable(p, p.domain, kernels) == ():
             return f"the runtime {runtime} computes in none of {p.domain}"
     return ""
 
 
-def _runnable(parameter: Parameter, kernels: Kernels) -> tuple[Value, ...] | None:
-    """Those values of a domain that the kernels can run, None where they set no limits to it."""
+def _runnable(parameter: Parameter, domain: Domain, kernels: Kernels) -> tuple[Value, ...] | None:
+    """Those values of a domain of the parameter that the kernels can run, None where they set no
+    limits to it.
+    """
     allowed = kernels.choices.get(parameter.scope)
-    if allowed is None or not isinstance(parameter.domain, Choice):
+    if allowed is None or not isinstance(domain, Choice):
         return None
-    return tuple(v for v in parameter.domain.values if v in allowed)
+    return tuple(v for v in domain.values if v in allowed)

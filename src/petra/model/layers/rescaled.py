@@ -54,8 +54,8 @@ class Rescaled(nn.Module):
                 f"targets: got shape {tuple(y.shape)}",
                 hint="(n,) or (n, outputs) finite numbers; for others give offset and scale",
             )
-        spread = y.std(0, correction=0)
-        return cls(model, offset=y.mean(0), scale=torch.where(spread > 0, spread, 1.0))
+        alike = (y == y[:1]).all(0)  # whose deviation may be a rounding
+        return cls(model, offset=y.mean(0), scale=y.std(0, correction=0).masked_fill(alike, 1.0))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         value = self.model(*args, **kwargs)
