@@ -50,6 +50,7 @@ class _Declaration:
     doc: str
     when: Mapping[str, tuple[Value, ...] | Domain]
     scope: str = ""
+    implied: bool = False
     each: Callable[[ModelOutline], Iterable[str]] | None = None
     default: Value = ""
 
@@ -61,7 +62,9 @@ class _Declaration:
             domain = domain.of(model) if model else domain.unknown
         default = self.default if self.each else default
         limits = self.limits or domain
-        declared = Parameter(name, default, domain, limits, self.doc, self.when, self.scope)
+        declared = Parameter(
+            name, default, domain, limits, self.doc, self.when, self.scope, self.implied
+        )
         if self.each is None:
             yield declared
             return
@@ -77,12 +80,13 @@ def parameter(
     limits: Domain | None = None,
     when: Mapping[str, tuple[Value, ...] | Domain] | None = None,
     scope: str = "",
+    implied: bool = False,
 ) -> V:
     """Declare a parameter as a dataclass field, from which space, CLI, docs and validation all
     derive. What the arguments mean says `Parameter`. `default` lies in every domain that a
     `FromModel` may give.
     """
-    meta = _Declaration(domain, limits, doc, when or {}, scope)
+    meta = _Declaration(domain, limits, doc, when or {}, scope, implied)
     declared: V = field(default=default, metadata={_KEY: meta})
     return declared
 

@@ -70,6 +70,7 @@ class DynamicQuantize(Stage):
         RECURRENT_DOC,
         limits=RECURRENT,
         scope="recurrent",
+        implied=True,
     )
     exclude: str = parameter("none", EXCLUDE_ENDS, "layers kept in float", limits=EXCLUDE_LIMITS)
 

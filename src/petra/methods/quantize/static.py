@@ -107,6 +107,7 @@ class StaticQuantize(Stage):
         RECURRENT_DOC,
         limits=RECURRENT,
         scope="recurrent",
+        implied=True,
     )
     weight_max: int = parameter(
         WEIGHT_MAX, CODES, CODES_DOC, limits=Integer(1, 127), scope="weight codes"
