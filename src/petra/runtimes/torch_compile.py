@@ -112,14 +112,14 @@ def recurrent_layer(model: nn.Module) -> str:
     """The first recurrent layer or operator of a model or traced graph, '' where it has none."""
     from torch import fx, nn
 
+    from petra.model.aten.macs import RECURRENT
     from petra.model.layers.stored_recurrent import StoredRecurrent
 
-    operators = ("aten.gru", "aten.lstm", "aten.rnn", "petra.padded", "petra.dynamic_lstm")
     for path, module in model.named_modules():
         if isinstance(module, nn.RNNBase | StoredRecurrent):
             return path or type(module).__name__
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
-            if str(node.target).startswith(operators):
+            if str(node.target).startswith(RECURRENT):
                 return str(node.target)
     return ""
 

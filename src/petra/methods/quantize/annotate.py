@@ -22,12 +22,10 @@ units.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
@@ -39,6 +37,7 @@ from torchao.quantization.pt2e.quantizer import (
 from petra.core.kernels import USUAL, Kernels
 from petra.methods.quantize.code_types import code_types
 from petra.methods.quantize.integer_operators import IntegerOperators, is_convolution
+from petra.methods.quantize.layer_calls import computes_with_codes, layer_call, reads_codes
 from petra.methods.quantize.quantized_share import (
     EXCLUDED,
     KEPT,
@@ -48,12 +47,10 @@ from petra.methods.quantize.quantized_share import (
 )
 from petra.model.aten.constants import from_parameters
 from petra.model.aten.graph import (
-    aten,
     calls_weighted_layer,
     is_float32,
     module_path,
     shape_of,
-    sizes,
     tensor_inputs,
     written,
 )
@@ -64,7 +61,11 @@ from petra.model.surgery import is_under
 _OTHER_WEIGHTED = (
     "aten.conv_transpose",
     "aten.embedding",
-    *(f"aten.{kind}_norm" for kind in ("batch", "layer", "rms", "group", "instance")),
+    "aten.batch_norm",
+    "aten.layer_norm",
+    "aten.rms_norm",
+    "aten.group_norm",
+    "aten.instance_norm",
     "aten.prelu",
     "aten.lstm",
     "aten.gru",
@@ -149,13 +150,12 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
         """The weighted layers to quantize; fills the record of quantized and skipped layers."""
         self.quantized, self.skipped, self.calls, self.others = [], {}, [], Counter()
         chosen, computed = set(), from_parameters(model)
-        coded = {module_path(node) for node in model.graph.nodes if _reads_codes(node)}
+        coded = {module_path(node) for node in model.graph.nodes if reads_codes(node)}
         for node in model.graph.nodes:
             kind = str(node.target) if node.op == "call_function" else ""
             path = module_path(node)
-            if _reads_codes(node):
-                looked_up = node.target is aten.embedding.default
-                self.calls.append(_layer_call(node, path, "", in_8_bits=not looked_up))
+            if reads_codes(node):
+                self.calls.append(layer_call(node, path, "", in_8_bits=computes_with_codes(node)))
             if (
                 not (kind.startswith(_OTHER_WEIGHTED) or calls_weighted_layer(node))
                 or path in coded
@@ -166,7 +166,7 @@ class DeploymentQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no ty
                     self.others[PRODUCTS if alone else WITH_PARAMETERS] += macs
                 continue
             reason = self._reason_to_skip(node)
-            call = _layer_call(node, path, reason, in_8_bits=not reason)
+            call = layer_call(node, path, reason, in_8_bits=not reason)
             if call.weights or call.macs:
                 self.calls.append(call)
             if reason:
@@ -279,21 +279,3 @@ def _annotate(
     node: Node, inputs: dict[Any, QuantizationSpecBase], output: QuantizationSpecBase | None
 ) -> None:
     node.meta["quantization_annotation"] = QuantizationAnnotation(inputs, output, _annotated=True)
-
-
-def _layer_call(node: Node, path: str, reason: str, *, in_8_bits: bool) -> LayerCall:
-    constants = [
-        source
-        for source in node.all_input_nodes
-        if source.op == "get_attr" and len(sizes(source)) > 1
-    ]
-    weights = {str(source.target): math.prod(sizes(source)) for source in constants}
-    return LayerCall(path, multiply_accumulates(node), weights, reason, in_8_bits)
-
-
-def _reads_codes(node: Node) -> bool:
-    """Whether a layer looks up int8 weights, as quantized embeddings do, or computes with some."""
-    if str(node.target).startswith("petra.dynamic"):
-        return True
-    table = node.args[0] if node.target is aten.embedding.default else None
-    return isinstance(table, Node) and table.meta["val"].dtype == torch.int8

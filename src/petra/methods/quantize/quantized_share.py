@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from petra.methods.effect import check_effect, named
 from petra.model.flops import own_macs
+from petra.model.layers.weight_only import WeightOnlyRecurrent
 from petra.model.outside import share_with_parameters
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs, call, comparable, prediction
@@ -118,10 +119,12 @@ def check_macs(calls: Sequence[LayerCall], others: Mapping[str, int], macs: int)
 
 
 def check_kernels(model: nn.Module, example: Inputs) -> None:
-    """Raise StageRefused when recurrent layers, which have no integer kernels, do nearly all of the
-    multiply-accumulates of `model`, as `check_macs` would. Costs a forward pass.
+    """Raise StageRefused when recurrent layers that compute in float, whether or not their weights
+    are codes, do nearly all of the multiply-accumulates of `model`, as `check_macs` would. Costs a
+    forward pass.
     """
-    layers = {path: m for path, m in model.named_modules() if isinstance(m, nn.RNNBase)}
+    floats = (nn.RNNBase, WeightOnlyRecurrent)
+    layers = {path: m for path, m in model.named_modules() if isinstance(m, floats)}
     if not layers:
         return
     macs, _, total = multiplications(model, example, layers)

@@ -9,6 +9,13 @@ from torch.fx import Node
 
 from petra.model.aten.graph import calls_weighted_layer, sizes
 
+RECURRENT = (
+    *(f"aten.{kind}.input" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")),
+    "petra.padded_",
+    "petra.dynamic_lstm",
+)
+"""Beginnings of names of operators that are whole recurrent layers."""
+
 
 def multiply_accumulates(node: Node) -> int:
     """Multiply-accumulates of a call at the traced batch size; 0 for what is no matrix product."""
@@ -28,13 +35,21 @@ def multiply_accumulates(node: Node) -> int:
         return math.prod(sizes(node)) * shapes[1][-1]
     if kind.startswith("aten.scaled_dot_product_attention"):
         return 2 * math.prod(shapes[0]) * shapes[1][-2]
-    if kind.startswith(("aten.lstm", "aten.gru", "aten.rnn", "petra.padded", "petra.dynamic_lstm")):
-        # Their weights stand in lists among the arguments.
-        weights = [sizes(source) for source in node.all_input_nodes[1:]]
-        return math.prod(shapes[0][:2]) * sum(
-            math.prod(shape) for shape in weights if len(shape) == 2
-        )
+    if matrices := recurrent_matrices(node):
+        return math.prod(shapes[0][:2]) * sum(math.prod(sizes(matrix)) for matrix in matrices)
     return 0
+
+
+def recurrent_matrices(node: Node) -> list[Node]:
+    """What a call of a recurrent layer multiplies with, weights or their codes: for every layer and
+    direction those of the input, of the state and of the projection. Empty for any other call.
+    """
+    kind = str(node.target) if node.op == "call_function" else ""
+    if not kind.startswith(RECURRENT):
+        return []
+    # (x, hx, weights, ...) or (x, lengths, hx, weights or codes, ...)
+    given = cast(list[Node], node.args[2 if kind.startswith("aten") else 3])
+    return [weight for weight in given if len(sizes(weight)) == 2]
 
 
 def _multiplications(equation: str, operands: list[list[int]]) -> int:
