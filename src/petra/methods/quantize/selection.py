@@ -30,6 +30,7 @@ _SMALLEST_BLOCK = 16
 # Its weight is used without calling it.
 _ATTENTION_OUTPUT = nn.modules.linear.NonDynamicallyQuantizableLinear
 _FLOAT16_MAX = 65504.0
+_RECURRENT_FORWARDS = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
 
 
 def kind_of(module: nn.Module) -> str:
@@ -138,6 +139,8 @@ def _objection(path: str, module: nn.Module, wanted: str) -> str:
         return "its weights belong to a module that holds other layers"
     if module._forward_hooks or module._forward_pre_hooks:
         return "it has hooks"
+    if isinstance(module, nn.RNNBase) and type(module).forward not in _RECURRENT_FORWARDS:
+        return "its class does more than a recurrent layer of torch"
     for name, weight in matrices(module).items():
         if weight.dtype != torch.float32:
             return f"{name} is {str(weight.dtype).removeprefix('torch.')}, not float32"
