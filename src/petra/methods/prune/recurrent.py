@@ -19,6 +19,7 @@ from petra.methods.prune.allocate import Candidate, keep_per_layer, lowest
 from petra.methods.prune.importance import coupled
 from petra.methods.prune.narrowed import in_words, removed_share
 from petra.methods.prune.statistics import gather
+from petra.methods.prune.zeros import restore_two_of_four
 from petra.model.channels.hidden import readers_of
 from petra.model.channels.narrow import objection, of_units, without
 from petra.space.domains import Choice, Real
@@ -27,8 +28,7 @@ from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, map_inputs
 
 ITEMS = 8
-"""So many items that no unit is silent by chance."""
-NONE = "the model has no recurrent layers"
+NONE = "the model has no recurrent layers (nn.GRU, nn.LSTM, nn.RNN)"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ class RecurrentPrune(Stage):
             "removes", removed_share(model, pruned, example), "model", asked=self.ratio,
             rest=held_elsewhere(model, tuple(touched), kept),
         )  # fmt: skip
-        details = {"hidden_units": widths}
+        details: dict[str, object] = {"hidden_units": widths}
+        if again := restore_two_of_four(pruned):
+            details["two_of_four_again"] = again
         return pruned, StageTrace(self.name, tuple(touched), kept, details=details)
 
     def _cut(
@@ -127,7 +129,9 @@ class RecurrentPrune(Stage):
         if self.importance == "magnitude":
             return lambda name, weight: weight.square()
         seed = context.seed_for(self.name, self.importance)
-        evidence, _ = gather("taylor", model, context.task, seed=seed, device=context.device)
+        # cuDNN has no gradients of recurrent layers in evaluation mode.
+        with torch.backends.cudnn.flags(enabled=False):
+            evidence, _ = gather("taylor", model, context.task, seed=seed, device=context.device)
         return lambda name, weight: weight.abs().cpu() * evidence.get(name, torch.zeros(()))
 
 

@@ -1,14 +1,15 @@
 """Hidden units of a recurrent layer: who reads them, found by trying.
 
-The layer's results are replaced by random numbers, some units by others than before, and it is seen
-which inputs of which layers change. Numbered in binary, a few passes tell the unit of every input
-that is made of one alone, however the model's code slices, pools, pads and joins what it gets.
+The layer's results are replaced by random numbers, those of some units by others than before, and
+it is seen which inputs of which layers change. Numbered in binary, a few passes tell the unit of
+every input that is made of one alone, however the model's code slices, pools, pads and joins what
+it gets.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,20 +18,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from petra.model.channels.breakage import outputs_of
+from petra.model.channels.breakage import BREAKAGE, outputs_of
 from petra.model.surgery import evaluating
 from petra.tasks.inputs import Inputs
 
 _AXES: tuple[tuple[type[nn.Module], int], ...] = (
     (nn.Linear, -1),
     (nn.RNNBase, -1),
-    (nn.Conv1d, 1),
+    (nn.Conv1d, -2),
     (nn.BatchNorm1d, 1),
 )
 """Layers that can lose inputs, with the axis of the inputs that counts them."""
 
-SPREAD = 4.0
-"""Of the random numbers: wider than states, so that no clipping hides all of a unit's."""
+SPREAD, OTHER = 4.0, -1.5
+"""The spread of the random numbers, and what other ones are times them: of another sign and another
+size, so that no rectifier, clip or absolute value hides a unit.
+"""
 
 OUTPUT = "its units reach the model's output, or code that is no layer's"
 
@@ -48,35 +51,39 @@ def readers_of(model: nn.Module, path: str, example: Inputs) -> tuple[list[Reade
     """All layers that read the results of the recurrent layer at `path`, and '', or none and why
     its units cannot be followed.
 
-    `example` has eight items or more, so that no input is silent by chance. Leaves `model`
-    untouched. Cost: 2 log2(hidden) + 1 passes for every layer that comes after another.
+    `example` has a few items. Leaves `model` untouched. Cost: 2 log2(hidden) + 1 passes for every
+    layer that comes after another.
     """
     layer = model.get_submodule(path)
     if getattr(layer, "proj_size", 0):
         return [], "its states are projections of its units"
-    watch = _Watch(model, path, example)
+    try:
+        with evaluating(model), torch.no_grad():
+            return _readers(model, _Watch(model, path, example))
+    except BREAKAGE as error:
+        return [], f"the model does not run with other states ({type(error).__name__})"
+
+
+def _readers(model: nn.Module, watch: _Watch) -> tuple[list[Reader], str]:
     found: dict[str, Reader] = {}
-    with evaluating(model), torch.no_grad():
-        while True:
-            base, runs = watch.run(None), [watch.run(mask) for mask in watch.masks]
-            changed = [p for p in base.inputs if p not in found and watch.changes(p, base, runs)]
-            if not changed:
-                break
-            fresh = False
-            for reader in [watch.sources(p, base, runs) for p in changed]:
-                if reader is None:
-                    continue
-                found[reader.path], fresh = reader, True
-                if not isinstance(model.get_submodule(reader.path), nn.BatchNorm1d):
-                    watch.held[reader.path] = base.inputs[reader.path]
-            if not fresh:
-                return [], f"its units meet before they reach {changed[0]!r}"
-        same = all(
-            torch.equal(a, b)
-            for run in runs
-            for a, b in zip(base.outputs, run.outputs, strict=True)
-        )
-    if path in found:
+    while True:
+        base, runs = watch.run(None), [watch.run(mask) for mask in watch.masks]
+        changed = [p for p in base.inputs if p not in found and watch.changes(p, base, runs)]
+        if not changed:
+            break
+        fresh = False
+        for reader in [watch.sources(p, base, runs) for p in changed]:
+            if reader is None:
+                continue
+            found[reader.path], fresh = reader, True
+            if not isinstance(model.get_submodule(reader.path), nn.BatchNorm1d):
+                watch.held[reader.path] = base.inputs[reader.path]
+        if not fresh:
+            return [], f"its units meet before they reach {changed[0]!r}"
+    same = all(
+        torch.equal(a, b) for run in runs for a, b in zip(base.outputs, run.outputs, strict=True)
+    )
+    if watch.path in found:
         return [], "it reads its own results"
     if not same or not found:
         return [], OUTPUT if not same else "nothing reads its units"
@@ -113,20 +120,18 @@ class _Watch:
 
     @contextmanager
     def _hooks(self, run: _Run, mask: Tensor | None) -> Iterator[None]:
-        first, other = (torch.Generator().manual_seed(seed) for seed in (1, 2))
+        numbers = torch.Generator().manual_seed(0)
 
         def instead(value: Any) -> Any:
             if isinstance(value, PackedSequence):
                 return value._replace(data=instead(value.data))
             if isinstance(value, tuple):
                 return tuple(map(instead, value))
-            base, changed = (
-                (SPREAD * torch.randn(value.shape, generator=g)).to(value) for g in (first, other)
-            )
+            base = (SPREAD * torch.randn(value.shape, generator=numbers)).to(value)
             if mask is None:
                 return base
             here = mask.to(value.device).repeat(value.shape[-1] // self.hidden)
-            return torch.where(here, changed, base)
+            return torch.where(here, OTHER * base, base)
 
         def recorded(path: str) -> Callable[..., Any]:
             def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -182,13 +187,12 @@ def _differ(a: Sequence[Any], b: Sequence[Any], axis: int) -> Tensor:
     found: Tensor | None = None
     for one, other in zip(a, b, strict=True):
         x, y = (v.data if isinstance(v, PackedSequence) else v for v in (one, other))
-        axis = axis if x.ndim > 2 else -1
-        here = (x != y).movedim(axis, 0).flatten(1).any(1).cpu()
+        here = (x != y).movedim(axis, 0).reshape(x.shape[axis], -1).any(1).cpu()
         found = here if found is None else found | here
     assert found is not None
     return found
 
 
-def columns(units: Tensor, gone: Mapping[int, object] | frozenset[int]) -> Tensor:
+def columns(units: Tensor, gone: frozenset[int]) -> Tensor:
     """(inputs,) whether each input stays when the units `gone` go."""
     return torch.tensor([int(unit) not in gone for unit in units])

@@ -70,13 +70,12 @@ def without(
     """
     lost = frozenset(gone)
     silent, cut = copy_model(model), copy_model(model)
-    with torch.no_grad():
-        _silence(silent, path, readers, lost)
-        _narrow(cut, path, readers, lost)
     with evaluating(model), evaluating(silent), evaluating(cut), torch.no_grad():
-        before, expected = outputs_of(model, example), outputs_of(silent, example)
         try:
-            wrong = disagreement(before, expected, outputs_of(cut, example), must_show=False)
+            _silence(silent, path, readers, lost)
+            _narrow(cut, path, readers, lost)
+            before, expected, got = (outputs_of(m, example) for m in (model, silent, cut))
+            wrong = disagreement(before, expected, got, must_show=False)
         except BREAKAGE as error:
             wrong = (
                 f"without some of its units the model no longer runs ({breakage_in_words(error)})"
