@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch._decomp import decomposition_table
 
+from petra.core.errors import ExportError
 from petra.model.layers.padded import padded_gru, padded_lstm
 from petra.tasks.remains import is_traced
 
@@ -84,13 +85,14 @@ def _by_shape(
 @dataclass
 class PaddedSizes:
     """What a packed sequence has as `batch_sizes` while a model is traced; its data are then
-    (steps, batch, ...). `zeroed` are the last outputs that are known to be zero behind the ends.
+    (steps, batch, ...).
     """
 
     lengths: Tensor
     steps: int
     batch: int
-    zeroed: Tensor | None = None
+    _zeroed: Tensor | None = None
+    _version: int = 0
 
     device: ClassVar[torch.device] = torch.device("cpu")
 
@@ -102,6 +104,14 @@ class PaddedSizes:
     def size(self, dim: int = 0) -> int:
         """The steps of the longest item, taking items to be padded no further than that."""
         return self.steps
+
+    def zero_behind(self, data: Tensor) -> None:
+        """Remember that these data are zero behind the ends of items."""
+        self._zeroed, self._version = data, data._version
+
+    def are_zero_behind(self, data: Tensor) -> bool:
+        """Whether they are known to be, and nobody has written to them since."""
+        return data is self._zeroed and data._version == self._version
 
 
 @contextmanager
@@ -150,7 +160,7 @@ def _pad(
 ) -> tuple[Tensor, Tensor]:
     if not isinstance(sizes, PaddedSizes):
         return original(data, sizes, batch_first, value, length)
-    if data is not sizes.zeroed or value != 0:
+    if value != 0 or not sizes.are_zero_behind(data):
         steps = torch.arange(sizes.steps).unsqueeze(1)
         inside = steps < sizes.lengths
         data = torch.where(inside.reshape(*inside.shape, *[1] * (data.ndim - 2)), data, value)
@@ -168,7 +178,7 @@ def _run(original: Callable[..., Any], padded: Callable[..., Any], *args: Any) -
     x, _, hx, weights, has_biases, num_layers, _, _, bidirectional = args
     states = hx if isinstance(hx, Tensor) else list(hx)
     results = padded(x, sizes.lengths, states, list(weights), has_biases, num_layers, bidirectional)
-    sizes.zeroed = results[0]
+    sizes.zero_behind(results[0])
     return results
 
 
@@ -180,6 +190,10 @@ def _checking(original: Callable[..., None]) -> Callable[..., None]:
         if not isinstance(sizes, PaddedSizes):
             original(layer, x, hidden, sizes)
         elif layer.mode not in ("GRU", "LSTM"):
-            raise NotImplementedError("of packed sequences, only nn.GRU and nn.LSTM are traced")
+            raise ExportError(
+                f"{type(layer).__name__} cannot be traced over packed sequences, which nn.GRU and"
+                " nn.LSTM can",
+                hint="use one of these, or padded items and a mask",
+            )
 
     return check

@@ -159,11 +159,11 @@ def _fixed_size(said: str, model: nn.Module, place: str) -> ExportError:
         "take the size from the input (x.shape[0], not len(x)), -1 in view and reshape;"
         " loop over no items"
     )
-    cell = next((type(m) for m in model.modules() if isinstance(m, nn.RNNCellBase)), None)
+    cell = next((m for m in model.modules() if isinstance(m, nn.RNNCellBase)), None)
     if cell and not batch:
         hint = (
-            f"a loop over {cell.__name__} is written out step by step when it is traced: use"
-            f" nn.{cell.__name__.removesuffix('Cell')}, which stays whole"
+            f"a loop over {type(cell).__name__} is written out step by step when it is traced:"
+            " nn.LSTM, nn.GRU and nn.RNN stay whole"
         )
     return ExportError(
         f"the model cannot be traced with a free {'batch size' if batch else 'length'}: it fixes"
