@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from petra.core.kernels import Kernels
 from petra.runtimes.base import InputSpec, LoadedModel, Runtime, zeros
-from petra.runtimes.torch_program import SUFFIX, LoadedProgram, export_program
+from petra.runtimes.torch_program import OPERATORS, SUFFIX, LoadedProgram, export_program
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,13 +49,11 @@ class TorchEager(Runtime):
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         names = [spec.name for spec in inputs]
         keyed = names != ["input"] and not all(name.startswith("input_") for name in names)
-        layers = "petra.model.layers.quantized, petra.model.layers.padded"
-        operators = f"torchao.quantization.pt2e, {layers}"
         return "\n".join(
             [
                 "import numpy as np",
                 "import torch",
-                f"import {operators}  # operators of petra's files",
+                f"import {', '.join(OPERATORS)}  # operators of petra's files",
                 f"model = torch.export.load({json.dumps(file)}).module()",
                 "inputs = {",
                 *zeros(inputs),

@@ -8,6 +8,7 @@ The file is reloaded without the model's Python class, from an archive that petr
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
     from petra.tasks.inputs import Inputs
 
 SUFFIX = ".pt2"
+
+OPERATORS = (
+    "torchao.quantization.pt2e",
+    "petra.model.layers.quantized",
+    "petra.model.layers.padded",
+    "petra.model.layers.dynamic_lstm",
+    "petra.model.layers.row_scaled",
+)
+"""Modules without which torch does not know the operators of petra's programs."""
 
 # Where a graph's nodes came from: source paths and lines, which nobody who runs the file needs.
 _ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom", "from_node")
@@ -122,7 +132,8 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
     import torch
 
     must_exist(path, SUFFIX)
-    _register_operators()
+    for module in OPERATORS:
+        importlib.import_module(module)
     with rebuilt(path) as clean, _understood(path):
         return torch.export.load(clean)
 
@@ -141,16 +152,6 @@ def _understood(path: Path) -> Iterator[None]:
             f"{path}: torch cannot load this program: {error_line(error)}",
             hint="export the model again",
         ) from error
-
-
-def _register_operators() -> None:
-    """Importing these makes the operators of quantized programs known to torch."""
-    import torchao.quantization.pt2e  # noqa: F401
-
-    import petra.model.layers.dynamic_lstm
-    import petra.model.layers.padded
-    import petra.model.layers.quantized
-    import petra.model.layers.row_scaled  # noqa: F401
 
 
 class LoadedProgram(LoadedModel):
