@@ -79,12 +79,14 @@ def _quietly() -> Iterator[None]:
 def circumstances(model: nn.Module, task: Task, target: Target) -> Circumstances:
     """What recipes are chosen by. Costs a forward pass of two items."""
     macs = macs_by_module(model, lambda m: call(m, task.example(2))).get("", 0)
+    kernels = runtime_for(target).kernels
     return Circumstances(
         outline_of(model),
         macs // 2,
         items=task.train.known_items() or UNKNOWN_ITEMS,
         judged_by_error=task.judged_by_error,
-        dynamic=runtime_for(target).kernels.dynamic,
+        dynamic=kernels.dynamic,
+        integer=kernels.recurrent,
     )
 
 

@@ -17,18 +17,23 @@ THOROUGH = Effort(epochs=30, steps=4000, macs=1.5e14)  # a quarter of an hour at
 
 CONVOLUTIONAL, ATTENTION = frozenset({"convolutional"}), frozenset({"attention"})
 RECURRENT, REGRESSION = frozenset({"recurrent"}), frozenset({"regression"})
+INTEGER_RECURRENT = frozenset({"integer recurrent"})
 NARROW, SLOW = frozenset({"narrow"}), frozenset({"slow to refit"})
 STATIC_ONLY = frozenset({"static only"})
 
 # ---- steps ---------------------------------------------------------------------------------------
 
 # Integer arithmetic. Transformers have activations that no calibration settles, recurrent layers no
-# integer kernels but dynamic ones. Layers that put out values stay float by default.
+# integer kernels but dynamic ones, and without those at least weights in 8 bits. Layers that put
+# out values stay float by default.
 SMOOTH = Step("quantize.static", {"equalize": "smooth"}, on=ATTENTION)
 INT8: OneOf = (
     Step("quantize.dynamic", on=ATTENTION, off=STATIC_ONLY),
     SMOOTH,
-    Step("quantize.dynamic", {"recurrent": "dynamic"}, on=RECURRENT, off=STATIC_ONLY),
+    Step("quantize.static", {"recurrent": "dynamic"}, on=CONVOLUTIONAL | INTEGER_RECURRENT),
+    Step("quantize.dynamic", {"recurrent": "dynamic"}, on=INTEGER_RECURRENT, off=STATIC_ONLY),
+    Step("quantize.static", {"recurrent": "int8"}, on=CONVOLUTIONAL | RECURRENT),
+    Step("quantize.dynamic", on=RECURRENT, off=STATIC_ONLY),
     Step("quantize.static"),
     Step("quantize.dynamic"),
     Step("quantize.weights", {"bits": 8}),

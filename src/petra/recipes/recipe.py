@@ -21,7 +21,8 @@ _REFIT_MACS = 3e12  # a minute or two of one core
 class Circumstances:
     """What recipes are chosen and sized by: the untouched model's outline and multiply-accumulates
     for one item, the number of training items, whether the quality is the error of predicted
-    values, and whether the runtime gains from activations quantized on the spot.
+    values, whether the runtime gains from activations quantized on the spot, and the kinds of
+    recurrent layers that it has integer kernels for.
     """
 
     outline: ModelOutline
@@ -29,12 +30,14 @@ class Circumstances:
     items: int = UNKNOWN_ITEMS
     judged_by_error: bool = False
     dynamic: bool = True
+    integer: frozenset[str] = frozenset()
 
     @property
     def traits(self) -> frozenset[str]:
         """Words that recipes are written for, which of them hold:
 
         - "convolutional", "recurrent": such layers have a fifth of the parameters
+        - "integer recurrent": they are recurrent layers that the runtime has integer kernels for
         - "attention": some module is attention
         - "regression": what is judged is an error
         - "narrow": half of the layers put out fewer than 32 channels
@@ -52,6 +55,8 @@ class Circumstances:
         holds = {
             "convolutional": share["convolution"] >= _SHARE,
             "recurrent": share["recurrent"] >= _SHARE,
+            "integer recurrent": share["recurrent"] >= _SHARE
+            and bool(self.outline.of_kind(*self.integer)),
             "attention": bool(self.outline.of_role("attention")),
             "regression": self.judged_by_error,
             "narrow": bool(widths) and widths[len(widths) // 2] < _NARROW,
