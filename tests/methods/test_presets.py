@@ -113,4 +113,23 @@ def test_of_a_range_counts_what_the_domain_has() -> None:
     kept = narrow_as_far(card, {"ratio": [0.95, 2.0], "steps": [5, 90]}, where="here")
     assert kept.parameter("ratio").domain == Choice((0.95,))  # type: ignore[union-attr]
     assert kept.parameter("steps").domain == Choice((5,))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("stage", "ranges", "wanted"),
+    [
+        ("distill", {"lr": [1e-4, 1e-2]}, 1e-2),  # usually 0.02
+        ("lowrank.svd", {"ratio": [0.5, 0.8]}, 0.5),  # usually 0.4
+        ("prune.structured", {"ratio": [0.1, 0.6]}, 0.3),
+        ("prune.structured", {"steps": [4, 5]}, 4),
+        ("quantize.weights", {"bits": [16, 4]}, 16),
+    ],
+)
+def test_what_is_not_said_is_the_nearest_to_usual(
+    stage: str, ranges: dict[str, Any], wanted: float
+) -> None:
+    """Not the least of a range: a learning rate of 1e-4 is a fiftieth of what is meant."""
+    card = narrow(STAGES.get(stage).card(), ranges, where=stage)
+    (name,) = ranges
+    assert card.parameter(name).default == wanted  # type: ignore[union-attr]
     assert narrow_as_far(card, {"ratio": [0.96, 0.99]}, where="here") == card

@@ -105,7 +105,12 @@ def _domain(old: Domain, values: list[Value], *, where: str) -> Domain:
 
 
 def _default(default: Value, domain: Domain, values: list[Value]) -> Value:
-    return default if domain.contains(default) else values[0]
+    """The usual one; where the domain lacks it, the nearest of an interval, the first of values."""
+    if domain.contains(default):
+        return default
+    if isinstance(domain, Real | Integer) and isinstance(default, int | float):
+        return domain.high if default > domain.high else domain.low
+    return values[0]
 
 
 @dataclass(frozen=True)
