@@ -139,7 +139,7 @@ def test_what_is_no_number_is_explained_too(problem: tuple[nn.Module, Task]) -> 
 
 
 def test_of_what_is_to_be_large_the_error_is_what_it_lacks(problem: tuple[nn.Module, Task]) -> None:
-    """A coefficient of determination of 0.9 instead of 0.9996 is an error 250 times as large."""
+    """A coefficient of determination of 0.99 instead of 0.999 is an error ten times as large."""
 
     def r2(prediction: Tensor, target: Tensor) -> float:
         off = (prediction - target).double().square().mean()
@@ -149,9 +149,9 @@ def test_of_what_is_to_be_large_the_error_is_what_it_lacks(problem: tuple[nn.Mod
     judged = petra.regression(task.val, task.val, task.val, metric=petra.scorer(r2, maximize=True))
     other = copy_model(model)
     with torch.no_grad():
-        other.get_submodule("head").weight *= 0.9  # type: ignore[operator]
+        other.get_submodule("head").weight *= 0.95  # type: ignore[operator]
     found = said(model, other, judged)
-    assert found["before"] > found["after"] > 0.9 * found["before"]
+    assert found["before"] > found["after"] > (1 - RISE) * found["before"]
     assert found["words"].startswith("r2 0.99")
     assert "(its error +" in found["words"]
 
