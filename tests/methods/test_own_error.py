@@ -73,6 +73,20 @@ def test_what_is_undefined_counts_by_how_far_it_moves() -> None:
     assert moved(after, before) == relative_distance(after["y"], before["y"])
 
 
+def test_a_score_may_spoil_what_it_is_given() -> None:
+    """The untouched outputs are compared with those of every layer in turn."""
+
+    def clamped(prediction: Tensor, target: Tensor) -> float:
+        return mse(prediction.clamp_(min=0), target.sub_(1.0))
+
+    targets, before = normal(0), {"y": normal(1)}
+    after, kept = {"y": before["y"] + normal(2, 0.1)}, (normal(0), normal(1))
+    rise = RiseOfError(task(petra.scorer(clamped, maximize=False)), targets)
+    assert rise(after, before) == rise(after, before)
+    assert torch.equal(targets, kept[0])
+    assert torch.equal(before["y"], kept[1])
+
+
 def test_outputs_that_are_judged_count_and_no_others() -> None:
     """Of a task of one's own that looks at all of them; a constant is no output of an item's."""
 

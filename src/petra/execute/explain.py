@@ -103,10 +103,11 @@ def _explanation(untouched: nn.Module, model: nn.Module, task: Task) -> dict[str
     before, after = (
         predictions(call(m, map_inputs(inputs, torch.clone))) for m in (untouched, model)
     )
-    old, new = (task.quality_of(outputs, targets) for outputs in (before, after))
-    rise = _rise(*(task.error_of(outputs, targets) for outputs in (before, after)))
+    errors = [task.error_of(outputs, targets) for outputs in (before, after)]
+    rise = _rise(*errors)
     if rise <= RISE:
         return {}
+    old, new = (1 - error if task.maximize else error for error in errors)
     few = map_inputs(inputs, _of(_most_moved(before, after)))
     layers = compared(untouched, model, few)
     first = where_it_begins(layers)
@@ -175,8 +176,8 @@ def _telling(layers: Sequence[Layer], first: int) -> list[Layer]:
 
 def _most_moved(before: Outputs, after: Outputs) -> Tensor:
     """Places of the items whose predictions moved most."""
-    moved = (main_output(after) - main_output(before)).abs().nan_to_num(nan=math.inf)
-    far = moved.reshape(len(moved), -1).sum(1)
+    moved = (main_output(after).double() - main_output(before).double()).abs()
+    far = moved.nan_to_num(nan=math.inf).reshape(len(moved), -1).sum(1)
     return far.topk(min(CHOSEN, len(far))).indices
 
 

@@ -134,9 +134,10 @@ class Task(ABC):
 
     def error_of(self, outputs: Outputs, targets: Tensor) -> float:
         """The quality as an error, less of which is better; of one that is to be large, such as a
-        coefficient of determination, what it lacks of 1.
+        coefficient of determination, what it lacks of 1. Scorers are given copies.
         """
-        quality = self.quality_of(outputs, targets)
+        own = {name: t.clone() for name, t in outputs.items()}
+        quality = float(self.quality_of(own, targets.clone()))
         return 1 - quality if self.maximize else quality
 
     def judged(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
