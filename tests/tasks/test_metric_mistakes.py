@@ -83,6 +83,9 @@ def test_a_model_may_choose_classes_itself(predicted: Tensor, targets: Tensor, m
         for form in forms:
             found = torch_metric(name).value({"output": form}, targets, torch.arange(N))
             assert found == pytest.approx(expected, abs=1e-6), (name, form.dtype)
+        whole = (1000 * predicted).long()  # logits all the same
+        found = torch_metric(name).value({"output": whole}, targets, torch.arange(N))
+        assert found == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["roc_auc", "average_precision", "balanced_accuracy"])

@@ -14,12 +14,17 @@ from petra.tasks.scorers import ItemScorer, ResampledScorer, Scorer, bootstrap, 
 from petra.tasks.value_losses import aligned
 
 
-def chosen(prediction: Tensor) -> Tensor:
+def decides(prediction: Tensor, targets: Tensor) -> bool:
+    """Whether predictions are classes already: whole numbers or booleans, as many as targets."""
+    return not prediction.is_floating_point() and prediction.numel() == targets.numel()
+
+
+def chosen(prediction: Tensor, targets: Tensor) -> Tensor:
     """The class of each item, (n, ...): that of the largest logit, (n, classes, ...), or of one
-    logit alone, (n,) or (n, 1, ...), the second of two where it is positive. What is whole numbers
-    or booleans are classes already.
+    logit alone, (n,) or (n, 1, ...), the second of two where it is positive; or what the model
+    `decides`.
     """
-    if not prediction.is_floating_point():
+    if decides(prediction, targets):
         return prediction.long()
     if prediction.ndim == 1:
         return (prediction > 0).long()
@@ -37,7 +42,7 @@ class Accuracy(ItemScorer):
         return task_metric("accuracy", maximize=True)
 
     def items(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Tensor:
-        right = chosen(main_output(outputs))
+        right = chosen(main_output(outputs), targets)
         return (right == targets.reshape(right.shape)).double().reshape(len(right), -1).mean(1)
 
     def measure(self, outputs: Outputs, targets: Tensor, ids: Tensor) -> Measurement:

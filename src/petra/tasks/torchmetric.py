@@ -18,7 +18,7 @@ from petra.core.errors import ConfigError, DataError, MissingExtra, did_you_mean
 from petra.core.metric import Metric, task_metric
 from petra.tasks.inputs import Outputs, main_output
 from petra.tasks.scorers import ResampledScorer, Scorer
-from petra.tasks.scores import OWN
+from petra.tasks.scores import OWN, decides
 from petra.tasks.value_losses import squeezed
 
 AVERAGES = ("macro", "micro", "weighted")
@@ -92,7 +92,7 @@ class TorchMetric(ResampledScorer):
 
     def _of_classes(self, predicted: Tensor, targets: Tensor) -> Tensor:
         options, targets = dict(self.options), _labels(targets, predicted)
-        if not predicted.is_floating_point():
+        if decides(predicted, targets):
             predicted = _one_hot(predicted, targets, int(options.get("num_classes", 2)))
         likely, kind = _probabilities(predicted), self.kind
         classes = likely.shape[1]
