@@ -56,9 +56,39 @@ def test_broken_files(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.zeros(3))
     with pytest.raises(DataError, match="a single array"):
         data.read_npz(tmp_path / "b.npy", inputs="x", targets="y")
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x", b"no array")
+        archive.writestr("y", b"neither")
+    with pytest.raises(DataError, match="x is no array"):
+        data.read_npz(file, inputs="x", targets="y")
     header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (%d,), }"
     with zipfile.ZipFile(file, "w") as archive:
         for name in ("x.npy", "y.npy"):
             archive.writestr(name, (header % 2**50).ljust(127) + b"\n")
     with pytest.raises(DataError, match="cannot be read"):
         data.read_npz(file, inputs="x", targets="y")
+
+
+HEADERS = [
+    "(",
+    "'" * 3,
+    "[" * 60,
+    "{[]: 1}",
+    "{'descr': (), 'fortran_order': False, 'shape': (1,), }",
+    "{'descr': 7, 'fortran_order': False, 'shape': (1,), }",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (-3,), }",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999,), }",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("version", [1, 2, 3, 9])
+def test_headers_that_lie(tmp_path: Path, header: str, version: int) -> None:
+    file = tmp_path / "a.npz"
+    line = header.encode().ljust(117) + b"\n"
+    size = len(line).to_bytes(2 if version == 1 else 4, "little")
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY" + bytes([version, 0]) + size + line + bytes(8))
+    with pytest.raises(DataError, match=r"a\.npz: it cannot be read"):
+        data.read_npz(file, inputs="x", targets="x")

@@ -18,19 +18,38 @@ MISSING = frozenset({"", "?", "nan", "na", "n/a", "null", "none"})
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
+_MOST_TIMES = 200  # as large as its packed form a text may be; of data it is 3 to 20 times
+_NO_BOMB = 2**26  # bytes, up to which that does not matter
+
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file, unpacked where its name ends in .gz. Raises DataError."""
+    """The content of a file, unpacked where its name ends in .gz. Raises DataError, also for one
+    that unpacks to far more than data does."""
     file = Path(path)
     try:
-        raw = file.read_bytes()
-        return gzip.decompress(raw) if file.suffix == ".gz" else raw
+        return _unpacked(file) if file.suffix == ".gz" else file.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{file}: no such file", hint="a path that exists") from None
     except IsADirectoryError:
         raise DataError(f"{file} is a folder", hint="name one file in it") from None
+    except MemoryError:
+        raise DataError(
+            f"{file}: larger than the memory", hint="give it in parts, as a PyTorch Dataset"
+        ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: it cannot be read: {error}", hint="is the file whole?") from error
+
+
+def _unpacked(file: Path) -> bytes:
+    most = max(_NO_BOMB, _MOST_TIMES * file.stat().st_size)
+    with gzip.open(file) as packed:
+        content = packed.read(most + 1)
+    if len(content) > most:
+        raise DataError(
+            f"{file} unpacks to more than {_MOST_TIMES} times its size",
+            hint="if that is what it holds, unpack it and give the unpacked file",
+        )
+    return content
 
 
 def read_text(path: str | Path, *, encoding: str = "utf-8") -> str:
@@ -38,8 +57,7 @@ def read_text(path: str | Path, *, encoding: str = "utf-8") -> str:
     the encoding does not have, and for an empty file."""
     raw = read_bytes(path)
     try:
-        plain = codecs.lookup(encoding).name == "utf-8"
-        text = raw.decode("utf-8-sig" if plain else encoding)
+        text = raw.decode(encoding).removeprefix("\ufeff")
     except LookupError as error:
         raise ConfigError(
             f"encoding: {encoding!r} is none", hint="for example utf-8, cp1252, utf-16"

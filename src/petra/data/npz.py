@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -10,6 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from petra.core.errors import DataError, did_you_mean
+from petra.core.text import first_line, printable
+
+_BROKEN = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
+    RuntimeError,  # encrypted, or packed in another way
+    *(MemoryError, OverflowError),  # a header that asks for more than there is
+    *(ValueError, TypeError, IndexError),  # objects, which would be unpickled; other headers
+    *(SyntaxError, tokenize.TokenError),  # a header is a line of Python's literals
+)
 
 
 def read_npz(
@@ -21,7 +31,7 @@ def read_npz(
     that are not as long as each other.
     """
     names = [inputs] if isinstance(inputs, str) else list(inputs)
-    found = _arrays(Path(path), [*names, targets])
+    found = read_arrays(Path(path), *names, targets)
     wanted = len(found[targets]) if found[targets].ndim else -1
     for name in (targets, *names):
         if not found[name].ndim or len(found[name]) != wanted:
@@ -36,7 +46,10 @@ def read_npz(
     return x, found[targets]
 
 
-def _arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file by name, all where no name is given. Nothing is unpickled. Raises
+    DataError where one is missing or cannot be read.
+    """
     try:
         opened = np.load(path, allow_pickle=False)
         if not isinstance(opened, np.lib.npyio.NpzFile):
@@ -47,18 +60,15 @@ def _arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
                     raise DataError(
                         f"{path} has no array {name!r}", hint=did_you_mean(name, file.files)
                     )
-            return {name: file[name] for name in names}
+            found = {name: file[name] for name in names or file.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", hint="a path that exists") from None
-    except (
-        ValueError,  # objects, which would be unpickled; another kind of file
-        OSError,
-        EOFError,
-        MemoryError,  # a header that asks for more than there is
-        RuntimeError,  # encrypted, or packed in another way
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except _BROKEN as error:
         raise DataError(
-            f"{path}: it cannot be read: {error}", hint="an .npz file of plain arrays was expected"
+            f"{path}: it cannot be read: {printable(first_line(str(error)))}",
+            hint="an .npz file of plain arrays was expected",
         ) from error
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):  # bytes: a member that is none
+            raise DataError(f"{path}: {name} is no array", hint="write it with numpy.savez")
+    return found

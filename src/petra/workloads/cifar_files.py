@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from petra.core.errors import DataError, MissingExtra
+from petra.data import npz
 
 Arrays = dict[str, np.ndarray]
 _ITEM_BYTES = 1 + 3 * 32 * 32
@@ -21,7 +22,7 @@ def read_arrays(path: Path) -> Arrays:
     Raises DataError when nothing fits.
     """
     if path.is_file() and path.suffix == ".npz":
-        return _checked(_npz(path), path)
+        return _checked(_npz(path, "x_", "y_"), path)
     if path.is_dir():
         for reader, probe in (
             (_binary, "data_batch_1.bin"),
@@ -31,7 +32,7 @@ def read_arrays(path: Path) -> Arrays:
             if (path / probe).is_file():
                 return _checked(reader(path), path)
         if (path / "cifar10.npz").is_file():
-            return _checked(_npz(path / "cifar10.npz"), path)
+            return _checked(_npz(path / "cifar10.npz", "x_", "y_"), path)
     raise DataError(
         f"{path}: no CIFAR-10 data found",
         hint=(
@@ -60,12 +61,9 @@ def _checked(arrays: Arrays, path: Path) -> Arrays:
     return arrays
 
 
-def _npz(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files if name[:2] in ("x_", "y_")}
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not a readable .npz file: {error}") from error
+def _npz(path: Path, *kinds: str) -> Arrays:
+    """The arrays whose names begin so."""
+    return {name: array for name, array in npz.read_arrays(path).items() if name[:2] in kinds}
 
 
 def _planes(flat: np.ndarray) -> np.ndarray:
@@ -148,11 +146,15 @@ def _mosaics(folder: Path) -> Arrays:
         from PIL import Image
     except ImportError as error:
         raise MissingExtra("pillow", extra="images") from error
-    with np.load(folder / "labels.npz", allow_pickle=False) as labels:
-        arrays: Arrays = {name: labels[name] for name in labels.files if name[:2] == "y_"}
+    arrays = _npz(folder / "labels.npz", "y_")
     for split in [name[2:] for name in arrays]:
-        with Image.open(folder / f"{split}.webp") as image:
-            mosaic = np.asarray(image.convert("RGB"))
+        try:
+            with Image.open(folder / f"{split}.webp") as image:
+                mosaic = np.asarray(image.convert("RGB"))
+        except OSError as error:
+            raise DataError(
+                f"{folder}: no image of {split!r}: {error}", hint="is it whole?"
+            ) from error
         rows, columns = mosaic.shape[0] // 32, mosaic.shape[1] // 32
         tiles = mosaic.reshape(rows, 32, columns, 32, 3).transpose(0, 2, 1, 3, 4)
         arrays[f"x_{split}"] = np.ascontiguousarray(

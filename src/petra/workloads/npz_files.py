@@ -1,14 +1,13 @@
-"""The .npz files in which sets come: plain arrays by name."""
+"""Series of the archives in .npz files, four plain arrays to a set."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from petra.core.errors import DataError
+from petra.data.npz import read_arrays
 
 Arrays = dict[str, np.ndarray]
 SERIES = ("X_train", "y_train", "X_test", "y_test")
@@ -21,26 +20,21 @@ def read_series(path: Path) -> Arrays:
     found = read_arrays(path, *SERIES)
     for part in ("train", "test"):
         x, y = found[f"X_{part}"], found[f"y_{part}"]
-        if x.ndim not in (2, 3) or y.shape != x.shape[:1] or not len(x):
+        if x.ndim not in (2, 3) or y.shape != x.shape[:1] or not x.size:
             raise DataError(
                 f"{path}: X_{part} has shape {x.shape}, y_{part} has {y.shape}",
                 hint="series are (n, length) or (n, channels, length), with one target each",
             )
+        if x.dtype.kind not in "fiub" or y.dtype.kind not in "fiub":
+            raise DataError(
+                f"{path}: X_{part} is {x.dtype}, y_{part} is {y.dtype}", hint="arrays of numbers"
+            )
         wide = x[:, None] if x.ndim == 2 else x
         found[f"X_{part}"] = np.ascontiguousarray(wide, dtype=np.float32)
+    first, second = found["X_train"], found["X_test"]
+    if first.shape[1:] != second.shape[1:]:
+        raise DataError(
+            f"{path}: series to train on are {first.shape[1:]}, those to test {second.shape[1:]}",
+            hint="both parts have one number of channels and one length",
+        )
     return found
-
-
-def read_arrays(path: Path, *names: str) -> Arrays:
-    """Arrays of an .npz file by name. Nothing is unpickled. Raises DataError where one is missing
-    or cannot be read.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if absent := [name for name in names if name not in file.files]:
-                raise DataError(
-                    f"{path} has no array {absent[0]!r}", hint=f"wanted: {', '.join(names)}"
-                )
-            return {name: file[name] for name in names}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a readable .npz file: {error}") from error
