@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -98,6 +99,16 @@ def test_dates_are_gaps_in_seconds() -> None:
         assert y.tolist() == [1.0]
 
 
+def test_spans_of_time_and_dates_of_all_kinds_are_seconds() -> None:
+    day = datetime.date(2024, 2, 28)
+    spans = pd.to_timedelta([10, 10 + 60], unit="s")
+    for when in (spans, [day, day + datetime.timedelta(days=1)]):
+        frame = pd.DataFrame({"id": ["a", "a"], "when": when, "y": ["u", "u"]})
+        found, _ = data.event_sequences(frame, item="id", time="when", label="y")
+        gap = math.expm1(float(found["numeric"][0][1, 0]))
+        assert gap == pytest.approx(60 if when is spans else 86_400, rel=1e-4)
+
+
 def test_numeric_times_keep_their_digits() -> None:
     frame = pd.DataFrame({"id": ["a"] * 2, "t": ["1700000000", "1700000001"], "y": ["u"] * 2})
     found, _ = data.event_sequences(frame, item="id", time="t", label="y")
@@ -137,6 +148,38 @@ def test_wrong_arguments() -> None:
         data.event_sequences(frame, item="id", label="y", categories={"id": ["x", "x"]})
     with pytest.raises(DataError, match="no rows"):
         data.event_sequences(frame[:0], item="id", numeric=["numeric"], label="y")
+    for option in ("numeric", "static"):
+        with pytest.raises(ConfigError, match=f"{option}: 'age'") as caught:
+            data.event_sequences(
+                frame.assign(age=1), item="id", time="age", label="y", **{option: "age"}
+            )
+        assert caught.value.hint == "a list of names: ['age']"
+    with pytest.raises(ConfigError, match="channels: 'age'"):
+        data.long_series(frame.assign(age=1), item="id", channels="age", label="y")
+    with pytest.raises(ConfigError, match="steps: 'age'"):
+        data.wide_series(frame.assign(age=1), steps="age", label="y")
+
+
+def test_a_vocabulary_is_text_or_all_would_be_unknown() -> None:
+    frame = pd.DataFrame({"id": ["a", "a"], "kind": [1, 2], "y": ["u", "u"]})
+    with pytest.raises(ConfigError, match=r"categories: kind: \[1, 2\]") as caught:
+        data.event_sequences(frame, item="id", label="y", categories={"kind": [1, 2]})
+    assert "vocabulary" in caught.value.hint
+    known = data.vocabulary(frame, ["kind"])
+    found, _ = data.event_sequences(frame, item="id", label="y", categories=known)
+    assert found["kind"][0].tolist() == [1, 2]
+
+
+def test_what_only_other_splits_have_is_unknown() -> None:
+    frame = events()
+    parts = data.split(frame, frame["bad"], by=frame["account"], seed=1)
+    train = parts[0][0]
+    known = data.vocabulary(train[train["kind"] != "rent"], ["kind"])
+    for rows, _ in parts:
+        inputs, y = data.event_sequences(rows, item="account", categories=known, label="bad")
+        codes = np.concatenate(inputs["kind"])
+        assert (codes == 3).sum() == (rows["kind"] == "rent").sum()
+        assert len(y) == rows["account"].nunique()
 
 
 def test_long_series_agree_with_a_loop_over_rows() -> None:

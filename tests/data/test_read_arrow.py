@@ -13,6 +13,7 @@ from petra import data
 from petra.core.errors import DataError
 
 pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 from saved import CLASS_LABEL, save_to_disk  # noqa: E402
 
@@ -36,6 +37,17 @@ def test_parquet_comes_back(tmp_path: Path) -> None:
         data.labels(got, "kind")
     frame.set_index("when").to_parquet(tmp_path / "b.parquet")
     assert "when" in data.read_parquet(tmp_path / "b.parquet").columns
+
+
+def test_long_identifiers_beside_gaps_keep_their_digits(tmp_path: Path) -> None:
+    first = 2**60 + 1
+    table = pa.table({"shop": pa.array([first, first + 1, None]), "n": pa.array([1, None, 3])})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    frame = data.read_parquet(tmp_path / "a.parquet")
+    assert data.vocabulary(frame, ["shop"]) == {"shop": (str(first), str(first + 1))}
+    np.testing.assert_array_equal(data.numbers(frame, "n"), [1, np.nan, 3])
+    with pytest.raises(DataError, match="row 2, column 'shop': no label"):
+        data.labels(frame, "shop")
 
 
 def test_a_folder_of_parquet_files(tmp_path: Path) -> None:

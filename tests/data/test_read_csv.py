@@ -46,6 +46,51 @@ def test_other_separators_quotes_encodings_and_no_header(tmp_path: Path) -> None
     assert list(data.read_csv(nameless).columns) == ["column_1", "x"]
 
 
+def test_spaces_are_kept_where_no_quotation_marks_follow_them(tmp_path: Path) -> None:
+    file = write(tmp_path / "g.tsv", "a\tb\n one \t two\n")
+    frame = data.read_csv(file, separator="\t", quote=None)
+    assert frame.iloc[0].tolist() == [" one ", " two"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding in ("utf-8-sig", "utf-16") else "\ufeff"  # those write their own
+    (tmp_path / "a.csv").write_bytes(f"{mark}way,n\r\nstraße,1\r\n".encode(encoding))
+    frame = data.read_csv(tmp_path / "a.csv", encoding=encoding)
+    assert list(frame.columns) == ["way", "n"]
+    assert frame["way"].tolist() == ["straße"]
+
+
+def test_row_numbers_without_a_name_are_no_step_of_a_series(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"t0": [0.5, 1.5], "t1": [1.0, 2.0], "y": ["a", "b"]})
+    frame.to_csv(tmp_path / "a.csv")
+    read = data.read_csv(tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"a\.csv: line 2, column 'column_1': it has no name"):
+        data.wide_series(read, label="y")
+    wanted = [[[0.5, 1.0]], [[1.5, 2.0]]]
+    for x, _ in (
+        data.wide_series(read.drop(columns="column_1"), label="y"),
+        data.wide_series(read, label="y", steps=["t0", "t1"]),
+    ):
+        assert np.asarray(x).tolist() == wanted
+    named = write(tmp_path / "b.csv", "column_1,column_2,y\n1,2,a\n")
+    assert np.asarray(data.wide_series(data.read_csv(named), label="y")[0]).shape == (1, 1, 2)
+
+
+def test_a_packed_file_that_unpacks_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petra.data.fields._NO_BOMB", 1000)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a,b\n" + b"0,0\n" * 200_000))
+    with pytest.raises(DataError, match=r"a\.csv\.gz unpacks to more than 200 times") as caught:
+        data.read_csv(tmp_path / "a.csv.gz")
+    assert "unpack it" in caught.value.hint
+    random = np.random.default_rng(0).integers(0, 9, (400, 2))
+    rows = "\n".join(f"{a},{b}" for a, b in random)
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(f"a,b\n{rows}".encode()))
+    assert len(data.read_csv(tmp_path / "b.csv.gz")) == 400
+
+
 BROKEN = {
     "a,b\n1,2\n3\n": "line 3 has 1 fields, there are 2 columns",
     "a,b\n1,2,3\n": "line 2 has 3 fields, there are 2 columns",
@@ -123,6 +168,7 @@ def test_labels_and_classes() -> None:
     assert data.labels(frame, "y").tolist() == ["1", "10", "2"]
     assert data.classes(data.labels(frame, "y")) == ("1", "2", "10")
     assert data.classes(np.array(["b", "a", "b"])) == ("a", "b")
+    assert data.classes(np.array(["10", "nan", "9"])) == ("10", "9", "nan"), "no number is an order"
     for column in ("z", "w"):
         with pytest.raises(DataError, match=f"row 1, column '{column}': no label"):
             data.labels(frame, column)

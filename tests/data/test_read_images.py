@@ -29,6 +29,7 @@ def picture(seed: int, height: int = 4, width: int = 6, *, colour: bool = True) 
 def test_pixels_and_classes(tmp_path: Path) -> None:
     for i, name in enumerate(["dog/b.png", "cat/a.PNG", "dog/a.bmp"]):
         save(tmp_path / name, picture(i))
+    (tmp_path / "dog" / "folder.png").mkdir()
     for junk in ("dog/notes.txt", "dog/.a.png", ".hidden/x.png", "readme.txt"):
         (tmp_path / junk).parent.mkdir(exist_ok=True)
         (tmp_path / junk).write_text("no image")
@@ -48,8 +49,9 @@ def test_grey_and_resized(tmp_path: Path) -> None:
     x, _ = data.read_images(tmp_path, size=(4, 6), colour=False)
     assert x.shape == (2, 1, 4, 6)
     np.testing.assert_array_equal(x[0, 0], picture(0, colour=False))
-    with pytest.raises(ConfigError, match="size"):
-        data.read_images(tmp_path, size=(0, 3))
+    for size in ((0, 3), 224, (3.5, 3), "ab", (1, 2, 3)):
+        with pytest.raises(ConfigError, match="size"):
+            data.read_images(tmp_path, size=size)  # type: ignore[arg-type]
 
 
 def test_images_are_turned_as_their_camera_says(tmp_path: Path) -> None:
@@ -101,3 +103,26 @@ def test_images_in_a_table(tmp_path: Path) -> None:
         frame = pd.DataFrame({"image": [content, value]})
         with pytest.raises(DataError, match=r"row 1, column 'image': .* holds no image"):
             data.images(frame, "image")
+    with pytest.raises(DataError, match="no images"):
+        data.images(frame[:0], "image")
+
+
+def test_broken_tags_are_no_crash(tmp_path: Path) -> None:
+    """Bytes of a camera's tags changed one after another: pixels, or a DataError."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    save(tmp_path / "a" / "1.png", picture(0), exif=exif)
+    file = tmp_path / "a" / "1.png"
+    whole = file.read_bytes()
+    start = whole.index(b"eXIf")
+    length = int.from_bytes(whole[start - 4 : start], "big")
+    for i in range(start + 4, start + 4 + length):
+        for value in (0, 0x7F, 0xFF):
+            body = whole[start:i] + bytes([value]) + whole[i + 1 : start + 4 + length]
+            checked = body + struct.pack(">I", zlib.crc32(body))
+            file.write_bytes(whole[:start] + checked + whole[start + 4 + length + 4 :])
+            try:
+                x, _ = data.read_images(tmp_path)
+            except DataError:
+                continue
+            assert x.dtype == np.uint8

@@ -26,6 +26,12 @@ def test_labels_and_values(tmp_path: Path) -> None:
     assert y.tolist() == ["1", "-1", "2"]
 
 
+def test_labels_that_are_no_whole_numbers_stay_as_they_are(tmp_path: Path) -> None:
+    words = ["1_0", "10", "a b", "inf", "-0.5", "1e3"]
+    file = write(tmp_path / "a.tsv", "".join(f"{word}\t1\n" for word in words))
+    assert data.read_ucr(file)[1].tolist() == ["1_0", "10", "a b", "inf", "-0.5", "1000"]
+
+
 def test_unequal_series_are_cut_at_their_padding(tmp_path: Path) -> None:
     file = write(tmp_path / "a.tsv", "a\t1\tNaN\t3\tNaN\nb\t1\t2\t3\t4\n")
     x, _ = data.read_ucr(file, unequal=True)

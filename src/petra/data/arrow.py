@@ -8,7 +8,8 @@ or address that they name is opened.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +74,9 @@ def _table(files: list[Path], read: Callable[[Any, str], Any]) -> Any:
     for file in files:
         if not file.is_file():
             raise DataError(f"{file}: no such file", hint="a path that exists")
-        try:
+        with _reading(file):
             table = read(arrow, str(file))
             table.validate(full=True)
-        except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
-            raise DataError(
-                f"{file}: it cannot be read: {shown(first_line(str(error)))}",
-                hint="is the file whole, and of this kind?",
-            ) from error
         if tables and not table.schema.equals(tables[0].schema):
             raise DataError(
                 f"{file}: its columns are {shown(table.schema.names)}, those of {files[0].name}"
@@ -97,13 +93,28 @@ def _frame(table: Any, names: Mapping[str, list[str]], path: Path) -> pd.DataFra
     twice = sorted({name for name in table.schema.names if table.schema.names.count(name) > 1})
     if twice:
         raise DataError(f"{path}: two columns {twice[0]!r}", hint="give each column its own name")
-    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True).rename_axis(index="row")
-    for column in names.keys() & set(frame.columns):
-        if frame[column].dtype.kind in "iuf":
-            known = dict(enumerate(names[column]))
-            frame[column] = frame[column].map(known).astype(object)
+    with _reading(path):  # whole numbers beside gaps stay whole: rounded, identifiers may be one
+        found = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+    frame: pd.DataFrame = found.rename_axis(index="row")
+    whole = {field.name for field in table.schema if str(field.type).startswith(("int", "uint"))}
+    for column in names.keys() & whole:
+        frame[column] = frame[column].map(dict(enumerate(names[column]))).astype(object)
     frame.attrs["path"] = str(path)
     return frame
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise DataError for what Arrow says is wrong."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise DataError(
+            f"{path}: it cannot be read: {shown(first_line(str(error)))}",
+            hint="is the file whole, and of this kind?",
+        ) from error
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -23,9 +23,10 @@ def numbers(frame: pd.DataFrame, columns: str | Sequence[str]) -> np.ndarray:
     """
     if isinstance(columns, str):
         return _numbers(frame, columns)
-    if not columns:
+    found = [_numbers(frame, name) for name in columns]
+    if not found:
         raise ConfigError("numbers: no columns", hint="name at least one")
-    return np.stack([_numbers(frame, name) for name in columns], axis=1)
+    return np.stack(found, axis=1)
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
@@ -66,14 +67,18 @@ def classes(targets: np.ndarray) -> tuple[str, ...]:
         )
     names = [str(name) for name in np.unique(found)]
     try:
-        return tuple(sorted(names, key=float))
+        values = {name: float(name) for name in names}
     except ValueError:
         return tuple(names)
+    ordered = not any(np.isnan(value) for value in values.values())
+    return tuple(sorted(names, key=values.__getitem__)) if ordered else tuple(names)
 
 
 def vocabulary(frame: pd.DataFrame, columns: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The different values of each column as text, sorted: the categories that `event_sequences`
-    counts from 1. Keep it with the model: it says what the numbers that the model takes mean.
+    counts from 1. Give the rows of the training split: what only other rows have is as unknown to
+    the model then as it will be in use. Keep it with the model: it says what the numbers that the
+    model takes mean.
     """
     return {
         name: tuple(sorted({word for word in words(frame, name) if word is not None}))

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,10 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded: none that runs another program, as PostScript would."""
 
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error)
+_BROKEN = (
+    *(OSError, EOFError, struct.error, zlib.error, MemoryError),
+    *(ValueError, SyntaxError, TypeError, LookupError, ArithmeticError),  # what broken tags become
+)
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -34,10 +38,11 @@ def read_images(
 
     `size` is the (height, width) that they are resized to (bilinear, antialiased); without it they
     must be of one size. They come by class, then by name, and are turned as their EXIF says; of an
-    animation the first picture is taken. Other files and hidden ones are left out. Needs the extra
-    ``images``. Raises DataError, naming the file, for one that cannot be decoded or has another
-    size, and for classes without images.
+    animation the first picture is taken; what is transparent has the colour below. Other files and
+    hidden ones are left out. Needs the extra ``images``. Raises DataError, naming the file, for one
+    that cannot be decoded or has another size, and for classes without images.
     """
+    _check_size(size)
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", hint="a folder that holds a folder per class")
@@ -62,9 +67,18 @@ def images(
     """A column of encoded images, as `read_datasets` and parquet files have them, as `read_images`
     gives them. Paths and addresses in the table are not followed.
     """
+    _check_size(size)
     place = placer(frame, column)
     content = ((place(i), _bytes(v, place(i))) for i, v in enumerate(column_of(frame, column)))
     return _decoded(content, size, colour)
+
+
+def _check_size(size: Any) -> None:
+    pair = size if isinstance(size, tuple | list) else ()
+    if size is not None and (
+        len(pair) != 2 or any(not isinstance(side, Integral) or side < 1 for side in pair)
+    ):
+        raise ConfigError(f"size: {shown(size)}", hint="(height, width) in pixels, or None")
 
 
 def _seen(path: Path) -> bool:
@@ -72,7 +86,9 @@ def _seen(path: Path) -> bool:
 
 
 def _images_of(kind: Path) -> list[Path]:
-    files = sorted(p for p in kind.iterdir() if _seen(p) and p.suffix.lower() in SUFFIXES)
+    files = sorted(
+        p for p in kind.iterdir() if _seen(p) and p.suffix.lower() in SUFFIXES and p.is_file()
+    )
     if not files:
         inner = next((p for p in sorted(kind.iterdir()) if p.is_dir() and _seen(p)), None)
         raise DataError(
@@ -98,8 +114,6 @@ def _decoded(
     files: Iterable[tuple[str, Path | io.BytesIO]], size: tuple[int, int] | None, colour: bool
 ) -> np.ndarray:
     """All images (n, channels, height, width), from a name for messages and a file or content."""
-    if size is not None and (len(size) != 2 or any(side < 1 for side in size)):
-        raise ConfigError(f"size: {size!r}", hint="(height, width) in pixels")
     found: list[np.ndarray] = []
     for where, file in files:
         found.append(_pixels(file, where, size, "RGB" if colour else "L"))
@@ -109,6 +123,8 @@ def _decoded(
                 f"{where} is {shapes[0]}, the first image {shapes[1]}",
                 hint="images of several sizes are resized to one: size=(height, width)",
             )
+    if not found:
+        raise DataError("there are no images", hint="give at least one row")
     return np.stack(found)
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from petra.core.errors import ConfigError, DataError
+from petra.core.text import shown
 from petra.data.frames import column_of, labels, numbers, placer, words
 from petra.data.series import Series, cut, together
+from petra.data.tables import NAMELESS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,11 +36,12 @@ def wide_series(
     `label` or `target` names the column of one or the other; `steps` are the columns of the values,
     all others by default. With `unequal`, missing values at the end of a row are no part of the
     series, which are then a list of (1, length) unless they turn out equally long. Raises
-    DataError naming row and column.
+    DataError naming row and column, and for a column without a name, such as row numbers, that
+    would be a step.
     """
     y = _targets(frame, label, target)
-    named = [name for name in frame.columns if name not in (label, target)]
-    rows = list(numbers(frame, named if steps is None else steps))
+    values = _steps(frame, label or target) if steps is None else _listed("steps", steps)
+    rows = list(numbers(frame, values))
     if unequal:
         rows = cut(rows, placer(frame))
     return together([row[None] for row in rows]), y
@@ -62,7 +65,7 @@ def long_series(
     """
     groups = _Groups.of(frame, item, time)
     y = groups.constant(_targets(frame, label, target), label or target)
-    values = numbers(frame, channels)
+    values = numbers(frame, _listed("channels", channels))
     return together([part.T.copy() for part in groups.parts(values)]), y
 
 
@@ -98,7 +101,7 @@ def event_sequences(
                 hint="rename the column: frame.rename(columns=...)",
             )
         found[name] = groups.parts(_codes(frame, name, values))
-    columns = [numbers(frame, name) for name in numeric]
+    columns = [numbers(frame, name) for name in _listed("numeric", numeric)]
     if time:
         columns.append(groups.gaps())
     if columns:
@@ -108,9 +111,29 @@ def event_sequences(
             "event_sequences: no columns", hint="name categories, numeric columns or a time"
         )
     if static:
-        columns = [groups.constant(numbers(frame, name), name) for name in static]
+        names = _listed("static", static)
+        columns = [groups.constant(numbers(frame, name), name) for name in names]
         found[STATIC] = np.stack(columns, axis=1)
     return found, y
+
+
+def _listed(what: str, columns: Sequence[str]) -> Sequence[str]:
+    """Names of columns. Raises ConfigError for a single one, whose letters would be taken."""
+    if isinstance(columns, str):
+        raise ConfigError(f"{what}: {columns!r}", hint=f"a list of names: [{columns!r}]")
+    return columns
+
+
+def _steps(frame: pd.DataFrame, other: str) -> list[str]:
+    """All columns but `other`."""
+    found = [name for name in frame.columns if name != other]
+    if nameless := set(frame.attrs.get(NAMELESS, ())) & set(found):
+        raise DataError(
+            f"{placer(frame, min(nameless))(0)}: it has no name, and would be a step of the series",
+            hint=f"if it holds row numbers: frame.drop(columns={min(nameless)!r}); else name the"
+            " columns of the values: steps=",
+        )
+    return found
 
 
 def _targets(frame: pd.DataFrame, label: str, target: str) -> np.ndarray:
@@ -131,9 +154,11 @@ def _targets(frame: pd.DataFrame, label: str, target: str) -> np.ndarray:
 
 
 def _codes(frame: pd.DataFrame, name: str, values: Sequence[str]) -> np.ndarray:
-    if isinstance(values, str) or len(set(values)) < len(values):
+    text = not isinstance(values, str) and all(isinstance(value, str) for value in values)
+    if not text or len(set(values)) < len(values):
         raise ConfigError(
-            f"categories: {name}: {values!r:.60}", hint="a list of different values, as text"
+            f"categories: {name}: {shown(values, 60)}",
+            hint="a list of different values, as text: petra.data.vocabulary(frame, [...])",
         )
     number = {value: i for i, value in enumerate(values, start=1)}
     other = len(values) + 1
@@ -141,12 +166,15 @@ def _codes(frame: pd.DataFrame, name: str, values: Sequence[str]) -> np.ndarray:
 
 
 def times(frame: pd.DataFrame, name: str) -> np.ndarray:
-    """A column of times as float64 (n,): seconds of dates (ISO 8601 where they are text), numbers
-    as they are. Raises DataError, naming the row, for others and for missing ones."""
+    """A column of times as float64 (n,): seconds of dates and of time spans, numbers as they are.
+    Text is numbers where any of it reads as one, so dates have their hyphens (ISO 8601, 2024-05-31
+    and not 20240531). Raises DataError, naming the row, for others and for missing ones."""
     import pandas as pd
     from pandas.api import types
 
     column = column_of(frame, name)
+    if types.is_timedelta64_dtype(column):
+        column = column.dt.total_seconds()
     if not types.is_numeric_dtype(column) and not types.is_datetime64_any_dtype(column):
         plain = pd.to_numeric(column, errors="coerce")
         if plain.notna().any():

@@ -20,6 +20,9 @@ from petra.data.fields import read_text
 if TYPE_CHECKING:
     import pandas as pd
 
+NAMELESS = "nameless"
+"""Of a frame's ``attrs``: the columns that have no name in the file."""
+
 _SEPARATORS = (";", "\t", "|", ",")
 
 
@@ -34,17 +37,20 @@ def read_csv(
     """A text table, gzipped or not: its fields as they are written, an empty field as "".
 
     The first line names the columns unless `names` does. `quote` encloses fields that hold the
-    separator or line breaks; None where quotation marks are characters like others, as in GLUE's
-    files. The index is the line in the file, of a row of several lines the last. Costs about a
-    second for two million fields. Raises DataError, naming the line, for rows that are shorter or
-    longer than the header and for bytes that are not of this encoding.
+    separator or line breaks, and may have spaces before it, which no field then begins with; None
+    where quotation marks are characters like others, as in GLUE's files. A column without a name,
+    such as the row numbers that pandas writes, is called ``column_1`` by its place. The index is
+    the line in the file, of a row of several lines the last. Costs about a second for two million
+    fields. Raises DataError, naming the line, for rows that are shorter or longer than the header
+    and for bytes that are not of this encoding.
     """
-    header = None if names is None else _header(list(names), separator, "names")
+    given = None if names is None else list(names)
+    header = None if given is None else _header(given, separator, "names")
     rows: list[list[str]] = []
     lines: list[int] = []
     for line, row in _rows(path, read_text(path, encoding=encoding), separator, quote):
         if header is None:
-            header = _header(row, separator, f"{path}: line {line}")
+            given, header = row, _header(row, separator, f"{path}: line {line}")
             continue
         if len(row) != len(header):
             raise DataError(
@@ -53,9 +59,11 @@ def read_csv(
             )
         rows.append(row)
         lines.append(line)
-    if header is None or not rows:
+    if given is None or header is None or not rows:
         raise DataError(f"{path} has no rows", hint="at least one line below the header")
-    return _frame(header, rows, lines, path)
+    frame = _frame(header, rows, lines, path)
+    frame.attrs[NAMELESS] = [h for g, h in zip(given, header, strict=True) if not g.strip()]
+    return frame
 
 
 def _rows(
@@ -70,7 +78,7 @@ def _rows(
         delimiter=separator,
         quotechar=quote,
         quoting=csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL,
-        skipinitialspace=separator != " ",
+        skipinitialspace=quote is not None and separator != " ",
         strict=True,
     )
     try:
@@ -85,8 +93,8 @@ def _rows(
 def _header(row: list[str], separator: str, where: str) -> list[str]:
     """Names of the columns; one without a name, such as a row number, is named by its place."""
     names = [name.strip() or f"column_{i}" for i, name in enumerate(row, start=1)]
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise DataError(f"{where}: two columns {twice!r}", hint="give each column its own name")
     other = [s for s in _SEPARATORS if s != separator and len(names) == 1 and s in names[0]]
     if other:

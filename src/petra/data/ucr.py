@@ -57,7 +57,7 @@ def _label(field: str, where: str) -> str:
     if not label or label.lower() == "nan":
         raise DataError(f"{where}, field 1: the label is missing", hint="one label per series")
     try:
-        number = float(label)
+        number = float("" if "_" in label else label)  # which Python would overlook
     except ValueError:
         return label
     return str(int(number)) if number.is_integer() else label
