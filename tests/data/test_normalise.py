@@ -129,6 +129,19 @@ def test_a_ragged_tensor_gets_a_sequential() -> None:
     np.testing.assert_allclose(model[0].mean.flatten(), np.nanmean(flat, axis=0), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("place", "axis"), [(0, 1), (0, -2), (-1, -1), (-1, 2)])
+def test_steps_are_no_channels(place: int, axis: int) -> None:
+    steps = [values(2, length) if place else values(length, 2) for length in (3, 5, 4)]
+    padding = petra.Padding(axis=place, mask="mask")
+    for train in (
+        petra.ragged({"x": steps}, np.arange(3), padding=padding),
+        petra.ragged(steps, np.arange(3), padding=petra.Padding(axis=place)),
+    ):
+        with pytest.raises(DataError, match="is that of its length") as caught:
+            data.normalised(nn.Identity(), train, axis=axis)
+        assert "axis=-1 of items (length, channels)" in caught.value.hint
+
+
 class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()

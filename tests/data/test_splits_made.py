@@ -182,5 +182,10 @@ def test_items_and_targets_must_agree() -> None:
         data.split(X[:2], Y[:2])
     with pytest.raises(ConfigError, match="ndarray without targets"):
         data.split(X)
+    items = petra.ragged([np.zeros((1 + i, 2)) for i in range(10)], Y)
+    for source in (items, TensorDataset(torch.zeros(10, 1))):
+        with pytest.raises(ConfigError, match="and targets") as caught:
+            data.split(source, Y)
+        assert "has its targets" in caught.value.hint
     with pytest.raises(DataError, match="targets is int"):
         data.split(X, 3)

@@ -20,6 +20,8 @@ def test_windows_agree_with_a_loop(stride: Any) -> None:
         begins = range(max(0, start - 8), end - 13 + 1, every)
         np.testing.assert_array_equal(x, [series[b : b + 8].T for b in begins])
         np.testing.assert_array_equal(y, [series[b + 8 : b + 13].T for b in begins])
+        assert x.flags.c_contiguous
+        assert y.flags.c_contiguous
         assert y.min() >= series[start].min()
         assert y.max() <= series[end - 1].max()
 

@@ -46,6 +46,7 @@ class Normalise(nn.Module):
         as of dates in seconds, float32 has no digits left for it: give differences.
         """
         if isinstance(inputs, RaggedItems):
+            _check_axis(inputs, axis)
             columns = _in_one_row(inputs)
             if len(columns) != 1:
                 raise DataError(
@@ -126,6 +127,7 @@ def normalised(model: nn.Module, train: Any, *, axis: int = 1) -> nn.Module:
     `Normalise.fit`.
     """
     if isinstance(train, RaggedItems) and train.structure == DICT:
+        _check_axis(train, axis)
         found = _each(_in_one_row(train), axis)
         padded = tuple(train.ragged.values)
         return NormaliseNamed(found, model, padding=train.ragged.padding, padded=padded)
@@ -146,6 +148,19 @@ def _each(columns: Mapping[str, Any], axis: int) -> dict[str, Normalise]:
     arrays = {name: as_tensor(x, what=f"normalise: {name}") for name, x in columns.items()}
     real = {name: x for name, x in arrays.items() if x.is_floating_point()}
     return {name: Normalise.fit(x, axis=axis) for name, x in real.items()}
+
+
+def _check_axis(items: RaggedItems, axis: int) -> None:
+    """Raise DataError where `axis` of a batch is that of the length, which has no channels."""
+    length = items.ragged.padding.axis
+    for name, values in items.ragged.values.items():
+        ndim = values.ndim + 1
+        if values.dtype.kind == "f" and axis % ndim == (length + (length >= 0)) % ndim:
+            raise DataError(
+                f"normalise: axis {axis} of {name!r} is that of its length, not of channels",
+                hint="axis=-1 of items (length, channels), axis=1 of items (channels, length);"
+                " items (length,) have a channel as (1, length)",
+            )
 
 
 def _in_one_row(items: RaggedItems) -> dict[str, np.ndarray]:

@@ -200,6 +200,11 @@ def _count(inputs: Any, targets: Any) -> int:
                 hint="split(inputs, targets), split(petra.ragged(...)) or split(dataset)",
             )
         n = len(inputs)
+    elif isinstance(inputs, RaggedItems | Dataset):
+        raise ConfigError(
+            f"split: {type(inputs).__name__} and targets",
+            hint="it has its targets: split(petra.ragged(...)), split(dataset)",
+        )
     else:
         columns = _columns(inputs)
         for name, column in (*columns.items(), ("targets", targets)):

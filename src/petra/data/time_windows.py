@@ -89,5 +89,5 @@ def _part(
         raise DataError(
             f"windows: all of {name} lack a value to predict", hint="fill gaps, or predict less"
         )
-    chosen = views[known]
-    return chosen[..., :context].copy(), chosen[..., context:].copy()
+    before, after = views[..., :context], views[..., context:]
+    return np.ascontiguousarray(before[known]), np.ascontiguousarray(after[known])
