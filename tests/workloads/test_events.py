@@ -102,6 +102,66 @@ def test_clients_have_codes_from_one_and_amounts_of_any_sign() -> None:
     assert static[2 + 2] == static[2 + 3] == static[2 + 3 + 7 + 3] == 1
 
 
+def small_files() -> dict[object, dict[str, np.ndarray]]:
+    """Arrays like those of the files, each of a few items."""
+    n = len(LENGTHS)
+    cases = {
+        "activity": RANDOM.integers(1, 7, EVENTS).astype(np.uint8),
+        "offsets": OFFSETS,
+        "t_seconds": np.arange(EVENTS) * 60.0,
+    }
+    clients = {
+        "seq": RANDOM.integers(0, 9, (n, 6, 3)).astype(np.float32),
+        "static": np.tile(np.array([9e4, 1, 2, 1, 30], np.float32), (n, 1)),
+        "y": np.arange(n) % 2,
+    }
+    return {bpi2012: cases, berka: made_loans(), credit: clients}
+
+
+def with_value(array: np.ndarray, value: float) -> np.ndarray:
+    found = array.astype(float)
+    found.reshape(-1)[0] = value
+    return found
+
+
+LIES = [
+    (bpi2012, "activity", lambda a: with_value(a, 0), "activity: 0.0 in place 0"),
+    (bpi2012, "activity", lambda a: a + 6, r"activity: \d+ in place 0"),
+    (bpi2012, "activity", lambda a: a.astype(str), "activity is <U"),
+    (bpi2012, "activity", lambda a: a[:0], r"activity has shape \(0,\)"),
+    (bpi2012, "t_seconds", lambda a: with_value(a, np.nan), "t_seconds is missing"),
+    (bpi2012, "t_seconds", lambda a: a[1:], "t_seconds has shape"),
+    (bpi2012, "offsets", lambda a: a[:-1], "offsets do not part 22 events"),
+    (bpi2012, "offsets", lambda a: a[::-1], "offsets do not part"),
+    (bpi2012, "offsets", lambda a: np.repeat(a, 2), "offsets do not part"),
+    (berka, "type", lambda a: a - 1, "type: -1 in place"),
+    (berka, "balance_bin", lambda a: with_value(a, 0.5), "balance_bin: 0.5 in place 0"),
+    (berka, "payments_bin", lambda a: a + 9, "payments_bin: "),
+    (berka, "y", lambda a: a * 2, "y: 2 in place 1"),
+    (berka, "frequency", lambda a: a[1:], "frequency has shape"),
+    (berka, "offsets", lambda a: a[1:], "offsets has shape"),
+    (credit, "static", lambda a: -a, "static: sex: -1.0 in place 0"),
+    (credit, "static", lambda a: with_value(a, 0), "a credit limit of 0"),
+    (credit, "static", lambda a: a[:, :4], "static has shape"),
+    (credit, "seq", lambda a: with_value(a, 9), "seq: status: 9.0 in place 0"),
+    (credit, "seq", lambda a: with_value(a, np.nan), "seq: status: nan in place 0"),
+    (credit, "y", lambda a: a[1:], "seq has shape"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "change", "said"), LIES, ids=range(len(LIES)))
+def test_numbers_that_are_no_codes_are_refused(
+    tmp_path: Path, module: object, name: str, change: object, said: str
+) -> None:
+    raw = small_files()[module]
+    np.savez(tmp_path / "a.npz", **{**raw, name: change(raw[name])})  # type: ignore[operator, arg-type]
+    make = getattr(module, module.__name__.rpartition(".")[2] + "_task")  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=said) as caught:
+        make(data=str(tmp_path / "a.npz"))
+    assert "a.npz" in caught.value.message
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("module", "sizes"),
     [

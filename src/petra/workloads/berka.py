@@ -10,17 +10,27 @@ are uncertain by some hundredths.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from torch import nn
 
 from petra.data import split
+from petra.data.npz import read_arrays
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.ragged import RaggedItems, ragged
 from petra.training.config import TrainConfig
 from petra.workloads.baseline import Reference, trained
-from petra.workloads.events import NETWORKS, PADDING, check_network
-from petra.workloads.npz_files import Arrays, read_arrays
+from petra.workloads.events import (
+    NETWORKS,
+    PADDING,
+    check_codes,
+    check_network,
+    check_offsets,
+    check_shapes,
+)
+from petra.workloads.npz_files import Arrays
 from petra.workloads.places import data_file
 
 FILE = "event_sequences/berka_loans_discretised.npz"
@@ -58,9 +68,25 @@ def loan_facts(raw: Arrays) -> np.ndarray:
 def berka_task(*, data: str | None = None) -> Task:
     """The loans as a task, its quality the area under the ROC curve."""
     columns = (*CATEGORIES, *BINS, *FACTS, "frequency", "duration", "offsets", "y")
-    raw = read_arrays(data_file(FILE, data), *columns)
+    path = data_file(FILE, data)
+    raw = read_arrays(path, *columns)
+    _check(raw, path)
     parts = split(loans(raw), parts=(0.5, 0.25, 0.25), stratify=raw["y"])
     return classification(*parts, metric="roc_auc", metrics=["accuracy"])
+
+
+def _check(raw: Arrays, path: Path) -> None:
+    """Raise DataError for arrays that are not those of the file."""
+    events, loans = (CATEGORIES | BINS, raw["type"].size), (FACTS, raw["y"].size)
+    for counts, size in (events, loans):
+        check_shapes(raw, dict.fromkeys(counts, (size,)), path)
+        for name, count in counts.items():
+            check_codes(name, raw[name], count, path)
+    check_shapes(raw, dict.fromkeys(("frequency", "duration", "y"), (loans[1],)), path)
+    check_codes("y", raw["y"], 2, path)
+    check_codes("duration", raw["duration"], LONGEST_LOAN, path, first=1)
+    check_shapes(raw, {"offsets": (loans[1] + 1,)}, path)
+    check_offsets(raw["offsets"], events[1], path)
 
 
 def berka(

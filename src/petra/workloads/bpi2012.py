@@ -4,8 +4,7 @@ first use.
 9,658 applications and 72,413 completed work items of six activities, with their times. An item is
 the beginning of a case, at least two events, of long ones the last `LONGEST`; its class is the
 activity that follows, or the end of the case. As Tax et al. 2017 have it, the cases that begin in
-the first two thirds train and the others test; of the former the last fifth validates. Of these a
-tenth of all beginnings are taken for validation, all for the others.
+the first two thirds train and the others test; of the former the last fifth validates.
 """
 
 from __future__ import annotations
@@ -13,13 +12,23 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
+from petra.data.npz import read_arrays
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.ragged import RaggedItems, ragged
 from petra.training.config import TrainConfig
 from petra.workloads.baseline import Reference, trained
-from petra.workloads.events import NETWORKS, PADDING, check_network, rows_of
-from petra.workloads.npz_files import Arrays, read_arrays
+from petra.workloads.events import (
+    NETWORKS,
+    PADDING,
+    check_codes,
+    check_finite,
+    check_network,
+    check_offsets,
+    check_shapes,
+    rows_of,
+)
+from petra.workloads.npz_files import Arrays
 from petra.workloads.places import data_file
 
 FILE = "event_sequences/bpi2012_loan_workitems.npz"
@@ -70,7 +79,13 @@ def event_times(raw: Arrays) -> np.ndarray:
 
 def bpi2012_task(*, data: str | None = None) -> Task:
     """The beginnings as a task of seven classes: six activities, and the end."""
-    raw = read_arrays(data_file(FILE, data), "activity", "offsets", "t_seconds")
+    path = data_file(FILE, data)
+    raw = read_arrays(path, "activity", "offsets", "t_seconds")
+    events = raw["activity"].size
+    check_shapes(raw, {"activity": (events,), "t_seconds": (events,)}, path)
+    check_codes("activity", raw["activity"], ACTIVITIES, path, first=1)
+    check_offsets(raw["offsets"], events, path)
+    check_finite("t_seconds", raw["t_seconds"], path)
     order = np.argsort(raw["t_seconds"][raw["offsets"][:-1]], kind="stable")
     first, rest = np.split(order, [2 * len(order) // 3])
     train, val = np.split(first, [4 * len(first) // 5])

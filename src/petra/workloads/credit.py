@@ -8,19 +8,29 @@ as signed logarithms.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from torch import nn
 
+from petra.core.errors import DataError
 from petra.data import split
+from petra.data.npz import read_arrays
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.training.config import TrainConfig
 from petra.workloads.baseline import Reference, trained
-from petra.workloads.events import NETWORKS, check_network
-from petra.workloads.npz_files import read_arrays
+from petra.workloads.events import (
+    NETWORKS,
+    check_codes,
+    check_finite,
+    check_network,
+    check_shapes,
+)
 from petra.workloads.places import data_file
 
 FILE = "event_sequences/uci_credit_default.npz"
+MONTHS = 6
 STATUSES = range(-2, 9)  # paid in full, ..., eight months late
 SEXES, EDUCATIONS, MARRIAGES = 3, 7, 4  # codes, from 0
 TRAINING = TrainConfig(12, 2e-3, optimizer="adamw", batch_size=128, weight_decay=0.01)
@@ -59,7 +69,9 @@ def signed_log(amounts: np.ndarray) -> np.ndarray:
 
 def credit_task(*, data: str | None = None) -> Task:
     """The clients as a task, its quality the area under the ROC curve."""
-    raw = read_arrays(data_file(FILE, data), "seq", "static", "y")
+    path = data_file(FILE, data)
+    raw = read_arrays(path, "seq", "static", "y")
+    _check(raw, path)
     columns, labels = credit_columns(raw), raw["y"].astype(np.int64)
     parts = split(columns, labels, parts=(0.6, 0.2, 0.2), stratify=labels)
     return classification(*parts, metric="roc_auc", metrics=["accuracy"])
@@ -89,6 +101,22 @@ def credit(
         seed=seed,
     )
     return trained(reference, cache=cache), task
+
+
+def _check(raw: Columns, path: Path) -> None:
+    """Raise DataError for arrays that are not those of the file."""
+    n = raw["y"].size
+    check_shapes(raw, {"seq": (n, MONTHS, 3), "static": (n, 5), "y": (n,)}, path)
+    limit, sex, education, marriage, _ = raw["static"].T
+    check_codes("y", raw["y"], 2, path)
+    check_codes("seq: status", raw["seq"][:, :, 0], len(STATUSES), path, first=STATUSES.start)
+    check_codes("static: sex", sex, SEXES, path)
+    check_codes("static: education", education, EDUCATIONS, path)
+    check_codes("static: marriage", marriage, MARRIAGES, path)
+    for name in ("seq", "static"):
+        check_finite(name, raw[name], path)
+    if limit.min() <= 0:
+        raise DataError(f"{path}: static: a credit limit of {limit.min():g}", hint="above 0")
 
 
 def _one_hot(codes: np.ndarray, count: int) -> np.ndarray:

@@ -16,7 +16,8 @@ import numpy as np
 from torch import nn
 
 from petra.core.errors import DataError
-from petra.data import windows
+from petra.data import numbers, read_csv, windows
+from petra.data.frames import placer
 from petra.networks.patch_transformer import PatchTransformer
 from petra.tasks.base import Task
 from petra.tasks.forecasting import forecasting
@@ -35,18 +36,18 @@ TRAINING = TrainConfig(10, 1e-3, optimizer="adamw", batch_size=64, weight_decay=
 
 
 def read_etth1(path: Path) -> np.ndarray:
-    """The seven series, float32 (hours, 7). Raises DataError for another file."""
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(path)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: not a readable CSV file: {error}") from error
-    if absent := [name for name in COLUMNS if name not in frame.columns]:
-        raise DataError(f"{path} has no column {absent[0]!r}", hint=f"wanted: {', '.join(COLUMNS)}")
-    if len(frame) < BORDERS[-1]:
-        raise DataError(f"{path}: {len(frame)} rows", hint=f"at least {BORDERS[-1]}, 20 months")
-    return frame[list(COLUMNS)].to_numpy(np.float32)
+    """The seven series, float32 (hours, 7). Raises DataError for another file, and for gaps."""
+    frame = read_csv(path)
+    series = numbers(frame, COLUMNS)
+    if len(series) < BORDERS[-1]:
+        raise DataError(f"{path}: {len(series)} rows", hint=f"at least {BORDERS[-1]}, 20 months")
+    if np.isnan(series).any():
+        row, column = map(int, np.argwhere(np.isnan(series))[0])
+        raise DataError(
+            f"{placer(frame, COLUMNS[column])(row)}: no value",
+            hint="the published file has no gaps",
+        )
+    return series
 
 
 def etth1_task(*, data: str | None = None, context: int = 336) -> Task:

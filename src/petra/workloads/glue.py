@@ -9,7 +9,6 @@ easier than the development set's whole sentences: good for choosing, not for re
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from petra.core.errors import DataError
+from petra.core.errors import DataError, did_you_mean
 from petra.core.rng import generator
+from petra.data.tables import read_csv
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.tasks.regression import regression
@@ -68,24 +68,14 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Rows:
         raise DataError(
             f"{path}: no such file", hint="a GLUE task is a folder with train.tsv.gz and dev.tsv.gz"
         )
-    try:
-        lines = gzip.decompress(path.read_bytes()).decode().split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not gzipped text: {error}") from error
-    header = lines[0].split("\t")
+    frame = read_csv(path, separator="\t", quote=None)
     wanted = (*columns, "label")
-    if not set(wanted) <= set(header):
+    if not set(wanted) <= set(frame.columns):
         raise DataError(
-            f"{path}: its columns are {', '.join(header)}", hint=f"wanted: {', '.join(wanted)}"
+            f"{path}: its columns are {', '.join(frame.columns)}",
+            hint=f"wanted: {', '.join(wanted)}",
         )
-    rows = [line.split("\t") for line in lines[1:] if line]
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}: line {number} has {len(row)} fields, the header {len(header)}"
-            )
-    found = {name: [row[header.index(name)] for row in rows] for name in wanted}
-    return Rows([found[name] for name in columns], found["label"])
+    return Rows([frame[name].tolist() for name in columns], frame["label"].tolist())
 
 
 def targets(labels: list[str], classes: int, *, where: str) -> Tensor:
@@ -98,7 +88,9 @@ def targets(labels: list[str], classes: int, *, where: str) -> Tensor:
             return torch.tensor([float(label) for label in labels])
         found = torch.tensor([int(label) for label in labels])
     except ValueError as error:
-        raise DataError(f"{where}: a label is not a number: {error}") from error
+        raise DataError(
+            f"{where}: a label is not a number: {error}", hint="labels are numbers, classes from 0"
+        ) from error
     if len(found) and not (int(found.min()) >= 0 and int(found.max()) < classes):
         raise DataError(
             f"{where}: labels run from {found.min()} to {found.max()}",
@@ -187,7 +179,7 @@ sst2 = partial(glue, "sst2")
 
 def _known(task: str) -> GlueTask:
     if task not in TASKS:
-        raise DataError(f"unknown GLUE task {task!r}", hint=f"allowed: {', '.join(TASKS)}")
+        raise DataError(f"unknown GLUE task {task!r}", hint=did_you_mean(task, TASKS))
     return TASKS[task]
 
 
