@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +68,15 @@ def test_a_network_is_trained_once_and_its_score_is_kept(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = WORKLOADS.get("ucr/Wafer")
-    assert kept_score(record.kept) is None
+    assert kept_score(record.kept, record.metric) is None
     first, task = record()
     assert "training ucr-Wafer-inception_time: 4/4 steps" in capsys.readouterr().err
-    score = kept_score(record.kept)
+    score = kept_score(record.kept, record.metric)
     assert score is not None
     assert score.mean == task.score(*predict(first, task.test)).mean
-    assert kept_score(record.kept, {"seed": 0, "name": "Wafer"}) == score
-    assert kept_score(record.kept, {"seed": 1}) is None
+    assert kept_score(record.kept, record.metric, {"seed": 0, "name": "Wafer"}) == score
+    assert kept_score(record.kept, record.metric, {"seed": 1}) is None
+    assert kept_score(record.kept, "roc_auc") is None, "nobody measured that"
     (path,) = (root / "cache").iterdir()
     stamp = path.stat().st_mtime_ns
     again, _ = record()
@@ -98,6 +101,71 @@ def test_whatever_decides_the_weights_names_the_file(
         args = {"seed": 1} if change == "seed" else {"network": "lstm_fcn"}
     record(**args)
     assert len([*(root / "cache").iterdir()]) == 2
+
+
+def test_scores_that_other_data_gave_are_not_shown(root: Path) -> None:
+    """Scores are kept beside the weights, so what they were measured on names the file, too."""
+    record = WORKLOADS.get("ucr/Wafer")
+    record()
+    path = root / "ucr" / "Wafer.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, "X_test": arrays["X_test"] + 1})
+    model, task = record()
+    assert len([*(root / "cache").iterdir()]) == 2
+    score = kept_score(record.kept, record.metric)
+    assert score is not None
+    assert score.mean == task.score(*predict(model, task.test)).mean
+
+
+def test_a_training_that_is_cut_off_leaves_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(state: object, place: Path, metadata: object) -> None:
+        Path(place).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    record = WORKLOADS.get("ucr/Wafer")
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.save_file", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            record()
+    assert [*(root / "cache").iterdir()] == []
+    record()
+    (path,) = (root / "cache").iterdir()
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match="not weights of this model") as caught:
+        record()
+    assert "delete it to train again" in caught.value.hint
+
+
+def test_where_nothing_can_be_kept_nothing_is_trained(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "cache").write_text("a file")
+    with pytest.raises(DataError, match="trained weights cannot be kept there") as caught:
+        WORKLOADS.get("ucr/Wafer")()
+    assert "PETRA_CACHE" in caught.value.hint
+    assert "training" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_that_train_one_at_once_come_to_the_same_file(root: Path) -> None:
+    code = (
+        "from petra.workloads import ucr; ucr.SETS = {'Wafer': ucr.UcrSet(1, 8)};"
+        " model, _ = ucr.ucr(name='Wafer');"
+        " print(sum(float(w.double().abs().sum()) for w in model.state_dict().values()))"
+    )
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sums = {process.communicate()[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(sums) == 1
+    (path,) = (root / "cache").iterdir()
+    assert path.suffix == ".safetensors"
+    stamp = path.stat().st_mtime_ns
+    WORKLOADS.get("ucr/Wafer")()
+    assert path.stat().st_mtime_ns == stamp
 
 
 def test_a_regression_has_its_scales_and_missing_values_inside(root: Path) -> None:
@@ -136,8 +204,32 @@ def test_what_is_wrong_with_a_set_is_said(root: Path, tmp_path: Path) -> None:
         tser.tser_parts("Tecator", data=str(tmp_path / "other.npz"))
     objects = np.array([{}, {}], dtype=object)
     save(tmp_path / "objects.npz", (objects, y[:2]), (x, y))
-    with pytest.raises(DataError, match="not a readable"):
+    with pytest.raises(DataError, match="cannot be read: Object arrays"):
         ucr.ucr_task("Wafer", data=str(tmp_path / "objects.npz"))
+    save(tmp_path / "text.npz", (x, y), (x, y.astype(str)))
+    with pytest.raises(DataError, match="X_test is float32, y_test is <U"):
+        ucr.ucr_task("Wafer", data=str(tmp_path / "text.npz"))
+    save(tmp_path / "longer.npz", (x, y), (np.zeros((8, 6)), y))
+    with pytest.raises(DataError, match=r"series to train on are \(1, 5\), those to test \(1, 6\)"):
+        ucr.ucr_task("Wafer", data=str(tmp_path / "longer.npz"))
+    np.save(tmp_path / "one.npy", x)
+    with pytest.raises(DataError, match="holds a single array"):
+        ucr.ucr_task("Wafer", data=str(tmp_path / "one.npy"))
+
+
+def test_hours_that_are_missing_are_named(tmp_path: Path) -> None:
+    lines = ["date,HUFL,HULL,MUFL,MULL,LUFL,LULL,OT", *["2016,1,2,3,4,5,6,7"] * BORDERS[-1]]
+    lines[7] = "2016,1,2,,4,5,6,7"
+    file = tmp_path / "ETTh1.csv"
+    file.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"ETTh1\.csv: line 8, column 'MUFL': no value"):
+        read_etth1(file)
+    file.write_text("\n".join(lines[:5]))
+    with pytest.raises(DataError, match=r"ETTh1\.csv: 4 rows"):
+        read_etth1(file)
+    file.write_text("\n".join(line.replace("OT", "TO") for line in lines))
+    with pytest.raises(DataError, match="no column 'OT'"):
+        read_etth1(file)
 
 
 # ---- the real sets -------------------------------------------------------------------------------

@@ -39,8 +39,9 @@ def test_the_archives_are_there_in_whole() -> None:
 
 def test_the_table_does_not_load_torch() -> None:
     code = (
-        "import sys; from petra.workloads.table import PROBLEMS; from petra.workloads.kept import"
-        " kept_score; [kept_score(w.kept) for w in PROBLEMS]; print('torch' in sys.modules)"
+        "import sys; from petra.workloads.table import PROBLEMS as all_; from petra.workloads.kept"
+        " import kept_score; [kept_score(w.kept, w.metric) for w in all_]; print('torch' in"
+        " sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -74,8 +75,8 @@ def test_where_a_figure_lies() -> None:
 
 def test_scores_are_read_from_files_of_petras_alone(tmp_path: Path) -> None:
     (tmp_path / "ucr-Wafer-inception_time-0123.safetensors").write_bytes(b"no such file")
-    assert kept.kept_score("ucr-Wafer-inception_time", cache=tmp_path) is None
-    assert kept.kept_score("ucr-Wafer", cache=tmp_path) is None
+    assert kept.kept_score("ucr-Wafer-inception_time", "accuracy", cache=tmp_path) is None
+    assert kept.kept_score("ucr-Wafer", "accuracy", cache=tmp_path) is None
 
 
 def test_arguments_that_name_files_are_told_from_keys_of_tables() -> None:

@@ -81,7 +81,7 @@ def _listed(problems: tuple[Workload, ...]) -> Table:
 def _reached(one: Workload) -> Measurement | None:
     from petra.workloads.kept import kept_score
 
-    return kept_score(one.kept, one.args) if one.kept else None
+    return kept_score(one.kept, one.metric, one.args) if one.kept else None
 
 
 def _data(one: Workload) -> str:

@@ -2,6 +2,8 @@
 
 Training takes minutes, so its result is kept as safetensors in a file named after everything it
 depends on; what the model is worth on the validation and test splits is kept in the same file.
+Processes that need one at the same time each train it, come to the same weights, and the last one
+stays: a file is seen whole or not at all.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import inspect
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 
 from petra.core.errors import DataError
 from petra.core.rng import derive_seed
+from petra.core.text import first_line
 from petra.tasks.base import Task
 from petra.tasks.data import Split
 from petra.tasks.inputs import named
@@ -51,13 +55,16 @@ class Reference:
             return self.build()
 
     def recipe(self, model: nn.Module) -> dict[str, object]:
-        """All that the weights depend on but library versions; `model` is the initial one."""
+        """All that weights and scores depend on but petra's training loop and library versions;
+        `model` is the initial one.
+        """
         return {
             "stem": self.stem,
             "seed": self.seed,
             "threads": THREADS,
             "training": asdict(self.training),
-            "data": data_digest(self.task.train),
+            "data": {name: data_digest(split) for name, split in self.task.splits()},
+            "metrics": [metric.name for metric in self.task.metrics()],
             "initial": short_digest(*map(_bytes, model.state_dict().values())),
             "code": code_digest(model),
         }
@@ -76,6 +83,7 @@ def trained(
     path = (Path(cache) if cache else cache_folder()) / name
     if path.is_file():
         return load_weights(model, path)
+    make_room(path)
     result = _fitted(model, reference, progress or show_progress(f"training {reference.stem}"))
     save_weights(model, path, {"recipe": recipe, **described(model, reference.task, result)})
     return model
@@ -94,7 +102,7 @@ def data_digest(split: Split) -> str:
     whole = hashlib.sha256()
     for inputs, targets in split.batches(1024):
         for name, tensor in {**named(inputs), "targets": targets}.items():
-            whole.update(f"{name} {tuple(tensor.shape)}".encode() + _bytes(tensor))
+            whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + _bytes(tensor))
     return short_digest(whole.digest())
 
 
@@ -104,9 +112,9 @@ def _bytes(tensor: Tensor) -> bytes:
 
 def code_digest(model: nn.Module) -> str:
     """A short name of the source files of a model's modules, torch's own left out."""
-    kinds = {type(module) for module in model.modules()}
-    own = [kind for kind in kinds if not kind.__module__.startswith("torch.")]
-    return short_digest(*(p.read_bytes() for p in sorted({Path(inspect.getfile(k)) for k in own})))
+    kinds = {type(module).__module__: type(module) for module in model.modules()}
+    own = [kind for name, kind in sorted(kinds.items()) if not name.startswith("torch.")]
+    return short_digest(*(Path(inspect.getfile(kind)).read_bytes() for kind in own))
 
 
 def _fitted(model: nn.Module, reference: Reference, progress: Progress) -> TrainResult:
@@ -126,23 +134,46 @@ def described(model: nn.Module, task: Task, result: TrainResult) -> dict[str, st
         for name, split in (("val", task.val), ("test", task.test))
     }
     return {
-        "metric": task.metric,
+        "metric": task.metrics()[0].name,
         "training": json.dumps(result.as_details()),
         "scores": json.dumps(scores),
     }
 
 
+def make_room(path: Path) -> None:
+    """Make the folder that weights are to be kept in. Raises DataError where nothing can be written
+    there: before they are trained.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path.parent, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise DataError(
+            f"{path.parent}: trained weights cannot be kept there",
+            hint="PETRA_CACHE, or cache=, names a folder to write to",
+        )
+
+
 def save_weights(model: nn.Module, path: Path, facts: Mapping[str, str]) -> None:
-    """Write the state dict, all or nothing."""
+    """Write the state dict into a folder that is there, all or nothing. Raises DataError."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     state: dict[str, Tensor] = {
         k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()
     }
-    save_file(state, temporary, metadata=dict(facts))
-    temporary.replace(path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            temporary = Path(folder) / path.name
+            save_file(state, temporary, metadata=dict(facts))
+            temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"{path}: the trained weights cannot be kept: {error}",
+            hint="is the disk full? PETRA_CACHE names another folder",
+        ) from error
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
@@ -156,10 +187,10 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
         )
     try:
         model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
+    except (SafetensorError, RuntimeError, OSError) as error:
         raise DataError(
-            f"{path}: not weights of this classifier: {first}", hint="delete it to train again"
+            f"{path}: not weights of this model: {first_line(str(error))}",
+            hint="delete it to train again",
         ) from error
     return model.eval()
 

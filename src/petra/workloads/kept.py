@@ -8,36 +8,48 @@ from pathlib import Path
 from typing import Any
 
 from petra.core.measurement import Measurement
+from petra.core.metric import QUALITY
 from petra.workloads.places import cache_folder
 
 
 def kept_score(
-    stem: str, settings: Mapping[str, Any] | None = None, cache: str | Path | None = None
+    stem: str,
+    metric: str,
+    settings: Mapping[str, Any] | None = None,
+    cache: str | Path | None = None,
 ) -> Measurement | None:
-    """Test quality of the model called `stem` that was trained last, with those of the `settings`
-    that its recipe has; None where none is kept.
+    """What the model called `stem` that was trained last reaches on its test split by `metric`, of
+    those whose recipe has these `settings`; None where none is kept.
     """
     for path in _newest_first(stem, Path(cache) if cache else cache_folder()):
-        if (score := _score_in(path, settings or {})) is not None:
+        if (score := _score_in(path, metric, settings or {})) is not None:
             return score
     return None
 
 
 def _newest_first(stem: str, folder: Path) -> Iterator[Path]:
     found = [p for p in folder.glob("*.safetensors") if p.name.rpartition("-")[0] == stem]
-    yield from sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    yield from sorted(found, key=_written_at, reverse=True)
 
 
-def _score_in(path: Path, settings: Mapping[str, Any]) -> Measurement | None:
+def _written_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0  # deleted since it was listed
+
+
+def _score_in(path: Path, metric: str, settings: Mapping[str, Any]) -> Measurement | None:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
             facts = file.metadata() or {}
         recipe = json.loads(facts["recipe"])
-        known = json.loads(facts["scores"])["test"]["quality"]
         if any(recipe[name] != value for name, value in settings.items() if name in recipe):
             return None
-        return Measurement(float(known["mean"]), float(known["stderr"]), int(known["n"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        known = json.loads(facts["scores"])["test"]
+        found = known[QUALITY if facts["metric"] == metric else metric]
+        return Measurement(float(found["mean"]), float(found["stderr"]), int(found["n"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError):
         return None  # from before scores were kept, or not a file of ours

@@ -25,7 +25,7 @@ from petra.core.rng import derive_seed
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs
 from petra.training.loop import Progress, TrainConfig, fit
-from petra.workloads.baseline import described, save_weights, show_progress
+from petra.workloads.baseline import described, make_room, save_weights, show_progress
 from petra.workloads.baseline import load_weights as load_weights
 from petra.workloads.places import cache_folder
 
@@ -106,6 +106,7 @@ def fine_tuned(
     model = untrained(outputs, seed=recipe.seed)
     if path.is_file():
         return load_weights(model, path)
+    make_room(path)
     config = TrainConfig(
         epochs=recipe.epochs, lr=recipe.lr, optimizer="adamw", warmup=recipe.warmup,
         batch_size=recipe.batch_size, weight_decay=recipe.weight_decay, clip_norm=1.0,
