@@ -70,6 +70,9 @@ def test_arguments_and_options_are_checked_as_in_a_file(
     refused(petra(*run, "--workload-arg", "width"), "--workload-arg: got 'width'", "key=value")
     refused(petra(*run, "--workload-arg", "width=[1"), "--workload-arg width: not valid YAML")
     refused(petra(*run, "--workload-arg", "widht=8"), "workload.args", "width: 'int'")
+    twice = ("--workload-arg", "width=8", "--workload-arg", "width=9")
+    refused(petra(*run, *twice), "--workload-arg width: given twice")
+    refused(petra(*run, "--workload-arg", "width=8\nvalue: 9"), "'value' is given twice")
     refused(petra(*run, "--time", "soon"), "budget.time", "30 min")
     assert not [*tmp_path.iterdir()], "nothing is written before all is right"
 

@@ -40,7 +40,7 @@ def asked_for(
         )
     _check_known(workload)
     data = {
-        "workload": {"name": workload, "args": dict(map(_argument, arguments or ()))},
+        "workload": {"name": workload, "args": _arguments(arguments or ())},
         "workdir": f"runs/{workload.replace('/', '-')}",
     }
     return changed_config(data, changes, where=WHERE)
@@ -56,6 +56,15 @@ def _check_known(workload: str) -> None:
         )
 
 
+def _arguments(texts: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in map(_argument, texts):
+        if name in found:
+            raise ConfigError(f"--workload-arg {name}: given twice", hint="give one of them")
+        found[name] = value
+    return found
+
+
 def _argument(text: str) -> tuple[str, Any]:
     """The name and the value, which is read as in a study file."""
     from petra.core.yamlfile import parse_yaml
@@ -65,4 +74,4 @@ def _argument(text: str) -> tuple[str, Any]:
         raise ConfigError(
             f"--workload-arg: got {shown(text)}", hint="write key=value, for example name=GunPoint"
         )
-    return name, parse_yaml(f"{name}: {value}", where=f"--workload-arg {name}")[name]
+    return name, parse_yaml(f"value: {value}", where=f"--workload-arg {name}")["value"]

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from petra.core.errors import ConfigError
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions; where it widens, the shortcut takes every second pixel, pads zeros."""
@@ -34,8 +36,8 @@ class CifarResNet(nn.Module):
 
     def __init__(self, depth: int = 20, classes: int = 10) -> None:
         super().__init__()
-        if depth % 6 != 2:
-            raise ValueError(f"depth is {depth}, it must be 6n + 2 (20, 32, 44, 56, 110)")
+        if depth % 6 != 2 or depth < 8:
+            raise ConfigError(f"depth: {depth}", hint="6n + 2 layers: 8, 14, 20, 32, 44, 56, 110")
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
