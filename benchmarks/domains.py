@@ -27,6 +27,7 @@ from petra.cli.budget import is_finished
 from petra.core.quantities import parse_duration
 from petra.methods.table import STAGES
 from petra.report.record import StudyRecord
+from petra.report.whole import write_whole
 from petra.store.store import Store
 from petra.workloads.places import missing
 from petra.workloads.table import WORKLOADS
@@ -105,7 +106,7 @@ def write(rows: Rows, time: str) -> None:
     command = "python benchmarks/domains.py"
     head = heading("Every domain: reference workloads", command)
     text = markdown(rows.sorted(), head, time)
-    (RESULTS / "domains.md").write_text(text)
+    write_whole(RESULTS / "domains.md", text)
 
 
 def options() -> argparse.Namespace:
@@ -140,9 +141,13 @@ def main() -> None:
             elif code := search(run, given.time, given.place):
                 why = f"petra run ended with {code}"
         if not why and finished(directory, given.time):
-            rows.put(row_of(StudyRecord.load(directory), workload, run.variant))
-            write(rows, given.time)
-        elif why:
+            row = row_of(StudyRecord.load(directory), workload, run.variant)
+            if row is None:
+                why = "the untouched model was not measured on the test split"
+            else:
+                rows.put(row)
+                write(rows, given.time)
+        if why:
             failed = {**failed, run.slug: why}
     write(rows, given.time)
     print((RESULTS / "domains.md").read_text())

@@ -18,6 +18,7 @@ from petra.core.trial import Trial
 from petra.front import Front, confirmed
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
+from petra.report.whole import write_whole
 from petra.search.scaling import scale
 from petra.workloads.workload import Workload
 
@@ -76,11 +77,12 @@ def span(found: Measurement) -> Span:
     return (found.mean, *found.interval)
 
 
-def row_of(record: StudyRecord, workload: Workload, variant: str) -> Row:
-    """The row of a finished study."""
+def row_of(record: StudyRecord, workload: Workload, variant: str) -> Row | None:
+    """The row of a finished study, None of one whose untouched model has no test measurement."""
     front = record.front()
     base = front.baseline
-    assert base is not None
+    if base is None or QUALITY not in base.test:
+        return None
     reached, published = base.test[QUALITY], workload.published
     chosen = {name: pick(front, name) for name in (WITHIN_1, WITHIN_4, TINY, SMALL)}
     return Row(
@@ -163,7 +165,7 @@ class Rows:
     def put(self, row: Row) -> None:
         self.rows[row.key] = row
         text = json.dumps([asdict(r) for r in self.sorted()], indent=1)
-        self.path.write_text(text + "\n")
+        write_whole(self.path, text + "\n")
 
     def sorted(self) -> list[Row]:
         return sorted(self.rows.values(), key=lambda row: (row.variant, row.workload))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
 from domains_rows import (
@@ -19,8 +19,17 @@ from domains_rows import (
 )
 
 from petra.workloads.archives import UCR
+from petra.workloads.table import WORKLOADS
 
 UCR_SETS = tuple(f"ucr/{name}" for name in UCR)
+GOALS: tuple[tuple[str, Callable[[Pick], bool]], ...] = (
+    ("there at all", lambda pick: True),
+    ("size <= 0.25, everywhere", lambda pick: pick.size <= 0.25),
+    ("size <= 0.12, on most", lambda pick: pick.size <= 0.12),
+    ("latency <= 0.6, everywhere", lambda pick: pick.latency[0] <= 0.6),
+    ("latency <= 0.4, on most", lambda pick: pick.latency[0] <= 0.4),
+    ("throughput >= 1.5, everywhere", lambda pick: pick.throughput[0] >= 1.5),
+)
 
 
 def markdown(rows: Sequence[Row], head: Sequence[str], time: str) -> str:
@@ -36,13 +45,56 @@ def markdown(rows: Sequence[Row], head: Sequence[str], time: str) -> str:
             " 95% intervals; changes are paired by item"
         ),
         "",
+        *_summary(of(rows, DEFAULT)),
         *_picks(of(rows, DEFAULT)),
         *_inception(of(rows, DEFAULT)),
         *_regression(rows),
         *_ablation(rows),
         *_pipelines(of(rows, DEFAULT)),
+        *_sources(of(rows, DEFAULT)),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _summary(rows: Sequence[Row]) -> Iterator[str]:
+    """How many rows reach what was to be reached everywhere, or on most."""
+    if not rows:
+        return
+    yield from (
+        "## In short",
+        "",
+        "Workloads whose *best within 1%* loses no more than that on the test split, too, and is:",
+        "",
+        "| goal | reached |",
+        "|---|---|",
+    )
+    near = [pick for row in rows if (pick := _kept(row)) is not None]
+    for goal, met in GOALS:
+        yield _row([goal, f"{sum(map(met, near))} of {len(rows)}"])
+    for row in rows:
+        if row.workload.startswith("cifar10") and (pick := row.picks.get(WITHIN_1)) is not None:
+            smaller, lost = 1 - pick.size, -100 * pick.change[0]
+            met = "met" if smaller > 0.3 and lost < 2 else "not met"
+            cells = f"{met} ({smaller:.0%} smaller, {lost:+.2f} points lost)"
+            yield _row([f"{row.workload}: > 30% smaller at < 2 points", cells])
+    yield ""
+
+
+def _kept(row: Row) -> Pick | None:
+    """*best within 1%*, if it is so on the test split, too."""
+    pick = row.picks.get(WITHIN_1)
+    return pick if pick is not None and row.loss(pick)[0] <= 0.01 else None
+
+
+def _sources(rows: Sequence[Row]) -> Iterator[str]:
+    """Where the published figures are from."""
+    known = [(row, WORKLOADS.get(row.workload).published) for row in rows]
+    if not any(published for _, published in known):
+        return
+    yield from ("", "## Published figures", "", "| workload | figures | from |", "|---|---|---|")
+    for row, published in known:
+        if published is not None:
+            yield _row([row.workload, str(published), published.source])
 
 
 def _picks(rows: Sequence[Row]) -> Iterator[str]:
@@ -133,7 +185,7 @@ def _inception(rows: Sequence[Row]) -> Iterator[str]:
         losses.append(points[0])
         yield _row([name, _interval(points), f"{pick.size:.3f}", _interval(pick.latency)])
     mean = f"{fmean(losses):.2f} of {len(losses)} sets" if losses else ""
-    yield from (_row(["mean", mean, "", ""]), "")
+    yield from (_row([f"mean, of {len(UCR_SETS)} sets", mean, "", ""]), "")
 
 
 def _regression(rows: Sequence[Row]) -> Iterator[str]:

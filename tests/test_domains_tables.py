@@ -93,6 +93,21 @@ def test_a_row_says_what_is_met_and_what_is_not() -> None:
     assert "-0.005 (-0.0089 to -0.0011) | +0.6% | 0.200 | 0.50 (0.48-0.52)" in first
     assert first.endswith("| met | beaten |")
     assert "not beaten (latency 0.90, throughput 1.11)" in second
+    for line in (
+        "| there at all | 1 of 1 |",
+        "| size <= 0.25, everywhere | 1 of 1 |",
+        "| size <= 0.12, on most | 0 of 1 |",
+        "| latency <= 0.4, on most | 0 of 1 |",
+    ):
+        assert line in text
+    assert "Ismail Fawaz et al. 2020" in text.partition("## Published figures")[2]
+
+
+def test_a_loss_that_only_the_test_split_shows_counts() -> None:
+    from domains_tables import markdown
+
+    rows = [row(front(trial(1, 0.895, 0.20, 0.50, lost=0.1)))]
+    assert "| there at all | 0 of 1 |" in markdown(rows, ["# title"], "20 min")  # type: ignore[arg-type]
 
 
 def test_rows_are_kept_and_read_back(tmp_path: Path) -> None:
@@ -102,3 +117,4 @@ def test_rows_are_kept_and_read_back(tmp_path: Path) -> None:
     first = row(front(trial(1, 0.895, 0.20, 0.50)))
     rows.put(first)  # type: ignore[arg-type]
     assert Rows(tmp_path / "domains.json").sorted() == [first]
+    assert [path.name for path in tmp_path.iterdir()] == ["domains.json"]
