@@ -161,8 +161,8 @@ def _pad(
     if not isinstance(sizes, PaddedSizes):
         return original(data, sizes, batch_first, value, length)
     if value != 0 or not sizes.are_zero_behind(data):
-        steps = torch.arange(sizes.steps).unsqueeze(1)
-        inside = steps < sizes.lengths
+        steps = torch.arange(sizes.steps, device=data.device).unsqueeze(1)
+        inside = steps < sizes.lengths.to(data.device)
         data = torch.where(inside.reshape(*inside.shape, *[1] * (data.ndim - 2)), data, value)
     if length != sizes.steps:
         rest = data.new_full((length - sizes.steps, *data.shape[1:]), value)

@@ -98,10 +98,14 @@ class RecurrentPrune(Stage):
             "removes", removed_share(model, pruned, example), "model", asked=self.ratio,
             rest=held_elsewhere(model, tuple(touched), kept),
         )  # fmt: skip
-        details: dict[str, object] = {"hidden_units": widths}
+        details: dict[str, object] = {
+            "hidden_units": widths,
+            "outputs_kept": {path: why for path, why in kept.items() if path in touched},
+        }
         if again := restore_two_of_four(pruned):
             details["two_of_four_again"] = again
-        return pruned, StageTrace(self.name, tuple(touched), kept, details=details)
+        skipped = {path: why for path, why in kept.items() if path not in touched}
+        return pruned, StageTrace(self.name, tuple(touched), skipped, details=details)
 
     def _cut(
         self, model: nn.Module, path: str, example: Inputs, context: Context
