@@ -147,6 +147,8 @@ def main() -> None:
             else:
                 rows.put(row)
                 write(rows, given.time)
+        elif not why and not given.table:
+            why = "the study ended before its time"
         if why:
             failed = {**failed, run.slug: why}
     write(rows, given.time)

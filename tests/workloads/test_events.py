@@ -13,6 +13,7 @@ from petra.tasks.inputs import call, prediction
 from petra.tasks.ragged import RaggedItems
 from petra.workloads import berka, bpi2012, credit
 from petra.workloads.events import rows_of
+from petra.workloads.table import WORKLOADS
 
 RANDOM = np.random.default_rng(0)
 LENGTHS = np.array([5, 2, 1, 7, 3, 4])
@@ -177,16 +178,22 @@ def test_the_real_events_are_read_and_understood_by_both_networks(
     name = module.__name__.rpartition(".")[2]  # type: ignore[attr-defined]
     seen = {}
 
+    stems, record = [], WORKLOADS.get(name)
+
     def untrained(reference: object, **_: object) -> torch.nn.Module:
+        stems.append(reference.stem)  # type: ignore[attr-defined]
         return reference.initial().eval()  # type: ignore[attr-defined, no-any-return]
 
     monkeypatch.setattr(module, "trained", untrained)
     for network in ("gru", "transformer"):
         model, task = getattr(module, name)(network=network)
+        assert (task.metrics()[0].name, task.maximize) == (record.metric, record.maximize)
         inputs, _ = next(task.val.batches(8))
         seen[network] = prediction(call(model, inputs))
         assert seen[network].shape == (8, bpi2012.ACTIVITIES + 1 if module is bpi2012 else 2)
         assert seen[network].isfinite().all()
+    assert record.kept in stems
+    assert record.files == (module.FILE,)  # type: ignore[attr-defined]
     if sizes is not None:
         assert tuple(len(split) for _, split in task.splits()) == sizes
     else:

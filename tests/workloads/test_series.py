@@ -169,7 +169,10 @@ def test_processes_that_train_one_at_once_come_to_the_same_file(root: Path) -> N
 
 
 def test_a_regression_has_its_scales_and_missing_values_inside(root: Path) -> None:
-    model, task = WORKLOADS.get("tser/Tecator")()
+    record = WORKLOADS.get("tser/Tecator")
+    model, task = record()
+    assert task.maximize == record.maximize
+    assert kept_score(record.kept, record.metric) is not None
     assert {name: len(part) for name, part in rows(task).items()} == {
         "train": 32,
         "val": 8,
@@ -269,7 +272,8 @@ def test_the_real_regressions_keep_their_test_series(real: Path, name: str) -> N
 
 
 def test_the_real_hours_are_split_as_usual(real: Path) -> None:
-    task = etth1_task(context=336)
+    task, record = etth1_task(context=336), WORKLOADS.get("etth1")
+    assert (task.metrics()[0].name, task.maximize) == (record.metric, record.maximize)
     assert len(task.test) == 4 * MONTH - HORIZON + 1 == 2785
     assert len(task.val) == -(-2785 // 4)
     ((inputs, targets),) = task.test.batches(10_000)

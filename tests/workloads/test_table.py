@@ -37,6 +37,20 @@ def test_the_archives_are_there_in_whole() -> None:
             assert len(workload.published.source) > 10
 
 
+@pytest.mark.parametrize("name", [w.name for w in PROBLEMS if "minilm" in w.kept])
+def test_sentences_are_kept_under_the_name_that_the_table_has(name: str) -> None:
+    from petra.workloads.glue import TASKS
+    from petra.workloads.minilm import Recipe
+
+    record = WORKLOADS.get(name)
+    task = str(record.args.get("task", "sst2"))
+    assert Recipe(task).file_name.rpartition("-")[0] == record.kept
+    known = TASKS[task]
+    folder = f"glue/{known.folder}"
+    assert record.files == (f"{folder}/train.tsv.gz", f"{folder}/{known.test}.tsv.gz")
+    assert record.metric == record.args.get("metric", "accuracy")
+
+
 def test_the_table_does_not_load_torch() -> None:
     code = (
         "import sys; from petra.workloads.table import PROBLEMS as all_; from petra.workloads.kept"

@@ -64,7 +64,7 @@ class Reference:
             "threads": THREADS,
             "training": asdict(self.training),
             "data": {name: data_digest(split) for name, split in self.task.splits()},
-            "metrics": [metric.name for metric in self.task.metrics()],
+            "measured": [metric.name for metric in self.task.metrics()],
             "initial": short_digest(*map(_bytes, model.state_dict().values())),
             "code": code_digest(model),
         }
