@@ -107,6 +107,7 @@ def test_images_in_a_table(tmp_path: Path) -> None:
         data.images(frame[:0], "image")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_broken_tags_are_no_crash(tmp_path: Path) -> None:
     """Bytes of a camera's tags changed one after another: pixels, or a DataError."""
     exif = Image.Exif()

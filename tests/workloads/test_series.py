@@ -220,8 +220,9 @@ def test_what_is_wrong_with_a_set_is_said(root: Path, tmp_path: Path) -> None:
         ucr.ucr_task("Wafer", data=str(tmp_path / "one.npy"))
 
 
-def test_hours_that_are_missing_are_named(tmp_path: Path) -> None:
-    lines = ["date,HUFL,HULL,MUFL,MULL,LUFL,LULL,OT", *["2016,1,2,3,4,5,6,7"] * BORDERS[-1]]
+def test_hours_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petra.workloads.etth1.BORDERS", (6, 8, 10))
+    lines = ["date,HUFL,HULL,MUFL,MULL,LUFL,LULL,OT", *["2016,1,2,3,4,5,6,7"] * 10]
     lines[7] = "2016,1,2,,4,5,6,7"
     file = tmp_path / "ETTh1.csv"
     file.write_text("\n".join(lines))
