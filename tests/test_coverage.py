@@ -50,10 +50,10 @@ needs_transformers = pytest.mark.skipif(
 )
 
 
-def entry(name: str, *, slow: bool) -> object:
+def entry(name: str, *others: str, slow: bool) -> object:
     """An architecture as a test parameter."""
     marks = [needs_transformers] if name in HUGGING_FACE else []
-    return pytest.param(name, marks=[*marks, pytest.mark.slow] if slow else marks)
+    return pytest.param(name, *others, marks=[*marks, pytest.mark.slow] if slow else marks)
 
 
 FEW = {"bert"}
@@ -92,10 +92,19 @@ def test_the_untouched_model_ships(name: str) -> None:
     assert (cell.outcome, cell.reason) == (ACTS, "")
 
 
-@pytest.mark.parametrize(
-    "kind", ["prune.depth", "prune.heads", "prune.recurrent", "repair.batchnorm"]
-)
-@pytest.mark.parametrize("name", ZOO)
+RECURRENT = {"lstm", "event-gru", "time-major", "lstm-cells"}
+OBJECTING = [
+    entry(
+        name,
+        kind,
+        slow=name not in RECURRENT if kind == "prune.recurrent" else name in HUGGING_FACE - FEW,
+    )
+    for kind in ("prune.depth", "prune.heads", "prune.recurrent", "repair.batchnorm")
+    for name in ARCHITECTURES
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), OBJECTING)
 def test_a_stage_objects_to_the_models_it_refuses_and_to_no_other(name: str, kind: str) -> None:
     model, task = ARCHITECTURES.get(name)()
     before, stage = state_hash(model), STAGES.get(kind)

@@ -10,6 +10,7 @@ import torch
 import zoo
 from lowrank_nets import TextNet, images
 from lowrank_runs import STAGES, Volume, features, ranks_of, run, task_of, tokens
+from sequences import recurrent_problem
 from torch import nn
 
 from petra.core.errors import StageRefused
@@ -53,6 +54,14 @@ def test_text_ships_with_a_thin_embedding(tmp_path: Path) -> None:
     assert path.stat().st_size < 4 * count_parameters(result) + 12_000
     _, without = run(SVDDecompose(ratio=0.3, embeddings=False), model, task)
     assert "embeddings are left" in without.skipped["e"]
+
+
+def test_recurrent_layers_stay_whole_and_say_why() -> None:
+    model, task = recurrent_problem()
+    with pytest.raises(StageRefused) as refused:
+        run(SVDDecompose(ratio=0.3), model, task)
+    assert "rnn: GRU layers are not decomposed" in refused.value.hint
+    assert "prune.recurrent narrows them" in refused.value.hint
 
 
 def test_refuses_when_nothing_saves() -> None:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from recurrent_parts import (
+    HIDDEN,
+    Clipped,
+    Lone,
+    Net,
+    Normed,
+    PackedNet,
+    Picky,
+    Returned,
+    Seeded,
+    Tied,
+    Viewed,
+)
+from torch import nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
 from petra.methods.base import Context
 from petra.methods.prune.recurrent import RecurrentPrune
+from petra.methods.prune.zeros import two_of_four_mask, zero_out
 from petra.model.channels.hidden import OUTPUT, readers_of
 from petra.model.channels.narrow import without
 from petra.model.description.differences import describe, rebuild, weights
@@ -23,36 +37,10 @@ from petra.runtimes.table import RUNTIMES
 from petra.tasks.classification import classification
 from petra.tasks.inputs import call
 
-HIDDEN = 12
-
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
-
-
-class Net(nn.Module):
-    """A stack in both directions, read in every way that a network reads one."""
-
-    def __init__(self, kind: type[nn.RNNBase], **options: Any) -> None:
-        super().__init__()
-        self.rnn = kind(5, HIDDEN, batch_first=True, **options)
-        directions = 2 if self.rnn.bidirectional else 1
-        self.width = directions * HIDDEN
-        self.norm = nn.BatchNorm1d(self.width).eval()
-        self.conv = nn.Conv1d(self.width, 7, 3, padding=1)
-        self.second = nn.LSTM(self.width + 5, 6, batch_first=True)
-        self.head = nn.Linear(7 + 6 + HIDDEN, 3)
-        nn.init.uniform_(self.norm.running_mean)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out, state = self.rnn(x)
-        h = state[0] if isinstance(state, tuple) else state
-        wide = self.norm(out.transpose(1, 2))
-        _, (last, _) = self.second(torch.cat([x, out], 2))
-        conv = self.conv(torch.relu(wide)).amax(2)
-        logits: Tensor = self.head(torch.cat([conv, last[-1], h[-1].tanh()], 1))
-        return logits
 
 
 OPTIONS = ({}, {"bidirectional": True, "num_layers": 2}, {"bias": False, "num_layers": 2})
@@ -82,19 +70,31 @@ def test_readers_are_found_and_cuts_are_exact(
     assert cut.second.input_size == 5 + directions * (HIDDEN - 3)
 
 
-def test_a_cut_equals_the_network_with_units_that_say_nothing() -> None:
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_a_cut_equals_the_network_with_units_that_say_nothing(kind: type[nn.RNNBase]) -> None:
     """Units whose every weight is zero are always zero: without them nothing changes."""
-    model, x = Net(nn.LSTM, bidirectional=True, num_layers=2).eval(), torch.randn(8, 7, 5)
+    model, x = Net(kind, bidirectional=True, num_layers=2).eval(), torch.randn(8, 7, 5)
     gone = [0, 3, 7]
     with torch.no_grad():
         for parameter in model.rnn.parameters():
-            gates = parameter.view(4, HIDDEN, *parameter.shape[1:])
+            gates = parameter.view(-1, HIDDEN, *parameter.shape[1:])
             gates[:, gone] = 0
         expected = model(x)
         readers, _ = readers_of(model, "rnn", x)
         cut, why = without(model, "rnn", readers, gone, x)
         assert why == ""
         torch.testing.assert_close(cut(x), expected)
+
+
+@pytest.mark.parametrize("path", ["conv", "second", "head"])
+def test_a_wrong_reading_is_noticed(path: str) -> None:
+    model, x = Net(nn.GRU).eval(), torch.randn(8, 7, 5)
+    readers, _ = readers_of(model, "rnn", x)
+    turned = {r.path: torch.where(r.units < 0, -1, (r.units + 1) % HIDDEN) for r in readers}
+    wrong = [replace(r, units=turned[path]) if r.path == path else r for r in readers]
+    same, why = without(model, "rnn", wrong, [1, 4], x)
+    assert same is model
+    assert "does not keep its channels in place" in why
 
 
 def run(model: nn.Module, x: Any, **params: Any) -> tuple[nn.Module, StageTrace]:
@@ -114,24 +114,10 @@ def test_the_least_important_units_go(importance: str) -> None:
     pruned, trace = run(copy.deepcopy(model), x, importance=importance, ratio=0.34, round_to=8)
     assert trace.details["hidden_units"] == {"rnn": [HIDDEN, 8]}
     assert trace.touched[0] == "rnn"
-    assert "units rounds to none" in trace.skipped["second"]
+    assert not trace.skipped, "the other layer has lost inputs"
+    assert "units rounds to none" in trace.details["outputs_kept"]["second"]  # type: ignore[index]
     with torch.no_grad():
         assert (pruned(x) - before).abs().max() < 0.05 * before.std()
-
-
-class PackedNet(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.GRU(4, 16, batch_first=True, bidirectional=True)
-        self.second = nn.LSTM(32, 16, batch_first=True)
-        self.head = nn.Linear(16, 3)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        out, _ = self.second(self.first(packed)[0])
-        steps = pad_packed_sequence(out, batch_first=True)[0]
-        logits: Tensor = self.head(steps.sum(1) / lengths.unsqueeze(1))
-        return logits
 
 
 def test_packed_items_are_followed(tmp_path: Path) -> None:
@@ -152,73 +138,43 @@ def test_packed_items_are_followed(tmp_path: Path) -> None:
     np.testing.assert_allclose(got["output"], expected.numpy(), atol=1e-5)
 
 
+def test_no_rectifier_hides_a_unit() -> None:
+    readers, why = readers_of(Clipped().eval(), "rnn", torch.randn(2, 3, 5))
+    assert why == ""
+    assert readers[0].units.tolist() == list(range(256))
+
+
+def test_readers_may_have_no_batch() -> None:
+    model, x = Lone().eval(), torch.randn(3, 7, 5)
+    readers, why = readers_of(model, "rnn", x)
+    assert why == ""
+    assert {reader.path for reader in readers} == {"conv", "head"}
+    assert all(reader.units.tolist() == [*range(8)] for reader in readers)
+    assert without(model, "rnn", readers, [0, 5], x)[1] == ""
+
+
+def test_zeros_that_are_two_of_four_are_so_again() -> None:
+    model, x = Net(nn.GRU).eval(), torch.randn(8, 7, 5)
+    layer = model.conv
+    layer.keep_zeros = "two_of_four"
+    zero_out(layer, two_of_four_mask(layer, layer.weight.detach().abs()))
+    pruned, trace = run(model, x, ratio=0.34, round_to=4)
+    assert trace.details["hidden_units"]["rnn"] == [HIDDEN, 8]  # type: ignore[index]
+    assert "conv" in trace.details["two_of_four_again"]  # type: ignore[operator]
+    kept = pruned.conv.weight.movedim(1, -1).reshape(-1, 4)
+    assert ((kept != 0).sum(1) <= 2).all()
+    with pytest.raises(StageRefused, match="no multiple of 4"):
+        run(model, x, ratio=0.25, round_to=1)
+
+
 # -- what is refused -------------------------------------------------------------------------------
-
-
-class Normed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn, self.norm = nn.GRU(5, 8, batch_first=True), nn.LayerNorm(8)
-        self.head = nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.norm(self.rnn(x)[0][:, -1]))
-        return logits
-
-
-class Returned(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn, self.head = nn.GRU(5, 3, batch_first=True), nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.rnn(x)[0][:, -1]
-        logits: Tensor = self.head(out) + out
-        return logits
-
-
-class Viewed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn = nn.GRU(5, 8, batch_first=True, bidirectional=True)
-        self.head = nn.Linear(16, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        state = self.rnn(x)[1].transpose(0, 1).reshape(-1, 16)
-        logits: Tensor = self.head(state)
-        return logits
-
-
-class Seeded(nn.Module):
-    """Its first state is a parameter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn, self.head = nn.GRU(5, 8, batch_first=True), nn.Linear(8, 3)
-        self.first = nn.Parameter(torch.randn(1, 1, 8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.rnn(x, self.first.expand(1, len(x), 8).contiguous())[1][-1])
-        return logits
-
-
-class Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn, self.twin = (nn.GRU(5, 8, batch_first=True) for _ in range(2))
-        self.twin.weight_ih_l0 = self.rnn.weight_ih_l0
-        self.head = nn.Linear(16, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        both = [layer(x)[0].mean(1) for layer in (self.rnn, self.twin)]
-        logits: Tensor = self.head(torch.cat(both, 1))
-        return logits
 
 
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
         (Tied, "shares a weight"),
+        (Picky, "does not run with other states"),
         (Normed, "meet before they reach 'head'"),
         (Returned, OUTPUT),
         (Viewed, "no longer runs"),

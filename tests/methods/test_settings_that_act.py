@@ -64,6 +64,8 @@ EMBEDDED = nn.Sequential(nn.Embedding(9, 8), nn.Flatten(), nn.Linear(32, 8), nn.
         ("quantize.static", "equalize", "smooth", PLAIN, CONVOLUTIONAL),
         ("quantize.dynamic", "embeddings", "float", EMBEDDED, PLAIN),
         ("quantize.dynamic", "convolutions", "float", CONVOLUTIONAL, EMBEDDED),
+        ("quantize.dynamic", "recurrent", "float", nn.Sequential(nn.GRU(3, 3)), PLAIN),
+        ("quantize.static", "recurrent", "dynamic", nn.Sequential(nn.LSTM(3, 3)), PLAIN),
         ("prune.structured", "importance", "bn_scale", CONVOLUTIONAL, PLAIN),
         ("tune", "penalty", "bn_l1", CONVOLUTIONAL, PLAIN),
         ("distill", "features", 3.0, nn.Sequential(CONVOLUTIONAL), PLAIN),

@@ -66,7 +66,11 @@ def examined(kind: type[nn.GRU] | type[nn.LSTM]) -> tuple[nn.Module, Task, Inter
     [
         pytest.param(nn.GRU, (), marks=pytest.mark.slow),
         (nn.GRU, (("prune.recurrent", {"ratio": 0.3}), ("quantize.dynamic", {}))),
-        (nn.LSTM, (("quantize.dynamic", {"recurrent": "dynamic"}),)),
+        pytest.param(
+            nn.LSTM,
+            (("quantize.dynamic", {"recurrent": "dynamic"}),),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             nn.LSTM,
             (("quantize.static", {"samples": 128, "recurrent": "dynamic"}),),

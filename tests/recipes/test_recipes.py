@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from petra.config import StudyConfig, parse_config
 from petra.core.errors import StoreError
 from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.target import Target
 from petra.problem import build_space, objections
 from petra.recipes import make_recipes, recipe_notes, stored_recipes
-from petra.recipes.portfolio import LONG, MEDIUM, RECIPES, SHORT
+from petra.recipes.make import circumstances
+from petra.recipes.portfolio import INT8, LONG, MEDIUM, RECIPES, SHORT
 from petra.recipes.recipe import Circumstances
 from petra.space.outline import ModelOutline
 from petra.space.space import Space
 from petra.store.store import Store
+from petra.tasks.classification import classification
 from petra.testing.architectures import ARCHITECTURES
 from petra.testing.coverage import attempt
 from petra.testing.studies import toy_study
@@ -83,6 +88,38 @@ def test_families_get_what_serves_them() -> None:
     assert all(s.params["optimizer"] == "adamw" for p in text for s in p if s.kind == "distill")
     recurrent = made("lstm")[1]
     assert not any("quantize.static" in kinds(p) for p in recurrent)
+
+
+class ConvRecurrent(nn.Module):
+    """A convolution before a recurrent layer, which have much of the parameters each."""
+
+    def __init__(self, kind: type[nn.GRU] | type[nn.LSTM]) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(4, 64, 5)
+        self.rnn, self.head = kind(64, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.rnn(torch.relu(self.conv(x)).transpose(1, 2))[1][0])
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "runtime", "first"),
+    [
+        (nn.LSTM, "onnxruntime", "dynamic"),
+        (nn.GRU, "onnxruntime", "int8"),
+        (nn.LSTM, "openvino", "int8"),
+    ],
+)
+def test_integer_recurrent_layers_only_where_there_are_kernels(
+    kind: type[nn.GRU] | type[nn.LSTM], runtime: str, first: str
+) -> None:
+    model, x = ConvRecurrent(kind).eval(), torch.randn(16, 4, 20)
+    task = classification(*[(x, torch.arange(16) % 3)] * 3)
+    here = circumstances(model, task, Target(runtime))
+    assert {"convolutional", "recurrent"} <= here.traits
+    (step, *_) = (s for s in INT8 if s is not None and s.suits(here.traits))
+    assert (step.stage, step.params) == ("quantize.static", {"recurrent": first})
 
 
 def test_narrowed_ranges_and_the_users_own_pipelines_are_respected() -> None:

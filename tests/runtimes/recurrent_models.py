@@ -54,6 +54,63 @@ class Packed(nn.Module):
         return {"logits": logits, "steps": steps, "last": states[-1].transpose(0, 1)}
 
 
+class Shared(nn.Module):
+    """A layer that is called on its own results and on a sequence without a batch, and a twin with
+    one of its weights. States are read and returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.twin = (nn.GRU(FEATURES, FEATURES, batch_first=True) for _ in range(2))
+        self.twin.weight_hh_l0 = self.rnn.weight_hh_l0
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        once, state = self.rnn(x)
+        twice, last = self.rnn(once, state.tanh())
+        alone, _ = self.rnn(x.mean(0))
+        _, other = self.twin(x)
+        return {"twice": twice + alone, "last": last.transpose(0, 1), "other": other[-1]}
+
+
+class Decoder(nn.Module):
+    """First states that are inputs, of two layers in two directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(FEATURES, HIDDEN, num_layers=2, bidirectional=True, batch_first=True)
+
+    def forward(self, x: Tensor, h: Tensor) -> dict[str, Tensor]:
+        states = h.transpose(0, 1).contiguous()
+        out, (last, cell) = self.rnn(x, (states, states.tanh()))
+        return {"out": out, "last": last.transpose(0, 1), "cell": cell.transpose(0, 1)}
+
+
+class Edited(nn.Module):
+    """Packed data that are computed with before a layer and written to behind it. Items come with
+    the longest first, their lengths in 32 bits, and go as long as they came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.rnn = nn.Linear(FEATURES, 8), nn.GRU(8, HIDDEN)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        packed = pack_padded_sequence(x, lengths.int().cpu(), batch_first=True)
+        inner = packed._replace(data=torch.relu(self.project(packed.data)))
+        out, state = self.rnn(inner)
+        out.data.add_(1.0)
+        steps, _ = pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
+        return {"steps": steps, "last": state[-1]}
+
+
+class Projected(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(FEATURES, HIDDEN, proj_size=3, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.rnn(x)[0]
+        return out.mean(1)
+
+
 def free(**axes: tuple[str, tuple[Axis, ...]]) -> Interface:
     """An interface of inputs by name: type and axes."""
     specs = tuple(TensorSpec(name, dtype, a, 0) for name, (dtype, a) in axes.items())

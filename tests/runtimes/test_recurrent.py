@@ -19,7 +19,11 @@ from recurrent_models import (
     SERIES,
     STEPS,
     Classifier,
+    Decoder,
+    Edited,
     Packed,
+    Projected,
+    Shared,
     compare,
     exported,
     free,
@@ -29,7 +33,7 @@ from recurrent_models import (
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from petra.core.errors import ExportError
+from petra.core.errors import ExportError, PetraError
 from petra.core.interface import BATCH, Axis
 from petra.core.target import Target
 from petra.methods.base import Context
@@ -39,16 +43,23 @@ from petra.runtimes.onnx_export import export_onnx
 from petra.runtimes.table import runtime_for
 from petra.tasks.classification import classification
 
-OPTIONS: tuple[dict[str, Any], ...] = (
-    {"batch_first": True},
-    {"bidirectional": True, "num_layers": 2},
-    {"batch_first": True, "bidirectional": True, "bias": False},
-)
 SIZES = ((1, 1), (1, 40), (3, 2), (2, 7), (5, 23))
-RUNTIMES = (
-    pytest.param("onnxruntime", 1e-5),
-    pytest.param("torch", 1e-5),
-    pytest.param("openvino", 1e-4),
+ATOL = {"onnxruntime": 1e-5, "torch": 1e-5, "openvino": 1e-4}
+PLAIN = {"batch_first": True}
+DEEP = {"bidirectional": True, "num_layers": 2, "dropout": 0.5}  # which evaluation leaves out
+BARE = {"batch_first": True, "bidirectional": True, "bias": False}
+FORMS: tuple[tuple[type[nn.RNNBase], dict[str, Any]], ...] = (
+    (nn.GRU, PLAIN),
+    (nn.LSTM, DEEP),
+    (nn.RNN, {**BARE, "nonlinearity": "relu"}),
+)
+OTHER_FORMS: tuple[tuple[type[nn.RNNBase], dict[str, Any]], ...] = (
+    (nn.GRU, DEEP),
+    (nn.GRU, BARE),
+    (nn.LSTM, PLAIN),
+    (nn.LSTM, BARE),
+    (nn.RNN, PLAIN),
+    (nn.RNN, DEEP),
 )
 
 
@@ -62,12 +73,15 @@ def available(runtime: str) -> None:
         pytest.skip(f"{runtime}: {missing}")
 
 
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def operators(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(str(path)).graph.node)
 
 
-@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("kind", "options"), [*FORMS, *(slow(*form) for form in OTHER_FORMS)])
 def test_files_take_any_length(
     kind: type[nn.RNNBase], options: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -82,47 +96,61 @@ def test_files_take_any_length(
     assert all(len(node.input) <= 4 for node in taken), "first states of zeros are left out"
 
 
-@pytest.mark.parametrize(("runtime", "atol"), RUNTIMES)
-@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
-def test_every_runtime_takes_any_length(
-    kind: type[nn.RNNBase], runtime: str, atol: float, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "runtime"),
+    [
+        (nn.GRU, "openvino"),
+        (nn.LSTM, "torch"),
+        *(slow(*other) for other in ((nn.LSTM, "openvino"), (nn.RNN, "openvino"))),
+        *(slow(*other) for other in ((nn.GRU, "torch"), (nn.RNN, "torch"))),
+    ],
+)
+def test_other_runtimes_take_any_length(
+    kind: type[nn.RNNBase], runtime: str, tmp_path: Path
 ) -> None:
     available(runtime)
     model = Classifier(kind, bidirectional=True, num_layers=2, batch_first=True).eval()
     session = exported(model, items(2, 5), SERIES, tmp_path, runtime)
     for n, length in SIZES:
-        compare(session, model, items(n, length), atol)
+        compare(session, model, items(n, length), ATOL[runtime])
 
 
+@pytest.mark.slow
 def test_items_of_one_length_ship_whole_too(tmp_path: Path) -> None:
     model = Classifier(nn.RNN, nonlinearity="relu", batch_first=True).eval()
     export_onnx(model, items(2, 8), tmp_path / "m.onnx")
     assert operators(tmp_path / "m.onnx")["RNN"] == 1
 
 
-class Decoder(nn.Module):
-    """First states that are inputs, of two layers in two directions."""
+@pytest.mark.parametrize("runtime", ["onnxruntime", slow("openvino"), slow("torch")])
+def test_layers_may_be_called_twice_and_share_weights(runtime: str, tmp_path: Path) -> None:
+    available(runtime)
+    model = Shared().eval()
+    session = exported(model, items(2, 5), SERIES, tmp_path, runtime)
+    for n, length in SIZES:
+        compare(session, model, items(n, length), ATOL[runtime])
+    if runtime == "onnxruntime":
+        held = onnx.load(str(tmp_path / "model.onnx")).graph.initializer
+        matrices = [t for t in held if list(t.dims) == [1, 3 * FEATURES, FEATURES]]
+        assert len(matrices) == 3, "two of inputs, and one of states that both have"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn = nn.LSTM(FEATURES, HIDDEN, num_layers=2, bidirectional=True, batch_first=True)
 
-    def forward(self, x: Tensor, h: Tensor) -> dict[str, Tensor]:
-        states = h.transpose(0, 1).contiguous()
-        out, (last, cell) = self.rnn(x, (states, states.tanh()))
-        return {"out": out, "last": last.transpose(0, 1), "cell": cell.transpose(0, 1)}
-
-
-def test_first_states_may_be_given(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["onnxruntime", slow("openvino"), slow("torch")])
+def test_first_states_may_be_given(runtime: str, tmp_path: Path) -> None:
+    available(runtime)
     model = Decoder().eval()
     axes = ("float32", (Axis(BATCH), Axis.fixed(4), Axis.fixed(HIDDEN)))
     example = {"x": items(2, 5), "h": torch.randn(2, 4, HIDDEN)}
-    session = exported(model, example, free(x=STEPS, h=axes), tmp_path, "onnxruntime")
+    session = exported(model, example, free(x=STEPS, h=axes), tmp_path, runtime)
     for n, length in SIZES:
-        compare(session, model, {"x": items(n, length), "h": torch.randn(n, 4, HIDDEN)}, 1e-5)
+        inputs = {"x": items(n, length), "h": torch.randn(n, 4, HIDDEN)}
+        compare(session, model, inputs, ATOL[runtime])
 
 
-def test_weights_that_are_codes_stay_codes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["onnxruntime", slow("openvino"), slow("torch")])
+def test_weights_that_are_codes_stay_codes(runtime: str, tmp_path: Path) -> None:
+    available(runtime)
+
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -135,9 +163,11 @@ def test_weights_that_are_codes_stay_codes(tmp_path: Path) -> None:
     split = (x, torch.arange(len(x)))
     task = classification(split, split, split)
     stored, _ = WeightQuantize().apply(model, Context(task=task, teacher=model, seed=0))
-    session = exported(stored, x[:2], SERIES, tmp_path, "onnxruntime")
+    session = exported(stored, x[:2], SERIES, tmp_path, runtime)
     for n, length in SIZES:
-        compare(session, stored, items(n, length), 1e-5)
+        compare(session, stored, items(n, length), ATOL[runtime])
+    if runtime == "torch":
+        return
     tensors = onnx.load(str(tmp_path / "model.onnx")).graph.initializer
     large = [t for t in tensors if np.prod(t.dims) >= 1000]
     assert {t.data_type for t in large} == {onnx.TensorProto.INT8}
@@ -150,13 +180,22 @@ def test_weights_that_are_codes_stay_codes(tmp_path: Path) -> None:
 LENGTHS = ([1], [9], [4, 4], [2, 7, 1, 5], [33, 3, 18])
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
-@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}])
+@pytest.mark.parametrize(
+    ("kind", "options", "runtime"),
+    [
+        (nn.GRU, DEEP, "onnxruntime"),
+        (nn.LSTM, {}, "torch"),
+        slow(nn.GRU, {}, "onnxruntime"),
+        slow(nn.GRU, DEEP, "torch"),
+        slow(nn.LSTM, {}, "onnxruntime"),
+        slow(nn.LSTM, DEEP, "onnxruntime"),
+        slow(nn.LSTM, DEEP, "torch"),
+    ],
+)
 def test_packed_items_do_not_depend_on_padding(
     kind: type[nn.RNNBase], options: dict[str, Any], runtime: str, tmp_path: Path
 ) -> None:
-    """Batches and single items, in PyTorch and in the file."""
+    """Batches and single items, in PyTorch and in the file, which refuses lengths that are none."""
     atol = 1e-5
     model = Packed(kind, **options).eval()
     session = exported(model, packed_items([5, 3]), PACKED, tmp_path, runtime)
@@ -173,25 +212,18 @@ def test_packed_items_do_not_depend_on_padding(
             np.testing.assert_allclose(
                 single["steps"][0], together["steps"][item, :length], atol=atol
             )
+    x = items(2, 9).numpy()
+    for wrong in ([9, 40], [-1, 9]):
+        with pytest.raises(PetraError):
+            session.run({"x": x, "lengths": np.array(wrong)})
 
 
-def test_data_of_a_packed_sequence_may_be_computed_with(tmp_path: Path) -> None:
-    class Projected(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.project, self.rnn = nn.Linear(FEATURES, 8), nn.GRU(8, HIDDEN)
-            self.head = nn.Linear(HIDDEN, 2)
-
-        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-            inner = packed._replace(data=torch.relu(self.project(packed.data)))
-            _, state = self.rnn(inner)
-            return self.head(state[-1])  # type: ignore[no-any-return]
-
-    model = Projected().eval()
-    session = exported(model, packed_items([5, 3]), PACKED, tmp_path, "onnxruntime")
+@pytest.mark.parametrize("runtime", ["onnxruntime", slow("torch")])
+def test_data_of_a_packed_sequence_may_be_computed_with(runtime: str, tmp_path: Path) -> None:
+    model = Edited().eval()
+    session = exported(model, packed_items([5, 3]), PACKED, tmp_path, runtime)
     for lengths in LENGTHS:
-        compare(session, model, packed_items(lengths), 1e-5)
+        compare(session, model, packed_items(sorted(lengths, reverse=True)), 1e-5)
 
 
 @pytest.mark.parametrize(("operator", "kind"), [(padded_gru, nn.GRU), (padded_lstm, nn.LSTM)])
@@ -236,14 +268,20 @@ def test_torch_compile_refuses_a_free_length(tmp_path: Path) -> None:
         runtime.export(Classifier(nn.GRU).eval(), items(2, 5), tmp_path / "m.pt2", SERIES)
 
 
-def test_projections_are_refused(tmp_path: Path) -> None:
-    class Projected(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn = nn.LSTM(FEATURES, HIDDEN, proj_size=3, batch_first=True)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.rnn(x)[0].mean(1)
-
+def test_projections_are_refused_where_there_is_no_operator(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="projections"):
         exported(Projected(), items(2, 5), SERIES, tmp_path, "onnxruntime")
+
+
+@pytest.mark.slow
+def test_pytorch_takes_projections(tmp_path: Path) -> None:
+    model = Projected().eval()
+    session = exported(model, items(2, 5), SERIES, tmp_path, "torch")
+    for n, length in SIZES:
+        compare(session, model, items(n, length), 1e-5)
+
+
+def test_packed_items_of_plain_recurrent_layers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="RNN cannot be traced over packed") as refused:
+        exported(Packed(nn.RNN), packed_items([5, 3]), PACKED, tmp_path, "onnxruntime")
+    assert "mask" in refused.value.hint
