@@ -74,8 +74,8 @@ def _summary(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         if row.workload.startswith("cifar10") and (pick := row.picks.get(WITHIN_1)) is not None:
             smaller, lost = 1 - pick.size, -100 * pick.change[0]
-            met = "met" if smaller > 0.3 and lost < 2 else "not met"
-            cells = f"{met} ({smaller:.0%} smaller, {lost:+.2f} points lost)"
+            said = "met" if smaller > 0.3 and lost < 2 else "not met"
+            cells = f"{said} ({smaller:.0%} smaller, {lost:+.2f} points lost)"
             yield _row([f"{row.workload}: > 30% smaller at < 2 points", cells])
     yield ""
 
