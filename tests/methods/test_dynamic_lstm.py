@@ -17,7 +17,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from petra.core.errors import StageRefused
 from petra.core.interface import BATCH, DICT, LENGTH, TENSOR, Axis, Interface, TensorSpec
 from petra.core.target import Target
-from petra.methods.base import Context, Stage, refusal
+from petra.core.trial import StageTrace
+from petra.methods.base import Context, refusal
 from petra.methods.quantize.dynamic import DynamicQuantize
 from petra.methods.quantize.quantized_share import DECODED
 from petra.methods.quantize.static import StaticQuantize
@@ -27,7 +28,6 @@ from petra.model.layers.weight_only import WeightOnlyRecurrent
 from petra.model.outline import outline_of
 from petra.model.surgery import weight_bytes
 from petra.runtimes.onnx_export import export_onnx
-from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.space.narrow import fix_for_runtime
 from petra.tasks.classification import classification
@@ -211,14 +211,24 @@ class Mixed(nn.Module):
         return logits
 
 
-def test_static_quantization_has_integers_in_lstms_too(tmp_path: Path) -> None:
+def statically(recurrent: str) -> tuple[Any, StageTrace]:
     model, x = Mixed().eval(), torch.randn(32, 7, FEATURES)
-    floats = weight_bytes(model)
     context = Context(task=task_of(x), teacher=model, seed=0)
-    result, trace = StaticQuantize(samples=32, recurrent="dynamic").apply(model, context)
+    return StaticQuantize(samples=32, recurrent=recurrent).apply(model, context)
+
+
+def test_static_quantization_has_integers_in_lstms_too() -> None:
+    result, trace = statically("dynamic")
+    assert any("petra.dynamic_lstm" in str(node.target) for node in result.graph.nodes)
     assert set(trace.touched) == {"rnn", "conv", "head"}
     assert trace.details["share_of_macs_8_bit"] == 1
     assert "rnn" not in trace.skipped
+
+
+@pytest.mark.slow
+def test_files_have_static_integers_and_those_of_lstms(tmp_path: Path) -> None:
+    floats, x = weight_bytes(Mixed()), torch.randn(32, 7, FEATURES)
+    result, _ = statically("dynamic")
     path = export_onnx(result, x[:2], tmp_path / "m.onnx")
     assert path.stat().st_size < 0.6 * floats
     with torch.no_grad():
@@ -227,9 +237,7 @@ def test_static_quantization_has_integers_in_lstms_too(tmp_path: Path) -> None:
 
 def test_static_quantization_says_what_decoded_lstms_are() -> None:
     """Codes in store, float arithmetic: both count."""
-    model, x = Mixed().eval(), torch.randn(32, 7, FEATURES)
-    context = Context(task=task_of(x), teacher=model, seed=0)
-    _, trace = StaticQuantize(samples=32, recurrent="int8").apply(copy.deepcopy(model), context)
+    _, trace = statically("int8")
     assert set(trace.touched) == {"rnn", "conv", "head"}
     assert "rnn" not in trace.skipped
     assert trace.details["share_of_weights"] > 0.85  # type: ignore[operator]
@@ -286,14 +294,3 @@ def test_other_runtimes_have_no_kernel() -> None:
             found = card.parameter("recurrent")
             assert ("dynamic" in found.domain.values) is (name == "onnxruntime")
             assert found.limits == found.domain
-
-
-@pytest.mark.parametrize(("stage", "usual"), [(DynamicQuantize, "int8"), (StaticQuantize, "float")])
-def test_models_without_recurrent_layers_never_hear_of_it(stage: type[Stage], usual: str) -> None:
-    """Nothing is drawn or written; pipelines that say it anyway, for any model, are read."""
-    outline = outline_of(nn.Sequential(nn.Linear(3, 3)))
-    card = fix_for_runtime(stage.card(outline), "onnxruntime", OnnxRuntime().kernels)
-    assert card.parameter("recurrent").domain.values == (usual,)
-    assert "recurrent" not in card.normalize({}).params
-    assert card.normalize({"recurrent": usual}) == card.normalize({})
-    assert card.normalize({"recurrent": "dynamic"}).params["recurrent"] == "dynamic"

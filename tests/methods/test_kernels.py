@@ -12,12 +12,14 @@ from torch.fx import GraphModule, Node
 from petra.core.errors import ConfigError
 from petra.core.kernels import USUAL, Kernels
 from petra.core.target import Target
-from petra.methods.base import Context
+from petra.methods.base import Context, Stage
+from petra.methods.quantize.dynamic import DynamicQuantize
 from petra.methods.quantize.half import HalfPrecision
 from petra.methods.quantize.ptq import quantize_static
 from petra.methods.quantize.static import StaticQuantize
 from petra.methods.quantize.stored import store_weights
 from petra.methods.quantize.weights import WeightQuantize
+from petra.model.outline import outline_of
 from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.space.domains import Choice
 from petra.space.narrow import fix_for_runtime, lacks_kernels
@@ -167,3 +169,16 @@ def test_the_space_has_what_the_kernels_can_run() -> None:
     assert "computes in none" in lacks_kernels(HalfPrecision.card(), "some", SIGNED)
     with pytest.raises(ConfigError, match="some computes in none"):
         fix_for_runtime(HalfPrecision.card(), "some", SIGNED)
+
+
+@pytest.mark.parametrize(("stage", "usual"), [(DynamicQuantize, "int8"), (StaticQuantize, "float")])
+def test_models_without_recurrent_layers_never_hear_of_it(stage: type[Stage], usual: str) -> None:
+    """Nothing is drawn or written; pipelines that say it anyway, for any model, are read."""
+    outline = outline_of(nn.Sequential(nn.Linear(3, 3)))
+    card = fix_for_runtime(
+        stage.card(outline), "onnxruntime", runtime_for(Target("onnxruntime")).kernels
+    )
+    assert card.parameter("recurrent").domain.values == (usual,)
+    assert "recurrent" not in card.normalize({}).params
+    assert card.normalize({"recurrent": usual}) == card.normalize({})
+    assert card.normalize({"recurrent": "dynamic"}).params["recurrent"] == "dynamic"

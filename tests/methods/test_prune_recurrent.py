@@ -23,7 +23,7 @@ from recurrent_parts import (
     Tied,
     Viewed,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
@@ -120,9 +120,12 @@ def test_the_least_important_units_go(importance: str) -> None:
         assert (pruned(x) - before).abs().max() < 0.05 * before.std()
 
 
-def test_packed_items_are_followed(tmp_path: Path) -> None:
-    model = PackedNet().eval()
-    inputs = {"x": torch.randn(9, 6, 4), "lengths": torch.tensor([6, 1, 3, 2, 5, 6, 4, 2, 1])}
+def packed_items() -> dict[str, Tensor]:
+    return {"x": torch.randn(9, 6, 4), "lengths": torch.tensor([6, 1, 3, 2, 5, 6, 4, 2, 1])}
+
+
+def test_packed_items_are_followed() -> None:
+    model, inputs = PackedNet().eval(), packed_items()
     original = copy.deepcopy(model)
     pruned, trace = run(model, inputs, ratio=0.5)
     assert trace.details["hidden_units"] == {"first": [16, 8], "second": [16, 8]}
@@ -131,6 +134,14 @@ def test_packed_items_are_followed(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = call(pruned, inputs)
         torch.testing.assert_close(call(again, inputs), expected)
+
+
+@pytest.mark.slow
+def test_narrower_layers_over_packed_items_ship(tmp_path: Path) -> None:
+    inputs = packed_items()
+    pruned, _ = run(PackedNet().eval(), inputs, ratio=0.5)
+    with torch.no_grad():
+        expected = call(pruned, inputs)
     runtime = RUNTIMES.get("onnxruntime")()
     example = {name: value[:2] for name, value in inputs.items()}
     (path,) = runtime.export(pruned, example, tmp_path / "model.onnx")

@@ -28,6 +28,8 @@ from petra.runtimes.verify import compare
 from petra.tasks.base import Task
 from petra.training.loop import TrainConfig, fit
 
+ITEMS = 64
+
 
 class Encoder(nn.Module):
     """Two directions over embedded events: the mean of all states, and the last ones, classified.
@@ -53,10 +55,10 @@ class Encoder(nn.Module):
 
 
 def examined(kind: type[nn.GRU] | type[nn.LSTM]) -> tuple[nn.Module, Task, Interface]:
-    task = event_task(300, 150, 100)
+    task = event_task(96, ITEMS, ITEMS)
     torch.manual_seed(0)
     model = Encoder(kind)
-    fit(model, task, TrainConfig(epochs=3, lr=0.02, optimizer="adamw", batch_size=32), seed=0)
+    fit(model, task, TrainConfig(epochs=4, lr=0.02, optimizer="adamw", batch_size=32), seed=0)
     found = examine(model, task)
     return found.model, found.task, found.interface
 
@@ -90,7 +92,9 @@ def test_batches_and_items_agree_in_pytorch_and_in_the_file(
     runtime = RUNTIMES.get("onnxruntime")()
     (path,) = runtime.export(result, task.example(2), tmp_path / "model.onnx", interface)
     write_split(task.val, tmp_path / "val", interface)
-    save_reference(result, tmp_path / "val", task.example(2), tmp_path / "reference.npz", items=150)
+    save_reference(
+        result, tmp_path / "val", task.example(2), tmp_path / "reference.npz", items=ITEMS
+    )
     split, session = load_split(tmp_path / "val"), runtime.load(path)
     reference = load_arrays(tmp_path / "reference.npz")["output"]
     predicted = predict(session, split)["output"]

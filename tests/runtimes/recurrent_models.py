@@ -54,34 +54,29 @@ class Packed(nn.Module):
         return {"logits": logits, "steps": steps, "last": states[-1].transpose(0, 1)}
 
 
-class Shared(nn.Module):
-    """A layer that is called on its own results and on a sequence without a batch, and a twin with
-    one of its weights. States are read and returned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn, self.twin = (nn.GRU(FEATURES, FEATURES, batch_first=True) for _ in range(2))
-        self.twin.weight_hh_l0 = self.rnn.weight_hh_l0
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        once, state = self.rnn(x)
-        twice, last = self.rnn(once, state.tanh())
-        alone, _ = self.rnn(x.mean(0))
-        _, other = self.twin(x)
-        return {"twice": twice + alone, "last": last.transpose(0, 1), "other": other[-1]}
-
-
-class Decoder(nn.Module):
-    """First states that are inputs, of two layers in two directions."""
+class Called(nn.Module):
+    """Two layers in two directions, called in every way: with first states that are an input, with
+    those that it ended with, on one sequence without a batch; and a twin that has one of its
+    weights. States are returned."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rnn = nn.LSTM(FEATURES, HIDDEN, num_layers=2, bidirectional=True, batch_first=True)
+        self.twin = nn.LSTM(FEATURES, HIDDEN, batch_first=True)
+        self.twin.weight_hh_l0 = self.rnn.weight_hh_l0
 
     def forward(self, x: Tensor, h: Tensor) -> dict[str, Tensor]:
         states = h.transpose(0, 1).contiguous()
-        out, (last, cell) = self.rnn(x, (states, states.tanh()))
-        return {"out": out, "last": last.transpose(0, 1), "cell": cell.transpose(0, 1)}
+        out, ended = self.rnn(x, (states, states.tanh()))
+        again, (last, cell) = self.rnn(x.flip(1), ended)
+        alone, _ = self.rnn(x.mean(0))
+        _, (other, _) = self.twin(x)
+        return {
+            "out": out + again + alone,
+            "last": last.transpose(0, 1),
+            "cell": cell.transpose(0, 1),
+            "other": other[-1],
+        }
 
 
 class Edited(nn.Module):

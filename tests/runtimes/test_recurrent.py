@@ -18,12 +18,11 @@ from recurrent_models import (
     PACKED,
     SERIES,
     STEPS,
+    Called,
     Classifier,
-    Decoder,
     Edited,
     Packed,
     Projected,
-    Shared,
     compare,
     exported,
     free,
@@ -40,6 +39,7 @@ from petra.methods.base import Context
 from petra.methods.quantize.weights import WeightQuantize
 from petra.model.layers.padded import padded_gru, padded_lstm
 from petra.runtimes.onnx_export import export_onnx
+from petra.runtimes.openvino import takes_lengths
 from petra.runtimes.table import runtime_for
 from petra.tasks.classification import classification
 
@@ -49,13 +49,13 @@ PLAIN = {"batch_first": True}
 DEEP = {"bidirectional": True, "num_layers": 2, "dropout": 0.5}  # which evaluation leaves out
 BARE = {"batch_first": True, "bidirectional": True, "bias": False}
 FORMS: tuple[tuple[type[nn.RNNBase], dict[str, Any]], ...] = (
-    (nn.GRU, PLAIN),
-    (nn.LSTM, DEEP),
+    (nn.GRU, DEEP),
     (nn.RNN, {**BARE, "nonlinearity": "relu"}),
 )
 OTHER_FORMS: tuple[tuple[type[nn.RNNBase], dict[str, Any]], ...] = (
-    (nn.GRU, DEEP),
+    (nn.GRU, PLAIN),
     (nn.GRU, BARE),
+    (nn.LSTM, DEEP),
     (nn.LSTM, PLAIN),
     (nn.LSTM, BARE),
     (nn.RNN, PLAIN),
@@ -100,7 +100,7 @@ def test_files_take_any_length(
     ("kind", "runtime"),
     [
         (nn.GRU, "openvino"),
-        (nn.LSTM, "torch"),
+        slow(nn.LSTM, "torch"),
         *(slow(*other) for other in ((nn.LSTM, "openvino"), (nn.RNN, "openvino"))),
         *(slow(*other) for other in ((nn.GRU, "torch"), (nn.RNN, "torch"))),
     ],
@@ -123,31 +123,26 @@ def test_items_of_one_length_ship_whole_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", slow("openvino"), slow("torch")])
-def test_layers_may_be_called_twice_and_share_weights(runtime: str, tmp_path: Path) -> None:
+def test_layers_may_be_called_twice_without_a_batch_and_from_any_state(
+    runtime: str, tmp_path: Path
+) -> None:
     available(runtime)
-    model = Shared().eval()
-    session = exported(model, items(2, 5), SERIES, tmp_path, runtime)
-    for n, length in SIZES:
-        compare(session, model, items(n, length), ATOL[runtime])
-    if runtime == "onnxruntime":
-        held = onnx.load(str(tmp_path / "model.onnx")).graph.initializer
-        matrices = [t for t in held if list(t.dims) == [1, 3 * FEATURES, FEATURES]]
-        assert len(matrices) == 3, "two of inputs, and one of states that both have"
-
-
-@pytest.mark.parametrize("runtime", ["onnxruntime", slow("openvino"), slow("torch")])
-def test_first_states_may_be_given(runtime: str, tmp_path: Path) -> None:
-    available(runtime)
-    model = Decoder().eval()
+    model = Called().eval()
     axes = ("float32", (Axis(BATCH), Axis.fixed(4), Axis.fixed(HIDDEN)))
     example = {"x": items(2, 5), "h": torch.randn(2, 4, HIDDEN)}
     session = exported(model, example, free(x=STEPS, h=axes), tmp_path, runtime)
     for n, length in SIZES:
         inputs = {"x": items(n, length), "h": torch.randn(n, 4, HIDDEN)}
         compare(session, model, inputs, ATOL[runtime])
+    if runtime == "onnxruntime":
+        held = onnx.load(str(tmp_path / "model.onnx")).graph.initializer
+        sizes = sum(np.prod(tensor.dims) for tensor in held)
+        stacked = sum(weight.numel() for weight in model.parameters()) + 4 * HIDDEN * HIDDEN
+        assert sizes < 1.05 * stacked, "three calls have one copy"
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", slow("openvino"), slow("torch")])
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
 def test_weights_that_are_codes_stay_codes(runtime: str, tmp_path: Path) -> None:
     available(runtime)
 
@@ -172,6 +167,7 @@ def test_weights_that_are_codes_stay_codes(runtime: str, tmp_path: Path) -> None
     large = [t for t in tensors if np.prod(t.dims) >= 1000]
     assert {t.data_type for t in large} == {onnx.TensorProto.INT8}
     assert operators(tmp_path / "model.onnx")["GRU"] == 1
+    assert not takes_lengths(tmp_path / "model.onnx")
 
 
 # -- items of different length ---------------------------------------------------------------------
@@ -212,6 +208,8 @@ def test_packed_items_do_not_depend_on_padding(
             np.testing.assert_allclose(
                 single["steps"][0], together["steps"][item, :length], atol=atol
             )
+    if runtime == "onnxruntime":
+        assert takes_lengths(tmp_path / "model.onnx")
     x = items(2, 9).numpy()
     for wrong in ([9, 40], [-1, 9]):
         with pytest.raises(PetraError):
@@ -254,6 +252,7 @@ def test_gradients_are_those_of_packed_items(operator: Any, kind: type[nn.RNNBas
 # -- what is refused -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_openvino_refuses_packed_items(tmp_path: Path) -> None:
     """Its operators take lengths and compute something else."""
     available("openvino")
@@ -268,6 +267,7 @@ def test_torch_compile_refuses_a_free_length(tmp_path: Path) -> None:
         runtime.export(Classifier(nn.GRU).eval(), items(2, 5), tmp_path / "m.pt2", SERIES)
 
 
+@pytest.mark.slow
 def test_projections_are_refused_where_there_is_no_operator(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="projections"):
         exported(Projected(), items(2, 5), SERIES, tmp_path, "onnxruntime")

@@ -163,7 +163,7 @@ def _reason(error: RuntimeError) -> str:
     return (said or lines or [error_line(error)])[0][:300]
 
 
-def _takes_lengths(path: Path) -> bool:
+def takes_lengths(path: Path) -> bool:
     """Whether a recurrent layer of an ONNX file is given the lengths of its items."""
     import onnx
 
@@ -192,7 +192,7 @@ class OpenVino(Runtime):
         self, model: nn.Module, example: Inputs, path: Path, interface: Interface | None = None
     ) -> list[Path]:
         export_onnx(model, example, path, interface)
-        if _takes_lengths(path):
+        if takes_lengths(path):
             for file in self.files(path):
                 file.unlink()
             raise ExportError(
