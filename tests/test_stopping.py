@@ -12,6 +12,7 @@ import pytest
 from petra.config import parse_config
 from petra.core.errors import ConfigError
 from petra.core.objective import Constraint
+from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Proposal, Trial
 from petra.search.table import make_searcher
 from petra.stopping import Stopping
@@ -92,6 +93,15 @@ def test_the_forecast_learns_from_trials_and_from_what_else_is_limited() -> None
         watch.learn(replace(trial, seconds=100.0))
     assert watch.forecast().startswith("about 5 trials fit")
     assert stopping({"trials": 9}).forecast() == ""
+
+
+def test_the_forecast_knows_how_long_the_first_pipelines_train() -> None:
+    """Of a trial that does not train, 10 s; of one with 9 epochs of 20 s more, 200 s at least."""
+    watch = stopping({"time": 600.0})
+    long = Pipeline((StageSpec("tune", {"epochs": 9}),))
+    watch.problem = replace(watch.problem, recipes=(long, Pipeline((StageSpec("quantize"),))))
+    assert watch.forecast(epoch_s=20.0).startswith("about 5 trials fit")
+    assert watch.forecast().startswith("about 55 trials fit")
 
 
 def test_the_goal_ends_it() -> None:

@@ -100,7 +100,8 @@ class Session:
             stream = self._stream(baseline)
             self._say_who_works()
             self.listener.started(baseline, self.stopping.clock())
-            if forecast := self.stopping.forecast():
+            speed = TrainingSpeed.of(self.store)
+            if forecast := self.stopping.forecast(speed.epoch_s if speed else None):
                 self.listener.message(forecast)
             self._run(executor, stream)
             reason = self.stopping.reason() or stream.searcher.stop_reason or "the budget is spent"

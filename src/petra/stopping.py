@@ -5,16 +5,17 @@ measurements will take is kept for them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 
 from petra.config import StudyConfig
 from petra.core.objective import violation
-from petra.core.trial import Trial, TrialStatus
+from petra.core.trial import Proposal, Trial, TrialStatus
 from petra.listener import Clock
 from petra.moo.dominance import dominates
 from petra.search.base import Problem
+from petra.search.durations import Durations, Rates
 from petra.search.scaling import scale
 
 MOST_KEPT = 1 / 3  # of the time, for the final measurements
@@ -120,13 +121,15 @@ class Stopping:
             return f"no progress in {budget.stagnation} trials"
         return "" if self._at_goal is None else f"trial {self._at_goal} meets the goal"
 
-    def forecast(self) -> str:
-        """How many trials fit into the time that is left, in words; '' without a limit on time."""
+    def forecast(self, epoch_s: float | None = None) -> str:
+        """How many trials fit into the time that is left, in words; '' without a limit on time.
+        epoch_s: seconds of training the untouched model for an epoch, where that is known.
+        """
         left = self.remaining()
         if self.budget.time is None or left is None:
             return ""
         ended = [t.seconds for n, t in self._trials.items() if n and t.seconds > 0]
-        each = median(ended) if ended else USUAL_TRIAL * self._trials[0].seconds
+        each = median(ended) if ended else self._usual_s(epoch_s)
         fit = int(self._workers * max(0.0, left) / max(each, 1e-3))
         most = self.most_trials()
         if most is not None:
@@ -136,3 +139,12 @@ class Stopping:
             " are kept for the final measurements"
         )
         return text + ("; give the search more time" if fit < 3 else "")
+
+    def _usual_s(self, epoch_s: float | None) -> float:
+        """Seconds of a trial before any has ended: the mean of what the search begins with."""
+        fixed_s = USUAL_TRIAL * self._trials[0].seconds
+        first = [*self.problem.initial, *self.problem.recipes]
+        if epoch_s is None or not first:
+            return fixed_s
+        durations = Durations(self.problem.space, Rates(fixed_s, epoch_s))
+        return mean(durations.predict(Proposal(n, p)) for n, p in enumerate(first, 1))

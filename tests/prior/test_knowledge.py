@@ -67,10 +67,12 @@ def test_what_a_study_began_with_stays(tmp_path: Path, runs: Path) -> None:
     copy = tmp_path / "runs"
     shutil.copytree(runs, copy)
     settings = {"prior": {"studies": str(copy)}, "budget": {"trials": 8}}
-    began = study(tmp_path / "new", **settings).run(executor=RecordedExecutor)
+    created = study(tmp_path / "new", **settings)
+    began = created.run(executor=RecordedExecutor)
     shutil.rmtree(copy)
     again = study(tmp_path / "new", **{**settings, "budget": {"trials": 14}})
     assert again.knowledge.prior == Knowledge.stored(Store.open(again.directory, write=False)).prior
+    assert again.knowledge.prior == created.knowledge.prior, "to the last digit"
     assert again.knowledge.past == began.problem.past
     whole = study(tmp_path / "whole", prior={"studies": str(runs)}, budget={"trials": 14})
     mine = again.run(executor=RecordedExecutor).trials

@@ -13,9 +13,9 @@ from stored import CONFIG, HOST, edited, make_trial
 
 from petra.core.errors import StoreError
 from petra.core.measurement import Measurement
-from petra.core.trial import Failure, Fidelity, Trial, TrialStatus
-from petra.store import layout
-from petra.store.points import BLOCK, HEAD, Points
+from petra.core.trial import SCREEN, Failure, Fidelity, StageTrace, Trial, TrialStatus
+from petra.store import layout, sealing
+from petra.store.points import AUDITED, BLOCK, HEAD, Points
 from petra.store.store import Store
 
 
@@ -30,6 +30,11 @@ def written(directory: Path, number: int) -> list[Trial]:
         if n % 7 == 2:
             more = {**trial.metrics, "macs": Measurement(n / 7)}
             trial = replace(trial, metrics=more, fidelity=Fidelity(data=0.5))
+        if n % 9 == 4:
+            failure = Failure(SCREEN, "dominated", "m")
+            trial = replace(trial, status=TrialStatus.SCREENED, metrics={}, failure=failure)
+        if n % 11 == 6:
+            trial = replace(trial, trace=(*trial.trace, StageTrace(SCREEN)))
         trials.append(trial)
     Store.create(directory, CONFIG, HOST).close()
     for part in (trials[: number // 2], trials[number // 2 :]):
@@ -49,12 +54,21 @@ def points_of(directory: Path) -> Points:
         return store.points
 
 
+def left_for(trial: Trial) -> str:
+    if trial.status is TrialStatus.SCREENED and trial.failure:
+        return trial.failure.kind
+    audited = trial.measured and any(part.stage == SCREEN for part in trial.trace)
+    return AUDITED if audited else ""
+
+
 def check(points: Points, trials: list[Trial]) -> None:
     assert sorted(points.numbers.tolist()) == [t.number for t in trials]
     for at, number in enumerate(points.numbers):
         trial = trials[number]
         assert points.statuses[at] == trial.status.value
         assert points.full[at] == trial.fidelity.full
+        assert points.seconds[at] == pytest.approx(trial.seconds, abs=1e-3)
+        assert points.left[at] == left_for(trial)
         for columns, metrics in ((points.val, trial.metrics), (points.test, trial.test)):
             held = {name: c[at] for name, c in columns.items() if not math.isnan(c[at])}
             assert held == {name: m.mean for name, m in metrics.items()}
@@ -137,16 +151,33 @@ def look(directory: Path, trials: list[Trial], elapsed: float) -> None:
         assert store.trials([1]) == [trials[1]]
 
 
+def test_notes_of_another_form_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(sealing, "FORM", "1")
+        trials = written(tmp_path / "study", BLOCK + 9)
+    with Store.open(tmp_path / "study", write=False, whole=False) as store:
+        assert store.points is None
+        assert len(store.trials()) == len(trials)
+    Store.open(tmp_path / "study", write=True).close()
+    check(points_of(tmp_path / "study"), trials)
+
+
 def test_a_forged_block_is_refused(tmp_path: Path) -> None:
     from petra.store.points import joined
 
-    columns = {"statuses": ["complete"], "full": [True], "val": {"q": [1.0]}, "test": {}}
+    columns = {"statuses": ["complete"], "full": [True], "seconds": [1.0], "left": [""]}
+    columns |= {"val": {"q": [1.0]}, "test": {}}
     good = {"numbers": [1], **columns}
     assert len(joined([good])) == 1
     for change in (
         {"numbers": [-1]},
         {"numbers": [1, 2]},
         {"statuses": ["fine"]},
+        {"seconds": ["1"]},
+        {"left": [1]},
+        {"left": ["x" * 1000]},
         {"full": [1]},
         {"val": {"q": []}},
         {"val": {"q": [1e300]}},

@@ -52,6 +52,8 @@ class Knowledge:
             prior = learn(courses, prior)
         if prior is not None:
             prior = Prior({name: m for name, m in prior.models.items() if name in wanted})
+            # With the digits that are kept, so that a study believes the same when it goes on.
+            prior = Prior.from_dict(prior.as_dict())
         ordered = sorted(found, key=lambda past: -past.likeness(setting))
         alike = [past for past in ordered if past.likeness(setting) >= ALIKE]
         return Knowledge(prior, _best(alike), _about(ordered, setting), setting)

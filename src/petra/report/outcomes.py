@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
+import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from petra.core.text import first_line, printable
-from petra.core.trial import EXPLAINED, SCREEN, Trial, TrialStatus
+from petra.core.trial import EXPLAINED, Trial, TrialStatus
 from petra.front import Front
 from petra.report.numbers_text import duration
-from petra.store.stored_trials import StoredTrials
+from petra.store.points import AUDITED, points_of
+from petra.store.stored_trials import MEASURED, StoredTrials
 
 
 def failures_view(front: Front) -> Table:
@@ -111,18 +112,20 @@ class Screening:
 
 def screening(front: Front) -> Screening:
     """What was left early in a study, and how its front judges that."""
-    stored = front.trials
-    if isinstance(stored, StoredTrials) and TrialStatus.SCREENED.value not in stored.statuses:
-        return Screening({}, 0.0, 0, 0, 0.0)  # without a look at all trials of a large study
-    left = [t for t in front.trials if t.status is TrialStatus.SCREENED]
-    kinds = Counter(printable(t.failure.kind) for t in left if t.failure)
-    audited = [t for t in front.trials if t.trace and t.trace[-1].stage == SCREEN and t.measured]
-    members = {t.number for t in front.members}
-    full = [t.seconds for t in front.trials if t.comparable and t.number]
+    known = front.trials
+    points = known.points if isinstance(known, StoredTrials) else points_of(known)
+    screened, measured = (
+        np.array([status in which for status in points.statuses], dtype=bool)
+        for which in ((TrialStatus.SCREENED.value,), MEASURED)
+    )
+    audited = np.array([kind == AUDITED for kind in points.left], dtype=bool)
+    full = points.seconds[measured & points.full & (points.numbers > 0)]
+    members = [trial.number for trial in front.members]
+    kinds = Counter(kind for kind in points.left if kind and kind != AUDITED)
     return Screening(
         left=dict(kinds.most_common()),
-        seconds=sum(t.seconds for t in left),
-        audited=len(audited),
-        wrong=sum(t.number in members for t in audited),
-        others=median(full) if full else 0.0,
+        seconds=float(points.seconds[screened].sum()),
+        audited=int(audited.sum()),
+        wrong=int(np.isin(points.numbers[audited], members).sum()),
+        others=float(np.median(full)) if len(full) else 0.0,
     )

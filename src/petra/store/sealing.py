@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from petra.core.errors import StoreError
 from petra.store import checked
 from petra.store.checked import DAMAGE_HINT
-from petra.store.points import HEAD, Points, joined
+from petra.store.points import FORM, HEAD, Points, joined
 from petra.store.records import OTHER
 from petra.store.schema import CHECKSUM, NOTES, SCHEMA_VERSION, STUDY, members
 from petra.store.seal import MODULUS, content, note_checksum, study_checksum
@@ -86,10 +86,11 @@ def kept_points(connection: Connection) -> Points | None:
         if row[CHECKSUM] != note_checksum(row["name"], row["value"]):
             raise ValueError(f"note {row['name']!r}: {OTHER}")
     values = {row["name"]: row["value"] for row in rows}
-    if HEAD not in values:
+    form, _, rows_of = str(_parsed(values.get(HEAD, '""'))).partition(" ")
+    if form != FORM:
         return None
     notes = content((row["name"], row[CHECKSUM]) for row in rows)
-    found = Content(int(_parsed(values[HEAD]), 16), notes)
+    found = Content(int(rows_of, 16), notes)
     if study[CHECKSUM] != study_checksum(study, found.total):
         return None
     return joined(
@@ -113,4 +114,4 @@ def points_kept(connection: Connection, content: Content) -> bool:
 
 def head_value(content: Content) -> str:
     """What the note `HEAD` says."""
-    return f"{content.rows:064x}"
+    return f"{FORM} {content.rows:064x}"

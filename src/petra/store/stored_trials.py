@@ -19,19 +19,19 @@ class StoredTrials(Sequence[Trial]):
     """
 
     def __init__(self, points: Points, read: Callable[[], Sequence[Trial]]) -> None:
-        self._points = points
+        self.points = points
         self._read = read
 
     @cached_property
     def statuses(self) -> Mapping[str, int]:
         """How often each status occurs, the untouched model left out."""
-        pairs = zip(self._points.numbers, self._points.statuses, strict=True)
+        pairs = zip(self.points.numbers, self.points.statuses, strict=True)
         return Counter(status for number, status in pairs if number)
 
     @cached_property
     def reduced(self) -> int:
         """How many were measured at a reduced fidelity."""
-        pairs = zip(self._points.statuses, self._points.full, strict=True)
+        pairs = zip(self.points.statuses, self.points.full, strict=True)
         return sum(status in MEASURED and not full for status, full in pairs)
 
     @cached_property
@@ -39,7 +39,7 @@ class StoredTrials(Sequence[Trial]):
         return self._read()
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self.points)
 
     @overload
     def __getitem__(self, at: int) -> Trial: ...

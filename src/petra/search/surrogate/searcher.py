@@ -139,13 +139,13 @@ class SurrogateSearcher(Searcher):
         prospects = self._prospects()
         scores = prospects.score(self._rows(pool))
         for _ in range(self.options.rounds):
-            best = [pool[int(i)] for i in np.argsort(-scores, kind="stable")[:BEST]]
+            best = [pool[int(i)] for i in best_first(scores)[:BEST]]
             count = self.options.candidates // 2
             more = self.candidates.further(count, best, parents, self.is_new, rng)
             if more:
                 pool = [*pool, *more]
                 scores = np.concatenate([scores, prospects.score(self._rows(more))])
-        for i in np.argsort(-scores, kind="stable"):
+        for i in best_first(scores):
             chosen = pool[int(i)]
             if not (self.options.spare_duplicates and self.duplicates.repeats(chosen.pipeline)):
                 return Suggestion(chosen.pipeline, chosen.origin)
@@ -167,3 +167,12 @@ class SurrogateSearcher(Searcher):
             inside = inside[survivors(inside, most, reference=reference)]
         pending = self.memory.table(list(self._pending.values()))
         return Prospects(self.beliefs, inside, reference, pending, feasible=feasible)
+
+
+def best_first(scores: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Places of `scores` (n,), the highest first. What differs by less than a millionth of the
+    largest stays in order: candidates with the same features do, by how sums are rounded, which
+    depends on where arrays lie in memory.
+    """
+    largest = float(np.abs(scores).max(initial=0.0, where=np.isfinite(scores))) or 1.0
+    return np.argsort(-np.round(scores / largest, 6), kind="stable")
