@@ -1,6 +1,7 @@
 """The .ts files of aeon, sktime and tsml: a header of @ lines, then a series a line.
 
-The format is aeon's "`.ts` File Format", https://www.aeon-toolkit.org, API reference.
+The format is aeon's "`.ts` File Format", https://www.aeon-toolkit.org, API reference. What is read
+of the files that aeon 1.6 ships and writes is what it reads, but for labels, which it lower-cases.
 """
 
 from __future__ import annotations
