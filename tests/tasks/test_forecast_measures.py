@@ -62,14 +62,8 @@ def test_a_batch_of_zeros_is_weighted_by_its_number() -> None:
     target = torch.zeros(4, CHANNELS, HORIZON)
     given = {"output": outputs["output"].clone().requires_grad_()}
     found = WeightedQuantile(LEVELS)(given, target)
-<<<<<<< HEAD
-    assert float(found.detach()) == pytest.approx(
-        2 * float(Pinball(LEVELS)(outputs, target)), rel=1e-5
-    )
-=======
     sharp = float(Pinball(LEVELS)(outputs, target))
     assert float(found.detach()) == pytest.approx(2 * sharp, rel=1e-5)
->>>>>>> merge14
     (gradient,) = torch.autograd.grad(found, given["output"])
     assert float(gradient.abs().max()) < 1.0
 
