@@ -231,12 +231,22 @@ def test_baseline_pipeline_is_never_proposed_again() -> None:
 
 
 def test_what_is_screened_for_its_size_shows_where_feasible_models_are() -> None:
-    """As much as if it had been measured: with no feasible trial yet, violations alone count."""
+    """As much as if it had been measured: of what is infeasible, violations alone count, unless
+    two are equal.
+    """
     bound = Constraint.parse("size <= 250 kB")
     problem = replace(toy_problem(), constraints=(bound,))
 
-    def screened(proposal: Proposal) -> Trial:
+    def measured(proposal: Proposal) -> Trial:
         trial = toy_trial(proposal, constraints=(bound,))
+        size = trial.metrics.get("size_bytes")
+        if size is None:
+            return trial
+        size = replace(size, mean=size.mean + proposal.number)  # no two are equal
+        return replace(trial, metrics={**trial.metrics, "size_bytes": size})
+
+    def screened(proposal: Proposal) -> Trial:
+        trial = measured(proposal)
         if trial.status is not TrialStatus.INFEASIBLE:
             return trial
         size = {"size_bytes": trial.metrics["size_bytes"]}
@@ -245,7 +255,7 @@ def test_what_is_screened_for_its_size_shows_where_feasible_models_are() -> None
 
     whole, part = (
         simulate(EvolutionSearcher(problem, toy_baseline()), evaluate, trials=80)
-        for evaluate in (lambda p: toy_trial(p, constraints=(bound,)), screened)
+        for evaluate in (measured, screened)
     )
     assert any(t.status is TrialStatus.SCREENED for t in part.trials)
     assert whole.proposals == part.proposals
