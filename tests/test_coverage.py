@@ -92,7 +92,7 @@ def test_the_untouched_model_ships(name: str) -> None:
     assert (cell.outcome, cell.reason) == (ACTS, "")
 
 
-RECURRENT = {"lstm", "event-gru", "time-major", "lstm-cells"}
+RECURRENT = {"lstm", "lstm-fcn", "event-gru", "lstm-cells"}
 OBJECTING = [
     entry(
         name,

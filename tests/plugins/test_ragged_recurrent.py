@@ -122,11 +122,15 @@ def test_a_study(runtime: str, tmp_path: Path) -> None:
         [
             {"stage": "prune.recurrent", "params": {"ratio": 0.5}},
             {"stage": "distill", "params": {"epochs": 2}},
-            {"stage": "quantize.static"},
+            {"stage": "quantize.dynamic"},
         ],
     ]
     if runtime == "onnxruntime":
-        pipelines.append([{"stage": "quantize.dynamic", "params": {"recurrent": "dynamic"}}])
+        integers = {"recurrent": "dynamic"}
+        pipelines += [
+            [{"stage": kind, "params": integers}]
+            for kind in ("quantize.dynamic", "quantize.static")
+        ]
     study = petra.compress(
         model,
         task,

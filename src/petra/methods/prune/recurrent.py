@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from petra.core.errors import StageRefused
 from petra.core.trial import StageTrace
-from petra.methods.base import Context, Stage, parameter
+from petra.methods.base import Context, Stage, parameter, refusal
 from petra.methods.effect import check_effect, held_elsewhere
 from petra.methods.prune.allocate import Candidate, keep_per_layer, lowest
 from petra.methods.prune.importance import coupled
@@ -28,6 +28,8 @@ from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs, map_inputs
 
 ITEMS = 8
+MOST = 0.95
+"""The largest share of a layer's units that may go."""
 NONE = "the model has no recurrent layers (nn.GRU, nn.LSTM, nn.RNN)"
 
 
@@ -53,7 +55,7 @@ class RecurrentPrune(Stage):
 
     importance: str = parameter("magnitude", Choice(("magnitude", "taylor")), "what ranks units")
     ratio: float = parameter(
-        0.3, Real(0.05, 0.9), "share of the units that goes", limits=Real(0.001, 0.95)
+        0.3, Real(0.05, 0.9), "share of the units that goes", limits=Real(0.001, MOST)
     )
     round_to: int = parameter(
         8, Choice((1, 4, 8, 16)), "widths that are cut become multiples of this"
@@ -68,11 +70,11 @@ class RecurrentPrune(Stage):
 
     @classmethod
     def objection(cls, model: nn.Module, task: Task) -> str:
-        found = recurrent_layers(model)
-        if not found:
+        if not recurrent_layers(model):
             return NONE
-        kept = {path: reason_to_keep(model, path, task.example(ITEMS)) for path in found}
-        return in_words(kept) if all(kept.values()) else ""
+        why = refusal(cls(ratio=MOST, round_to=1), model, task)
+        # Layers with 2:4 zeros want fours.
+        return why if why and refusal(cls(ratio=MOST, round_to=4), model, task) else ""
 
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
         model.to(context.device)
@@ -93,7 +95,7 @@ class RecurrentPrune(Stage):
             widths[path] = [before, int(_layer(pruned, path).hidden_size)]
             touched |= dict.fromkeys((path, *readers))
         if not widths:
-            raise StageRefused("no hidden units can go", hint=in_words(kept))
+            raise StageRefused(f"no hidden units can go ({in_words(kept)})")
         check_effect(
             "removes", removed_share(model, pruned, example), "model", asked=self.ratio,
             rest=held_elsewhere(model, tuple(touched), kept),
@@ -144,12 +146,6 @@ def recurrent_layers(model: nn.Module) -> tuple[str, ...]:
     return tuple(
         path for path, module in model.named_modules() if path and isinstance(module, nn.RNNBase)
     )
-
-
-def reason_to_keep(model: nn.Module, path: str, example: Inputs) -> str:
-    """Why no units of a layer can go, as far as those who read it tell."""
-    readers, why = readers_of(model, path, example)
-    return why or objection(model, path, readers)
 
 
 def _layer(model: nn.Module, path: str) -> nn.RNNBase:
