@@ -121,7 +121,11 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Trial
         model,
         petra.classification((x, y), (x, y), (x, y)),
         search="uniform",
-        space={"stages": {**{s.name: {} for s in FAULTY}, "tune": {"epochs": 1}}, "max_length": 1},
+        space={
+            "stages": {**{s.name: {} for s in FAULTY}, "tune": {"epochs": 1}},
+            "max_length": 1,
+            "initial": [[s.name] for s in FAULTY] + [["tune"]],
+        },
         budget={"trials": 7},
         limits={"trial_time": "15 s", "trial_memory": "2 GiB", "workers": 2},
         workdir=tmp_path_factory.mktemp("faults"),

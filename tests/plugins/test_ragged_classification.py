@@ -154,7 +154,7 @@ def test_a_length_that_tracing_fixes_is_named(tmp_path: Path) -> None:
     runtime = runtime_for(Target("onnxruntime"))
     with pytest.raises(ExportError, match="a free length: it fixes the size") as raised:
         runtime.export(Loop().eval(), torch.randn(2, 5, 3), tmp_path / "m.onnx", interface)
-    assert "use nn.GRU, which stays whole" in raised.value.hint
+    assert "nn.LSTM, nn.GRU and nn.RNN stay whole" in raised.value.hint
 
 
 @pytest.mark.slow
