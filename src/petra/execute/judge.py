@@ -86,6 +86,10 @@ def judge(
             note(StepBegan(step, "score"))
             raise
 
+    def error(values: np.ndarray) -> float:
+        """As `Task.error_of`: of a quality that is to be large, what it lacks of 1."""
+        return 1 - mean(values) if payload.task.maximize else mean(values)
+
     parity: dict[str, float] = {}
     if reference is not None:
         note(StepBegan(step, "compare"))
@@ -95,7 +99,7 @@ def judge(
                 own,
                 quantized=quantized,
                 score=mean if name == main else _unscored,
-                by_error=name == main and payload.task.judged_by_error,
+                error=error if name == main and payload.task.judged_by_error else None,
             )
             if name == main:
                 parity = {key: float(x) for key, x in found.items() if math.isfinite(x)}

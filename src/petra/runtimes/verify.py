@@ -49,16 +49,17 @@ def compare(
     *,
     quantized: bool,
     score: Callable[[np.ndarray], float],
-    by_error: bool = False,
+    error: Callable[[np.ndarray], float] | None = None,
 ) -> dict[str, float]:
     """Compare predictions (n, ...) numerically and in the task's metric, or raise ParityError.
-    `by_error`: the metric is the error of predicted values, which decisions are not.
+    error: of a task that is judged by the error of predicted values, that of some predictions, less
+    of which is better whatever the metric is; decisions have none.
 
     Infinities, such as the logits of excluded classes, must stand in the same places; the rest is
     finite. A metric that is undefined (NaN) on these items, as some are on few, is not compared.
     Returns max_abs_error, relative_error (rms over spread), metric_difference (artifact minus
     reference) and, of tasks judged by their error, error_rise (as a share of the error; 0 where the
-    difference is that of a float file). Costs two calls of `score`, two more for that, and 200 more
+    difference is that of a float file). Costs two calls of `score`, three of `error`, and 200 more
     where the metric differs by more than its share.
     """
     if artifact.shape != reference.shape:
@@ -88,9 +89,9 @@ def compare(
                 " model"
             ),
         )
-    if by_error and not decides:
+    if error is not None and not decides:
         rough = parity["relative_error"] > FLOAT_TOLERANCE
-        parity["error_rise"] = error_rise(reference, difference, score) if rough else 0.0
+        parity["error_rise"] = error_rise(reference, difference, error) if rough else 0.0
         _check_error_rise(parity["error_rise"])
     allowed = METRIC_TOLERANCE * abs(theirs)
     if abs(parity["metric_difference"]) > allowed:
@@ -108,14 +109,14 @@ def compare(
 
 
 def error_rise(
-    reference: np.ndarray, difference: np.ndarray, score: Callable[[np.ndarray], float]
+    reference: np.ndarray, difference: np.ndarray, error: Callable[[np.ndarray], float]
 ) -> float:
-    """How much further `score` moves away for the differences, and for their opposites, on average,
+    """How much further `error` moves away for the differences, and for their opposites, on average,
     as a share of it: reference, difference (n, ...). 0 where it is undefined, or not above 0, as no
     error is.
     """
-    sides = [score((reference + s * difference).astype(reference.dtype)) for s in (1.0, -1.0)]
-    now = score(reference)
+    sides = [error((reference + s * difference).astype(reference.dtype)) for s in (1.0, -1.0)]
+    now = error(reference)
     share = abs(sum(sides) / 2 - now) / now if now > 0 else 0.0
     return float(share) if np.isfinite(share) else 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from petra.model.layers.quantized import Codes, decode
 
 
-class StoredRecurrent(nn.Module):
+class StoredRecurrent(nn.Module, ABC):
     """A recurrent layer with its weights, or some of them, stored as codes. How it computes is left
     to `_run`.
     """
@@ -88,13 +89,13 @@ class StoredRecurrent(nn.Module):
         options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         return self._run(data, states, (*options, *([self.batch_first] if len(data) == 1 else [])))
 
+    @abstractmethod
     def _run(
         self, data: tuple[Tensor, ...], states: list[Tensor], options: tuple[Any, ...]
     ) -> tuple[Tensor, ...]:
         """Outputs and final states. data: the input, with the batch sizes when it is packed.
         options: those of torch's functions that follow the weights.
         """
-        raise NotImplementedError
 
     def _state(self, final: list[Tensor]) -> Any:
         """Final states as the layer returns them: (h, c) of an LSTM, h of the others."""
