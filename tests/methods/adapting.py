@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from petra.core.rng import derive_seed
 from petra.core.trial import StageTrace
 from petra.execute.apply import apply_pipeline
 from petra.execute.cache import PrefixCache
+from petra.methods.adapt.folding import fold
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.outline import outline_of
@@ -81,3 +83,11 @@ def numbers(trace: StageTrace) -> Mapping[str, Any]:
 def outputs(model: nn.Module, task: Task, items: int = 16) -> Tensor:
     with torch.no_grad():
         return main_output(predictions(call(model.eval(), task.example(items))))
+
+
+def assert_folds(model: nn.Module, task: Task, atol: float = 1e-4) -> nn.Module:
+    """Folded in, what can be, it computes the same."""
+    folded = copy.deepcopy(model)
+    fold(folded)
+    torch.testing.assert_close(outputs(folded, task), outputs(model, task), rtol=atol, atol=atol)
+    return folded

@@ -27,11 +27,18 @@ def prefix(heads: int, size: int) -> Prefix:
     return Prefix(torch.randn(2, LENGTH, heads, size, generator=g))
 
 
+def set_function(model: nn.Module, name: str) -> None:
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if config is not None:
+            config._attn_implementation = name
+
+
 def with_prefixes(name: str, path: str, function: str) -> tuple[nn.Module, Any]:
     """A model of the zoo with a prefix in the attention at `path` of every block."""
     model, task = problem(name)
-    model.config._attn_implementation = function
-    for at in [p for p, _ in model.named_modules() if p.endswith(path)]:
+    set_function(model, function)
+    for at in [p for p, _ in model.named_modules() if p.endswith(f".{path}")]:
         layer: Any = model.get_submodule(at)
         heads = getattr(layer.config, "num_key_value_heads", None) or 4
         replace_module(model, at, Prefixed(layer, prefix(heads, 8)))
@@ -42,7 +49,7 @@ def with_prefixes(name: str, path: str, function: str) -> tuple[nn.Module, Any]:
 @pytest.mark.parametrize("masked", [False, True])
 def test_prefix_attention_by_hand(function: str, masked: bool) -> None:
     model, _ = problem("bert")
-    model.config._attn_implementation = function
+    set_function(model, function)
     layer: Any = model.bert.encoder.layer[0].attention.self
     module = Prefixed(layer, prefix(4, 8))
     x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(5))
