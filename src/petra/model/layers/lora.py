@@ -128,15 +128,15 @@ class DoraLayer(Around):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = getattr(self.layer, "bias", None)
-        plain: Tensor = self.layer(x)
-        if bias is not None:
-            plain = plain - bias
+        given: Tensor = self.layer(x)
+        plain = given if bias is None else given - bias
         result: Tensor = (plain + self.insert(x)) * self._gain()
-        return result if bias is None else result + bias
+        return (result if bias is None else result + bias).to(given.dtype)
 
     def _gain(self) -> Tensor:
         norm = (matrix(self.layer) + self.insert.change()).norm(dim=1)
-        return self.insert.magnitude / norm.detach()
+        gain: Tensor = self.insert.magnitude / norm.detach()
+        return gain
 
     def folded(self) -> nn.Module | None:
         if not editable(self.layer):
