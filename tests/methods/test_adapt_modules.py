@@ -230,6 +230,14 @@ def test_folded_is_apart(kind: str, make: Callable[[], nn.Module]) -> None:
         torch.testing.assert_close(layer(X), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora", "output", "input", "shift"])
+def test_what_comes_out_has_the_type_it_had(kind: str) -> None:
+    """Some code counts on it: masked scores are filled with the least number of a type."""
+    layer = linear()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert wrapped(layer, kind)(X).dtype == layer(X).dtype == torch.bfloat16
+
+
 def test_what_stands_between_is_not_folded() -> None:
     assert SerialAdapter(linear(), bottleneck(OUT)).folded() is None
 

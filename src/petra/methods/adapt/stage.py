@@ -57,9 +57,10 @@ class Adapt(TrainingStage):
     (He et al. 2022); prefixes (Li & Liang 2021), whose reparameterisation is computed once training
     ends; LoRA (Hu et al. 2022), rsLoRA and DoRA; IA3 (Liu et al. 2022); BitFit (Ben Zaken et al.
     2022); a prompt before the first block (Lester et al. 2021). The head is what runs after the
-    last block. Layers are found in a trace, so models of any make may do; one whose places cannot
-    be made out is refused by name. Around codes of a quantized base, which get no gradient but
-    pass it, modules train as well (Dettmers et al. 2023, "QLoRA") and stay apart.
+    last block; of one that is quantized, biases alone train. Layers are found in a trace, so models
+    of any make may do; one whose places cannot be made out is refused by name. Around codes of a
+    quantized base, which get no gradient but pass it, modules train as well (Dettmers et al. 2023,
+    "QLoRA") and stay apart.
 
     When it helps: little data for a large model, many tasks for one, repair of a quantized or
     pruned one. When it does not: where all weights may change and there is data for it; unmerged
