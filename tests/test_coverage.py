@@ -93,7 +93,11 @@ def test_the_untouched_model_ships(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["adapt", "prune.depth", "prune.heads", "prune.recurrent", "repair.batchnorm"]
+    "kind",
+    [
+        *("prune.depth", "prune.heads", "prune.recurrent", "repair.batchnorm"),
+        pytest.param("adapt", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("name", ZOO)
 def test_a_stage_objects_to_the_models_it_refuses_and_to_no_other(name: str, kind: str) -> None:

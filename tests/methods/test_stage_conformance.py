@@ -68,6 +68,7 @@ class TestAdapt(StageSuite):
         return sequence_problem()
 
 
+@pytest.mark.slow
 class TestAdaptWithModulesThatStay(TestAdapt):
     fast = {"epochs": 2, "batch_size": 32, "serial": 3, "parallel": 6, "bitfit": True}
     size_within = 0.01  # short vectors that moved by one rate in one direction are stored once
