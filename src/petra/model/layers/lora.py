@@ -87,15 +87,11 @@ class LowRank(nn.Module):
 
 
 class Directed(LowRank):
-    """The same with the lengths of the rows of W + scale B A, which are trained apart:
-    `magnitude` (out,).
-    """
+    """The same, and beside it `magnitude` (out,): the lengths of the rows of W + scale B A."""
 
-    magnitude: nn.Parameter
-
-    def lengths(self, weight: Tensor) -> None:
-        """Start at those of `weight` (out, in)."""
-        self.magnitude = nn.Parameter(weight.detach().norm(dim=1))
+    def __init__(self, inputs: int, outputs: int, rank: int, **options: Any) -> None:
+        super().__init__(inputs, outputs, rank, **options)
+        self.magnitude = nn.Parameter(torch.ones(outputs))
 
 
 class LoraLayer(Around):
@@ -124,6 +120,11 @@ class DoraLayer(Around):
 
     kind: ClassVar[str] = "lora"
     insert: Directed
+
+    def __init__(self, layer: nn.Module, insert: Directed) -> None:
+        super().__init__(layer, insert)
+        with torch.no_grad():
+            insert.magnitude.copy_(matrix(layer).norm(dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
         bias = getattr(self.layer, "bias", None)

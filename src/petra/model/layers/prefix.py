@@ -27,7 +27,7 @@ _NAME = "petra_prefix"
 _EMBEDDED = 512  # width of the reparameterisation, as in Li & Liang's first experiments
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
-_RUNNING: ContextVar[tuple[Prefix, str]] = ContextVar("_RUNNING")
+_RUNNING: ContextVar[tuple[Prefix | LearningPrefix, str]] = ContextVar("_RUNNING")
 
 
 class Prefix(nn.Module):
@@ -37,24 +37,18 @@ class Prefix(nn.Module):
         super().__init__()
         self.states = nn.Parameter(states)
 
-    def pair(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (batch, heads, length, size), as attention functions take them."""
-        keys, values = self._now().transpose(1, 2).unsqueeze(1).expand(-1, batch, -1, -1, -1)
-        return keys, values
-
-    def _now(self) -> Tensor:
+    def now(self) -> Tensor:
         return self.states
 
 
-class LearningPrefix(Prefix):
+class LearningPrefix(nn.Module):
     """A prefix while it is trained: V tanh(W e) of an embedding e of every position, which is
     steadier than training keys and values themselves (Li & Liang 2021, section 4.3). `settled`
     computes it once and for all.
     """
 
     def __init__(self, length: int, heads: int, size: int, *, generator: torch.Generator) -> None:
-        super().__init__(torch.empty(0))
-        del self.states
+        super().__init__()
         self.shape = (length, 2, heads, size)
         self.embedding = nn.Parameter(torch.randn(length, _EMBEDDED, generator=generator))
         self.inner = nn.Linear(_EMBEDDED, _EMBEDDED)
@@ -63,13 +57,13 @@ class LearningPrefix(Prefix):
             start(layer.weight, generator)
             nn.init.zeros_(layer.bias)
 
-    def _now(self) -> Tensor:
+    def now(self) -> Tensor:
         states: Tensor = self.outer(torch.tanh(self.inner(self.embedding)))
         return states.view(self.shape).transpose(0, 1)
 
     def settled(self) -> Prefix:
         with torch.no_grad():
-            return Prefix(self._now().contiguous())
+            return Prefix(self.now().contiguous())
 
 
 class Prefixed(Around):
@@ -78,7 +72,7 @@ class Prefixed(Around):
     """
 
     kind: ClassVar[str] = "prefix"
-    insert: Prefix
+    insert: Prefix | LearningPrefix
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with _looked_up(self.layer, self.insert):
@@ -90,7 +84,7 @@ class Prefixed(Around):
 
 
 @contextmanager
-def _looked_up(layer: Any, prefix: Prefix) -> Iterator[None]:
+def _looked_up(layer: Any, prefix: Prefix | LearningPrefix) -> Iterator[None]:
     """Inside, the attention function that `layer` finds is ours, with this prefix."""
     from transformers import AttentionInterface
 
@@ -126,14 +120,15 @@ def attend(
         causal = kwargs.get("is_causal")
         if causal if causal is not None else getattr(module, "is_causal", True):
             mask = _lower(query, key)  # of a prefix that all may see, no flag tells
-    keys, values = prefix.pair(key.shape[0])
-    length = keys.shape[2]
+    # (2, length, heads, size) -> (2, n, heads, length, size), the same for every item
+    states = prefix.now().transpose(1, 2).unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1)
+    length = states.shape[3]
     biased = {} if position_bias is None else {"position_bias": _opened(position_bias, length)}
     return _function(module, own)(
         module,
         query,
-        torch.cat([keys.to(key), key], 2),
-        torch.cat([values.to(value), value], 2),
+        torch.cat([states[0].to(key), key], 2),
+        torch.cat([states[1].to(value), value], 2),
         None if mask is None else _opened(mask, length),
         **biased,
         **kwargs,

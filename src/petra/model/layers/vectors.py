@@ -54,8 +54,8 @@ class ScaledLayer(Around):
 
 
 class ShiftedLayer(Around):
-    """BitFit (Ben Zaken et al. 2022): the bias of a layer, a norm's too, is trained. It starts as it
-    is, and what is learnt lies beside it.
+    """BitFit (Ben Zaken et al. 2022): the bias of a layer, a norm's too, is trained. What is learnt
+    lies beside it, from zero.
     """
 
     kind: ClassVar[str] = "bitfit"
