@@ -50,6 +50,7 @@ def write_or_clear(files: Mapping[str, bytes], target: Path) -> None:
 
     if files:
         write_files(target, files)
-    elif target.is_dir() and not target.is_symlink():
-        if {p.name for p in target.iterdir()} == {RECORD_FILE, TENSORS_FILE}:
-            shutil.rmtree(target)
+        return
+    own = target.is_dir() and not target.is_symlink()
+    if own and {p.name for p in target.iterdir()} == {RECORD_FILE, TENSORS_FILE}:
+        shutil.rmtree(target)
