@@ -199,3 +199,16 @@ def test_true_sizes_count_what_the_formulas_say() -> None:
     attach(model, found.values(), Wanted(serial=48, lora=8), torch.Generator())
     total = sum(count_parameters(m) for m in inserted(model).values())
     assert total == 12 * (2 * 768 * 48 + 48 + 768 + 4 * 768 * 8)
+
+
+def test_what_means_nothing_is_left_out() -> None:
+    card = STAGES.get("adapt").card()
+
+    def written(**params: Any) -> set[str]:
+        hanging = {"activation", "dropout", "scaling", "serial_at", "lora_kind", "lora_targets"}
+        return set(card.normalize(params).params) & hanging
+
+    assert written(lora=0, ia3=True) == set()
+    assert written() == {"dropout", "lora_kind", "lora_targets"}
+    assert written(lora=0, parallel=3) == {"activation", "dropout", "scaling"}
+    assert written(lora=0, serial=3) == {"activation", "dropout", "serial_at"}
