@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from petra.api import create_or_continue
-from petra.config import parse_config
 from petra.core.metric import METRICS, required_metrics
 from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
@@ -23,8 +21,9 @@ from petra.report.card import model_card
 from petra.report.html import render
 from petra.report.plain import front_data
 from petra.report.record import StudyRecord
-from petra.testing.recorded import RecordedExecutor
+from petra.report.study_front import StudyFront
 from petra.testing.stage_suite import small_problem
+from petra.testing.studies import toy_study
 from petra.training.loop import TrainConfig, fit
 
 ASKED = (
@@ -76,7 +75,7 @@ def test_a_training_says_how_much_it_may_change() -> None:
     model, task = small_problem()
     first = next(model.parameters())
     first.requires_grad_(False)
-    found = fit(model, task, TrainConfig(epochs=1), seed=0).as_details()
+    found = fit(model, task, TrainConfig(epochs=1, lr=0.01), seed=0).as_details()
     every = sum(p.numel() for p in model.parameters())
     assert found["trained_parameters"] == every - first.numel()
     assert "device_memory_mb" not in found
@@ -97,27 +96,21 @@ def test_studies_that_do_not_ask_need_none() -> None:
 
 
 def test_what_is_asked_stands_in_tables_reports_and_cards(tmp_path: Path) -> None:
-    config = parse_config(
-        {
-            "objectives": ["quality", *ASKED[:3], "latency_unmerged_ratio"],
-            "constraints": ["train_memory_mb <= 4 GB", "latency_unmerged_ms <= 9 ms"],
-            "budget": {"trials": 6},
-            "workdir": str(tmp_path / "study"),
-        }
-    )
-    study = create_or_continue(config, *small_problem()).run(executor=RecordedExecutor)
-    record = StudyRecord.load(study.directory)
+    bounds = ["train_memory_mb <= 4 GB", "latency_unmerged_ms <= 9 ms"]
+    objectives = ["quality", *ASKED[:3], "latency_unmerged_ratio"]
+    place = toy_study(tmp_path / "study", trials=6, objectives=objectives, constraints=bounds)
+    front, record = StudyFront.load(place), StudyRecord.load(place)
     trial, html = record.front().members[-1], render(record)
     card = model_card(trial, record.front().baseline, record, "model.onnx", ())
-    known = json.dumps(front_data(study.front))
-    frame = study.front.table()
+    known = json.dumps(front_data(front))
+    frame = front.table()
     for name in ASKED:
         metric = METRICS.get(name)
         assert metric.title in card
         assert metric.column in html
         assert name in known
         assert name in frame.columns
-    assert "trainable params" in str(study.front)
+    assert "trainable params" in str(front)
     assert "trainable parameters" not in card.partition("## What is worse")[2]
 
 
