@@ -69,7 +69,7 @@ class TestAdapt(StageSuite):
 
 
 class TestAdaptWithModulesThatStay(TestAdapt):
-    fast = {"epochs": 1, "serial": 3, "parallel": 6, "bitfit": True}
+    fast = {"epochs": 2, "batch_size": 32, "serial": 3, "parallel": 6, "bitfit": True}
 
 
 class TestDepthPrune(StageSuite):
