@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from torch import nn
 
+from petra.core.measurement import Measurement
 from petra.core.metric import METRICS, required_metrics
 from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.rivals import Rivals
 from petra.core.trial import StageTrace
 from petra.execute.account import account, trainable_parameters, training_memory_mb
+from petra.execute.costs import Costs
 from petra.execute.entries import Entries
 from petra.execute.kept_modules import KeptModules
+from petra.execute.screen import trains_too_much
 from petra.execute.unmerged import with_modules_apart
 from petra.methods.adapt.files.record import RECORD_FILE, TENSORS_FILE
 from petra.report.card import model_card
@@ -112,6 +117,24 @@ def test_what_is_asked_stands_in_tables_reports_and_cards(tmp_path: Path) -> Non
         assert name in frame.columns
     assert "trainable params" in str(front)
     assert "trainable parameters" not in card.partition("## What is worse")[2]
+
+
+def test_constraints_on_what_is_trained_are_known_before_training() -> None:
+    made = Costs((), 1000, 1000, (ADAPTED,))
+    known = {name: Measurement(0.0) for name in (*ASKED, "quality")}
+    rivals = Rivals(
+        named_objectives(["quality", "trainable_params"]),
+        (),
+        known,
+        front=({"quality": Measurement(0.9), "trainable_params": Measurement(1.0)},),
+    )
+    for bound, kind in (("20", "constraint"), ("30", ""), ("1 k", "")):
+        bounded = replace(rivals, constraints=(Constraint.parse(f"trainable_params <= {bound}"),))
+        found = trains_too_much(made, bounded)
+        assert (found.kind if found else "") == kind
+    share = replace(rivals, constraints=(Constraint.parse("trainable_share <= 2 %"),))
+    assert trains_too_much(made, share) is not None
+    assert trains_too_much(made, rivals) is None, "more parameters may be better than any rival"
 
 
 def test_merging_is_left_out_for_the_latency_apart() -> None:
