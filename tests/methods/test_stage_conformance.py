@@ -70,6 +70,7 @@ class TestAdapt(StageSuite):
 
 class TestAdaptWithModulesThatStay(TestAdapt):
     fast = {"epochs": 2, "batch_size": 32, "serial": 3, "parallel": 6, "bitfit": True}
+    size_within = 0.01  # short vectors that moved by one rate in one direction are stored once
 
 
 class TestDepthPrune(StageSuite):
