@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapted import ALL, EACH, adapted, outputs, problem
+from adapted import ALL, EACH, adapted, around_layers_of, outputs, problem
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,6 +16,9 @@ import petra
 from petra.core.errors import ArtifactError, ConfigError
 from petra.methods.adapt import around, inserted
 from petra.methods.adapt.files.base_view import structure_digest
+from petra.methods.base import Context, Stage
+from petra.methods.quantize.dynamic import DynamicQuantize
+from petra.methods.quantize.weights import WeightQuantize
 from petra.model.copies.copying import copy_model
 from petra.model.description.state_hash import state_hash
 
@@ -50,6 +53,19 @@ def test_models_of_every_make_come_back(tmp_path: Path, name: str) -> None:
     again = petra.load_modules(base, tmp_path / "modules")
     assert state_hash(again) == state_hash(model)
     assert torch.equal(outputs(again, task), outputs(model, task))
+
+
+@pytest.mark.parametrize("stage", [DynamicQuantize(), WeightQuantize()])
+def test_modules_around_codes_come_back(tmp_path: Path, stage: Stage) -> None:
+    base, task = problem("bert")
+    codes, _ = stage.apply(copy_model(base), Context(task, base, seed=0))
+    model, _ = around_layers_of(codes, task, lora=2, serial=2)
+    petra.save_modules(model, tmp_path / "modules")
+    again = petra.load_modules(codes, tmp_path / "modules")
+    assert state_hash(again) == state_hash(model)
+    assert torch.equal(outputs(again, task), outputs(model, task))
+    with pytest.raises(ArtifactError, match="another structure"):
+        petra.load_modules(base, tmp_path / "modules")
 
 
 def test_torchs_own_attention_is_taken_apart_as_it_was(tmp_path: Path) -> None:
