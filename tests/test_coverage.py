@@ -95,7 +95,7 @@ def test_the_untouched_model_ships(name: str) -> None:
 RECURRENT = {"lstm", "lstm-fcn", "event-gru", "lstm-cells"}
 
 
-def slow(name: str, kind: str) -> bool:
+def takes_long(name: str, kind: str) -> bool:
     """Whether the stage takes long on the architecture, or says little of it that is new."""
     if kind == "adapt":
         return True
@@ -103,7 +103,7 @@ def slow(name: str, kind: str) -> bool:
 
 
 OBJECTING = [
-    entry(name, kind, slow=slow(name, kind))
+    entry(name, kind, slow=takes_long(name, kind))
     for kind in ("adapt", "prune.depth", "prune.heads", "prune.recurrent", "repair.batchnorm")
     for name in ARCHITECTURES
 ]
