@@ -37,7 +37,7 @@ from petra.workloads.glue import TASKS as GLUE
 from petra.workloads.places import missing
 
 RESULTS = Path(__file__).parent / "results"
-METRIC = "trainable_parameters"
+METRIC = "trainable_params"
 ONE_PERCENT = 0.01
 
 

@@ -38,7 +38,7 @@ from petra.space.encoding import Encoding
 from petra.space.space import Space
 
 Vector = NDArray[np.float64]
-METRIC = "trainable_parameters"
+METRIC = "trainable_params"
 TREES: dict[str, Any] = {"n_estimators": 300, "min_samples_leaf": 2, "random_state": 0}
 LAG = 4  # proposals that are under way at a time, as published
 AT = (25, 50, 100, 150, 200)

@@ -107,8 +107,8 @@ def markdown(
         f"- {items} training items, {setting.epochs} epochs, batches of 32, AdamW at {setting.lr:g}"
         f" (all weights: {setting.full_lr:g}); searches of {trials} trials, half of them random",
         f"- {len(seeds)} seeds: head, modules and order; mean ± standard deviation in percent on"
-        " the official development set (MRPC: test set), which no search saw; accuracy, CoLA: Matthews"
-        " correlation, STS-B: Pearson correlation",
+        " the official development set (MRPC: test set), which no search saw; accuracy, CoLA:"
+        " Matthews correlation, STS-B: Pearson correlation",
         "- parameters: trained ones without the head, as a share of the model's 22.7 M",
         "",
         *table(rows, [*USUAL, *here], tasks),

@@ -50,12 +50,21 @@ USUAL: Mapping[str, Usual] = {
     "head only": Usual("the head on frozen features", {}, single=False),
     "BitFit": Usual("Ben Zaken et al. 2022: biases", {"bitfit": True}),
     "LoRA": Usual("Hu et al. 2022: rank 8 at queries and values", {"lora": 8}),
-    "serial adapter": Usual("Houlsby et al. 2019; Pfeiffer et al. 2021", {"serial": ADAPTER}),
-    "parallel adapter": Usual("He et al. 2022", {"parallel": ADAPTER}),
+    "serial, Houlsby": Usual(
+        "Houlsby et al. 2019: adapters after attention and the feed-forward network",
+        {"serial": ADAPTER, "serial_at": "both"},
+    ),
+    "serial, Pfeiffer": Usual(
+        "Pfeiffer et al. 2021: after the feed-forward network alone", {"serial": ADAPTER}
+    ),
+    "parallel": Usual(
+        "He et al. 2022: beside the feed-forward network, scaled",
+        {"parallel": ADAPTER, "scaling": 4.0},
+    ),
     "prefix": Usual("Li & Liang 2021: 10 keys and values in every layer", {"prefix": 10}),
     "MAM": Usual(
         "He et al. 2022, mix and match: wide parallel adapters and short prefixes",
-        {"parallel": Share(1 / 2), "prefix": 30},
+        {"parallel": Share(1 / 2), "scaling": 4.0, "prefix": 30},
         single=False,
     ),
     "UniPELT-like": Usual(
