@@ -51,7 +51,7 @@ def build_space(
     facts = INITIAL_FACTS if model is None else facts_of(model)
     preset, useless = preset_of(config.space.preset), _useless(config)
     every: Mapping[str, Mapping[str, Any]] = {
-        name: {} for name in STAGES.names() if name not in without and name not in useless
+        name: {} for name in _offered(config) if name not in without and name not in useless
     }
     named = _named(config)
     chosen = every if named is None else named
@@ -171,6 +171,12 @@ def _asked(config: StudyConfig) -> set[str]:
     }
 
 
+def _offered(config: StudyConfig) -> list[str]:
+    """The stages of a search over all: without those that have to be named, and are not."""
+    named = _asked(config) | preset_of(config.space.preset).ranges.keys()
+    return [name for name in STAGES.names() if name in named or not STAGES.get(name).on_request]
+
+
 def _useless(config: StudyConfig) -> dict[str, str]:
     """Stages that the target's runtime has no kernels for, and which it lacks, and those that the
     preset leaves out; of those only that nobody asked for.
@@ -200,7 +206,7 @@ def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str
         warnings.simplefilter("ignore")  # of the libraries that are asked
         reasons = {
             name: useless.get(name) or STAGES.get(name).objection(model, task)
-            for name in STAGES.names()
+            for name in _offered(config)
             if name not in asked
         }
     return {name: reason for name, reason in reasons.items() if reason}

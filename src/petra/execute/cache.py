@@ -61,7 +61,8 @@ class PrefixCache:
             return "it has no floating-point weights"
         brought = _brought(pipeline)
         try:
-            description, tensors = describe(model, original, brought), weights(model)
+            description = describe(model, original, brought)
+            tensors = weights(model, description)
             # The description is trusted only after it has been seen to work.
             again = rebuild(original, description, tensors, brought)
             if state_hash(again) != state_hash(model):

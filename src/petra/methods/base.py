@@ -104,6 +104,10 @@ class Stage(ABC):
     clashes: ClassVar[tuple[Mapping[str, tuple[Value, ...]], ...]] = ()
     """Settings that no model is treated with, values by parameter: see `StageCard`."""
     epoch_cost: ClassVar[float] = 1.0
+    on_request: ClassVar[bool] = False
+    """Whether a search over all stages leaves it out, because its parameters are a space of their
+    own: somebody has to name it, or a preset with ranges for it.
+    """
 
     @abstractmethod
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:
