@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from petra.space.domains import Choice, Integer
+from petra.space.domains import Integer
+from petra.space.ladder import Ladder
 from petra.space.outline import ModelOutline, ModuleOutline
 
 LARGEST = Integer(0, 65536)
@@ -25,12 +26,12 @@ def ladder(width: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def sizes_of(model: ModelOutline) -> Choice:
+def sizes_of(model: ModelOutline) -> Ladder:
     """The sizes that a module of this model may have."""
-    return Choice(ladder(width_of(model)))
+    return Ladder(ladder(width_of(model)))
 
 
-ANY_SIZE = Choice(ladder(_WIDEST))
+ANY_SIZE = Ladder(ladder(_WIDEST))
 
 
 def blocks_of(model: ModelOutline) -> list[str]:
