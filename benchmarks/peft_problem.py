@@ -21,7 +21,6 @@ from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context
 from petra.methods.table import STAGES
 from petra.model.outline import outline_of
-from petra.model.surgery import count_parameters
 from petra.tasks.base import Task
 from petra.training.loop import predict
 from petra.workloads.glue import glue
@@ -107,14 +106,14 @@ def evaluated(task_name: str, name: str, pipeline: Pipeline, seed: int, setting:
         seed=seed,
         validation=scores[0],
         test=scores[1],
-        share=share(traces, model),
+        share=share(traces),
         seconds=round(seconds, 1),
         pipeline=pipeline.as_list(),
         setting=asdict(setting),
     )
 
 
-def share(traces: tuple[StageTrace, ...], model: nn.Module) -> float:
+def share(traces: tuple[StageTrace, ...]) -> float:
     """Trained parameters without the head, as a share of the untouched model's: 1 where a stage
     trained all of it.
     """
@@ -124,7 +123,7 @@ def share(traces: tuple[StageTrace, ...], model: nn.Module) -> float:
         if trace.stage == "tune":
             return 1.0
         if isinstance(counted, Mapping):
-            found += float(counted["trainable_parameters"]) / count_parameters(model)
+            found += float(counted["share"])
     return found
 
 

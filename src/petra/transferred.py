@@ -60,6 +60,29 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A transfer that `study`, once it is run, carries out: `found` are the pipelines that it tries
+    first, by the number of the trial `there` that they are from.
+    """
+
+    there: StudyRecord
+    study: Study
+    found: Mapping[int, Pipeline]
+    refused: Mapping[int, str]
+
+    def result(self) -> Transfer:
+        """What came of it so far."""
+        here = StudyRecord.load(self.study.directory)
+        tried = {t.pipeline: t for t in reversed(here.trials) if t.fidelity.full}
+        applied = tuple(
+            Applied(trial, tried.get(self.found[trial.number]))
+            for trial in self.there.trials
+            if trial.number in self.found
+        )
+        return Transfer(self.there, here, applied, self.refused)
+
+
+@dataclass(frozen=True)
 class _Place:
     """Where configurations are tried: model and task, the settings of the study, and where the
     modules that these name are looked for.
@@ -91,6 +114,20 @@ def transfer(
     Raises ConfigError, saying why, when none of them (or the one picked) is legal for the model,
     task and space there. Costs an evaluation for each of them, or that of the search.
     """
+    ready = prepare(study, to, pick=pick, start=start, workdir=workdir)
+    ready.study.run(listener, executor=executor)
+    return ready.result()
+
+
+def prepare(
+    study: str | Path | Study,
+    to: Elsewhere,
+    *,
+    pick: str | int | None = None,
+    start: bool = False,
+    workdir: str | Path | None = None,
+) -> Ready:
+    """What `transfer` runs, created or as far as it came."""
     directory = study.directory if isinstance(study, Study) else Path(study)
     there = StudyRecord.load(directory)
     place = _place(to, there)
@@ -99,15 +136,7 @@ def transfer(
     first = dict.fromkeys((*initial_pipelines(place.config, space), *found.values()))
     config = _settings(place.config, directory, first, start=start, workdir=workdir)
     made = create_or_continue(config, place.model, place.task, places=place.modules)
-    made.run(listener, executor=executor)
-    here = StudyRecord.load(made.directory)
-    by_pipeline = {t.pipeline: t for t in reversed(here.trials) if t.fidelity.full}
-    applied = tuple(
-        Applied(trial, by_pipeline.get(found[trial.number]))
-        for trial in there.trials
-        if trial.number in found
-    )
-    return Transfer(there, here, applied, refused)
+    return Ready(there, made, found, refused)
 
 
 def _chosen(record: StudyRecord, pick: str | int | None) -> list[Trial]:

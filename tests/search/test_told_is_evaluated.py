@@ -45,9 +45,10 @@ def problem() -> tuple[Any, Any]:
 
 @cache
 def space(preset: str) -> Space:
-    """The published one, or all that the stage has: "" is no preset."""
+    """The published one or, without a preset, one of more kinds of parameters."""
     model, task = problem()
-    settings: dict[str, Any] = {"preset": preset} if preset else {"stages": {"adapt": {}}}
+    fixed = {"lora_targets": "query_value", "ia3": False, "bitfit": False, "prompt": 0}
+    settings: dict[str, Any] = {"preset": preset} if preset else {"stages": {"adapt": fixed}}
     config = parse_config({"budget": {"trials": 1}, "space": settings})
     return build_space(config, task, model)
 
@@ -62,7 +63,9 @@ def count(pipeline: Pipeline) -> int:
     stage: Any = STAGES.get(spec.kind).from_spec(spec, task, outline_of(model))
     blocks = sum(stage.layer.values())
     adapters = sum(2 * s * WIDTH + s + WIDTH for s in (stage.serial, stage.parallel) if s)
-    return int(blocks * (adapters + 2 * stage.prefix * WIDTH + 4 * stage.lora * WIDTH))
+    lengths = 2 * WIDTH if stage.lora and stage.lora_kind == "dora" else 0
+    low_rank = 4 * stage.lora * WIDTH + lengths
+    return int(blocks * (adapters + 2 * stage.prefix * WIDTH + low_rank))
 
 
 def evaluate(proposal: Proposal) -> Trial:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from petra.cli.output import JsonFlag, console, note, say, say_json
+from petra.cli.output import JsonFlag, say, say_json
+from petra.cli.search import Quiet, conduct
 
 if TYPE_CHECKING:
     from petra.core.trial import Trial
@@ -38,7 +39,7 @@ def transfer(
         Path | None,
         typer.Option(help="Where the results go; by default the file's workdir, '-from-DIR'."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Try the configurations that a study found on the task of another study file.
@@ -56,24 +57,11 @@ def transfer(
 
     StudyRecord.load(study)  # refused before torch is loaded
 
-    from petra import transferred
-    from petra.cli.progress import watching
-    from petra.listener import Silent
+    from petra.transferred import prepare
 
-    def conducted(listener: Any) -> Transfer:
-        return transferred.transfer(
-            study, to, pick=pick, start=start, workdir=workdir, listener=listener
-        )
-
-    try:
-        if quiet:
-            found = conducted(Silent())
-        else:
-            with watching(console(stderr=True), StudyRecord.load(study).objectives) as listener:
-                found = conducted(listener)
-    except KeyboardInterrupt:
-        note("\nstopped: what is finished is kept; continue with the same command")
-        raise typer.Exit(130) from None
+    ready = prepare(study, to, pick=pick, start=start, workdir=workdir)
+    conduct(ready.study, quiet=quiet)
+    found = ready.result()
     if as_json:
         say_json(transfer_data(found))
         return

@@ -47,7 +47,7 @@ OFF: Mapping[str, Value] = {
 
 USUAL: Mapping[str, Usual] = {
     "full fine-tuning": Usual("Devlin et al. 2019: all weights", None, single=False),
-    "head only": Usual("the head on frozen features", {}, single=False),
+    "head only": Usual("the head on frozen features", {"head_only": True}, single=False),
     "BitFit": Usual("Ben Zaken et al. 2022: biases", {"bitfit": True}),
     "LoRA": Usual("Hu et al. 2022: rank 8 at queries and values", {"lora": 8}),
     "serial, Houlsby": Usual(
