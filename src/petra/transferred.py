@@ -130,9 +130,9 @@ def prepare(
     """What `transfer` runs, created or as far as it came."""
     directory = study.directory if isinstance(study, Study) else Path(study)
     there = StudyRecord.load(directory)
-    place = _place(to, there)
-    space = _space(place)
-    found, refused = _legal(space, _chosen(there, pick), strict=pick is not None)
+    place, chosen = _place(to, there), _chosen(there, pick)
+    space = _space(place, [trial.pipeline for trial in chosen])
+    found, refused = _legal(space, chosen, strict=pick is not None)
     first = dict.fromkeys((*initial_pipelines(place.config, space), *found.values()))
     config = _settings(place.config, directory, first, start=start, workdir=workdir)
     made = create_or_continue(config, place.model, place.task, places=place.modules)
@@ -180,11 +180,14 @@ def _pair(to: tuple[Any, ...]) -> tuple[nn.Module, Task]:
     return as_model(to[0]), as_task(to[1])
 
 
-def _space(place: _Place) -> Space:
-    """The legal pipelines there."""
-    study = Study(Path(place.config.workdir), place.config, model=place.model, task=place.task)
+def _space(place: _Place, asked: Sequence[Pipeline]) -> Space:
+    """The legal pipelines there, where somebody asks for these."""
+    first = (*place.config.space.initial, *(tuple(p.as_list()) for p in asked))
+    wanted = place.config.space.model_copy(update={"initial": first})
+    config = place.config.model_copy(update={"space": wanted})
+    study = Study(Path(config.workdir), config, model=place.model, task=place.task)
     examined = study.examined
-    return build_space(place.config, examined.task, examined.model, without=study.left_out)
+    return build_space(config, examined.task, examined.model, without=study.left_out)
 
 
 def _legal(
