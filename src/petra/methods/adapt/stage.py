@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from petra.methods.adapt.prompting import attach_prompt
 from petra.methods.adapt.sizes import ANY_SIZE, LARGEST, blocks_of, sizes_of
 from petra.methods.base import Context, FromModel, Stage, parameter, parameters
 from petra.methods.training import LR, OPTIMIZER, TrainingStage
+from petra.model.attention.separate import separate_attention
 from petra.model.layers.adapters import ACTIVATIONS, ParallelAdapter, SerialAdapter
 from petra.model.layers.lora import DoraLayer, LoraLayer
 from petra.model.layers.prefix import Prefixed
@@ -120,6 +121,12 @@ class Adapt(TrainingStage):
         "inside adapters and low-rank changes",
         limits=Real(0.0, 0.9),
     )
+    head_only: bool = parameter(
+        False,
+        Choice((False,)),
+        "whether the head alone is trained, and no kind of module is on",
+        limits=BOOLEAN,
+    )
     merge: bool = parameter(
         True, Choice((True,)), "whether what can be becomes part of the weights", limits=BOOLEAN
     )
@@ -127,9 +134,11 @@ class Adapt(TrainingStage):
     lr: float = parameter(1e-3, Real(1e-4, 1e-2, log=True), "peak learning rate", limits=LR)
     brought: Mapping[str, Value] = slots(Slot("loss", always={"label_smoothing": 0.0}))
 
-    def untrained(self) -> Stage:
-        """The modules are there, and hardly change anything yet."""
-        return replace(self, epochs=0)
+    def untrained(self) -> Stage | None:
+        """The modules are there, and hardly change anything yet. Of a head alone, nothing is
+        left.
+        """
+        return None if self.head_only else replace(self, epochs=0)
 
     @classmethod
     def modules(cls) -> tuple[type[nn.Module], ...]:
@@ -143,7 +152,11 @@ class Adapt(TrainingStage):
         blocks = blocks_of(outline_of(model))
         if not blocks:
             return "the model has no repeated blocks with attention"
-        found, refused = find_places(model, task.example(2), blocks)
+        undo, _ = separate_attention(model)
+        try:
+            found, refused = find_places(model, task.example(2), blocks)
+        finally:
+            undo()
         return "" if found else _few(refused)
 
     def rehearse(self, model: nn.Module, context: Context) -> nn.Module:
@@ -157,8 +170,8 @@ class Adapt(TrainingStage):
         before = count_parameters(model)
         model.to(context.device)
         example = map_inputs(context.task.example(2), lambda t: t.to(context.device))
+        known = frozenset(path for path, _ in model.named_modules())
         touched, head, skipped = self._attach(model, example, context)
-        model.to(context.device)
         freeze(model, but=[m.insert for m in around(model).values()])
         for module in head.values():
             for p in module.parameters(recurse=False):
@@ -175,7 +188,7 @@ class Adapt(TrainingStage):
             unfreeze(model)  # nothing is left of what the rest was frozen for
         return model, replace(
             trace,
-            touched=tuple(dict.fromkeys((*touched, *head))),
+            touched=tuple(dict.fromkeys(_within(path, known) for path in (*touched, *head))),
             skipped=skipped,
             details={**trace.details, "adapt": asdict(numbers), "apart": apart},
         )
@@ -187,10 +200,14 @@ class Adapt(TrainingStage):
         and the blocks without, with the reason. Raises StageRefused.
         """
         wanted = Wanted(**{name: getattr(self, name) for name in Wanted.__dataclass_fields__})
-        if not (wanted.in_blocks or wanted.prompt):
+        if self.head_only == (wanted.in_blocks or wanted.prompt > 0):
             raise StageRefused(
-                "no kind of module is on", hint="give one of them a size, or set ia3 or bitfit"
+                "modules are on, and the head alone is to be trained"
+                if self.head_only
+                else "no kind of module is on",
+                hint="give one of them a size, set ia3 or bitfit, or set head_only",
             )
+        separate_attention(model)  # torch's own, whose projections are one tensor
         blocks = blocks_of(outline_of(model))
         bits = self.layer or dict.fromkeys(blocks, True)
         chosen = [path for path, on in bits.items() if on] if wanted.in_blocks else []
@@ -207,8 +224,8 @@ class Adapt(TrainingStage):
         layers = attach(model, found.values(), wanted, generator)
         touched = [path for paths in layers.values() for path in paths]
         if wanted.in_blocks and not touched:
-            raise StageRefused("the chosen blocks have nothing that is to be trained",
-                               hint="they may have no biases")  # fmt: skip
+            raise StageRefused("the chosen blocks have no biases", hint="set bitfit to false")
+        model.to(context.device)
         if wanted.prompt:
             touched.append(attach_prompt(model, example, blocks[0], wanted.prompt, generator))
         off = {path: "not chosen" for path, on in bits.items() if not on}
@@ -216,6 +233,13 @@ class Adapt(TrainingStage):
 
     def _generator(self, context: Context, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(context.seed_for(purpose))
+
+
+def _within(path: str, known: Collection[str]) -> str:
+    """The innermost module around `path` that was there before."""
+    while path not in known:
+        path = path.rpartition(".")[0]
+    return path
 
 
 def _few(refused: Mapping[str, str]) -> str:

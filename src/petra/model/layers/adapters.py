@@ -39,7 +39,7 @@ class Holding(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             layer = self.__dict__.get("_modules", {}).get("layer")
-            if layer is None:
+            if layer is None or name.startswith("__"):
                 raise
             return getattr(layer, name)
 
