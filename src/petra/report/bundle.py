@@ -16,6 +16,7 @@ from petra.core.objective import Metrics
 from petra.core.target import Target
 from petra.core.text import json_text
 from petra.core.trial import Trial
+from petra.core.whole import copy_whole, write_whole
 from petra.front import Front
 from petra.measure.client import alone
 from petra.measure.inspect_main import declared_inputs
@@ -23,7 +24,6 @@ from petra.report.card import model_card
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
 from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE
-from petra.report.whole import copy_whole, write_whole
 from petra.runtimes.base import InputSpec
 from petra.runtimes.table import RUNTIMES, files_of, runtimes_by_suffix
 from petra.store.layout import StudyPaths, own_file
