@@ -235,7 +235,6 @@ def _settings(
     else:
         changes["prior"] = {"shipped": False}
         changes["space"] = known["space"] | {"initial": initial, "recipes": False}
-        changes["search"] = {"name": "uniform"}  # which has nothing left to do
         confirm = config.budget.confirm
         changes["budget"] = {"trials": len(initial), "stagnation": 0, "confirm": confirm}
     return parse_config(known | changes, where=f"transfer from {shown(str(source))}")

@@ -23,6 +23,7 @@ from petra.methods.table import STAGES
 from petra.model.outline import outline_of
 from petra.problem import build_space
 from petra.search.base import Problem
+from petra.search.structure import structures
 from petra.search.table import make_searcher
 from petra.space.domains import Domain
 from petra.space.encoding import Encoding
@@ -197,6 +198,15 @@ def test_the_published_space() -> None:
     assert len(bits) == 2
     assert len(space("autopeft").cards) == 1
     assert 11**3 * 2**12 == 5_451_776
+
+
+def test_a_configuration_in_which_nothing_is_on_is_not_drawn() -> None:
+    """Also where there is no default to take its place."""
+    modules = ("serial", "parallel", "prefix", "lora")
+    for place in (space(""), space("autopeft"), structures(space("autopeft"))):
+        for seed in range(200):
+            (stage,) = place.sample(np.random.default_rng(seed)).stages
+            assert any(stage.params[name] for name in modules)
 
 
 def _rng() -> np.random.Generator:

@@ -169,7 +169,6 @@ class Screen:
             found = hopeless(known, self.rivals)
         return Screened(known, metrics, made.trace, found)
 
-
     def _trains_too_much(self, made: Costs) -> Hopeless | None:
         """For a constraint on what is trained; a training that was left out may train more."""
         trained = account(made.trace)
