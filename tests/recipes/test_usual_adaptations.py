@@ -1,4 +1,4 @@
-"""The usual ways of fine-tuning: legal as they are, and what they insert is what they are called."""
+"""The usual ways of fine-tuning: legal as they are, and inserting what they are called."""
 
 from __future__ import annotations
 
