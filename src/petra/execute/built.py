@@ -14,8 +14,8 @@ from petra.execute.prospects import Hopeless
 
 REFERENCE = "reference.npz"
 MODULES, UNMERGED = "modules", "unmerged"
-"""Directories beside a candidate's files: the modules that were inserted, in files of their own, and
-while it is judged its files with modules that are not folded into its layers.
+"""Directories beside a candidate's files: the modules that were inserted, in files of their own,
+and while it is judged its files with modules that are not folded into its layers.
 """
 
 

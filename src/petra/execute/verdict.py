@@ -19,6 +19,7 @@ from petra.execute.base import Limits
 from petra.execute.builder import Caller, ignore, typed
 from petra.execute.built import REFERENCE, UNMERGED, Built
 from petra.execute.judge import Judged, difference, judge, targets_file
+from petra.execute.unmerged import LATENCY
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
 from petra.measure.launches import PRIOR, Spread, of_itself, together
@@ -26,7 +27,6 @@ from petra.measure.protocol import Race
 from petra.measure.thresholds import latency_thresholds
 
 PREDICTIONS = "predictions.npz"
-_APART = {"latency_ms": "latency_unmerged_ms", "latency_ratio": "latency_unmerged_ratio"}
 Alone = Callable[[], AbstractContextManager[None]]
 
 
@@ -223,7 +223,7 @@ class Judge:
         """Latency of the candidate with its modules apart, where it is asked for: that of the
         `artifact`, unless it was built otherwise.
         """
-        wanted = {own: name for own, name in _APART.items() if timing.asks_for(name)}
+        wanted = {own: name for own, name in LATENCY.items() if timing.asks_for(name)}
         if built.unmerged and wanted and against is not None:
             main, *_ = (file.check(place / UNMERGED) for file in built.unmerged)
             apart = replace(timing, metrics=(), rivals=None)

@@ -4,7 +4,7 @@ most.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.text import printable
@@ -68,6 +68,13 @@ def trace_in_words(trace: StageTrace) -> str:
         parts.append(f"{len(trace.skipped)} skipped")
     if trace.params_after != trace.params_before:
         parts.append(f"parameters {si(trace.params_before)} → {si(trace.params_after)}")
+    adapted = trace.details.get("adapt")
+    if isinstance(adapted, Mapping):
+        inserted, head = (
+            number if isinstance(number := adapted.get(name), int | float) else 0
+            for name in ("trainable_parameters", "head_parameters")
+        )
+        parts.append(f"{si(inserted)} parameters of modules trained, {si(head)} of the head")
     if trace.uncached:
         parts.append(f"not cached: {printable(trace.uncached)}")
     parts.append("taken from the cache" if trace.cached else duration(trace.seconds))

@@ -183,6 +183,7 @@ class Adapt(TrainingStage):
         if not self.epochs:
             nudge(model, self._generator(context, "nudge"))
         numbers = counted(model, head.values(), of=before)
+        context.keep(model)
         apart = fold(model) if self.merge else dict.fromkeys(around(model), "merge is off")
         if not around(model):
             unfreeze(model)  # nothing is left of what the rest was frozen for

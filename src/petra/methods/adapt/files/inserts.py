@@ -14,7 +14,7 @@ from petra.core.pipeline import Value
 from petra.methods.adapt.files.base_view import bare
 from petra.model.kinds import is_transposed_linear
 from petra.model.layers.adapters import ACTIVATIONS, Bottleneck
-from petra.model.layers.lora import Directed, LowRank, sizes
+from petra.model.layers.lora import LowRank, sizes
 from petra.model.layers.prefix import LearningPrefix, Prefix
 from petra.model.layers.prompts import Prompt
 from petra.space.domains import Choice, Domain, Integer, Real
@@ -107,7 +107,7 @@ def directed_shapes(layer: nn.Module, s: Settings) -> Shapes:
 
 def low_rank(cls: type[LowRank], layer: nn.Module, s: Settings) -> Any:
     inputs, outputs = sizes(bare(layer))
-    made = cls(
+    return cls(
         inputs,
         outputs,
         s["rank"],
@@ -115,9 +115,6 @@ def low_rank(cls: type[LowRank], layer: nn.Module, s: Settings) -> Any:
         dropout=s["dropout"],
         generator=torch.Generator(),
     )
-    if isinstance(made, Directed):
-        made.magnitude = nn.Parameter(torch.empty(outputs))
-    return made
 
 
 def not_linear(layer: nn.Module, s: Settings) -> str:

@@ -42,6 +42,7 @@ from petra.methods.adapt.files.tensors_file import (
     plain_file,
     read_expected,
 )
+from petra.model.attention.separate import separate_attention
 from petra.model.copies.copying import copy_model
 from petra.model.surgery import weight_bytes
 from petra.model.trainability import freeze
@@ -90,6 +91,8 @@ def _check_base(
         raise ConfigError(
             "load_modules: the model holds modules already", hint="give the model without them"
         )
+    if structure_digest(model) != record.structure:
+        separate_attention(model)  # as the stage does with torch's own
     if structure_digest(model) != record.structure:
         raise ArtifactError(
             f"{file}: its modules were made for a model of another structure",

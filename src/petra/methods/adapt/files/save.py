@@ -59,7 +59,8 @@ def trained_key(name: str) -> str:
 
 
 def stored(model: nn.Module) -> Stored:
-    """What is to be kept of a model with modules in it. Tensors are those of the model.
+    """What is to be kept of a model with modules in it, or of a frozen one with a trained head.
+    Tensors are those of the model.
 
     Raises ConfigError where there is nothing to keep, and for modules that files do not hold.
     """
@@ -80,12 +81,13 @@ def stored(model: nn.Module) -> Stored:
             insert = insert_of(holder)
             for name, tensor in insert.named_parameters() if insert else ():
                 inserts[insert_key(entry, name)] = tensor
-    if not inserts:
+    trained = _trained(model)
+    if not inserts and len(trained) in (0, len(own_tensors(model))):
         raise ConfigError(
             "this model has no modules apart from its layers",
-            hint="save them before they are folded in, from what the stage adapt returns",
+            hint="save them before they become part of the weights: the stage adapt with merge off",
         )
-    return Stored(tuple(entries), inserts, _trained(model))
+    return Stored(tuple(entries), inserts, trained)
 
 
 def _entry(path: str, holder: Holding, lines: Lines) -> ModuleEntry:
