@@ -41,28 +41,40 @@ METRIC = "trainable_params"
 ONE_PERCENT = 0.01
 
 
-def study(task: str, setting: Setting, trials: int, place: Path) -> dict[str, Any]:
-    """The study file: the published space and search at a smaller budget, half of it at random."""
+def search_of(name: str, trials: int) -> dict[str, Any]:
+    """Options of a search of so many trials: as published but for its length, on shares of the data
+    first, or with modules first and sizes next.
+    """
+    half = max(1, trials // 2)
+    return {
+        "bayes": {"name": "bayes", "initial": half},
+        "low-cost": {"name": "asha", "proposals": "bayes", "share_of": "data", "zero_shot": False},
+        "structure-first": {"name": "structure_first", "proposals": "bayes", "bits": half},
+    }[name]
+
+
+def study(task: str, setting: Setting, given: argparse.Namespace) -> dict[str, Any]:
+    """The study file: the published space at a smaller budget."""
     return {
         "workload": {"name": "glue", "args": setting.args(task)},
         "objectives": ["quality", METRIC],
         "space": {"preset": "autopeft", "stages": {"adapt": setting.training()}},
-        "search": {"name": "bayes", "initial": max(1, trials // 2)},
-        "budget": {"trials": trials, "stagnation": 0},
+        "search": search_of(given.search, given.trials),
+        "budget": {"trials": given.trials, "stagnation": 0},
         "prior": {"shipped": False},
-        "workdir": str(place / task),
+        "workdir": str(given.place / task),
     }
 
 
-def searched(task: str, setting: Setting, trials: int, place: Path) -> Front:
+def searched(task: str, setting: Setting, given: argparse.Namespace) -> Front:
     """The front of the task's study, which is run or continued where it is not finished."""
-    directory = place / task
+    directory = given.place / task
     if Store.exists(directory):
         record = StudyRecord.load(directory)
-        if is_finished(record) and len(record.trials) > trials:
+        if is_finished(record) and len(record.trials) > given.trials:
             return record.front()
-    print(f"searching {task}: {trials} trials", flush=True)
-    study_from_config(parse_config(study(task, setting, trials, place), where=task)).run()
+    print(f"searching {task}: {given.trials} trials", flush=True)
+    study_from_config(parse_config(study(task, setting, given), where=task)).run()
     return StudyRecord.load(directory).front()
 
 
@@ -89,10 +101,10 @@ def run(task: str, given: argparse.Namespace, setting: Setting, rows: Rows) -> N
             rows.make(task, name, pipeline, seed, setting)
     if not given.trials:
         return
-    chosen = picks(searched(task, setting, given.trials, given.place))
+    chosen = picks(searched(task, setting, given))
     source = given.tasks[0]
     if task != source:
-        elsewhere = picks(searched(source, setting, given.trials, given.place))
+        elsewhere = picks(searched(source, setting, given))
         chosen |= {FOUND.format(name=name, task=source): p for name, p in elsewhere.items()}
     for name, pipeline in chosen.items():
         for seed in range(given.seeds):
@@ -114,6 +126,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", type=int, default=3, help="of every row")
     parser.add_argument("--trials", type=int, default=60, help="of each search; 0: no search")
+    parser.add_argument(
+        "--search", default="bayes", choices=("bayes", "low-cost", "structure-first")
+    )
     parser.add_argument("--items", type=int, default=1024, help="training items; 0: all")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--lr", type=float, default=1e-3, help="of modules and head")
