@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from search_problems import Case
-from search_runs import Front
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import KFold
 
@@ -29,6 +28,7 @@ from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline
 from petra.core.rng import generator
 from petra.core.trial import Proposal, Trial, TrialStatus
+from petra.moo.archive import Archive
 from petra.search.base import Problem
 from petra.search.durations import Durations
 from petra.search.scaling import scale
@@ -145,12 +145,14 @@ def volumes(case: Case, name: str, options: Mapping[str, object], seed: int, bud
     """Hypervolume after 1, 2, ... evaluations."""
     made = make_searcher(name, options, case.seeded(seed), case.baseline)
     stream = Stream(made, VirtualSchedule(LAG, Durations(case.problem.space)))
-    front = Front(scale(case.problem.objectives, (), case.baseline))
-    found = []
+    scaling = scale(case.problem.objectives, (), case.baseline)
+    front, found = Archive(scaling.reference), []
     while len(found) < budget and (proposal := stream.next()) is not None:
         trial = case.evaluate(proposal)
         stream.put(trial)
-        found.append(front.put(trial))
+        if scaling.usable(trial):
+            front.add(trial.number, scaling.costs(trial))
+        found.append(front.volume)
     return np.array(found + found[-1:] * (budget - len(found)))
 
 
