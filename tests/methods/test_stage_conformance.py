@@ -7,6 +7,7 @@ from sequences import recurrent_problem, sequence_problem
 from torch import nn
 
 from petra.core.pipeline import StageSpec
+from petra.methods.adapt.stage import Adapt
 from petra.methods.distill.distill import Distill
 from petra.methods.lowrank.cur import CURDecompose
 from petra.methods.lowrank.svd import SVDDecompose
@@ -56,6 +57,19 @@ class TestRecurrentPrune(StageSuite):
 
 class TestUnstructuredPrune(StageSuite):
     stage = UnstructuredPrune
+
+
+class TestAdapt(StageSuite):
+    stage = Adapt
+    fast = {"epochs": 1}
+
+    @pytest.fixture
+    def problem(self) -> tuple[nn.Module, Task]:
+        return sequence_problem()
+
+
+class TestAdaptWithModulesThatStay(TestAdapt):
+    fast = {"epochs": 1, "serial": 3, "parallel": 6, "bitfit": True}
 
 
 class TestDepthPrune(StageSuite):

@@ -114,12 +114,18 @@ class Adapt(TrainingStage):
     ia3: bool = parameter(False, BOOLEAN, "whether keys, values and hidden activations are scaled")
     bitfit: bool = parameter(False, BOOLEAN, "whether biases are trained")
     prompt: int = _size("states before those of the tokens")
-    activation: str = parameter("relu", Choice(ACTIVATIONS), "between an adapter's two layers")
+    activation: str = parameter(
+        "relu",
+        Choice(ACTIVATIONS),
+        "between an adapter's two layers",
+        when={"serial or parallel": _ON},
+    )
     dropout: float = parameter(
         0.0,
         Choice((0.0, 0.1), usual=0.0),
         "inside adapters and low-rank changes",
         limits=Real(0.0, 0.9),
+        when={"serial or parallel or lora": _ON},
     )
     head_only: bool = parameter(
         False,
