@@ -29,9 +29,15 @@ EACH: dict[str, dict[str, Any]] = {
     "prompt": {"prompt": 2},
 }
 """Settings of every kind of module, alone."""
-ALL = {
-    **{"serial": 3, "parallel": 1, "prefix": 3, "lora": 2, "lora_targets": "all"},
-    **{"ia3": True, "bitfit": True, "prompt": 2},
+ALL: dict[str, Any] = {
+    "serial": 3,
+    "parallel": 1,
+    "prefix": 3,
+    "lora": 2,
+    "lora_targets": "all",
+    "ia3": True,
+    "bitfit": True,
+    "prompt": 2,
 }
 """All of them in one layer."""
 

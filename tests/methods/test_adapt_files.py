@@ -88,8 +88,8 @@ def test_the_files_are_small_and_the_same_every_time(tmp_path: Path) -> None:
     assert b"pickle" not in tensors.read_bytes()
 
 
-def test_what_comes_back_trains_on_and_merges_alike(tmp_path: Path) -> None:
-    base, task = problem("bert")
+def test_what_comes_back_can_be_folded_in_and_stored_again(tmp_path: Path) -> None:
+    base, _ = problem("bert")
     model, _ = adapted("bert", **EACH["lora"])
     petra.save_modules(model, tmp_path / "modules")
     again = petra.load_modules(base, tmp_path / "modules")
@@ -102,7 +102,7 @@ def test_what_comes_back_trains_on_and_merges_alike(tmp_path: Path) -> None:
 
 
 def test_a_head_alone_is_stored(tmp_path: Path) -> None:
-    base, task = problem("bert")
+    base, _ = problem("bert")
     model, trace = adapted("bert", head_only=True)
     counted: Any = trace.details["adapt"]
     assert counted["trainable_parameters"] == 0

@@ -47,8 +47,8 @@ class Built:
     predictions to hold them against, structure and traces; no tensors.
 
     `stored_bytes` are what it adds to the untouched model's: its modules, or all its weights.
-    `unmerged` are its files with modules apart, in the directory `UNMERGED`, where they were asked
-    for and are others.
+    `unmerged` are its files with modules apart, in the directory `UNMERGED`: none where they would
+    be the same, None where nobody asked for them.
     """
 
     files: tuple[BuiltFile, ...]
@@ -61,7 +61,7 @@ class Built:
     train_s: float
     counted: Mapping[str, Measurement] = field(default_factory=dict)  # by metrics of plugins
     stored_bytes: int = 0
-    unmerged: tuple[BuiltFile, ...] = ()
+    unmerged: tuple[BuiltFile, ...] | None = None
     hopeless: Hopeless | None = None  # for what its quality would have been left, but for an audit
 
     def shipping(self, files: Sequence[Path], counted: Mapping[str, Measurement]) -> Built:

@@ -28,14 +28,16 @@ def export_unmerged(
     note: Note,
     pipeline: Pipeline,
     exports: tuple[tuple[Target, Path], ...],
-) -> tuple[BuiltFile, ...]:
-    """Files for the first target, in the directory `UNMERGED` of its place, where their latency is
-    asked for and may differ. They are untrained, and as fast as trained ones. Raises what stages
-    and export raise.
+) -> tuple[BuiltFile, ...] | None:
+    """Files for the first target, in the directory `UNMERGED` of its place: none where they would
+    be the same, None where nobody asks for their latency. They are untrained, and as fast as
+    trained ones. Raises what stages and export raise.
     """
     apart = with_modules_apart(pipeline)
-    if apart is None or not set(LATENCY.values()) & set(payload.metrics):
+    if apart is None:
         return ()
+    if not set(LATENCY.values()) & set(payload.metrics):
+        return None
     target, place = exports[0]
     model, _ = compressed(payload, note, apart, Fidelity(zero_shot=True))
     return tuple(map(BuiltFile.of, exported(model, payload, target, place / UNMERGED)))

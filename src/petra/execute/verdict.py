@@ -220,9 +220,11 @@ class Judge:
         timing: Timing,
         merged: Metrics,
     ) -> dict[str, Measurement]:
-        """Latency of the candidate with its modules apart, where it is asked for: that of the
-        `artifact`, unless it was built otherwise.
+        """Latency of the candidate with its modules apart, where it was built for that: that of the
+        `artifact`, where it is the same.
         """
+        if built.unmerged is None:
+            return {}
         wanted = {own: name for own, name in LATENCY.items() if timing.asks_for(name)}
         if built.unmerged and wanted and against is not None:
             main, *_ = (file.check(place / UNMERGED) for file in built.unmerged)

@@ -44,12 +44,11 @@ from petra.methods.adapt.files.tensors_file import (
 )
 from petra.model.attention.separate import separate_attention
 from petra.model.copies.copying import copy_model
-from petra.model.surgery import weight_bytes
 from petra.model.trainability import freeze
 
-_MOST = 4
-"""Modules have at most so many times the bytes of the model: those of full width around all layers
-have about two.
+_MOST, _SLACK = 4, 1 << 18
+"""Modules have at most so many times the elements of the model, and some more: those of full width
+around all layers have about two.
 """
 
 
@@ -66,13 +65,18 @@ def read_modules(base: nn.Module, path: str | Path, *, check_weights: bool) -> n
         expected = {**inserts, **trained}
         if len(expected) < len(inserts) + len(trained):
             raise ValueError("a name stands for two tensors")
-        size = sum(facts.most_bytes for facts in expected.values())
-        if size > _MOST * weight_bytes(model) + 2**20:
-            raise ValueError(f"its modules have up to {size} bytes, far more than their model")
-    tensors = _tensors(directory / TENSORS_FILE, record, expected, size)
+        _check_size(model, expected)
+    tensors = _tensors(directory / TENSORS_FILE, record, expected)
     with _refusing(file):
         _check_counts(record, inserts, trained)
         return _put_in(model, record, tensors).eval()
+
+
+def _check_size(model: nn.Module, expected: Mapping[str, TensorFacts]) -> None:
+    asked = sum(math.prod(facts.shape) for facts in expected.values())
+    held = sum(tensor.numel() for tensor in own_tensors(model).values())
+    if asked > _MOST * held + _SLACK:
+        raise ValueError(f"its modules have {asked} elements, far more than their model")
 
 
 @contextmanager
@@ -161,8 +165,9 @@ def _expected_weights(model: nn.Module, record: ModulesRecord) -> dict[str, Tens
 
 
 def _tensors(
-    path: Path, record: ModulesRecord, expected: Mapping[str, TensorFacts], size: int
+    path: Path, record: ModulesRecord, expected: Mapping[str, TensorFacts]
 ) -> dict[str, Tensor]:
+    size = sum(facts.most_bytes for facts in expected.values())
     content = plain_file(path, size + MAX_HEADER + 8)
     tensors = read_expected(path, content, expected)
     if hashlib.sha256(content).hexdigest() != record.tensors:

@@ -78,14 +78,17 @@ def plain_file(path: Path, limit: int) -> bytes:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as opened:
+        try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise ArtifactError(f"{path}: this is no file", hint=DAMAGED)
             if found.st_size > limit:
                 said = f"it has {found.st_size} bytes, and at most {limit} are expected"
                 raise ArtifactError(f"{path}: {said}", hint=DAMAGED)
-            return opened.read(limit)
+            with os.fdopen(descriptor, "rb", closefd=False) as opened:
+                return opened.read(limit)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         said = error.strerror or str(error)
         raise ArtifactError(
