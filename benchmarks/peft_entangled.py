@@ -77,7 +77,7 @@ def with_bits(space: Space) -> Space:
         found: list[Parameter] = []
         for p in card.parameters:
             if not is_size(p):
-                found.append(_dependent(p, card))
+                found.append(p)
                 continue
             assert isinstance(p.domain, Ladder)
             sizes = Ladder(p.domain.values[1:])
@@ -88,15 +88,6 @@ def with_bits(space: Space) -> Space:
         return tuple(found)
 
     return _changed(space, parameters)
-
-
-def _dependent(p: Parameter, card: StageCard) -> Parameter:
-    """What depends on a size depends on its bit now."""
-    sized = {q.name for q in card.parameters if is_size(q)}
-    when = {
-        (n + ON if n in sized else n): ((True,) if n in sized else v) for n, v in p.when.items()
-    }
-    return replace(p, when=when)
 
 
 def bits_of(space: Space, pipeline: Pipeline) -> Pipeline:
