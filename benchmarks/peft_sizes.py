@@ -24,6 +24,7 @@ from peft_problem import normalized
 from torch import Tensor, nn
 
 import petra
+from petra.core.errors import PetraError, StageRefused
 from petra.core.pipeline import Pipeline
 from petra.core.rng import derive_seed
 from petra.execute.apply import apply_pipeline
@@ -144,7 +145,11 @@ def rows(name: str, kind: Kind, only: list[str]) -> list[str]:
         pipeline = usual(way, WIDTH, epochs=1, batch_size=ITEMS)
         if USUAL[way].modules is None:
             continue
-        result, account, seconds = adapted(model, task, pipeline)
+        try:
+            result, account, seconds = adapted(model, task, pipeline)
+        except StageRefused as refused:
+            found.append(f"| {name} | {way} | refused: {refused.message} |" + " |" * 5)
+            continue
         count = int(account["trainable_parameters"])
         wanted = expected(kind, dict(pipeline.stages[0].params))
         right = "BitFit" if way == "BitFit" else "yes" if count == wanted else f"no, {wanted:,}"
@@ -159,7 +164,10 @@ def rows(name: str, kind: Kind, only: list[str]) -> list[str]:
 def exported(model: nn.Module, task: Task) -> str:
     """The size of its ONNX file."""
     with tempfile.TemporaryDirectory() as place:
-        files = OnnxRuntime().export(model, task.example(2), Path(place) / "model.onnx")
+        try:
+            files = OnnxRuntime().export(model, task.example(2), Path(place) / "model.onnx")
+        except PetraError as error:
+            return f"fails: {error.message}"
         return f"{sum(f.stat().st_size for f in files) / 1e6:.0f} MB"
 
 
