@@ -27,30 +27,43 @@ def attach_prompt(
     Raises StageRefused where the model takes none.
     """
     path = _of_tokens(model, block)
-    if path:
-        base: Any = model.get_submodule(path)
-        table = base.get_input_embeddings()
-        ids = torch.randint(0, table.num_embeddings, (length,), generator=generator)
-        with torch.no_grad():
-            states = table(ids.to(_device(model))).detach().float().clone()
-        inside = _pools(model, base, example)
-        if inside:
-            part = block.removeprefix(f"{path}.").partition(".")[0]
-            replace_module(base, part, WithoutPrompt(base.get_submodule(part), length))
-        replace_module(model, path, Prompted(base, Prompt(states), inside=inside))
-    else:
-        path, width = _first_states(model, example, block)
-        states = _SPREAD * torch.randn(length, width, generator=generator)
-        around = Appended(model.get_submodule(path), Prompt(states.to(_device(model))))
-        replace_module(model, path, around)
     try:
+        if path:
+            _before_tokens(model, example, path, block, length, generator)
+        else:
+            path, width = _first_states(model, example, block)
+            states = _SPREAD * torch.randn(length, width, generator=generator)
+            around = Appended(model.get_submodule(path), Prompt(states.to(_device(model))))
+            replace_module(model, path, around)
         with evaluating(model), torch.no_grad():
             call(model, example)
     except BREAKAGE as error:
         raise StageRefused(
-            f"layer {path!r} takes no prompt: {breakage_in_words(error)}", hint="set prompt to 0"
+            f"layer {path or block!r} takes no prompt: {breakage_in_words(error)}",
+            hint="set prompt to 0",
         ) from error
     return path
+
+
+def _before_tokens(
+    model: nn.Module,
+    example: Inputs,
+    path: str,
+    block: str,
+    length: int,
+    generator: torch.Generator,
+) -> None:
+    """Put a prompt before the tokens of the model at `path`, which is around the block."""
+    base: Any = model.get_submodule(path)
+    table = base.get_input_embeddings()
+    ids = torch.randint(0, table.num_embeddings, (length,), generator=generator)
+    with torch.no_grad():
+        states = table(ids.to(_device(model))).detach().float().clone()
+    inside = _pools(model, base, example)
+    if inside:
+        part = block.removeprefix(f"{path}.").partition(".")[0]
+        replace_module(base, part, WithoutPrompt(base.get_submodule(part), length))
+    replace_module(model, path, Prompted(base, Prompt(states), inside=inside))
 
 
 def _of_tokens(model: nn.Module, block: str) -> str:
