@@ -82,8 +82,8 @@ def values(pipeline: Pipeline) -> dict[str, object]:
 def test_a_part_for_structure_has_one_size_and_defaults() -> None:
     part = structures(SPACE)
     found = [part.sample(generator(i)) for i in range(300)]
-    assert {values(p)["serial"] for p in found} == {0, 12}
-    assert {values(p)["prefix"] for p in found} == {0, 12}
+    assert {values(p)["serial"] for p in found} == {0, 24}
+    assert {values(p)["prefix"] for p in found} == {0, 24}
     assert {values(p)["kind"] for p in found} == {"a"}
     assert {values(p).get("scale") for p in found} == {1.0, None}
     bits = {tuple(values(p)[f"layer.{i}"] for i in range(LAYERS)) for p in found}

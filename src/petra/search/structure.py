@@ -43,6 +43,15 @@ def _on(card: StageCard, stage: StageSpec) -> list[tuple[str, bool]]:
     return [(p.name, bool(values[p.name])) for p in switches]
 
 
+def has_sizes(space: Space, structure: Structure) -> bool:
+    """Whether some size of it is on, so that there is one to be chosen."""
+    for kind, switches in structure:
+        sized = {p.name for p in space.cards[kind].parameters if is_size(p)}
+        if any(on and name in sized for name, on in switches):
+            return True
+    return False
+
+
 def structures(space: Space) -> Space:
     """The part of a space in which structure alone is searched: each size is none or the middle
     one, and what is neither size nor bit is at its default.

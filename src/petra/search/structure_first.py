@@ -19,7 +19,14 @@ from petra.moo.hypervolume import contributions
 from petra.search.base import RANDOM, Problem, Searcher, Suggestion
 from petra.search.options import SearchOptions, option
 from petra.search.scaling import Scaling, scale
-from petra.search.structure import Structure, lies_in, sizes, structure_of, structures
+from petra.search.structure import (
+    Structure,
+    has_sizes,
+    lies_in,
+    sizes,
+    structure_of,
+    structures,
+)
 from petra.search.table import SEARCHERS, make_searcher
 from petra.space.domains import Integer, Text
 from petra.space.space import Space
@@ -122,7 +129,11 @@ class StructureFirstSearcher(Searcher):
             return self._parts[0].suggest(rng)
         self._open()
         later = self._parts[1:]
-        return later[self.number % len(later)].suggest(rng)
+        for i in range(len(later)):  # another where one is used up
+            made = later[(self.number + i) % len(later)].suggest(rng)
+            if self.is_new(made.pipeline, made.fidelity):
+                break
+        return made
 
     def note(self, proposal: Proposal) -> None:
         if not self._first(proposal.number):
@@ -162,7 +173,7 @@ def best_structures(
     space: Space, scaling: Scaling, trials: Sequence[Trial], most: int
 ) -> list[Structure]:
     """The structures of the best trials, the best first: by non-dominated rank, within a rank by
-    hypervolume contribution, then the earlier one.
+    hypervolume contribution, then the earlier one. Those that have sizes, unless none has.
     """
     usable = [t for t in trials if scaling.usable(t)]
     if not usable:
@@ -174,4 +185,5 @@ def best_structures(
         gain[rank == level] = contributions(costs[rank == level], scaling.reference)
     order = np.lexsort((-gain, rank))
     pipelines: list[Pipeline] = [usable[int(i)].pipeline for i in order]
-    return list(dict.fromkeys(structure_of(space, p) for p in pipelines))[:most]
+    found = list(dict.fromkeys(structure_of(space, p) for p in pipelines))
+    return ([s for s in found if has_sizes(space, s)] or found)[:most]
