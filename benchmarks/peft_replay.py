@@ -133,7 +133,9 @@ def held_out(known: Recorded, folds: int = 5) -> str:
         unseen = [known.trials[i] for i in rest]
         said += list(replay.expected([t.pipeline for t in unseen]))
         truth += [t.metrics["quality"].mean for t in unseen]
-        counts += [replay.count(t.pipeline) / t.metrics[METRIC].mean - 1 for t in unseen]
+        real = [max(t.metrics[METRIC].mean, 1.0) for t in unseen]
+        counts += [replay.count(t.pipeline) / n - 1 for t, n in zip(unseen, real, strict=True)
+                   if n > 1]  # fmt: skip
     rho = float(spearmanr(said, truth).statistic)
     return (
         f"{len(known.trials)} evaluations; held out: rank correlation of quality {rho:.2f}, trained"

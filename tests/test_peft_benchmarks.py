@@ -90,13 +90,14 @@ def test_every_pipeline_is_the_same_one_in_every_spelling(seed: int) -> None:
         assert spelling.of_study(back) == there
 
 
-def test_bits_leave_modules_out_half_of_the_time() -> None:
+def test_bits_leave_modules_out_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     import peft_entangled
 
+    monkeypatch.setattr(peft_entangled, "DRAWS", 1000)
     names, ladder, bits = peft_entangled.spellings(SPACE)
     first = [float(peft_entangled.draws(SPACE, s)[3:].partition("%")[0]) for s in (names, ladder)]
-    assert all(abs(f - 100 / 36) < 1.5 for f in first), first
-    assert abs(float(peft_entangled.draws(SPACE, bits)[3:].partition("%")[0]) - 25) < 3
+    assert all(abs(f - 100 / 36) < 2 for f in first), first
+    assert abs(float(peft_entangled.draws(SPACE, bits)[3:].partition("%")[0]) - 25) < 5
 
 
 def test_counts_are_exact_for_pipelines_that_nobody_evaluated() -> None:

@@ -32,6 +32,7 @@ from petra.space.domains import Integer, Text
 from petra.space.space import Space
 
 T = TypeVar("T", Proposal, Trial)
+TRIES = 3  # suggestions of a part before it is taken as used up
 WRAPPERS = ("asha", "structure_first")
 
 
@@ -126,14 +127,17 @@ class StructureFirstSearcher(Searcher):
 
     def suggest(self, rng: np.random.Generator) -> Suggestion | None:
         if self._first(self.number):
-            return self._parts[0].suggest(rng)
-        self._open()
-        later = self._parts[1:]
-        for i in range(len(later)):  # another where one is used up
-            made = later[(self.number + i) % len(later)].suggest(rng)
-            if self.is_new(made.pipeline, made.fidelity):
-                break
-        return made
+            turn = self._parts[:1]
+        else:
+            self._open()
+            later, at = self._parts[1:], self.number % (len(self._parts) - 1)
+            turn = [*later[at:], *later[:at]]
+        for part in turn:  # the next where one is used up
+            for _ in range(TRIES):
+                made = part.suggest(rng)
+                if self.is_new(made.pipeline, made.fidelity):
+                    return made
+        return Suggestion(self.problem.space.sample(rng), RANDOM)
 
     def note(self, proposal: Proposal) -> None:
         if not self._first(proposal.number):
