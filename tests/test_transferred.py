@@ -86,10 +86,13 @@ def test_all_of_the_front_is_tried_there_and_nothing_else(found: Study, tmp_path
 
 
 def test_one_is_tried_by_its_pick(found: Study, tmp_path: Path) -> None:
-    result = transferred(found, tmp_path / "there", pick="best")
-    best = found.front.pick("best").trial
-    assert [a.found.number for a in result.applied] == [best.number]
-    assert [t.pipeline for t in result.here.trials[1:]] == [best.pipeline]
+    result = transferred(found, tmp_path / "there", pick="smallest")
+    least = found.front.pick("smallest").trial
+    assert [a.found.number for a in result.applied] == [least.number]
+    assert [t.pipeline for t in result.here.trials[1:]] == [least.pipeline]
+    if not found.front.pick("best").trial.number:
+        with pytest.raises(ConfigError, match="what is picked is the untouched model"):
+            transferred(found, tmp_path / "none", pick="best")
 
 
 def test_the_same_call_continues_and_changes_nothing(found: Study, tmp_path: Path) -> None:
@@ -107,10 +110,11 @@ def test_a_search_begins_with_them_and_learns_from_there(found: Study, tmp_path:
 
 
 def write(place: Path, **settings: Any) -> Path:
-    (place / "parts_of_transfer.py").write_text(PARTS)
+    module = f"parts_{place.name}"  # a name is that of one file in a process
+    (place / f"{module}.py").write_text(PARTS)
     study = {
-        "model": {"call": "parts_of_transfer:model", "args": {"classes": 4}},
-        "task": {"call": "parts_of_transfer:task", "args": {"classes": 4}},
+        "model": {"call": f"{module}:model", "args": {"classes": 4}},
+        "task": {"call": f"{module}:task", "args": {"classes": 4}},
         "objectives": ["quality", "size"],
         "budget": {"trials": 3},
         "workdir": str(place / "other"),
@@ -176,7 +180,7 @@ def test_mistakes_are_one_message(found: Study, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_from_the_command_line_with_real_candidates(found: Study, tmp_path: Path) -> None:
     path = write(tmp_path, space={"stages": STAGES})
-    command = ["transfer", str(found.directory), "--to", str(path), "--pick", "best", "--json"]
+    command = ["transfer", str(found.directory), "--to", str(path), "--pick", "smallest", "--json"]
     done = CliRunner().invoke(app, [*command, "--quiet"])
     assert done.exit_code == 0, done.output
     (one,) = json.loads(done.stdout)["transferred"]

@@ -145,10 +145,11 @@ def _chosen(record: StudyRecord, pick: str | int | None) -> list[Trial]:
     chosen = front.members if pick is None else [front.choose(pick)]
     found = [t for t in chosen if t.number]
     if not found:
-        what = "the front is empty" if not chosen else "only the untouched model is on the front"
+        what = "what is picked is the untouched model" if pick is not None else "nothing was found"
         raise ConfigError(
-            f"{record.directory}: {what}, nothing can be applied elsewhere",
-            hint=f"give that study more time: petra resume {record.directory} --time '+10 min'",
+            f"{record.directory}: {what}: there is nothing to be applied elsewhere",
+            hint="pick another, or give that study more time:"
+            f" petra resume {record.directory} --time '+10 min'",
         )
     return found
 
