@@ -27,6 +27,7 @@ from petra.workloads.glue import glue
 
 WIDTH = 384  # of MiniLM-L6
 THREADS = 1
+VALIDATION = 500  # items, at most
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Setting:
 
     def args(self, task: str) -> dict[str, Any]:
         """Arguments of `petra.workloads.glue:glue`."""
-        return {"task": task, "epochs": 0, "train_items": self.items, **TASKS[task]}
+        sizes = {"train_items": self.items, "val_items": VALIDATION}
+        return {"task": task, "epochs": 0, **sizes, **TASKS[task]}
 
     def training(self) -> dict[str, float]:
         return {"epochs": self.epochs, "lr": self.lr}
