@@ -69,7 +69,8 @@ class TestAdapt(StageSuite):
 
 
 class TestAdaptWithModulesThatStay(TestAdapt):
-    fast = {"epochs": 1, "serial": 3, "parallel": 6, "bitfit": True}
+    fast = {"epochs": 2, "batch_size": 32, "serial": 3, "parallel": 6, "bitfit": True}
+    size_within = 0.01  # short vectors that moved by one rate in one direction are stored once
 
 
 class TestDepthPrune(StageSuite):

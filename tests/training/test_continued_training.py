@@ -169,7 +169,7 @@ def test_a_state_that_holds_frozen_weights_too_serves() -> None:
     freeze(model, but=[model[7]])
     fit(model, task, config, seed=5, effort=Effort(Fraction(1), memory))
     tensors, record = memory.files[0]
-    frozen = {f"model.{n}": p.detach() for n, p in model.named_parameters()}
+    frozen = {f"model.{n}": p.detach().contiguous() for n, p in model.named_parameters()}
     memory.files[0] = (save({**frozen, **load(tensors)}), record)
     model, task = make()
     freeze(model, but=[model[7]])

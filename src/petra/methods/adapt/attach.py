@@ -109,17 +109,14 @@ def _serial_at(block: Places, wanted: Wanted) -> list[str]:
 
 
 def _low_rank(layer: Any, wanted: Wanted, generator: torch.Generator) -> nn.Module:
-    inputs, outputs = sizes(layer)
-    directed = wanted.lora_kind == "dora"
-    insert = (Directed if directed else LowRank)(
-        inputs,
-        outputs,
-        wanted.lora,
-        scale=lora_scale(wanted.lora, wanted.lora_kind),
-        dropout=wanted.dropout,
-        generator=generator,
-    )
-    return (DoraLayer if directed else LoraLayer)(layer, insert)
+    options: dict[str, Any] = {
+        "scale": lora_scale(wanted.lora, wanted.lora_kind),
+        "dropout": wanted.dropout,
+        "generator": generator,
+    }
+    if wanted.lora_kind == "dora":
+        return DoraLayer(layer, Directed(*sizes(layer), wanted.lora, **options))
+    return LoraLayer(layer, LowRank(*sizes(layer), wanted.lora, **options))
 
 
 def _shifted(layer: Any) -> nn.Module:

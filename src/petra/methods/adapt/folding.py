@@ -48,7 +48,7 @@ def fold(model: nn.Module) -> dict[str, str]:
     it is not, and why.
     """
     apart: dict[str, str] = {}
-    for path, module in reversed(around(model).items()):  # what lies inside of others comes first
+    for path, module in [*around(model).items()][::-1]:  # what lies inside of others comes first
         layer = module.folded()
         if layer is None:
             apart[path] = f"{module.kind} stays beside a {type(module.layer).__name__}"

@@ -9,6 +9,7 @@ from petra.space.outline import ModelOutline, ModuleOutline
 LARGEST = Integer(0, 65536)
 _WIDEST = 6144  # that a search without a model reckons with
 _LEAST = (0, 1, 3, 6)
+_CONTAINERS = frozenset({"ModuleList", "ModuleDict"})  # which nothing calls
 
 
 def ladder(width: int) -> tuple[int, ...]:
@@ -35,30 +36,42 @@ ANY_SIZE = Ladder(ladder(_WIDEST))
 
 
 def blocks_of(model: ModelOutline) -> list[str]:
-    """The blocks with attention in them, which are adapted one by one. Where none repeats (ALBERT
-    has one for all layers), what holds an attention.
+    """The blocks, which are adapted one by one: around every attention the innermost module with
+    layers besides. Of a model without, the repeated modules with layers.
+
+    Not simply what repeats: ALBERT has one block for all layers, and a T5 of two layers as many
+    stacks as blocks.
     """
+    layers = [m for m in model.modules if _is_layer(m)]
     attention = [m for m in model.of_role("attention") if m.path]
-    found = [b.path for b in model.blocks if any(_inside(a, b.path) for a in attention)]
-    if found or not attention:
-        return found or [b.path for b in model.blocks if _has_linear(model, b.path)]
+    if not attention:
+        return [b.path for b in model.blocks if any(_inside(m, b.path) for m in layers)]
     outer = [a for a in attention if not any(_inside(a, b.path) for b in attention)]
-    return list(dict.fromkeys(a.parent for a in outer if a.parent))
+    besides = [m for m in layers if not any(_inside(m, a.path) for a in outer)]
+    kinds = {m.path: m.kind for m in model.modules}
+    found: dict[str, None] = {}
+    for path in (a.path for a in outer):
+        while path := path.rpartition(".")[0]:
+            if kinds[path] not in _CONTAINERS and any(_inside(m, path) for m in besides):
+                found[path] = None
+                break
+    return list(found)
 
 
 def width_of(model: ModelOutline) -> int:
-    """Channels of the states between blocks: what the last linear layer of the first block puts
-    out; 0 for a model without blocks.
+    """Channels of the states between blocks: what the last layer of the first block puts out; 0 for
+    a model without blocks.
     """
     for block in blocks_of(model):
-        widths = [m.outputs for m in model.of_role("linear") if _inside(m, block)]
+        widths = [m.outputs for m in model.modules if _is_layer(m) and _inside(m, block)]
         if widths:
             return widths[-1]
     return 0
 
 
-def _has_linear(model: ModelOutline, path: str) -> bool:
-    return any(_inside(m, path) for m in model.of_role("linear"))
+def _is_layer(module: ModuleOutline) -> bool:
+    """Whether it is a linear layer, of float weights or of codes."""
+    return module.role in ("linear", "") and module.inputs > 0 and module.outputs > 0
 
 
 def _inside(module: ModuleOutline, path: str) -> bool:

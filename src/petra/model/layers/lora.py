@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from petra.model.kinds import is_transposed_linear
-from petra.model.layers.adapters import Around, start
+from petra.model.layers.adapters import Around, Holding, start
 
 ALPHA = 8.0
 """The numerator of the scale, peft's default: at rank 8 the change counts once."""
@@ -28,7 +28,9 @@ def lora_scale(rank: int, kind: str) -> float:
 
 
 def sizes(layer: Any) -> tuple[int, int]:
-    """Widths of what goes into a linear layer and comes out."""
+    """Widths of what goes into a linear layer and comes out, whatever is around it."""
+    while isinstance(layer, Holding):
+        layer = layer.layer
     if is_transposed_linear(layer):
         return layer.weight.shape[0], layer.weight.shape[1]
     return int(layer.in_features), int(layer.out_features)
@@ -128,15 +130,15 @@ class DoraLayer(Around):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = getattr(self.layer, "bias", None)
-        plain: Tensor = self.layer(x)
-        if bias is not None:
-            plain = plain - bias
+        given: Tensor = self.layer(x)
+        plain = given if bias is None else given - bias
         result: Tensor = (plain + self.insert(x)) * self._gain()
-        return result if bias is None else result + bias
+        return (result if bias is None else result + bias).to(given.dtype)
 
     def _gain(self) -> Tensor:
         norm = (matrix(self.layer) + self.insert.change()).norm(dim=1)
-        return self.insert.magnitude / norm.detach()
+        gain: Tensor = self.insert.magnitude / norm.detach()
+        return gain
 
     def folded(self) -> nn.Module | None:
         if not editable(self.layer):

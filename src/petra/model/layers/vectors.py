@@ -18,6 +18,10 @@ class Vector(nn.Module):
         super().__init__()
         self.values = nn.Parameter(torch.full((size,), value))
 
+    def like(self, x: Tensor) -> Tensor:
+        """The values in the type of `x`: code around a layer may count on that of its output."""
+        return self.values.to(x.dtype)
+
 
 class ScaledLayer(Around):
     """IA3 (Liu et al. 2022): keys and values times a vector where they are made, or the hidden
@@ -35,10 +39,10 @@ class ScaledLayer(Around):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.side == "input":
-            inner: Tensor = self.layer(x * self.insert.values)
+            inner: Tensor = self.layer(x * self.insert.like(x))
             return inner
-        outer: Tensor = self.layer(x) * self.insert.values
-        return outer
+        made: Tensor = self.layer(x)
+        return made * self.insert.like(made)
 
     def folded(self) -> nn.Module | None:
         layer: Any = self.layer
@@ -62,8 +66,8 @@ class ShiftedLayer(Around):
     insert: Vector
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        result: Tensor = self.layer(*args, **kwargs) + self.insert.values
-        return result
+        made: Tensor = self.layer(*args, **kwargs)
+        return made + self.insert.like(made)
 
     def folded(self) -> nn.Module | None:
         bias = self.layer._parameters.get("bias")
