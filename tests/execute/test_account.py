@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from torch import nn
 
-from petra.api import create_or_continue
-from petra.config import parse_config
+from petra.core.measurement import Measurement
 from petra.core.metric import METRICS, required_metrics
 from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.rivals import Rivals
 from petra.core.trial import StageTrace
 from petra.execute.account import account, trainable_parameters, training_memory_mb
+from petra.execute.costs import Costs
 from petra.execute.entries import Entries
 from petra.execute.kept_modules import KeptModules
+from petra.execute.screen import trains_too_much
 from petra.execute.unmerged import with_modules_apart
 from petra.methods.adapt.files.record import RECORD_FILE, TENSORS_FILE
 from petra.report.card import model_card
 from petra.report.html import render
 from petra.report.plain import front_data
 from petra.report.record import StudyRecord
-from petra.testing.recorded import RecordedExecutor
+from petra.report.study_front import StudyFront
 from petra.testing.stage_suite import small_problem
+from petra.testing.studies import toy_study
 from petra.training.loop import TrainConfig, fit
 
 ASKED = (
@@ -76,7 +80,7 @@ def test_a_training_says_how_much_it_may_change() -> None:
     model, task = small_problem()
     first = next(model.parameters())
     first.requires_grad_(False)
-    found = fit(model, task, TrainConfig(epochs=1), seed=0).as_details()
+    found = fit(model, task, TrainConfig(epochs=1, lr=0.01), seed=0).as_details()
     every = sum(p.numel() for p in model.parameters())
     assert found["trained_parameters"] == every - first.numel()
     assert "device_memory_mb" not in found
@@ -97,28 +101,40 @@ def test_studies_that_do_not_ask_need_none() -> None:
 
 
 def test_what_is_asked_stands_in_tables_reports_and_cards(tmp_path: Path) -> None:
-    config = parse_config(
-        {
-            "objectives": ["quality", *ASKED[:3], "latency_unmerged_ratio"],
-            "constraints": ["train_memory_mb <= 4 GB", "latency_unmerged_ms <= 9 ms"],
-            "budget": {"trials": 6},
-            "workdir": str(tmp_path / "study"),
-        }
-    )
-    study = create_or_continue(config, *small_problem()).run(executor=RecordedExecutor)
-    record = StudyRecord.load(study.directory)
+    bounds = ["train_memory_mb <= 4 GB", "latency_unmerged_ms <= 9 ms"]
+    objectives = ["quality", *ASKED[:3], "latency_unmerged_ratio"]
+    place = toy_study(tmp_path / "study", trials=6, objectives=objectives, constraints=bounds)
+    front, record = StudyFront.load(place), StudyRecord.load(place)
     trial, html = record.front().members[-1], render(record)
     card = model_card(trial, record.front().baseline, record, "model.onnx", ())
-    known = json.dumps(front_data(study.front))
-    frame = study.front.table()
+    known = json.dumps(front_data(front))
+    frame = front.table()
     for name in ASKED:
         metric = METRICS.get(name)
         assert metric.title in card
         assert metric.column in html
         assert name in known
         assert name in frame.columns
-    assert "trainable params" in str(study.front)
+    assert "trainable params" in str(front)
     assert "trainable parameters" not in card.partition("## What is worse")[2]
+
+
+def test_constraints_on_what_is_trained_are_known_before_training() -> None:
+    made = Costs((), 1000, 1000, (ADAPTED,))
+    known = {name: Measurement(0.0) for name in (*ASKED, "quality")}
+    rivals = Rivals(
+        named_objectives(["quality", "trainable_params"]),
+        (),
+        known,
+        front=({"quality": Measurement(0.9), "trainable_params": Measurement(1.0)},),
+    )
+    for bound, kind in (("20", "constraint"), ("30", ""), ("1 k", "")):
+        bounded = replace(rivals, constraints=(Constraint.parse(f"trainable_params <= {bound}"),))
+        found = trains_too_much(made, bounded)
+        assert (found.kind if found else "") == kind
+    share = replace(rivals, constraints=(Constraint.parse("trainable_share <= 2 %"),))
+    assert trains_too_much(made, share) is not None
+    assert trains_too_much(made, rivals) is None, "more parameters may be better than any rival"
 
 
 def test_merging_is_left_out_for_the_latency_apart() -> None:

@@ -53,6 +53,11 @@ def adapted(name: str, **settings: Any) -> tuple[nn.Module, StageTrace]:
     they start with, and the stage's trace.
     """
     base, task = problem(name)
+    return around_layers_of(base, task, **settings)
+
+
+def around_layers_of(base: nn.Module, task: Task, **settings: Any) -> tuple[nn.Module, StageTrace]:
+    """The same of any model, which stays as it is."""
     stage = replace(Adapt(**{"lora": 0, **settings}, merge=False), epochs=0)
     return changed(*stage.apply(copy_model(base), Context(task, base, seed=0)))
 

@@ -76,15 +76,30 @@ def test_dora_has_the_lengths_of_rows(tmp_path: Path) -> None:
     assert found.shape == (32,)
 
 
-def test_ranks_that_differ_are_patterns(tmp_path: Path) -> None:
+def unequal() -> nn.Module:
+    """One layer has another rank than the others."""
     model, _ = adapted("bert", lora=2)
     layer = around(model)[QUERY]
     layer.insert.down = nn.Linear(32, 3, bias=False)
     layer.insert.up = nn.Linear(3, 32, bias=False)
+    return model
+
+
+def test_ranks_that_differ_are_patterns(tmp_path: Path) -> None:
+    model = unequal()
     config, _ = written(model, tmp_path / "peft")
     assert config["r"] == 2
     assert config["rank_pattern"] == {QUERY: 3}
-    assert config["alpha_pattern"] == {QUERY: 3 * layer.insert.scale}
+    assert config["alpha_pattern"] == {QUERY: 3 * inserts(model)[QUERY].scale}
+
+
+def test_peft_has_the_ranks_that_differ(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="needs the extra peft")
+    base, task = problem("bert")
+    model = unequal()
+    petra.save_modules(model, tmp_path / "peft", format="peft")
+    theirs = peft.PeftModel.from_pretrained(copy_model(base), str(tmp_path / "peft"))
+    assert torch.allclose(outputs(theirs, task), outputs(model, task), atol=1e-5)
 
 
 def test_ia3_has_rows_for_inputs_and_columns_for_outputs(tmp_path: Path) -> None:

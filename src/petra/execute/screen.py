@@ -158,7 +158,7 @@ class Screen:
         on_note(StepBegan(len(pipeline), SCREEN))
         made = self.builder.costs(pipeline, fidelity, target, place, time_limit_s=time_limit_s)
         known, metrics = exact_spans(made), counted(made, self.judge.host)
-        found = hopeless(known, self.rivals) or self._trains_too_much(made)
+        found = hopeless(known, self.rivals) or trains_too_much(made, self.rivals)
         slowest = {name: Span(math.inf, math.inf) for name in TIMED}
         if found is None and hopeless({**known, **slowest}, self.rivals):
             artifact = Artifact(place / made.files[0].name, target)
@@ -169,11 +169,14 @@ class Screen:
             found = hopeless(known, self.rivals)
         return Screened(known, metrics, made.trace, found)
 
-    def _trains_too_much(self, made: Costs) -> Hopeless | None:
-        """For a constraint on what is trained; a training that was left out may train more."""
-        trained = account(made.trace)
-        spans = {name: Span(trained[name].mean, math.inf) for name in sorted(TRAINED)}
-        return hopeless(spans, replace(self.rivals, front=()))
+
+def trains_too_much(made: Costs, rivals: Rivals) -> Hopeless | None:
+    """Whether it violates a constraint on what is trained, of which a training that was left out
+    may have more.
+    """
+    trained = account(made.trace)
+    spans = {name: Span(trained[name].mean, math.inf) for name in sorted(TRAINED)}
+    return hopeless(spans, replace(rivals, front=()))
 
 
 def counted(made: Costs, host: str) -> Metrics:
