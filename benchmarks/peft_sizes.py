@@ -79,18 +79,21 @@ def t5() -> nn.Module:
 
 @dataclass(frozen=True)
 class Kind:
-    """An architecture: how it is made, and of how many blocks, attentions among them, modules are
-    put into."""
+    """An architecture: how it is made, how many blocks and attentions it has, and biases in a block:
+    of four projections, two feed-forward layers and two norms.
+    """
 
     make: Callable[[], nn.Module]
     blocks: int = LAYERS
     attentions: int = LAYERS
+    biases: int = 4 * WIDTH + HIDDEN + WIDTH + 2 * WIDTH
 
 
 KINDS: Mapping[str, Kind] = {
     "BERT-base": Kind(bert),
     "RoBERTa-base": Kind(roberta),
-    "T5-base": Kind(t5, 2 * LAYERS, 3 * LAYERS),  # each decoder block has two attentions
+    # Of T5, blocks of the decoder have two attentions, and nothing has a bias.
+    "T5-base": Kind(t5, 2 * LAYERS, 3 * LAYERS, 0),
 }
 
 
@@ -107,9 +110,9 @@ def expected(kind: Kind, modules: Mapping[str, Any]) -> int:
 
     prefix = 2 * int(modules.get("prefix", 0)) * WIDTH
     lora = 2 * 2 * int(modules.get("lora", 0)) * WIDTH
-    return at * bottleneck(serial) + kind.blocks * bottleneck(parallel) + (
-        kind.attentions * (prefix + lora)
-    )  # fmt: skip
+    biases = kind.biases if modules.get("bitfit") else 0
+    beside = kind.blocks * (bottleneck(parallel) + biases)
+    return at * bottleneck(serial) + beside + kind.attentions * (prefix + lora)
 
 
 def problem(kind: Kind) -> tuple[nn.Module, Task]:
@@ -152,7 +155,7 @@ def rows(name: str, kind: Kind, only: list[str]) -> list[str]:
             continue
         count = int(account["trainable_parameters"])
         wanted = expected(kind, dict(pipeline.stages[0].params))
-        right = "BitFit" if way == "BitFit" else "yes" if count == wanted else f"no, {wanted:,}"
+        right = "yes" if count == wanted else f"no, {wanted:,}"
         said = f"{PUBLISHED[way]:.2f}%" if name == "BERT-base" and way in PUBLISHED else ""
         cells = [name, way, f"{count:,}", right, f"{100 * count / total:.2f}%", said]
         cells += [f"{seconds:.1f}", exported(result, task) if way == SHIPPED else ""]
