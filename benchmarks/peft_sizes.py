@@ -79,8 +79,8 @@ def t5() -> nn.Module:
 
 @dataclass(frozen=True)
 class Kind:
-    """An architecture: how it is made, how many blocks and attentions it has, and biases in a block:
-    of four projections, two feed-forward layers and two norms.
+    """An architecture: how it is made, how many blocks and attentions it has, and the biases of a
+    block: those of four projections, two feed-forward layers and two norms.
     """
 
     make: Callable[[], nn.Module]
