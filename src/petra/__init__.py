@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from petra.tasks.regression import regression
     from petra.tasks.scorers import Scorer, scorer
     from petra.tasks.torchmetric import torch_metric
+    from petra.transferred import transfer
 
 _HOMES = {
     "Padding": "petra.core.ragged",
@@ -59,6 +60,7 @@ _HOMES = {
     "scorer": "petra.tasks.scorers",
     "task": "petra.tasks.own",
     "torch_metric": "petra.tasks.torchmetric",
+    "transfer": "petra.transferred",
 }
 
 _ROOMS = ("data",)
@@ -88,6 +90,7 @@ __all__ = [
     "scorer",
     "task",
     "torch_metric",
+    "transfer",
 ]
 
 

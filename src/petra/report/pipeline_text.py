@@ -11,10 +11,13 @@ from petra.core.text import printable
 from petra.core.trial import Fidelity, StageTrace, Trial
 from petra.store.stored_trials import reduced_of, statuses_of
 
+# Sizes of parts that are not there where they are 0.
+_SIZES = ("serial", "parallel", "prefix", "lora", "prompt")
 # Parameter names that say most about what a stage does, in the order in which they are shown. A
 # stage that has none of them shows its first parameters, so a plugin's stage reads well enough
 # without being listed anywhere.
 _TELLING = (
+    *_SIZES,
     "ratio",
     "rank",
     "energy",
@@ -40,7 +43,8 @@ def _said(name: str, value: Value) -> str:
 
 def stage_in_words(stage: StageSpec) -> str:
     """'prune.structured (ratio 0.4, taylor)'."""
-    names = [name for name in _TELLING if name in stage.params]
+    absent = {name for name in _SIZES if not stage.params.get(name)}
+    names = [name for name in _TELLING if name in stage.params and name not in absent]
     names = names or [
         name for name, value in stage.params.items() if value is not False and value != "none"
     ]
