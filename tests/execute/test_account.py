@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from torch import nn
 
 from petra.core.measurement import Measurement
 from petra.core.metric import METRICS, required_metrics
@@ -15,13 +14,15 @@ from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rivals import Rivals
 from petra.core.trial import StageTrace
-from petra.execute.account import account, trainable_parameters, training_memory_mb
+from petra.execute.account import (
+    account,
+    trainable_parameters,
+    training_memory_mb,
+    trains_weights,
+)
 from petra.execute.costs import Costs
-from petra.execute.entries import Entries
-from petra.execute.kept_modules import KeptModules
 from petra.execute.screen import trains_too_much
 from petra.execute.unmerged import with_modules_apart
-from petra.methods.adapt.files.record import RECORD_FILE, TENSORS_FILE
 from petra.report.card import model_card
 from petra.report.html import render
 from petra.report.plain import front_data
@@ -68,6 +69,13 @@ def test_parameters_are_those_of_the_largest_training(
     found = account(stages)
     assert found["trainable_params"].mean == expected
     assert found["trainable_share"].mean == expected / 1000
+
+
+def test_modules_are_all_that_was_trained_where_nothing_else_was() -> None:
+    tuned = trace(tuning={"trained_parameters": 1000})
+    assert not trains_weights([ADAPTED, trace(ratio=0.5)])
+    assert trains_weights([ADAPTED, tuned])
+    assert trains_weights([tuned, ADAPTED])
 
 
 def test_memory_is_that_of_stages_that_train() -> None:
@@ -143,22 +151,3 @@ def test_merging_is_left_out_for_the_latency_apart() -> None:
     assert apart == Pipeline((StageSpec("adapt", {"lora": 2, "merge": False}), StageSpec("tune")))
     assert with_modules_apart(apart) is None
     assert with_modules_apart(Pipeline()) is None
-
-
-def test_modules_are_found_again_by_who_begins_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = {TENSORS_FILE: b"tensors", RECORD_FILE: b"{}"}
-    monkeypatch.setattr("petra.execute.kept_modules.module_files", lambda model: files)
-    entries = Entries(tmp_path / "cache", 1 << 20, context="here")
-    adapt, more = StageSpec("adapt"), StageSpec("quantize.dynamic")
-    KeptModules(entries).keep(Pipeline((adapt,)), nn.Identity())
-    later = KeptModules(entries)
-    pipeline, traces = Pipeline((adapt, more)), (ADAPTED, trace())
-    written = later.write(pipeline, traces, tmp_path / "00001")
-    assert {p.name: p.read_bytes() for p in written} == files
-    assert all(p.parent == tmp_path / "00001" / "modules" for p in written)
-    other = Pipeline((StageSpec("adapt", {"lora": 3}), more))
-    assert later.write(other, traces, tmp_path / "00002") == ()
-    assert later.write(pipeline, (trace(), trace()), tmp_path / "00002") == ()
-    assert not (tmp_path / "00002").exists()

@@ -104,7 +104,8 @@ PETRA_METRICS = (
     Metric(
         "module_bytes", "bytes stored for the task",
         "bytes that this task adds to the untouched model's: the file of modules with the trained"
-        " head, or all weights of a model that was changed otherwise", "B", form="si",
+        " head, or all weights of a model without modules or whose other weights were trained, too",
+        "B", form="si",
         on_demand=True, scale="half", half=1e6, units=_BYTES, shown=Shown("module file"),
     ),
     Metric(

@@ -48,6 +48,11 @@ def trainable_parameters(trace: Sequence[StageTrace]) -> int:
     return most
 
 
+def trains_weights(trace: Sequence[StageTrace]) -> bool:
+    """Whether weights of the model itself were trained, by a stage that inserts no modules."""
+    return any(ADAPT not in s.details and any(_trainings(s.details)) for s in trace)
+
+
 def training_memory_mb(trace: Sequence[StageTrace]) -> float:
     """The most memory that any training took: of the GPU where it ran on one, else the peak of the
     process in that stage, with all that it held before.

@@ -27,6 +27,7 @@ from petra.core.registry import Registry
 from petra.core.rng import derive_seed
 from petra.core.target import Target
 from petra.core.trial import FULL, Fidelity, StageTrace
+from petra.execute.account import trains_weights
 from petra.execute.apply import apply_pipeline
 from petra.execute.built import REFERENCE, Built, BuiltFile
 from petra.execute.cache import PrefixCache
@@ -169,7 +170,7 @@ def compressed(
         on_stage=on_stage,
         after_stage=after_stage,
         watch=watch,
-        keep=kept.keep,
+        kept=kept,
     )
     return model.to("cpu"), trace
 
@@ -230,8 +231,8 @@ def export_candidate(
     save_reference(model, payload.data / "val", example, first)
     for _, place in exports[1:]:
         shutil.copyfile(first, place / REFERENCE)
-    apart = kept.write(pipeline, trace, exports[0][1])
-    stored = sum(file.stat().st_size for file in apart) or weight_bytes(model)
+    kept.write(exports[0][1])
+    stored = weight_bytes(model) if trains_weights(trace) or not kept.files else kept.bytes
     common = Built(
         files=(),
         reference=BuiltFile.of(first),

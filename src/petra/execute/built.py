@@ -46,7 +46,8 @@ class Built:
     """A candidate's files (the main one first, then others that ship), the PyTorch model's own
     predictions to hold them against, structure and traces; no tensors.
 
-    `stored_bytes` are what it adds to the untouched model's: its modules, or all its weights.
+    `stored_bytes` are what it adds to the untouched model's: its modules, or all its weights where
+    others were trained.
     `unmerged` are its files with modules apart, in the directory `UNMERGED`: none where they would
     be the same, None where nobody asked for them.
     """

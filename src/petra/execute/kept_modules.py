@@ -4,7 +4,6 @@ may make them part of the weights before it ends.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,51 +19,54 @@ from petra.execute.entries import DAMAGE, Entries
 from petra.methods.adapt.files.record import RECORD_FILE, TENSORS_FILE
 from petra.methods.adapt.files.save import module_files, write_files
 
-Files = Mapping[str, bytes]
-
 
 @dataclass
 class KeptModules:
-    """Files of modules by what had run when they were trained: those of this build, and in
-    `entries`, the cache's (None: there is none), those of others that begin alike.
+    """The `files` of the modules that were trained last in a build, by name; none where none were,
+    or where files do not hold such modules. `entries`, the cache's (None: there is none), have
+    those of other builds, by what had run.
     """
 
     entries: Entries | None = None
-    _files: dict[str, Files] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def keep(self, ran: Pipeline, model: nn.Module) -> None:
-        """Keep the modules of `model`. What files do not hold is not kept, nor is it an error."""
-        with contextlib.suppress(PetraError):
-            files = module_files(model)
-            self._files[ran.key] = files
-            if self.entries is not None:
-                record = {"modules": files[RECORD_FILE].decode()}
-                self.entries.write(_name(ran), files[TENSORS_FILE], record)
-
-    def found(self, ran: Pipeline) -> Files:
-        """Those that were kept when this had run; empty where none are."""
-        if ran.key in self._files or self.entries is None:
-            return self._files.get(ran.key, {})
+        """Take the modules of `model`, which are what `ran` ends with."""
         try:
-            tensors, record = self.entries.read(_name(ran))
-            return {TENSORS_FILE: tensors, RECORD_FILE: str(record["modules"]).encode()}
-        except DAMAGE:
-            return {}
+            self.files = module_files(model)
+        except PetraError:
+            self.files = {}
+        if self.entries is not None:
+            record = {"modules": self.files.get(RECORD_FILE, b"").decode()}
+            self.entries.write(_name(ran), self.files.get(TENSORS_FILE, b""), record)
 
-    def write(
-        self, pipeline: Pipeline, trace: Sequence[StageTrace], place: Path
-    ) -> tuple[Path, ...]:
-        """The files of the modules that a pipeline's last stage with modules trained, in a
-        directory of their own in `place`; none where it has no such stage.
+    def again(self, ran: Pipeline, trace: Sequence[StageTrace]) -> bool:
+        """Take the modules of a build that ran before, with that trace; False where there were
+        some, and they are gone from the cache.
         """
         adapted = [i for i, stage in enumerate(trace) if ADAPT in stage.details]
-        if not adapted or len(trace) != len(pipeline):
-            return ()
-        files = self.found(pipeline.prefixes()[adapted[-1]])
-        if not files:
-            return ()
-        target = write_files(place / MODULES, files)
-        return tuple(target / name for name in files)
+        if not adapted or self.entries is None:
+            return True
+        name = _name(ran.prefixes()[adapted[-1]])
+        try:
+            tensors, record = self.entries.read(name)
+            self.entries.used(name)
+            text = str(record["modules"])
+        except DAMAGE:
+            self.entries.remove(name)
+            return False
+        self.files = {TENSORS_FILE: tensors, RECORD_FILE: text.encode()} if text else {}
+        return True
+
+    def write(self, place: Path) -> None:
+        """The files, in a directory of their own in `place`, if there are any."""
+        if self.files:
+            write_files(place / MODULES, self.files)
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(map(len, self.files.values()))
 
 
 def _name(ran: Pipeline) -> str:
