@@ -97,6 +97,12 @@ RECORDS: dict[str, tuple[Callable[[Record], object], str]] = {
     "low rank around a norm": (
         at_path("bert.encoder.layer.0.output.LayerNorm"), "is no linear layer",
     ),
+    "a prefix around a linear layer": (
+        lambda r: module(r, "lora").update(
+            kind="prefix", settings={"length": 1, "heads": 1, "size": 1}
+        ),
+        "no attention",
+    ),
     "low rank around the model": (at_path(""), "is no linear layer"),
     "a module twice": (lambda r: r["modules"].append(r["modules"][0]), "given twice"),
     "a tap without its adapter": (setting("tap", "line", 7), "do not match"),

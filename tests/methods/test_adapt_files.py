@@ -128,6 +128,8 @@ def test_a_head_alone_is_stored(tmp_path: Path) -> None:
     assert record["parameters"] == {"modules": 0, "head": 4 * 32 + 4}
     again = petra.load_modules(base, tmp_path / "head")
     assert torch.equal(outputs(again, task), outputs(model, task))
+    with pytest.raises(ConfigError, match="peft cannot hold a head alone"):
+        petra.save_modules(model, tmp_path / "peft", format="peft")
 
 
 def test_the_digest_sees_the_model_without_its_modules() -> None:

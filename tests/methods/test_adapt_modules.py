@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from petra.methods.adapt.folding import fold
 from petra.model.layers.adapters import (
     Around,
     Bottleneck,
@@ -250,6 +251,23 @@ def test_zeros_that_are_kept_are_not_filled() -> None:
     scaled = wrapped(layer, "output")
     assert scaled.folded() is layer
     assert not layer.weight[0].any()
+
+
+@pytest.mark.parametrize("tied", ["layer", "weight"])
+def test_a_layer_that_serves_elsewhere_keeps_its_weight(tied: str) -> None:
+    layer, other = linear(), linear()
+    if tied == "weight":
+        other.weight = layer.weight
+    model = nn.ModuleDict(
+        {"one": wrapped(layer, "lora"), "other": layer if tied == "layer" else other}
+    )
+    with torch.no_grad():
+        expected = [model[name](X) for name in model]
+        assert [*fold(model)] == ["one"]
+        assert all(torch.equal(model[name](X), e) for name, e in zip(model, expected, strict=True))
+        del model["other"]
+        assert not fold(model)
+        torch.testing.assert_close(model["one"](X), expected[0], rtol=1e-5, atol=1e-5)
 
 
 def test_what_code_around_a_layer_asks_for_is_the_layers() -> None:

@@ -13,7 +13,7 @@ from petra.core.errors import StageRefused
 from petra.methods.adapt.places import Attending, Places
 from petra.model.layers.adapters import Bottleneck, Line, ParallelAdapter, SerialAdapter, Tap
 from petra.model.layers.lora import Directed, DoraLayer, LoraLayer, LowRank, lora_scale, sizes
-from petra.model.layers.prefix import KNOWN, LearningPrefix, Prefixed
+from petra.model.layers.prefix import KNOWN, LearningPrefix, Prefixed, attention_of
 from petra.model.layers.vectors import ScaledLayer, ShiftedLayer, Vector
 from petra.model.surgery import replace_module
 
@@ -174,8 +174,7 @@ def _prefix(
     length: int,
     generator: torch.Generator,
 ) -> None:
-    module: Any = model.get_submodule(attending.path) if attending.path else None
-    name = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    name = attention_of(model.get_submodule(attending.path)) if attending.path else ""
     if name not in KNOWN:
         place = attending.path or attending.output
         why = f"its attention is {name}" if name else "its attention is the model's own code"

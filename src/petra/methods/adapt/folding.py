@@ -48,13 +48,22 @@ def fold(model: nn.Module) -> dict[str, str]:
     it is not, and why.
     """
     apart: dict[str, str] = {}
+    places = _places(model)
     for path, module in [*around(model).items()][::-1]:  # what lies inside of others comes first
-        layer = module.folded()
-        if layer is None:
+        held = (module.layer, *module.layer.parameters(recurse=False))
+        if any(places[id(part)] > 1 for part in held):
+            apart[path] = "its layer, or a weight of it, is in use elsewhere, too"
+        elif (layer := module.folded()) is None:
             apart[path] = f"{module.kind} stays beside a {type(module.layer).__name__}"
         else:
             replace_module(model, path, layer)
     return apart
+
+
+def _places(model: nn.Module) -> Counter[int]:
+    """How often modules and parameters, by id, stand in others."""
+    every = ((*m._modules.values(), *m._parameters.values()) for m in model.modules())
+    return Counter(id(part) for parts in every for part in parts if part is not None)
 
 
 def nudge(model: nn.Module, generator: torch.Generator) -> None:

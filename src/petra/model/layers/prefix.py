@@ -30,6 +30,12 @@ Attention = Callable[..., tuple[Tensor, Tensor | None]]
 _RUNNING: ContextVar[tuple[Prefix | LearningPrefix, str]] = ContextVar("_RUNNING")
 
 
+def attention_of(module: nn.Module) -> str:
+    """The name of the attention function that a module of Hugging Face's looks up; '' of others."""
+    name: object = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    return str(name or "")
+
+
 class Prefix(nn.Module):
     """Keys and values `states` (2, length, heads, size), the heads being those of keys."""
 

@@ -15,7 +15,7 @@ from petra.methods.adapt.files.base_view import bare
 from petra.model.kinds import is_transposed_linear
 from petra.model.layers.adapters import ACTIVATIONS, Bottleneck
 from petra.model.layers.lora import LowRank, sizes
-from petra.model.layers.prefix import LearningPrefix, Prefix
+from petra.model.layers.prefix import KNOWN, LearningPrefix, Prefix, attention_of
 from petra.model.layers.prompts import Prompt
 from petra.space.domains import Choice, Domain, Integer, Real
 
@@ -151,6 +151,13 @@ def prefix_said(holder: Any) -> dict[str, Value]:
     assert isinstance(insert, Prefix)
     _, length, heads, size = insert.states.shape
     return {"length": length, "heads": heads, "size": size}
+
+
+def prefix_unfit(layer: nn.Module, s: Settings) -> str:
+    name = attention_of(bare(layer))
+    if name not in KNOWN:
+        return f"with {name} for attention" if name else "no attention of a Hugging Face model"
+    return ""
 
 
 def prompt_said(holder: Any) -> dict[str, Value]:

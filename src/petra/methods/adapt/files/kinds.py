@@ -32,6 +32,7 @@ from petra.methods.adapt.files.inserts import (
     not_linear,
     other_width,
     prefix_said,
+    prefix_unfit,
     prompt,
     prompt_said,
     prompt_shapes,
@@ -150,6 +151,7 @@ KINDS: Mapping[str, Kind] = {
         lambda layer, s, lines: Prefixed(
             layer, Prefix(torch.empty(2, s["length"], s["heads"], s["size"]))
         ),
+        prefix_unfit,
     ),
     "prompt": Kind(
         Prompted,

@@ -47,9 +47,9 @@ def peft_files(model: nn.Module) -> dict[str, bytes]:
     """
     found = stored(model)
     kinds = {entry.kind for entry in found.modules} - {"without_prompt"}
-    if len(kinds) > 1 or not kinds <= _WRITERS.keys():
+    if len(kinds) != 1 or not kinds <= _WRITERS.keys():
         raise ConfigError(
-            f"peft cannot hold {' and '.join(sorted(kinds))} in one file",
+            f"peft cannot hold {' and '.join(sorted(kinds)) or 'a head alone'} in one file",
             hint=f"it has each of {', '.join(_WRITERS)} alone; petra's own format has all",
         )
     (kind,) = kinds

@@ -82,12 +82,17 @@ def stored(model: nn.Module) -> Stored:
             for name, tensor in insert.named_parameters() if insert else ():
                 inserts[insert_key(entry, name)] = tensor
     trained = _trained(model)
-    if not inserts and len(trained) in (0, len(own_tensors(model))):
+    frozen = [p for p in own_tensors(model).values() if p.is_floating_point() and _is_frozen(p)]
+    if not inserts and not (trained and frozen):
         raise ConfigError(
             "this model has no modules apart from its layers",
             hint="save them before they become part of the weights: the stage adapt with merge off",
         )
     return Stored(tuple(entries), inserts, trained)
+
+
+def _is_frozen(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
 
 
 def _entry(path: str, holder: Holding, lines: Lines) -> ModuleEntry:
