@@ -12,10 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from petra.core.errors import ConfigError, did_you_mean
-from petra.core.pipeline import Pipeline
 from petra.core.trial import Origin, Proposal, Trial
-from petra.moo.dominance import ranks
-from petra.moo.hypervolume import contributions
+from petra.moo.selection import best_first
 from petra.search.base import RANDOM, Problem, Searcher, Suggestion
 from petra.search.options import SearchOptions, option
 from petra.search.scaling import Scaling, scale
@@ -182,12 +180,10 @@ def best_structures(
     usable = [t for t in trials if scaling.usable(t)]
     if not usable:
         return []
-    costs = np.array([scaling.costs(t) for t in usable])
-    rank = ranks(costs, [scaling.violation(t) for t in usable])
-    gain = np.zeros(len(usable))
-    for level in np.unique(rank):
-        gain[rank == level] = contributions(costs[rank == level], scaling.reference)
-    order = np.lexsort((-gain, rank))
-    pipelines: list[Pipeline] = [usable[int(i)].pipeline for i in order]
-    found = list(dict.fromkeys(structure_of(space, p) for p in pipelines))
+    order = best_first(
+        [scaling.costs(t) for t in usable],
+        reference=scaling.reference,
+        violations=[scaling.violation(t) for t in usable],
+    )
+    found = list(dict.fromkeys(structure_of(space, usable[i].pipeline) for i in order))
     return ([s for s in found if has_sizes(space, s)] or found)[:most]
