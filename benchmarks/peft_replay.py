@@ -148,7 +148,8 @@ def volumes(case: Case, name: str, options: Mapping[str, object], seed: int, bud
     made = make_searcher(name, options, case.seeded(seed), case.baseline)
     stream = Stream(made, VirtualSchedule(LAG, Durations(case.problem.space)))
     scaling = scale(case.problem.objectives, (), case.baseline)
-    front, found = Archive(scaling.reference), []
+    front = Archive(scaling.reference)
+    found: list[float] = []
     while len(found) < budget and (proposal := stream.next()) is not None:
         trial = case.evaluate(proposal)
         stream.put(trial)

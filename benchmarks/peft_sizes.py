@@ -58,14 +58,16 @@ class T5Classifier(nn.Module):
 def bert() -> nn.Module:
     from transformers import BertConfig, BertForSequenceClassification
 
-    return BertForSequenceClassification(BertConfig())
+    model: nn.Module = BertForSequenceClassification(BertConfig())
+    return model
 
 
 def roberta() -> nn.Module:
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
-    return RobertaForSequenceClassification(config)
+    model: nn.Module = RobertaForSequenceClassification(config)
+    return model
 
 
 def t5() -> nn.Module:
