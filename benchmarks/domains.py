@@ -25,9 +25,9 @@ from host import heading
 
 from petra.cli.budget import is_finished
 from petra.core.quantities import parse_duration
+from petra.core.whole import write_whole
 from petra.methods.table import STAGES
 from petra.report.record import StudyRecord
-from petra.report.whole import write_whole
 from petra.store.store import Store
 from petra.workloads.places import missing
 from petra.workloads.table import WORKLOADS

@@ -15,10 +15,10 @@ from petra.core.measurement import Measurement
 from petra.core.metric import QUALITY
 from petra.core.paired import score_change
 from petra.core.trial import Trial
+from petra.core.whole import write_whole
 from petra.front import Front, confirmed
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
-from petra.report.whole import write_whole
 from petra.search.scaling import scale
 from petra.workloads.workload import Workload
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from petra.core.pipeline import Pipeline, StageSpec
     from petra.core.ragged import Padding
     from petra.core.target import Target
+    from petra.methods.adapt.files import load_modules, save_modules
     from petra.model.layers.rescaled import Rescaled
     from petra.study import Study
     from petra.tasks.base import Task
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from petra.tasks.regression import regression
     from petra.tasks.scorers import Scorer, scorer
     from petra.tasks.torchmetric import torch_metric
+    from petra.transferred import transfer
 
 _HOMES = {
     "Padding": "petra.core.ragged",
@@ -50,12 +52,15 @@ _HOMES = {
     "classification": "petra.tasks.classification",
     "compress": "petra.api",
     "forecasting": "petra.tasks.forecasting",
+    "load_modules": "petra.methods.adapt.files",
     "load_study": "petra.api",
     "ragged": "petra.tasks.ragged",
     "regression": "petra.tasks.regression",
+    "save_modules": "petra.methods.adapt.files",
     "scorer": "petra.tasks.scorers",
     "task": "petra.tasks.own",
     "torch_metric": "petra.tasks.torchmetric",
+    "transfer": "petra.transferred",
 }
 
 _ROOMS = ("data",)
@@ -77,12 +82,15 @@ __all__ = [
     "compress",
     "data",
     "forecasting",
+    "load_modules",
     "load_study",
     "ragged",
     "regression",
+    "save_modules",
     "scorer",
     "task",
     "torch_metric",
+    "transfer",
 ]
 
 

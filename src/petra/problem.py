@@ -39,9 +39,9 @@ def build_space(
     *,
     without: Collection[str] = (),
 ) -> Space:
-    """The legal pipelines of a study: the user's stages and ranges, or all stages but those in
-    `without`, those of no use on the target's runtime and those that the preset leaves out; the
-    preset's ranges where the user gives none; the task's losses.
+    """The legal pipelines of a study: the user's stages and ranges, or those that the preset has
+    alone, or all stages but those in `without`, those of no use on the target's runtime and those
+    that the preset leaves out; the preset's ranges where the user gives none; the task's losses.
 
     `model` is the untouched model, on which declarations and facts depend. Without it, only what
     holds for any model is checked.
@@ -51,9 +51,10 @@ def build_space(
     facts = INITIAL_FACTS if model is None else facts_of(model)
     preset, useless = preset_of(config.space.preset), _useless(config)
     every: Mapping[str, Mapping[str, Any]] = {
-        name: {} for name in STAGES.names() if name not in without and name not in useless
+        name: {} for name in _offered(config) if name not in without and name not in useless
     }
-    chosen = every if config.space.stages is None else config.space.stages
+    named = _named(config)
+    chosen = every if named is None else named
     cards = {}
     for name, ranges in chosen.items():
         card = STAGES.get(name).fitted(_card(name, config, outline), task)
@@ -63,6 +64,16 @@ def build_space(
     space = Space(cards, max_length=config.space.max_length, facts=facts)
     _require_a_beginning(space)
     return space
+
+
+def _named(config: StudyConfig) -> Mapping[str, Mapping[str, Any]] | None:
+    """Ranges of the stages that the user names, else of those that the preset has alone and what
+    the user asks for besides; None for all stages.
+    """
+    only = preset_of(config.space.preset).only
+    if config.space.stages is not None or not only:
+        return config.space.stages
+    return {name: {} for name in dict.fromkeys((*only, *sorted(_asked(config))))}
 
 
 def _require_a_beginning(space: Space) -> None:
@@ -160,6 +171,12 @@ def _asked(config: StudyConfig) -> set[str]:
     }
 
 
+def _offered(config: StudyConfig) -> list[str]:
+    """The stages of a search over all: without those that have to be named, and are not."""
+    named = _asked(config) | preset_of(config.space.preset).ranges.keys()
+    return [name for name in STAGES.names() if name in named or not STAGES.get(name).on_request]
+
+
 def _useless(config: StudyConfig) -> dict[str, str]:
     """Stages that the target's runtime has no kernels for, and which it lacks, and those that the
     preset leaves out; of those only that nobody asked for.
@@ -178,10 +195,10 @@ def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str
     """Stages that object to the untouched `model` or are of no use on the target's runtime, and
     why; of those only that nobody asked for.
 
-    Those named under ``space.stages`` or in an initial pipeline were asked for. Costs a few forward
-    passes.
+    Those named under ``space.stages``, by a preset or in an initial pipeline were asked for. Costs
+    a few forward passes.
     """
-    if config.space.stages is not None:
+    if _named(config) is not None:
         return {}
     asked, useless = _asked(config), _useless(config)
     model = copy_model(model).cpu().eval()
@@ -189,7 +206,7 @@ def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str
         warnings.simplefilter("ignore")  # of the libraries that are asked
         reasons = {
             name: useless.get(name) or STAGES.get(name).objection(model, task)
-            for name in STAGES.names()
+            for name in _offered(config)
             if name not in asked
         }
     return {name: reason for name, reason in reasons.items() if reason}

@@ -179,6 +179,7 @@ class Study:
                 "metrics": METRICS.added(),
             },
             stages=stages,
+            metrics=tuple(self.config.metrics_named()),
         )
         assignment = Assignment(
             payload=payload,

@@ -7,6 +7,7 @@ from sequences import recurrent_problem, sequence_problem
 from torch import nn
 
 from petra.core.pipeline import StageSpec
+from petra.methods.adapt.stage import Adapt
 from petra.methods.distill.distill import Distill
 from petra.methods.lowrank.cur import CURDecompose
 from petra.methods.lowrank.svd import SVDDecompose
@@ -56,6 +57,21 @@ class TestRecurrentPrune(StageSuite):
 
 class TestUnstructuredPrune(StageSuite):
     stage = UnstructuredPrune
+
+
+class TestAdapt(StageSuite):
+    stage = Adapt
+    fast = {"epochs": 1}
+
+    @pytest.fixture
+    def problem(self) -> tuple[nn.Module, Task]:
+        return sequence_problem()
+
+
+@pytest.mark.slow
+class TestAdaptWithModulesThatStay(TestAdapt):
+    fast = {"epochs": 2, "batch_size": 32, "serial": 3, "parallel": 6, "bitfit": True}
+    size_within = 0.01  # short vectors that moved by one rate in one direction are stored once
 
 
 class TestDepthPrune(StageSuite):

@@ -23,8 +23,10 @@ from described_models import (
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from petra.model.description.differences import describe, rebuild, weights
+from petra.core.errors import ArtifactError
+from petra.model.description.differences import NotDescribable, describe, rebuild, weights
 from petra.model.description.state_hash import state_hash
+from petra.model.layers.adapters import Holding
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -33,7 +35,7 @@ def through_files(model: nn.Module, original: nn.Module) -> nn.Module:
     """Described and rebuilt by way of JSON text and safetensors bytes, the original untouched."""
     before = state_hash(original)
     description = json.loads(json.dumps(describe(model, original)))
-    rebuilt = rebuild(original, description, load(save(weights(model))))
+    rebuilt = rebuild(original, description, load(save(weights(model, description))))
     assert state_hash(original) == before
     return rebuilt
 
@@ -183,3 +185,63 @@ def test_a_root_that_is_replaced() -> None:
     original = nn.Linear(4, 3)
     model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 3))
     assert_same(through_files(model, original), model, torch.randn(2, 4))
+
+
+class Foreign(nn.Module):
+    """Of a third party, with an attribute that no file can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.config = nn.Linear(4, 4), object()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def test_what_took_the_place_of_a_module_holds_it() -> None:
+    original = nn.Sequential(Foreign(), nn.Linear(4, 4))
+    model = copy.deepcopy(original)
+    model[0].config = original[0].config  # as copies that petra makes have it
+    model[0].inner = Holding(Holding(model[0].inner))
+    model[0] = Holding(Holding(model[0]))
+    rebuilt = through_files(model, original)
+    assert [type(m) for m in rebuilt.modules()] == [type(m) for m in model.modules()]
+    assert type(rebuilt.get_submodule("0.layer.layer").config) is object
+    assert state_hash(rebuilt) == state_hash(model)
+
+
+def test_a_module_that_was_moved_elsewhere_is_still_refused() -> None:
+    original = nn.Sequential(Foreign(), nn.Linear(4, 4))
+    model = copy.deepcopy(original)
+    model[1], model[0] = model[0], nn.Identity()
+    with pytest.raises(NotDescribable, match=r"layer '1': attribute 'config'"):
+        describe(model, original)
+
+
+def test_what_did_not_change_is_not_written(original: Net) -> None:
+    model = copy.deepcopy(original)
+    name, changed_one = next(iter(model.named_parameters()))
+    changed_one.data += 1
+    description = describe(model, original)
+    assert list(weights(model, description)) == [name, "embed.weight"], "which the head shares"
+    assert_same(rebuild(original, description, weights(model)), model)
+    changed_one.data -= 1
+    with pytest.raises(ArtifactError, match="do not fit the model"):
+        rebuild(original, description, {})
+
+
+def test_bits_are_compared_not_values() -> None:
+    original, model = nn.Linear(2, 2), nn.Linear(2, 2)
+    original.weight.data.zero_()
+    model.load_state_dict(original.state_dict())
+    model.weight.data.mul_(-1)  # -0.0
+    assert list(weights(model, describe(model, original))) == ["weight"]
+    assert_same(through_files(model, original), model, torch.randn(1, 2))
+
+
+def test_tensors_that_were_tied_are_written(original: Net) -> None:
+    tie(original)
+    model = copy.deepcopy(original)
+    model.blocks[1].bn1.running_mean = model.blocks[1].bn1.running_mean.clone()
+    model.blocks[0].bn1.running_mean.add_(1)
+    assert_same(through_files(model, original), model)

@@ -102,7 +102,9 @@ def test_what_cannot_be_described(
 
 
 def test_tensors_of_another_model_are_refused(original: Net) -> None:
-    description, state = describe(original, original), weights(original)
+    model = changed(original)
+    model.stem.weight.data += 1
+    description, state = describe(model, original), weights(model)
     missing = {k: v for k, v in state.items() if k != "stem.weight"}
     for wrong in (missing, {**state, "surplus": torch.zeros(1)}):
         with pytest.raises(ArtifactError, match=r"stem.weight|surplus"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from petra.moo.dominance import dominates, front_mask, ranks
 from petra.moo.hypervolume import contributions, hypervolume
-from petra.moo.selection import knee, survivors
+from petra.moo.selection import best_first, knee, survivors
 
 Floats = NDArray[np.float64]
 quick = settings(max_examples=150, deadline=None)
@@ -205,6 +205,14 @@ def test_the_last_rank_loses_its_least_contributor_each_time(seed: int, m: int) 
             return  # a tie in floating point: either may go
         del kept[int(np.argmin(gain))]
     assert survivors(points, 3, reference=reference).tolist() == kept
+
+
+def test_the_best_come_first() -> None:
+    points = [[3.0, 3.0], [0.0, 2.0], [2.0, 0.0], [0.5, 0.5], [0.0, 0.0]]
+    violations = [0.0, 0.0, 0.0, 0.0, 1.0]
+    order = best_first(points, reference=[4, 3], violations=violations)
+    assert order == [3, 2, 1, 0, 4], "of the front the largest contribution, the infeasible last"
+    assert best_first(points, reference=[4, 3], violations=violations, most=2) == [3, 2]
 
 
 def test_one_of_several_copies_survives() -> None:

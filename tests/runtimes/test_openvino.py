@@ -109,6 +109,23 @@ def test_an_operator_that_openvino_cannot_convert_is_named(tmp_path: Path) -> No
         OpenVino().load(path)
 
 
+def test_inputs_have_the_names_of_the_file(tmp_path: Path) -> None:
+    """Although what is cast at once is one tensor with its cast."""
+    nodes = [
+        helper.make_node("Cast", ["ids"], ["a"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "a"], ["rows"]),
+    ]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [2])
+    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, [2, 3])
+    table = numpy_helper.from_array(np.eye(4, 3, dtype=np.float32), "table")
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [ids], [rows], [table])), path)
+    loaded = OpenVino().load(path)
+    assert loaded.input_names == ("ids",)
+    found = loaded.run({"ids": np.array([2, 1])})["rows"]
+    assert (found == np.eye(4, 3)[[2, 1]]).all()
+
+
 def test_outputs_survive_the_next_run(tmp_path: Path) -> None:
     """They are not views of memory that the session writes again."""
     session = OpenVino().load(write_onnx(tmp_path / "model.onnx", hidden=8))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from petra.core.pipeline import StageSpec
 from petra.core.rng import generator
 from petra.space.domains import BOOLEAN, Choice, Domain, Integer, Real
+from petra.space.ladder import Ladder
 
 finite = st.floats(-1e6, 1e6)
 positive = st.floats(1e-6, 1e6)
@@ -27,12 +28,13 @@ domains: st.SearchStrategy[Domain] = st.one_of(
     st.lists(finite, min_size=1, max_size=4).map(lambda v: Choice(tuple(v))),
     st.lists(st.text(max_size=3), min_size=1, max_size=4).map(lambda v: Choice(tuple(v))),
     st.just(BOOLEAN),
+    st.sets(st.integers(0, 900), min_size=1, max_size=12).map(lambda v: Ladder(tuple(sorted(v)))),
 )
 
 
 def alone(domain: Domain) -> bool:
     """Whether the domain has a single value."""
-    if isinstance(domain, Choice):
+    if isinstance(domain, Choice | Ladder):
         return len(set(domain.values)) == 1
     assert isinstance(domain, Real | Integer)
     return domain.low == domain.high
@@ -87,6 +89,24 @@ def test_numbers_are_spread_as_the_draws_are() -> None:
     assert middle == pytest.approx(1e-2)
     assert (Real(0.1, 0.9).decode([0.0]), Real(0.1, 0.9).decode([1.0])) == (0.1, 0.9)
     assert Choice(("a", "b", "c")).encode("b") == (0.0, 1.0, 0.0)
+    sizes = Ladder((0, 1, 3, 6, 12))
+    assert Counter(sizes.decode([x]) for x in shares)[3] == 500
+    assert [sizes.encode(v) for v in (0, 3, 12)] == [(0.0,), (0.5,), (1.0,)]
+
+
+def test_a_step_on_a_ladder_goes_to_a_place_nearby() -> None:
+    sizes = Ladder((0, 1, 3, 6, 12, 24, 48, 96, 192))
+    rng = np.random.default_rng(0)
+    steps = Counter(sizes.perturb(12, rng) for _ in range(3000))
+    assert abs(steps[6] - steps[24]) < 200, "neither way is preferred"
+    assert 1850 < steps[6] + steps[24] < 2150, "two of three go to the next"
+    assert 0 not in {sizes.perturb(0, rng) for _ in range(50)}
+
+
+@pytest.mark.parametrize("values", [(), (1, 1), (3, 1), (True, False), ("a", "b"), (0, 1.5)])
+def test_what_is_no_ladder_is_refused(values: tuple[object, ...]) -> None:
+    with pytest.raises(ValueError, match="Ladder"):
+        Ladder(values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

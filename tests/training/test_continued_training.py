@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from petra.model.channels.weights import channel_weights
 from petra.model.description.state_hash import state_hash
+from petra.model.trainability import freeze
 from petra.tasks.base import Task
 from petra.tasks.classification import classification
 from petra.training.effort import Effort, TrainingState
@@ -143,3 +144,34 @@ def test_a_state_that_is_further_on_does_not_serve() -> None:
     short, result = trained(config, plain, Effort(Fraction(1), memory))
     assert result.continued == 0
     assert short == trained(config, plain, Effort(Fraction(1)))[0]
+
+
+def test_what_is_frozen_is_not_kept_and_pieces_still_make_the_whole() -> None:
+    config, memory = TrainConfig(epochs=2, lr=0.05, batch_size=16), Memory()
+
+    def final(effort: Effort) -> str:
+        model, task = make()
+        freeze(model, but=[model[7]])
+        fit(model, task, config, seed=5, effort=effort)
+        return state_hash(model)
+
+    whole = final(Effort())
+    final(Effort(Fraction(1, 2), memory))
+    names = {n for n in load(memory.files[0][0]) if n.startswith("model.") and "running" not in n}
+    assert names == {"model.7.weight", "model.7.bias", "model.1.num_batches_tracked"}
+    assert final(Effort(None, memory)) == whole
+
+
+def test_a_state_that_holds_frozen_weights_too_serves() -> None:
+    """Such as were written before they were left out."""
+    config, memory = TrainConfig(epochs=2, lr=0.05, batch_size=16), Memory()
+    model, task = make()
+    freeze(model, but=[model[7]])
+    fit(model, task, config, seed=5, effort=Effort(Fraction(1), memory))
+    tensors, record = memory.files[0]
+    frozen = {f"model.{n}": p.detach().contiguous() for n, p in model.named_parameters()}
+    memory.files[0] = (save({**frozen, **load(tensors)}), record)
+    model, task = make()
+    freeze(model, but=[model[7]])
+    result = fit(model, task, config, seed=5, effort=Effort(None, memory))
+    assert result.continued == result.steps // 2 > 0

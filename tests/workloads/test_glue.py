@@ -151,6 +151,10 @@ def test_fine_tuning_happens_once_and_its_weights_can_be_given(tiny: Path, tmp_p
     )
     with pytest.raises(DataError, match="not weights of this model"):
         minilm.load_weights(minilm.untrained(3), path)
+    fresh, _ = glue(data=str(tiny), length=12, train_items=4, epochs=0, seed=1, cache="/nowhere")
+    wanted = minilm.untrained(2, seed=1)
+    pairs = zip(fresh.parameters(), wanted.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs), "of no epochs, it is not fine-tuned"
 
 
 def test_all_settings_and_the_data_name_the_cached_file() -> None:

@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from petra import __version__
-from petra.cli import artifact, bench, doctor, methods, results, search, streams, workloads
+from petra.cli import (
+    artifact,
+    bench,
+    doctor,
+    methods,
+    results,
+    search,
+    streams,
+    transfer,
+    workloads,
+)
 from petra.cli.output import PetraGroup
 from petra.workers.imports import settle, settled
 
@@ -49,7 +59,7 @@ def _root(
 
 
 _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Search": (search.demo, search.run, search.resume),
+    "Search": (search.demo, search.run, search.resume, transfer.transfer),
     "Results": (results.show, results.report, results.export, results.export_optuna),
     "Model files": (artifact.verify, bench.bench, artifact.package),
     "About petra and this machine": (methods.methods, workloads.workloads, doctor.doctor),

@@ -83,6 +83,13 @@ def export(
         str | None,
         typer.Option(help="As the study measured it, such as onnx: any other is refused."),
     ] = None,
+    modules: Annotated[
+        bool,
+        typer.Option(
+            "--modules",
+            help="Also the modules that were trained beside its layers, in a directory modules.",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Copy a measured model out, with its pipeline, figures, parity result and model card.
@@ -92,12 +99,13 @@ def export(
     - `petra export petra-demo --pick knee`
     - `petra export petra-demo --pick smallest --to model.onnx`
     - `petra export petra-demo --pick 17 --to models/seventeen/`
+    - `petra export my-study --pick best --modules`
     """
     from petra.report.bundle import default_place
     from petra.report.study_front import StudyFront
 
     member = StudyFront.load(directory).pick(pick)
-    path = member.export(to or default_place(directory, pick), format)
+    path = member.export(to or default_place(directory, pick), format, modules=modules)
     if as_json:
         say_json({"trial": member.number, "file": str(path), "picked": pick})
         return

@@ -94,7 +94,7 @@ def demo(
 
         check_writable(workdir)
         note("training the digits classifier")
-        _conduct(create_or_continue(config, *resolve_source(config)), quiet=quiet)
+        conduct(create_or_continue(config, *resolve_source(config)), quiet=quiet)
     _conclude(workdir, as_json=as_json, exports=("knee", "smallest"))
 
 
@@ -179,7 +179,7 @@ def run(
     from petra.api import study_from_config
 
     ready = study_from_config(config, study, note=note)
-    _conduct(ready, quiet=quiet)
+    conduct(ready, quiet=quiet)
     _conclude(ready.directory, as_json=as_json)
 
 
@@ -218,7 +218,7 @@ def resume(
 
     from petra.api import resume_study
 
-    _conduct(resume_study(directory, budget=budget, trust=trust, note=note), quiet=quiet)
+    conduct(resume_study(directory, budget=budget, trust=trust, note=note), quiet=quiet)
     _conclude(directory, as_json=as_json)
 
 
@@ -230,7 +230,7 @@ def _given(**options: Any) -> dict[str, Any] | None:
     return {name: value for name, value in options.items() if value is not None} or None
 
 
-def _conduct(study: Study, *, quiet: bool) -> None:
+def conduct(study: Study, *, quiet: bool) -> None:
     """Run a study under a progress display; Ctrl-C says how to continue and exits with 130."""
     from petra.cli.progress import watching
     from petra.listener import Silent

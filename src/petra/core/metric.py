@@ -2,121 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Literal
 
 from petra.core.errors import ConfigError, did_you_mean
+from petra.core.metric_record import NAME
+from petra.core.metric_record import Metric as Metric
+from petra.core.metric_record import Shown as Shown
+from petra.core.metric_record import task_metric as task_metric
 from petra.core.registry import Registry
 from petra.core.text import printable, shown
 
 QUALITY = "quality"  # the name under which every trial has the task's own metric
 CHANGE = "_change"  # after the name of what a task measures: its difference to the untouched model
-Form = Literal["score", "ratio", "si", "plain", "duration"]
-Scale = Literal["ratio", "share", "half"]
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Where a metric stands without being an objective, and under which short title. Objectives
-    and constraints stand everywhere.
-    """
-
-    column: str = ""  # its title in tables, '' for the metric's name
-    terminal: int | None = None  # how readily a narrow terminal drops it, 0 never; None: not there
-    change: int | None = None  # the same for a column of its change against the untouched model
-    page: bool = False  # in the HTML table of the front
-    card: bool = False  # on the model card
-    bench: bool = False  # in the tables of `petra bench`
-    hover: bool = False  # beside a point of a figure
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that every measured trial has; `ragged` ones only where items differ in length,
-    `on_demand` ones, which cost time of their own, only where an objective, a constraint or the
-    goal is about them, else when a model is confirmed.
-
-    `maximize` is None where the task says which direction is better: of `quality`. `timed` metrics
-    carry noise that differs from run to run; others are exact for a given file and data. `sampled`
-    ones belong to the task: measured on the items of a split, they are read once more, on the test
-    split. `form` and `digits` say how a value is written. `scale` says what the search makes of it:
-    its ratio to the untouched model's, its change as a share of the untouched model's magnitude, or
-    v / (v + `half`) where the untouched model has none. `over` names the metric in absolute terms
-    of which this one is the ratio to the untouched model. `count`, of the files that ship, is how a
-    plugin's metric is taken.
-    """
-
-    name: str
-    title: str
-    doc: str = ""
-    unit: str = ""
-    maximize: bool | None = False
-    timed: bool = False
-    sampled: bool = False
-    form: Form = "plain"
-    digits: int = 3
-    scale: Scale = "ratio"
-    half: float = 0.0
-    positive: bool = False
-    ragged: bool = False
-    on_demand: bool = False
-    over: str = ""
-    units: Mapping[str, float] = field(default_factory=dict)
-    shown: Shown = Shown()
-    count: Callable[[Sequence[Path]], float] | None = None
-
-    def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"metric: got the name {shown(self.name)}",
-                hint="a letter, then letters, digits and _, at most 60",
-            )
-        if not self.title or self.title != printable(self.title) or len(self.title) > 200:
-            raise ConfigError(f"metric {self.name}: got the title {shown(self.title)}")
-
-    @property
-    def column(self) -> str:
-        """Its title in a table."""
-        return self.shown.column or self.name.replace("_", " ")
-
-    @property
-    def axis(self) -> str:
-        """Its title on the axis of a figure."""
-        if self.sampled:
-            return f"{self.title}, validation"
-        return f"{self.title}, {self.unit}" if self.unit and self.form != "ratio" else self.title
-
-    def as_dict(self) -> dict[str, object]:
-        """What `task_metric` reads back: the part that a task may say of its own metrics."""
-        return {
-            "name": self.name, "title": self.title, "maximize": self.maximize, "unit": self.unit,
-            "digits": self.digits,
-        }  # fmt: skip
-
-
-def task_metric(
-    name: str, *, maximize: bool, title: str = "", unit: str = "", digits: int = 4
-) -> Metric:
-    """The record of a metric that is measured on the items of a split."""
-    return Metric(
-        name,
-        title or name.replace("_", " "),
-        unit=unit,
-        maximize=maximize,
-        sampled=True,
-        form="score",
-        digits=digits,
-        scale="share",
-        units={"%": 0.01},
-        shown=Shown(title or name.replace("_", " "), terminal=1, page=True, card=True, bench=True),
-    )
-
-
 _BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9}
 _TIMES = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _RATIO = {"x": 1.0, "%": 0.01}
@@ -190,6 +90,41 @@ PETRA_METRICS = (
         timed=True, form="duration", scale="half", half=600.0,
         units={"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}, shown=Shown("training"),
     ),
+    Metric(
+        "trainable_params", "trainable parameters",
+        "parameters that training may change, shared ones once, without the head of a model that is"
+        " adapted by modules", form="si", on_demand=True, scale="half", half=3e5,
+        units={"k": 1e3, "m": 1e6}, shown=Shown("trainable"),
+    ),
+    Metric(
+        "trainable_share", "share of trainable parameters",
+        "trainable parameters over all parameters of the untouched model", on_demand=True,
+        scale="half", half=0.01, units={"%": 0.01}, shown=Shown("trainable share"),
+    ),
+    Metric(
+        "module_bytes", "bytes stored for the task",
+        "bytes that this task adds to the untouched model's: the file of modules with the trained"
+        " head, or all weights of a model without modules or whose other weights were trained, too",
+        "B", form="si",
+        on_demand=True, scale="half", half=1e6, units=_BYTES, shown=Shown("module file"),
+    ),
+    Metric(
+        "train_memory_mb", "peak memory of training",
+        "peak memory of the process that trained, on a GPU that of the GPU; 0 without training",
+        "MB", timed=True, on_demand=True, scale="half", half=1e3,
+        units={"kb": 1e-3, "mb": 1.0, "gb": 1e3}, shown=Shown("training memory"),
+    ),
+    Metric(
+        "latency_unmerged_ms", "median latency with modules apart",
+        "median latency of one batch, of the model whose modules are not folded into its layers",
+        "ms", timed=True, on_demand=True, units=_TIMES, shown=Shown("unmerged latency"),
+    ),
+    Metric(
+        "latency_unmerged_ratio", "latency ratio with modules apart",
+        "paired latency over the untouched model, of the model whose modules are not folded into"
+        " its layers", "x", timed=True, form="ratio", digits=2, on_demand=True,
+        over="latency_unmerged_ms", units=_RATIO, shown=Shown("unmerged ratio"),
+    ),
 )  # fmt: skip
 METRICS: Registry[Metric] = Registry("metric", {m.name: m for m in PETRA_METRICS})
 """Metrics of every study, in the order of tables. A task adds its own (`petra.tasks.scorers`)."""
@@ -252,6 +187,12 @@ class Catalogue:
         """All that is no quality, in the order of tables."""
         return tuple(m for _, m in METRICS.items() if not m.sampled)
 
+    def costs_on(self, place: Literal["page", "card"], asked: Collection[str]) -> list[Metric]:
+        """Those of the `costs` that stand in a place whatever the study, and those `asked` for: its
+        objectives and what its constraints are about.
+        """
+        return [m for m in self.costs() if getattr(m.shown, place) or m.name in asked]
+
 
 def describe(name: str) -> Metric:
     """How a metric behaves, whatever the study: all that a task measures behaves alike."""
@@ -266,7 +207,7 @@ def resolve_metric(name: str, *, where: str, own: Collection[str] | None = ()) -
     """
     metric = ALIASES.get(name, name)
     known = [*METRICS, *ALIASES]
-    deferred = own is None and _NAME.fullmatch(name) and not get_close_matches(name, known, 1, 0.85)
+    deferred = own is None and NAME.fullmatch(name) and not get_close_matches(name, known, 1, 0.85)
     if metric in METRICS or metric in (own or ()) or deferred:
         return metric
     raise ConfigError(

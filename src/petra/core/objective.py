@@ -176,6 +176,11 @@ class Constraint:
         return f"{self.metric} {'>=' if self.at_least else '<='} {' '.join(parts)}"
 
 
+def asked_of(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> frozenset[str]:
+    """The metrics that these are about."""
+    return frozenset((*(o.metric for o in objectives), *(c.metric for c in constraints)))
+
+
 def violation(constraints: Sequence[Constraint], metrics: Metrics, baseline: Metrics) -> float:
     """Total relative violation; 0 means feasible."""
     return sum(c.violation(metrics, baseline) for c in constraints)

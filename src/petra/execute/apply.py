@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from petra.core.rng import derive_seed
 from petra.core.trial import FULL, Fidelity, StageTrace
 from petra.execute.cache import PrefixCache
 from petra.execute.curves import CurveWatch
+from petra.execute.kept_modules import KeptModules
 from petra.execute.plan import Step, steps_of
 from petra.execute.remembered import forget_what_is_made_again
 from petra.execute.states import KeptStates
@@ -49,6 +51,7 @@ def apply_pipeline(
     on_stage: Callable[[int, StageSpec], None],
     after_stage: Callable[[StageSpec], None] = lambda spec: None,
     watch: CurveWatch | None = None,
+    kept: KeptModules | None = None,
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
     """The model that `pipeline` makes of a copy of `model`, and a trace of every stage that
     `fidelity` leaves in. `model` is not changed.
@@ -57,15 +60,17 @@ def apply_pipeline(
     seed must be a function of the prefix, so that a result does not depend on where the work began.
     `on_stage(index, spec)` is called before each stage that runs, `after_stage(spec)` before its
     result is kept; those found in the cache do not run, and their traces say so; a trace also says
-    why its model could not be cached. `watch` judges the last training while it lasts. With and
-    without a cache, results are equal bit for bit. Raises what the stages and the functions raise,
-    and StageRefused for a stage that changes nothing.
+    why its model could not be cached. `watch` judges the last training while it lasts; what is put
+    beside layers is in `kept` then, whose entries are the cache's. With and without a cache,
+    results are equal bit for bit. Raises what the stages and the functions raise, and StageRefused
+    for a stage that changes nothing.
     """
     task = make_context(Pipeline()).task
     steps = steps_of(pipeline, task, outline_of(model), fidelity)
     done = 0
     traces: tuple[StageTrace, ...] = ()
-    found = cache.longest(steps[-1].ran, model) if cache and steps else None
+    usable = kept.again if kept else lambda ran, trace: True
+    found = cache.longest(steps[-1].ran, model, usable) if cache and steps else None
     if found:
         done, current, stored = found
         traces = tuple(replace(t, cached=True) for t in stored)
@@ -85,6 +90,8 @@ def apply_pipeline(
         states = KeptStates(cache.entries, step.course) if cache else None
         watching = watch if steps.index(step) == last else None
         context = _context(make_context(step.course), step, states, watching)
+        if kept:
+            context = replace(context, keep=partial(kept.keep, step.ran))
         current, trace = _run(step.stage, current, spec, context)
         after_stage(spec)
         before, mark = mark, state_hash(current)

@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,26 +20,27 @@ from torch import nn
 
 from petra.core.errors import ExportError, PetraError
 from petra.core.interface import Interface
-from petra.core.measurement import LARGEST, Measurement
 from petra.core.metric import METRICS
 from petra.core.notes import StepBegan, StepProgress
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.registry import Registry
 from petra.core.rng import derive_seed
 from petra.core.target import Target
-from petra.core.text import shown
 from petra.core.trial import FULL, Fidelity, StageTrace
+from petra.execute.account import trains_weights
 from petra.execute.apply import apply_pipeline
 from petra.execute.built import REFERENCE, Built, BuiltFile
 from petra.execute.cache import PrefixCache
 from petra.execute.curves import CurveWatch
+from petra.execute.file_metrics import counted
+from petra.execute.kept_modules import KeptModules
 from petra.execute.pristine import Pristine
 from petra.execute.reference import save_reference
 from petra.measure.operations import count_macs
 from petra.methods.base import Context
 from petra.methods.facts import facts_after, facts_of
 from petra.methods.table import STAGES
-from petra.model.surgery import count_parameters
+from petra.model.surgery import count_parameters, weight_bytes
 from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.tasks.base import Task
@@ -54,8 +55,9 @@ class BuildPayload:
 
     `data` has the splits as arrays, `cache` (None: no cache) takes at most `cache_bytes`. `plugins`
     are stages, runtimes and metrics registered at run time in the parent, by name; `stages` are the
-    kinds that may be asked for; `interface` is what the model takes and returns, None for items of
-    one shape; `pristine` is what `prepare` adds.
+    kinds that may be asked for; `metrics` are what is asked of candidates beyond what is always
+    measured; `interface` is what the model takes and returns, None for items of one shape;
+    `pristine` is what `prepare` adds.
     """
 
     model: nn.Module
@@ -68,6 +70,7 @@ class BuildPayload:
     device: str = "cpu"
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     interface: Interface | None = None
     pristine: Pristine | None = None
 
@@ -138,14 +141,17 @@ def compressed(
     pipeline: Pipeline,
     fidelity: Fidelity = FULL,
     watch: CurveWatch | None = None,
+    kept: KeptModules | None = None,
 ) -> tuple[nn.Module, tuple[StageTrace, ...]]:
     """The model that `pipeline` makes of the payload's, on the CPU, and a trace of every stage.
+    What stages put beside layers is in `kept` then.
 
     Notes are as in `build_candidate`. `payload` is what `prepare` made.
     """
-    cache = None
+    cache, kept = None, kept or KeptModules()
     if payload.cache and payload.cache_bytes:
         cache = PrefixCache(payload.cache, payload.cache_bytes)
+        kept.entries = cache.entries
 
     def on_stage(index: int, stage: StageSpec) -> None:
         payload.model.eval()
@@ -164,6 +170,7 @@ def compressed(
         on_stage=on_stage,
         after_stage=after_stage,
         watch=watch,
+        kept=kept,
     )
     return model.to("cpu"), trace
 
@@ -190,8 +197,9 @@ def build_candidate(
     place of its files.
     """
     started = time.perf_counter()
-    model, trace = compressed(payload, note, pipeline, fidelity)
-    return export_candidate(payload, note, pipeline, exports, model, trace, started=started)
+    kept = KeptModules()
+    model, trace = compressed(payload, note, pipeline, fidelity, kept=kept)
+    return export_candidate(payload, note, pipeline, exports, model, trace, kept, started=started)
 
 
 def export_candidate(
@@ -201,11 +209,12 @@ def export_candidate(
     exports: tuple[tuple[Target, Path], ...],
     model: nn.Module,
     trace: tuple[StageTrace, ...],
+    kept: KeptModules,
     *,
     started: float,
 ) -> tuple[Built | PetraError, ...]:
     """The second half of `build_candidate`, for the `model` that `compressed` made of the pipeline,
-    and its `trace`; `started` is when that began, by `time.perf_counter`.
+    its `trace` and what it `kept`; `started` is when that began, by `time.perf_counter`.
     """
     files: list[tuple[Path, ...] | PetraError] = []
     for target, place in exports:
@@ -222,6 +231,8 @@ def export_candidate(
     save_reference(model, payload.data / "val", example, first)
     for _, place in exports[1:]:
         shutil.copyfile(first, place / REFERENCE)
+    kept.write(exports[0][1])
+    stored = weight_bytes(model) if trains_weights(trace) or not kept.files else kept.bytes
     common = Built(
         files=(),
         reference=BuiltFile.of(first),
@@ -231,6 +242,7 @@ def export_candidate(
         trace=trace,
         build_s=time.perf_counter() - started,
         train_s=sum(t.seconds for t in trace if not t.cached),
+        stored_bytes=stored if pipeline.stages else 0,
     )
     return tuple(
         found if isinstance(found, PetraError) else common.shipping(found, counted(found))
@@ -252,23 +264,6 @@ def exported(
         if file.parent != place:
             raise ExportError(f"runtime {runtime.name} wrote {file}, which is not in {place}")
     return tuple(files)
-
-
-def counted(files: Sequence[Path]) -> dict[str, Measurement]:
-    """Metrics of plugins that are counted from the files that ship. Raises ExportError for what is
-    no number.
-    """
-    found = {}
-    for name, metric in METRICS.items():
-        if metric.count is None:
-            continue
-        value: object = metric.count(files)
-        if not isinstance(value, int | float) or not abs(value) <= LARGEST:
-            raise ExportError(
-                f"the metric {name} is {shown(value)}", hint="its `count` returns a finite number"
-            )
-        found[name] = Measurement(float(value), unit=metric.unit)
-    return found
 
 
 @torch.no_grad()

@@ -13,6 +13,10 @@ from petra.core.trial import StageTrace
 from petra.execute.prospects import Hopeless
 
 REFERENCE = "reference.npz"
+MODULES, UNMERGED = "modules", "unmerged"
+"""Directories beside a candidate's files: the modules that were inserted, in files of their own,
+and while it is judged its files with modules that are not folded into its layers.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class BuiltFile:
 class Built:
     """A candidate's files (the main one first, then others that ship), the PyTorch model's own
     predictions to hold them against, structure and traces; no tensors.
+
+    `stored_bytes` are what it adds to the untouched model's: its modules, or all its weights where
+    others were trained.
+    `unmerged` are its files with modules apart, in the directory `UNMERGED`: none where they would
+    be the same, None where nobody asked for them.
     """
 
     files: tuple[BuiltFile, ...]
@@ -52,6 +61,8 @@ class Built:
     build_s: float
     train_s: float
     counted: Mapping[str, Measurement] = field(default_factory=dict)  # by metrics of plugins
+    stored_bytes: int = 0
+    unmerged: tuple[BuiltFile, ...] | None = None
     hopeless: Hopeless | None = None  # for what its quality would have been left, but for an audit
 
     def shipping(self, files: Sequence[Path], counted: Mapping[str, Measurement]) -> Built:

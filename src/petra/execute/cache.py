@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -61,7 +61,8 @@ class PrefixCache:
             return "it has no floating-point weights"
         brought = _brought(pipeline)
         try:
-            description, tensors = describe(model, original, brought), weights(model)
+            description = describe(model, original, brought)
+            tensors = weights(model, description)
             # The description is trusted only after it has been seen to work.
             again = rebuild(original, description, tensors, brought)
             if state_hash(again) != state_hash(model):
@@ -76,10 +77,13 @@ class PrefixCache:
         return self.entries.write(pipeline.key, save(tensors), record)
 
     def longest(
-        self, pipeline: Pipeline, original: nn.Module
+        self,
+        pipeline: Pipeline,
+        original: nn.Module,
+        usable: Callable[[Pipeline, Sequence[StageTrace]], bool] = lambda prefix, traces: True,
     ) -> tuple[int, nn.Module, tuple[StageTrace, ...]] | None:
-        """The longest stored prefix of `pipeline` (all of it, possibly): its length, its model and
-        its traces.
+        """The longest stored prefix of `pipeline` (all of it, possibly) that is `usable`: its
+        length, its model and its traces.
 
         A damaged entry is removed and counts as absent.
         """
@@ -92,7 +96,8 @@ class PrefixCache:
             except DAMAGE:
                 self.entries.remove(prefix.key)
                 continue
-            return len(prefix), model, traces
+            if usable(prefix, traces):
+                return len(prefix), model, traces
         return None
 
     def _read(

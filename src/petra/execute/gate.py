@@ -25,8 +25,10 @@ from petra.execute.built import Built
 from petra.execute.curves import CurveWatch
 from petra.execute.explain import explained
 from petra.execute.judge import checked_scores, targets_file
+from petra.execute.kept_modules import KeptModules
 from petra.execute.prospects import Known, Left, Span, hopeless
 from petra.execute.reference import predict
+from petra.execute.unmerged import export_unmerged
 from petra.measure.stored import load_split
 from petra.methods.facts import facts_after, facts_of
 from petra.space.effects import FLOAT_WEIGHTS
@@ -78,7 +80,8 @@ def build_if_hopeful(
     started = time.perf_counter()
     payload = with_seed(payload, seed)
     watch = gate.watch(maximize=payload.task.maximize) if gate else None
-    model, trace = compressed(payload, note, pipeline, fidelity, watch)
+    kept = KeptModules()
+    model, trace = compressed(payload, note, pipeline, fidelity, watch, kept)
     if fidelity.full:
         trace = explained(payload.model, model, payload.task, trace)
     found = watch.found if watch else None
@@ -90,8 +93,11 @@ def build_if_hopeful(
             found = replace(found, kind="quality")
             if not gate.audit:
                 raise Left(found, scores, trace)
-    made = export_candidate(payload, note, pipeline, exports, model, trace, started=started)
-    return tuple(replace(b, hopeless=found) if isinstance(b, Built) else b for b in made)
+    made = export_candidate(payload, note, pipeline, exports, model, trace, kept, started=started)
+    unmerged = export_unmerged(payload, note, pipeline, exports)
+    return tuple(
+        replace(b, hopeless=found, unmerged=unmerged) if isinstance(b, Built) else b for b in made
+    )
 
 
 def torch_scores(payload: BuildPayload, model: nn.Module) -> tuple[dict[str, Measurement], float]:

@@ -13,7 +13,9 @@ the training that comes before it. What has run by then is cached, and not done 
 
 *How sure costs are* (`exact_spans`, `timed_spans`): sizes to a hundredth (constants that happen to
 be equal are stored once), latency within two standard errors and `LAUNCHES`, by which the same file
-was seen to differ between processes. The 95th percentile is at least the median.
+was seen to differ between processes. The 95th percentile is at least the median. How many
+parameters are trained is known at least, and decides about constraints alone: where modules are
+searched for, those of more parameters may well be better than any seen so far.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from petra.core.objective import Metrics
 from petra.core.pipeline import Pipeline
 from petra.core.rivals import Rivals
 from petra.core.trial import SCREEN, Fidelity, StageTrace
+from petra.execute.account import account
 from petra.execute.build import BuildPayload
 from petra.execute.builder import Builder
 from petra.execute.costs import UNTRAINED, Costs
@@ -43,6 +46,7 @@ from petra.model.outline import outline_of
 LEAST_TRAINING_S = 5.0  # about twice what building without training, export and timing take
 SIZE_ERROR, LAUNCHES, _ERRORS = 0.01, 0.15, 2.0
 COUNTED = frozenset({"size_bytes", "params", "macs"})
+TRAINED = frozenset({"trainable_params", "trainable_share"})
 TIMED = frozenset({"latency_ms", "latency_ratio", "latency_p95_ms", "memory_mb"})
 # A rough rate of training by kind of device, so that decisions do not depend on the clock.
 _MACS_PER_S, _STEP_S = {"cpu": 3e10, "cuda": 3e12}, 2e-3
@@ -74,7 +78,8 @@ def plan(pipeline: Pipeline, payload: BuildPayload, rivals: Rivals) -> Plan:
     """A function of the study and of what the searcher had been told; no clock is asked. Raises
     ConfigError for a stage that there is not.
     """
-    if not can_be_screened(rivals, COUNTED | TIMED):
+    bounded = any(c.metric in TRAINED for c in rivals.constraints)
+    if not bounded and not can_be_screened(rivals, COUNTED | TIMED):
         return Plan(why_not="neither constraints nor rivals that its costs could fail")
     outline = outline_of(payload.model)
     stages = [step.stage for step in steps_of(pipeline, payload.task, outline)]
@@ -153,7 +158,7 @@ class Screen:
         on_note(StepBegan(len(pipeline), SCREEN))
         made = self.builder.costs(pipeline, fidelity, target, place, time_limit_s=time_limit_s)
         known, metrics = exact_spans(made), counted(made, self.judge.host)
-        found = hopeless(known, self.rivals)
+        found = hopeless(known, self.rivals) or trains_too_much(made, self.rivals)
         slowest = {name: Span(math.inf, math.inf) for name in TIMED}
         if found is None and hopeless({**known, **slowest}, self.rivals):
             artifact = Artifact(place / made.files[0].name, target)
@@ -163,6 +168,15 @@ class Screen:
                 metrics = {**metrics, **timed}
             found = hopeless(known, self.rivals)
         return Screened(known, metrics, made.trace, found)
+
+
+def trains_too_much(made: Costs, rivals: Rivals) -> Hopeless | None:
+    """Whether it violates a constraint on what is trained, of which a training that was left out
+    may have more.
+    """
+    trained = account(made.trace)
+    spans = {name: Span(trained[name].mean, math.inf) for name in sorted(TRAINED)}
+    return hopeless(spans, replace(rivals, front=()))
 
 
 def counted(made: Costs, host: str) -> Metrics:

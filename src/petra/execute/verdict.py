@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,12 @@ from petra.core.notes import StepBegan, WorkerNote
 from petra.core.objective import Metrics
 from petra.core.rivals import Rivals
 from petra.core.target import Target
+from petra.execute.account import account
 from petra.execute.base import Limits
 from petra.execute.builder import Caller, ignore, typed
-from petra.execute.built import REFERENCE, Built
+from petra.execute.built import REFERENCE, UNMERGED, Built
 from petra.execute.judge import Judged, difference, judge, targets_file
+from petra.execute.unmerged import LATENCY
 from petra.measure.bench_main import Request
 from petra.measure.client import run_bench
 from petra.measure.launches import PRIOR, Spread, of_itself, together
@@ -49,6 +52,10 @@ class Timing:
     thorough: bool = False
     raced: bool = True
 
+    def asks_for(self, name: str) -> bool:
+        """Whether a metric that is measured on demand is to be."""
+        return self.metrics is None or name in self.metrics
+
     def race(self, known: Metrics) -> Race:
         """What the latency is timed for, by what else is known of a candidate."""
         if not self.raced:
@@ -69,6 +76,7 @@ def only_what_ships(place: Path) -> None:
     """Remove what files are held against from where they lie."""
     for name in (PREDICTIONS, REFERENCE):
         (place / name).unlink(missing_ok=True)
+    shutil.rmtree(place / UNMERGED, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -116,15 +124,17 @@ class Judge:
         reference = built.reference.check(place)
         main, *_ = (file.check(place) for file in built.files)
         artifact = Artifact(main, target)
+        counted = self._counted(built, timing)
         with alone():
-            metrics = self._timed(artifact, against, predictions, timing, self._counted(built))
+            metrics = self._timed(artifact, against, predictions, timing, counted)
+            metrics |= self._unmerged(built, place, artifact, against, timing, metrics)
         judged = self._scored(
             "val", predictions, reference, built.quantized, step, time_limit_s, on_note
         )
         if keep is not None:
             predictions.replace(keep)
         only_what_ships(place)
-        found = metrics | self._counted(built) | judged.on(self.host)
+        found = metrics | counted | judged.on(self.host)
         return Verdict(found, dict(judged.parity))
 
     def coarse(self, artifact: Artifact, *, against: Artifact) -> dict[str, Measurement]:
@@ -201,6 +211,28 @@ class Judge:
             launches.append(self._measured(artifact, None, "val", None, again))
         return of_itself(launches)
 
+    def _unmerged(
+        self,
+        built: Built,
+        place: Path,
+        artifact: Artifact,
+        against: Artifact | None,
+        timing: Timing,
+        merged: Metrics,
+    ) -> dict[str, Measurement]:
+        """Latency of the candidate with its modules apart, where it was built for that: that of the
+        `artifact`, where it is the same.
+        """
+        if built.unmerged is None:
+            return {}
+        wanted = {own: name for own, name in LATENCY.items() if timing.asks_for(name)}
+        if built.unmerged and wanted and against is not None:
+            main, *_ = (file.check(place / UNMERGED) for file in built.unmerged)
+            apart = replace(timing, metrics=(), rivals=None)
+            found = self._measured(Artifact(main, artifact.target), against, "val", None, apart)
+            merged = together([found], timing.spread)
+        return {name: merged[own] for own, name in wanted.items()}
+
     def _measured(
         self,
         artifact: Artifact,
@@ -251,9 +283,13 @@ class Judge:
             on_note=typed(on_note),
         )
 
-    def _counted(self, built: Built) -> dict[str, Measurement]:
+    def _counted(self, built: Built, timing: Timing) -> dict[str, Measurement]:
         """What is known without running the files."""
+        trained = account(built.trace) | {
+            "module_bytes": Measurement(float(built.stored_bytes), unit="B")
+        }
         found = {
+            **{name: m for name, m in trained.items() if timing.asks_for(name)},
             "size_bytes": Measurement(float(built.size_bytes), unit="B"),
             "params": Measurement(float(built.params)),
             "macs": Measurement(float(built.macs)),

@@ -58,7 +58,8 @@ class Context:
     reports steps; `device` is torch's name of where stages train, `target` says where the result
     will run, and `kernels` what it can run in there. `interface` is what the model takes and
     returns, None for items of one shape. `effort`, to be handed to the training loop, is how far
-    this stage trains.
+    this stage trains. `keep` is to be given the model with all that was put beside its layers,
+    before any of it becomes part of the weights: files of modules are made of it.
     """
 
     task: Task
@@ -69,6 +70,7 @@ class Context:
     progress: Callable[[int, int, str], None] = lambda done, total, note: None
     interface: Interface | None = None
     effort: Effort = field(default_factory=Effort)
+    keep: Callable[[nn.Module], None] = lambda model: None
 
     @property
     def kernels(self) -> Kernels:
@@ -104,6 +106,10 @@ class Stage(ABC):
     clashes: ClassVar[tuple[Mapping[str, tuple[Value, ...]], ...]] = ()
     """Settings that no model is treated with, values by parameter: see `StageCard`."""
     epoch_cost: ClassVar[float] = 1.0
+    on_request: ClassVar[bool] = False
+    """Whether a search over all stages leaves it out, because its parameters are a space of their
+    own: somebody has to name it, or a preset with ranges for it.
+    """
 
     @abstractmethod
     def apply(self, model: nn.Module, context: Context) -> tuple[nn.Module, StageTrace]:

@@ -9,6 +9,7 @@ STAGES: Registry[type[Stage]] = Registry(
     "stage",
     {
         "tune": "petra.methods.tune.tune:Tune",
+        "adapt": "petra.methods.adapt.stage:Adapt",
         "distill": "petra.methods.distill.distill:Distill",
         "prune.depth": "petra.methods.prune.depth:DepthPrune",
         "prune.heads": "petra.methods.prune.heads:HeadPrune",

@@ -17,7 +17,7 @@ from petra.core.pipeline import Value
 from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.model.channels.weights import channel_weights
-from petra.model.trainability import frozen_layers, trainable
+from petra.model.trainability import changing, frozen_layers, trainable
 from petra.space.declare import has, slots, where
 from petra.space.domains import Choice, Integer, Real, Text
 from petra.space.space import Slot
@@ -70,7 +70,7 @@ def run_fit(
     kept_away = untrained(
         model, map_inputs(context.task.example(2), lambda t: t.to(context.device))
     )
-    before = {name: t.detach().clone() for name, t in tensors_of(model).items()}
+    before = {name: t.detach().clone() for name, t in changing(model).items()}
     result = fit(
         model,
         context.task,
@@ -83,7 +83,7 @@ def run_fit(
         progress=context.progress,
         effort=context.effort,
     )
-    after = tensors_of(model)
+    after = changing(model)
     changed = {
         name.rpartition(".")[0]
         for name, t in before.items()
@@ -93,11 +93,6 @@ def run_fit(
     kept_away |= dict.fromkeys(frozen_layers(model), FROZEN)
     skipped = {path: reason for path, reason in kept_away.items() if path not in changed}
     return model, StageTrace(stage, touched=touched, skipped=skipped, details=result.as_details())
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def unfreeze(model: nn.Module) -> None:
@@ -31,6 +31,12 @@ def freeze(model: nn.Module, *, but: Collection[nn.Module] = ()) -> None:
 def trainable(module: nn.Module) -> list[nn.Parameter]:
     """The module's own weights, not those of modules inside it, that training changes."""
     return [p for p in module.parameters(recurse=False) if p.requires_grad]
+
+
+def changing(model: nn.Module) -> dict[str, Tensor]:
+    """What training may change, by name: weights that are not frozen, and all buffers."""
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {**weights, **dict(model.named_buffers())}
 
 
 def frozen_layers(model: nn.Module) -> tuple[str, ...]:

@@ -65,6 +65,29 @@ def survivors(
     return np.sort(np.array(kept, dtype=np.int64))
 
 
+def best_first(
+    costs: ArrayLike,
+    *,
+    reference: ArrayLike,
+    violations: ArrayLike | None = None,
+    most: int | None = None,
+) -> list[int]:
+    """Indices of costs (n, m), the best `most` of them (None: all), the best first: by
+    non-dominated rank, within a rank by hypervolume contribution, then the lower index. One
+    computation of contributions for each rank that is needed.
+    """
+    points = as_costs(costs)
+    room, rank = len(points) if most is None else most, ranks(points, violations)
+    order: list[int] = []
+    for level in range(int(rank.max(initial=-1)) + 1):
+        if len(order) >= room:
+            break
+        layer = np.flatnonzero(rank == level)
+        gain = contributions(points[layer], reference)
+        order += [int(layer[i]) for i in np.argsort(-gain, kind="stable")]
+    return order[:room]
+
+
 def _layers(points: Floats, members: NDArray[np.int64]) -> list[list[int]]:
     """Members rank by rank: first one copy of every point, then the rest, again by rank."""
     layers: list[list[int]] = []

@@ -16,14 +16,16 @@ from petra.core.objective import Metrics
 from petra.core.target import Target
 from petra.core.text import json_text
 from petra.core.trial import Trial
+from petra.core.whole import copy_whole, write_whole
+from petra.execute.built import MODULES
 from petra.front import Front
 from petra.measure.client import alone
 from petra.measure.inspect_main import declared_inputs
 from petra.report.card import model_card
+from petra.report.modules import modules_of, write_or_clear
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
 from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE
-from petra.report.whole import copy_whole, write_whole
 from petra.runtimes.base import InputSpec
 from petra.runtimes.table import RUNTIMES, files_of, runtimes_by_suffix
 from petra.store.layout import StudyPaths, own_file
@@ -51,7 +53,7 @@ class Member:
         """The kind of file: 'onnx', 'pt2', ..."""
         return Path(self.trial.artifact).suffix.removeprefix(".")
 
-    def export(self, path: str | Path, format: str | None = None) -> Path:
+    def export(self, path: str | Path, format: str | None = None, *, modules: bool = False) -> Path:
         """Copy the measured file out of the study, with what is known about it, and return the
         model file's path.
 
@@ -61,10 +63,14 @@ class Member:
         ``pipeline.yaml``, ``metrics.json``, ``parity.json`` and ``MODEL_CARD.md``. Existing files
         of these names are replaced.
 
-        Raises ConfigError when another format is asked for than the study measured: only measured
-        files ship.
+        With `modules`, the modules that its pipeline trained beside the layers are copied, too,
+        into the directory ``modules`` or ``<stem>.modules``, for `petra.load_modules`.
+
+        Raises ConfigError when another format is asked for than the study measured (only measured
+        files ship), and when modules are asked for that there are not.
         """
         place = _place(self, path, format)
+        prefix = "" if _is_bundle(place, path) else f"{place.stem}."
         record = StudyRecord.load(self.directory)
         sources = shipped_files(self)
         if place.name != self.artifact.name and len(sources) > 1:
@@ -73,6 +79,7 @@ class Member:
                 " finds by name",
                 hint="export to a directory: end its name with '/'",
             )
+        inserted = modules_of(self.directory, self.trial) if modules else {}
         inputs = _inputs(self)
         with _explained(place.parent):
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +90,9 @@ class Member:
             ]
             for left_over in {*files_of(place)} - {*shipped}:
                 left_over.unlink()
-            prefix = "" if _is_bundle(place, path) else f"{place.stem}."
+            beside = place.parent / f"{prefix}{MODULES}"
+            if inserted or beside.exists():
+                write_or_clear(inserted, beside)
             for name, content in _companions(self, record, place, shipped, inputs).items():
                 write_whole(place.parent / f"{prefix}{name}", content)
         return place

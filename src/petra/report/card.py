@@ -11,7 +11,7 @@ from pathlib import Path
 
 from petra.core.measurement import Measurement
 from petra.core.metric import QUALITY, Metric
-from petra.core.objective import Metrics
+from petra.core.objective import Metrics, asked_of
 from petra.core.paired import score_change
 from petra.core.target import Target
 from petra.core.text import printable
@@ -150,7 +150,7 @@ def _scores(trial: Trial, baseline: Trial | None, record: StudyRecord) -> Iterat
 
 
 def _costs(record: StudyRecord) -> list[Metric]:
-    return [metric for metric in record.catalogue.costs() if metric.shown.card]
+    return record.catalogue.costs_on("card", asked_of(record.objectives, record.constraints))
 
 
 def _pair(
@@ -172,7 +172,7 @@ def _worse(trial: Trial, baseline: Trial | None, record: StudyRecord) -> str:
             found.append(f"- {markdown(score.metric.title)} on {score.split}: {text}")
     for cost in _costs(record):
         first, second = _pair(trial, baseline, cost.name)
-        if first and second:
+        if first and second and cost.scale != "half":  # of these the untouched model has none
             delta = first.mean - second.mean
             if (delta < 0) if cost.maximize else (delta > 0):
                 text = change(first.mean, second.mean) or "more"

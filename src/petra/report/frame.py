@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from petra.core.metric import QUALITY, Metric
+from petra.core.objective import asked_of
 from petra.core.trial import Trial
 from petra.front import Front, figures
 from petra.report.pipeline_text import pipeline_in_words
@@ -38,8 +39,10 @@ def _row(front: Front, trial: Trial) -> dict[str, object]:
             row[f"{name}_{split}_se"] = found.stderr if found else math.nan
     costs = front.catalogue.costs()
     paired = {metric.over for metric in costs}
+    asked = asked_of(front.objectives, front.constraints)
+    named = {metric.name for metric in front.catalogue.costs_on("page", asked)}
     for metric in costs:
-        if not metric.shown.page and metric.over not in {m.name for m in costs if m.shown.page}:
+        if not named & {metric.name, metric.over}:
             continue
         row |= _cost(metric, trial, front.baseline, paired=metric.name in paired)
     return row

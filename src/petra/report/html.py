@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from petra.core.errors import ConfigError
+from petra.core.whole import write_whole
 from petra.front import Front, confirmed
 from petra.report import axes, history, page, plots
 from petra.report.card import subject
@@ -21,7 +22,6 @@ from petra.report.numbers_text import change, duration, value, with_error
 from petra.report.page import esc
 from petra.report.pipeline_text import count_statuses
 from petra.report.record import StudyRecord
-from petra.report.whole import write_whole
 from petra.store.layout import StudyPaths
 from petra.store.schema import petra_version
 

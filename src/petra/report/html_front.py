@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from petra.core.metric import QUALITY, Metric
-from petra.core.objective import Metrics
+from petra.core.objective import Metrics, asked_of
 from petra.core.paired import score_change
 from petra.core.trial import Trial
 from petra.front import Front, figures
@@ -55,7 +55,7 @@ def _scores(front: Front) -> list[str]:
 
 
 def _costs(front: Front) -> list[Metric]:
-    return [metric for metric in front.catalogue.costs() if metric.shown.page]
+    return front.catalogue.costs_on("page", asked_of(front.objectives, front.constraints))
 
 
 def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:

@@ -4,17 +4,20 @@ most.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.text import printable
 from petra.core.trial import Fidelity, StageTrace, Trial
 from petra.store.stored_trials import reduced_of, statuses_of
 
+# Sizes of parts that are not there where they are 0.
+_SIZES = ("serial", "parallel", "prefix", "lora", "prompt")
 # Parameter names that say most about what a stage does, in the order in which they are shown. A
 # stage that has none of them shows its first parameters, so a plugin's stage reads well enough
 # without being listed anywhere.
 _TELLING = (
+    *_SIZES,
     "ratio",
     "rank",
     "energy",
@@ -40,7 +43,8 @@ def _said(name: str, value: Value) -> str:
 
 def stage_in_words(stage: StageSpec) -> str:
     """'prune.structured (ratio 0.4, taylor)'."""
-    names = [name for name in _TELLING if name in stage.params]
+    absent = {name for name in _SIZES if not stage.params.get(name)}
+    names = [name for name in _TELLING if name in stage.params and name not in absent]
     names = names or [
         name for name, value in stage.params.items() if value is not False and value != "none"
     ]
@@ -64,6 +68,13 @@ def trace_in_words(trace: StageTrace) -> str:
         parts.append(f"{len(trace.skipped)} skipped")
     if trace.params_after != trace.params_before:
         parts.append(f"parameters {si(trace.params_before)} → {si(trace.params_after)}")
+    adapted = trace.details.get("adapt")
+    if isinstance(adapted, Mapping):
+        inserted, head = (
+            number if isinstance(number := adapted.get(name), int | float) else 0
+            for name in ("trainable_parameters", "head_parameters")
+        )
+        parts.append(f"{si(inserted)} parameters of modules trained, {si(head)} of the head")
     if trace.uncached:
         parts.append(f"not cached: {printable(trace.uncached)}")
     parts.append("taken from the cache" if trace.cached else duration(trace.seconds))

@@ -64,9 +64,10 @@ class LoadedOpenVino(LoadedModel):
                 "bf16" if _stores_bf16(model) else "f32"
             )
             compiled = core.compile_model(model, "CPU", settings)
+            # Compiled, an input also has the names of casts of it that were taken out.
             super().__init__(
-                tuple(_spec(port) for port in compiled.inputs),
-                tuple(_spec(port) for port in compiled.outputs),
+                tuple(map(_spec, compiled.inputs, model.inputs)),
+                tuple(map(_spec, compiled.outputs, model.outputs)),
             )
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
@@ -108,12 +109,13 @@ _DTYPES |= {
 }
 
 
-def _spec(port: Any) -> InputSpec:
+def _spec(port: Any, named: Any) -> InputSpec:
+    """What a port takes or gives, under the name that the file has for it."""
     shape = tuple(
         size.get_length() if size.is_static else None for size in port.get_partial_shape()
     )
     kind = port.get_element_type().get_type_name()
-    return InputSpec(port.get_any_name(), _DTYPES.get(kind, kind), shape)
+    return InputSpec(named.get_any_name(), _DTYPES.get(kind, kind), shape)
 
 
 def _refuse_text(specs: Sequence[InputSpec], path: Path) -> None:

@@ -13,8 +13,7 @@ import numpy as np
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import FULL, Fidelity, Origin, Proposal, Trial
-from petra.moo.dominance import ranks
-from petra.moo.hypervolume import contributions
+from petra.moo.selection import best_first
 from petra.search.base import Problem, Searcher, Suggestion
 from petra.search.options import SearchOptions, option
 from petra.search.scaling import Scaling, scale
@@ -108,16 +107,13 @@ class Rung:
         """
         if not self._usable:
             return
-        costs, rank = np.array(self._costs), ranks(self._costs, self._violations)
-        best: list[int] = []
-        room = self.told // self._eta
-        for level in range(int(rank.max()) + 1):
-            layer = np.flatnonzero(rank == level)
-            gain = contributions(costs[layer], self._scaling.reference)
-            best += [int(layer[i]) for i in np.argsort(-gain, kind="stable")]
-            if len(best) >= room:
-                break
-        chosen = [self._usable[i] for i in best[:room]]
+        best = best_first(
+            self._costs,
+            reference=self._scaling.reference,
+            violations=self._violations,
+            most=self.told // self._eta,
+        )
+        chosen = [self._usable[i] for i in best]
         self._ranked = [p for p in chosen if p.key not in self._promoted]
 
 

@@ -122,7 +122,7 @@ def _drawn(card: StageCard, nth: int, choose: Choose) -> StageSpec:
     values: dict[str, Value] = {}
     left = {p.name: p for p in card.parameters if not p.is_family}
     while left:
-        ready = (p for p in left.values() if not left.keys() & p.when.keys())
+        ready = (p for p in left.values() if not left.keys() & p.depends_on)
         p = left.pop(next(ready, next(iter(left.values()))).name)
         if p.active(values):
             values[p.name] = _within(

@@ -25,6 +25,7 @@ from petra.search.base import Problem, Searcher, Suggestion
 from petra.search.choices import Choices
 from petra.search.options import SearchOptions, option
 from petra.space.domains import BOOLEAN, Choice, Domain, Integer, Real
+from petra.space.ladder import Ladder
 
 SAMPLED = Origin(("sampled",))
 ATTEMPTS = 10  # pipelines drawn for one proposal before the search looks for one at random
@@ -212,7 +213,9 @@ def distribution(optuna: Any, domain: Domain) -> Any:
         return kinds.FloatDistribution(domain.low, domain.high, log=domain.log)
     if isinstance(domain, Integer):
         return kinds.IntDistribution(domain.low, domain.high, log=domain.log)
-    return kinds.CategoricalDistribution(domain.values) if isinstance(domain, Choice) else None
+    if isinstance(domain, Choice | Ladder):
+        return kinds.CategoricalDistribution(domain.values)
+    return None
 
 
 def direction(optuna: Any, objective: Objective) -> Any:

@@ -18,6 +18,7 @@ SEARCHERS: Registry[type[Searcher]] = Registry(
         "optuna": "petra.search.optuna_search:OptunaSearcher",
         "bayes": "petra.search.bayes.searcher:BayesSearcher",
         "asha": "petra.search.asha:AshaSearcher",
+        "structure_first": "petra.search.structure_first:StructureFirstSearcher",
     },
 )
 

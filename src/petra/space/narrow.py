@@ -14,6 +14,7 @@ from petra.core.kernels import Kernels
 from petra.core.pipeline import Value, canonical_value
 from petra.core.text import printable, shown
 from petra.space.domains import Choice, Domain, Integer, Real
+from petra.space.ladder import Ladder
 from petra.space.parameters import Parameter
 from petra.space.space import Slot, StageCard
 
@@ -40,15 +41,19 @@ def narrow(card: StageCard, ranges: Mapping[str, object], *, where: str) -> Stag
 
 def narrow_as_far(card: StageCard, ranges: Mapping[str, object], *, where: str) -> StageCard:
     """`narrow` for ranges that were written for any model, task and runtime: of each, what lies in
-    the parameter's domain, and nothing where that is nothing.
+    the parameter's domain, and nothing where that is nothing. A single value counts wherever a
+    person could set it.
     """
-    kept = {p.name: _common(p.domain, ranges[p.name]) for p in card.parameters if p.name in ranges}
+    kept = {p.name: _common(p, ranges[p.name]) for p in card.parameters if p.name in ranges}
     return narrow(card, {name: values for name, values in kept.items() if values}, where=where)
 
 
-def _common(domain: Domain, given: object) -> list[Any]:
-    """The part of a range that the domain has."""
-    values: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+def _common(parameter: Parameter, given: object) -> list[Any]:
+    """The part of a range that the parameter has."""
+    domain = parameter.domain
+    if not isinstance(given, list | tuple):
+        return [given] if parameter.limits.contains(given) else []
+    values: list[Any] = list(given)
     if len(values) == 2 and isinstance(domain, Real | Integer):
         low, high = max(values[0], domain.low), min(values[1], domain.high)
         return [low, high] if low < high else [low] if low == high else []
@@ -101,6 +106,8 @@ def _domain(old: Domain, values: list[Value], *, where: str) -> Domain:
         if isinstance(old, Integer):
             return Integer(int(low), int(high), old.log and int(low) > 0)
         return Real(float(low), float(high), old.log and float(low) > 0)
+    if isinstance(old, Ladder):
+        return Ladder(tuple(sorted(set(values), key=float)))
     return Choice(tuple(values))
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from petra.core.pipeline import Value
 from petra.space.domains import Domain
 
+_OR = " or "
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -15,10 +17,10 @@ class Parameter:
 
     `domain` is what the search draws from; `limits`, at least as wide, is what a person may set.
     `when` names values (a few, or a domain of them) of other parameters under which this one means
-    anything; elsewhere it is left out of the pipeline, so that two pipelines that do the same are
-    equal. `scope` groups parameters that a *global* move changes in all stages at once
-    ("optimizer", "loss"). An `implied` parameter is left out of a pipeline at its default, so that
-    pipelines made before it existed are still the same ones.
+    anything, "a or b" being any of these two; elsewhere it is left out of the pipeline, so that two
+    pipelines that do the same are equal. `scope` groups parameters that a *global* move changes in
+    all stages at once ("optimizer", "loss"). An `implied` parameter is left out of a pipeline at
+    its default, so that pipelines made before it existed are still the same ones.
 
     A name such as "layers.encoder.0" is that of a member of a family, one for each of some of the
     model's modules. Where the model is not known, "layers.*" stands for all of them.
@@ -50,7 +52,15 @@ class Parameter:
 
     def active(self, params: Mapping[str, Value]) -> bool:
         """Whether the parameter means anything given the values of the others."""
-        return all(_allows(allowed, params.get(name)) for name, allowed in self.when.items())
+        return all(
+            any(_allows(allowed, params.get(name)) for name in names.split(_OR))
+            for names, allowed in self.when.items()
+        )
+
+    @property
+    def depends_on(self) -> frozenset[str]:
+        """Names of the parameters whose values decide whether it means anything."""
+        return frozenset(name for names in self.when for name in names.split(_OR))
 
 
 def _allows(allowed: tuple[Value, ...] | Domain, value: object) -> bool:

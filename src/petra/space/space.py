@@ -38,7 +38,8 @@ class StageCard:
     the price of an epoch of its training, in those of a plain one.
 
     `clashes` are settings that cannot act together, values by parameter: none is drawn, for the
-    last parameter named then takes its default. A person may set them, and has the stage's refusal.
+    last parameter named then takes its default, or where that clashes too, another takes another
+    value. A person may set them, and has the stage's refusal.
 
     A card that was made without a model may hold families (`Parameter.is_family`): values of their
     members are checked, and members that are not given are left out.
@@ -104,10 +105,22 @@ class StageCard:
         spec = self.normalize(params)
         for clash in self.clashes:
             if all(spec.params.get(name) in values for name, values in clash.items()):
-                last = self.parameter([*clash][-1])
-                assert last is not None
-                spec = self.normalize({**spec.params, last.name: last.default})
+                spec = self.normalize({**spec.params, **self._instead(clash, spec)})
         return spec
+
+    def _instead(
+        self, clash: Mapping[str, tuple[Value, ...]], spec: StageSpec
+    ) -> Mapping[str, Value]:
+        """One of the parameters in a clash, with a value outside of it."""
+        named = [p for p in self.parameters if p.name in clash]
+        last = max(named, key=lambda p: [*clash].index(p.name))
+        if last.default not in clash[last.name]:
+            return {last.name: last.default}
+        for p in named:  # a range that somebody narrowed has no other default
+            moved = p.domain.perturb(spec.params.get(p.name, p.default), np.random.default_rng(0))
+            if moved not in clash[p.name]:
+                return {p.name: moved}
+        return {}
 
     def _declared(self, names: Iterable[str]) -> tuple[Parameter, ...]:
         """The parameters, with those members in the place of a family that `names` has."""

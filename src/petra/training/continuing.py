@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from petra.model.trainability import changing
 from petra.training.effort import TrainingState
 from petra.training.epoch import Place, Run
 from petra.training.random_state import random_state, set_random_state
@@ -25,8 +26,8 @@ class Stepping(Protocol):
 
 
 def taken(run: Run, place: Place, before: float, curve: Sequence[float]) -> TrainingState:
-    """The state of a training that has come to `place`. Copies all weights."""
-    tensors = {f"model.{name}": t for name, t in _tensors(run.model).items()}
+    """The state of a training that has come to `place`. Copies what it changes, and no more."""
+    tensors = {f"model.{name}": t for name, t in changing(run.model).items()}
     plain: dict[str, dict[str, Any]] = {}
     for i, (_, state) in enumerate(_optimizer_states(run.optimizer)):
         for name, value in state.items():
@@ -54,15 +55,16 @@ def put_back(run: Run, state: TrainingState) -> Place | None:
     """Let `run`, which has not begun, go on from `state`; None, and nothing is changed, where it is
     not this training's.
     """
-    record, own = state.record, _tensors(run.model)
+    record, own = state.record, changing(run.model)
     kept = {k.removeprefix("model."): t for k, t in state.tensors.items() if k[:6] == "model."}
     if any(record.get(name) != value for name, value in _identity(run).items()):
         return None
-    if own.keys() != kept.keys() or any(own[name].shape != t.shape for name, t in kept.items()):
+    # States from before frozen weights were left out hold them, too.
+    if not own.keys() <= kept.keys() or any(kept[n].shape != t.shape for n, t in own.items()):
         return None
     with torch.no_grad():
-        for name, tensor in kept.items():
-            own[name].copy_(tensor)
+        for name, tensor in own.items():
+            tensor.copy_(kept[name])
     for i, (p, values) in enumerate(_optimizer_states(run.optimizer)):
         values.update(record["optimizer"].get(str(i), {}))
         head = f"optimizer.{i}."
@@ -81,10 +83,6 @@ def put_back(run: Run, state: TrainingState) -> Place | None:
 def _identity(run: Run) -> Mapping[str, Any]:
     """What two runs have in common of which one may go on where the other stopped."""
     return {"seed": run.seed, "per_epoch": run.per_epoch, "epochs": run.config.epochs}
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _optimizer_states(

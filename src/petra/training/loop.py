@@ -34,7 +34,9 @@ class TrainResult:
     (`curve`), and of those it left (`score_after`).
 
     Of the steps of all `epochs` it made `steps`, which are fewer where it was stopped early, the
-    first `continued` of them in an earlier evaluation.
+    first `continued` of them in an earlier evaluation. `trained_parameters` might change, shared
+    ones counted once. `device_memory_mb` is the most that a GPU held of it (2**20 bytes), 0
+    elsewhere.
     """
 
     epochs: int
@@ -45,9 +47,13 @@ class TrainResult:
     curve: tuple[float, ...]
     precision: str
     seconds: float
+    trained_parameters: int
+    device_memory_mb: float = 0.0
 
     def as_details(self) -> dict[str, object]:
         plain = {k: round(v, 5) if isinstance(v, float) else v for k, v in vars(self).items()}
+        if not self.device_memory_mb:
+            del plain["device_memory_mb"]
         return {**plain, "curve": [round(score, 5) for score in self.curve]}
 
 
@@ -154,13 +160,17 @@ def fit(
         zero_masks(model), precision, seed, device, per_epoch, progress,
     )  # fmt: skip
     steps = effort.begin(run.total, per_epoch)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         curve = _train(run, effort, steps)
     model.eval()
     seconds = time.perf_counter() - started
+    held = torch.cuda.max_memory_allocated(device) / 2**20 if device.startswith("cuda") else 0.0
     return TrainResult(
         config.epochs, steps, curve.continued, curve.before, curve.last, tuple(curve.scores),
-        precision.name, seconds,
+        precision.name, seconds, count, held,
     )  # fmt: skip
 
 

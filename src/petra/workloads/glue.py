@@ -155,7 +155,8 @@ def glue(
     seed: int = 0,
     cache: str | None = None,
 ) -> tuple[nn.Module, Task]:
-    """A fine-tuned MiniLM and its task.
+    """A fine-tuned MiniLM and its task; of no `epochs`, the pretrained one under a fresh head, for
+    pipelines that begin with its adaptation.
 
     Trained on first use (SST-2 with these settings: minutes; on all of its sentences a quarter of
     an hour), then kept in `cache` (default: see `petra.workloads.places.cache_folder`); `weights`,
@@ -169,6 +170,8 @@ def glue(
     )  # fmt: skip
     if weights is not None:
         return load_weights(untrained(outputs), Path(weights)), made
+    if not epochs:
+        return untrained(outputs, seed=seed), made
     content = hashlib.sha256((_folder(task, data) / "train.tsv.gz").read_bytes()).hexdigest()[:12]
     recipe = Recipe(task, content, length, train_items, val_items, epochs, lr, seed=seed)
     return fine_tuned(made, recipe, outputs=outputs, cache=Path(cache) if cache else None), made

@@ -49,7 +49,8 @@ WIDTHS = ("all_head_size", "inner_dim", "split_size", "attn_dim")
 EITHER_WIDTHS = ("embed_dim", "hidden_size", "d_model", "dim")
 """Attributes that hold the width of all heads in some models, the stream's in others."""
 
-_ATTENDS = re.compile("softmax|scaleddotproduct", re.IGNORECASE)  # in the names of autograd nodes
+ATTENDS = re.compile("softmax|scaleddotproduct", re.IGNORECASE)
+"""Matches the names of autograd nodes that attention has."""
 
 Forward = Callable[[nn.Module], Iterable[Tensor]]
 
@@ -132,7 +133,7 @@ def _readers(model: nn.Module, forward: Forward) -> dict[str, set[str]]:
     found = {}
     for path, nodes in taken.items():
         sources, between = upstream(nodes, made)
-        if any(_ATTENDS.search(node.name()) for node in between):
+        if any(ATTENDS.search(node.name()) for node in between):
             found[path] = sources
     return found
 

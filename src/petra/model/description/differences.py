@@ -21,7 +21,15 @@ from petra.core.errors import ArtifactError
 from petra.model.copies.copying import copy_model
 from petra.model.description.attribute_values import Comparison, NotDescribable, decode, encode
 from petra.model.description.module_classes import blank, class_name, find_class, known_classes
-from petra.model.description.tensor_owners import distinct_tensors, laid_out, tensor_facts
+from petra.model.description.tensor_owners import (
+    KEPT,
+    distinct_tensors,
+    held_once,
+    laid_out,
+    tensor_facts,
+    unchanged,
+)
+from petra.model.layers.adapters import Holding
 from petra.model.tensor_slots import SLOTS, tensor_slots
 
 __all__ = ["NotDescribable", "describe", "rebuild", "weights"]
@@ -37,32 +45,37 @@ def describe(
     """How `model` differs from `original` in everything but its numbers, as JSON data for
     `rebuild`.
 
-    The numbers, and with them all shapes, are in `weights(model)`. Sharing of modules and tensors,
-    memory layout, ``requires_grad`` and train/eval mode are kept. Raises NotDescribable naming the
-    layer for: graph and script modules, classes that are neither in the original nor `brought` nor
-    torch's nor petra's, attributes that differ and are not plain values, new hooks, tensor
-    subclasses, and different tensors that overlap in memory.
+    The numbers, and with them all shapes, are in `weights(model, description)`, but for those of
+    tensors that have not changed. Sharing of modules and tensors, memory layout, ``requires_grad``
+    and train/eval mode are kept. Raises NotDescribable naming the layer for: graph and script
+    modules, classes that are neither in the original nor `brought` nor torch's nor petra's,
+    attributes that differ and are not plain values, new hooks, tensor subclasses, and different
+    tensors that overlap in memory.
     """
     pairing = _Pairing(known_classes(original, brought))
     pairing.visit("", model, original)
     comparison = Comparison(pairing.same_objects())
     changes = [_change(p, comparison) for p in pairing.pairs]
     tensors, aliases = distinct_tensors(model)
+    pairs, once = [p for p in pairing.pairs if not p.new], held_once(original)
+    kept = {key for p in pairs for key in unchanged(p.path, p.module, p.reference, once)}
     return {
         "modules": [c for c in changes if len(c) > 1],
         "module_aliases": pairing.aliases,
-        "tensors": {key: tensor_facts(key, tensor) for key, tensor in tensors.items()},
+        "tensors": {key: tensor_facts(key, t, kept=key in kept) for key, t in tensors.items()},
         "tensor_aliases": aliases,
     }
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
+def weights(model: nn.Module, description: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
     """All parameters and buffers, contiguous on the CPU, each shared one once; non-persistent
-    buffers included.
+    buffers included. Those that are still the original's, as `description` says, are left out.
     """
+    facts = description["tensors"] if description else {}
     return {
         key: tensor.detach().cpu().contiguous()
         for key, tensor in distinct_tensors(model)[0].items()
+        if KEPT not in facts.get(key, ())
     }
 
 
@@ -73,7 +86,7 @@ def rebuild(
     brought: Collection[type[nn.Module]] = (),
 ) -> nn.Module:
     """The model that `describe` and `weights` saw, made from a copy of `original`, which stays as
-    it is.
+    it is. `state` may hold tensors that have not changed, too.
 
     `brought` are classes that it may hold besides those of `original`, torch and petra. Raises
     ArtifactError when the tensors are not those of the description, NotDescribable when a class is
@@ -81,19 +94,20 @@ def rebuild(
     """
     model = copy_model(original)
     known = known_classes(original, brought)
+    replaced: dict[str, nn.Module] = {}
     for change in description["modules"]:
         path = change["path"]
+        module = model.get_submodule(path)
         if "class" in change:
+            replaced[path] = module
             module = blank(find_class(change["class"], known, path))
-            if path:
-                _parent(model, path)._modules[path.rpartition(".")[2]] = module
-            else:
-                model = module
-        else:
-            module = model.get_submodule(path)
+            model = _with(model, path, module)
+        elif "moved" in change:
+            module = replaced[change["moved"]]
+            model = _with(model, path, module)
         _apply(change, module)
     for path, first in description["module_aliases"].items():
-        _parent(model, path)._modules[path.rpartition(".")[2]] = model.get_submodule(first)
+        model = _with(model, path, model.get_submodule(first))
     _fill(model, description, state)
     return model
 
@@ -104,13 +118,14 @@ def rebuild(
 @dataclass
 class _Pair:
     """A module of the model and what it is described relative to: its original, or an empty
-    instance when `new`.
+    instance when `new`. An original that is now held by what took its place has `moved` from there.
     """
 
     path: str
     module: nn.Module
     reference: nn.Module
     new: bool
+    moved: str | None = None
 
 
 @dataclass
@@ -121,9 +136,11 @@ class _Pairing:
     _seen: dict[int, tuple[str, nn.Module | None]] = field(default_factory=dict)
     _used: set[int] = field(default_factory=set)
 
-    def visit(self, path: str, module: nn.Module, old: nn.Module | None) -> None:
+    def visit(
+        self, path: str, module: nn.Module, old: nn.Module | None, place: str | None = None
+    ) -> None:
         """Pair `module` and all below it, parents first; a module met again is the alias of its
-        first path.
+        first path. `old` is its original, whose place was `place` where it is another.
         """
         if id(module) in self._seen:
             first, kept = self._seen[id(module)]
@@ -143,11 +160,16 @@ class _Pairing:
                 raise NotDescribable(
                     f"layer {path!r}: a new {type(module).__name__} cannot be described"
                 )
-        reference = kept if kept is not None else blank(type(module))
-        self.pairs.append(_Pair(path, module, reference, new=kept is None))
+        reference, new = (kept, False) if kept is not None else (blank(type(module)), True)
+        self.pairs.append(_Pair(path, module, reference, new, moved=None if new else place))
         for name, child in module._modules.items():
-            if child is not None:
-                self.visit(f"{path}.{name}" if path else name, child, reference._modules.get(name))
+            if child is None:
+                continue
+            inside = f"{path}.{name}" if path else name
+            if new and isinstance(module, Holding) and child is module.layer:
+                self.visit(inside, child, old, path if place is None else place)
+            else:
+                self.visit(inside, child, reference._modules.get(name))
 
     def same_objects(self) -> dict[int, int]:
         """Ids of modules and tensors that `rebuild` keeps as objects, with the ids of their
@@ -180,6 +202,8 @@ def _change(pair: _Pair, comparison: Comparison) -> dict[str, Any]:
     change: dict[str, Any] = {"path": pair.path}
     if pair.new:
         change["class"] = class_name(type(pair.module))
+    if pair.moved is not None:
+        change["moved"] = pair.moved
     skipped = _TREE | (_DERIVED if isinstance(pair.module, nn.RNNBase) else frozenset())
     now = {k: v for k, v in vars(pair.module).items() if k not in skipped}
     before = {k: v for k, v in vars(pair.reference).items() if k not in skipped}
@@ -235,7 +259,8 @@ def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, 
     facts, aliases = description["tensors"], description["tensor_aliases"]
     held = list(tensor_slots(model))
     keys = {slot.key for slot in held} - set(aliases)
-    if not keys == set(facts) == set(state):
+    kept = {key for key, fact in facts.items() if KEPT in fact} - set(state)
+    if not keys == set(facts) == set(state) | kept:
         odd = sorted((keys ^ set(state)) | (keys ^ set(facts)))
         raise ArtifactError(
             f"stored tensors do not fit the model: {', '.join(odd[:3])}",
@@ -246,8 +271,9 @@ def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, 
     for slot in held:
         if slot.key in aliases:
             continue
-        value = laid_out(state[slot.key], facts[slot.key])
         tensor = slot.tensor
+        own = slot.key in kept and not tensor.is_meta
+        value = tensor.detach() if own else laid_out(state[slot.key], facts[slot.key])
         if tensor.is_meta or id(tensor) in used:  # a new place, or one that no longer shares
             tensor = nn.Parameter(value, requires_grad=False) if slot.is_parameter else value
         else:
@@ -264,5 +290,10 @@ def _fill(model: nn.Module, description: Mapping[str, Any], state: Mapping[str, 
             module._init_flat_weights()
 
 
-def _parent(model: nn.Module, path: str) -> nn.Module:
-    return model.get_submodule(path.rpartition(".")[0])
+def _with(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    """The model with that module at `path`, which is to exist."""
+    if not path:
+        return module
+    parent, _, name = path.rpartition(".")
+    model.get_submodule(parent)._modules[name] = module
+    return model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,37 @@ import torch
 from torch import Tensor, nn
 
 from petra.model.description.attribute_values import NotDescribable
-from petra.model.tensor_slots import tensor_slots
+from petra.model.tensor_slots import SLOTS, tensor_slots
+
+KEPT = "kept"  # the fact that a tensor has the bits that it has in the original
+
+
+def held_once(model: nn.Module) -> frozenset[int]:
+    """Ids of the tensors that are in one place only."""
+    count = Counter(id(slot.tensor) for slot in tensor_slots(model))
+    return frozenset(key for key, places in count.items() if places == 1)
+
+
+def unchanged(
+    path: str, module: nn.Module, reference: nn.Module, once: frozenset[int]
+) -> Iterator[str]:
+    """Keys of the module's own tensors that have the bits, and the layout, of those of its
+    `reference`, out of tensors that the original holds `once`.
+    """
+    for slot in SLOTS:
+        before: dict[str, Tensor | None] = getattr(reference, slot)
+        for name, tensor in getattr(module, slot).items():
+            old = before.get(name)
+            if tensor is not None and old is not None and id(old) in once and _same(tensor, old):
+                yield f"{path}.{name}" if path else name
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    facts = [(type(t), t.dtype, t.shape, t.stride(), t.device) for t in (one, other)]
+    if facts[0] != facts[1] or one.is_meta:
+        return False
+    bits = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (one, other)]
+    return torch.equal(*bits)
 
 
 def distinct_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -57,13 +88,15 @@ def _extent(tensor: Tensor) -> int:
     )
 
 
-def tensor_facts(key: str, tensor: Tensor) -> dict[str, Any]:
-    """What a parameter or buffer is besides its numbers; its layout changes last bits."""
+def tensor_facts(key: str, tensor: Tensor, *, kept: bool = False) -> dict[str, Any]:
+    """What a parameter or buffer is besides its numbers; its layout changes last bits. `kept`:
+    whether its numbers are the original's.
+    """
     if tensor.grad_fn is not None or (
         tensor.requires_grad and not isinstance(tensor, nn.Parameter)
     ):
         raise NotDescribable(f"{key!r}: a buffer that takes part in differentiation")
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {KEPT: True} if kept else {}
     if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
         facts["frozen"] = True
     dense = _extent(tensor) == tensor.numel()  # expanded and sliced tensors come back contiguous

@@ -22,6 +22,10 @@ Floats = NDArray[np.float64]
 # Costs of what a task measures are predicted as log(cost + shift), so that they are told apart
 # where they are low: the shift, above the least cost, as a share of the region of interest.
 SHIFT = 0.5
+NOTHING = 1e-3
+"""What nothing at all costs, of metrics of which the untouched model has none: its logarithm is
+below those of whatever counts, and still on one scale with them.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Quantity:
             return None
         value, error = measured.mean, measured.stderr
         cost = self.cost(scaling, value)
+        if cost == 0 and describe(self.objective.metric).scale == "half":
+            return NOTHING, 0.0
         if not math.isfinite(cost) or (self.logarithmic and cost <= 0):
             return None
         error = abs(self.cost(scaling, value + error) - cost) if error > 0 else 0.0

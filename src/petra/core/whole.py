@@ -1,4 +1,4 @@
-"""Files that are never seen half written."""
+"""Files and directories that are never seen half written."""
 
 from __future__ import annotations
 
@@ -26,6 +26,32 @@ def write_whole(target: Path, content: str) -> None:
     """
     with _replacing(target) as temporary:
         temporary.write_text(content, encoding="utf-8")
+
+
+@contextmanager
+def whole_directory(target: Path) -> Iterator[Path]:
+    """A directory to be filled, which takes the place of `target` and of all that lies there when
+    the block ends, and goes when it raises.
+
+    A link at `target` is replaced, not followed. Raises OSError.
+    """
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        new = temporary / "new"
+        new.mkdir()
+        yield new
+        if not os.path.lexists(target):
+            new.rename(target)
+            return
+        old = temporary / "old"
+        target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
