@@ -21,6 +21,11 @@ from petra.workloads.digits import DigitsNet, digits_task
 # start.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="petra-tests-")
 
+# One core for each process and what it starts, or studies would have workers for all of them.
+ALL_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+if ALL_CORES and (process := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")):
+    os.sched_setaffinity(0, {ALL_CORES[int(process) % len(ALL_CORES)]})
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:

@@ -17,6 +17,7 @@ from petra.core.metric import required_metrics
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
 from petra.execute.base import Executor
+from petra.execute.crew import Crew
 from petra.execute.training_speed import TrainingSpeed
 from petra.front import Front
 from petra.listener import Listener
@@ -101,7 +102,8 @@ class Session:
             self._say_who_works()
             self.listener.started(baseline, self.stopping.clock())
             speed = TrainingSpeed.of(self.store)
-            if forecast := self.stopping.forecast(speed.epoch_s if speed else None):
+            forecast = self.stopping.forecast(speed.epoch_s if speed else None, self._workers())
+            if forecast:
                 self.listener.message(forecast)
             self._run(executor, stream)
             reason = self.stopping.reason() or stream.searcher.stop_reason or "the budget is spent"
@@ -123,9 +125,15 @@ class Session:
         self.stopping.generation = searcher.generation
         return stream
 
+    def _workers(self) -> int:
+        """Candidates built side by side, where the executor keeps to its crew."""
+        speed = TrainingSpeed.of(self.store)
+        threads = self.config.limits.build_threads or (speed.threads if speed else 1)
+        return Crew.of(self.config).workers(threads)
+
     def _say_who_works(self) -> None:
         """How many workers and threads, and whether some will have nothing to do."""
-        speed, workers = TrainingSpeed.of(self.store), self.config.limits.workers
+        speed, workers = TrainingSpeed.of(self.store), self._workers()
         if speed:
             self.listener.message(f"workers: {workers}, {speed.in_words()}")
         if workers > self.config.virtual_workers:

@@ -34,7 +34,6 @@ class Stopping:
         self.budget, self.problem, self.elapsed = config.budget, problem, elapsed
         self.generation = 1
         self._goal = config.parsed_goal()
-        self._workers = config.limits.workers
         self._trials: dict[int, Trial] = {}
         self._at_goal: int | None = None  # the first trial that meets the goal
         self._judged = 0  # trials up to this number have been looked at for progress
@@ -121,7 +120,7 @@ class Stopping:
             return f"no progress in {budget.stagnation} trials"
         return "" if self._at_goal is None else f"trial {self._at_goal} meets the goal"
 
-    def forecast(self, epoch_s: float | None = None) -> str:
+    def forecast(self, epoch_s: float | None = None, workers: int = 1) -> str:
         """How many trials fit into the time that is left, in words; '' without a limit on time.
         epoch_s: seconds of training the untouched model for an epoch, where that is known.
         """
@@ -130,7 +129,7 @@ class Stopping:
             return ""
         ended = [t.seconds for n, t in self._trials.items() if n and t.seconds > 0]
         each = median(ended) if ended else self._usual_s(epoch_s)
-        fit = int(self._workers * max(0.0, left) / max(each, 1e-3))
+        fit = int(workers * max(0.0, left) / max(each, 1e-3))
         most = self.most_trials()
         if most is not None:
             fit = min(fit, max(0, most - self.clock().trials))

@@ -23,6 +23,7 @@ from petra.execute.base import Assignment, Limits, MakeExecutor
 from petra.execute.build import BuildPayload
 from petra.execute.builder import ignore
 from petra.execute.compare_runtimes import OnRuntime, compare_runtimes
+from petra.execute.crew import Crew
 from petra.execute.table import EXECUTORS
 from petra.execute.training_speed import TrainingSpeed
 from petra.intake import Examined, examine, fingerprint
@@ -188,7 +189,7 @@ class Study:
             metrics=tuple(self.config.metrics_named()),
             savings=self.config.savings,
             host=str(describe_host()["id"]),
-            workers=limits.workers,
+            crew=Crew.of(self.config),
             threads=threads,
         )
         return replace(assignment, held=store.check_held) if store else assignment
@@ -202,7 +203,7 @@ class Study:
             return limits.build_threads
         if speed:
             return speed.threads
-        return max(1, cores() // limits.workers) if store.proposals() else None
+        return max(1, cores() // (limits.workers or 1)) if store.proposals() else None
 
     @cached_property
     def examined(self) -> Examined:

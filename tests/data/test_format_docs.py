@@ -83,11 +83,19 @@ def waves(folder: Path) -> None:
     save_to_disk(folder / "waves", columns, buoy=buoys)
 
 
+def sensors(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    readings = random.normal(5, 2, (N, 8)).astype(np.float32)
+    place = readings.sum(1) + random.normal(size=N).astype(np.float32)
+    np.savez(folder / "sensors.npz", readings=readings, place=place)
+
+
 FILES = {
     "A CSV of series": machines,
     "A folder of images": flowers,
     "A parquet file of transactions": transactions,
     "A datasets folder": waves,
+    "Two outputs, with a loss and a score of one's own": sensors,
 }
 
 

@@ -14,13 +14,13 @@ from petra.core.errors import StoreError
 from petra.core.target import Target
 from petra.execute.base import Limits
 from petra.execute.build import BuildPayload
+from petra.execute.crew import Crew
 from petra.execute.training_speed import (
     BLOCK,
     SPEED_NOTE,
     TrainingSpeed,
     _Enough,
     _Turns,
-    fewest_worth_it,
     time_steps,
     try_training,
 )
@@ -50,20 +50,6 @@ class Here:
             raise WorkerFailure("RuntimeError", str(error), "") from None
 
 
-@pytest.mark.parametrize(
-    ("steps", "threads"),
-    [
-        ({1: 1.0, 2: 0.7}, 2),
-        ({1: 1.0, 2: 0.95}, 1),
-        ({1: 0.03, 2: 0.15}, 1),
-        ({4: 1.0}, 4),
-        ({1: 1.0, 8: 0.5}, 8),
-    ],
-)
-def test_more_threads_must_be_worth_it(steps: dict[int, float], threads: int) -> None:
-    assert fewest_worth_it(steps) == threads
-
-
 def test_real_steps_are_timed_and_nothing_else_is_touched(payload: BuildPayload) -> None:
     before = {k: v.clone() for k, v in payload.model.state_dict().items()}
     threads, random = torch.get_num_threads(), torch.random.get_rng_state()
@@ -74,7 +60,7 @@ def test_real_steps_are_timed_and_nothing_else_is_touched(payload: BuildPayload)
     assert all(torch.equal(v, before[k]) for k, v in payload.model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), random)
     assert torch.get_num_threads() == threads
-    speed = try_training(Here(payload), (1,), Limits(600, 8192))
+    speed = try_training(Here(payload), (1,), Crew(1), Limits(600, 8192))
     assert speed.epoch_s == pytest.approx(8 * speed.step_s[1])
 
 
@@ -102,7 +88,8 @@ def test_a_model_that_does_not_train_is_built_with_all(payload: BuildPayload) ->
                 raise RuntimeError("not made for training")
             return x.flatten(1)[:, :10]
 
-    speed = try_training(Here(replace(payload, model=Refusing())), (1, 2), Limits(600, 8192))
+    here = Here(replace(payload, model=Refusing()))
+    speed = try_training(here, (1, 2), Crew(2), Limits(600, 8192))
     assert speed == TrainingSpeed(2)
     assert speed.in_words() == "2 threads for each candidate"
 

@@ -44,6 +44,8 @@ def test_a_loaded_program_computes_int8_rows_in_torchao_s_kernels(tmp_path: Path
         outputs: Any = call(program, task.example(8))
     assert not torch.equal(outputs["logits"], simulated)  # other kernels round elsewhere
     torch.testing.assert_close(outputs["logits"], simulated, rtol=0.02, atol=0.02)
+    # On a GPU sparse kernels are looked for next: these weights are none of theirs.
+    assert [*torch_kernels._sparse(program)] == []
 
 
 def test_float8_is_simulated_where_there_are_no_kernels(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class ThreadsExecutor(Executor):
     def __init__(self, assignment: Assignment) -> None:
         self._evaluator = Evaluator(assignment)
         self._here = Here(assignment.payload)
-        self._pool = ThreadPoolExecutor(assignment.workers)
+        self._pool = ThreadPoolExecutor(assignment.crew.workers(1))
         self._pending: set[Future[Trial | None]] = set()
 
     def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_sets import save, write_series, write_values
+from small_sets import save, write_series
 
 from petra.core.errors import DataError
 from petra.tasks.base import Task
@@ -20,20 +20,6 @@ from petra.workloads import tser, ucr
 from petra.workloads.etth1 import BORDERS, HORIZON, MONTH, etth1_task, read_etth1
 from petra.workloads.kept import kept_score
 from petra.workloads.table import WORKLOADS
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data root with small sets, and a cache of its own; networks train for an epoch."""
-    monkeypatch.setenv("PETRA_DATA", str(tmp_path))
-    monkeypatch.setenv("PETRA_CACHE", str(tmp_path / "cache"))
-    short = {"GunPoint": ucr.UcrSet(1, 8, small=True), "Wafer": ucr.UcrSet(1, 8)}
-    monkeypatch.setattr(ucr, "SETS", short)
-    monkeypatch.setattr(tser, "SETS", {"Tecator": tser.TserSet(1, 8)})
-    for name in short:
-        write_series(tmp_path / "ucr", name)
-    write_values(tmp_path / "tser", "Tecator")
-    return tmp_path
 
 
 def rows(task: Task) -> dict[str, set[bytes]]:

@@ -73,18 +73,22 @@ def examine() -> dict[str, Any]:
 
 
 def training(cores: int) -> str:
-    """What a study of a small network would do about threads now; '' where there is no choice."""
+    """How a study of a small network would share the cores now; '' where there is one."""
+    from petra.config import StudyConfig
     from petra.core.target import Target
     from petra.execute.build import BuildPayload
+    from petra.execute.crew import Crew
     from petra.execute.training_speed import speed_of, time_steps
     from petra.workloads.digits import DigitsNet, digits_task
 
     if cores == 1:
         return ""
     payload = BuildPayload(DigitsNet(), digits_task(), Target(), seed=0, data=Path())
-    steps, seconds = time_steps(payload, lambda note: None, (1, cores))
-    said = speed_of(steps, {1: seconds[0], cores: seconds[1]}).in_words()
-    return f"{said} (a small CNN, one worker)"
+    crew = Crew.of(StudyConfig())
+    counts = crew.counts()
+    steps, seconds = time_steps(payload, lambda note: None, counts)
+    speed = speed_of(steps, dict(zip(counts, seconds, strict=True)), crew)
+    return f"{crew.workers(speed.threads)} workers, {speed.in_words()} (a small CNN)"
 
 
 def compiler() -> str:

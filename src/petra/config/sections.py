@@ -131,11 +131,13 @@ class SpaceConfig(Record):
 
 
 class LimitsConfig(Record):
-    """What one trial may use, how many are built at a time, and the cache's size."""
+    """What one trial may use, how many are built at a time, and the cache's size. `workers` and
+    `build_threads` are chosen when a study begins where they are not given (`petra.execute.crew`).
+    """
 
     trial_time: Seconds = 1800.0
     trial_memory: Bytes = 8 * 2**30
-    workers: Annotated[Whole, Field(ge=1, le=256)] = 1
+    workers: Annotated[Whole, Field(ge=1, le=256)] | None = None
     build_threads: Annotated[Whole, Field(ge=1, le=1024)] | None = None
     cache: Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)] = 2 * 2**30
 

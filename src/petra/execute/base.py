@@ -17,6 +17,8 @@ from petra.core.notes import WorkerNote
 from petra.core.objective import Constraint
 from petra.core.rivals import Rivals
 from petra.core.trial import Proposal, Trial
+from petra.execute.crew import Crew
+from petra.measure.host import cores
 from petra.store.layout import StudyPaths
 
 if TYPE_CHECKING:
@@ -39,11 +41,11 @@ class Assignment:
     """All that an executor is given.
 
     `payload` is what candidates are built from, wherever that is; `paths` is where the study keeps
-    what comes of it. `workers` candidates may be built side by side, each with `threads` threads;
-    None: the study begins, and `Executor.baseline` chooses. `constraints` make a trial infeasible,
-    `metrics` are what is asked of every trial beyond what is always measured, `savings` are what is
-    left undone where it cannot matter, `host` is noted with every number. `held` raises StoreError
-    when another process has taken the directory: to be asked before anything in it is
+    what comes of it. `crew` says how many candidates may be built side by side, each with `threads`
+    threads; None: the study begins, and `Executor.baseline` chooses. `constraints` make a trial
+    infeasible, `metrics` are what is asked of every trial beyond what is always measured, `savings`
+    are what is left undone where it cannot matter, `host` is noted with every number. `held` raises
+    StoreError when another process has taken the directory: to be asked before anything in it is
     removed.
     """
 
@@ -54,7 +56,7 @@ class Assignment:
     metrics: tuple[str, ...] = ()
     savings: SavingsConfig = field(default_factory=SavingsConfig)
     host: str = ""
-    workers: int = 1
+    crew: Crew = field(default_factory=lambda: Crew(cores()))
     threads: int | None = 1
     held: Callable[[], None] = lambda: None
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -18,33 +18,37 @@ from petra.execute.base import Assignment, Executor, OnNote, Remaining
 from petra.execute.build import prepare
 from petra.execute.evaluate import BudgetExhausted, Evaluator
 from petra.execute.training_speed import SPEED_NOTE, TrainingSpeed, try_training
-from petra.measure.host import cores
 from petra.workers.isolate import Worker, WorkerDied
 
 
 class LocalExecutor(Executor):
-    """`workers` processes build candidates side by side; whenever one is measured, the others are
-    suspended.
+    """As many processes as the crew has build candidates side by side; whenever one is measured,
+    the others are suspended.
     """
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
         self._evaluator = Evaluator(assignment)
-        self._workers = [
-            Worker(assignment.paths.log(slot), threads=assignment.threads or 1)
-            for slot in range(assignment.workers)
-        ]
+        self._threads = assignment.threads
+        self._workers: list[Worker] = []
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._measuring = threading.Lock()
-        self._pool = ThreadPoolExecutor(max_workers=assignment.workers, thread_name_prefix="petra")
+        self._pool = ThreadPoolExecutor(1)
         self._pending: set[Future[Trial]] = set()
-        self._start(self._workers[:1])
+        self._grow(1)
 
-    def _start(self, workers: Sequence[Worker]) -> None:
+    def _grow(self, workers: int) -> None:
+        """As many workers, and threads that wait for them: no more, or later submissions could
+        overtake earlier ones.
+        """
+        self._pool.shutdown()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="petra")
         try:
-            for worker in workers:
-                worker.start(self._assignment.payload, prepare)
-                self._idle.put(worker)
+            for slot in range(len(self._workers), workers):
+                log = self._assignment.paths.log(slot)
+                self._workers.append(Worker(log, threads=self._threads or 1))
+                self._workers[-1].start(self._assignment.payload, prepare)
+                self._idle.put(self._workers[-1])
         except BaseException:
             self.close()
             raise
@@ -62,21 +66,19 @@ class LocalExecutor(Executor):
         return trial, {SPEED_NOTE: speed.as_note(), **facts}
 
     def _training_speed(self) -> TrainingSpeed:
-        """Tried while nothing else of ours runs, like the baseline: so it is the same for any
-        number of workers that leaves each as many cores.
-        """
-        threads, on_gpu = self._assignment.threads, self._assignment.payload.device != "cpu"
-        most = threads or max(1, cores() // len(self._workers))
-        counts = (most,) if threads or on_gpu else tuple(sorted({1, most}))
-        speed = try_training(self._workers[0], counts, self._assignment.limits)
-        for worker in self._workers:
-            worker.threads = speed.threads
+        """Tried while nothing else of ours runs, like the baseline."""
+        crew = self._assignment.crew
+        counts = (self._threads,) if self._threads else crew.counts()
+        if self._assignment.payload.device != "cpu":
+            counts = counts[-1:]
+        speed = try_training(self._workers[0], counts, crew, self._assignment.limits)
+        self._threads = self._workers[0].threads = speed.threads
         return speed
 
     def use_baseline(self, baseline: Trial) -> None:
         self._evaluator.baseline = baseline
         self._evaluator.check_place()
-        self._start(self._workers[1:])
+        self._grow(self._assignment.crew.workers(self._threads or 1))
 
     def submit(
         self, proposal: Proposal, *, rivals: Rivals, remaining: Remaining, on_note: OnNote

@@ -18,6 +18,7 @@ from petra.core.errors import PetraError, StoreError
 from petra.execute.base import Limits
 from petra.execute.build import BuildPayload, Note
 from petra.execute.builder import Caller
+from petra.execute.crew import Crew
 from petra.model.attention.separate import unfuse
 from petra.model.copies.copying import copy_model
 from petra.model.trainability import unfreeze
@@ -29,7 +30,6 @@ from petra.training.loop import TrainConfig, fit
 from petra.workers.failures import WorkerDied
 
 SPEED_NOTE = "training_speed"
-WORTH_IT = 1.2  # so many times as fast, or one thread it is: less is within what such trials vary
 BLOCK = 4  # steps with one number of threads before the next; the first is not timed
 BATCH = 128
 _SECONDS = 0.5  # for each number of threads, where steps are short
@@ -87,9 +87,12 @@ def _speed(noted: Mapping[str, Any]) -> TrainingSpeed:
     return TrainingSpeed(threads, epoch_s, step_s)
 
 
-def try_training(caller: Caller, counts: Sequence[int], limits: Limits) -> TrainingSpeed:
-    """The speed where `caller` builds, with the best of `counts` threads, fewest first. Takes a
-    second or two, longer where a step does; what cannot be trained is built with the most threads.
+def try_training(
+    caller: Caller, counts: Sequence[int], crew: Crew, limits: Limits
+) -> TrainingSpeed:
+    """The speed where `caller` builds, with the best of `counts` threads for the crew. Takes half a
+    second for each, longer where a step does; what cannot be trained is built with the most
+    threads.
 
     Raises WorkerDied when the caller was closed by its owner.
     """
@@ -104,19 +107,13 @@ def try_training(caller: Caller, counts: Sequence[int], limits: Limits) -> Train
         if isinstance(error, WorkerDied) and caller.closed:
             raise
         return TrainingSpeed(max(counts))
-    return speed_of(steps, dict(zip(counts, seconds, strict=True)))
+    return speed_of(steps, dict(zip(counts, seconds, strict=True)), crew)
 
 
-def speed_of(steps: int, step_s: Mapping[int, float]) -> TrainingSpeed:
+def speed_of(steps: int, step_s: Mapping[int, float], crew: Crew) -> TrainingSpeed:
     """What to do where an epoch has so many `steps`, of seconds by number of threads."""
-    threads = fewest_worth_it(step_s)
+    threads = crew.threads(step_s)
     return TrainingSpeed(threads, step_s[threads] * steps, step_s)
-
-
-def fewest_worth_it(step_s: Mapping[int, float]) -> int:
-    """The number of threads that trains fastest, if it is `WORTH_IT`; else the least."""
-    least, best = min(step_s), min(step_s, key=lambda n: (step_s[n], n))
-    return best if step_s[least] >= WORTH_IT * step_s[best] else least
 
 
 class _Enough(Exception):

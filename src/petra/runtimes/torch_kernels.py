@@ -116,7 +116,7 @@ def _sparse(program: GraphModule) -> Iterator[str]:
     for node in program.graph.nodes:
         weight = _constant(program, node)
         if (
-            weight is None
+            type(weight) is not Tensor  # none, or 8-bit rows, which have kernels already
             or weight.dtype not in (torch.float16, torch.bfloat16)
             or not two_of_four(weight)
         ):

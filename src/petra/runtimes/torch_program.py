@@ -173,6 +173,8 @@ class LoadedProgram(LoadedModel):
         torch.set_num_threads(threads)
         program = load_program(path)
         if device != "cpu":
+            # With its number: exported assertions compare it with that of tensors, to the letter.
+            device = str(torch.empty(0, device=device).device)
             program = move_to_device_pass(program, device)
             # float32 means float32: cuDNN would round the inputs of convolutions to TF32, 10 bits.
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

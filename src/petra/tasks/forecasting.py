@@ -14,7 +14,7 @@ from torch import Tensor
 
 from petra.core.errors import ConfigError, DataError
 from petra.core.text import shown
-from petra.tasks.base import Augment, Task
+from petra.tasks.base import Augment
 from petra.tasks.data import Split
 from petra.tasks.forecast_losses import (
     Levels,
@@ -30,52 +30,30 @@ from petra.tasks.forecast_scores import (
     in_blocks,
 )
 from petra.tasks.given_scorers import as_scorer, as_scorers
-from petra.tasks.losses import Distance, Loss, as_losses
+from petra.tasks.losses import Distance, as_losses
 from petra.tasks.naive_error import naive_error
-from petra.tasks.regression import LOSSES
 from petra.tasks.scorers import FunctionScorer, Scorer
 from petra.tasks.scores import OWN, MeanAbsoluteError
-from petra.tasks.sources import Reader
 from petra.tasks.targets import real_values
 from petra.tasks.torchmetric import TorchMetric
-from petra.tasks.unit import in_unit, unit_of
-from petra.tasks.value_losses import SquaredPredictions
+from petra.tasks.unit import unit_of
+from petra.tasks.values import LOSSES, ValueTask
 
 MEDIAN = 0.5
 
 
-@dataclass(frozen=True)
-class Forecasting(Task):
+@dataclass(frozen=True, kw_only=True)
+class Forecasting(ValueTask):
     """What follows a window of series: targets (n, channels, horizon), predictions of that shape,
-    or (n, channels, horizon, quantiles) where there are `quantiles`, levels in rising order.
-
-    The items of val and test are in order of time. `measured` are the scorers, the quality first.
-    `unit` is what petra's own losses and the distance measure residuals in.
+    or (n, channels, horizon, quantiles) where there are `quantiles`, levels in rising order. The
+    items of val and test are in order of time.
     """
 
     quantiles: Levels = ()
     measured: tuple[Scorer, ...] = (InTime(MeanAbsoluteError()),)
-    trained: tuple[Loss, ...] = LOSSES
-    unit: float = 1.0
-
-    @property
-    def judged_by_error(self) -> bool:
-        """Always: every digit of a forecast counts."""
-        return True
-
-    def reader(self) -> Reader:
-        return real_values
-
-    def losses(self) -> tuple[Loss, ...]:
-        return in_unit(self.trained, self.unit)
 
     def distance(self) -> Distance:
-        if self.quantiles:
-            return QuantileDistance(self.quantiles, self.unit)
-        return SquaredPredictions(self.unit)
-
-    def scorers(self) -> tuple[Scorer, ...]:
-        return self.measured
+        return QuantileDistance(self.quantiles, self.unit) if self.quantiles else super().distance()
 
     def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
         if not target.is_floating_point() or target.ndim != 3:
@@ -152,14 +130,14 @@ def forecasting(
     rest = [made.scorer(one, where=f"metrics[{i}]") for i, one in enumerate(given)]
     usual = (Pinball(levels), QuantileHuber(levels), WeightedQuantile(levels)) if levels else LOSSES
     return Forecasting(
-        split,
-        Split.of(val, name="val", limit=limit),
-        Split.of(test, name="test", limit=limit),
-        augment,
-        levels,
-        as_scorers(made.scorer(first, where="metric"), rest),
-        as_losses(usual if loss is None else loss),
-        unit_of(unit, split),
+        train=split,
+        val=Split.of(val, name="val", limit=limit),
+        test=Split.of(test, name="test", limit=limit),
+        augment=augment,
+        quantiles=levels,
+        measured=as_scorers(made.scorer(first, where="metric"), rest),
+        trained=as_losses(usual if loss is None else loss),
+        unit=unit_of(unit, split),
     )
 
 

@@ -9,61 +9,23 @@ import torch
 from torch import Tensor
 
 from petra.core.errors import DataError
-from petra.tasks.base import Augment, Task
+from petra.tasks.base import Augment
 from petra.tasks.data import Split
 from petra.tasks.given_scorers import as_scorers
-from petra.tasks.losses import Distance, Loss, as_losses
+from petra.tasks.losses import as_losses
 from petra.tasks.scorers import Scorer
 from petra.tasks.scores import RootMeanSquaredError
-from petra.tasks.sources import Reader
 from petra.tasks.targets import real_values
-from petra.tasks.unit import in_unit, unit_of
-from petra.tasks.value_losses import (
-    AbsoluteError,
-    Huber,
-    LaiAbsoluteError,
-    LaiSquaredError,
-    SquaredError,
-    SquaredPredictions,
-    squeezed,
-)
-
-LOSSES: tuple[Loss, ...] = (
-    SquaredError(),
-    AbsoluteError(),
-    Huber(),
-    LaiSquaredError(),
-    LaiAbsoluteError(),
-)
+from petra.tasks.unit import unit_of
+from petra.tasks.value_losses import squeezed
+from petra.tasks.values import LOSSES, ValueTask
 
 
-@dataclass(frozen=True)
-class Regression(Task):
-    """Real targets: predictions and targets (n,) or (n, outputs); a trailing axis of one is
-    ignored. `measured` are the scorers, the quality first. `unit` is what petra's own losses and
-    the distance measure residuals in.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Regression(ValueTask):
+    """Predictions and targets (n,) or (n, outputs); a trailing axis of one is ignored."""
 
     measured: tuple[Scorer, ...] = (RootMeanSquaredError(),)
-    trained: tuple[Loss, ...] = LOSSES
-    unit: float = 1.0
-
-    @property
-    def judged_by_error(self) -> bool:
-        """Always: a coefficient of determination is one of the errors, too."""
-        return True
-
-    def reader(self) -> Reader:
-        return real_values
-
-    def losses(self) -> tuple[Loss, ...]:
-        return in_unit(self.trained, self.unit)
-
-    def distance(self) -> Distance:
-        return SquaredPredictions(self.unit)
-
-    def scorers(self) -> tuple[Scorer, ...]:
-        return self.measured
 
     def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
         if not target.is_floating_point():
@@ -111,11 +73,11 @@ def regression(
     """
     split = Split.of(train, name="train", limit=limit).read_by(real_values)
     return Regression(
-        split,
-        Split.of(val, name="val", limit=limit),
-        Split.of(test, name="test", limit=limit),
-        augment,
-        as_scorers(metric, metrics),
-        as_losses(loss),
-        unit_of(unit, split),
+        train=split,
+        val=Split.of(val, name="val", limit=limit),
+        test=Split.of(test, name="test", limit=limit),
+        augment=augment,
+        measured=as_scorers(metric, metrics),
+        trained=as_losses(loss),
+        unit=unit_of(unit, split),
     )

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from petra.core.errors import DataError
 from petra.core.rng import derive_seed
 from petra.core.text import first_line
-from petra.tasks.base import Task
+from petra.runtimes.torch_eager import lacks_cuda
+from petra.tasks.base import Augment, Task
 from petra.tasks.data import Split
 from petra.tasks.inputs import named
 from petra.training.config import TrainConfig
 from petra.training.loop import Progress, TrainResult, fit, predict_all
-from petra.workloads.places import cache_folder
+from petra.workloads.places import DEVICE, cache_folder, trained_on, training_device
 
 THREADS = 1
 """Of training: what comes out depends on them, so they are the same on every machine; and where
@@ -67,6 +68,7 @@ class Reference:
             "measured": [metric.name for metric in self.task.metrics()],
             "initial": short_digest(*map(_bytes, model.state_dict().values())),
             "code": code_digest(model),
+            **trained_on(),
         }
 
 
@@ -122,9 +124,33 @@ def _fitted(model: nn.Module, reference: Reference, progress: Progress) -> Train
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
-        return fit(model, reference.task, reference.training, seed=seed, progress=progress)
+        return fit_here(model, reference.task, reference.training, seed=seed, progress=progress)
     finally:
         torch.set_num_threads(threads)
+
+
+def fit_here(
+    model: nn.Module,
+    task: Task,
+    training: TrainConfig,
+    *,
+    seed: int,
+    augment: Augment | None = None,
+    progress: Progress,
+) -> TrainResult:
+    """`fit` on the device for reference models, from which the model comes back. Raises DataError
+    where there is no such device.
+    """
+    device = training_device()
+    if device != "cpu" and (reason := lacks_cuda()):
+        raise DataError(
+            f"reference models cannot be trained on {device}: {reason}", hint=f"unset {DEVICE}"
+        )
+    result = fit(
+        model, task, training, seed=seed, device=device, augment=augment, progress=progress
+    )
+    model.to("cpu")
+    return result
 
 
 def described(model: nn.Module, task: Task, result: TrainResult) -> dict[str, str]:

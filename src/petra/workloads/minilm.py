@@ -24,10 +24,16 @@ from petra.core.errors import MissingExtra
 from petra.core.rng import derive_seed
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs
-from petra.training.loop import Progress, TrainConfig, fit
-from petra.workloads.baseline import described, make_room, save_weights, show_progress
+from petra.training.loop import Progress, TrainConfig
+from petra.workloads.baseline import (
+    described,
+    fit_here,
+    make_room,
+    save_weights,
+    show_progress,
+)
 from petra.workloads.baseline import load_weights as load_weights
-from petra.workloads.places import cache_folder
+from petra.workloads.places import cache_folder, trained_on
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Recipe:
 
     @property
     def file_name(self) -> str:
-        words = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        words = json.dumps({**dataclasses.asdict(self), **trained_on()}, sort_keys=True)
         return f"minilm-{self.task}-{hashlib.sha256(words.encode()).hexdigest()[:12]}.safetensors"
 
 
@@ -84,7 +90,7 @@ def untrained(outputs: int, *, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]), _quiet(transformers):
         torch.manual_seed(derive_seed(seed, "minilm", "head"))
         model: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(
-            model_folder(), num_labels=outputs, local_files_only=True
+            model_folder(), num_labels=outputs, local_files_only=True, dtype=torch.float32
         )
     return model.eval()
 
@@ -112,7 +118,7 @@ def fine_tuned(
         batch_size=recipe.batch_size, weight_decay=recipe.weight_decay, clip_norm=1.0,
     )  # fmt: skip
     seed = derive_seed(recipe.seed, "minilm", "fine-tuning")
-    result = fit(
+    result = fit_here(
         model,
         task,
         config,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from petra.core.errors import DataError
+from petra.core.text import shown
 
 VARIABLE = "PETRA_DATA"
+DEVICE = "PETRA_BASELINE_DEVICE"
 USUAL = (Path("../shared/data"), Path("data"))
 
 
@@ -56,6 +59,22 @@ def missing(names: Iterable[str]) -> tuple[str, ...]:
     if root is None:
         return tuple(names)
     return tuple(name for name in names if not (root / name).exists())
+
+
+def training_device() -> str:
+    """Where reference models are trained: $PETRA_BASELINE_DEVICE, cpu, cuda or cuda:N; cpu without
+    it. Raises DataError for anything else.
+    """
+    device = os.environ.get(DEVICE) or "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
+        raise DataError(f"{DEVICE}: got {shown(device)}", hint="allowed: cpu, cuda, cuda:N")
+    return device
+
+
+def trained_on() -> dict[str, str]:
+    """What the device adds to all that trained weights depend on; nothing for the usual one."""
+    kind = training_device().partition(":")[0]
+    return {} if kind == "cpu" else {"device": kind}
 
 
 def cache_folder() -> Path:

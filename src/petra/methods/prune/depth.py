@@ -17,6 +17,7 @@ from petra.core.trial import StageTrace
 from petra.methods.base import Context, Stage, parameter
 from petra.methods.prune.stand_ins import stand_ins
 from petra.model.channels.breakage import BREAKAGE, breakage_in_words
+from petra.model.copies.copying import copy_model
 from petra.model.surgery import (
     count_parameters,
     layer_shapes,
@@ -148,7 +149,8 @@ class _Missed:
     ) -> None:
         self.model, self.inputs, self.stand_ins = model, inputs, stand_ins
         with torch.no_grad():
-            teacher = context.teacher.to(context.device).eval()
+            # A copy: what comes next, stages and candidates, gets the teacher where it was.
+            teacher = copy_model(context.teacher).to(context.device).eval()
             self._reference = predictions(call(teacher, inputs))
         self._apart = context.task.distance().having({"temperature": TEMPERATURE})
         self.distances = dict.fromkeys(stand_ins, 0.0)

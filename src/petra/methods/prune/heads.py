@@ -27,6 +27,7 @@ from petra.methods.prune.statistics import gradients_of, smoothed_loss
 from petra.methods.prune.zeros import restore_two_of_four
 from petra.model.attention.heads import Heads
 from petra.model.attention.separate import separate_attention
+from petra.model.copies.copying import copy_model
 from petra.model.surgery import differentiable, evaluating
 from petra.space.domains import Choice, Real
 from petra.space.effects import CUT_CHANNELS, FLOAT_WEIGHTS, TRAINABLE, Effects
@@ -237,7 +238,9 @@ def distances(
     """(units,) distance of the predictions without a unit to the untouched model's, per layer of
     the bundle.
     """
-    reference = predictions(call(context.teacher.to(context.device).eval(), inputs))
+    # A copy: what comes next, stages and candidates, gets the teacher where it was.
+    teacher = copy_model(context.teacher).to(context.device).eval()
+    reference = predictions(call(teacher, inputs))
     apart = context.task.distance().having({"temperature": TEMPERATURE})
     total = sum(bundle[0].units for bundle in bundles)
     done = itertools.count(1)

@@ -55,8 +55,8 @@ class HalfPrecision(Stage):
     When it helps: GPUs; CPUs with bf16 in hardware (AVX-512 BF16, AMX), in OpenVINO and PyTorch;
     half the bytes with next to no loss. When it does not: ONNX Runtime's CPU kernels, which have no
     16-bit arithmetic; CPUs without bf16, where it is slower than float32; int8 rows on CPUs with
-    bf16, which save bytes and lose time against bf16 (benchmarks/results/half-precision.md). Costs
-    seconds.
+    bf16, which save bytes and lose time against bf16 (benchmarks/results/half-precision.md); 8-bit
+    rows on a GPU that are not compiled (benchmarks/results/gpu-check.md). Costs seconds.
     """
 
     name: ClassVar[str] = "quantize.half"
