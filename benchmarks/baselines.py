@@ -22,7 +22,7 @@ from typing import Any
 from host import heading
 
 from petra.core.errors import PetraError
-from petra.report.whole import write_whole
+from petra.core.whole import write_whole
 from petra.workloads.kept import kept_score
 from petra.workloads.places import missing, training_device
 from petra.workloads.table import PROBLEMS, WORKLOADS
