@@ -123,7 +123,7 @@ def test_sparse_kernels_on_a_gpu_agree(tmp_path: Path) -> None:
         torch.testing.assert_close(module(x.cuda()), before, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["cifar-resnet", "bert"])
+@pytest.mark.parametrize("name", ["cifar-resnet", pytest.param("bert", marks=pytest.mark.slow)])
 def test_one_onnx_file_of_half_the_bytes_that_openvino_computes_in_bf16(
     name: str, tmp_path: Path
 ) -> None:

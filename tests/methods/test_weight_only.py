@@ -84,7 +84,8 @@ def ids(n: int, t: int = 9) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("bits", "error", "size"), [(16, 1e-3, 0.56), (8, 0.05, 0.34), (4, 0.4, 0.34)]
+    ("bits", "error", "size"),
+    [pytest.param(16, 1e-3, 0.56, marks=pytest.mark.slow), (8, 0.05, 0.34), (4, 0.4, 0.34)],
 )
 def test_every_kind_of_layer_is_stored_and_ships(
     bits: int, error: float, size: float, tmp_path: Path

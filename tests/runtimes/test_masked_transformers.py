@@ -92,7 +92,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
 }
 
 
-@pytest.mark.parametrize("kind", MODELS)
+SLOW = ("whole", "whole, norm first")  # of what others show in parts
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in MODELS]
+)
 def test_causal_masks_are_traced_and_exported(kind: str, tmp_path: Path) -> None:
     make, example = MODELS[kind]
     model = make().eval()

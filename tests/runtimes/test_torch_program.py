@@ -165,7 +165,10 @@ def coded(out_features: int, in_features: int) -> Codes:
     return Codes(nn.Parameter(codes, requires_grad=False), torch.full((out_features, 1), 0.01))
 
 
-@pytest.mark.parametrize("runtime", [TorchEager, TorchCompile, OnnxRuntime, OpenVino])
+@pytest.mark.parametrize(
+    "runtime",
+    [TorchEager, pytest.param(TorchCompile, marks=pytest.mark.slow), OnnxRuntime, OpenVino],
+)
 def test_petra_s_own_operators_load_wherever_they_ship(
     runtime: type[Runtime], tmp_path: Path
 ) -> None:

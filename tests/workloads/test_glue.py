@@ -169,6 +169,7 @@ def test_all_settings_and_the_data_name_the_cached_file() -> None:
     assert len({base.file_name, *(r.file_name for r in others)}) == 6
 
 
+@pytest.mark.slow
 @needs_text
 def test_the_classifier_ships_at_any_batch(tmp_path: Path) -> None:
     texts = [["a charming journey", "bleak and desperate", "allows us to hope", "so-so"]]
