@@ -126,7 +126,8 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the file's.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Candidates built side by side.")
+        int | None,
+        typer.Option(min=1, help="Candidates built side by side, instead of what trains most."),
     ] = None,
     recipes: Annotated[
         bool | None,
