@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from petra.core.errors import ParityError
 from petra.core.pipeline import Pipeline
 from petra.execute.apply import apply_pipeline
 from petra.methods.base import Context
 from petra.methods.quantize.ptq import trace
 from petra.runtimes.onnxruntime import OnnxRuntime
 from petra.runtimes.torch_eager import TorchEager
+from petra.runtimes.verify import compare
 from petra.tasks.classification import classification
 from petra.tasks.inputs import Inputs, call, named, named_outputs
 
@@ -103,6 +105,7 @@ def test_causal_masks_are_traced_and_exported(kind: str, tmp_path: Path) -> None
     model = make().eval()
     more = [torch.cat([t, t, t[:1]]) for t in named(example).values()]
     more[0] = torch.randn(5, LENGTH, WIDTH)
+    more[0][:, 0, 0] = 0.0  # were the first position padded, it would see nothing: see below
     inputs: Inputs = tuple(more) if isinstance(example, tuple) else more[0]
     with torch.no_grad():
         expected = named_outputs(call(model, inputs))["output"]
@@ -121,6 +124,22 @@ def test_causal_masks_are_traced_and_exported(kind: str, tmp_path: Path) -> None
         (path,) = runtime.export(model, example, tmp_path / f"model{runtime.suffix}")
         got = runtime.load(path).run({name: t.numpy() for name, t in named(inputs).items()})
         np.testing.assert_allclose(got["output"], expected, atol=1e-5)
+
+
+def test_a_position_that_sees_nothing_is_no_number_in_the_file_and_that_is_refused(
+    tmp_path: Path,
+) -> None:
+    """PyTorch's attention gives 0 where every position is masked, ONNX Runtime's softmax NaN."""
+    model, x = Captions().eval(), torch.randn(5, LENGTH, WIDTH)
+    x[:, 0, 0] = 2.0
+    with torch.no_grad():
+        expected = named_outputs(call(model, x))["output"].numpy()
+    assert np.isfinite(expected).all()
+    (path,) = OnnxRuntime().export(model, X, tmp_path / "model.onnx")
+    session = OnnxRuntime().load(path)
+    got = session.run({session.input_names[0]: x.numpy()})["output"]
+    with pytest.raises(ParityError, match="NaN or infinity"):
+        compare(got, expected, quantized=False, score=lambda values: 0.0)
 
 
 class Pooled(nn.Module):
