@@ -88,7 +88,7 @@ def training(cores: int) -> str:
     counts = crew.counts()
     steps, seconds = time_steps(payload, lambda note: None, counts)
     speed = speed_of(steps, dict(zip(counts, seconds, strict=True)), crew)
-    return f"{crew.workers(speed.threads)} workers, {speed.in_words()} (a small CNN)"
+    return f"workers: {crew.workers(speed.threads)}, {speed.in_words()} (a small CNN)"
 
 
 def compiler() -> str:

@@ -150,12 +150,11 @@ RECIPES: tuple[Recipe, ...] = (
         (cut(0.7), REPAIR, distil(LONG), LAST),
     ),
     Recipe(
-        "a quarter of the blocks, then channels, distilled once, for long, int8: no worse in"
-        " ResNet-56 than with training between the cuts",
+        "a quarter of the blocks, then channels, distilled once, for long, int8",
         (shorten(1 / 4), cut(0.4), REPAIR, distil(LONG), INT8),
     ),
     Recipe(
-        "every block kept, nearly half of the channels, distilled for long, int8: as good there",
+        "every block kept, nearly half of the channels, distilled for long, int8",
         (cut(0.45), REPAIR, distil(LONG), INT8),
     ),
 )
