@@ -2,19 +2,24 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow faults lint types layers check gpu-check clean
+.PHONY: demo test test-slow faults lint types layers check docs wheel gpu-check clean
 
 # torch first and pinned: any other version pulls gigabytes of CUDA packages.
-$(STAMP): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $(READY)
+
+$(STAMP): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)            ## search on real data, print the front, write a report and exported files
+demo: $(READY)            ## search on real data, print the front, write a report and exported files
 	$(BIN)/petra demo
 
 # On all cores, at most four: each process computes on one thread. A file's tests stay together: they share fixtures.
@@ -41,6 +46,15 @@ layers: $(STAMP)
 	$(BIN)/lint-imports
 
 check: lint types layers  ## every gate but the tests
+
+docs: $(STAMP)            ## the documentation site into build/site; a warning is an error
+	$(BIN)/python -m mkdocs build --strict
+
+# What is published, not the checkout: built, installed into an empty environment, and run there.
+wheel: $(STAMP)           ## the wheel into dist/, tried out
+	rm -rf dist build/lib
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python benchmarks/try_wheel.py dist/petra-*.whl
 
 # It needs a PyTorch built with CUDA; where the one installed here is not, GPU_PYTHON names an interpreter that has one.
 GPU_PYTHON ?= $(BIN)/python
