@@ -76,9 +76,20 @@ def _methods() -> Iterator[tuple[str, str]]:
 
     cards = [(name, STAGES.get(name)) for name in STAGES.names()]
     rows = [f"| [`{name}`]({name}.md) | {stage.card(None).summary} |" for name, stage in cards]
-    yield "methods/index.md", "\n".join(
-        ["# Methods", "", "`petra methods NAME` prints the same.", "", "| stage | what it does |",
-         "|---|---|", *rows, ""]  # fmt: skip
+    yield (
+        "methods/index.md",
+        "\n".join(
+            [
+                "# Methods",
+                "",
+                "`petra methods NAME` prints the same.",
+                "",
+                "| stage | what it does |",
+                "|---|---|",
+                *rows,
+                "",
+            ]  # fmt: skip
+        ),
     )
     for name, stage in cards:
         yield f"methods/{name}.md", _card(name, stage)
