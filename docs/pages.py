@@ -75,22 +75,10 @@ def _methods() -> Iterator[tuple[str, str]]:
     from petra.methods.table import STAGES
 
     cards = [(name, STAGES.get(name)) for name in STAGES.names()]
-    rows = [f"| [`{name}`]({name}.md) | {stage.card(None).summary} |" for name, stage in cards]
-    yield (
-        "methods/index.md",
-        "\n".join(
-            [
-                "# Methods",
-                "",
-                "`petra methods NAME` prints the same.",
-                "",
-                "| stage | what it does |",
-                "|---|---|",
-                *rows,
-                "",
-            ]  # fmt: skip
-        ),
-    )
+    head = ["# Methods", "", "`petra methods NAME` prints the same.", ""]
+    table = ["| stage | what it does |", "|---|---|"]
+    table += [f"| [`{name}`]({name}.md) | {stage.card(None).summary} |" for name, stage in cards]
+    yield "methods/index.md", "\n".join([*head, *table, ""])
     for name, stage in cards:
         yield f"methods/{name}.md", _card(name, stage)
 
