@@ -136,9 +136,11 @@ def test_a_sentence_encoder_is_distilled_and_stays_one(
     names = run("A sentence encoder", tmp_path, monkeypatch)
     encoder, task = names["encoder"], names["task"]
     made, _ = apply_pipeline(
-        Pipeline((StageSpec("tune", {"epochs": 1}), StageSpec("quantize.dynamic"))),
         encoder,
-        Context(task, encoder, seed=0),
+        Pipeline((StageSpec("tune", {"epochs": 1}), StageSpec("quantize.dynamic"))),
+        lambda prefix: Context(task=task, teacher=encoder, seed=0),
+        cache=None,
+        on_stage=lambda index, spec: None,
     )
     vectors = prediction(call(made, task.example(4)))
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4), atol=1e-3, rtol=1e-3)

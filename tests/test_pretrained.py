@@ -46,7 +46,7 @@ def test_what_is_no_model_is_refused_by_reason(folder: Path, tmp_path: Path) -> 
     with pytest.raises(DataError, match="no such folder"):
         petra.pretrained(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="config.json: no such file"):
+    with pytest.raises(DataError, match=r"config.json: no such file"):
         petra.pretrained(tmp_path / "empty")
     (tmp_path / "empty" / "adapter_config.json").write_text("{}")
     with pytest.raises(DataError, match="adapter, not a model"):
@@ -108,6 +108,7 @@ def test_poolings_against_loops(mode: str) -> None:
 
 def test_layers_behind_an_encoder(tmp_path: Path) -> None:
     from safetensors.torch import save_file
+
     from test_elsewhere_docs import sentences
 
     sentences(tmp_path)
@@ -133,7 +134,7 @@ def test_layers_behind_an_encoder(tmp_path: Path) -> None:
     for path, kind in (("..", "models.Dense"), ("/", "models.Pooling"), ("", "models.LSTM")):
         listed[2] = {"path": path, "type": kind}
         (place / "modules.json").write_text(json.dumps(listed))
-        with pytest.raises(DataError, match="is no module|a layer"):
+        with pytest.raises(DataError, match=r"is no module|a layer"):
             petra.pretrained(place)
 
 
