@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from petra.core.target import Target
     from petra.methods.adapt.files import load_modules, save_modules
     from petra.model.layers.rescaled import Rescaled
+    from petra.pretrained import pretrained
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
+    from petra.tasks.embeddings import embeddings
     from petra.tasks.forecasting import forecasting
     from petra.tasks.losses import Loss
     from petra.tasks.own import task
@@ -51,9 +53,11 @@ _HOMES = {
     "Task": "petra.tasks.base",
     "classification": "petra.tasks.classification",
     "compress": "petra.api",
+    "embeddings": "petra.tasks.embeddings",
     "forecasting": "petra.tasks.forecasting",
     "load_modules": "petra.methods.adapt.files",
     "load_study": "petra.api",
+    "pretrained": "petra.pretrained",
     "ragged": "petra.tasks.ragged",
     "regression": "petra.tasks.regression",
     "save_modules": "petra.methods.adapt.files",
@@ -81,9 +85,11 @@ __all__ = [
     "classification",
     "compress",
     "data",
+    "embeddings",
     "forecasting",
     "load_modules",
     "load_study",
+    "pretrained",
     "ragged",
     "regression",
     "save_modules",

@@ -2,9 +2,9 @@
 
 Files become tables (`read_csv`, `read_parquet`, `read_datasets`) or (inputs, targets) pairs
 (`read_ucr`, `read_ts`, `read_npz`, `read_images`); tables become pairs (`wide_series`,
-`long_series`, `event_sequences`, or `numbers`, `labels`, `arrays`, `images`); `split` makes three
-of one, `windows` of a long series, and `normalised` puts what is learnt of the training split in
-front of the model. Nothing in a file is unpickled or executed.
+`long_series`, `event_sequences`, or `numbers`, `labels`, `arrays`, `images`); `tokens` makes arrays
+of text; `split` makes three of one, `windows` of a long series, and `normalised` puts what is
+learnt of the training split in front of the model. Nothing in a file is unpickled or executed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from petra.data.pictures import images, read_images
 from petra.data.sequences import event_sequences, long_series, wide_series
 from petra.data.splits import split
 from petra.data.tables import read_csv
+from petra.data.text import tokens
 from petra.data.time_windows import windows
 from petra.data.ts import read_ts
 from petra.data.ucr import read_ucr
@@ -40,6 +41,7 @@ __all__ = [
     "read_ts",
     "read_ucr",
     "split",
+    "tokens",
     "vocabulary",
     "wide_series",
     "windows",

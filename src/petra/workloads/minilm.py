@@ -7,21 +7,20 @@ depends on.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from petra.core.errors import MissingExtra
 from petra.core.rng import derive_seed
+from petra.data.text import tokens
+from petra.pretrained import quiet_loading, transformers_library
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs
 from petra.training.loop import Progress, TrainConfig
@@ -76,18 +75,16 @@ def tokenize(texts: list[list[str]], *, length: int) -> dict[str, Tensor]:
 
     Longer texts are cut and shorter ones padded.
     """
-    tokenizer = _transformers().AutoTokenizer.from_pretrained(model_folder(), local_files_only=True)
-    encoded = tokenizer(
-        *texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    )
+    columns = texts[0] if len(texts) == 1 else (texts[0], texts[1])
+    encoded = tokens(columns, model_folder(), length=length)
     names = ["input_ids", "attention_mask"] + (["token_type_ids"] if len(texts) > 1 else [])
-    return {name: encoded[name].long() for name in names}
+    return {name: torch.from_numpy(encoded[name]) for name in names}
 
 
 def untrained(outputs: int, *, seed: int = 0) -> nn.Module:
     """The pretrained encoder under a random linear head of `outputs` outputs, in evaluation."""
-    transformers = _transformers()
-    with torch.random.fork_rng(devices=[]), _quiet(transformers):
+    transformers = transformers_library()
+    with torch.random.fork_rng(devices=[]), quiet_loading():  # the head is not in the file
         torch.manual_seed(derive_seed(seed, "minilm", "head"))
         model: nn.Module = transformers.AutoModelForSequenceClassification.from_pretrained(
             model_folder(), num_labels=outputs, local_files_only=True, dtype=torch.float32
@@ -136,26 +133,3 @@ def trimmed(inputs: Inputs, generator: torch.Generator) -> Inputs:
     assert isinstance(inputs, dict)
     length = int(inputs["attention_mask"].sum(1).max())
     return {name: tensor[:, :length] for name, tensor in inputs.items()}
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtra("transformers", extra="text") from error
-    return transformers
-
-
-@contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the report that the head is not in the file, which is the point."""
-    level = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        if bars:
-            transformers.logging.enable_progress_bar()
