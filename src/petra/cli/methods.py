@@ -19,6 +19,7 @@ from petra.core.suggest import family
 from petra.core.text import shown
 
 if TYPE_CHECKING:
+    from petra.core.pipeline import StageSpec
     from petra.space.effects import Effects
     from petra.space.outline import ModelOutline
     from petra.space.parameters import Parameter
@@ -109,17 +110,23 @@ def _say_guide(*, as_json: bool = False) -> None:
         return
     say("Which method when\n")
     table = _table("my model is", "I want", "start with", "to know")
+    table.columns[2].no_wrap = True
     kinds = [one.model for one in GUIDE]
     for i, one in enumerate(GUIDE):
         last = kinds[i + 1 : i + 2] != [one.model]
         kind = "" if one.model in kinds[i - 1 : i] else one.model
-        start = " →\n".join(str(s) if s.params else s.kind for s in one.start)
+        start = " →\n".join(map(_started, one.start))
         table.add_row(*map(Text, (kind, one.aim, start, one.words)), end_section=last)
     say(table)
     say(
         "\nA search tries such pipelines first by itself. To try one before all others, put it"
         " under space.initial of a study file."
     )
+
+
+def _started(stage: StageSpec) -> str:
+    """A stage, and under it the values that are not its usual ones."""
+    return "\n".join([stage.kind, *(f"  {name}: {v}" for name, v in stage.params.items())])
 
 
 def _stages(cards: Sequence[StageCard], effects: Mapping[str, Effects]) -> Table:
