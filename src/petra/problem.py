@@ -100,13 +100,14 @@ def check_metrics(config: StudyConfig, task: Task) -> None:
     """Raise ConfigError, with the path, unless the task measures what objectives, constraints and
     goal name and petra does not.
     """
-    first, *others = (metric.name for metric in task.metrics())
+    quality, *measured = task.metrics()
+    others = [metric.name for metric in measured]
     for name, where in config.metrics_named().items():
-        if name == first and name not in METRICS:
+        if name == quality.name and name not in METRICS:
             raise ConfigError(
                 f"{where}: {name} is the quality of this task", hint=f"call it {QUALITY!r} here"
             )
-        resolve_metric(name, where=where, own=others)
+        resolve_metric(name, where=where, own=others, quality=quality.title)
 
 
 def check_directions(config: StudyConfig, task: Task) -> None:

@@ -124,6 +124,10 @@ def test_bench_measures_and_pairs(tmp_path: Path) -> None:
     found = data["files"][str(small)]
     assert found["latency_ratio"]["mean"] < 0.9
     assert found["size_bytes"]["mean"] == small.stat().st_size
+    assert list(data["files"]) == [str(large), str(small)]  # the reference first
+    reference = data["files"][str(large)]
+    assert reference["latency_ratio"]["mean"] == pytest.approx(1, abs=0.25)
+    assert reference["size_bytes"]["mean"] == large.stat().st_size
     alone = petra("bench", small, "--throughput-batch", 4)
     assert "latency" in alone.output
     assert "ratio" not in alone.output

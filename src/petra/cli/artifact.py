@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from petra.cli.completion import RuntimeOption
 from petra.cli.output import JsonFlag, note, say, say_json
-from petra.core.errors import ArtifactError, ConfigError, did_you_mean
+from petra.core.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
     from petra.core.interface import Interface
     from petra.core.target import Target
 
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
-Runtime = Annotated[
-    str | None, typer.Option(help="Runtime, instead of the one the file's suffix stands for.")
-]
 Inputs = Annotated[
     Path | None,
     typer.Option(
@@ -40,7 +38,7 @@ VERIFY_LIMIT_S = 120.0
 
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A model file.")],
-    runtime: Runtime = None,
+    runtime: RuntimeOption = None,
     inputs: Inputs = None,
     threads: Threads = 1,
     time_limit: TimeLimit = None,
@@ -182,7 +180,7 @@ def target_of(file: Path, given: str | None, sizes: Mapping[str, Any]) -> Target
     if file.suffix not in by_suffix:
         raise ConfigError(
             f"{file}: no runtime is known for {file.suffix or 'a name without suffix'}",
-            hint=f"{did_you_mean(file.suffix, by_suffix)}; or give --runtime",
+            hint=f"known: {', '.join(sorted(by_suffix))}; or give --runtime",
         )
     return Target(by_suffix[file.suffix], **sizes)
 

@@ -12,6 +12,7 @@ import typer
 from petra.cli.artifact import Inputs, TimeLimit, seconds
 from petra.cli.bench_files import BENCH_LIMIT_S, How, bench_files
 from petra.cli.bench_tables import cells, conditions, table_of
+from petra.cli.completion import pick_names, runtime_names
 from petra.cli.output import JsonFlag, note, say, say_json
 from petra.cli.search import Trust
 from petra.core.errors import ConfigError
@@ -31,10 +32,18 @@ def bench(
     ] = None,
     runtime: Annotated[
         list[str] | None,
-        typer.Option("--runtime", "--runtimes", help="Runtimes, repeated or separated by commas."),
+        typer.Option(
+            "--runtime",
+            "--runtimes",
+            help="Runtimes, repeated or separated by commas.",
+            autocompletion=runtime_names,
+        ),
     ] = None,
     pick: Annotated[
-        str, typer.Option(help="Which model of a study: as in `petra export`.")
+        str,
+        typer.Option(
+            help="Which model of a study: as in `petra export`.", autocompletion=pick_names
+        ),
     ] = "knee",
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Threads. Default: 1, or the study's.")
@@ -54,7 +63,8 @@ def bench(
     runtimes.
 
     With --against, both files are timed in alternating blocks in one process: the ratio is what to
-    trust on a machine that is not idle. With several runtimes, ratios are over the first one.
+    trust on a machine that is not idle. The reference stands in the first row, timed against
+    itself. With several runtimes, ratios are over the first one.
 
     Files run on random inputs of the shapes they declare, or on those of an .npz file; one whose
     batch is fixed runs at that. For a study, the picked model is built again, exported for each

@@ -62,6 +62,7 @@ class _Row:
 def bench_files(files: Sequence[Path], how: How, *, as_json: bool) -> None:
     from petra.measure.launches import LAUNCHES
 
+    files = list(dict.fromkeys(([how.against] if how.against else []) + list(files)))
     rows = [_row(file, name, how) for file in files for name in how.names or (None,)]
     # File by file and then all again, so that the launches of one are apart in time.
     launches = [[_launch(row, how) for row in rows] for _ in range(LAUNCHES)]
@@ -81,6 +82,11 @@ def bench_files(files: Sequence[Path], how: How, *, as_json: bool) -> None:
     usual = next((row.request for row in rows if not row.fixed), rows[0].request).target
     inputs = "random inputs" if how.inputs is None else f"inputs from {how.inputs}"
     say(f"{conditions(usual.threads, usual.batch, usual.throughput_batch)}; {inputs}")
+    if how.against is not None:
+        say(
+            f"{how.against} is the reference: what its own ratio is off 1 by is what two runs of"
+            " one file differ by"
+        )
     for file, batch in {row.file: row.request.target.batch for row in rows if row.fixed}.items():
         say(f"note: {file} was measured at batch {batch}: its sizes leave no other")
 

@@ -14,7 +14,9 @@ from petra import __version__
 from petra.cli import (
     artifact,
     bench,
+    compare,
     doctor,
+    init,
     methods,
     results,
     search,
@@ -28,12 +30,11 @@ from petra.workers.imports import settle, settled
 app = typer.Typer(
     cls=PetraGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Search over training and compression pipelines for the Pareto set of deployable models.",
-    epilog="Start with: petra demo",
+    epilog="Start with: petra demo, and for a model of your own: petra init",
 )
 
 
@@ -48,7 +49,11 @@ def _root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+            "--version",
+            "-V",
+            callback=_version,
+            is_eager=True,
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:
@@ -59,8 +64,14 @@ def _root(
 
 
 _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Search": (search.demo, search.run, search.resume, transfer.transfer),
-    "Results": (results.show, results.report, results.export, results.export_optuna),
+    "Search": (search.demo, init.init, search.run, search.resume, transfer.transfer),
+    "Results": (
+        results.show,
+        results.report,
+        compare.compare,
+        results.export,
+        results.export_optuna,
+    ),
     "Model files": (artifact.verify, bench.bench, artifact.package),
     "About petra and this machine": (methods.methods, workloads.workloads, doctor.doctor),
 }

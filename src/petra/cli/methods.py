@@ -1,8 +1,9 @@
-"""petra methods: what the search can do to a model."""
+"""petra methods: what the search can do to a model, and what to start with."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from petra.cli.completion import stage_names
 from petra.cli.output import JsonFlag, say, say_json
+from petra.core.errors import ConfigError, did_you_mean
+from petra.core.suggest import family
+from petra.core.text import shown
 
 if TYPE_CHECKING:
+    from petra.core.pipeline import StageSpec
+    from petra.space.effects import Effects
     from petra.space.outline import ModelOutline
     from petra.space.parameters import Parameter
     from petra.space.space import StageCard
@@ -21,19 +28,28 @@ if TYPE_CHECKING:
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One stage, in full.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="One stage, in full, or a family.", autocompletion=stage_names
+        ),
     ] = None,
     study: Annotated[
         Path | None,
         typer.Option("--for", metavar="STUDY.yaml", help="Show what is declared for its model."),
     ] = None,
+    guide: Annotated[
+        bool, typer.Option("--guide", help="Only what to start with, by model and aim.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the stages a pipeline is made of; with a name, its card and its parameters.
+    """Which method when, and all stages that a pipeline is made of; with a name, its card and its
+    parameters, or all of a family.
 
     For example:
 
     - `petra methods`
+    - `petra methods --guide`
+    - `petra methods prune`
     - `petra methods prune.structured`
     - `petra methods prune.structured --for study.yaml`
 
@@ -41,25 +57,90 @@ def methods(
     """
     from petra.methods.table import STAGES
 
+    _check_asked(name, study, guide=guide)
+    if guide:
+        _say_guide(as_json=as_json)
+        return
+    _check_name(name, STAGES.names())
     outline = _outline(study) if study else None
-    if name is not None:
+    effects = {each: STAGES.get(each).effects for each in STAGES.names()}
+    if name is not None and name in STAGES:
         stage = STAGES.get(name)
         card, text = stage.card(outline), inspect.cleandoc(stage.__doc__ or "")
         if as_json:
-            say_json(_plain(card) | {"doc": text})
+            say_json(_plain(card, effects) | {"doc": text})
             return
         paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
-        say(Text("\n\n".join([card.name, *paragraphs, _effects(card)]) + "\n"))
+        place = f"In a pipeline: {_place(name, effects)}."
+        say(Text("\n\n".join([card.name, *paragraphs, place]) + "\n"))
         say(_parameters(card))
         return
-    cards = [STAGES.get(each).card(outline) for each in STAGES.names()]
+    names = STAGES.names() if name is None else family(name, STAGES.names())
+    cards = [STAGES.get(each).card(outline) for each in names]
     if as_json:
-        say_json([_plain(card) for card in cards])
+        say_json([_plain(card, effects) for card in cards])
         return
-    table = _table("stage", "what it does", "effects")
-    for card in cards:
-        table.add_row(card.name, card.summary, _effects(card))
+    if name is None:
+        _say_guide()
+        say("\nAll stages\n")
+    say(_stages(cards, effects))
+    example = names[0] if name else "prune.structured"
+    say(f"\nOne in full, with its parameters: petra methods {example}")
+
+
+def _check_asked(name: str | None, study: Path | None, *, guide: bool) -> None:
+    if guide and (name is not None or study is not None):
+        raise ConfigError(
+            "methods: --guide, and a stage or a study file besides",
+            hint="petra methods --guide, or petra methods NAME",
+        )
+
+
+def _check_name(name: str | None, known: Sequence[str]) -> None:
+    """Raise ConfigError unless it is no name, that of a stage or of a family."""
+    if name is not None and name not in known and not family(name, known):
+        raise ConfigError(f"methods: unknown stage {shown(name)}", hint=did_you_mean(name, known))
+
+
+def _say_guide(*, as_json: bool = False) -> None:
+    from petra.methods.guide import GUIDE
+
+    if as_json:
+        say_json([one.as_dict() for one in GUIDE])
+        return
+    say("Which method when\n")
+    table = _table("my model is", "I want", "start with", "to know")
+    table.columns[2].no_wrap = True
+    kinds = [one.model for one in GUIDE]
+    for i, one in enumerate(GUIDE):
+        last = kinds[i + 1 : i + 2] != [one.model]
+        kind = "" if one.model in kinds[i - 1 : i] else one.model
+        start = " →\n".join(map(_started, one.start))
+        table.add_row(*map(Text, (kind, one.aim, start, one.words)), end_section=last)
     say(table)
+    say(
+        "\nA search tries such pipelines first by itself. To try one before all others, put it"
+        " under space.initial of a study file."
+    )
+
+
+def _started(stage: StageSpec) -> str:
+    """A stage, and under it the values that are not its usual ones."""
+    return "\n".join([stage.kind, *(f"  {name}: {v}" for name, v in stage.params.items())])
+
+
+def _stages(cards: Sequence[StageCard], effects: Mapping[str, Effects]) -> Table:
+    table = _table("stage", "what it does", "in a pipeline")
+    table.columns[0].no_wrap = True
+    for card in cards:
+        table.add_row(*map(Text, (card.name, card.summary, _place(card.name, effects))))
+    return table
+
+
+def _place(name: str, effects: Mapping[str, Effects]) -> str:
+    from petra.space.order import order_in_words
+
+    return order_in_words(name, effects) or "anywhere"
 
 
 def _outline(study: Path) -> ModelOutline:
@@ -79,17 +160,6 @@ def _table(*titles: str) -> Table:
     for title in titles:
         table.add_column(title, overflow="fold")
     return table
-
-
-def _effects(card: StageCard) -> str:
-    effects = card.effects
-    parts = (
-        ("needs", effects.needs),
-        ("not with", effects.forbids),
-        ("gives", effects.gives),
-        ("ends", effects.removes),
-    )
-    return "; ".join(f"{word} {', '.join(sorted(facts))}" for word, facts in parts if facts)
 
 
 def _parameters(card: StageCard) -> Table:
@@ -119,17 +189,18 @@ def _when(parameter: Parameter) -> str:
     )
 
 
-def _plain(card: StageCard) -> dict[str, object]:
-    effects = card.effects
+def _plain(card: StageCard, effects: Mapping[str, Effects]) -> dict[str, object]:
+    mine = card.effects
     return {
         "name": card.name,
         "summary": card.summary,
         "effects": {
-            "needs": sorted(effects.needs),
-            "forbids": sorted(effects.forbids),
-            "gives": sorted(effects.gives),
-            "removes": sorted(effects.removes),
+            "needs": sorted(mine.needs),
+            "forbids": sorted(mine.forbids),
+            "gives": sorted(mine.gives),
+            "removes": sorted(mine.removes),
         },
+        "in_a_pipeline": _place(card.name, effects),
         "parameters": [
             {
                 "name": p.name,

@@ -16,7 +16,8 @@ from rich.segment import Segment
 from typer.core import TyperGroup
 
 from petra.cli.streams import columns
-from petra.core.errors import PetraError
+from petra.core.errors import PetraError, did_you_mean
+from petra.core.suggest import nearest_name
 from petra.core.text import json_text, printable
 
 PIPED_WIDTH = 100  # columns when the output goes to a file or a pipe and nobody says otherwise
@@ -80,6 +81,16 @@ class PetraGroup(TyperGroup):
         with _readable_usage():
             return super().make_context(info_name, args, *more, **extra)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.suggest_commands = False  # typer's own suggests whatever looks alike
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            if args and not args[0].startswith("-"):
+                hint = did_you_mean(args[0], self.commands)
+                error.message = f"{error.message.rstrip('.')}; {hint}"
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         try:
             with _readable_usage():
@@ -94,9 +105,15 @@ _UsageError: type[Any] = typer.BadParameter.__mro__[1]  # typer keeps its base t
 
 @contextmanager
 def _readable_usage() -> Iterator[None]:
-    """What was typed, or what a shell made of file names, comes back in messages about usage."""
+    """What was typed, or what a shell made of file names, comes back in messages about usage. An
+    option is suggested only where it is really near.
+    """
     try:
         yield
     except _UsageError as error:
         error.message = printable(error.message)
+        if hasattr(error, "possibilities"):
+            known = [name for p in error.ctx.command.params for name in p.opts] if error.ctx else []
+            meant = nearest_name(error.option_name, known)
+            error.possibilities = [meant] if meant else None
         raise

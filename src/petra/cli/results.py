@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from petra.cli.output import JsonFlag, say, say_json, width
+from petra.cli.completion import pick_names
+from petra.cli.output import JsonFlag, note, say, say_json, width
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The study's directory.")]
 
@@ -55,6 +56,8 @@ def report(
 ) -> None:
     """Write the report of a study: one HTML file that needs no network.
 
+    A directory that is missing for it is made, and said to be.
+
     For example:
 
     - `petra report petra-demo`
@@ -62,7 +65,10 @@ def report(
     """
     from petra.report.html import write_report
 
+    missing = [] if out is None else [place for place in out.parents if not place.exists()]
     path = write_report(directory, out)
+    if missing:
+        note(f"made the directory {missing[0]}")
     if as_json:
         say_json({"report": str(path)})
     else:
@@ -73,7 +79,10 @@ def export(
     directory: Directory,
     pick: Annotated[
         str,
-        typer.Option(help="smallest, fastest, best, knee, or the number of a trial on the front."),
+        typer.Option(
+            help="smallest, fastest, best, knee, or the number of a trial on the front.",
+            autocompletion=pick_names,
+        ),
     ] = "knee",
     to: Annotated[
         Path | None,

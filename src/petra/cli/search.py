@@ -9,6 +9,7 @@ import typer
 
 from petra.cli.asked import asked_for
 from petra.cli.budget import extended, is_finished
+from petra.cli.completion import WorkloadOption
 from petra.cli.output import JsonFlag, console, note, say, say_json, width
 
 if TYPE_CHECKING:
@@ -102,12 +103,7 @@ def run(
     study: Annotated[
         Path | None, typer.Argument(metavar="[STUDY.yaml]", help="The study file.")
     ] = None,
-    workload: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="A reference problem, instead of a file: petra workloads."
-        ),
-    ] = None,
+    workload: WorkloadOption = None,
     workload_arg: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="An argument of the workload, as in a study file."),

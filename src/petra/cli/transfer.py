@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from petra.cli.completion import pick_names
 from petra.cli.output import JsonFlag, say, say_json
 from petra.cli.search import Quiet, conduct
 
@@ -29,7 +30,8 @@ def transfer(
         str | None,
         typer.Option(
             help="smallest, fastest, best, knee, or the number of a trial on the front; by default"
-            " all of the front."
+            " all of the front.",
+            autocompletion=pick_names,
         ),
     ] = None,
     start: Annotated[

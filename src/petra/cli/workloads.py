@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from petra.cli.completion import workload_names
 from petra.cli.output import JsonFlag, say, say_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 def workloads(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One workload, in full.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="One workload, in full.", autocompletion=workload_names
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

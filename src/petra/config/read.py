@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -13,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import BaseModel, ValidationError
 
 from petra.config.records import StudyConfig
-from petra.core.errors import ConfigError
+from petra.core.errors import ConfigError, did_you_mean
 from petra.core.text import printable, shown
 from petra.core.yamlfile import read_yaml
 
@@ -96,9 +95,7 @@ def _explain(fault: Mapping[str, Any]) -> str:
     path = ".".join(printable(part)[:80] for part in fault["loc"]) or "the study"
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = _keys_at(fault["loc"][:-1])
-        close = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1, cutoff=0.5)
-        guess = f"did you mean {close[0]!r}? " if close else ""
-        return f"{path}: unknown key; {guess}allowed: {', '.join(allowed)}"
+        return f"{path}: unknown key; {did_you_mean(str(fault['loc'][-1]), allowed)}"
     message = str(fault["msg"]).removeprefix("Value error, ")
     got = fault.get("input")
     plain = isinstance(got, str | int | float | bool | type(None)) and "got" not in message

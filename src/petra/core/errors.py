@@ -6,8 +6,9 @@ else that escapes is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from petra.core.suggest import family, nearest_name
 
 
 class PetraError(Exception):
@@ -102,8 +103,15 @@ class MissingExtra(PetraError):
 
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
-    """'did you mean 'x'? ' and the allowed names, for use as a hint."""
+    """'did you mean 'x'? ' where a name is really near (`petra.core.suggest`), then the allowed
+    names, for use as a hint. Of the first part of some names all that begin with it come first.
+    """
     names = sorted(allowed)
-    close = difflib.get_close_matches(got[:100], names, n=1, cutoff=0.5)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    return f"{guess}allowed: {', '.join(names)}"
+    begun = family(got, names)
+    guess = nearest_name(got, names)
+    if guess is None and len(begun) > 1:
+        others = ", ".join(name for name in names if name not in begun)
+        rest = f"; others: {others}" if others else ""
+        return f"name one of {', '.join(begun)}{rest}"
+    said = f"did you mean {guess!r}? " if guess else ""
+    return f"{said}allowed: {', '.join(names)}"

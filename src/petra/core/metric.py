@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Literal
 
 from petra.core.errors import ConfigError, did_you_mean
@@ -13,6 +12,7 @@ from petra.core.metric_record import Metric as Metric
 from petra.core.metric_record import Shown as Shown
 from petra.core.metric_record import task_metric as task_metric
 from petra.core.registry import Registry
+from petra.core.suggest import nearest_name, slip_of
 from petra.core.text import printable, shown
 
 QUALITY = "quality"  # the name under which every trial has the task's own metric
@@ -199,20 +199,25 @@ def describe(name: str) -> Metric:
     return METRICS.get(name) if name in METRICS else task_metric(name, maximize=True)
 
 
-def resolve_metric(name: str, *, where: str, own: Collection[str] | None = ()) -> str:
+def resolve_metric(
+    name: str, *, where: str, own: Collection[str] | None = (), quality: str = ""
+) -> str:
     """The metric a user means by `name`; raises ConfigError that begins with the path `where`.
 
-    `own` are the names of what the task measures besides the quality; None while the task is not
-    known: then any name may be one, but for what is a slip of the pen for a known metric.
+    `own` are the names of what the task measures besides the quality, of which `quality` is the
+    title; None while the task is not known: then any name may be one, but for what is a slip of the
+    pen for a known metric.
     """
     metric = ALIASES.get(name, name)
-    known = [*METRICS, *ALIASES]
-    deferred = own is None and NAME.fullmatch(name) and not get_close_matches(name, known, 1, 0.85)
+    known = [*METRICS, *ALIASES, *(own or ())]
+    deferred = own is None and NAME.fullmatch(name) and slip_of(name, known) is None
     if metric in METRICS or metric in (own or ()) or deferred:
         return metric
-    raise ConfigError(
-        f"{where}: unknown metric {shown(name)}", hint=did_you_mean(name, [*known, *(own or ())])
-    )
+    hint = did_you_mean(name, known)
+    if nearest_name(name, known) is None:
+        here = f" (here {quality})" if quality else ""
+        hint = f"{QUALITY!r} is the task's metric{here}; {hint}"
+    raise ConfigError(f"{where}: unknown metric {shown(name)}", hint=hint)
 
 
 def task_metrics(described: Iterable[Mapping[str, object]]) -> tuple[Metric, ...]:

@@ -1,9 +1,16 @@
-"""The table of stages. A new method is one new file and one line here."""
+"""The table of stages. A new method is one new file and one line here.
+
+To know their names, torch is not loaded.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from petra.core.registry import Registry
-from petra.methods.base import Stage
+
+if TYPE_CHECKING:
+    from petra.methods.base import Stage
 
 STAGES: Registry[type[Stage]] = Registry(
     "stage",
