@@ -20,6 +20,7 @@ from petra.cli import (
     search,
     streams,
     transfer,
+    watch,
     workloads,
 )
 from petra.cli.output import PetraGroup
@@ -60,7 +61,7 @@ def _root(
 
 _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Search": (search.demo, search.run, search.resume, transfer.transfer),
-    "Results": (results.show, results.report, results.export, results.export_optuna),
+    "Results": (results.show, watch.watch, results.report, results.export, results.export_optuna),
     "Model files": (artifact.verify, bench.bench, artifact.package),
     "About petra and this machine": (methods.methods, workloads.workloads, doctor.doctor),
 }
