@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from grown import add, hostile_study, propose, smaller
-from test_watch_server import serving
+from served import serving
 
 from petra.core.notes import StepBegan
 from petra.listener import Silent

@@ -30,12 +30,6 @@ from petra.watch.state import State, advice, headline, how_far, progress, state_
 from petra.watch.words import endings, latest, misses, outcome, running
 
 
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "LEAST_S", 0.0)
-    monkeypatch.setattr(looking, "SHARE", 1.0)
-
-
 def seen(look: Look) -> looking.Seen:
     assert look.seen is not None
     return look.seen

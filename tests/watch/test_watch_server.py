@@ -1,76 +1,19 @@
-"""The page's server by real requests: whom it answers, what it has, what it never says."""
+"""The page's server by real requests: whom it answers, and what it has."""
 
 from __future__ import annotations
 
-import http.client
-import json
 import re
 import socket
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import pytest
-from grown import HOSTILE, add, hostile_study, propose, smaller
+from served import ask
 
 from petra.core.errors import ConfigError
-from petra.store.store import Store
-from petra.testing.studies import toy_study
-from petra.watch import look as looking
 from petra.watch.server import Server
 
 ASSETS = resources.files("petra.watch") / "assets"
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "LEAST_S", 0.0)
-    monkeypatch.setattr(looking, "SHARE", 1.0)
-
-
-@contextmanager
-def serving(directory: Path) -> Iterator[Server]:
-    with Server(directory, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = toy_study(
-        tmp_path_factory.mktemp("study"), trials=25, constraints=["size <= 500 kB"]
-    )
-    with serving(directory) as running:
-        yield running
-
-
-def ask(
-    server: Server, path: str = "/", method: str = "GET", **headers: str
-) -> tuple[http.client.HTTPResponse, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
-    connection.putrequest(method, path, skip_host="Host" in headers)
-    for name, value in headers.items():
-        connection.putheader(name, value)
-    connection.endheaders()
-    answer = connection.getresponse()
-    content = answer.read()
-    connection.close()
-    return answer, content
-
-
-def data(server: Server, path: str) -> Any:
-    answer, content = ask(server, path)
-    assert answer.status == 200
-    return json.loads(content)
 
 
 # ---- whom it answers -----------------------------------------------------------------------------
@@ -216,111 +159,3 @@ def test_a_port_that_is_taken_is_said(server: Server, tmp_path: Path) -> None:
         Server(tmp_path, server.server_port)
     with pytest.raises(ConfigError, match="--port 99999"):
         Server(tmp_path, 99999)
-
-
-# ---- what it says --------------------------------------------------------------------------------
-
-
-def test_the_study_is_said_in_figures(server: Server) -> None:
-    now, study = data(server, "/now"), data(server, "/study")
-    assert now["version"] == study["version"]
-    assert now["state"] == "finished"
-    assert now["title"] == "digits"
-    columns, rows = study["front"]["columns"], study["front"]["rows"]
-    assert columns[0] == "trial"
-    assert rows[0][0] == "0"
-    assert all(len(row) == len(columns) for row in rows)
-    assert len(study["plots"]) == 3
-    for plot in study["plots"]:
-        kinds = {point[3] for point in plot["points"]}
-        assert {"front", "untouched"} <= kinds <= {"front", "untouched", "dominated", "infeasible"}
-        for name in ("x", "y"):
-            axis = plot[name]
-            assert all(axis["low"] <= at <= axis["high"] for at, _ in axis["ticks"])
-            assert 2 <= len(axis["ticks"]) <= 8
-    bounds = [b for plot in study["plots"] for b in plot["bounds"]]
-    assert {b["text"] for b in bounds} == {"size_bytes <= 500000"}
-    volumes = [volume for *_, volume in study["growth"]]
-    assert volumes == sorted(volumes, reverse=True)
-    assert len(study["latest"]) == 20
-
-
-def test_two_viewers_see_a_study_grow(tmp_path: Path) -> None:
-    toy_study(tmp_path, trials=5)
-    with serving(tmp_path) as server, Store.open(tmp_path, write=True) as store:
-        store.set_note("stop_reason", "")
-
-        def view(_: int) -> list[tuple[str, int]]:
-            seen = []
-            for _ in range(25):
-                now, study = data(server, "/now"), data(server, "/study")
-                assert now["alive"]
-                assert now["state"] == "running"
-                seen.append((study["version"], int(study["tiles"][0][0])))
-            return seen
-
-        with ThreadPoolExecutor(2) as viewers:
-            views = [viewers.submit(view, n) for n in range(2)]
-            for i in range(10):
-                add(store, metrics=smaller(store, 0.9**i))
-            waiting = propose(store)
-            found = [v.result() for v in views]
-        now, study = data(server, "/now"), data(server, "/study")
-        assert [row[0] for row in now["running"]] == [str(waiting.number)]
-        assert study["tiles"][0][0] == "15"
-        for seen in found:
-            counts = [count for _, count in seen]
-            assert counts == sorted(counts)
-            assert counts[-1] <= 15
-        assert len({version for seen in found for version, _ in seen}) > 1
-
-
-def test_a_deleted_study_is_said_and_a_new_one_shown(tmp_path: Path) -> None:
-    import shutil
-
-    place = tmp_path / "study"
-    toy_study(place, trials=4)
-    with serving(place) as server:
-        before = data(server, "/study")
-        shutil.rmtree(place)
-        now = data(server, "/now")
-        assert now["state"] == "unreadable"
-        assert "there is no study here" in now["headline"]
-        assert data(server, "/study") == before, "the last that was read"
-        toy_study(place, trials=6)
-        now = data(server, "/now")
-        assert now["state"] == "finished"
-        assert now["version"] != before["version"]
-        assert data(server, "/study")["tiles"][0][0] == "6"
-
-
-def test_a_study_before_its_first_trial_has_a_page(tmp_path: Path) -> None:
-    finished = toy_study(tmp_path / "other", trials=1)
-    with Store.open(finished, write=False) as store:
-        config, host = store.config, store.host
-    with Store.create(tmp_path / "new", config, host), serving(tmp_path / "new") as server:
-        now, study = data(server, "/now"), data(server, "/study")
-    assert now["state"] == "starting"
-    assert study["plots"] == study["volume"] == study["latest"] == []
-    assert study["empty"] == "the untouched model has not been measured"
-
-
-def test_what_a_study_says_travels_as_text(tmp_path: Path) -> None:
-    with serving(hostile_study(tmp_path)) as server:
-        for path in ("/now", "/study"):
-            answer, content = ask(server, path)
-            assert answer.headers["Content-Type"] == "application/json"
-            assert b"\\u202e" not in content.replace(b"\\\\u202e", b""), "only in escaped form"
-        text = json.dumps(data(server, "/study"))
-    assert json.dumps(HOSTILE.partition("\u202e")[0])[1:-1] in text
-
-
-@pytest.mark.parametrize(
-    "objectives", [["quality"], ["size"], ["quality", "size", "latency", "macs"]]
-)
-def test_any_number_of_objectives_is_drawn(tmp_path: Path, objectives: list[str]) -> None:
-    toy_study(tmp_path, trials=6, objectives=objectives)
-    with serving(tmp_path) as server:
-        plots = data(server, "/study")["plots"]
-    assert len(plots) == max(1, len(objectives) * (len(objectives) - 1) // 2)
-    assert all(plot["points"] for plot in plots)

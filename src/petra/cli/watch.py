@@ -97,11 +97,13 @@ def follow(directory: Path, every_s: float) -> None:
     line for every change.
     """
     from petra.watch.look import Watched
+    from petra.watch.state import State, state_of
 
     watched = Watched(directory)
     if trouble := watched.look().trouble:
         raise trouble
-    _step_back()
+    if state_of(watched.look()) is not State.FINISHED:
+        _step_back()
     try:
         if console().is_terminal:
             _live(watched, every_s)

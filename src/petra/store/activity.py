@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.text import printable
@@ -26,6 +25,7 @@ from petra.store import checked
 from petra.store.layout import ACTIVITY_FILE
 
 PROGRESS_EVERY_S = 1.0  # between two writes that only say how far a step is
+_TEMPORARY = f".{ACTIVITY_FILE}"
 _MOST_BYTES = 1 << 18
 _MOST_RUNNING = 1000
 _LONGEST = 500  # characters of a text
@@ -201,17 +201,17 @@ class ActivityFile:
         """Take the file away."""
         with self._lock:
             if self._place >= 0:
-                with contextlib.suppress(OSError):
-                    os.unlink(ACTIVITY_FILE, dir_fd=self._place)
+                for name in (ACTIVITY_FILE, _TEMPORARY):
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=self._place)
                 os.close(self._place)
                 self._place = -1
 
 
 def _replace(place: int, content: bytes) -> None:
     """Write the file in an open directory, such that it is never seen half written."""
-    temporary = f".{ACTIVITY_FILE}"
-    flags: Any = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    handle = os.open(temporary, flags, 0o666, dir_fd=place)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    handle = os.open(_TEMPORARY, flags, 0o666, dir_fd=place)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
-    os.replace(temporary, ACTIVITY_FILE, src_dir_fd=place, dst_dir_fd=place)
+    os.replace(_TEMPORARY, ACTIVITY_FILE, src_dir_fd=place, dst_dir_fd=place)

@@ -166,7 +166,8 @@ def _lock_file(file: IO[str]) -> None:
     until = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
             if time.monotonic() > until:
                 raise

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from petra.core.metric import Metric, describe
+from petra.core.metric import Metric
 from petra.core.objective import Objective
 from petra.core.trial import Trial, TrialStatus
 from petra.front import Front, figures
@@ -158,7 +158,7 @@ def _axis(front: Front, objective: Objective) -> dict[str, Any]:
 
 
 def _tick(metric: Metric, at: float) -> str:
-    if describe(metric.name).form == "si":
+    if metric.form == "si":
         return si(at, metric.unit.partition("/")[0])
     if metric.form == "duration":
         return value(metric, at)

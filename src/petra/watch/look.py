@@ -94,6 +94,15 @@ class Watched:
                 self._look = self._looked()
             return self._look
 
+    def spent(self, seconds: float) -> None:
+        """What was made of the study took so long: as if reading had."""
+        with self._lock:
+            self._rest(seconds)
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds * (1 / SHARE - 1)
+        self._next = (self._next[0], max(self._next[1], until))
+
     def _looked(self) -> Look:
         # First who writes, then what: what a session that ended in between wrote last is read.
         holder = current_holder(self.directory)
@@ -102,9 +111,8 @@ class Watched:
         # Where nobody writes, nothing is disturbed.
         if token != self._token and (holder is None or began >= self._next[1]):
             self._read(token)
-        now = time.monotonic()
-        reading_s = now - began
-        self._next = (now + LEAST_S, max(self._next[1], now + reading_s * (1 / SHARE - 1)))
+            self._rest(time.monotonic() - began)
+        self._next = (time.monotonic() + LEAST_S, self._next[1])
         activity = read_activity(self.directory, since=holder.since if holder else 0.0)
         written = max((f.st_mtime for f in files if f), default=0.0)
         return Look(self._seen, self._trouble, holder, activity, time.time(), written)

@@ -13,6 +13,7 @@ import secrets
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -77,11 +78,13 @@ class Pages:
         """The study as JSON, `{}` where it cannot be shown, and why."""
         with self._lock:
             if look.seen and look.seen.version != self._made[0]:
+                began = time.monotonic()
                 try:
                     made, trouble = _json(study_data(look.seen) | self._version(look)), ""
                 except PetraError as error:
                     made, trouble = b"{}", error.message
                 self._made = (look.seen.version, made, trouble)
+                self._watched.spent(time.monotonic() - began)
             return self._made[1:]
 
 

@@ -76,10 +76,11 @@ def misses(trial: Trial, front: Front) -> list[str]:
     """
     if trial.status is not TrialStatus.INFEASIBLE or front.baseline is None:
         return []
-    mine, base = figures(trial), figures(front.baseline)
+    base = front.baseline  # both as they were measured at one time, as `broken` compares them
+    mine, of_base = (figures(trial), figures(base)) if trial.test else (trial.metrics, base.metrics)
     found = []
-    for constraint in broken(front.constraints, trial, front.baseline):
-        by = constraint.violation(mine, base)
+    for constraint in broken(front.constraints, trial, base):
+        by = constraint.violation(mine, of_base)
         beyond = f"{by:.0%} beyond" if math.isfinite(by) else "beyond"
         shown = value(describe(constraint.metric), mine[constraint.metric].mean)
         found.append(f"{shown} is {beyond} {constraint}")

@@ -242,7 +242,7 @@ function drawBound(svg, bound, x, y, plot) {
     : { x1: one, x2: two, y1: near, y2: near, class: "bound" }));
   const end = along && near > (x(plot.x.low) + x(plot.x.high)) / 2;
   svg.append(shape("text", along
-    ? { x: near + (end ? -5 : 5), y: one - 6, class: "bound", "text-anchor": end ? "end" : "start" }
+    ? { x: near + (end ? -5 : 5), y: two + 13, class: "bound", "text-anchor": end ? "end" : "start" }
     : { x: two - 4, y: near - 5, class: "bound", "text-anchor": "end" }, bound.text));
 }
 
