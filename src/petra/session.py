@@ -28,6 +28,7 @@ from petra.search.schedule import Stream, VirtualSchedule
 from petra.search.table import make_searcher
 from petra.settle import settled_pairs, with_seed
 from petra.stopping import Stopping
+from petra.store.activity import told
 from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
 from petra.workers.failures import MemoryLimitExceeded
@@ -95,7 +96,8 @@ class Session:
 
     def search(self) -> None:
         self.store.set_note("stop_reason", "")
-        with self.make_executor() as executor:
+        heard = told(self.store.directory, self.listener, self.store.elapsed)
+        with heard as self.listener, self.make_executor() as executor:
             baseline = self._baseline(executor)
             executor.use_baseline(baseline)
             stream = self._stream(baseline)

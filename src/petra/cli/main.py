@@ -22,6 +22,7 @@ from petra.cli import (
     search,
     streams,
     transfer,
+    watch,
     workloads,
 )
 from petra.cli.output import PetraGroup
@@ -67,6 +68,7 @@ _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Search": (search.demo, init.init, search.run, search.resume, transfer.transfer),
     "Results": (
         results.show,
+        watch.watch,
         results.report,
         compare.compare,
         results.export,

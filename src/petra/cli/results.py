@@ -9,6 +9,8 @@ import typer
 
 from petra.cli.completion import pick_names
 from petra.cli.output import JsonFlag, note, say, say_json, width
+from petra.cli.watch import follow, seconds_between
+from petra.core.errors import ConfigError
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The study's directory.")]
 
@@ -18,6 +20,10 @@ def show(
     everything: Annotated[
         bool, typer.Option("--all", help="All trials and failures, not only the front.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep it up while the study runs, until Ctrl-C.")
+    ] = False,
+    every: Annotated[str, typer.Option(help="How often --watch looks.")] = "5 s",
     as_json: JsonFlag = False,
 ) -> None:
     """Show the front of a study, which may still be running.
@@ -26,8 +32,15 @@ def show(
 
     - `petra show petra-demo`
     - `petra show petra-demo --all`
+    - `petra show petra-demo --watch --every 10s`
     - `petra show petra-demo --json | jq '.front[].words'`
     """
+    if watch:
+        if as_json or everything:
+            raise ConfigError("--watch shows the front alone", hint="leave out --all and --json")
+        follow(directory, seconds_between(every))
+        return
+
     from petra.report.outcomes import failures_view
     from petra.report.plain import front_data, trial_data
     from petra.report.study_front import StudyFront

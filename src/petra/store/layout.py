@@ -15,10 +15,12 @@ from petra.core.text import printable
 DATABASE_FILE = "study.db"
 LOCK_FILE = "study.lock"
 REPORT_FILE = "report.html"
+ACTIVITY_FILE = "activity.json"
 FILES = (
     *(f"{DATABASE_FILE}{end}" for end in ("", "-wal", "-shm", "-journal")),
     LOCK_FILE,
     REPORT_FILE,
+    ACTIVITY_FILE,
 )
 DIRECTORIES = ("artifacts", "cache", "data", "export", "logs", "runtimes")
 

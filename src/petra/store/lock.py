@@ -6,14 +6,64 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import socket
+import stat
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 from petra.core.errors import StoreError
+from petra.core.text import printable
 from petra.store.layout import LOCK_FILE, StudyPaths
+
+_PATIENCE_S = 0.2  # with somebody who only looks whether the lock is free
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that writes a study, as far as it has said so: number, machine, and since when in
+    seconds since the epoch.
+    """
+
+    pid: int = 0
+    host: str = ""
+    since: float = 0.0
+
+
+def current_holder(directory: Path) -> Holder | None:
+    """Who writes the study in `directory` now; None: nobody, or there is no study.
+
+    The kernel is asked, by a lock that is shared, let go of at once and waited for by writers: what
+    the file says counts only while it is locked.
+    """
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        handle = os.open(StudyPaths(directory).lock, flags)
+    except OSError:
+        return None
+    try:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _named(os.read(handle, 10_000).decode("utf-8", "replace"))
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(handle)
+    return None
+
+
+def _named(text: str) -> Holder:
+    try:
+        said = json.loads(text)
+        pid, host, since = int(said["pid"]), str(said["host"]), float(said["since"])
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return Holder()
+    known = math.isfinite(since) and abs(since) < 1e11 and 0 <= pid < 2**31
+    return Holder(pid, printable(host)[:100], since) if known else Holder()
 
 
 class WriterLock:
@@ -54,7 +104,7 @@ class WriterLock:
 
     def _take(self, directory: Path) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_file(self._file)
             self._fd = os.open(directory, os.O_RDONLY)
             _lock_directory(self._fd)
         except BlockingIOError as error:
@@ -109,6 +159,19 @@ class WriterLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _lock_file(file: IO[str]) -> None:
+    """Lock a file, which others look at for an instant. Raises BlockingIOError."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.005)
 
 
 def _lock_directory(fd: int) -> None:

@@ -29,14 +29,24 @@ Measured = tuple[RowMapping, list[RowMapping]]
 
 
 def read_proposals(
-    connection: Connection, version: int, numbers: Collection[int] | None = None
+    connection: Connection,
+    version: int,
+    numbers: Collection[int] | None = None,
+    *,
+    open_only: bool = False,
 ) -> list[Proposal]:
-    """All proposals, or those of these numbers, by number; of an earlier schema only those that
-    have a trial. Raises StoreError for a row that is damaged.
+    """All proposals, or those of these numbers, by number, or only those that have no trial; of an
+    earlier schema only those that have one. Raises StoreError for a row that is damaged.
     """
     if version < 3:
-        rows = _rows(connection, EARLIER_TRIALS, version, numbers)
+        rows = [] if open_only else _rows(connection, EARLIER_TRIALS, version, numbers)
         return [_earlier(row) for row in rows]
+    if open_only:
+        ended = select(TRIALS.c.number)
+        found = connection.execute(
+            select(PROPOSALS.c.number).where(PROPOSALS.c.number.not_in(ended))
+        )
+        numbers = found.scalars().all()
     return [read_proposal(row) for row in _rows(connection, PROPOSALS, version, numbers)]
 
 

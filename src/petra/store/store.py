@@ -227,10 +227,10 @@ class Store:
         """What a front is computed from, see `open`."""
         return self._found.points
 
-    def proposals(self) -> list[Proposal]:
-        """All proposals, sorted by number, finished or not; number 0 is the untouched model's."""
+    def proposals(self, *, open_only: bool = False) -> list[Proposal]:
+        """All proposals by number, or those without a trial; number 0 is the untouched model's."""
         with self._reading() as connection:
-            return reading.read_proposals(connection, self._found.version)
+            return reading.read_proposals(connection, self._found.version, open_only=open_only)
 
     def trials(self, numbers: Collection[int] | None = None) -> list[Trial]:
         """All trials, or those of these numbers, all there, by number. Raises StoreError."""
