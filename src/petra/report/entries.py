@@ -48,9 +48,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial, what became of it, and what the names pick it for."""
+    """A trial, its pipeline in words, what became of it, and what the names pick it for."""
 
     trial: Trial
+    words: str
     verdict: Verdict
     picks: Sequence[str]
     front: Front
@@ -58,11 +59,6 @@ class Entry:
     @property
     def number(self) -> int:
         return self.trial.number
-
-    @property
-    def words(self) -> str:
-        """Its pipeline, short."""
-        return pipeline_in_words(self.trial.pipeline)
 
     @property
     def origin(self) -> str:
@@ -133,7 +129,12 @@ class Entry:
 def entries(front: Front) -> list[Entry]:
     """Every trial, in order of number."""
     found, picks = verdicts(front), front.labels()
-    return [Entry(t, found[t.number], picks.get(t.number, ()), front) for t in front.trials]
+
+    def entry(trial: Trial) -> Entry:
+        words, number = pipeline_in_words(trial.pipeline), trial.number
+        return Entry(trial, words, found[number], picks.get(number, ()), front)
+
+    return [entry(trial) for trial in front.trials]
 
 
 def export_command(directory: Path) -> str:

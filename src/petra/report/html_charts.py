@@ -35,7 +35,7 @@ def charts_section(front: Front, entries: Sequence[Entry], reached: history.Reac
     shown = [_pair(drawn, x, y) for x, y in axes.objective_pairs(front)]
     if len(front.objectives) == 1:
         caption = "Every measured trial, and the best so far."
-        shown.append(page.figure(single_chart(drawn), caption=caption))
+        shown.append(page.captioned(single_chart(drawn), caption=caption))
     shown.append(_progress(reached, "trials"))
     if len(shown) % 2:  # two charts stand in a row
         shown.append(_progress(reached, "seconds"))
@@ -78,10 +78,10 @@ def _pair(drawn: Drawn, x: Objective, y: Objective) -> str:
         more = f"{beyond} trial{'s lie' if beyond > 1 else ' lies'} outside of this frame"
         chart += f"<details class=whole><summary>{more}: show all</summary>"
         chart += f"{pair_chart(drawn, x, y, whole=True)}</details>"
-    return page.figure(chart, caption=caption)
+    return page.captioned(chart, caption=caption)
 
 
 def _progress(reached: history.Reached, over: str) -> str:
     against = "time" if over == "seconds" else "finished trials"
     caption = f"{term('hypervolume', 'Hypervolume')} of the feasible trials against {against}."
-    return page.figure(hypervolume_chart(reached, over=over), caption=caption)
+    return page.captioned(hypervolume_chart(reached, over=over), caption=caption)

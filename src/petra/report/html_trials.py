@@ -19,19 +19,20 @@ from petra.report.trial_data import trials_json
 from petra.report.verdicts import Kind
 
 MOST_ROWS = 300  # trials in the table of a page without a script
+MOST_DETAILS = 60  # members of the front whose making is told without one
 
 
 def trials_section(front: Front, entries: Sequence[Entry], directory: Path) -> str:
     """All trials: a table, what filters it, and the data of both for the script."""
     if not entries:
         return ""
-    shown = _first(entries, MOST_ROWS)
+    shown, told = _first(entries, MOST_ROWS), {entry.number for entry in _told(entries)}
     metrics = [front.catalogue[o.metric] for o in front.objectives]
     head = ["trial", "outcome", *(esc(metric_words(m)) for m in metrics), "made by", "took"]
     caption = "All trials. Figures are on the validation split, costs of members as confirmed."
     table = page.table(
         [*head, "pipeline"],
-        [_row(entry) for entry in shown],
+        [_row(entry, anchored=entry.number not in told) for entry in shown],
         caption=caption,
         classes=("", "text", *[""] * len(metrics), "name", "", "text"),
         name="trials",
@@ -87,11 +88,12 @@ def _first(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
     return sorted([*members, *others[: most - len(members)]], key=lambda e: e.number)
 
 
-def _row(entry: Entry) -> list[str]:
+def _row(entry: Entry, *, anchored: bool) -> list[str]:
+    """The cells of a trial. One that is `anchored` is where links to it lead without a script."""
     picks = "".join(f" <span class=tag>{esc(name)}</span>" for name in entry.picks)
     reason = f"<br><small>{esc(entry.reason)}</small>" if entry.reason else ""
     number = page.trial_link(entry.number)
-    if not _has_details(entry):  # where the link leads without a script
+    if anchored:
         number = f'<span id="trial-{entry.number}">{number}</span>'
     return [
         number,
@@ -103,10 +105,6 @@ def _row(entry: Entry) -> list[str]:
     ]
 
 
-def _has_details(entry: Entry) -> bool:
-    return bool(entry.number) and entry.verdict.kind is Kind.FRONT
-
-
 # ---- members -------------------------------------------------------------------------------------
 
 
@@ -114,12 +112,25 @@ def members_section(entries: Sequence[Entry], directory: Path) -> str:
     """How the members of the front were made, each with its figures and the command to export it;
     '' where there is none.
     """
-    members = [entry for entry in entries if _has_details(entry)]
-    if not members:
+    told = _told(entries)
+    if not told:
         return ""
     base = next((e.figures() for e in entries if not e.number), [])
-    details = "".join(_member(entry, base, directory) for entry in members)
-    return f"<h2>How they were made</h2><div class=members>{details}</div>"
+    details = "".join(_member(entry, base, directory) for entry in told)
+    left_out = len(_members(entries)) - len(told)
+    more = f"<p>{left_out} more are in the table above.</p>" if left_out else ""
+    return f"<h2>How they were made</h2><div class=members>{details}</div>{more}"
+
+
+def _members(entries: Sequence[Entry]) -> list[Entry]:
+    return [entry for entry in entries if entry.verdict.kind is Kind.FRONT]
+
+
+def _told(entries: Sequence[Entry]) -> list[Entry]:
+    """Members of the front in order of number, those that have names and the first others."""
+    members = _members(entries)
+    chosen = sorted(members, key=lambda e: (not e.picks, e.number))[:MOST_DETAILS]
+    return sorted(chosen, key=lambda e: e.number)
 
 
 def _member(entry: Entry, base: Sequence[Figure], directory: Path) -> str:

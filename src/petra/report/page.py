@@ -9,7 +9,9 @@ from importlib.resources import files
 
 from petra.core.text import printable
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
 
 
 @cache
@@ -78,9 +80,16 @@ def table(
     )
 
 
-def figure(content: str, *, caption: str) -> str:
-    """A figure of ready HTML with a caption that is HTML, too."""
+def captioned(content: str, *, caption: str) -> str:
+    """Ready HTML as a figure with a caption that is HTML, too."""
     return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
+
+
+def figure(name: str, text: str, *, caption: str) -> str:
+    """A figure from Plotly's JSON, for pages with its `library`; `name` is its id in the page."""
+    label = esc(caption)
+    holder = f'<div class=plot role=img aria-label="{label}" data-figure="{name}"></div>'
+    return captioned(holder, caption=label + data(name, text))
 
 
 def data(name: str, text: str) -> str:
@@ -96,9 +105,12 @@ def tiles(facts: Mapping[str, str]) -> str:
     return f"<div class=tiles>{''.join(boxes)}</div>"
 
 
-def page(title: str, body: str, *, script: str = "") -> str:
-    """The whole document. `script` is what runs in it, and nothing else does."""
-    scripts = f"<script>{script}</script>" if script else ""
+def page(title: str, body: str, *, script: str = "", library: str = "") -> str:
+    """The whole document. `script` is what runs in it, and nothing else does; `library` is the
+    JavaScript of Plotly, for pages with figures of its own.
+    """
+    plotly = (library, asset("plotly.js")) if library else ()
+    scripts = "".join(f"<script>{text}</script>" for text in (*plotly, script) if text)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -17,7 +17,8 @@ from petra.core.objective import Objective
 from petra.core.trial import Trial, TrialStatus
 from petra.front import Front, figures
 from petra.moo.dominance import front_mask
-from petra.report.axes import bounds_on, frame, objective_pairs
+from petra.report.axes import bounds_on, frame
+from petra.report.axes import objective_pairs as objective_pairs
 from petra.report.numbers_text import value_of
 from petra.report.pipeline_text import pipeline_in_words
 

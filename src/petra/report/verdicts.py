@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from petra.core.objective import Constraint, Metrics
 from petra.core.text import first_line, printable
@@ -51,7 +52,7 @@ def verdicts(front: Front) -> Mapping[int, Verdict]:
     return {trial.number: of(trial) for trial in front.trials}
 
 
-def _verdict(front: Front, trial: Trial, members: np.ndarray) -> tuple[Kind, str]:
+def _verdict(front: Front, trial: Trial, members: NDArray[np.float64]) -> tuple[Kind, str]:
     if trial.failure and not trial.measured:
         failure = trial.failure
         said = printable(first_line(failure.message) or failure.kind)
@@ -77,7 +78,7 @@ def _costs(front: Front, trial: Trial) -> list[float]:
     return [o.cost(figures(trial)) for o in front.objectives]
 
 
-def _dominated_by(front: Front, trial: Trial, members: np.ndarray) -> str:
+def _dominated_by(front: Front, trial: Trial, members: NDArray[np.float64]) -> str:
     mine = np.array(_costs(front, trial))
     if not np.isfinite(mine).all():
         return "one of its figures is not a number"
