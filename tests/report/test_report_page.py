@@ -17,23 +17,19 @@ from made_trials import BASE, front, made
 from test_report_html import Page
 
 from petra.core.measurement import Measurement
-from petra.core.metric import METRICS, Catalogue
-from petra.core.objective import Constraint
+from petra.core.metric import METRICS
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Fidelity, Trial, TrialStatus
 from petra.front import broken, figures
 from petra.report import svg
 from petra.report.entries import entries
-from petra.report.glossary import ORIGINS, TERMS, anchor, origin_doc
+from petra.report.glossary import TERMS, anchor
 from petra.report.html import render, write_report
-from petra.report.labels import Label, placed
-from petra.report.metric_text import constraint_words, metric_words
 from petra.report.page import data, script
 from petra.report.record import StudyRecord
 from petra.report.study_front import StudyFront
 from petra.report.trial_data import trials_json
 from petra.report.verdicts import Kind, verdicts
-from petra.space.table import MOVES
 from petra.testing.studies import toy_study
 
 
@@ -217,56 +213,7 @@ def test_charts_put_members_where_the_data_says(text: str, study: Path) -> None:
     assert checked >= 6
 
 
-# ---- words ---------------------------------------------------------------------------------------
-
-
-def test_every_move_and_origin_is_explained() -> None:
-    for name in (*MOVES.names(), *ORIGINS, "given", "perturb", "resample"):
-        assert len(origin_doc(name)) > 10
-    assert origin_doc("somebody's own") == ""
-
-
-@pytest.mark.parametrize(
-    ("constraint", "words"),
-    [
-        ("size <= 300 kB", "size of the files at most 300 kB"),
-        ("latency <= 0.6", "latency at most 0.60x the untouched model's"),
-        ("latency <= 0.5 * baseline", "latency at most 0.50x the untouched model's"),
-        ("quality >= baseline - 0.02", "quality at least the untouched model's minus 0.02"),
-        ("quality >= 0.9", "quality at least 0.9"),
-        ("latency_ms <= 0.5 * baseline", "median latency at most 0.5 times the untouched model's"),
-    ],
-)
-def test_constraints_in_words(constraint: str, words: str) -> None:
-    assert constraint_words(Catalogue(), Constraint.parse(constraint)) == words
-
-
-def test_no_name_of_a_column_of_ours_is_left_in_the_page(text: str) -> None:
-    body = re.sub(r"<pre>.*?</pre>|<code>.*?</code>", "", text.split("<script>")[0], flags=re.S)
-    body = re.sub(r"<script type.*?</script>|<style>.*?</style>", "", body, flags=re.S)
-    assert "latency_ratio" not in body
-    assert "size_bytes" not in body
-    assert metric_words(METRICS.get("latency_ratio")) in Page(text).text
-
-
-def test_ticks_are_round_and_say_their_unit() -> None:
-    assert svg.ticks(0.0, 1.0, 6) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert svg.ticks(1.0, 1.0) == []
-    size = METRICS.get("size_bytes")
-    write = svg.tick_text(size, 0.0, 230_000.0)
-    assert [write(v) for v in svg.ticks(0.0, 230_000.0, 5)] == [
-        "0 kB", "50 kB", "100 kB", "150 kB", "200 kB",
-    ]  # fmt: skip
-    assert svg.tick_text(METRICS.get("latency_ratio"), 0, 1)(0.25) == "0.25x"
-    for low, high in ((3.1, 3.2), (-1e-9, 1e-9), (0, 1e12), (0.1, 97.0)):
-        assert 2 <= len(svg.ticks(low, high, 6)) <= 6
-
-
-def test_labels_do_not_cover_each_other() -> None:
-    apart = [Label(100.0 + 70 * i, 100.0, f"{i} knee") for i in range(4)]
-    assert placed(apart, kind="label").count("<text") == 4
-    crowd = [Label(200.0 + i, 150.0, f"{i} smallest") for i in range(40)]
-    assert 1 <= placed(crowd, kind="label").count("<text") < 5
+# ---- data and size ------------------------------------------------------------------------------
 
 
 def test_data_cannot_end_its_element() -> None:
@@ -276,9 +223,6 @@ def test_data_cannot_end_its_element() -> None:
     inside = inside.removesuffix("</script>")
     assert "<" not in inside
     assert json.loads(inside) == {"a": evil}
-
-
-# ---- size ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 from petra.front import Front
 from petra.report import page
 from petra.report.entries import Entry, Figure, Step, export_command
-from petra.report.glossary import TERMS, origin_doc, term
+from petra.report.glossary import origin_doc, term
 from petra.report.metric_text import metric_words
 from petra.report.numbers_text import duration
 from petra.report.page import esc
@@ -20,6 +20,7 @@ from petra.report.verdicts import Kind
 
 MOST_ROWS = 300  # trials in the table of a page without a script
 MOST_DETAILS = 60  # members of the front whose making is told without one
+_TERM = {Kind.FRONT: "front"}  # the glossary's word, where it is not the kind's own
 
 
 def trials_section(front: Front, entries: Sequence[Entry], directory: Path) -> str:
@@ -50,7 +51,7 @@ def trials_section(front: Front, entries: Sequence[Entry], directory: Path) -> s
 
 
 def _said(entries: Sequence[Entry]) -> str:
-    words = ", ".join(term(kind.value) for kind in _counts(entries) if kind.value in TERMS)
+    words = ", ".join(term(_TERM.get(kind, kind.value), kind.value) for kind in _counts(entries))
     return (
         f"<p>What became of each: {words}. A number leads to the trial's pipeline, what its stages"
         " did, and its figures.</p>"
