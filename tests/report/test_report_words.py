@@ -14,7 +14,7 @@ from petra.report import svg
 from petra.report.glossary import ORIGINS, TERMS, origin_doc, term
 from petra.report.html import write_report
 from petra.report.labels import Label, placed
-from petra.report.metric_text import constraint_words, metric_words
+from petra.report.metric_text import constraint_words, metric_words, renamed
 from petra.report.verdicts import Kind
 from petra.space.table import MOVES
 
@@ -72,3 +72,11 @@ def test_labels_do_not_cover_each_other() -> None:
     assert placed(apart, kind="label").count("<text") == 4
     crowd = [Label(200.0 + i, 150.0, f"{i} smallest") for i in range(40)]
     assert 1 <= placed(crowd, kind="label").count("<text") < 5
+
+
+def test_sentences_name_metrics_in_words() -> None:
+    known = Catalogue()
+    said = "latency_ratio was 0.65x, size_bytes 3, own_name 4; quality 5"
+    assert renamed(known, said) == (
+        "latency (times the untouched model's) was 0.65x, size of the files 3, own_name 4; quality 5"
+    )

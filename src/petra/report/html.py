@@ -27,7 +27,7 @@ from petra.report.html_outcomes import (
     screened_section,
 )
 from petra.report.html_trials import members_section, trials_section
-from petra.report.metric_text import constraint_words, metric_words
+from petra.report.metric_text import constraint_words, metric_words, renamed
 from petra.report.numbers_text import change, duration, value, with_error
 from petra.report.page import esc
 from petra.report.pipeline_text import count_statuses
@@ -95,7 +95,7 @@ def _summary(record: StudyRecord, front: Front) -> str:
     stopped = f"Stopped: {reason}." if reason else "The search has not ended yet."
     parts = [
         f"<h1>{esc(subject(record))}</h1>",
-        f"<p class=lead>{esc(_headline(front))}</p>",
+        f"<p class=lead>{esc(renamed(front.catalogue, _headline(front)))}</p>",
         (
             f"<p>Searched for {esc(objectives)} on {esc(config.target.name)} with"
             f" {esc(_search_name(record))}, seed "
@@ -106,7 +106,7 @@ def _summary(record: StudyRecord, front: Front) -> str:
             f"<p>{esc(f'Trial {n} is not confirmed: {reason}')}</p>"
             for n, reason in front.unconfirmed.items()
         ),
-        *(f"<p>{esc(f'Trial {line}.')}</p>" for line in doubts(front)),
+        *(f"<p>{esc(renamed(front.catalogue, f'Trial {line}.'))}</p>" for line in doubts(front)),
         page.tiles(_tiles(record, front)),
     ]
     return "".join(parts)

@@ -10,7 +10,7 @@ from petra.core.paired import score_change
 from petra.core.trial import Trial
 from petra.front import Front, figures
 from petra.report import page
-from petra.report.metric_text import column_words
+from petra.report.metric_text import column_words, renamed
 from petra.report.numbers_text import (
     NONE,
     change,
@@ -110,5 +110,6 @@ def _note(text: str, *, worse: bool) -> str:
 
 def front_section(front: Front) -> str:
     if not front.members:
-        return f"<h2>Front</h2><p>The front is empty: {esc(front.why_empty())}.</p>"
+        why = renamed(front.catalogue, front.why_empty())
+        return f"<h2>Front</h2><p>The front is empty: {esc(why)}.</p>"
     return f"<h2>Front</h2>{front_table(front, linked=True)}"

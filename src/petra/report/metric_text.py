@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from petra.core.metric import Catalogue, Metric, describe
 from petra.core.objective import Constraint
 from petra.report.numbers_text import value
@@ -35,6 +37,15 @@ def constraint_words(known: Catalogue, constraint: Constraint) -> str:
     if offset:
         bound += f" {'minus' if offset < 0 else 'plus'} {_amount(metric, abs(offset))}"
     return f"{name} {side} {bound}"
+
+
+def renamed(known: Catalogue, sentence: str) -> str:
+    """A sentence with metrics in words where it has their names."""
+
+    def words(found: re.Match[str]) -> str:
+        return metric_words(known[found[0]]) if found[0] in known else found[0]
+
+    return re.sub(r"\b[a-z][a-z0-9]*_[a-z0-9_]+\b", words, sentence)
 
 
 def _of_ratio(metric: Metric) -> str:
