@@ -25,6 +25,8 @@ from petra.execute.screen import trains_too_much
 from petra.execute.unmerged import with_modules_apart
 from petra.report.card import model_card
 from petra.report.html import render
+from petra.report.metric_text import column_words
+from petra.report.page import esc
 from petra.report.plain import front_data
 from petra.report.record import StudyRecord
 from petra.report.study_front import StudyFront
@@ -120,7 +122,7 @@ def test_what_is_asked_stands_in_tables_reports_and_cards(tmp_path: Path) -> Non
     for name in ASKED:
         metric = METRICS.get(name)
         assert metric.title in card
-        assert metric.column in html
+        assert esc(column_words(metric)) in html
         assert name in known
         assert name in frame.columns
     assert "trainable params" in str(front)

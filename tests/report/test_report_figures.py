@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from petra.core.objective import Constraint, named_objectives
+from petra.core.objective import Constraint
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Failure, Trial, TrialStatus
-from petra.front import Front
 from petra.report import axes, history, plots
+from petra.report.outcomes import failure_counts
 from petra.report.study_front import StudyFront
 from petra.report.tables import front_view, to_text, trials_view
 from petra.search.scaling import scale
@@ -89,12 +89,8 @@ def test_failures_are_counted_by_stage_and_reason() -> None:
             [("prune", "A"), ("prune", "B"), ("prune", "A"), ("export", "A")], 1
         )
     ]
-    objectives = named_objectives(("quality",), maximize_quality=True)
-    figure = history.failures_figure(Front.of(trials, objectives, ()))
-    assert {t.name: dict(zip(t.y, t.x, strict=True)) for t in figure.data} == {
-        "A": {"prune": 2, "export": 1},
-        "B": {"prune": 1, "export": 0},
-    }
+    counts = {key: (count, first.number) for key, count, first in failure_counts(trials)}
+    assert counts == {("prune", "A"): (2, 1), ("prune", "B"): (1, 2), ("export", "A"): (1, 4)}
 
 
 # ---- terminal tables -----------------------------------------------------------------------------

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
+from petra.core.metric import describe
 from petra.core.objective import Constraint, Objective
 from petra.core.trial import TrialStatus
 from petra.front import Front, figures
+
+
+def objective_pairs(front: Front) -> list[tuple[Objective, Objective]]:
+    """(x, y) for every pair of objectives; what the task measures is on the y axis."""
+    pairs = combinations(front.objectives, 2)
+    return [(b, a) if describe(a.metric).sampled else (a, b) for a, b in pairs]
 
 
 def bounds_on(front: Front, objective: Objective) -> list[tuple[Constraint, float]]:

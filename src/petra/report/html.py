@@ -4,20 +4,30 @@ network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from petra.core.errors import ConfigError
 from petra.core.whole import write_whole
 from petra.front import Front, confirmed
-from petra.report import axes, history, page, plots
+from petra.report import page
 from petra.report.card import subject
 from petra.report.doubts import doubts
-from petra.report.html_front import front_section, members_section
-from petra.report.html_outcomes import explained_section, failures_section, screened_section
+from petra.report.entries import entries
+from petra.report.glossary import glossary_section
+from petra.report.history import hypervolume_reached
+from petra.report.html_charts import charts_section
+from petra.report.html_front import front_section
+from petra.report.html_outcomes import (
+    explained_section,
+    failures_section,
+    moves_section,
+    screened_section,
+)
+from petra.report.html_trials import members_section, trials_section
+from petra.report.metric_text import constraint_words, metric_words, renamed
 from petra.report.numbers_text import change, duration, value, with_error
 from petra.report.page import esc
 from petra.report.pipeline_text import count_statuses
@@ -30,15 +40,13 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
     """Write the report of the study in `directory` to `out` (default: ``report.html`` in it) and
     return its path.
 
-    About 5 MB, most of it Plotly's JavaScript. Works for a study that is still running. Raises
+    About 100 kB, and 400 bytes for every trial. Works for a study that is still running. Raises
     StoreError when there is no study, ConfigError when the file cannot be written.
     """
-    from plotly.offline import get_plotlyjs
-
     record = StudyRecord.load(directory)
     target = out or StudyPaths(record.directory).report
     title = f"{subject(record)}: petra study"
-    text = page.page(title, render(record), library=get_plotlyjs())
+    text = page.page(title, render(record), script=page.script("report.js", "trial.js"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not target.is_file():  # a device or a pipe that somebody names
@@ -55,16 +63,20 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
 def render(record: StudyRecord) -> str:
     """The body of the report."""
     front = record.front()
+    trials, reached = entries(front), hypervolume_reached(front)
     sections = [
         _summary(record, front),
         front_section(front),
-        _figures(front),
-        members_section(front),
+        charts_section(front, trials, reached),
+        trials_section(front, trials, record.directory),
+        members_section(trials, record.directory),
         screened_section(front),
         explained_section(front),
         failures_section(front),
+        moves_section(reached),
         _host(record),
         _reproduce(record),
+        glossary_section(front),
         f"<p class=soft>Written by petra {esc(petra_version())}.</p>",
     ]
     return "\n".join(s for s in sections if s)
@@ -76,14 +88,14 @@ def render(record: StudyRecord) -> str:
 def _summary(record: StudyRecord, front: Front) -> str:
     config = record.config
     objectives = ", ".join(
-        f"{'more' if o.maximize else 'less'} {front.catalogue.label(o.metric)}"
+        f"{'more' if o.maximize else 'less'} {metric_words(front.catalogue[o.metric])}"
         for o in front.objectives
     )
     reason = record.stop_reason
     stopped = f"Stopped: {reason}." if reason else "The search has not ended yet."
     parts = [
         f"<h1>{esc(subject(record))}</h1>",
-        f"<p class=lead>{esc(_headline(front))}</p>",
+        f"<p class=lead>{esc(renamed(front.catalogue, _headline(front)))}</p>",
         (
             f"<p>Searched for {esc(objectives)} on {esc(config.target.name)} with"
             f" {esc(_search_name(record))}, seed "
@@ -94,7 +106,7 @@ def _summary(record: StudyRecord, front: Front) -> str:
             f"<p>{esc(f'Trial {n} is not confirmed: {reason}')}</p>"
             for n, reason in front.unconfirmed.items()
         ),
-        *(f"<p>{esc(f'Trial {line}.')}</p>" for line in doubts(front)),
+        *(f"<p>{esc(renamed(front.catalogue, f'Trial {line}.'))}</p>" for line in doubts(front)),
         page.tiles(_tiles(record, front)),
     ]
     return "".join(parts)
@@ -130,7 +142,7 @@ def _search_name(record: StudyRecord) -> str:
 
 def _constraints(front: Front) -> str:
     return (
-        f"Demanded: {'; '.join(map(str, front.constraints))}."
+        f"Demanded: {'; '.join(constraint_words(front.catalogue, c) for c in front.constraints)}."
         if front.constraints
         else "No constraints."
     )
@@ -150,8 +162,11 @@ def _tiles(record: StudyRecord, front: Front) -> dict[str, str]:
     facts = {f"trials: {count_statuses(front.trials)}": str(len(searched))}
     if front.baseline:
         base = front.baseline
-        quality = base.test.get("quality", base.metrics["quality"])
-        facts[f"{front.metric} of the untouched model"] = esc(with_error(quality))
+        split, found = (
+            ("test", base.test) if "quality" in base.test else ("validation", base.metrics)
+        )
+        title = f"{front.metric} of the untouched model, {split} split"
+        facts[title] = esc(with_error(found["quality"]))
         facts["its latency on this runtime"] = esc(
             value("latency_ms", confirmed(base, "latency_ms").mean)
         )
@@ -159,60 +174,6 @@ def _tiles(record: StudyRecord, front: Front) -> dict[str, str]:
     if record.eager_latency_ms is not None:
         facts["its latency in eager PyTorch"] = esc(value("latency_ms", record.eager_latency_ms))
     return facts
-
-
-# ---- the front -----------------------------------------------------------------------------------
-
-
-# ---- figures -------------------------------------------------------------------------------------
-
-
-def _figures(front: Front) -> str:
-    if front.baseline is None:
-        return ""
-    objectives: list[tuple[Any, str]] = []
-    for x, y in plots.objective_pairs(front):
-        names = [front.catalogue.label(o.metric) for o in (y, x)]
-        caption = (
-            f"{names[0]} against {names[1]} of every measured trial, as the search saw them;"
-            " dotted: the best attainable in these two alone; dashed: constraints, shaded where"
-            " they are violated."
-        )
-        if beyond := axes.outside(front, x, y):
-            caption += (
-                f" {beyond} trials lie outside the frame: zoom out, or double-click, to see them."
-            )
-        objectives.append((plots.pair_figure(front, x, y), caption))
-    if len(front.objectives) == 1:
-        objectives.append(
-            (plots.single_figure(front), "Every measured trial, and the best so far.")
-        )
-    volume = (
-        "Hypervolume dominated by the feasible trials, objectives in units of the untouched model,"
-    )
-    reached = history.hypervolume_reached(front)
-    progress = [
-        (history.hypervolume_figure(reached, over="seconds"), f"{volume} against time."),
-        (history.hypervolume_figure(reached, over="trials"), f"{volume} against finished trials."),
-    ]
-    if len(front.trials) > 1:
-        caption = (
-            "Moves of the search: the trials each took part in, and those that extended the"
-            " hypervolume."
-        )
-        progress.append((history.moves_figure(reached), caption))
-    return (
-        f"<h2>Objectives</h2>{_plots(objectives, 'objectives')}"
-        f"<h2>Progress</h2>{_plots(progress, 'progress')}"
-    )
-
-
-def _plots(drawn: Sequence[tuple[Any, str]], name: str) -> str:
-    figures = [
-        page.figure(f"{name}-{i}", figure.to_json(), caption=text)
-        for i, (figure, text) in enumerate(drawn)
-    ]
-    return f"<div class=plots>{''.join(figures)}</div>"
 
 
 # ---- where and how -------------------------------------------------------------------------------
@@ -230,7 +191,10 @@ def _host(record: StudyRecord) -> str:
             shown = str(fact)
         rows.append([esc(name.replace("_", " ")), esc(shown)])
     table = page.table(
-        ["", ""], rows, caption="Where every figure above was taken", classes=("name", "text")
+        ["what", "which"],
+        rows,
+        caption="Where every figure above was taken",
+        classes=("name", "text"),
     )
     return f"<h2>Machine and versions</h2>{table}"
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from petra.core.metric import QUALITY, Metric
 from petra.core.objective import Metrics, asked_of
 from petra.core.paired import score_change
 from petra.core.trial import Trial
 from petra.front import Front, figures
 from petra.report import page
+from petra.report.metric_text import column_words, renamed
 from petra.report.numbers_text import (
     NONE,
     change,
     difference,
-    duration,
     interval,
     value,
     with_error,
 )
 from petra.report.page import esc
-from petra.report.pipeline_text import pipeline_in_words, trace_in_words
+from petra.report.pipeline_text import pipeline_in_words
 
 _SPLITS = ("test", "validation")
 
 
-def front_table(front: Front) -> str:
+def front_table(front: Front, *, linked: bool = False) -> str:
     """The front as an HTML table, the untouched model first; also what notebooks show of a
-    `Front`.
+    `Front`. With `linked`, numbers are links to the trials in the same page.
     """
     base = front.baseline
     if base is None:
@@ -33,19 +35,22 @@ def front_table(front: Front) -> str:
     shown = [base, *(m for m in front.members if m is not base)]
     scores = [front.catalogue[name] for name in _scores(front)]
     head = ["trial", *(f"{esc(m.title)}, {split}" for m in scores for split in _SPLITS)]
-    head += [esc(m.column) for m in _costs(front)]
+    head += [esc(column_words(m)) for m in _costs(front)]
     caption = (
         "Models that no other beats in every objective. ± is one standard error; under a figure"
-        " its change against the untouched model, under the latency ratio its 95% interval. The"
-        " search saw the validation split only."
+        " its change against the untouched model, under what is measured in turns with it (times"
+        " the untouched model's) its 95% interval. The search saw the validation split only."
     )
+    rows, picks = [_front_row(front, t, base) for t in shown], front.labels()
+    for row, trial in zip(rows if linked else [], shown, strict=False):
+        row[0] = page.trial_link(trial.number)
     return page.table(
         head,
-        [_front_row(front, t, base) for t in shown],
+        rows,
         caption=caption,
         classes=("name",),
         first="baseline",
-        below=[_labels(front, t) + esc(pipeline_in_words(t.pipeline)) for t in shown],
+        below=[_labels(picks, t) + esc(pipeline_in_words(t.pipeline)) for t in shown],
     )
 
 
@@ -59,6 +64,8 @@ def _costs(front: Front) -> list[Metric]:
 
 
 def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
+    paired = {metric.over for metric in _costs(front)}  # their change is told by another column
+
     def score(name: str, mine: Metrics, old: Metrics) -> str:
         if name not in mine:
             return "<small>not read</small>"
@@ -76,7 +83,8 @@ def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
         if metric.form == "ratio":
             within = f"<br><small>{esc(interval(mine))}</small>" if mine.stderr else ""
             return "1.00x" if trial is base else f"{value(metric, mine.mean)}{within}"
-        note = "" if trial is base else change(mine.mean, old.mean)
+        untold = trial is base or metric.name in paired
+        note = "" if untold else change(mine.mean, old.mean)
         worse = (mine.mean > old.mean) != bool(metric.maximize)
         return esc(value(metric, mine.mean)) + _note(note, worse=worse)
 
@@ -88,10 +96,9 @@ def _front_row(front: Front, trial: Trial, base: Trial) -> list[str]:
     return [str(trial.number), *scores, *map(cost, _costs(front))]
 
 
-def _labels(front: Front, trial: Trial) -> str:
-    return "".join(
-        f"<span class=tag>{esc(label)}</span> " for label in front.labels().get(trial.number, [])
-    )
+def _labels(picks: Mapping[int, Sequence[str]], trial: Trial) -> str:
+    labels = picks.get(trial.number, ())
+    return "".join(f"<span class=tag>{esc(label)}</span> " for label in labels)
 
 
 def _note(text: str, *, worse: bool) -> str:
@@ -103,36 +110,6 @@ def _note(text: str, *, worse: bool) -> str:
 
 def front_section(front: Front) -> str:
     if not front.members:
-        return f"<h2>Front</h2><p>The front is empty: {esc(front.why_empty())}.</p>"
-    return f"<h2>Front</h2>{front_table(front)}"
-
-
-def members_section(front: Front) -> str:
-    members = [t for t in front.members if t.number]
-    if not members:
-        return ""
-    return "<h2>How they were made</h2>" + "".join(_member(t) for t in members)
-
-
-def _member(trial: Trial) -> str:
-    origin = trial.origin.name + (
-        "" if trial.origin.parent is None else f" of trial {trial.origin.parent}"
-    )
-    stages = []
-    for i, stage in enumerate(trial.pipeline):
-        trace = trial.trace[i] if i < len(trial.trace) else None
-        params = ", ".join(f"{k} = {v}" for k, v in stage.params.items()) or "no parameters"
-        lines = [f"<b>{esc(stage.kind)}</b>", f"<small>{esc(params)}</small>"]
-        if trace:
-            lines.append(esc(trace_in_words(trace)))
-            lines += [
-                f"<small>left alone: {esc(layer)} ({esc(why)})</small>"
-                for layer, why in trace.skipped.items()
-            ]
-        stages.append(f"<li>{'<br>'.join(lines)}</li>")
-    files = (
-        f"<p class=soft>By {esc(origin)}; {esc(duration(trial.seconds))};"
-        f" <code>{esc(trial.artifact)}</code></p>"
-    )
-    title = f"trial {trial.number}: {esc(pipeline_in_words(trial.pipeline))}"
-    return f"<details><summary>{title}</summary><ol>{''.join(stages)}</ol>{files}</details>"
+        why = renamed(front.catalogue, front.why_empty())
+        return f"<h2>Front</h2><p>The front is empty: {esc(why)}.</p>"
+    return f"<h2>Front</h2>{front_table(front, linked=True)}"

@@ -1,10 +1,11 @@
-"""The page's sections about candidates that have no place on the front: screened, or failed."""
+"""The page's sections about candidates by groups: screened, failed, and by what made them."""
 
 from __future__ import annotations
 
 from petra.core.trial import TrialStatus
 from petra.front import Front
 from petra.report import history, page
+from petra.report.glossary import origin_doc, term
 from petra.report.outcomes import explanation, failure_counts, screening
 from petra.report.page import esc
 from petra.report.pipeline_text import pipeline_in_words
@@ -75,9 +76,27 @@ def failures_section(front: Front) -> str:
         " and the reason"
     )
     table = page.table(head, rows, caption=caption, classes=("name", "name", "", "text", "text"))
-    if len(counts) == 1:
-        return f"<h2>Failures</h2>{table}"
-    drawn = page.figure(
-        "failures", history.failures_figure(front).to_json(), caption="Failures by stage and reason"
+    return f"<h2>Failures</h2>{table}"
+
+
+def moves_section(reached: history.Reached) -> str:
+    """What the search made its pipelines by, and what came of it; '' before its first trial."""
+    counts = history.move_counts(reached)
+    if not counts:
+        return ""
+    rows = [
+        [esc(move), esc(origin_doc(move)), str(tried), str(reached)]
+        for move, tried, reached in counts
+    ]
+    said = (
+        f"<p>Where pipelines come from: {term('move', 'moves')} change an earlier pipeline, others"
+        f" are drawn or given. Which of them pay shows in how often their trials raised the"
+        f" {term('hypervolume')}; a trial made by two moves counts for both.</p>"
     )
-    return f"<h2>Failures</h2>{table}{drawn}"
+    table = page.table(
+        ["made by", "what it does", "trials", "raised the hypervolume"],
+        rows,
+        caption="Measured trials by what made them, the most frequent first",
+        classes=("name", "text"),
+    )
+    return f"<h2>Where pipelines come from</h2>{said}{table}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,16 +18,11 @@ from petra.core.trial import Trial, TrialStatus
 from petra.front import Front, figures
 from petra.moo.dominance import front_mask
 from petra.report.axes import bounds_on, frame
+from petra.report.axes import objective_pairs as objective_pairs
 from petra.report.numbers_text import value_of
 from petra.report.pipeline_text import pipeline_in_words
 
 FRONT, OTHER, INFEASIBLE, BASELINE, BOUND = "#d9622b", "#7d8aa0", "#b0578d", "#2f7ed8", "#c0392b"
-
-
-def objective_pairs(front: Front) -> list[tuple[Objective, Objective]]:
-    """(x, y) for every pair of objectives; what the task measures is on the y axis."""
-    pairs = combinations(front.objectives, 2)
-    return [(b, a) if describe(a.metric).sampled else (a, b) for a, b in pairs]
 
 
 def front_figure(front: Front) -> go.Figure:

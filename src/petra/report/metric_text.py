@@ -1,0 +1,57 @@
+"""Metrics and constraints in words, for people who have not read the documentation."""
+
+from __future__ import annotations
+
+import re
+
+from petra.core.metric import Catalogue, Metric, describe
+from petra.core.objective import Constraint
+from petra.report.numbers_text import value
+
+UNTOUCHED_S = "the untouched model's"
+
+
+def metric_words(metric: Metric) -> str:
+    """What a metric is called: 'accuracy', 'size of the files', "latency (times the untouched
+    model's)".
+    """
+    return f"{_of_ratio(metric)} (times {UNTOUCHED_S})" if metric.over else metric.title
+
+
+def column_words(metric: Metric) -> str:
+    """The same, short enough for the head of a column."""
+    return metric_words(metric) if metric.over else metric.column
+
+
+def constraint_words(known: Catalogue, constraint: Constraint) -> str:
+    """'size of the files at most 300 kB', "latency at most 0.60x the untouched model's"."""
+    metric = known[constraint.metric]
+    name = _of_ratio(metric) if metric.over else metric.title
+    side = "at least" if constraint.at_least else "at most"
+    scale, offset = constraint.scale, constraint.offset
+    if metric.over and not (scale and offset):
+        return f"{name} {side} {value(metric, scale or offset)} {UNTOUCHED_S}"
+    if not scale:
+        return f"{name} {side} {_amount(metric, offset)}"
+    bound = UNTOUCHED_S if scale == 1 else f"{scale:g} times {UNTOUCHED_S}"
+    if offset:
+        bound += f" {'minus' if offset < 0 else 'plus'} {_amount(metric, abs(offset))}"
+    return f"{name} {side} {bound}"
+
+
+def renamed(known: Catalogue, sentence: str) -> str:
+    """A sentence with metrics in words where it has their names."""
+
+    def words(found: re.Match[str]) -> str:
+        return metric_words(known[found[0]]) if found[0] in known else found[0]
+
+    return re.sub(r"\b[a-z][a-z0-9]*_[a-z0-9_]+\b", words, sentence)
+
+
+def _of_ratio(metric: Metric) -> str:
+    """What a ratio is the ratio of."""
+    return describe(metric.over).column
+
+
+def _amount(metric: Metric, amount: float) -> str:
+    return f"{amount:g} {metric.unit}".rstrip() if metric.sampled else value(metric, amount)
