@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from petra.cli.output import JsonFlag, say, say_json, width
+from petra.cli.output import JsonFlag, note, say, say_json, width
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The study's directory.")]
 
@@ -90,9 +91,22 @@ def export(
             help="Also the modules that were trained beside its layers, in a directory modules.",
         ),
     ] = False,
+    preprocessing: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="What raw data goes through before the file, for its users."
+        ),
+    ] = "",
+    sample: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1000, help="Validation items that go with the file; 0 where none may leave."
+        ),
+    ] = 16,
     as_json: JsonFlag = False,
 ) -> None:
-    """Copy a measured model out, with its pipeline, figures, parity result and model card.
+    """Copy a measured model out, with its pipeline, figures, parity result, a sample with what it
+    returns, and model card.
 
     For example:
 
@@ -100,12 +114,23 @@ def export(
     - `petra export petra-demo --pick smallest --to model.onnx`
     - `petra export petra-demo --pick 17 --to models/seventeen/`
     - `petra export my-study --pick best --modules`
+    - `petra export my-study --preprocessing "pixels / 255"`
     """
     from petra.report.bundle import default_place
     from petra.report.study_front import StudyFront
 
     member = StudyFront.load(directory).pick(pick)
-    path = member.export(to or default_place(directory, pick), format, modules=modules)
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        path = member.export(
+            to or default_place(directory, pick),
+            format,
+            modules=modules,
+            preprocessing=preprocessing,
+            sample=sample,
+        )
+    for remark in remarks:
+        note(f"note: {remark.message}")
     if as_json:
         say_json({"trial": member.number, "file": str(path), "picked": pick})
         return
