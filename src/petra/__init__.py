@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from petra.core.target import Target
     from petra.methods.adapt.files import load_modules, save_modules
     from petra.model.layers.rescaled import Rescaled
+    from petra.rechecked import recheck
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
@@ -55,6 +56,7 @@ _HOMES = {
     "load_modules": "petra.methods.adapt.files",
     "load_study": "petra.api",
     "ragged": "petra.tasks.ragged",
+    "recheck": "petra.rechecked",
     "regression": "petra.tasks.regression",
     "save_modules": "petra.methods.adapt.files",
     "scorer": "petra.tasks.scorers",
@@ -85,6 +87,7 @@ __all__ = [
     "load_modules",
     "load_study",
     "ragged",
+    "recheck",
     "regression",
     "save_modules",
     "scorer",

@@ -16,6 +16,7 @@ from petra.cli import (
     bench,
     doctor,
     methods,
+    recheck,
     results,
     search,
     streams,
@@ -60,7 +61,9 @@ def _root(
 
 _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Search": (search.demo, search.run, search.resume, transfer.transfer),
-    "Results": (results.show, results.report, results.export, results.export_optuna),
+    "Results": (
+        *(results.show, results.report, results.export, results.export_optuna, recheck.recheck),
+    ),
     "Model files": (artifact.verify, bench.bench, artifact.package),
     "About petra and this machine": (methods.methods, workloads.workloads, doctor.doctor),
 }
@@ -70,8 +73,8 @@ for _panel, _commands in _PANELS.items():
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 a bug, 2 a mistake in the input, 130 interrupted,
-    141 when whoever read the output has gone."""
+    """Entry point. Exit codes: 0 done, 1 a bug, 2 a mistake in the input, 3 `recheck`
+    found that something moved, 130 interrupted, 141 when whoever read the output has gone."""
     sys.path[:] = settled(sys.path)
     settle(os.environ)
     streams.prepare()
