@@ -129,11 +129,12 @@ def export(
             preprocessing=preprocessing,
             sample=sample,
         )
-    for remark in remarks:
-        note(f"note: {remark.message}")
+    said = [str(remark.message).removeprefix(f"{path}: ") for remark in remarks]
     if as_json:
-        say_json({"trial": member.number, "file": str(path), "picked": pick})
+        say_json({"trial": member.number, "file": str(path), "picked": pick, "notes": said})
         return
+    for remark in said:
+        note(f"note: {remark}")
     say(f"{path}: {member}")
     if not member.trial.pipeline.stages:
         say("This is the untouched model: nothing that was tried beats it here.")

@@ -88,11 +88,11 @@ class Bundle:
         by_suffix = Target(runtimes_by_suffix().get(self.file.suffix, ""))
         try:
             fields = mapping(plain, "target")
-            sizes = {
-                name: min(max(whole(fields.get(name, usual), name), 1), most)
+            threads, batch, many = (
+                min(max(whole(fields.get(name, usual), name), 1), most)
                 for name, usual, most in _SIZES
-            }
-            by_suffix = replace(by_suffix, **sizes)
+            )
+            by_suffix = replace(by_suffix, threads=threads, batch=batch, throughput_batch=many)
             found = replace(
                 by_suffix,
                 runtime=text(fields.get("runtime", by_suffix.runtime), "runtime"),
