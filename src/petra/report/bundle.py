@@ -21,6 +21,7 @@ from petra.execute.built import MODULES
 from petra.front import Front
 from petra.measure.client import alone
 from petra.measure.evidence import Looked, look_at
+from petra.measure.host import describe_host
 from petra.report.companions import companions
 from petra.report.evidence import Evidence
 from petra.report.modules import modules_of, write_or_clear
@@ -136,6 +137,7 @@ class Member:
             record.interface,
             replace(meaning, preprocessing=preprocessing or meaning.preprocessing),
             (f"{prefix}{SAMPLE_INPUTS}", f"{prefix}{SAMPLE_OUTPUTS}") if "sample" in looked else (),
+            describe_host(),
         )
 
     def _copied(self, sources: list[Path], place: Path) -> list[Path]:

@@ -28,7 +28,8 @@ class Evidence:
     """What is known of a file of the trial, whose study says `meaning` and `interface`.
 
     `looked` is what `petra.measure.evidence.look_at` found of it, run as `target` says. `sample`
-    are the names of the two files with a sample and its outputs, () where none ships.
+    are the names of the two files with a sample and its outputs, () where none ships; they were
+    made on `host`, which need not be where figures were measured.
     """
 
     trial: Trial
@@ -37,6 +38,7 @@ class Evidence:
     interface: Interface | None = None
     meaning: Meaning = field(default_factory=Meaning)
     sample: tuple[str, ...] = ()
+    host: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -172,6 +174,7 @@ class Evidence:
             "sample": {
                 "items": self.items,
                 "tolerance": self.tolerance,
+                "made_on": dict(self.host),
                 "deviations": {
                     name: seen["deviation"] for name, seen in outputs.items() if "deviation" in seen
                 },
