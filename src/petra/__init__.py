@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from petra.methods.adapt.files import load_modules, save_modules
     from petra.model.layers.rescaled import Rescaled
     from petra.pretrained import pretrained
+    from petra.rechecked import recheck
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
@@ -59,6 +60,7 @@ _HOMES = {
     "load_study": "petra.api",
     "pretrained": "petra.pretrained",
     "ragged": "petra.tasks.ragged",
+    "recheck": "petra.rechecked",
     "regression": "petra.tasks.regression",
     "save_modules": "petra.methods.adapt.files",
     "scorer": "petra.tasks.scorers",
@@ -91,6 +93,7 @@ __all__ = [
     "load_study",
     "pretrained",
     "ragged",
+    "recheck",
     "regression",
     "save_modules",
     "scorer",

@@ -29,6 +29,7 @@ from petra.search.table import make_searcher
 from petra.settle import settled_pairs, with_seed
 from petra.stopping import Stopping
 from petra.store.activity import told
+from petra.store.kept_files import FILES, digests_of
 from petra.store.records import measurement_rows, trial_row
 from petra.store.store import Store
 from petra.workers.failures import MemoryLimitExceeded
@@ -112,6 +113,7 @@ class Session:
             self.listener.message(f"stopped: {reason}")
             Confirmation(executor, self.store, self.listener, self.finished, self._front).run()
             self._settle(executor)
+        self._note_files()
         # Last of all: it says that nothing is left to do.
         self.store.set_note("stop_reason", reason)
 
@@ -227,6 +229,16 @@ class Session:
     def _front(self) -> Front:
         trials = list(self.finished.values())
         return Front.of(trials, self.problem.objectives, self.problem.constraints)
+
+    def _note_files(self) -> None:
+        """What the files of the front's members are known by: whoever changes them later is found
+        out.
+        """
+        members = {trial.number: trial for trial in (self.finished[0], *self._front().members)}
+        known = dict(self.store.note(FILES) or {})
+        found = digests_of(self.store.directory, members.values(), known)
+        if found != known:
+            self.store.set_note(FILES, found)
 
     def _settle(self, executor: Executor) -> None:
         """Build members of the front again with other seeds, where that is asked, and find those

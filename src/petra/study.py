@@ -26,7 +26,7 @@ from petra.execute.compare_runtimes import OnRuntime, compare_runtimes
 from petra.execute.crew import Crew
 from petra.execute.table import EXECUTORS
 from petra.execute.training_speed import TrainingSpeed
-from petra.intake import Examined, examine, fingerprint
+from petra.intake import Examined, examine, fingerprint, meaning_of
 from petra.listener import Listener, Silent, Unfailing
 from petra.measure.host import cores, describe_host
 from petra.methods.table import STAGES
@@ -113,6 +113,7 @@ class Study:
             "task", {"metric": task.metric, "maximize": task.maximize, "metrics": described}
         )
         store.set_note("interface", self.examined.interface.as_dict())
+        store.set_note("meaning", meaning_of(self.examined.model, task).as_dict())
         return mark
 
     def compare_runtimes(

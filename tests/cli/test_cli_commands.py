@@ -86,6 +86,7 @@ def test_export_to_a_directory_or_a_file(study: Path, tmp_path: Path) -> None:
     data = json.loads(
         petra("export", study, "--pick", number, "--to", f"{tmp_path}/x/", "--json").output
     )
+    assert "preprocessing is not stated" in data.pop("notes")[0]
     assert data == {
         "trial": number,
         "file": str(tmp_path / "x" / "model.onnx"),

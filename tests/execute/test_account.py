@@ -13,6 +13,7 @@ from petra.core.metric import METRICS, required_metrics
 from petra.core.objective import Constraint, named_objectives
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.rivals import Rivals
+from petra.core.target import Target
 from petra.core.trial import StageTrace
 from petra.execute.account import (
     account,
@@ -24,6 +25,7 @@ from petra.execute.costs import Costs
 from petra.execute.screen import trains_too_much
 from petra.execute.unmerged import with_modules_apart
 from petra.report.card import model_card
+from petra.report.evidence import Evidence
 from petra.report.html import render
 from petra.report.metric_text import column_words
 from petra.report.page import esc
@@ -116,7 +118,8 @@ def test_what_is_asked_stands_in_tables_reports_and_cards(tmp_path: Path) -> Non
     place = toy_study(tmp_path / "study", trials=6, objectives=objectives, constraints=bounds)
     front, record = StudyFront.load(place), StudyRecord.load(place)
     trial, html = record.front().members[-1], render(record)
-    card = model_card(trial, record.front().baseline, record, "model.onnx", ())
+    evidence = Evidence(trial, Target(), {"inputs": [], "outputs": []})
+    card = model_card(record.front().baseline, record, "model.onnx", evidence)
     known = json.dumps(front_data(front))
     frame = front.table()
     for name in ASKED:

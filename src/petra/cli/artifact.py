@@ -37,34 +37,49 @@ VERIFY_LIMIT_S = 120.0
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A model file, or the directory of a bundle.")
+    ],
     runtime: RuntimeOption = None,
     inputs: Inputs = None,
-    threads: Threads = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Threads of the runtime. Default: as measured, else 1."),
+    ] = None,
     time_limit: TimeLimit = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check a model file, whoever made it: load it in a fresh process, run it, compare it with its
     bundle.
 
-    It runs on random inputs of the shapes it declares, or on those of an .npz file. Loading runs no
-    code from the file, and nothing is imported from beside it. Exit code 2 when anything is wrong.
+    It runs on random inputs of the shapes it declares, or on those of an .npz file. With a bundle,
+    every file is held against its SHA-256, and the sample in it has to give what was recorded; what
+    changed since it was measured, machine and libraries, is said. No study is needed. Loading runs
+    no code from the file, and nothing is imported from beside it. Exit code 2 when anything is
+    wrong.
 
     For example:
 
     - `petra verify model.onnx`
+    - `petra verify bundle/`
     - `petra verify petra-demo/export/knee/model.onnx --json`
     - `petra verify theirs.onnx --inputs a-few-items.npz --time-limit '5 min'`
     """
-    checked = {"file": str(file), "bytes": _size(file), **_check_bundle(file)}
-    found = inspect_file(
-        file, runtime, threads, inputs=inputs, time_limit_s=seconds(time_limit, VERIFY_LIMIT_S)
-    )
+    from petra.cli.verified import verified
+
+    def as_asked(model: Path, count: int) -> Target | None:
+        return target_of(model, runtime, {"threads": count}) if runtime or threads else None
+
+    limit = seconds(time_limit, VERIFY_LIMIT_S)
+    with in_time():
+        checked, lines = verified(file, threads, as_asked, time_limit_s=limit)
+    file, checked["bytes"] = Path(checked["file"]), _size(Path(checked["file"]))
+    found = inspect_file(file, runtime, checked["threads"], inputs=inputs, time_limit_s=limit)
     if as_json:
         say_json(checked | found)
         return
     say(f"{file}: {_bytes(checked['bytes'])}, {checked['bundle']}")
-    for line in described(found):
+    for line in (*described(found), *lines):
         say(line)
     say(f"ok, in a fresh process {'with' if found['torch_loaded'] else 'without'} torch")
 
@@ -246,27 +261,6 @@ def seconds(given: str | None, default: float) -> float:
     if not 0 < found < float("inf"):
         raise ConfigError(f"--time-limit: got {given!r}", hint="for example '5 min'")
     return found
-
-
-def _check_bundle(file: Path) -> dict[str, str]:
-    """Compare the file with what its bundle recorded at export.
-
-    Raises ArtifactError when they differ.
-    """
-    from petra.core.digest import sha256
-    from petra.report.recorded import METRICS_FILE, check_recorded, companion
-
-    digest = sha256(file)
-    beside = companion(file, METRICS_FILE)
-    if beside is None:
-        return {"sha256": digest, "bundle": "no bundle beside it to compare with"}
-    recorded = check_recorded(beside)
-    if file.name not in recorded:
-        return {
-            "sha256": digest,
-            "bundle": f"{beside.name} is about {', '.join(recorded)}, not about this file",
-        }
-    return {"sha256": digest, "bundle": f"the file that {beside.name} describes"}
 
 
 def _operators(operators: Mapping[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from petra.cli import (
     doctor,
     init,
     methods,
+    recheck,
     results,
     search,
     streams,
@@ -73,6 +74,7 @@ _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
         compare.compare,
         results.export,
         results.export_optuna,
+        recheck.recheck,
     ),
     "Model files": (artifact.verify, bench.bench, artifact.package),
     "About petra and this machine": (methods.methods, workloads.workloads, doctor.doctor),
@@ -83,8 +85,8 @@ for _panel, _commands in _PANELS.items():
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 a bug, 2 a mistake in the input, 130 interrupted,
-    141 when whoever read the output has gone."""
+    """Entry point. Exit codes: 0 done, 1 a bug, 2 a mistake in the input, 3 `recheck`
+    found that something moved, 130 interrupted, 141 when whoever read the output has gone."""
     sys.path[:] = settled(sys.path)
     settle(os.environ)
     streams.prepare()

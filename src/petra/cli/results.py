@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -112,9 +113,22 @@ def export(
             help="Also the modules that were trained beside its layers, in a directory modules.",
         ),
     ] = False,
+    preprocessing: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="What raw data goes through before the file, for its users."
+        ),
+    ] = "",
+    sample: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1000, help="Validation items that go with the file; 0 where none may leave."
+        ),
+    ] = 16,
     as_json: JsonFlag = False,
 ) -> None:
-    """Copy a measured model out, with its pipeline, figures, parity result and model card.
+    """Copy a measured model out, with its pipeline, figures, parity result, a sample with what it
+    returns, and model card.
 
     For example:
 
@@ -122,15 +136,27 @@ def export(
     - `petra export petra-demo --pick smallest --to model.onnx`
     - `petra export petra-demo --pick 17 --to models/seventeen/`
     - `petra export my-study --pick best --modules`
+    - `petra export my-study --preprocessing "pixels / 255"`
     """
     from petra.report.bundle import default_place
     from petra.report.study_front import StudyFront
 
     member = StudyFront.load(directory).pick(pick)
-    path = member.export(to or default_place(directory, pick), format, modules=modules)
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        path = member.export(
+            to or default_place(directory, pick),
+            format,
+            modules=modules,
+            preprocessing=preprocessing,
+            sample=sample,
+        )
+    said = [str(remark.message).removeprefix(f"{path}: ") for remark in remarks]
     if as_json:
-        say_json({"trial": member.number, "file": str(path), "picked": pick})
+        say_json({"trial": member.number, "file": str(path), "picked": pick, "notes": said})
         return
+    for remark in said:
+        note(f"note: {remark}")
     say(f"{path}: {member}")
     if not member.trial.pipeline.stages:
         say("This is the untouched model: nothing that was tried beats it here.")

@@ -72,6 +72,17 @@ class Normalise(nn.Module):
         shape = _along(place, array.ndim)
         return cls(*(torch.from_numpy(v.astype(np.float32)).reshape(shape) for v in (mean, scale)))
 
+    def in_words(self) -> str:
+        """What it does to an input, for people."""
+        mean, deviation = (t.flatten().tolist() for t in (self.mean, 1 / self.scale))
+        shown = [", ".join(f"{v:.4g}" for v in values[:8]) for values in (mean, deviation)]
+        more = ", ..." if len(mean) > 8 else ""
+        channels = "channel" if len(mean) == 1 else "channels"
+        return (
+            f"takes the mean off and divides by the standard deviation, {len(mean)} {channels}:"
+            f" means {shown[0]}{more}; deviations {shown[1]}{more}; NaN counts as the mean"
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         z = (x.to(self.mean.dtype) - self.mean) * self.scale
         return torch.where(z.isnan(), 0.0, z) if x.is_floating_point() else z

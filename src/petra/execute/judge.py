@@ -20,7 +20,7 @@ from petra.core.notes import StepBegan
 from petra.execute.build import BuildPayload, Note
 from petra.measure.client import write_split
 from petra.measure.stored import load_arrays
-from petra.runtimes.verify import compare
+from petra.runtimes.verify import compare, tolerance
 from petra.tasks.base import Task
 
 
@@ -103,6 +103,7 @@ def judge(
             )
             if name == main:
                 parity = {key: float(x) for key, x in found.items() if math.isfinite(x)}
+                parity["tolerance"] = tolerance(quantized)
     note(StepBegan(step, "score"))
     scores = checked_scores(payload.task, predicted, wanted)
     if opponent is not None:

@@ -33,7 +33,7 @@ def given_inputs(path: Path, interface: Interface) -> Arrays:
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive, path, wanted)
-            heads = {name: _head(archive, member) for name, member in members.items()}
+            heads = {name: announced(archive, member) for name, member in members.items()}
             for name, spec in wanted.items():
                 _fits(spec, *heads[name], where=f"{path}: {name!r}")
             _bounded(heads, path)
@@ -62,7 +62,9 @@ def _members(
     return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
 
 
-def _head(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
+def announced(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type that a member announces."""
     with archive.open(member) as file:
         start = io.BytesIO(file.read(_HEADER_BYTES))

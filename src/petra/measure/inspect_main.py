@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from petra.core.errors import ArtifactError
 from petra.core.interface import Interface
@@ -35,12 +34,6 @@ class InspectRequest:
     inputs: str = ""
     batches: tuple[int, int] = (1, 5)
     seed: int = 0
-
-
-def declared_inputs(target: Target, artifact: str) -> list[dict[str, Any]]:
-    """The fields of an `InputSpec` for each input that a file declares, in its own order."""
-    session = runtime_for(target).load(Path(artifact))
-    return [asdict(spec) for spec in session.inputs]
 
 
 def inspect(request: InspectRequest) -> dict[str, object]:

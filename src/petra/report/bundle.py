@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from petra.core.digest import sha256
 from petra.core.errors import ArtifactError, ConfigError, did_you_mean
-from petra.core.objective import Metrics
+from petra.core.meaning import Meaning
 from petra.core.target import Target
-from petra.core.text import json_text
+from petra.core.text import shown
 from petra.core.trial import Trial
 from petra.core.whole import copy_whole, write_whole
 from petra.execute.built import MODULES
 from petra.front import Front
 from petra.measure.client import alone
-from petra.measure.inspect_main import declared_inputs
-from petra.report.card import model_card
+from petra.measure.evidence import Looked, look_at
+from petra.measure.host import describe_host
+from petra.report.companions import companions
+from petra.report.evidence import Evidence
 from petra.report.modules import modules_of, write_or_clear
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
-from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE
-from petra.runtimes.base import InputSpec
-from petra.runtimes.table import RUNTIMES, files_of, runtimes_by_suffix
-from petra.store.layout import StudyPaths, own_file
+from petra.report.recorded import SAMPLE_INPUTS, SAMPLE_OUTPUTS, SUMS_FILE, sums_text
+from petra.runtimes.table import RUNTIMES, files_of, runtime_for, runtimes_by_suffix
+from petra.store.kept_files import artifact_files, check_digests
+from petra.store.layout import StudyPaths
+
+SAMPLE_ITEMS = 16
+"""Validation items that go with a file, unless they are too large or somebody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +58,41 @@ class Member:
         """The kind of file: 'onnx', 'pt2', ..."""
         return Path(self.trial.artifact).suffix.removeprefix(".")
 
-    def export(self, path: str | Path, format: str | None = None, *, modules: bool = False) -> Path:
+    def export(
+        self,
+        path: str | Path,
+        format: str | None = None,
+        *,
+        modules: bool = False,
+        preprocessing: str = "",
+        sample: int = SAMPLE_ITEMS,
+    ) -> Path:
         """Copy the measured file out of the study, with what is known about it, and return the
         model file's path.
 
         A `path` that ends in the format's suffix is the model file, and its companions lie beside
-        it as ``<stem>.pipeline.yaml``, ``.metrics.json``, ``.parity.json`` and ``.MODEL_CARD.md``.
-        Any other `path` is a directory, made if need be, that receives ``model.<format>``,
-        ``pipeline.yaml``, ``metrics.json``, ``parity.json`` and ``MODEL_CARD.md``. Existing files
-        of these names are replaced.
+        it as ``<stem>.metrics.json`` and so on. Any other `path` is a directory, made if need be,
+        that receives ``model.<format>``, ``pipeline.yaml``, ``metrics.json``, ``parity.json``,
+        ``evidence.json``, ``MODEL_CARD.md``, the sample and ``SHA256SUMS`` of all these. Existing
+        files of these names are replaced.
 
-        With `modules`, the modules that its pipeline trained beside the layers are copied, too,
-        into the directory ``modules`` or ``<stem>.modules``, for `petra.load_modules`.
+        `preprocessing` says what raw data goes through before the file, where the task did not;
+        nobody having said it is a warning. `sample` is the number of validation items that go with
+        the file, about a megabyte of them at most, in ``sample_inputs.npz``, and what it returns
+        for them in ``sample_outputs.npz``: 0 where data must not leave. With `modules`, the modules
+        that its pipeline trained beside the layers are copied, too, into the directory ``modules``
+        or ``<stem>.modules``, for `petra.load_modules`.
 
         Raises ConfigError when another format is asked for than the study measured (only measured
         files ship), and when modules are asked for that there are not.
         """
+        preprocessing = _said(preprocessing)
+        if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
+            raise ConfigError(f"sample: got {shown(sample)}", hint="a number of items, 0 for none")
         place = _place(self, path, format)
         prefix = "" if _is_bundle(place, path) else f"{place.stem}."
         record = StudyRecord.load(self.directory)
-        sources = shipped_files(self)
+        sources = shipped_files(self, record)
         if place.name != self.artifact.name and len(sources) > 1:
             raise ConfigError(
                 f"export: trial {self.number} cannot be renamed: its weights are in a file that it"
@@ -80,22 +100,56 @@ class Member:
                 hint="export to a directory: end its name with '/'",
             )
         inserted = modules_of(self.directory, self.trial) if modules else {}
-        inputs = _inputs(self)
-        with _explained(place.parent):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            stem = self.artifact.stem
-            shipped = [
-                copy_whole(source, place.with_name(place.stem + source.name.removeprefix(stem)))
-                for source in sources
-            ]
-            for left_over in {*files_of(place)} - {*shipped}:
-                left_over.unlink()
-            beside = place.parent / f"{prefix}{MODULES}"
-            if inserted or beside.exists():
-                write_or_clear(inserted, beside)
-            for name, content in _companions(self, record, place, shipped, inputs).items():
-                write_whole(place.parent / f"{prefix}{name}", content)
+        with tempfile.TemporaryDirectory(prefix="petra-export-") as scratch:
+            evidence = self._evidence(record, Path(scratch), prefix, preprocessing, sample)
+            with _explained(place.parent):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                written = self._copied(sources, place)
+                beside = place.parent / f"{prefix}{MODULES}"
+                if inserted or beside.exists():
+                    write_or_clear(inserted, beside)
+                texts = companions(self.front.baseline, record, place, written, evidence)
+                for name in (SAMPLE_INPUTS, SAMPLE_OUTPUTS):
+                    target = place.parent / f"{prefix}{name}"
+                    target.unlink(missing_ok=True)
+                    if evidence.sample:
+                        written.append(copy_whole(Path(scratch) / name, target))
+                for name, content in texts.items():
+                    write_whole(place.parent / f"{prefix}{name}", content)
+                    written.append(place.parent / f"{prefix}{name}")
+                written += [file for file in beside.glob("*") if inserted]
+                sums = sums_text(place.parent, written)
+                write_whole(place.parent / f"{prefix}{SUMS_FILE}", sums)
+        for remark in evidence.remarks():
+            warnings.warn(f"{place}: {remark}", stacklevel=2)
         return place
+
+    def _evidence(
+        self, record: StudyRecord, scratch: Path, prefix: str, preprocessing: str, items: int
+    ) -> Evidence:
+        """What is known of the file, and in `scratch` the sample."""
+        target, looked = _looked_at(self, record, scratch, items)
+        meaning = record.meaning or Meaning()
+        return Evidence(
+            self.trial,
+            target,
+            looked,
+            record.interface,
+            replace(meaning, preprocessing=preprocessing or meaning.preprocessing),
+            (f"{prefix}{SAMPLE_INPUTS}", f"{prefix}{SAMPLE_OUTPUTS}") if "sample" in looked else (),
+            describe_host(),
+        )
+
+    def _copied(self, sources: list[Path], place: Path) -> list[Path]:
+        """The measured files at their new place, where others of their names go."""
+        stem = self.artifact.stem
+        shipped = [
+            copy_whole(source, place.with_name(place.stem + source.name.removeprefix(stem)))
+            for source in sources
+        ]
+        for left_over in {*files_of(place)} - {*shipped}:
+            left_over.unlink()
+        return shipped
 
     def __str__(self) -> str:
         return f"trial {self.number}: {pipeline_in_words(self.trial.pipeline)}"
@@ -112,31 +166,21 @@ def default_place(directory: Path, pick: str) -> str:
     return f"{place}/"
 
 
-def shipped_files(member: Member) -> list[Path]:
+def shipped_files(member: Member, record: StudyRecord | None = None) -> list[Path]:
     """All files of the artifact, the main one first.
 
-    Raises ArtifactError unless they are those that were measured.
+    Raises ArtifactError unless they are those that were measured; by their content where the study
+    keeps their digests, which its `record` has.
     """
-    main = member.artifact
-    if not member.trial.artifact or not os.path.lexists(main):
-        raise ArtifactError(
-            f"{main}: the model file of trial {member.number} is missing", hint="was it deleted?"
-        )
-    directory = member.directory
-    main = own_file(directory, member.trial.artifact)
-    beside = sorted(f for f in main.parent.iterdir() if f.name.startswith(f"{main.stem}."))
-    files = [main]
-    files += [
-        own_file(directory, str(f.relative_to(directory)))
-        for f in beside
-        if f != main and not f.is_dir()
-    ]
+    files = artifact_files(member.directory, member.trial)
     size, measured = sum(f.stat().st_size for f in files), member.trial.metrics["size_bytes"].mean
     if size != measured:
         raise ArtifactError(
-            f"{main}: trial {member.number} has {size} bytes, {measured:.0f} were measured",
+            f"{files[0]}: trial {member.number} has {size} bytes, {measured:.0f} were measured",
             hint="the files were changed after the study; only measured files ship",
         )
+    if record is not None:
+        check_digests(files, record.digests.get(member.number, {}), number=member.number)
     return files
 
 
@@ -174,62 +218,43 @@ def _place(member: Member, path: str | Path, format: str | None) -> Path:
     return target / f"model{suffix}" if is_directory else target
 
 
+def _said(preprocessing: object) -> str:
+    """The text on one line. Raises ConfigError for what is no text, and for too much of it."""
+    plain = Meaning().as_dict() | {"preprocessing": preprocessing}
+    try:
+        return Meaning.from_dict(plain).preprocessing
+    except ValueError as error:
+        raise ConfigError(f"preprocessing: {error}", hint="a sentence or two") from None
+
+
 def _is_bundle(place: Path, path: str | Path) -> bool:
     return place != Path(path)
 
 
-def _inputs(member: Member) -> tuple[InputSpec, ...]:
-    """Asked in a process of its own, with limits: a study may be anybody's."""
-    target, file = Target(_formats()[member.format]), str(member.artifact)
-    found, _ = alone(
-        declared_inputs, target, file, artifact=file, runtimes=(target.runtime,), threads=1
+def _looked_at(
+    member: Member, record: StudyRecord, scratch: Path, items: int
+) -> tuple[Target, dict[str, Any]]:
+    """What `petra.measure.evidence.look_at` says of the file, asked in a process of its own, with
+    limits: a study may be anybody's. And the target that it was run as: the study's own where this
+    machine has it.
+    """
+    target, file = record.config.target, str(member.artifact)
+    data = StudyPaths(member.directory).data
+    if target.runtime not in RUNTIMES or runtime_for(target).lacks():
+        target = Target(_formats()[member.format], threads=target.threads)
+    there = (data / "val").is_dir() and any((data / "val").iterdir())
+    request = Looked(
+        target,
+        file,
+        str(data.resolve()) if there else "",
+        items,
+        str(scratch / SAMPLE_INPUTS),
+        str(scratch / SAMPLE_OUTPUTS),
     )
-    return tuple(InputSpec(**fields) for fields in found)
-
-
-def _companions(
-    member: Member,
-    record: StudyRecord,
-    place: Path,
-    shipped: list[Path],
-    inputs: tuple[InputSpec, ...],
-) -> dict[str, str]:
-    trial, baseline = member.trial, member.front.baseline
-    metrics = {
-        "trial": trial.number,
-        "metric": record.metric,
-        "maximize": record.maximize,
-        "metrics": [metric.as_dict() for metric in record.task],
-        "files": [
-            {"name": f.name, "bytes": f.stat().st_size, "sha256": sha256(f)} for f in shipped
-        ],
-        "inputs": [{"name": i.name, "dtype": i.dtype, "shape": list(i.shape)} for i in inputs],
-        "validation": _plain(trial.metrics),
-        "test": _plain(trial.test),
-        "baseline": {
-            "validation": _plain(baseline.metrics if baseline else {}),
-            "test": _plain(baseline.test if baseline else {}),
-        },
-        "target": asdict(record.config.target),
-        "host": dict(record.host),
-    }
-    parity = {
-        "compared_with": "the PyTorch model this file was exported from, on validation items",
-        **trial.parity,
-    }
-    return {
-        PIPELINE_FILE: (
-            f"# trial {trial.number}, read by petra.Pipeline.from_list\n"
-            + yaml.safe_dump(trial.pipeline.as_list(), sort_keys=False, allow_unicode=True)
-        ),
-        METRICS_FILE: json_text(metrics) + "\n",
-        PARITY_FILE: json_text(parity) + "\n",
-        CARD_FILE: model_card(trial, baseline, record, place.name, inputs),
-    }
-
-
-def _plain(metrics: Metrics) -> Mapping[str, object]:
-    return {name: m.as_dict() for name, m in metrics.items()}
+    found, _ = alone(
+        look_at, request, artifact=file, runtimes=(target.runtime,), threads=target.threads
+    )
+    return target, found
 
 
 @contextmanager

@@ -5,7 +5,7 @@ measured.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,23 +16,19 @@ from petra.core.paired import score_change
 from petra.core.target import Target
 from petra.core.text import printable
 from petra.core.trial import SCREEN, Trial
-from petra.report.interface_text import at_lengths, interface_lines
+from petra.report.evidence import Evidence
+from petra.report.interface_text import at_lengths
 from petra.report.numbers_text import change, difference, interval, value, with_error
 from petra.report.pipeline_text import pipeline_in_words, trace_in_words
 from petra.report.record import StudyRecord
-from petra.runtimes.base import InputSpec, Runtime
+from petra.runtimes.base import Runtime
 from petra.runtimes.table import RUNTIMES, runtime_for, runtimes_by_suffix
 from petra.store.schema import petra_version
 
 
-def model_card(
-    trial: Trial,
-    baseline: Trial | None,
-    record: StudyRecord,
-    file: str,
-    inputs: tuple[InputSpec, ...],
-) -> str:
+def model_card(baseline: Trial | None, record: StudyRecord, file: str, evidence: Evidence) -> str:
     """The card of `file` as Markdown."""
+    trial = evidence.trial
     untouched = not trial.pipeline.stages
     sections = [
         f"# {markdown(subject(record))}: trial {trial.number}",
@@ -53,10 +49,15 @@ def model_card(
         _parity(trial),
         "## Measured on",
         _host(record),
+        "## Preprocessing",
+        _listed(evidence.preprocessing_lines()),
         "## What it takes and returns",
-        "\n".join(f"- {markdown(line)}" for line in interface_lines(record.interface)),
+        _listed(f"takes {line}" for line in evidence.input_lines()),
+        _listed(f"returns {line}" for line in evidence.output_lines()),
         "## How to run it",
-        f"```python\n{_runtime(record, file).snippet(file, inputs)}\n```",
+        f"```python\n{_runtime(record, file).snippet(file, evidence.inputs)}\n```",
+        "## How to check it",
+        _check(file, evidence),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -70,6 +71,27 @@ def subject(record: StudyRecord) -> str:
     if record.config.model:
         return record.config.model.call
     return record.directory.resolve().name
+
+
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {markdown(line)}" for line in lines)
+
+
+def _check(file: str, evidence: Evidence) -> str:
+    lines = [
+        f"`petra verify {code(file)}` holds this file, and all beside it, against `SHA256SUMS`,"
+        " loads it in a fresh process and runs it."
+    ]
+    if evidence.sample:
+        inputs, outputs = evidence.sample
+        lines.append(
+            f"`{code(inputs)}` has {evidence.items} validation items as it takes them, for"
+            f" `numpy.load`; `{code(outputs)}` what it returned for them. Elsewhere it may differ"
+            f" from that by {evidence.tolerance:.1%} of their spread."
+        )
+    if data := _listed(evidence.data_lines()):
+        lines.append(f"The data that the figures are of:\n\n{data}")
+    return "\n\n".join(lines)
 
 
 def _runtime(record: StudyRecord, file: str) -> Runtime:
@@ -187,6 +209,8 @@ def _parity(trial: Trial) -> str:
         "max_abs_error": "largest absolute difference of an output",
         "relative_error": "root mean square difference over the outputs' spread",
         "metric_difference": "difference of the metric on the same items",
+        "error_rise": "rise of the error, as a share of it",
+        "tolerance": "what was allowed of that root mean square difference",
     }
     return "\n".join(
         f"- {markdown(names.get(name, name))}: {number:.3g}"

@@ -11,6 +11,7 @@ import numpy as np
 from petra.config import StudyConfig, parse_config
 from petra.core.errors import ConfigError, StoreError
 from petra.core.interface import Interface
+from petra.core.meaning import Meaning
 from petra.core.metric import (
     METRICS,
     PETRA_METRICS,
@@ -27,6 +28,7 @@ from petra.core.trial import Trial, TrialStatus
 from petra.front import Front
 from petra.moo.dominance import front_mask
 from petra.store.checked import DAMAGE_HINT, mapping, number, sequence, text, whole
+from petra.store.kept_files import FILES, Digests, read_digests
 from petra.store.points import Points
 from petra.store.store import Store
 from petra.store.stored_trials import StoredTrials
@@ -44,8 +46,9 @@ class StudyRecord:
     not be measured on the test split, and why; `no_better` those whose quality cannot be told from
     which model of lower costs; `measured_again` what the search had measured otherwise; `seeds` the
     quality of those that were built again with other seeds. `interface` is what the model takes and
-    returns, None in studies that do not say. `leading` are the trials among which the front is, the
-    untouched model first: all, where all were read.
+    returns, `meaning` what that means, None in studies that do not say. `digests` are the SHA-256
+    of members' files as the search left them, by trial and name. `leading` are the trials among
+    which the front is, the untouched model first: all, where all were read.
     """
 
     directory: Path
@@ -62,6 +65,8 @@ class StudyRecord:
     seeds: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     measured_again: Mapping[int, str] = field(default_factory=dict)
     interface: Interface | None = None
+    meaning: Meaning | None = None
+    digests: Digests = field(default_factory=dict)
 
     @staticmethod
     def load(directory: str | Path, *, whole: bool = True) -> StudyRecord:
@@ -92,6 +97,8 @@ class StudyRecord:
                     no_better=_numbers(store.note("no_better")),
                     seeds=_seeds(store.note("seeds")),
                     interface=_interface(store.note("interface")),
+                    meaning=_meaning(store.note("meaning")),
+                    digests=read_digests(store.note(FILES)),
                 )
                 _check_trials(record)
             except ValueError as error:
@@ -233,6 +240,10 @@ def _interface(note: object) -> Interface | None:
         return Interface.from_dict(mapping(note, "note 'interface'"))
     except (KeyError, TypeError) as error:
         raise ValueError(f"note 'interface' describes no model: {error}") from error
+
+
+def _meaning(note: object) -> Meaning | None:
+    return None if note is None else Meaning.from_dict(mapping(note, "note 'meaning'"))
 
 
 def _latency(note: object) -> float | None:

@@ -168,7 +168,9 @@ class LiteRt(Runtime):
             [
                 "import numpy as np",
                 "from ai_edge_litert.interpreter import Interpreter",
-                f"model = Interpreter({json.dumps(file)}).get_signature_runner()",
+                f"threads = {self.target.threads}  # as it was measured",
+                f"interpreter = Interpreter({json.dumps(file)}, num_threads=threads)",
+                "model = interpreter.get_signature_runner()",
                 "outputs = model(**{",
                 *zeros(inputs),
                 "})  # batches of this size",

@@ -252,7 +252,9 @@ class OnnxRuntime(Runtime):
             [
                 "import numpy as np",
                 "import onnxruntime",
-                f"session = onnxruntime.InferenceSession({json.dumps(file)})",
+                "options = onnxruntime.SessionOptions()",
+                f"options.intra_op_num_threads = {self.target.threads}  # as it was measured",
+                f"session = onnxruntime.InferenceSession({json.dumps(file)}, options)",
                 "outputs = session.run(None, {",
                 *zeros(inputs),
                 "})  # the first dimension is the batch, of any size",

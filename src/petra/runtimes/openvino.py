@@ -208,12 +208,14 @@ class OpenVino(Runtime):
         return LoadedOpenVino(path, threads=self.target.threads)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
+        threads = self.target.threads
         settings = '{"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}'
         return "\n".join(
             [
                 "import numpy as np",
                 "import openvino",
                 f"settings = {settings}  # bf16 for a model in half precision",
+                f'settings["INFERENCE_NUM_THREADS"] = {threads}  # as it was measured',
                 f'model = openvino.Core().compile_model({json.dumps(file)}, "CPU", settings)',
                 "outputs = model({",
                 *zeros(inputs),

@@ -49,11 +49,13 @@ class TorchEager(Runtime):
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         names = [spec.name for spec in inputs]
         keyed = names != ["input"] and not all(name.startswith("input_") for name in names)
+        threads = f"torch.set_num_threads({self.target.threads})  # as it was measured"
         return "\n".join(
             [
                 "import numpy as np",
                 "import torch",
                 f"import {', '.join(OPERATORS)}  # operators of petra's files",
+                *([threads] if self.target.device == "cpu" else []),
                 f"model = torch.export.load({json.dumps(file)}).module()",
                 "inputs = {",
                 *zeros(inputs),

@@ -62,31 +62,24 @@ def compare(
     difference is that of a float file). Costs two calls of `score`, three of `error`, and 200 more
     where the metric differs by more than its share.
     """
-    if artifact.shape != reference.shape:
-        raise ParityError(
-            f"the artifact returns shape {artifact.shape}, the model {reference.shape}"
-        )
-    _check_finite(artifact, reference)
+    largest, off = distance(artifact, reference)
     finite = np.isfinite(reference)
-    values = reference[finite].astype(np.float64)
     difference = np.zeros(reference.shape)
-    difference[finite] = artifact[finite].astype(np.float64) - values
+    difference[finite] = artifact[finite].astype(np.float64) - reference[finite].astype(np.float64)
     own, theirs = float(score(artifact)), float(score(reference))
     decides = _decides(reference)
-    off = float(np.mean(difference != 0)) if decides else _rms(difference[finite]) / _spread(values)
     parity = {
-        "max_abs_error": float(np.abs(difference).max(initial=0.0)),
+        "max_abs_error": largest,
         "relative_error": off,
         "metric_difference": own - theirs,
     }
-    tolerance = INT8_TOLERANCE if quantized else FLOAT_TOLERANCE
-    if parity["relative_error"] > tolerance:
+    if parity["relative_error"] > tolerance(quantized):
         raise ParityError(
             f"predictions differ by {parity['relative_error']:.2%} of their spread from the PyTorch"
             " model's",
             hint=(
-                f"at most {tolerance:.1%} is allowed for a {'quantized' if quantized else 'float'}"
-                " model"
+                f"at most {tolerance(quantized):.1%} is allowed for a"
+                f" {'quantized' if quantized else 'float'} model"
             ),
         )
     if error is not None and not decides:
@@ -106,6 +99,32 @@ def compare(
             ),
         )
     return parity
+
+
+def tolerance(quantized: bool) -> float:
+    """What is allowed of the relative error, of a quantized model and of a float one."""
+    return INT8_TOLERANCE if quantized else FLOAT_TOLERANCE
+
+
+def distance(
+    found: np.ndarray, reference: np.ndarray, *, spread: float = 0.0
+) -> tuple[float, float]:
+    """Largest absolute difference of predictions (n, ...), and its root mean square over the
+    reference's spread, or `spread` where that is more, as that of more items is; of decisions the
+    share that differs.
+
+    Raises ParityError for other shapes, and for NaN and infinities that stand elsewhere.
+    """
+    if found.shape != reference.shape:
+        raise ParityError(f"the artifact returns shape {found.shape}, the model {reference.shape}")
+    _check_finite(found, reference)
+    finite = np.isfinite(reference)
+    values = reference[finite].astype(np.float64)
+    difference = found[finite].astype(np.float64) - values
+    largest = float(np.abs(difference).max(initial=0.0))
+    if _decides(reference):
+        return largest, float(np.mean(difference != 0)) if difference.size else 0.0
+    return largest, _rms(difference) / max(_spread(values), spread)
 
 
 def error_rise(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.interface import judged_output
+from petra.core.meaning import LONGEST
 from petra.core.measurement import Measurement
 from petra.core.metric import QUALITY, Metric
+from petra.core.text import shown
 from petra.space.declare import parameters_of
 from petra.space.narrow import DEFAULT_LOSS, Brought
 from petra.tasks.data import Split
@@ -34,15 +36,28 @@ class Task(ABC):
     `augment`, if given, maps a training batch of inputs and a generator to the inputs trained on.
     Losses are values that stages choose by name; the first is the default. The first scorer is the
     quality that the search optimises; what the others measure is reported.
+
+    Two texts go with every file that leaves a study: `preprocessing` says what raw data went
+    through before it became these inputs ("none" where it did not), `meaning` what the model's
+    output is, with its unit. They change nothing else.
     """
 
     train: Split
     val: Split
     test: Split
     augment: Augment | None = None
+    preprocessing: str = field(default="", kw_only=True)
+    meaning: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         """Whatever stands for a split becomes one, its targets read as this task has them."""
+        for name in ("preprocessing", "meaning"):
+            text = getattr(self, name)
+            if not isinstance(text, str) or len(text) > LONGEST:
+                raise ConfigError(
+                    f"{name}: got {shown(text)}",
+                    hint=f"a sentence or two, at most {LONGEST} characters",
+                )
         for name in ("train", "val", "test"):
             split = Split.of(getattr(self, name), name=name)
             object.__setattr__(self, name, split.read_by(self.reader()))
@@ -106,6 +121,16 @@ class Task(ABC):
                 hint=did_you_mean(name, [DEFAULT_LOSS, *(loss.name for loss in losses)]),
             )
         return found
+
+    def returns(self) -> str:
+        """What the output is that is judged, in words, where `meaning` does not say it; '' where
+        only the task's maker knows.
+        """
+        return ""
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the outputs, () where there are none."""
+        return ()
 
     def brought(self) -> Brought:
         """Losses, distance and their parameters, as stages' cards take them up."""

@@ -40,6 +40,12 @@ class Classification(Task):
         """Never, whatever the metric: outputs are scores of classes, not values."""
         return False
 
+    def returns(self) -> str:
+        return "a score of each class, the largest of which is chosen"
+
+    def class_names(self) -> tuple[str, ...]:
+        return self.classes
+
     def reader(self) -> Reader:
         return ClassIndices(self.classes)
 
@@ -110,6 +116,8 @@ def classification(
     metrics: Iterable[object] = (),
     loss: object = LOSSES,
     weights: object = None,
+    preprocessing: str = "",
+    meaning: str = "",
 ) -> Classification:
     """A classification task from datasets, loaders or (inputs, targets) pairs of arrays.
 
@@ -124,6 +132,9 @@ def classification(
 
     `weights` are of classes, in the losses and not in the metrics: a positive number for each
     output of the model, or "balanced", which lets every class have the same weight in all.
+
+    `preprocessing` and `meaning` say, for whoever will use an exported file, what raw data goes
+    through to become these inputs, and what the output is.
     """
     losses, names = as_losses(loss), tuple(classes)
     split = Split.of(train, name="train", limit=limit)
@@ -137,4 +148,6 @@ def classification(
         names,
         as_scorers(metric, metrics),
         losses,
+        preprocessing=preprocessing,
+        meaning=meaning,
     )

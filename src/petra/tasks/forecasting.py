@@ -52,6 +52,11 @@ class Forecasting(ValueTask):
     quantiles: Levels = ()
     measured: tuple[Scorer, ...] = (InTime(MeanAbsoluteError()),)
 
+    def returns(self) -> str:
+        levels = f", at the quantiles {', '.join(f'{q:g}' for q in self.quantiles)}"
+        what = "what follows, by channel and step, on the scale of the targets"
+        return what + levels if self.quantiles else what
+
     def distance(self) -> Distance:
         return QuantileDistance(self.quantiles, self.unit) if self.quantiles else super().distance()
 
@@ -101,6 +106,8 @@ def forecasting(
     metrics: Iterable[object] = (),
     loss: object = None,
     unit: float | None = None,
+    preprocessing: str = "",
+    meaning: str = "",
 ) -> Forecasting:
     """A forecasting task from datasets, loaders or (inputs, targets) pairs of arrays; its parts
     follow each other in time, and so do the items of each.
@@ -118,7 +125,7 @@ def forecasting(
 
     `loss` as for `petra.classification`; by default, of point forecasts those of regression, of
     quantile forecasts the pinball loss, a smooth form of it, and the weighted quantile loss. `unit`
-    as for `petra.regression`.
+    as for `petra.regression`, `preprocessing` and `meaning` as for `petra.classification`.
     """
     if isinstance(season, bool) or not isinstance(season, int) or season < 1:
         raise ConfigError(f"season: got {shown(season)}", hint="a number of steps, 1 for no season")
@@ -138,6 +145,8 @@ def forecasting(
         measured=as_scorers(made.scorer(first, where="metric"), rest),
         trained=as_losses(usual if loss is None else loss),
         unit=unit_of(unit, split),
+        preprocessing=preprocessing,
+        meaning=meaning,
     )
 
 

@@ -53,6 +53,8 @@ def task(
     distance: object = SquaredDistance(),
     augment: Augment | None = None,
     limit: int | None = None,
+    preprocessing: str = "",
+    meaning: str = "",
 ) -> OwnTask:
     """A task of your own from datasets, loaders or (inputs, targets) pairs of arrays.
 
@@ -65,7 +67,8 @@ def task(
 
     `metrics` are measured and reported besides. `distance` says how far two models' outputs are
     apart, for distillation and pruning: mean squared differences by default. `limit` is the number
-    of items read of each split in one pass.
+    of items read of each split in one pass. `preprocessing` and `meaning` as for
+    `petra.classification`.
 
     Of a detector or a segmenter: targets are one array, (n, most, 5) of padded boxes and labels or
     (n, height, width) of classes; all outputs have the items along their first axis. What decides
@@ -83,4 +86,6 @@ def task(
         as_losses(loss),
         as_scorers(as_scorer(score, where="score", maximize=maximize), metrics),
         as_distance(distance),
+        preprocessing=preprocessing,
+        meaning=meaning,
     )

@@ -27,6 +27,9 @@ class Regression(ValueTask):
 
     measured: tuple[Scorer, ...] = (RootMeanSquaredError(),)
 
+    def returns(self) -> str:
+        return "predicted values, on the scale of the targets"
+
     def check(self, prediction: Tensor, target: Tensor, *, where: str) -> None:
         if not target.is_floating_point():
             raise DataError(
@@ -61,6 +64,8 @@ def regression(
     metrics: Iterable[object] = (),
     loss: object = LOSSES,
     unit: float | None = None,
+    preprocessing: str = "",
+    meaning: str = "",
 ) -> Regression:
     """A regression task from datasets, loaders or (inputs, targets) pairs of arrays; integer
     targets become real.
@@ -70,6 +75,8 @@ def regression(
     measure residuals in, so that learning rates mean the same for targets of any magnitude: by
     default the standard deviation of the training targets where they are in memory, else 1; of
     several outputs the root of their mean variance. Metrics are always in the targets' own unit.
+
+    `preprocessing` and `meaning` as for `petra.classification`: meaning="price in 1,000 euros".
     """
     split = Split.of(train, name="train", limit=limit).read_by(real_values)
     return Regression(
@@ -80,4 +87,6 @@ def regression(
         measured=as_scorers(metric, metrics),
         trained=as_losses(loss),
         unit=unit_of(unit, split),
+        preprocessing=preprocessing,
+        meaning=meaning,
     )

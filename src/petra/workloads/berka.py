@@ -72,7 +72,8 @@ def berka_task(*, data: str | None = None) -> Task:
     raw = read_arrays(path, *columns)
     _check(raw, path)
     parts = split(loans(raw), parts=(0.5, 0.25, 0.25), stratify=raw["y"])
-    return classification(*parts, metric="roc_auc", metrics=["accuracy"])
+    columns_of = "petra.workloads.berka.loans, of the file's arrays"
+    return classification(*parts, metric="roc_auc", metrics=["accuracy"], preprocessing=columns_of)
 
 
 def _check(raw: Arrays, path: Path) -> None:

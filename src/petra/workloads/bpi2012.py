@@ -89,7 +89,9 @@ def bpi2012_task(*, data: str | None = None) -> Task:
     order = np.argsort(raw["t_seconds"][raw["offsets"][:-1]], kind="stable")
     first, rest = np.split(order, [2 * len(order) // 3])
     train, val = np.split(first, [4 * len(first) // 5])
-    return classification(*(beginnings(raw, cases) for cases in (train, val, rest)))
+    columns_of = "petra.workloads.bpi2012.beginnings, of the file's arrays"
+    parts = (beginnings(raw, cases) for cases in (train, val, rest))
+    return classification(*parts, preprocessing=columns_of)
 
 
 def bpi2012(

@@ -83,7 +83,15 @@ def cifar10_task(
         stop = train_items if split == "train" else None
         labels = torch.from_numpy(arrays[f"y_{split}"][:stop].astype(np.int64))
         parts[split] = (pixels(arrays[f"x_{split}"][:stop], standardised=standardised), labels)
-    return classification(parts["train"], parts["val"], parts["test"], augment=augment)
+    raw = "pixels of 0 to 255, channels first"
+    scaled = f"{raw}: over 255, less the means {MEAN}, over the deviations {STD}"
+    return classification(
+        parts["train"],
+        parts["val"],
+        parts["test"],
+        augment=augment,
+        preprocessing=scaled if standardised else f"{raw}, as they are",
+    )
 
 
 def pretrained(model: str = "resnet20", weights: str | Path | None = None) -> nn.Module:

@@ -66,7 +66,13 @@ def digits_task(*, seed: int = 0) -> Task:
         assert isinstance(inputs, Tensor)
         return shift(inputs, 1, generator)
 
-    return classification(part(train), part(val), part(test), augment=augment)
+    return classification(
+        part(train),
+        part(val),
+        part(test),
+        augment=augment,
+        preprocessing="8x8 grey values of 0 to 16: less 4.88, over 6.02",
+    )
 
 
 def digits(*, width: int = 32, epochs: int = 15, seed: int = 0) -> tuple[nn.Module, Task]:

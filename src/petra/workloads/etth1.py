@@ -56,7 +56,14 @@ def etth1_task(*, data: str | None = None, context: int = 336) -> Task:
     months = raw[: BORDERS[0]]
     series = (raw - months.mean(0)) / months.std(0)
     parts = windows(series, context=context, horizon=HORIZON, stride=STRIDES, borders=BORDERS)
-    return forecasting(*parts, season=DAY, metric="rmse", metrics=["mae"])
+    return forecasting(
+        *parts,
+        season=DAY,
+        metric="rmse",
+        metrics=["mae"],
+        preprocessing="each series less its mean, over its deviation, of the training months",
+        meaning="the next 96 hours of the seven series, in these deviations",
+    )
 
 
 def etth1(

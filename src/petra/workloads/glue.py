@@ -137,7 +137,12 @@ def glue_task(
     ]
     quality = metric or ("rmse" if known.classes == 1 else "accuracy")
     made = regression if known.classes == 1 else classification
-    return made(*parts, metric=quality, metrics=metrics)
+    return made(
+        *parts,
+        metric=quality,
+        metrics=metrics,
+        preprocessing=f"the tokenizer of all-MiniLM-L6-v2, cut and padded to {length} tokens",
+    )
 
 
 def glue(

@@ -85,7 +85,8 @@ def tser(
     """
     parts = tser_parts(name, data=data)
     x, y = parts["train"]
-    task = regression(parts["train"], parts["val"], parts["test"])
+    preprocessing = "none: series as the archive has them"
+    task = regression(parts["train"], parts["val"], parts["test"], preprocessing=preprocessing)
     reference = Reference(
         f"tser-{name}-inception_time",
         lambda: Rescaled.fit(nn.Sequential(Normalise.fit(x), InceptionTime(x.shape[1], 1)), y),

@@ -70,7 +70,8 @@ def ucr_task(name: str, *, data: str | None = None) -> Task:
     x, y = parts[source]
     stay, aside = held_out(len(y), share, labels=y)
     parts["val"], parts[source] = (x[aside], y[aside]), (x[stay], y[stay])
-    return classification(parts["train"], parts["val"], parts["test"])
+    preprocessing = "none: series as the archive has them"
+    return classification(parts["train"], parts["val"], parts["test"], preprocessing=preprocessing)
 
 
 def ucr(

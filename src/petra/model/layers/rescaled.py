@@ -67,6 +67,17 @@ class Rescaled(nn.Module):
         main_index = next(i for i, v in enumerate(value) if isinstance(v, Tensor))
         return tuple(self._back(v) if i == main_index else v for i, v in enumerate(value))
 
+    def in_words(self) -> str:
+        """What it does to the output, for people."""
+        scale, offset = (
+            ", ".join(f"{v:.4g}" for v in t.flatten()[:8].tolist())
+            for t in (self.scale, self.offset)
+        )
+        more = ", ..." if max(self.scale.numel(), self.offset.numel()) > 8 else ""
+        return (
+            f"puts the output on the scale of the targets: times {scale}{more}, plus {offset}{more}"
+        )
+
     def _back(self, prediction: Tensor) -> Tensor:
         # Both have an axis, so a product with 16-bit predictions is in float32.
         return prediction * self.scale + self.offset
