@@ -20,6 +20,7 @@ from typing import Any
 from torch import nn
 
 from petra.config import CallConfig, StudyConfig
+from petra.config.sections import READ_ONNX
 from petra.core.errors import ConfigError, StoreError
 from petra.core.text import first_line, printable, shown
 from petra.store import checked
@@ -137,6 +138,19 @@ def _origin(top: str) -> str | None:
 
 def _module_files(directory: str, top: str) -> tuple[Path, Path]:
     return Path(directory, f"{top}.py"), Path(directory, top, "__init__.py")
+
+
+def located(config: StudyConfig, places: Iterable[str | Path]) -> StudyConfig:
+    """The configuration with the path of the ONNX file that it names in full: as it lies in the
+    first of `places` that has it.
+    """
+    call = config.model
+    given = call.args.get("path") if call and call.call == READ_ONNX else None
+    if call is None or not isinstance(given, str):
+        return config
+    found = [path for place in places if (path := Path(place, given)).is_file()]
+    full = call.model_copy(update={"args": {"path": str((found or [Path(given)])[0].absolute())}})
+    return config.model_copy(update={"model": full})
 
 
 def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:

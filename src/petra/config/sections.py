@@ -55,6 +55,18 @@ class CallConfig(Record):
     args: Mapping[str, Any] = Field(default_factory=dict)
 
 
+READ_ONNX = "petra.model.imported.build:read_model"
+
+
+def call_of(value: object) -> object:
+    """What a name alone stands for: a function, or as a model the ONNX file that it is."""
+    if not isinstance(value, str):
+        return value
+    if value.lower().endswith(".onnx"):
+        return {"call": READ_ONNX, "args": {"path": value}}
+    return {"call": value}
+
+
 class WorkloadConfig(Record):
     """A built-in workload by name, with its arguments."""
 
