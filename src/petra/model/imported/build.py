@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from petra.core.text import first_line, printable
 from petra.model.imported.elementwise import kind_of
 from petra.model.imported.file import OnnxFile, Operation, read_file
-from petra.model.imported.layers import LAYERS, Weights, layer_of, linear
+from petra.model.imported.layers import LAYERS, Weights, layer_of, linear, norm
 from petra.model.imported.module import ImportedModel, Step
+from petra.model.imported.norms import Spelling
 from petra.model.imported.operators import OPERATORS, compute
 from petra.model.imported.tensors import OnnxRefused
 from petra.model.imported.values import Unreadable, Value, is_static, row, shape_of, static
@@ -77,6 +78,11 @@ class _Building:
             for name in filter(None, operation.reads):
                 self.readers[name].append(index)
         self.public = {port.name for port in self.file.outputs}
+        for operation in self.file.operations:
+            if operation.op == "Constant":
+                self.known[operation.writes[0]] = _stated(operation, self)
+        operations = self.file.operations
+        self.spelling = Spelling(operations, self.readers, self.known, self.public)
 
     def refused(self, operation: Operation, why: str, hint: str = "") -> OnnxRefused:
         usual = "see docs/onnx.md for the operators that are read"
@@ -84,6 +90,11 @@ class _Building:
 
     def add(self, index: int, operation: Operation) -> None:
         if index in self.absorbed or self._is_constant(operation):
+            return
+        if found := self.spelling.norm_at(index):
+            self.absorbed |= found.parts
+            module = norm(self.weights, found.scale, found.bias, found.epsilon)
+            self._layer(module, operation, index, (operation.reads[0],), (found.output,))
             return
         self._check(operation)
         layer = layer_of(operation, self.weights) if operation.op in LAYERS else None
@@ -94,6 +105,16 @@ class _Building:
         writes = operation.writes
         if isinstance(module, nn.Linear) and module.bias is None:
             module, writes = self._with_bias(module, operation)
+        self._layer(module, operation, index, reads, writes)
+
+    def _layer(
+        self,
+        module: nn.Module,
+        operation: Operation,
+        index: int,
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+    ) -> None:
         name = _attribute(self.model, self._called(operation, index))
         self.model.add_module(name, module)
         self._step(operation, name, reads, writes)
@@ -127,7 +148,6 @@ class _Building:
     def _is_constant(self, operation: Operation) -> bool:
         """Compute what depends on constants alone."""
         if operation.op == "Constant":
-            self.known[operation.writes[0]] = _stated(operation, self)
             return True
         reads = [name for name in operation.reads if name]
         computed = operation.op in OPERATORS and operation.op != "Einsum"

@@ -188,14 +188,20 @@ class BatchNormOfAnyRank(nn.modules.batchnorm._BatchNorm):
         """Any."""
 
 
+def norm(weights: Weights, scale: str, bias: str, epsilon: float) -> nn.Module:
+    """A norm over the last axis, of constants."""
+    W = weights.parameter(scale)
+    with torch.device("meta"):
+        layer = nn.LayerNorm(len(W), epsilon)
+    return _set(layer, W, weights.parameter(bias) if bias else None)
+
+
 def _layer_norm(node: Operation, weights: Weights) -> Layer | None:
     scale, bias = weights.tensor(node.reads[1]), _read(node, 2)
     last = node.attributes.get("axis", -1) == -1 and len([w for w in node.writes if w]) == 1
     if scale is None or scale.ndim != 1 or not last or (bias and bias not in weights.known):
         return None
-    with torch.device("meta"):
-        layer = nn.LayerNorm(len(scale), node.attributes.get("epsilon", 1e-5))
-    done = _set(layer, weights.parameter(node.reads[1]), weights.parameter(bias) if bias else None)
+    done = norm(weights, node.reads[1], bias, node.attributes.get("epsilon", 1e-5))
     return done, (node.reads[0],)
 
 
