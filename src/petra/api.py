@@ -149,7 +149,6 @@ def live_study(directory: str | Path, *, trust: bool = False) -> Study:
     """A study with its model and data built anew from its configuration, under the condition of
     `resume_study`; nothing of it is changed or locked."""
     study, model, task, _ = _rebuilt(directory, trust=trust)
-    model, task = received(model, task, study.config.target)
     return Study(study.directory, study.config, model=model, task=task)
 
 

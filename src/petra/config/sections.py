@@ -54,6 +54,11 @@ class CallConfig(Record):
     call: Annotated[str, Field(pattern=f"^{_NAME}:{_NAME}$", max_length=500)]
     args: Mapping[str, Any] = Field(default_factory=dict)
 
+    @property
+    def file(self) -> str:
+        """The ONNX file that it reads, '' where it is another function."""
+        return str(self.args.get("path", "")) if self.call == READ_ONNX else ""
+
 
 READ_ONNX = "petra.model.imported.build:read_model"
 
