@@ -26,7 +26,7 @@ class Weights:
 
     known: Mapping[str, Value]
     transposed: Mapping[str, str] = field(default_factory=dict)
-    _made: dict[tuple[str, bool], nn.Parameter] = field(default_factory=dict)
+    _made: dict[tuple[int, bool], nn.Parameter] = field(default_factory=dict)
 
     def tensor(self, name: str) -> Tensor | None:
         """A constant, None where `name` is none."""
@@ -43,7 +43,7 @@ class Weights:
         """`turned`: with its two axes exchanged."""
         if name in self.transposed:
             name, turned = self.transposed[name], not turned
-        key = (name, turned)
+        key = (id(self.known[name]), turned)  # a value may have several names
         if key not in self._made:
             value = tensor(self.known[name])
             self._made[key] = nn.Parameter((value.T if turned else value).contiguous())

@@ -32,10 +32,13 @@ def static(array: np.ndarray) -> Value | None:
     """A constant as numbers, None where it is better a tensor: whole numbers in a row, and any
     number that stands alone.
     """
-    whole = array.dtype.kind in "biu"
     if array.ndim == 0:
         return array.item()
-    if whole and array.ndim == 1 and array.size <= _MOST_STATIC:
+    if (
+        array.dtype.name in ("int64", "int32", "bool")
+        and array.ndim == 1
+        and array.size <= _MOST_STATIC
+    ):
         return _objects(array.tolist(), array.shape)
     return None
 
