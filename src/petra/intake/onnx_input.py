@@ -146,6 +146,7 @@ def _remarks(model: ImportedModel) -> Iterator[str]:
             " changes nothing of what it computes"
         )
     yield (
-        f"{model.source.name} is quantized and stored in fewer bits, not trained or cut: an ONNX"
-        " file holds no training, petra takes the PyTorch model for that"
+        f"{model.source.name} is quantized and stored in fewer bits, not trained or cut: in an ONNX"
+        " file dropout is gone, batch norms are folded, and nothing says what is a weight; for that"
+        " petra takes the PyTorch model"
     )

@@ -52,10 +52,7 @@ def beyond_file(stage: str, model: nn.Module) -> str:
     needs = STAGES.get(stage).effects.needs
     if not isinstance(model, ImportedModel) or needs.isdisjoint(_OF_TRAINING):
         return ""
-    return (
-        "it trains, or leaves what has to be trained again, and an ONNX file holds no training:"
-        " dropout is gone, batch norms are part of the weights, nothing says what is a weight"
-    )
+    return "it needs training, and an ONNX file holds no training"
 
 
 def facts_after(pipeline: Pipeline, facts: frozenset[str] = INITIAL_FACTS) -> frozenset[str]:

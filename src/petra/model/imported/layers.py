@@ -14,8 +14,9 @@ from petra.model.imported.recurrent import RECURRENT
 from petra.model.imported.values import Unreadable, Value, is_static, tensor
 from petra.model.imported.windows import SamePadding, even, stated_pads
 
-_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_Make = Mapping[int, Callable[..., nn.Module]]
+_CONVOLUTIONS: _Make = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: _Make = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 @dataclass

@@ -90,5 +90,5 @@ def _checked(op: str, attributes: Mapping[str, Any], ways: int) -> dict[str, Any
     return options
 
 
-_CLASSES: Mapping[str, type[nn.RNNBase]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
+_CLASSES: Mapping[str, Callable[..., nn.RNNBase]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 RECURRENT = {op: _made(op) for op in _CLASSES}

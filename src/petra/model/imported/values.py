@@ -64,17 +64,17 @@ def tensor(value: Value) -> Tensor:
     if isinstance(value, Tensor):
         return value
     array = np.asarray(value, object)
-    numbers = array.reshape(-1).tolist()
-    if any(isinstance(n, torch.SymInt | torch.SymFloat) for n in numbers):
-        dtype = torch.float32 if _has_fractions(numbers) else torch.int64
-        parts = [torch.scalar_tensor(n, dtype=dtype) for n in numbers]
+    flat = array.reshape(-1).tolist()
+    if any(isinstance(n, torch.SymInt | torch.SymFloat) for n in flat):
+        dtype = torch.float32 if _has_fractions(flat) else torch.int64
+        parts = [torch.scalar_tensor(n, dtype=dtype) for n in flat]
         return torch.stack(parts).reshape(array.shape)
-    if not numbers:
+    if not flat:
         return torch.zeros(array.shape, dtype=torch.int64)
-    if all(isinstance(n, bool) for n in numbers):
-        return torch.tensor(numbers, dtype=torch.bool).reshape(array.shape)
-    dtype = torch.float32 if _has_fractions(numbers) else torch.int64
-    return torch.tensor(numbers, dtype=dtype).reshape(array.shape)
+    if all(isinstance(n, bool) for n in flat):
+        return torch.tensor(flat, dtype=torch.bool).reshape(array.shape)
+    dtype = torch.float32 if _has_fractions(flat) else torch.int64
+    return torch.tensor(flat, dtype=dtype).reshape(array.shape)
 
 
 def _has_fractions(numbers: Sequence[Any]) -> bool:

@@ -6,7 +6,7 @@ TensorFlow's expects (`auto_pad`); PyTorch pads both alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from petra.model.imported.values import Unreadable
 Pads = tuple[tuple[int, int], ...]
 """Before and behind, for every axis of the window."""
 
-_MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
-_AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
+_Pool = Mapping[int, Callable[..., Tensor]]
+_MAX: _Pool = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+_AVERAGE: _Pool = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 
 def window(attributes: Attributes, rank: int) -> tuple[list[int], list[int], list[int]]:
