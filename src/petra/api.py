@@ -16,7 +16,7 @@ from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
 from petra.core.target import Target
 from petra.execute.base import MakeExecutor
-from petra.intake import as_model, as_task, check_device
+from petra.intake import as_model, as_task, check_device, received
 from petra.listener import Listener
 from petra.measure.host import describe_host
 from petra.problem import check_directions, check_metrics, check_settings
@@ -27,6 +27,7 @@ from petra.sources import (
     PLACES_NOTE,
     check_trust,
     find_modules,
+    located,
     remember_start,
     resolve_source,
     study_places,
@@ -44,7 +45,7 @@ def _unsaid(text: str) -> None:
 
 
 def compress(
-    model: nn.Module,
+    model: nn.Module | str | Path,
     task: Task,
     *,
     target: str | Target | Mapping[str, Any] = "onnxruntime",
@@ -65,6 +66,7 @@ def compress(
 ) -> Study:
     """Search for compressed versions of `model` and return the finished study.
 
+    `model` is a PyTorch model, or the path of an ONNX file, which is quantized and not trained.
     `task` comes from `petra.classification`, `petra.regression` or `petra.task`, or is a subclass
     of `petra.Task`.
     `budget` is a time ("20 min", seconds) or a mapping with any of time, trials, generations, goal.
@@ -199,6 +201,7 @@ def study_from_config(
     here = (path.resolve().parent, Path.cwd()) if path else ()
     places = [str(place) for place in dict.fromkeys(here)]
     find_modules(config, places)
+    config = located(config, places)
     model, task = resolve_source(config)
     return _create_or_continue(config, model, task, places, note)
 
@@ -241,7 +244,7 @@ _MAY_CHANGE = frozenset({"budget", "limits", "executor", "workdir"})
 
 def create_or_continue(
     config: StudyConfig,
-    model: nn.Module,
+    model: nn.Module | str | Path,
     task: Task,
     *,
     places: Sequence[str] = (),
@@ -258,9 +261,14 @@ def create_or_continue(
 
 
 def _create_or_continue(
-    config: StudyConfig, model: nn.Module, task: Task, places: Sequence[str], note: Note
+    config: StudyConfig,
+    model: nn.Module | str | Path,
+    task: Task,
+    places: Sequence[str],
+    note: Note,
 ) -> Study:
     directory = Path(config.workdir)
+    model, task = received(model, task, config.target)
     as_model(model), as_task(task)
     check_metrics(config, task)
     study = Study(directory, config, model=model, task=task)

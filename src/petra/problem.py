@@ -16,7 +16,7 @@ from petra.core.metric import METRICS, QUALITY, Catalogue, resolve_metric
 from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
 from petra.execute.table import EXECUTORS
-from petra.methods.facts import facts_of
+from petra.methods.facts import beyond_file, facts_of
 from petra.methods.presets import preset_of
 from petra.methods.table import STAGES
 from petra.model.copies.copying import copy_model
@@ -55,6 +55,8 @@ def build_space(
     }
     named = _named(config)
     chosen = every if named is None else named
+    if model is not None:
+        _refuse_beyond_file({*(named or {}), *_asked(config)}, model)
     cards = {}
     for name, ranges in chosen.items():
         card = STAGES.get(name).fitted(_card(name, config, outline), task)
@@ -64,6 +66,17 @@ def build_space(
     space = Space(cards, max_length=config.space.max_length, facts=facts)
     _require_a_beginning(space)
     return space
+
+
+def _refuse_beyond_file(asked: Collection[str], model: nn.Module) -> None:
+    """Raise ConfigError where a stage that somebody asked for cannot treat an ONNX file."""
+    for name in sorted(asked):
+        if reason := beyond_file(name, model):
+            able = [n for n in STAGES.names() if not beyond_file(n, model)]
+            raise ConfigError(
+                f"space: {name}: {reason}",
+                hint=f"allowed: {', '.join(able)}; for others give the PyTorch model",
+            )
 
 
 def _named(config: StudyConfig) -> Mapping[str, Mapping[str, Any]] | None:
@@ -206,7 +219,9 @@ def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries that are asked
         reasons = {
-            name: useless.get(name) or STAGES.get(name).objection(model, task)
+            name: useless.get(name)
+            or beyond_file(name, model)
+            or STAGES.get(name).objection(model, task)
             for name in _offered(config)
             if name not in asked
         }

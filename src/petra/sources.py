@@ -22,6 +22,7 @@ from torch import nn
 from petra.config import CallConfig, StudyConfig
 from petra.core.errors import ConfigError, StoreError
 from petra.core.text import first_line, printable, shown
+from petra.intake import received
 from petra.store import checked
 from petra.store.started import known_elsewhere, remember, remembered
 from petra.store.store import Store
@@ -139,8 +140,20 @@ def _module_files(directory: str, top: str) -> tuple[Path, Path]:
     return Path(directory, f"{top}.py"), Path(directory, top, "__init__.py")
 
 
+def located(config: StudyConfig, places: Iterable[str | Path]) -> StudyConfig:
+    """The configuration with the path of the ONNX file that it names in full: as it lies in the
+    first of `places` that has it.
+    """
+    if config.model is None or not config.model.file:
+        return config
+    given = Path(config.model.file)
+    found = next((path for place in places if (path := Path(place, given)).is_file()), given)
+    full = config.model.model_copy(update={"args": {"path": str(found.absolute())}})
+    return config.model_copy(update={"model": full})
+
+
 def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:
-    """Build the model and the task a configuration names.
+    """Build the model and the task a configuration names; of an ONNX file, as `received` says.
 
     Raises ConfigError with the path of what is wrong.
     """
@@ -177,7 +190,7 @@ def resolve_source(config: StudyConfig) -> tuple[nn.Module, Task]:
                 " petra.Task"
             ),
         )
-    return model, task
+    return received(model, task, config.target)
 
 
 def _call(config: CallConfig, *, where: str) -> object:

@@ -148,10 +148,11 @@ def _outline(study: Path) -> ModelOutline:
     from petra.config import load_config
     from petra.intake import examine
     from petra.model.outline import outline_of
-    from petra.sources import find_modules, resolve_source
+    from petra.sources import find_modules, located, resolve_source
 
-    config = load_config(study)
-    find_modules(config, (study.resolve().parent, Path.cwd()))
+    places = (study.resolve().parent, Path.cwd())
+    config = located(load_config(study), places)
+    find_modules(config, places)
     return outline_of(examine(*resolve_source(config)).model)
 
 

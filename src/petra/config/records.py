@@ -18,6 +18,7 @@ from petra.config.sections import (
     SpaceConfig,
     Whole,
     WorkloadConfig,
+    call_of,
     constraint,
 )
 from petra.core.errors import ConfigError
@@ -67,7 +68,7 @@ class StudyConfig(Record):
     @field_validator("model", "task", mode="before")
     @classmethod
     def _call_by_name(cls, value: object) -> object:
-        return {"call": value} if isinstance(value, str) else value
+        return call_of(value)
 
     @field_validator("search", mode="before")
     @classmethod

@@ -54,6 +54,23 @@ class CallConfig(Record):
     call: Annotated[str, Field(pattern=f"^{_NAME}:{_NAME}$", max_length=500)]
     args: Mapping[str, Any] = Field(default_factory=dict)
 
+    @property
+    def file(self) -> str:
+        """The ONNX file that it reads, '' where it is another function."""
+        return str(self.args.get("path", "")) if self.call == READ_ONNX else ""
+
+
+READ_ONNX = "petra.model.imported.build:read_model"
+
+
+def call_of(value: object) -> object:
+    """What a name alone stands for: a function, or as a model the ONNX file that it is."""
+    if not isinstance(value, str):
+        return value
+    if value.lower().endswith(".onnx"):
+        return {"call": READ_ONNX, "args": {"path": value}}
+    return {"call": value}
+
 
 class WorkloadConfig(Record):
     """A built-in workload by name, with its arguments."""

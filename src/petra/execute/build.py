@@ -40,7 +40,9 @@ from petra.measure.operations import count_macs
 from petra.methods.base import Context
 from petra.methods.facts import facts_after, facts_of
 from petra.methods.table import STAGES
+from petra.model.imported.module import ImportedModel
 from petra.model.surgery import count_parameters, weight_bytes
+from petra.runtimes.onnx_given import check_reads, ship
 from petra.runtimes.table import RUNTIMES, runtime_for
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.tasks.base import Task
@@ -221,7 +223,7 @@ def export_candidate(
         alone = len(exports) == 1
         note(StepBegan(len(pipeline), "export" if alone else f"export for {target.name}"))
         try:
-            files.append(exported(model, payload, target, place))
+            files.append(exported(model, payload, target, place, untouched=not trace))
         except PetraError as error:
             if alone:
                 raise
@@ -251,12 +253,22 @@ def export_candidate(
 
 
 def exported(
-    model: nn.Module, payload: BuildPayload, target: Target, place: Path
+    model: nn.Module,
+    payload: BuildPayload,
+    target: Target,
+    place: Path,
+    *,
+    untouched: bool = False,
 ) -> tuple[Path, ...]:
-    """The files that ship for `target`, as ``place/model.*``, the main one first."""
+    """The files that ship for `target`, as ``place/model.*``, the main one first. An `untouched`
+    model that came as a file ships as that file.
+    """
     runtime = runtime_for(target)
     place.mkdir(parents=True, exist_ok=True)
     main_file = place / f"model{runtime.suffix}"
+    if untouched and isinstance(model, ImportedModel):
+        check_reads(runtime)
+        return tuple(ship(model, main_file))
     files = runtime.export(model, payload.task.example(2), main_file, payload.interface)
     if not files:
         raise ExportError(f"runtime {runtime.name} wrote no file")

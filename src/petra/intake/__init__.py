@@ -5,6 +5,7 @@ from petra.intake.examine import Examined, examine
 from petra.intake.kinds import as_model, as_task
 from petra.intake.mark import fingerprint
 from petra.intake.meaning import meaning_of
+from petra.intake.onnx_input import received
 
 __all__ = [
     "Examined",
@@ -14,4 +15,5 @@ __all__ = [
     "examine",
     "fingerprint",
     "meaning_of",
+    "received",
 ]

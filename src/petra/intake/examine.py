@@ -21,8 +21,10 @@ from petra.intake.data import Inspector, probe
 from petra.intake.kinds import as_task
 from petra.intake.measures import check_judged, check_losses
 from petra.intake.model import with_plain_layers, with_zeros_held, working_copy
+from petra.intake.onnx_input import check_same
 from petra.intake.pickling import check_sendable
 from petra.model.copies.copying import copy_model
+from petra.model.imported.module import ImportedModel
 from petra.tasks.base import Task
 from petra.tasks.data import Split
 from petra.tasks.inputs import Inputs, named
@@ -81,6 +83,8 @@ def _examine(model: object, task: Task) -> Examined:
     tried = probe(task.val)
     check_repeatable(trial, tried)
     predictions = check_batches(trial, tried)
+    if isinstance(copied, ImportedModel):
+        remarks = (*remarks, *check_same(copied, tried, predictions))
     if isinstance(task.val.source, RaggedItems):
         check_padding(trial, task.val.source, predictions)
     width = predictions[:1]

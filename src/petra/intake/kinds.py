@@ -111,10 +111,7 @@ def _checkpoint(m: Any) -> str:
 
 
 Mistake = tuple[Callable[[Any], bool], Callable[[Any], str], str]
-_ONNX = (
-    "petra compresses PyTorch models: give the nn.Module that it was exported from; petra verify"
-    " measures files"
-)
+_ONNX = "give the path of the file: petra.compress('model.onnx', task)"
 _MISTAKES: tuple[Mistake, ...] = (
     (lambda m: _is_path(m, ".onnx"), lambda m: f"a path ({m})", _ONNX),
     (

@@ -63,13 +63,13 @@ def model_card(baseline: Trial | None, record: StudyRecord, file: str, evidence:
 
 
 def subject(record: StudyRecord) -> str:
-    """What was compressed: the workload's or the model function's name, else the study
+    """What was compressed: the workload's, the model file's or function's name, else the study
     directory's.
     """
     if record.config.workload:
         return record.config.workload.name
     if record.config.model:
-        return record.config.model.call
+        return Path(record.config.model.file).name or record.config.model.call
     return record.directory.resolve().name
 
 
