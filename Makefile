@@ -47,7 +47,11 @@ layers: $(STAMP)
 
 check: lint types layers  ## every gate but the tests
 
-docs: $(STAMP)            ## the documentation site into build/site; a warning is an error
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $(VENV)/.docs
+
+docs: $(VENV)/.docs       ## the documentation site into build/site; a warning is an error
 	$(BIN)/python -m mkdocs build --strict
 
 # What is published, not the checkout: built, installed into an empty environment, and run there.
