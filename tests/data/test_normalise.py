@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import petra
 from petra import data
 from petra.core.errors import DataError
 from petra.core.target import Target
+from petra.model.layers.half import DTYPES, half_dtype, halve, widened
 from petra.runtimes.table import runtime_for
+from petra.tasks.inputs import call
 
 
 def values(*shape: int, gaps: bool = True) -> np.ndarray:
@@ -188,3 +191,31 @@ def test_gaps_are_taken_in_only_behind_a_normalisation() -> None:
     with pytest.raises(DataError, match="NaN in the inputs"):
         examine(Small().eval(), task)
     examine(data.normalised(Small(), train).eval(), task)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_half_precision_begins_behind_the_normalisation(dtype: str, by_name: bool) -> None:
+    """Of seconds since 1970 bf16 has steps of 33 million, and fp16 nothing at all."""
+    torch.manual_seed(0)
+    when = 1.7e9 + 1e5 * torch.randn(64, 4)
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, when: torch.Tensor) -> torch.Tensor:
+            return self.layer(when)
+
+    x = {"when": when} if by_name else when
+    model = petra.data.normalised(Named() if by_name else nn.Linear(4, 3), (x, torch.zeros(64)))
+    halved = halve(copy.deepcopy(model), DTYPES[dtype])
+    wide = widened(halved)
+    with torch.no_grad():
+        expected = call(model, x)
+        for found, error in ((call(halved, x), 0.02), (call(wide, x), 0.005)):
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, expected, atol=error, rtol=error)
+    assert half_dtype(halved) is DTYPES[dtype]
+    assert half_dtype(wide) is None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from petra.core.errors import DataError
 from petra.core.interface import DICT
 from petra.core.ragged import Padding
 from petra.tasks.ragged import RaggedItems
-from petra.tasks.tensors import as_tensor
+from petra.tasks.tensors import apply_at_full_precision, as_tensor
 
 _CHUNK = 2**22  # numbers that are held in float64 at a time
 _LEAST = 1e-30  # a deviation whose inverse float32 can hold
@@ -29,11 +29,16 @@ class Normalise(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    in_float32 = True  # whatever the network behind it computes in: see petra.model.layers.half
 
     def __init__(self, mean: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> Self:
+        """As every module, but for the precision of `mean` and `scale`."""
+        return apply_at_full_precision(self, fn, recurse, ("mean", "scale"))
 
     @classmethod
     def fit(cls, inputs: Any, *, axis: int = 1) -> Normalise:
@@ -104,7 +109,7 @@ class NormaliseNamed(nn.Module):
         padded: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.names = tuple(normalise)
+        self.names = self.normalised_inputs = tuple(normalise)
         self.normalise = nn.ModuleList(normalise.values())
         self.model = model
         self.mask = padding.mask if padding is not None else ""

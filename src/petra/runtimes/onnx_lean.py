@@ -22,6 +22,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 from petra.runtimes import onnx_codes, onnx_spelling
+from petra.runtimes.onnx_attention import drop_settled_choices
 from petra.runtimes.onnx_graph import (
     Array,
     add_constant,
@@ -41,6 +42,9 @@ _FOLDABLE = {
     "Cast",
     "Gather",
     "Identity",
+    "ReduceMax",
+    "Equal",
+    "Where",
 }
 
 # Defaults that the standard states in words only, because how many values they have depends on the
@@ -57,6 +61,7 @@ def make_lean(model: ModelProto) -> ModelProto:
     model = _shared(model)
     graph = model.graph
     fold_constants(graph)
+    drop_settled_choices(graph)
     onnx_spelling.transpose_quantized_weights(graph)
     onnx_spelling.spell_global_average(graph)
     for rewrite in (onnx_codes.drop_saturated_clips, onnx_codes.work_on_codes):

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from petra.runtimes import onnx_recurrent
+from petra.runtimes import onnx_attention, onnx_recurrent
 from petra.runtimes.onnx_graph import add_constant, constants_of, substitute
 from petra.runtimes.onnx_private import DOMAIN, private
 
@@ -43,6 +43,7 @@ def translations() -> dict[Callable[..., object], Callable[..., object]]:
         operators.dynamic_linear.default: dynamic_linear,
         operators.int4_linear.default: int4_linear,
         **onnx_recurrent.translations(),
+        **onnx_attention.translations(),
     }
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from petra.core.errors import DataError
 
@@ -138,3 +138,21 @@ def _from_objects(array: np.ndarray, *, what: str) -> Tensor:
     if stacked.dtype.kind == "O":
         raise DataError(f"{what} hold integers beyond 64 bits", hint="give them as float")
     return _from_array(stacked, what=what)
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def apply_at_full_precision(
+    module: Module, fn: Callable[[Tensor], Tensor], recurse: bool, names: Iterable[str]
+) -> Module:
+    """What `nn.Module._apply` does, but that the buffers `names` are not narrowed to 16 bits: they
+    are in the units of data, which may have more digits.
+    """
+    before = {name: getattr(module, name) for name in names}
+    nn.Module._apply(module, fn, recurse)  # type: ignore[no-untyped-call]
+    for name, kept in before.items():
+        now = getattr(module, name)
+        if now.dtype.itemsize < kept.dtype.itemsize:
+            setattr(module, name, kept.to(now.device))
+    return module

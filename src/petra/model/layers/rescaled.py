@@ -14,6 +14,7 @@ from petra.core.errors import ConfigError, DataError
 from petra.core.interface import judged_output
 from petra.core.text import shown
 from petra.tasks.targets import real_values
+from petra.tasks.tensors import apply_at_full_precision
 
 
 class Rescaled(nn.Module):
@@ -86,13 +87,7 @@ class Rescaled(nn.Module):
         """As every module, but for the precision of `offset` and `scale`: that of the targets is
         no matter of the network's.
         """
-        before = {"offset": self.offset, "scale": self.scale}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, kept in before.items():
-            now = getattr(self, name)
-            if now.dtype != kept.dtype:
-                setattr(self, name, kept.to(now.device))
-        return self
+        return apply_at_full_precision(self, fn, recurse, ("offset", "scale"))
 
     def extra_repr(self) -> str:
         return f"offset={self.offset.tolist()}, scale={self.scale.tolist()}"
