@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from petra.core.target import Target
     from petra.methods.adapt.files import load_modules, save_modules
     from petra.model.layers.rescaled import Rescaled
-    from petra.pretrained import pretrained
+    from petra.saved_models import pretrained
     from petra.rechecked import recheck
     from petra.study import Study
     from petra.tasks.base import Task
@@ -58,7 +58,7 @@ _HOMES = {
     "forecasting": "petra.tasks.forecasting",
     "load_modules": "petra.methods.adapt.files",
     "load_study": "petra.api",
-    "pretrained": "petra.pretrained",
+    "pretrained": "petra.saved_models",
     "ragged": "petra.tasks.ragged",
     "recheck": "petra.rechecked",
     "regression": "petra.tasks.regression",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from petra.core.errors import DataError
 from petra.core.text import first_line, shown
-from petra.pretrained import quiet_loading, transformers_library
+from petra.saved_models import quiet_loading, transformers_library
 
 Texts = Sequence[str]
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from petra.core.errors import MissingExtra
 from petra.core.rng import derive_seed
 from petra.data.text import tokens
-from petra.pretrained import quiet_loading, transformers_library
+from petra.saved_models import quiet_loading, transformers_library
 from petra.tasks.base import Task
 from petra.tasks.inputs import Inputs
 from petra.training.loop import Progress, TrainConfig
