@@ -21,6 +21,7 @@ _MOVED = (
     (r"\]\((?:\.\./)?benchmarks/(?:README\.md)?\)", "](results/index.md)"),
     (r"\]\((?:\.\./)?CHANGELOG\.md", "](changelog.md"),
     (r"\]\((?:\.\./)?README\.md", "](index.md"),
+    (r"\[NOTICE\]\(NOTICE\)", "NOTICE"),
 )
 
 
