@@ -23,6 +23,7 @@ from petra.measure.client import alone
 from petra.measure.inspect_main import declared_inputs
 from petra.report.card import model_card
 from petra.report.modules import modules_of, write_or_clear
+from petra.report.notebook import member_card, member_line
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
 from petra.report.recorded import CARD_FILE, METRICS_FILE, PARITY_FILE, PIPELINE_FILE
@@ -96,6 +97,12 @@ class Member:
             for name, content in _companions(self, record, place, shipped, inputs).items():
                 write_whole(place.parent / f"{prefix}{name}", content)
         return place
+
+    def __repr__(self) -> str:
+        return member_line(self.front, self.trial)
+
+    def _repr_html_(self) -> str:
+        return member_card(self.front, self.trial)
 
     def __str__(self) -> str:
         return f"trial {self.number}: {pipeline_in_words(self.trial.pipeline)}"
