@@ -37,6 +37,14 @@ FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"limits": {"trial_memory": "lots"}}, ["limits.trial_memory", "'2 GiB'"]),
     ({"savings": {"scren": False}}, ["savings.scren: unknown key", "did you mean 'screen'"]),
     ({"seed": "x"}, ["seed", "integer"]),
+    ({"budget": [1]}, ["budget: a time or a mapping with any of confirm, generations, goal, "]),
+    ({"budget": "soon"}, ["budget.time: cannot read 'soon' as a duration"]),
+    ({"budget": None}, ["budget: a time or a mapping", "(got nothing)"]),
+    ({"target": 5}, ["target: a runtime or a mapping with any of batch, device, options, "]),
+    ({"space": "all"}, ["space: a mapping with any of initial, max_length, "]),
+    ({"objectives": 3}, ["objectives: a list is wanted (got 3)"]),
+    ({"device": 3}, ["device: a text is wanted (got 3)"]),
+    ({"search": 3}, ["search: a mapping of names to values is wanted (got 3)"]),
 ]
 
 
@@ -46,6 +54,8 @@ def test_faults_are_refused_with_path_and_remedy(data: dict[str, Any], words: li
         parse_config(data)
     for word in words:
         assert word in str(caught.value)
+    for ours in ("Config", "Target", "instance", "dictionary", "Mapping"):
+        assert ours not in str(caught.value)
 
 
 def test_all_faults_are_reported_at_once() -> None:
@@ -70,6 +80,18 @@ def test_short_forms_mean_the_long_ones() -> None:
         }
     )
     assert short == long
+
+
+@pytest.mark.parametrize("time", ["1 min", 60, 60.0])
+def test_a_time_alone_is_a_budget_and_a_name_a_target(tmp_path: Path, time: object) -> None:
+    path = tmp_path / "study.yaml"
+    for runtime in ("onnxruntime", "openvino", "torch"):
+        path.write_text(f"workload: digits\nbudget: {time}\ntarget: {runtime}\n")
+        found = load_config(path)
+        assert (found.budget.time, found.target.runtime) == (60.0, runtime)
+        assert parse_config({"workload": "digits", "budget": time, "target": runtime}) == found
+        more = load_config(path, {"budget": {"trials": 5}})
+        assert (more.budget.time, more.budget.trials) == (60.0, 5), "what it says stays"
 
 
 def test_a_dump_reads_back_as_the_same_configuration() -> None:
@@ -101,7 +123,9 @@ def test_sizes(text: object, size: int) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("- 1\n- 2", "got list"),
+        ("- 1\n- 2", "got a list"),
+        ("", "study.yaml: is empty"),
+        ("# to be written", "study.yaml: is empty"),
         ("a: [1", "not valid YAML"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],

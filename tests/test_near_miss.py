@@ -66,6 +66,23 @@ def test_an_empty_front_tells_it_and_one_with_members_does_not() -> None:
     assert Front.of([*trials, fine], OBJECTIVES, LIMITS).nearest() is None
 
 
+def test_every_trial_is_counted_once() -> None:
+    failure = Failure("prune", "StageRefused", "no")
+    failed = [Trial(n, Pipeline(), TrialStatus.FAILED, failure=failure) for n in (4, 5)]
+    odd = [
+        Trial(n, Pipeline(), TrialStatus.FAILED, failure=Failure("export", f"Kind{n}", "no"))
+        for n in range(6, 13)
+    ]
+    both, size, quality = trial(1, 90e3, 0.5), trial(2, 90e3, 0.95), trial(3, 5e4, 0.5)
+    found = Front.of([BASE, both, size, quality, *failed, *odd], OBJECTIVES, LIMITS).why_empty()
+    reasons = found.removeprefix("none of 12 trials is feasible: ").split("; ")
+    counts = [int(text.split()[0]) for text in reasons if text[0].isdigit()]
+    assert sum(counts) == 12
+    assert f"1 violates {LIMITS[0]} and {LIMITS[1]}" in reasons
+    assert "2 failed in prune: StageRefused" in reasons
+    assert "3 failed otherwise" in reasons
+
+
 def test_without_a_measured_trial_there_is_nothing_to_tell() -> None:
     broken = Trial(
         1, Pipeline(), TrialStatus.FAILED, failure=Failure("prune", "StageRefused", "no")

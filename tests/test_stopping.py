@@ -95,6 +95,35 @@ def test_the_forecast_learns_from_trials_and_from_what_else_is_limited() -> None
     assert stopping({"trials": 9}).forecast() == ""
 
 
+def test_a_baseline_that_eats_the_time_is_told_while_it_does_and_afterwards() -> None:
+    watch = stopping({"time": 240.0})
+    assert watch.foretold(20.0) == ""
+    assert watch.foretold(60.0).startswith(
+        "measuring the untouched model takes about 60 s of the 240 s that the study may take:"
+        " about 100 s are left for trials"
+    )
+    assert "no trial will be run" in watch.foretold(324.0)
+    assert stopping({"trials": 9}).foretold(324.0) == ""
+    spent = stopping({"time": 12.0}, elapsed=12.0)
+    assert spent.forecast().startswith(
+        "no trial fits into 12 s: measuring the untouched model took 10 s, and 4 s are kept"
+    )
+    assert stopping({"time": 30.0}, elapsed=10.0).forecast().startswith("about 1 trial fits into")
+
+
+def test_the_clock_counts_the_final_measurements_whatever_the_budget() -> None:
+    watch = stopping({"trials": 3}, elapsed=30.0)
+    for trial in trials(2):
+        watch.learn(trial)
+    clock = watch.clock()
+    assert clock.kept_s >= 10.0, "the untouched model at least is measured again"
+    assert clock.left_s == pytest.approx(15.0 + clock.kept_s)
+    assert not clock.over
+    watch.learn(trials(3)[2])
+    assert watch.clock().over
+    assert watch.clock().left_s == watch.clock().kept_s > 0
+
+
 def test_the_forecast_knows_how_long_the_first_pipelines_train() -> None:
     """Of a trial that does not train, 10 s; of one with 9 epochs of 20 s more, 200 s at least."""
     watch = stopping({"time": 600.0})

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,11 @@ import petra
 from petra.api import create_or_continue
 from petra.config import parse_config
 from petra.core.errors import ConfigError, DataError, PetraError, StoreError
-from petra.core.trial import GIVEN
+from petra.core.notes import StepBegan, StepProgress, WorkerNote
+from petra.core.trial import GIVEN, Proposal, Trial
+from petra.execute.base import OnNote
 from petra.intake import check_device
+from petra.listener import Phase, Silent
 from petra.session import BaselineError
 from petra.store.store import Store
 from petra.study import Study
@@ -62,6 +68,75 @@ def test_a_search_over_all_stages_leaves_out_those_that_object(tmp_path: Path) -
     assert set(done.left_out) == {*blocks, *small, "quantize.half"}
     assert all(done.left_out.values())
     assert not set(done.left_out) & {s.kind for t in done.trials for s in t.pipeline}
+
+
+def test_a_loaded_study_knows_what_it_was_run_without(tmp_path: Path) -> None:
+    live = study(tmp_path, budget={"trials": 2}).run(executor=RecordedExecutor)
+    assert petra.load_study(tmp_path).left_out == live.left_out
+    with Store.open(tmp_path, write=True) as store:
+        store.set_note("left_out", ["odd"])
+    with pytest.raises(StoreError, match="is damaged: note left_out"):
+        _ = petra.load_study(tmp_path).left_out
+    never = petra.load_study(study(tmp_path / "new").directory)
+    with pytest.raises(ConfigError, match="live Python objects"):
+        _ = never.left_out
+
+
+class Slow(RecordedExecutor):
+    """Its untouched model takes most of the time: three launches, each as long as the first."""
+
+    def baseline(self, proposal: Proposal, *, on_note: OnNote) -> tuple[Trial, Mapping[str, Any]]:
+        on_note(proposal, StepBegan(1, "measure"))
+        time.sleep(0.3)
+        on_note(proposal, StepProgress(1, 3, "launches"))
+        trial, facts = super().baseline(proposal, on_note=on_note)
+        return replace(trial, seconds=0.9), facts
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said, self.steps = list[str](), list[tuple[int, WorkerNote]]()
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+    def stage(self, proposal: Proposal, note: WorkerNote) -> None:
+        self.steps.append((proposal.number, note))
+
+
+def test_what_the_untouched_model_takes_is_said_before_it_is_measured(tmp_path: Path) -> None:
+    heard = Heard()
+    study(tmp_path, budget={"time": 1.0}).run(heard, executor=Slow, progress=False)
+    told = next(i for i, text in enumerate(heard.said) if "takes about" in text)
+    assert heard.said[told - 1] == "measuring the untouched model"
+    assert "no trial" in " ".join(heard.said[told:])
+
+
+def test_phases_and_final_launches_are_told(tmp_path: Path) -> None:
+    heard = Heard()
+    done = study(tmp_path, budget={"trials": 1}).run(heard, executor=RecordedExecutor)
+    phases = [text for text in heard.said if isinstance(text, Phase)]
+    assert phases[:3] == ["examining model and data", "measuring the untouched model", "searching"]
+    confirmed = sum(bool(t.test) for t in done.trials)
+    models = "1 model" if confirmed == 1 else f"{confirmed} models"
+    assert f"confirming {models} on the test split" in phases
+    launches = [StepProgress(n, 3, "launches") for n in (1, 2, 3)]
+    steps = [note for number, note in heard.steps if number == 0]
+    assert steps == [StepBegan(1, "confirm"), *launches]
+
+
+def test_progress_is_shown_whoever_else_listens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = Heard()
+    study(tmp_path, budget={"trials": 2}).run(heard, executor=RecordedExecutor)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "trial 2: " in shown.err
+    assert "front: " in shown.err
+    assert heard.said
+    study(tmp_path, budget={"trials": 3}).run(executor=RecordedExecutor, progress=False)
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

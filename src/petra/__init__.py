@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from petra.core.noise import hush
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from petra.core.target import Target
     from petra.methods.adapt.files import load_modules, save_modules
     from petra.model.layers.rescaled import Rescaled
-    from petra.saved_models import pretrained
     from petra.rechecked import recheck
+    from petra.saved_models import pretrained
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
@@ -108,6 +110,7 @@ def __getattr__(name: str) -> object:
         return importlib.import_module(f"petra.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'petra' has no attribute {name!r}")
+    hush()  # before what is loaded now loads libraries that talk
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -17,9 +17,11 @@ from petra.core.errors import ConfigError, StoreError
 from petra.core.target import Target
 from petra.execute.base import MakeExecutor
 from petra.intake import as_model, as_task, check_device, received
-from petra.listener import Listener
+from petra.listener import Listener, Phase
 from petra.measure.host import describe_host
 from petra.problem import check_directions, check_metrics, check_settings
+from petra.progress.ending import conclude
+from petra.progress.show import showing
 from petra.recipes import recipe_notes
 from petra.report.record import StudyRecord
 from petra.sources import (
@@ -34,13 +36,14 @@ from petra.sources import (
 )
 from petra.store.layout import check_writable
 from petra.store.store import Store
-from petra.study import Study
+from petra.study import EXAMINING, Study
 from petra.tasks.base import Task
 
 Note = Callable[[str], None]
+LOADING = Phase("loading model and data")
 
 
-def _unsaid(text: str) -> None:
+def unsaid(text: str) -> None:
     """Nobody asked to be told."""
 
 
@@ -63,6 +66,7 @@ def compress(
     executor: str | MakeExecutor = "local",
     workdir: str | Path = "petra-study",
     listener: Listener | None = None,
+    progress: bool = True,
 ) -> Study:
     """Search for compressed versions of `model` and return the finished study.
 
@@ -73,6 +77,9 @@ def compress(
     `executor` is a registered name, or makes one of an `Assignment`. The other arguments are as in
     a study file. If `workdir` holds a study of the same model, data
     and settings, it is continued (a larger budget is taken over). The model is not modified.
+    What happens is shown on standard error: a bar and a line for every trial on a terminal, the
+    same in a box in a notebook, lines elsewhere; with ``progress=False`` nothing. `listener` is
+    told of it in any case.
 
     >>> study = petra.compress(model, petra.classification(train, val, test), budget="10 min")
     >>> study.front.pick("knee").export("model.onnx")
@@ -83,7 +90,7 @@ def compress(
         "target": _target(target),
         "objectives": _listed(objectives),
         "constraints": _listed(constraints),
-        "budget": dict(budget) if isinstance(budget, Mapping) else {"time": budget},
+        "budget": budget,
         "search": search,
         "seed": seed,
         "device": device,
@@ -99,8 +106,12 @@ def compress(
     }
     data |= {key: value for key, value in given.items() if value is not None}
     config = parse_config(data, where="petra.compress")
-    study = create_or_continue(config, model, task)
-    return study.run(listener, executor=executor if callable(executor) else None)
+    with showing(progress) as shown:
+        study = create_or_continue(config, model, task, note=shown.message)
+        study.run(listener, executor=executor if callable(executor) else None, progress=shown)
+        if progress:
+            conclude(shown, study.directory)
+    return study
 
 
 def _target(target: object) -> object:
@@ -129,7 +140,7 @@ def resume_study(
     *,
     budget: Mapping[str, Any] | None = None,
     trust: bool = False,
-    note: Note = _unsaid,
+    note: Note = unsaid,
 ) -> Study:
     """A study ready to run on, its model and data built anew from its configuration.
 
@@ -137,7 +148,7 @@ def resume_study(
     on this machine, and for others only with `trust`: else StoreError says what would be called.
     `note` receives what is worth a line.
     """
-    study, model, task, places = _rebuilt(directory, trust=trust)
+    study, model, task, places = _rebuilt(directory, trust=trust, note=note)
     config = study.config
     if budget:
         config = parse_config(config.model_dump() | {"budget": dict(budget)}, where="budget")
@@ -153,7 +164,7 @@ def live_study(directory: str | Path, *, trust: bool = False) -> Study:
 
 
 def _rebuilt(
-    directory: str | Path, *, trust: bool
+    directory: str | Path, *, trust: bool, note: Note = unsaid
 ) -> tuple[Study, nn.Module, Task, tuple[str, ...]]:
     """A study, its model and data, and where their modules were looked for."""
     study = load_study(directory)
@@ -168,13 +179,14 @@ def _rebuilt(
     with Store.open(study.directory, write=False) as store:
         check_trust(store, study.config, trust=trust)
         places = study_places(store)
+    note(LOADING)
     find_modules(study.config, places)
     model, task = resolve_source(study.config)
     return study, model, task, places
 
 
 def study_from_file(
-    path: str | Path, *, overrides: Mapping[str, Any] | None = None, note: Note = _unsaid
+    path: str | Path, *, overrides: Mapping[str, Any] | None = None, note: Note = unsaid
 ) -> Study:
     """A study ready to run from a YAML file; `overrides` replace keys of it, and of a section those
     that are given.
@@ -187,7 +199,7 @@ def study_from_file(
 
 
 def study_from_config(
-    config: StudyConfig, path: Path | None = None, *, note: Note = _unsaid
+    config: StudyConfig, path: Path | None = None, *, note: Note = unsaid
 ) -> Study:
     """A study ready to run from what was read in the file `path`: see `study_from_file`. Without a
     file, of a workload.
@@ -200,6 +212,7 @@ def study_from_config(
     _check(config)
     here = (path.resolve().parent, Path.cwd()) if path else ()
     places = [str(place) for place in dict.fromkeys(here)]
+    note(LOADING)
     find_modules(config, places)
     config = located(config, places)
     model, task = resolve_source(config)
@@ -248,7 +261,7 @@ def create_or_continue(
     task: Task,
     *,
     places: Sequence[str] = (),
-    note: Note = _unsaid,
+    note: Note = unsaid,
 ) -> Study:
     """The study in `config.workdir`, created if there is none; refused if there is a different one.
 
@@ -271,6 +284,7 @@ def _create_or_continue(
     model, task = received(model, task, config.target)
     as_model(model), as_task(task)
     check_metrics(config, task)
+    note(EXAMINING)
     study = Study(directory, config, model=model, task=task)
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):

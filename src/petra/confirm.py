@@ -10,10 +10,11 @@ from dataclasses import replace
 from petra.core.errors import PetraError, StoreError
 from petra.core.measurement import Measurement
 from petra.core.metric import describe
-from petra.core.trial import Trial
+from petra.core.notes import StepBegan, StepProgress, WorkerNote
+from petra.core.trial import Proposal, Trial
 from petra.execute.base import Executor
 from petra.front import Front
-from petra.listener import Listener
+from petra.listener import Listener, Phase
 from petra.measure.launches import LAUNCHES, spread_by, together
 from petra.store.records import measurement_rows
 from petra.store.store import Store
@@ -56,7 +57,8 @@ class Confirmation:
             ]
             if not todo:
                 break
-            self.listener.message(f"confirming {len(todo)} models on the test split")
+            models = "1 model" if len(todo) == 1 else f"{len(todo)} models"
+            self.listener.message(Phase(f"confirming {models} on the test split"))
             self._confirm(todo)
         if self.unconfirmed or self.store.note(UNCONFIRMED):
             self.store.set_note(UNCONFIRMED, self.unconfirmed)
@@ -67,6 +69,7 @@ class Confirmation:
         """
         launches: dict[int, list[Found]] = {}
         for trial in todo:
+            self._say(trial, StepBegan(len(trial.pipeline) + 1, "confirm"))
             try:
                 metrics = self._launch(trial, self.executor.confirm)
                 if "quality" not in metrics:
@@ -120,6 +123,13 @@ class Confirmation:
         metrics = together(launches, spread)
         self.store.set_test(number, metrics)
         self.finished[number] = replace(self.finished[number], test=metrics)
+        done = StepProgress(len(launches), max(LAUNCHES, len(launches)), "launches")
+        self._say(self.finished[number], done)
+
+    def _say(self, trial: Trial, note: WorkerNote) -> None:
+        """How far a trial's final measurement is, as if its worker said so."""
+        proposal = Proposal(trial.number, trial.pipeline, trial.origin, trial.fidelity)
+        self.listener.stage(proposal, note)
 
     def _surprise(self, number: int, launches: int) -> str:
         """What was measured of a model now that cannot be what the search has measured, both to

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +16,7 @@ from petra.core.text import first_line, printable, whole_number
 from petra.core.trial import Trial, TrialStatus
 from petra.moo.dominance import dominates, front_mask
 from petra.moo.selection import knee
-from petra.near_miss import NearMiss, nearest_miss
+from petra.near_miss import NearMiss, counted, nearest_miss
 from petra.search.scaling import scale
 
 PICKS = ("smallest", "fastest", "best", "knee")
@@ -144,6 +143,10 @@ class Front:
     def __len__(self) -> int:
         return len(self.members)
 
+    def __repr__(self) -> str:
+        numbers = ", ".join(str(t.number) for t in self.members) or "none"
+        return f"{type(self).__name__}(trials on it: {numbers}; of {len(self.trials)})"
+
     def over_seeds(self, trial: Trial) -> Measurement | None:
         """Quality on the test split of a trial's pipeline over all the seeds with which it was
         built, its own first, and the error of that mean; None where it was built once.
@@ -263,18 +266,11 @@ class Front:
         candidates = [t for t in self.trials if t.number > 0]
         if not candidates:
             return "no trial has finished, and the untouched model does not meet the constraints"
-        broken = Counter(text for t in candidates if t.comparable for text in self._broken(t))
-        left = sum(t.status is TrialStatus.SCREENED for t in candidates)
-        failures = [t.failure for t in candidates if t.failure and t.failed]
-        failed = Counter(printable(f"{f.stage}: {f.kind}") for f in failures)
-        parts = [f"{count} violate {text}" for text, count in broken.most_common()]
-        reduced = sum(t.measured and not t.comparable for t in candidates)
-        parts += [f"{reduced} were evaluated at a reduced fidelity"] if reduced else []
-        parts += [f"{left} screened before they were trained or timed"] if left else []
-        parts += [f"{count} failed in {text}" for text, count in failed.most_common(5)]
+        parts = counted(candidates, self._broken)
         if (nearest := self.nearest()) is not None:
             parts.append(str(nearest))
-        return f"none of {len(candidates)} trials is feasible: " + "; ".join(parts)
+        none = "none of {} trials" if len(candidates) > 1 else "not the one trial that there was"
+        return f"{none.format(len(candidates))} is feasible: " + "; ".join(parts)
 
     def nearest(self) -> NearMiss | None:
         """The trial that came nearest to the constraints of an empty front, and what would help."""

@@ -16,13 +16,16 @@ from petra.core.trial import Proposal, Trial
 @dataclass(frozen=True)
 class Clock:
     """How far a study is: trials finished, seconds spent, and what its budget allows (None: no such
-    limit).
+    limit). `kept_s` are the seconds that the final measurements will take, `over` says whether
+    nothing but them is left to do.
     """
 
     trials: int
     elapsed_s: float
     max_trials: int | None = None
     max_seconds: float | None = None
+    kept_s: float = 0.0
+    over: bool = False
 
     @property
     def fraction(self) -> float:
@@ -39,14 +42,32 @@ class Clock:
 
     @property
     def left_s(self) -> float | None:
-        """Estimated seconds left, None before anything is known."""
-        if self.max_seconds is not None and self.fraction == min(
-            1.0, self.elapsed_s / self.max_seconds
-        ):
-            return max(0.0, self.max_seconds - self.elapsed_s)
-        if self.fraction <= 0:
-            return None
-        return self.elapsed_s * (1 - self.fraction) / self.fraction
+        """Estimated seconds until all is done, the final measurements too; None before anything is
+        known.
+        """
+        if self.over:
+            return self.kept_s
+        ends = []
+        if self.max_seconds is not None:
+            ends.append(max(0.0, self.max_seconds - self.kept_s - self.elapsed_s))
+        if self.max_trials is not None and self.trials:
+            missing = max(0, self.max_trials - self.trials)
+            ends.append(missing * self.elapsed_s / self.trials)
+        return min(ends) + self.kept_s if ends else None
+
+    @property
+    def done(self) -> float:
+        """Share of all that is to be done, never all of it; 0 where that is not known."""
+        left = self.left_s
+        if left is None or self.elapsed_s <= 0:
+            return 0.0
+        return min(0.99, self.elapsed_s / (self.elapsed_s + left))
+
+
+class Phase(str):
+    """A message that says what a study does from now on, until the next one of these."""
+
+    __slots__ = ()
 
 
 class Listener(Protocol):
@@ -62,7 +83,7 @@ class Listener(Protocol):
         """A trial ended and is in the store."""
 
     def message(self, text: str) -> None:
-        """Something worth a line."""
+        """Something worth a line; a `Phase` is what the study does from now on."""
 
 
 class Silent:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from petra.core.objective import Constraint, Metrics, violation
-from petra.core.trial import Trial
+from petra.core.text import printable
+from petra.core.trial import Trial, TrialStatus
 
 FEW = 8  # trials, after which nobody should give up
 
@@ -91,28 +92,62 @@ def nearest_miss(
     known = [
         t for t in trials if t.fidelity.full and all(c.metric in t.metrics for c in constraints)
     ]
-    broken = {t.number: _misses(t.metrics, constraints, baseline) for t in known}
+    broken = {t.number: misses(t.metrics, constraints, baseline) for t in known}
     known = [t for t in known if broken[t.number]]
     if not known:
         return None
     nearest = min(known, key=lambda t: violation(constraints, t.metrics, baseline))
-    misses = broken[nearest.number]
+    found = broken[nearest.number]
     alone = Counter(m[0].constraint for m in broken.values() if len(m) == 1)
-    binds = alone.most_common(1)[0][0] if alone else misses[0].constraint
+    binds = alone.most_common(1)[0][0] if alone else found[0].constraint
     last = trials[-1].number
     late = last <= FEW or nearest.number > 2 * last / 3
-    return NearMiss(nearest.number, misses, binds, late)
+    return NearMiss(nearest.number, found, binds, late)
 
 
-def _misses(
+def misses(
     metrics: Metrics, constraints: Sequence[Constraint], baseline: Metrics
 ) -> tuple[Miss, ...]:
+    """The constraints that these metrics break by a finite share, the worst first. KeyError where a
+    constrained metric is missing.
+    """
     found = [
         Miss(c, metrics[c.metric].mean, c.bound(baseline), by)
         for c in constraints
         if 0 < (by := c.violation(metrics, baseline)) < math.inf
     ]
     return tuple(sorted(found, key=lambda miss: -miss.by))
+
+
+def counted(trials: Sequence[Trial], broken: Callable[[Trial], Sequence[str]]) -> list[str]:
+    """Why `trials`, without the untouched model, are not on a front, each of them counted once: by
+    the constraints that it breaks together, which `broken` names, or by how it ended.
+    """
+    whole = [t for t in trials if t.comparable]
+    ways = Counter(" and ".join(names) for t in whole if (names := broken(t)))
+    left = sum(t.status is TrialStatus.SCREENED for t in trials)
+    reduced = sum(t.measured and not t.comparable for t in trials)
+    failures = [t.failure for t in trials if t.failure and t.failed]
+    failed = Counter(printable(f"{f.stage}: {f.kind}") for f in failures).most_common()
+    parts = [f"{n} violate{_s(n)} {text}" for text, n in ways.most_common()]
+    parts += [f"{reduced} {_were(reduced)} evaluated at a reduced fidelity"] if reduced else []
+    parts += [f"{left} screened before they were trained or timed"] if left else []
+    parts += [f"{n} failed in {text}" for text, n in failed[:_KINDS]]
+    if more := sum(n for _, n in failed[_KINDS:]):
+        parts.append(f"{more} failed otherwise")
+    rest = len(trials) - ways.total() - reduced - left - len(failures)
+    return parts + ([f"{rest} have no figures to compare"] if rest else [])
+
+
+_KINDS = 5  # of failures, in words
+
+
+def _s(count: int) -> str:
+    return "s" if count == 1 else ""
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _n(value: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from petra.config import StudyConfig
-from petra.core.errors import ConfigError, did_you_mean
+from petra.core.errors import ConfigError, StoreError, did_you_mean
 from petra.core.metric import METRICS, QUALITY, Catalogue, resolve_metric
 from petra.core.pipeline import Pipeline
 from petra.core.text import printable, shown
@@ -29,6 +29,8 @@ from petra.space.effects import INITIAL_FACTS
 from petra.space.narrow import fix_for_runtime, lacks_kernels, narrow, narrow_as_far
 from petra.space.outline import ModelOutline
 from petra.space.space import Space, StageCard
+from petra.store import checked
+from petra.store.store import Store
 from petra.tasks.base import Task
 
 
@@ -226,6 +228,23 @@ def objections(config: StudyConfig, model: nn.Module, task: Task) -> Mapping[str
             if name not in asked
         }
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+LEFT_OUT = "left_out"  # the note with what `objections` found, for a look at the study
+
+
+def left_out_of(store: Store) -> Mapping[str, str] | None:
+    """What a study was run without, and why; None where it has not been run, or by an earlier
+    petra. Raises StoreError for what petra did not write.
+    """
+    noted = store.note(LEFT_OUT)
+    if noted is None:
+        return None
+    try:
+        found = checked.mapping(noted, LEFT_OUT)
+        return {name: checked.text(why, LEFT_OUT) for name, why in found.items()}
+    except ValueError as error:
+        raise StoreError(f"{store.directory} is damaged: note {error}") from None
 
 
 def initial_pipelines(config: StudyConfig, space: Space) -> tuple[Pipeline, ...]:

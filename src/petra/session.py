@@ -14,13 +14,14 @@ from petra.config import StudyConfig
 from petra.confirm import Confirmation
 from petra.core.errors import PetraError, StoreError
 from petra.core.metric import required_metrics
+from petra.core.notes import StepBegan, StepProgress, WorkerNote
 from petra.core.pipeline import Pipeline
 from petra.core.trial import Failure, Origin, Proposal, Trial, TrialStatus
-from petra.execute.base import Executor
+from petra.execute.base import Executor, OnNote
 from petra.execute.crew import Crew
 from petra.execute.training_speed import TrainingSpeed
 from petra.front import Front
-from petra.listener import Listener
+from petra.listener import Listener, Phase
 from petra.problem import search_options
 from petra.search.base import Problem
 from petra.search.durations import Durations, Rates
@@ -108,6 +109,8 @@ class Session:
             forecast = self.stopping.forecast(speed.epoch_s if speed else None, self._workers())
             if forecast:
                 self.listener.message(forecast)
+            if not self.stopping.reason():
+                self.listener.message(Phase("searching"))
             self._run(executor, stream)
             reason = self.stopping.reason() or stream.searcher.stop_reason or "the budget is spent"
             self.listener.message(f"stopped: {reason}")
@@ -187,11 +190,11 @@ class Session:
     def _baseline(self, executor: Executor) -> Trial:
         """Trial 0: the untouched model on the same runtime. Its failure is the study's."""
         if 0 not in self.finished:
-            self.listener.message("measuring the untouched model")
+            self.listener.message(Phase("measuring the untouched model"))
             proposal = Proposal(0, Pipeline(), Origin(("baseline",)))
             if 0 not in self.proposals:
                 self._store_proposal(proposal)
-            trial, facts = executor.baseline(proposal, on_note=self.listener.stage)
+            trial, facts = executor.baseline(proposal, on_note=self._first_notes())
             trial = self._storable(trial)
             if not trial.measured:
                 raise BaselineError(trial)
@@ -199,6 +202,25 @@ class Session:
                 self.store.set_note(name, fact)
             self._keep(replace(trial, finished_at=self.store.elapsed()))
         return self.finished[0]
+
+    def _first_notes(self) -> OnNote:
+        """Passes on what is said of the untouched model, and says what it will take of the time as
+        soon as that is known: when the first of several launches has measured it.
+        """
+        began = self.store.elapsed()
+
+        def pass_on(proposal: Proposal, note: WorkerNote) -> None:
+            nonlocal began
+            self.listener.stage(proposal, note)
+            now = self.store.elapsed()
+            if isinstance(note, StepBegan):
+                began = now
+            elif isinstance(note, StepProgress) and note.done == 1 < note.total:
+                text = self.stopping.foretold(now + (note.total - 1) * (now - began))
+                if text:
+                    self.listener.message(text)
+
+        return pass_on
 
     def _keep(self, trial: Trial) -> None:
         self.store.add(trial)

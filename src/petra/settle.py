@@ -12,7 +12,7 @@ from petra.core.rng import derive_seed
 from petra.core.trial import Trial
 from petra.execute.base import Executor
 from petra.front import Front
-from petra.listener import Listener
+from petra.listener import Listener, Phase
 
 
 def settled_pairs(front: Front, executor: Executor, listener: Listener) -> Mapping[int, int]:
@@ -20,9 +20,10 @@ def settled_pairs(front: Front, executor: Executor, listener: Listener) -> Mappi
     lower costs, and that model. Pairs that cannot be compared are told to `listener` and left out.
     """
     differences: dict[Pair, Measurement] = {}
-    for one, other in doubtful_pairs(front):
-        if not (one.test and other.test):
-            continue
+    pairs = [(a, b) for a, b in doubtful_pairs(front) if a.test and b.test]
+    if pairs:
+        listener.message(Phase("comparing models of the front that are close to each other"))
+    for one, other in pairs:
         try:
             differences[one.number, other.number] = executor.difference(one, other)
         except StoreError:
@@ -41,7 +42,7 @@ def with_seed(
     another seed: what the trial owes to luck shows in how these differ. None, which is told to
     `listener`, where it fails.
     """
-    listener.message(f"building trial {trial.number} again, with seed {again}")
+    listener.message(Phase(f"building trial {trial.number} again, with seed {again}"))
     try:
         return executor.repeat(trial, derive_seed(seed, "repeat", again))[QUALITY].mean
     except StoreError:

@@ -5,6 +5,7 @@ measurements will take is kept for them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import mean, median
 
 import numpy as np
@@ -20,6 +21,7 @@ from petra.search.scaling import scale
 
 MOST_KEPT = 1 / 3  # of the time, for the final measurements
 USUAL_FRONT = 5  # models on a final front, before anything is known of it
+SMALL_SHARE = 1 / 5  # of the time, for the untouched model; no word about less
 USUAL_TRIAL = 1.0  # times the untouched model's seconds that a candidate takes, likewise
 
 
@@ -84,11 +86,17 @@ class Stopping:
         """Seconds kept for measuring the front once more, at the untouched model's pace, and for
         building its members again where that is asked; at most a third of the time.
         """
-        if self.budget.time is None or 0 not in self._trials:
+        return 0.0 if self.budget.time is None else self._final_s()
+
+    def _final_s(self) -> float:
+        """Seconds that the final measurements will take."""
+        if 0 not in self._trials:
             return 0.0
         members = len({t.number for t in self._front} | {0}) if self._judged else USUAL_FRONT
         again = sum(t.seconds for t in self._front if t.number) * self.budget.confirm
-        return min(MOST_KEPT * self.budget.time, members * self._trials[0].seconds + again)
+        needed = members * self._trials[0].seconds + again
+        most = self.budget.time
+        return needed if most is None else min(MOST_KEPT * most, needed)
 
     def remaining(self) -> float | None:
         """Seconds for what has not begun yet; None: no limit."""
@@ -104,12 +112,15 @@ class Stopping:
         return min((n for n in limits if n is not None), default=None)
 
     def clock(self) -> Clock:
+        return replace(self._clock(), kept_s=self._final_s(), over=bool(self.reason()))
+
+    def _clock(self) -> Clock:
         searched = max(0, len(self._trials) - 1)
         return Clock(searched, self.elapsed(), self.most_trials(), self.budget.time)
 
     def reason(self) -> str:
         """Why to stop now; '' to go on."""
-        budget, clock = self.budget, self.clock()
+        budget, clock = self.budget, self._clock()
         if budget.time is not None and clock.elapsed_s >= budget.time - self.kept_s:
             return f"the time budget of {budget.time:.0f} s is spent"
         if budget.trials is not None and clock.trials >= budget.trials:
@@ -132,12 +143,34 @@ class Stopping:
         fit = int(workers * max(0.0, left) / max(each, 1e-3))
         most = self.most_trials()
         if most is not None:
-            fit = min(fit, max(0, most - self.clock().trials))
+            fit = min(fit, max(0, most - self._clock().trials))
+        if not fit:
+            return "" if ended else f"no trial fits into {self.budget.time:.0f} s: {self._spent()}"
         text = (
-            f"about {fit} trials fit into {self.budget.time:.0f} s, of which {self.kept_s:.0f} s"
-            " are kept for the final measurements"
+            f"about {fit} {'trial fits' if fit == 1 else 'trials fit'} into {self.budget.time:.0f}"
+            f" s, of which {self.kept_s:.0f} s are kept for the final measurements"
         )
         return text + ("; give the search more time" if fit < 3 else "")
+
+    def _spent(self) -> str:
+        return (
+            f"measuring the untouched model took {self._trials[0].seconds:.0f} s, and"
+            f" {self.kept_s:.0f} s are kept for the final measurements; give the search more time"
+        )
+
+    def foretold(self, seconds: float) -> str:
+        """What is left for trials once measuring the untouched model will have taken `seconds`, in
+        words; '' where that is a small share of the time.
+        """
+        time = self.budget.time
+        if time is None or seconds < SMALL_SHARE * time:
+            return ""
+        left = time - min(MOST_KEPT * time, USUAL_FRONT * seconds) - seconds
+        rest = f"about {left:.0f} s are left for trials" if left > 0 else "no trial will be run"
+        return (
+            f"measuring the untouched model takes about {seconds:.0f} s of the {time:.0f} s that"
+            f" the study may take: {rest}; give the search more time"
+        )
 
     def _usual_s(self, epoch_s: float | None) -> float:
         """Seconds of a trial before any has ended: the mean of what the search begins with."""

@@ -13,28 +13,30 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
-from petra.core.metric import METRICS
 from petra.core.notes import WorkerNote
 from petra.core.objective import Objective, named_objectives
 from petra.core.pipeline import Pipeline
 from petra.core.target import Target
 from petra.core.trial import Trial
-from petra.execute.base import Assignment, Limits, MakeExecutor
-from petra.execute.build import BuildPayload
+from petra.execute.assemble import assemble
+from petra.execute.base import MakeExecutor
 from petra.execute.builder import ignore
 from petra.execute.compare_runtimes import OnRuntime, compare_runtimes
-from petra.execute.crew import Crew
 from petra.execute.table import EXECUTORS
 from petra.execute.training_speed import TrainingSpeed
 from petra.intake import Examined, examine, fingerprint, meaning_of
-from petra.listener import Listener, Silent, Unfailing
-from petra.measure.host import cores, describe_host
-from petra.methods.table import STAGES
+from petra.listener import Listener, Phase
+from petra.measure.host import cores, load_warning
 from petra.prior import Knowledge, Setting
-from petra.problem import build_space, initial_pipelines, objections
+from petra.problem import LEFT_OUT, build_space, initial_pipelines, left_out_of, objections
+from petra.progress.ending import conclude
+from petra.progress.follow import Progress
+from petra.progress.several import Several
+from petra.progress.show import showing
 from petra.recipes import circumstances, make_recipes, stored_recipes, those_that_act
+from petra.report.notebook import study_card, study_line
 from petra.report.study_front import StudyFront
-from petra.runtimes.table import RUNTIMES, runtime_for
+from petra.runtimes.table import runtime_for
 from petra.search.base import Problem
 from petra.search.durations import trained_epochs
 from petra.session import Session
@@ -42,6 +44,8 @@ from petra.space.space import Space
 from petra.store.layout import StudyPaths
 from petra.store.store import Store
 from petra.tasks.base import Task
+
+EXAMINING = Phase("examining model and data")
 
 
 class Study:
@@ -72,34 +76,62 @@ class Study:
         """The Pareto set of feasible trials, with tables, plots, `pick` and `export`."""
         return StudyFront.load(self.directory)
 
+    def __repr__(self) -> str:
+        return study_line(self.directory)
+
+    def _repr_html_(self) -> str:
+        return study_card(self.directory)
+
     # ---- running ---------------------------------------------------------------------------------
 
     def run(
-        self, listener: Listener | None = None, *, executor: MakeExecutor | None = None
+        self,
+        listener: Listener | None = None,
+        *,
+        executor: MakeExecutor | None = None,
+        progress: bool | Progress = True,
     ) -> Study:
         """Search until the budget is spent, then confirm the front on the test split.
 
         Continues where an earlier session stopped. Ctrl-C keeps what is finished and raises
         KeyboardInterrupt. `executor` makes what runs candidates of an `Assignment`, instead of the
-        executor that the configuration names.
+        executor that the configuration names. With `progress`, what happens is shown on standard
+        error, or in the notebook that calls this, whatever else listens.
 
         Raises DataError when model and data do not fit each other, BaselineError when the untouched
         model cannot be judged on the target at all, StoreError when the directory cannot be used.
         """
-        with Store.open(self.directory, write=True) as store:
-            mark = self._prepare(store)
-            listener = Unfailing(listener or Silent())
-            for remark in self.examined.remarks:
-                listener.message(f"note: {remark}")
-            for name, reason in self.left_out.items():
-                listener.message(f"searching without {name}: {reason}")
-            if self.knowledge.about:
-                listener.message(self.knowledge.about)
-            stages, threads = tuple(self.problem.space.cards), self._threads(store)
-            assignment = self._assignment(mark, stages=stages, threads=threads, store=store)
-            make = executor or EXECUTORS.get(self.config.executor)
-            Session(self.config, store, self.problem, partial(make, assignment), listener).search()
+        with showing(progress) as shown:
+            with Store.open(self.directory, write=True) as store:
+                told = (shown,) if listener is None else (shown, listener)
+                self._search(store, Several(*told), shown, executor)
+            if progress is True:
+                conclude(shown, self.directory)
         return self
+
+    def _search(
+        self, store: Store, listener: Listener, shown: Progress, executor: MakeExecutor | None
+    ) -> None:
+        if warning := load_warning():
+            listener.message(f"note: {warning}")
+        listener.message(EXAMINING)
+        mark = self._prepare(store)
+        config = self.config
+        shown.about(self.objectives, config.parsed_constraints(), config.budget.time)
+        for remark in self.examined.remarks:
+            listener.message(f"note: {remark}")
+        for name, reason in self.left_out.items():
+            listener.message(f"searching without {name}: {reason}")
+        store.set_note(LEFT_OUT, dict(self.left_out))
+        if self.knowledge.about:
+            listener.message(self.knowledge.about)
+        stages, threads = tuple(self.problem.space.cards), self._threads(store)
+        given = assemble(
+            config, self.paths, self.examined, mark=mark, threads=threads, stages=stages
+        )
+        assignment = replace(given, held=store.check_held)
+        make = executor or EXECUTORS.get(config.executor)
+        Session(config, store, self.problem, partial(make, assignment), listener).search()
 
     def _prepare(self, store: Store) -> str:
         """Examine model and data, and see that the study was started with them; their mark."""
@@ -137,7 +169,9 @@ class Study:
             self._check_mark(store, mark)
             threads = self._threads(store)
         return compare_runtimes(
-            self._assignment(mark, threads=threads, target=target),
+            assemble(
+                self.config, self.paths, self.examined, mark=mark, threads=threads, target=target
+            ),
             member.trial.pipeline,
             tuple(dict.fromkeys(runtimes)),
             self.paths.on_runtimes(member.number),
@@ -150,50 +184,6 @@ class Study:
                 f"{self.directory}: this study was started with another model or other data",
                 hint="give the same model and data, or another workdir",
             )
-
-    def _assignment(
-        self,
-        mark: str,
-        *,
-        stages: tuple[str, ...] = (),
-        threads: int | None,
-        target: Target | None = None,
-        store: Store | None = None,
-    ) -> Assignment:
-        """What an executor is given; `mark` is the fingerprint of model and data, `stages` are the
-        kinds that may be asked for, `store` is open for writing.
-        """
-        limits = self.config.limits
-        payload = BuildPayload(
-            model=self.examined.model,
-            task=self.examined.task,
-            target=target or self.config.target,
-            interface=self.examined.interface,
-            seed=self.config.seed,
-            data=self.paths.data,
-            cache=self.paths.cache(mark),
-            cache_bytes=limits.cache,
-            device=self.config.device,
-            plugins={
-                "stages": STAGES.added(),
-                "runtimes": RUNTIMES.added(),
-                "metrics": METRICS.added(),
-            },
-            stages=stages,
-            metrics=tuple(self.config.metrics_named()),
-        )
-        assignment = Assignment(
-            payload=payload,
-            paths=self.paths,
-            limits=Limits(limits.trial_time, limits.trial_memory / 2**20),
-            constraints=self.config.parsed_constraints(),
-            metrics=tuple(self.config.metrics_named()),
-            savings=self.config.savings,
-            host=str(describe_host()["id"]),
-            crew=Crew.of(self.config),
-            threads=threads,
-        )
-        return replace(assignment, held=store.check_held) if store else assignment
 
     def _threads(self, store: Store) -> int | None:
         """Of each candidate, whatever the workers: as the user says, or as when the study began.
@@ -232,8 +222,13 @@ class Study:
     @cached_property
     def left_out(self) -> Mapping[str, str]:
         """Stages that the search does without, because none of their settings can treat this model,
-        and why.
+        and why; of a study that was loaded, those that it was run without. Raises ConfigError for
+        one that was run before this was kept.
         """
+        if self._model is None:
+            with Store.open(self.directory, write=False) as store:
+                if (kept := left_out_of(store)) is not None:
+                    return kept
         return objections(self.config, self.examined.model, self.examined.task)
 
     @cached_property

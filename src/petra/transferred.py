@@ -4,14 +4,14 @@ there that begins with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from petra.api import create_or_continue
+from petra.api import LOADING, create_or_continue, unsaid
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError
 from petra.core.pipeline import Pipeline
@@ -21,6 +21,7 @@ from petra.execute.base import MakeExecutor
 from petra.intake import as_model, as_task
 from petra.listener import Listener
 from petra.problem import build_space, check_settings, initial_pipelines
+from petra.progress.show import showing
 from petra.report.record import StudyRecord
 from petra.sources import find_modules, resolve_source
 from petra.space.space import Space
@@ -103,6 +104,7 @@ def transfer(
     workdir: str | Path | None = None,
     listener: Listener | None = None,
     executor: MakeExecutor | None = None,
+    progress: bool = True,
 ) -> Transfer:
     """Try the configurations on the front of `study`, all or the one that `pick` names, elsewhere.
 
@@ -110,12 +112,14 @@ def transfer(
     `study`. They are evaluated beside what the file has under ``space.initial``, and no more; with
     `start`, the file's own search begins with them, and learns from the trials of `study` too. The
     results are a study in `workdir`, by default beside that of `to`; the same call continues it.
+    `progress` is as in `petra.compress`.
 
     Raises ConfigError, saying why, when none of them (or the one picked) is legal for the model,
     task and space there. Costs an evaluation for each of them, or that of the search.
     """
-    ready = prepare(study, to, pick=pick, start=start, workdir=workdir)
-    ready.study.run(listener, executor=executor)
+    with showing(progress) as told:
+        ready = prepare(study, to, pick=pick, start=start, workdir=workdir, note=told.message)
+        ready.study.run(listener, executor=executor, progress=told)
     return ready.result()
 
 
@@ -126,16 +130,18 @@ def prepare(
     pick: str | int | None = None,
     start: bool = False,
     workdir: str | Path | None = None,
+    note: Callable[[str], None] = unsaid,
 ) -> Ready:
-    """What `transfer` runs, created or as far as it came."""
+    """What `transfer` runs, created or as far as it came; `note` is told what is being done."""
     directory = study.directory if isinstance(study, Study) else Path(study)
     there = StudyRecord.load(directory)
+    note(LOADING)
     place, chosen = _place(to, there), _chosen(there, pick)
     space = _space(place, [trial.pipeline for trial in chosen])
     found, refused = _legal(space, chosen, strict=pick is not None)
     first = dict.fromkeys((*initial_pipelines(place.config, space), *found.values()))
     config = _settings(place.config, directory, first, start=start, workdir=workdir)
-    made = create_or_continue(config, place.model, place.task, places=place.modules)
+    made = create_or_continue(config, place.model, place.task, places=place.modules, note=note)
     return Ready(there, made, found, refused)
 
 

@@ -72,6 +72,11 @@ def test_what_is_no_model_is_told_by_name(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "study").exists()
 
 
+def test_paths_for_data_are_refused_where_they_are_given() -> None:
+    with pytest.raises(DataError, match="train split: got the path 'train'"):
+        petra.classification("train", "val", "test")
+
+
 TASKS: dict[str, tuple[object, str]] = {
     "loader": (DataLoader(TensorDataset(X, Y)), "data (DataLoader)"),
     "dataset": (TensorDataset(X, Y), "data (TensorDataset)"),

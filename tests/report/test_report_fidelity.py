@@ -20,7 +20,7 @@ def test_reduced_fidelity_alone_makes_no_front_and_says_so() -> None:
     found = Front.of([base, trial], named_objectives(("quality", "size_bytes")), bounds)
     assert not found.members
     assert found.why_empty() == (
-        "none of 1 trials is feasible: 1 were evaluated at a reduced fidelity"
+        "not the one trial that there was is feasible: 1 was evaluated at a reduced fidelity"
     )
 
 

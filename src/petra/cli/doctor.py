@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,13 +48,13 @@ def examine() -> dict[str, Any]:
     import psutil
     import torch
 
-    from petra.measure.host import describe_host
+    from petra.measure.host import describe_host, load, load_warning
     from petra.runtimes.table import deployable
     from petra.training.precision import has_fast_bf16
 
     host = describe_host()
     found: dict[str, Any] = dict(host)
-    found["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    found["load"], found["busy"] = load(), load_warning()
     found["memory_free_gb"] = round(psutil.virtual_memory().available / 2**30, 1)
     found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     found["fast_bf16"] = has_fast_bf16("cuda" if found["gpus"] else "cpu")
@@ -118,11 +117,8 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         )
     if not found["fast_bf16"]:
         said.append("bf16 is not in hardware: training runs in fp32")
-    if found["load"] > 0.5 * found["cores"]:
-        said.append(
-            f"load is {found['load']:.1f} on {found['cores']} cores: other work runs here; "
-            "trust ratios, not milliseconds"
-        )
+    if found["busy"]:
+        said.append(found["busy"])
     if found["memory_free_gb"] < 4:
         said.append(
             "less than 4 GiB of memory are free: lower limits.trial_memory and limits.workers"

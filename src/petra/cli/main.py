@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from petra.cli import (
     workloads,
 )
 from petra.cli.output import PetraGroup
+from petra.core.noise import hush
 from petra.workers.imports import settle, settled
 
 app = typer.Typer(
@@ -59,10 +59,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    # What these libraries log on import concerns their own optional parts, not the person at the
-    # terminal.
-    for library in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    hush()
 
 
 _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {

@@ -6,36 +6,25 @@ All that petra prints goes through here, and here alone it is made fit for a ter
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
+from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
 from petra.cli.streams import columns
 from petra.core.errors import PetraError, did_you_mean
 from petra.core.suggest import nearest_name
 from petra.core.text import json_text, printable
-
-PIPED_WIDTH = 100  # columns when the output goes to a file or a pipe and nobody says otherwise
+from petra.progress.console import PIPED_WIDTH, PlainConsole
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-class _Plain(Console):
-    """A console on which text can do nothing: what is not printable is shown escaped."""
-
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            if segment.control is None and not segment.text.isprintable():
-                yield Segment(printable(segment.text, lines=True), segment.style)
-            else:
-                yield segment
+class _Plain(PlainConsole):
+    """One whose reader may go away."""
 
     def on_broken_pipe(self) -> NoReturn:
         raise SystemExit(141)

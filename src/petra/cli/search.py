@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,8 @@ import typer
 from petra.cli.asked import asked_for
 from petra.cli.budget import extended, is_finished
 from petra.cli.completion import WorkloadOption
-from petra.cli.output import JsonFlag, console, note, say, say_json, width
+from petra.cli.conduct import conduct
+from petra.cli.output import JsonFlag, note, say, say_json, width
 
 if TYPE_CHECKING:
     from petra.report.record import StudyRecord
@@ -90,12 +92,17 @@ def demo(
         )
     else:
         from petra.api import create_or_continue
+        from petra.listener import Phase
         from petra.sources import resolve_source
         from petra.store.layout import check_writable
 
         check_writable(workdir)
-        note("training the digits classifier")
-        conduct(create_or_continue(config, *resolve_source(config)), quiet=quiet)
+
+        def make(say: Callable[[str], None]) -> Study:
+            say(Phase("training the digits classifier"))
+            return create_or_continue(config, *resolve_source(config), note=say)
+
+        conduct(make, quiet=quiet)
     _conclude(workdir, as_json=as_json, exports=("knee", "smallest"))
 
 
@@ -175,8 +182,7 @@ def run(
 
     from petra.api import study_from_config
 
-    ready = study_from_config(config, study, note=note)
-    conduct(ready, quiet=quiet)
+    ready = conduct(lambda say: study_from_config(config, study, note=say), quiet=quiet)
     _conclude(ready.directory, as_json=as_json)
 
 
@@ -215,7 +221,7 @@ def resume(
 
     from petra.api import resume_study
 
-    conduct(resume_study(directory, budget=budget, trust=trust, note=note), quiet=quiet)
+    conduct(lambda say: resume_study(directory, budget=budget, trust=trust, note=say), quiet=quiet)
     _conclude(directory, as_json=as_json)
 
 
@@ -227,31 +233,9 @@ def _given(**options: Any) -> dict[str, Any] | None:
     return {name: value for name, value in options.items() if value is not None} or None
 
 
-def conduct(study: Study, *, quiet: bool) -> None:
-    """Run a study under a progress display; Ctrl-C says how to continue and exits with 130."""
-    from petra.cli.progress import watching
-    from petra.listener import Silent
-
-    try:
-        if quiet:
-            study.run(Silent())
-        else:
-            with watching(console(stderr=True), study.objectives) as listener:
-                study.run(listener)
-    except KeyboardInterrupt:
-        finished = sum(t.number > 0 for t in study.trials)
-        note(f"\nstopped: {finished} finished trials are kept in {study.directory}")
-        again = (
-            f"petra resume {study.directory}"
-            if study.config.has_source
-            else "the same call of petra.compress"
-        )
-        note(f"continue with: {again}")
-        raise typer.Exit(130) from None
-
-
 def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) -> None:
     """The front, the report, exported bundles, and what to do next."""
+    from petra.progress.ending import verdict
     from petra.report.bundle import default_place
     from petra.report.html import write_report
     from petra.report.plain import front_data
@@ -270,8 +254,8 @@ def _conclude(directory: Path, *, as_json: bool, exports: tuple[str, ...] = ()) 
         return
     say(front_view(front, width=width()))
     say("")
-    if front.members and not any(t.number for t in front.members):
-        say("Nothing that was tried beats the untouched model; give the search more time.")
+    if said := verdict(front):
+        say(said)
     say(f"stopped:   {record.stop_reason}")
     say(f"report:    {report}")
     for pick, path in bundles.items():

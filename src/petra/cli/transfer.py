@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from petra.cli.completion import pick_names
+from petra.cli.conduct import conduct
 from petra.cli.output import JsonFlag, say, say_json
-from petra.cli.search import Quiet, conduct
+from petra.cli.search import Quiet
 
 if TYPE_CHECKING:
     from petra.core.trial import Trial
     from petra.report.record import StudyRecord
-    from petra.transferred import Transfer
+    from petra.study import Study
+    from petra.transferred import Ready, Transfer
 
 
 def transfer(
@@ -61,9 +63,14 @@ def transfer(
 
     from petra.transferred import prepare
 
-    ready = prepare(study, to, pick=pick, start=start, workdir=workdir)
-    conduct(ready.study, quiet=quiet)
-    found = ready.result()
+    ready: list[Ready] = []
+
+    def make(say: Callable[[str], None]) -> Study:
+        ready.append(prepare(study, to, pick=pick, start=start, workdir=workdir, note=say))
+        return ready[0].study
+
+    conduct(make, quiet=quiet)
+    found = ready[0].result()
     if as_json:
         say_json(transfer_data(found))
         return

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from petra.config.records import StudyConfig
+from petra.config.records import SHORT, StudyConfig, in_full
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.text import printable, shown
 from petra.core.yamlfile import read_yaml
@@ -76,7 +76,7 @@ def changed_config(
     """Validate what a study file would say, with `changes` as for `load_config`."""
     data = dict(data)
     for name, given in (changes or {}).items():
-        section = data[name] if name in data else _default(name)
+        section = in_full(name, data[name] if name in data else _default(name))
         if isinstance(given, Mapping) and isinstance(section, Mapping):
             given = {**section, **given}
         data[name] = given
@@ -96,11 +96,31 @@ def _explain(fault: Mapping[str, Any]) -> str:
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = _keys_at(fault["loc"][:-1])
         return f"{path}: unknown key; {did_you_mean(str(fault['loc'][-1]), allowed)}"
-    message = str(fault["msg"]).removeprefix("Value error, ")
     got = fault.get("input")
+    if wanted := _wanted(fault):
+        return f"{path}: {wanted} (got {'nothing' if got is None else shown(got)})"
+    message = str(fault["msg"]).removeprefix("Value error, ")
     plain = isinstance(got, str | int | float | bool | type(None)) and "got" not in message
     given = f" (got {shown(got)})" if plain else ""
     return f"{path}: {message[:1].lower()}{message[1:]}{given}"
+
+
+def _wanted(fault: Mapping[str, Any]) -> str:
+    """What is wanted instead of something of a wrong kind, in words of a study file; '' where it
+    was no question of its kind.
+    """
+    match fault["type"]:
+        case "model_type" | "model_attributes_type" | "dataclass_type" | "dataclass_exact_type":
+            one = SHORT.get(str(fault["loc"][0])) if len(fault["loc"]) == 1 else None
+            keys = ", ".join(_keys_at(fault["loc"]))
+            return f"{f'a {one} or ' if one else ''}a mapping with any of {keys} is wanted"
+        case "mapping_type" | "dict_type":
+            return "a mapping of names to values is wanted"
+        case "tuple_type" | "list_type":
+            return "a list is wanted"
+        case "string_type":
+            return "a text is wanted"
+    return ""
 
 
 def _keys_at(path: tuple[Any, ...]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from petra.config.sections import (
     BudgetConfig,
@@ -26,6 +26,28 @@ from petra.core.metric import resolve_metric
 from petra.core.objective import Constraint, check_attainable
 from petra.core.target import Target
 from petra.core.text import shown
+
+SHORT: Mapping[str, str] = {
+    "workload": "name",
+    "model": "call",
+    "task": "call",
+    "target": "runtime",
+    "budget": "time",
+    "search": "name",
+}
+"""Sections of which one key says enough: ``budget: 1 min`` is ``budget: {time: 1 min}``."""
+
+
+def in_full(section: str, value: object) -> object:
+    """What a study file says of a section, with the key that a value alone stands for."""
+    if section in ("model", "task"):
+        return call_of(value)
+    alone = isinstance(value, str) or (section == "budget" and _is_number(value))
+    return {SHORT[section]: value} if alone and section in SHORT else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class StudyConfig(Record):
@@ -52,28 +74,18 @@ class StudyConfig(Record):
     executor: Annotated[str, Field(max_length=200)] = "local"
     workdir: Place = "petra-study"
 
-    @field_validator("workload", mode="before")
+    @field_validator(*SHORT, mode="before")
     @classmethod
-    def _workload_by_name(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
+    def _in_short(cls, value: object, info: ValidationInfo) -> object:
+        return in_full(str(info.field_name), value)
 
     @field_validator("target", mode="before")
     @classmethod
-    def _target_by_name(cls, value: object) -> object:
+    def _no_truth_in_target(cls, value: object) -> object:
         for key, size in value.items() if isinstance(value, Mapping) else ():
             if isinstance(size, bool):
                 raise ValueError(f"{key}: got {str(size).lower()}, a name or a number is wanted")
-        return {"runtime": value} if isinstance(value, str) else value
-
-    @field_validator("model", "task", mode="before")
-    @classmethod
-    def _call_by_name(cls, value: object) -> object:
-        return call_of(value)
-
-    @field_validator("search", mode="before")
-    @classmethod
-    def _search_by_name(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
+        return value
 
     @field_validator("objectives")
     @classmethod
@@ -118,7 +130,7 @@ class StudyConfig(Record):
             moved["stagnation"] = given * offspring if whole else given
         if "epsilon" in search:
             moved["progress"] = search["epsilon"]
-        budget = data.get("budget", {"time": 600.0})
+        budget = in_full("budget", data.get("budget", {"time": 600.0}))
         if not moved or not isinstance(budget, Mapping):
             return data
         return {**data, "search": rest, "budget": {**moved, **budget}}

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from petra.core.cards import card, figure
 from petra.core.errors import ConfigError
 from petra.core.measurement import Measurement
+from petra.core.metric import describe
 from petra.core.pipeline import Pipeline
-from petra.core.text import shown
+from petra.core.text import printable, shown
 
 
 class TrialStatus(StrEnum):
@@ -174,3 +176,24 @@ class Trial:
         model, and only they can be on the front.
         """
         return self.measured and self.fidelity.full
+
+    def __repr__(self) -> str:
+        known = (name for name in _TELLING if name in self.metrics)
+        said = [self.status.value, *(f"{name} {figure(self.metrics[name])}" for name in known)]
+        said += [f"{self.failure.stage}: {self.failure.kind}"] if self.failure else []
+        return printable(f"Trial({self.number}: {self._stages()}; {', '.join(said)})")
+
+    def _stages(self) -> str:
+        return " -> ".join(stage.kind for stage in self.pipeline) or "untouched model"
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, list[str]] = {}
+        for name in dict.fromkeys((*self.metrics, *self.test)):
+            found = (self.metrics.get(name), self.test.get(name))
+            rows[describe(name).title] = ["" if m is None else figure(m) for m in found]
+        how = [self.status.value, str(self.pipeline)]
+        how += [f"{self.failure.stage}: {self.failure.message}"] if self.failure else []
+        return card(f"Trial {self.number}", how, ("", "validation", "test"), rows)
+
+
+_TELLING = ("quality", "latency_ratio", "size_bytes")  # metrics in a trial's one line

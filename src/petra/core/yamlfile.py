@@ -53,14 +53,15 @@ def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: not valid YAML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{where}: nested too deeply", hint=_DEPTH_HINT) from None
+    if data is None:
+        raise ConfigError(f"{where}: is empty", hint=_MAPPING_HINT)
     if not isinstance(data, dict):
-        kind = "nothing" if data is None else type(data).__name__
-        raise ConfigError(
-            f"{where}: got {kind}", hint="a study file is a mapping of keys to values"
-        )
+        raise ConfigError(f"{where}: got {_KINDS.get(type(data), 'this')}", hint=_MAPPING_HINT)
     return data
 
 
+_MAPPING_HINT = "a study file is a mapping of keys to values, for example: workload: digits"
+_KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}
 _DEPTH_HINT = f"at most {_MAX_DEPTH} levels are allowed"
 
 

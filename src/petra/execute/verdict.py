@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from petra.core.measurement import Measurement
-from petra.core.notes import StepBegan, WorkerNote
+from petra.core.notes import StepBegan, StepProgress, WorkerNote
 from petra.core.objective import Metrics
 from petra.core.rivals import Rivals
 from petra.core.target import Target
@@ -126,7 +126,7 @@ class Judge:
         artifact = Artifact(main, target)
         counted = self._counted(built, timing)
         with alone():
-            metrics = self._timed(artifact, against, predictions, timing, counted)
+            metrics = self._timed(artifact, against, predictions, timing, counted, on_note)
             metrics |= self._unmerged(built, place, artifact, against, timing, metrics)
         judged = self._scored(
             "val", predictions, reference, built.quantized, step, time_limit_s, on_note
@@ -199,6 +199,7 @@ class Judge:
         predictions: Path,
         timing: Timing,
         known: Metrics,
+        on_note: Callable[[WorkerNote], None],
     ) -> dict[str, Measurement]:
         """Predictions and speed of a candidate, of which `known` is known already."""
         if against is not None:
@@ -206,9 +207,9 @@ class Judge:
             return together([first], timing.spread)
         alike = replace(timing, raced=False)
         launches = [self._measured(artifact, None, "val", predictions, alike)]
-        for _ in range(timing.launches - 1):
-            again = replace(alike, metrics=())
-            launches.append(self._measured(artifact, None, "val", None, again))
+        for done in range(1, timing.launches):
+            on_note(StepProgress(done, timing.launches, "launches"))
+            launches.append(self._measured(artifact, None, "val", None, replace(alike, metrics=())))
         return of_itself(launches)
 
     def _unmerged(

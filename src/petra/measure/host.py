@@ -44,6 +44,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def load() -> float:
+    """Processes that want to compute, averaged over the last minute; 0 where nobody counts them."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def load_warning() -> str:
+    """What to know of other work on this machine before something is timed on it; '' when it is
+    quiet.
+    """
+    if load() <= BUSY * cores():
+        return ""
+    return (
+        f"load is {load():.1f} on {cores()} cores: other work runs here, or did until now; trust"
+        " ratios, not milliseconds"
+    )
+
+
+BUSY = 0.5  # of the cores, above which times are those of a shared machine
+
+
 def gpus() -> tuple[str, ...]:
     """Names of the NVIDIA GPUs the driver knows, without loading CUDA."""
     found = []

@@ -25,6 +25,7 @@ from petra.measure.host import describe_host
 from petra.report.companions import companions
 from petra.report.evidence import Evidence
 from petra.report.modules import modules_of, write_or_clear
+from petra.report.notebook import member_card, member_line
 from petra.report.pipeline_text import pipeline_in_words
 from petra.report.record import StudyRecord
 from petra.report.recorded import SAMPLE_INPUTS, SAMPLE_OUTPUTS, SUMS_FILE, sums_text
@@ -150,6 +151,11 @@ class Member:
         for left_over in {*files_of(place)} - {*shipped}:
             left_over.unlink()
         return shipped
+    def __repr__(self) -> str:
+        return member_line(self.front, self.trial)
+
+    def _repr_html_(self) -> str:
+        return member_card(self.front, self.trial)
 
     def __str__(self) -> str:
         return f"trial {self.number}: {pipeline_in_words(self.trial.pipeline)}"

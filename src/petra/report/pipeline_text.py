@@ -4,7 +4,9 @@ most.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 from petra.core.pipeline import Pipeline, StageSpec, Value
 from petra.core.text import printable
@@ -30,6 +32,7 @@ _TELLING = (
     "lr",
 )
 _SHOWN = 2
+_COMPARED = 32  # pipelines of the same words that one is told apart from
 UNTOUCHED = "untouched model"
 
 
@@ -41,20 +44,68 @@ def _said(name: str, value: Value) -> str:
     return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
 
 
-def stage_in_words(stage: StageSpec) -> str:
-    """'prune.structured (ratio 0.4, taylor)'."""
+def stage_in_words(stage: StageSpec, also: Sequence[str] = ()) -> str:
+    """'prune.structured (ratio 0.4, taylor)', and the parameters named in `also`, in full."""
     absent = {name for name in _SIZES if not stage.params.get(name)}
     names = [name for name in _TELLING if name in stage.params and name not in absent]
     names = names or [
         name for name, value in stage.params.items() if value is not False and value != "none"
     ]
-    shown = ", ".join(_said(name, stage.params[name]) for name in names[:_SHOWN])
-    return printable(f"{stage.kind} ({shown})" if shown else stage.kind)
+    said = [_said(name, stage.params[name]) for name in names[:_SHOWN] if name not in also]
+    said += [_in_full(name, stage.params.get(name)) for name in also]
+    return printable(f"{stage.kind} ({', '.join(said)})" if said else stage.kind)
+
+
+def _in_full(name: str, value: Value | None) -> str:
+    if value is None or value is False:
+        return f"no {name}"
+    return name if value is True else f"{name} {value}"
 
 
 def pipeline_in_words(pipeline: Pipeline) -> str:
     """Stages joined by arrows; 'untouched model' for the empty pipeline."""
     return " → ".join(map(stage_in_words, pipeline)) if pipeline.stages else UNTOUCHED
+
+
+def told_apart(pipeline: Pipeline, others: Iterable[Pipeline]) -> str:
+    """`pipeline_in_words`, with the fewest further parameters that tell it from those of `others`
+    that are the same in words, of so many that are worth it. O(others x parameters).
+    """
+    words = pipeline_in_words(pipeline)
+    alike = (o for o in others if o != pipeline and pipeline_in_words(o) == words)
+    rest = list(islice(alike, _COMPARED))
+    chosen: dict[int, list[str]] = {}
+    while rest:
+        differing = Counter(key for other in rest for key in _differences(pipeline, other))
+        if not differing:
+            break
+        at, name = max(
+            differing, key=lambda k: (differing[k], k[1] in pipeline.stages[k[0]].params, -k[0])
+        )
+        chosen.setdefault(at, []).append(name)
+        rest = [other for other in rest if (at, name) not in _differences(pipeline, other)]
+    if not chosen:
+        return words
+    stages = enumerate(pipeline)
+    return " → ".join(stage_in_words(stage, chosen.get(i, ())) for i, stage in stages)
+
+
+def _differences(one: Pipeline, other: Pipeline) -> list[tuple[int, str]]:
+    """Stage by stage, the parameters in which two pipelines of the same kinds of stages differ."""
+    return [
+        (i, name)
+        for i, (a, b) in enumerate(zip(one, other, strict=False))
+        for name in sorted({*a.params, *b.params})
+        if a.params.get(name) != b.params.get(name)
+    ]
+
+
+def all_told_apart(pipelines: Iterable[Pipeline]) -> dict[Pipeline, str]:
+    """Each of them as `told_apart` from the others."""
+    alike: dict[str, list[Pipeline]] = {}
+    for pipeline in dict.fromkeys(pipelines):
+        alike.setdefault(pipeline_in_words(pipeline), []).append(pipeline)
+    return {one: told_apart(one, group) for group in alike.values() for one in group}
 
 
 def trace_in_words(trace: StageTrace) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from petra.front import Front
 from petra.report.bundle import Member
-from petra.report.html_front import front_table
+from petra.report.notebook import front_card
 from petra.report.record import StudyRecord
 from petra.report.tables import front_view, to_text
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyFront(Front):
     """A front, and the study `directory` in which the files of its members lie."""
 
@@ -60,4 +60,4 @@ class StudyFront(Front):
         return to_text(front_view(self, width=100), width=100)
 
     def _repr_html_(self) -> str:
-        return front_table(self)
+        return front_card(self)

@@ -31,7 +31,7 @@ from petra.report.numbers_text import (
     with_error,
 )
 from petra.report.outcomes import explanation, nearest_explained, screening
-from petra.report.pipeline_text import count_statuses, fidelity_in_words, pipeline_in_words
+from petra.report.pipeline_text import all_told_apart, count_statuses, fidelity_in_words
 
 _GAP = 2  # spaces between two columns
 _STYLES = {
@@ -202,8 +202,9 @@ def _pipelines(trials: Sequence[Trial]) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(justify="right")
     grid.add_column(overflow="fold")
+    names = all_told_apart(trial.pipeline for trial in trials)
     for trial in trials:
-        grid.add_row(str(trial.number), Text(pipeline_in_words(trial.pipeline)))
+        grid.add_row(str(trial.number), Text(names[trial.pipeline]))
     return Padding(grid, (1, 0, 1, 1))
 
 
@@ -252,7 +253,7 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
         return lambda t: value(metric, t.metrics[o.metric].mean) if o.metric in t.metrics else ""
 
     def outcome(t: Trial) -> str | Text:
-        words = pipeline_in_words(t.pipeline)
+        words = names[t.pipeline]
         reasons = [explained] if (explained := explanation(t)) else []
         if t.failure:
             reasons.insert(0, f"{printable(t.failure.stage)}: {first_line(t.failure.message)}")
@@ -268,6 +269,7 @@ def trials_view(front: Front, *, width: int) -> RenderableType:
         return Text(", ".join(filter(None, words)), style=style)
 
     numbers = {t.number for t in front.members}
+    names = all_told_apart(t.pipeline for t in front.trials)
     columns = [
         Column("#", lambda t: f"{'* ' if t.number in numbers else ''}{t.number}"),
         Column("status", status, right=False),

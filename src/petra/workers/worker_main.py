@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from petra.core.errors import PetraError
+from petra.core.noise import hush
 from petra.workers.channel import ChildEnd, unpack
 from petra.workers.failures import WorkerFailure
 from petra.workers.forking import (
@@ -48,6 +49,7 @@ def main() -> None:
     """Run the worker; ``sys.argv[1:4]``: fds to read and write, the parent's id."""
     read_fd, write_fd, parent = map(int, sys.argv[1:4])
     del sys.argv[1:]
+    hush()
     _behave_as_a_child(parent)
     for fd in (read_fd, write_fd):
         os.set_inheritable(fd, False)
