@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from petra.core.target import Target
     from petra.methods.adapt.files import load_modules, save_modules
     from petra.model.layers.rescaled import Rescaled
+    from petra.report.explained import explain
     from petra.study import Study
     from petra.tasks.base import Task
     from petra.tasks.classification import classification
@@ -51,6 +52,7 @@ _HOMES = {
     "Task": "petra.tasks.base",
     "classification": "petra.tasks.classification",
     "compress": "petra.api",
+    "explain": "petra.report.explained",
     "forecasting": "petra.tasks.forecasting",
     "load_modules": "petra.methods.adapt.files",
     "load_study": "petra.api",
@@ -81,6 +83,7 @@ __all__ = [
     "classification",
     "compress",
     "data",
+    "explain",
     "forecasting",
     "load_modules",
     "load_study",

@@ -15,6 +15,7 @@ from petra.cli import (
     artifact,
     bench,
     doctor,
+    explain,
     methods,
     results,
     search,
@@ -60,7 +61,10 @@ def _root(
 
 _PANELS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Search": (search.demo, search.run, search.resume, transfer.transfer),
-    "Results": (results.show, results.report, results.export, results.export_optuna),
+    "Results": (
+        *(results.show, results.report, explain.explain),
+        *(results.export, results.export_optuna),
+    ),
     "Model files": (artifact.verify, bench.bench, artifact.package),
     "About petra and this machine": (methods.methods, workloads.workloads, doctor.doctor),
 }

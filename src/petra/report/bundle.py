@@ -18,6 +18,10 @@ from petra.core.text import json_text
 from petra.core.trial import Trial
 from petra.core.whole import copy_whole, write_whole
 from petra.execute.built import MODULES
+from petra.explaining.explain import explained
+from petra.explaining.match import orders_of
+from petra.explaining.measuring import profile_trial
+from petra.explaining.record import Explanation
 from petra.front import Front
 from petra.measure.client import alone
 from petra.measure.inspect_main import declared_inputs
@@ -96,6 +100,16 @@ class Member:
             for name, content in _companions(self, record, place, shipped, inputs).items():
                 write_whole(place.parent / f"{prefix}{name}", content)
         return place
+
+    def explain(self, *, fresh: bool = False) -> Explanation:
+        """Why it is slower or faster than the untouched model, which layers are in float and why,
+        what it cost. Profiles it in about ten seconds, unless a profile is kept and not `fresh`.
+        """
+        target = StudyRecord.load(self.directory, whole=False).config.target
+        measured = profile_trial(
+            self.directory, self.trial, self.front.baseline, target, fresh=fresh
+        )
+        return explained(str(self), measured, self.trial, orders_of(self.front.trials))
 
     def __str__(self) -> str:
         return f"trial {self.number}: {pipeline_in_words(self.trial.pipeline)}"
