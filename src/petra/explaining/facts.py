@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from petra.core.profile import CODES, Profile, Profiled
+from petra.core.profile import CODES, Profiled
 from petra.core.trial import Trial
 from petra.explaining.families import (
     BORDER,
@@ -27,7 +27,7 @@ class Facts:
     """Shares are of the time of all operators, in 0..1; times are of one call; factors are over
     the untouched model's. None: not known. `depthwise_factor` is that of the depthwise
     convolutions in int8, `compute_factor` that of convolutions, products and recurrent layers.
-    `outside` is what of an untraced call no operator can account for.
+    `mean_us` is what an untraced call takes for each of its operators.
     """
 
     runtime: str
@@ -38,7 +38,7 @@ class Facts:
     operators: int
     base_operators: int | None
     mean_us: float
-    outside: float
+    call_us: float
     border: float
     layout: float
     attention: float
@@ -80,8 +80,8 @@ def facts_of(
         ratio=measured.ratio,
         operators=len(mine.operators),
         base_operators=len(measured.base.operators) if measured.base else None,
-        mean_us=1e3 * mine.total_ms / len(mine.operators),
-        outside=max(0.0, 1 - (mine.total_ms + _cut_off_ms(mine)) / measured.mine_ms),
+        mean_us=1e3 * measured.mine_ms / len(mine.operators),
+        call_us=1e3 * measured.mine_ms,
         border=share.get(BORDER, 0.0),
         layout=share.get(LAYOUT, 0.0),
         attention=share.get(SOFTMAX, 0.0) + share.get(NORM, 0.0) + _products(layers),
@@ -94,11 +94,6 @@ def facts_of(
         decoded=sum(row.share or 0.0 for row in layers if row.asked == CODES),
         halved=sum(row.asked in ("float16", "bfloat16") for row in layers),
     )
-
-
-def _cut_off_ms(mine: Profile) -> float:
-    """The most that counting in whole steps can hide of a call."""
-    return len(mine.operators) * mine.resolution_us / 1e3
 
 
 def _products(layers: Sequence[LayerRow]) -> float:

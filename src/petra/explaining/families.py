@@ -21,6 +21,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     PRODUCT: (
         *("matmul", "fusedmatmul", "gemm", "fusedgemm", "einsum", "qlinearmatmul", "qgemm"),
         *("matmulinteger", "matmulintegertofloat", "dynamicquantizematmul", "matmulnbits"),
+        *("fullyconnectedquantizedlegacy", "fullyconnectedquantized", "fullyconnectedcompressed"),
         *("fullyconnected", "linear", "addmm", "mm", "bmm", "matmulintegertofloat", "baddbmm"),
         *("_linear_pointwise", "_mkl_linear", "dynamic_linear", "rowwise_linear", "int4_linear"),
         *("attention", "multiheadattention", "qattention", "mha", "scaled_dot_product_attention"),

@@ -100,7 +100,7 @@ def _floats(found: Explanation, most: int) -> Iterator[str]:
     for text in found.notes[:most]:
         yield f"  {text}"
     if found.unfused:
-        yield "  quantize and dequantize operators that the runtime did not fuse:"
+        yield "  quantize and dequantize operators that still run inside:"
         yield from (f"    {text}" for text in found.unfused[:most])
         yield from _rest(len(found.unfused) - most)
 

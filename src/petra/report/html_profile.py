@@ -117,7 +117,7 @@ def _layers(found: Explanation) -> str:
 def _floats(found: Explanation) -> str:
     lines = [f"{row.label}, {row.share or 0:.0%}: {row.reason}" for row in found.floats[:SHOWN]]
     lines += [*found.notes[:SHOWN]]
-    lines += [f"not fused: {text}" for text in found.unfused[:SHOWN]]
+    lines += [f"still runs inside: {text}" for text in found.unfused[:SHOWN]]
     return _listed("In float, and why", lines)
 
 

@@ -43,6 +43,8 @@ _OWN = {
     "QLinearMatMul": INT8,
 }
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Identity", "Flatten")
+_ABSORBED = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Add", "Mul")
+_ABSORBED += ("BatchNormalization", "Cast", "QuantizeLinear", "DequantizeLinear")
 _PACKED = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}
 _TO_CODES, _TO_FLOATS = ("QuantizeLinear", "DynamicQuantizeLinear"), ("DequantizeLinear",)
 
@@ -78,6 +80,24 @@ def contents_of(model: ModelProto) -> FileContents:
         nodes=len(graph.node),
         bytes=sum(own.values()),
     )
+
+
+def absorbed(model: ModelProto, contents: FileContents) -> dict[int, int]:
+    """Numbers of nodes -> the place of the layer whose kernel they may be part of: the layers
+    themselves, and what follows them alone. Of two layers that are added, the later one.
+    """
+    graph, readers = model.graph, consumers(model.graph)
+    number_of = {name: i for i, node in enumerate(graph.node) for name in node.output}
+    found: dict[int, int] = {}
+    for at, layer in enumerate(contents.layers):
+        found[layer.node] = at
+        after = readers[graph.node[layer.node].output[0]]
+        for _ in range(8):
+            if len(after) != 1 or after[0].op_type not in _ABSORBED:
+                break
+            found[number_of[after[0].output[0]]] = at
+            after = readers[after[0].output[0]]
+    return found
 
 
 def _multiplies(node: NodeProto) -> bool:

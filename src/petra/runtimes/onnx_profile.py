@@ -1,7 +1,7 @@
 """ONNX Runtime's own profile of an ONNX file.
 
-The file is given to it with nodes that are named by their number: what petra writes has no names,
-and ONNX Runtime writes those of others into its record as they are.
+The file is given to it with nodes and values that are named by the number of their node: what petra
+writes has no names, and ONNX Runtime writes those of others into its record as they are.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import shutil
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petra.core.profile import CODES, FLOAT, INT8, FileContents, Profile, Ran
+from petra.core.errors import ArtifactError
+from petra.core.profile import CODES, FLOAT, INT8, Profile, Ran
 from petra.runtimes.base import Arrays
 from petra.runtimes.onnx_export import data_beside
+from petra.runtimes.onnx_graph import rename_inputs
 from petra.runtimes.onnx_inspect import FLOAT_COMPUTE, INTEGER_COMPUTE
-from petra.runtimes.onnx_layers import contents_of, load_graph
+from petra.runtimes.onnx_layers import absorbed, contents_of, load_graph
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
     from petra.runtimes.onnxruntime import LoadedOnnx
 
@@ -32,7 +34,7 @@ WARM_UP = 5
 EVENTS = 100_000
 """Operators that are recorded altogether, 50 MB of JSON. ONNX Runtime keeps a million."""
 
-_TOKEN = re.compile(r"petra-node-(\d+)\b|petra-node-(\d+)_")
+_TOKEN = re.compile(r"petra-node-(\d+)")
 _INNER = "petra-inner"
 _TYPES = {"float": FLOAT, "double": "float64", "uint8": INT8}
 _DECODING = ("MatMulNBits",)
@@ -48,26 +50,50 @@ def profile_onnx(
     """
     model = load_graph(path)
     contents = contents_of(model)
+    place = absorbed(model, contents)
     calls = max(1, min(calls, EVENTS // max(1, contents.nodes)))
     with tempfile.TemporaryDirectory(prefix="petra-profile-") as scratch:
-        place = named_copy(model, path, Path(scratch))
-        session = load(place, record=Path(scratch) / "record")
+        copy, names = named_copy(model, path, Path(scratch))
+        session = load(copy, record=Path(scratch) / "record")
+        feed = {names.get(name, name): array for name, array in inputs.items()}
         for _ in range(WARM_UP + calls):
-            session.run(inputs)
-        events = json.loads(session.recorded().read_text(encoding="utf-8", errors="replace"))
+            session.run(feed)
+        events = _events(session.recorded())
     runs = split_runs(events)[WARM_UP:]
-    operators = tuple(merged([nodes for _, nodes in runs], contents))
+    operators = tuple(merged([nodes for _, nodes in runs], place))
     whole = typical([length for length, _ in runs]) / 1e3
     return Profile(operators, contents, len(runs), "mean of the middle half", 1.0, whole)
 
 
-def named_copy(model: ModelProto, path: Path, place: Path) -> Path:
-    """The model in the directory `place`, its nodes named by their number. `model` is changed."""
-    for number, node in enumerate(model.graph.node):
+def _events(record: Path) -> list[Event]:
+    try:
+        found: list[Event] = json.loads(record.read_text(encoding="utf-8", errors="replace"))
+    except ValueError as error:
+        raise ArtifactError(
+            f"{record.name}: what ONNX Runtime recorded cannot be read: {error}"
+        ) from None
+    return found
+
+
+def named_copy(model: ModelProto, path: Path, place: Path) -> tuple[Path, dict[str, str]]:
+    """The model in the directory `place`, its nodes and their values named by number, and the new
+    names of its inputs and values. `model` is changed.
+    """
+    graph, renamed = model.graph, dict[str, str]()
+    constants = {tensor.name for tensor in graph.initializer}
+    for number, value in enumerate(graph.input):
+        if value.name not in constants:
+            renamed[value.name] = f"petra-input-{number}"
+    for number, node in enumerate(graph.node):
         node.name = f"petra-node-{number}"
-        for attribute in node.attribute:
-            for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                _name_inner(graph)
+        for at, name in enumerate(node.output):
+            if name:
+                renamed[name] = node.output[at] = f"{node.name}.{at}" if at else node.name
+        for inner in graphs_in(node):
+            _name_inner(inner)
+    rename_inputs(graph, renamed)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
     for function in model.functions:
         for node in function.node:
             node.name = ""
@@ -80,26 +106,25 @@ def named_copy(model: ModelProto, path: Path, place: Path) -> Path:
             target.hardlink_to(beside)
         if not target.exists():
             shutil.copyfile(beside, target)
-    return copy
+    return copy, renamed
+
+
+def graphs_in(node: NodeProto) -> Iterator[GraphProto]:
+    """Loops and branches of a node."""
+    for attribute in node.attribute:
+        yield from (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs)
 
 
 def _name_inner(graph: GraphProto) -> None:
     for number, node in enumerate(graph.node):
         node.name = f"{_INNER}-{number}"
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                _name_inner(inner)
-
-
-def number_in(name: str) -> int | None:
-    """The first number of a node that a name of the runtime's has in it."""
-    found = _TOKEN.search(name)
-    return None if found is None else int(found[1] or found[2])
+        for inner in graphs_in(node):
+            _name_inner(inner)
 
 
 def numbers_in(name: str) -> list[int]:
-    """All of them."""
-    return [int(one or other) for one, other in _TOKEN.findall(name)]
+    """The numbers of nodes that a name of the runtime's has in it."""
+    return [int(number) for number in _TOKEN.findall(name)]
 
 
 Event = Mapping[str, Any]
@@ -132,15 +157,16 @@ def split_runs(events: Iterable[Event]) -> list[tuple[float, list[Event]]]:
     return found
 
 
-def merged(runs: Sequence[Sequence[Event]], contents: FileContents) -> list[Ran]:
-    """One record for every operator of all calls, which run the same ones."""
+def merged(runs: Sequence[Sequence[Event]], place: Mapping[int, int]) -> list[Ran]:
+    """One record for every operator of all calls, which run the same ones. `place` is the layer
+    that a node is part of.
+    """
     order: dict[str, Event] = {}
     took: dict[str, list[float]] = defaultdict(list)
     for nodes in runs:
         for event in nodes:
             order.setdefault(str(event["name"]), event)
             took[str(event["name"])].append(float(event["dur"]))
-    place = {layer.node: at for at, layer in enumerate(contents.layers)}
     return [
         _ran(event, typical(took[name]) * len(took[name]) / max(1, len(runs)), place)
         for name, event in order.items()

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from petra.core.profile import CODES, FLOAT, INT8, FileContents, Profile, Ran
 from petra.runtimes.base import Arrays
-from petra.runtimes.onnx_layers import contents_of, load_graph
+from petra.runtimes.onnx_layers import absorbed, contents_of, load_graph
 from petra.runtimes.onnx_profile import WARM_UP, named_copy, numbers_in, typical
 
 if TYPE_CHECKING:
     from petra.runtimes.openvino import LoadedOpenVino
 
-COMPUTES = ("Convolution", "FullyConnected", "MatMul", "Deconvolution", "RNNSeq", "RNNCell", "MHA")
-"""OpenVINO's names of what does the arithmetic of layers, or a part of them."""
+COMPUTES = ("Convolution", "FullyConnected", "MatMul", "RNN", "LSTM", "GRU", "MHA", "Attention")
+"""Parts of OpenVINO's names of what does the arithmetic of layers."""
 
 _PRECISIONS = {"i8": INT8, "u8": INT8, "bf16": "bfloat16", "f16": "float16", "f32": FLOAT}
 _PRECISIONS |= {"fp32": FLOAT, "fp16": "float16", "i32": "int32", "i64": "int64", "u4": CODES}
@@ -33,12 +33,14 @@ def profile_openvino(
     nothing.
     """
     with tempfile.TemporaryDirectory(prefix="petra-profile-") as scratch:
-        contents, place = FileContents(), path
+        contents, place, copy, names = FileContents(), dict[int, int](), path, dict[str, str]()
         if path.suffix == ".onnx":
             model = load_graph(path)
             contents = contents_of(model)
-            place = named_copy(model, path, Path(scratch))
-        session = load(place, record=True)
+            place = absorbed(model, contents)
+            copy, names = named_copy(model, path, Path(scratch))
+        session = load(copy, record=True)
+        inputs = {names.get(name, name): array for name, array in inputs.items()}
         for _ in range(WARM_UP):
             session.run(inputs)
         before, _ = session.recorded()
@@ -49,7 +51,7 @@ def profile_openvino(
             times.append(time.perf_counter() - start)
         after, nodes = session.recorded()
         operators = tuple(
-            ran(after, nodes, contents, before={r.node_name: _us(r) for r in before}, calls=calls)
+            ran(after, nodes, place, before={r.node_name: _us(r) for r in before}, calls=calls)
         )
     return Profile(operators, contents, calls, "mean", 1.0, typical(times) * 1e3)
 
@@ -62,16 +64,15 @@ def _us(record: Any) -> float:
 def ran(
     records: Iterable[Any],
     nodes: Iterable[Any],
-    contents: FileContents,
+    place: Mapping[int, int],
     *,
     before: Mapping[str, float],
     calls: int,
 ) -> list[Ran]:
     """The operators that ran: `before` are their mean times in the calls to warm up, which are
-    taken out.
+    taken out, `place` the layer that a node is part of.
     """
     made_of = {node.get_friendly_name(): _facts(node) for node in nodes}
-    place = {layer.node: at for at, layer in enumerate(contents.layers)}
     found = []
     for record in records:
         total = _us(record) * (WARM_UP + calls) - before.get(record.node_name, 0.0) * WARM_UP
@@ -79,14 +80,15 @@ def ran(
         if facts is None or record.node_type in ("Input", "Output", "Parameter", "Result"):
             continue
         numbers = numbers_in(f"{facts.get('originalLayersNames', '')},{record.node_name}")
-        layers = [place[n] for n in numbers if n in place]
+        computes = any(part in record.node_type for part in COMPUTES)
+        layers = [place[n] for n in numbers if n in place] if computes else []
         found.append(
             Ran(
                 kind=record.node_type,
                 ms=max(0.0, total / calls) / 1e3,
                 precision=_precision(record.exec_type, facts),
                 node=numbers[0] if numbers else None,
-                layer=layers[0] if layers and record.node_type in COMPUTES else None,
+                layer=layers[0] if layers else None,
                 implementation=record.exec_type,
             )
         )
