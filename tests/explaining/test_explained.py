@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from explained_models import arrays, float_file, int8_file, open_pair, pair_arrays
 
@@ -20,6 +21,7 @@ from petra.explaining.explain import explained
 from petra.explaining.facts import Facts, facts_of
 from petra.explaining.families import COMPUTE, family
 from petra.explaining.match import named, orders_of, side_by_side
+from petra.explaining.recording import without_recording
 from petra.explaining.words import in_words
 from petra.runtimes.onnx_inspect import FLOAT_COMPUTE, INTEGER_COMPUTE
 from petra.runtimes.onnxruntime import OnnxRuntime
@@ -78,6 +80,7 @@ def test_shares_and_sums_are_those_of_the_profile(tmp_path: Path) -> None:
     mine = OnnxRuntime().profile(int8_file(tmp_path / "q.onnx")[0], arrays(), 20)
     found = explained("q", measured(mine, base))
     assert sum(row.ms for row in found.operators) == pytest.approx(mine.total_ms)
+    assert found.recording_us == 0
     assert sum(row.share for row in found.operators) == pytest.approx(1)
     assert sum(row.base_ms or 0 for row in found.operators) == pytest.approx(base.total_ms)
     assert sum(row.count for row in found.operators) == len(mine.operators)
@@ -114,6 +117,21 @@ def test_a_runtime_without_a_profile_is_explained_by_what_else_is_known() -> Non
     assert "Where the time goes is not known: it has none" in str(found)
     assert "quantize.static left in float: b: excluded" in str(found)
     assert found.advice == ()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_recording_adds_is_taken_off_all_alike(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = rng.exponential(0.01, rng.integers(1, 30))
+    profile = Profile(
+        tuple(Ran("Add", float(t)) for t in times), FileContents(), 10, "mean", 1.0, 1.0
+    )
+    call = float(times.sum() * rng.uniform(0.05, 1.5))
+    less, off = without_recording(profile, call)
+    assert less.total_ms == pytest.approx(min(call, profile.total_ms))
+    for one, t in zip(less.operators, times, strict=True):
+        assert one.ms == pytest.approx(max(0.0, t - off))
+    assert (off == 0) == (call >= profile.total_ms)
 
 
 # ---- which layer is which ------------------------------------------------------------------------

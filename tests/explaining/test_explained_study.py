@@ -52,6 +52,7 @@ def test_a_study_is_explained_kept_and_shown_in_the_report(
     assert [row["kind"] for row in found["layers"]] == ["MatMul", "MatMul"]
     assert sum(row["share"] for row in found["operators"]) == pytest.approx(1)
     assert found["ratio"] > 0
+    assert sum(row["ms"] for row in found["operators"]) <= 1.001 * found["untraced_ms"]
 
     def unexpected(*args: object, **options: object) -> Profiled:
         raise AssertionError("it was kept")

@@ -57,8 +57,8 @@ class Border:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: its sizes, its type, its bytes, and the place of the layer that reads it
-    first (None: no layer does).
+    """A tensor in a file: its sizes, its type, its bytes, the place of the layer that reads it
+    first (None: no layer does), and the operator that does.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Stored:
     dtype: str
     bytes: int
     layer: int | None = None
+    reader: str = ""
 
 
 @dataclass(frozen=True)

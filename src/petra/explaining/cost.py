@@ -36,7 +36,7 @@ def _tensors(contents: FileContents, labels: Sequence[str]) -> Iterator[tuple[st
         of = (
             labels[tensor.layer]
             if tensor.layer is not None and tensor.layer < len(labels)
-            else "no layer"
+            else tensor.reader or "no layer"
         )
         what = printable(f"{tensor.dtype} {sizes} of {of}")
         yield what, tensor.bytes, tensor.bytes / max(1, contents.bytes)

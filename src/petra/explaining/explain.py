@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from petra.core.profile import Profile, Profiled, Ran
 from petra.core.text import printable
@@ -15,7 +16,8 @@ from petra.explaining.families import family
 from petra.explaining.match import Names, Order, named, quantizing, side_by_side
 from petra.explaining.reasons import IN_INTEGERS, reason_for_float, unfused
 from petra.explaining.record import Explanation, FamilyRow, LayerRow
-from petra.explaining.summary import summary
+from petra.explaining.recording import without_recording
+from petra.explaining.summary import coverage, summary
 
 
 def explained(
@@ -24,6 +26,8 @@ def explained(
     """What `measured` says of a file, and what `trial`, which it is of, knows besides; `orders` are
     those that trials of its study tell. Pure.
     """
+    recorded = measured.mine
+    measured, off = _without_recording(measured)
     mine, base = measured.mine, measured.base
     names = named(mine.file, trial.trace if trial else (), orders) if mine else Names()
     layers, unmatched = _layers(measured, names, trial) if mine else ((), "")
@@ -32,7 +36,11 @@ def explained(
     return Explanation(
         subject=printable(subject),
         runtime=printable(f"{measured.runtime} {measured.version}".strip()),
-        summary=summary(measured, layers, operators, quantized=_quantized(trial, mine)),
+        summary=(
+            *_in_the_study(trial),
+            *summary(measured, layers, operators, quantized=_quantized(trial, mine)),
+            *coverage(measured, recorded, off),
+        ),
         layers=layers,
         operators=operators,
         cost=cost_of(trial, mine.file if mine else None, labels),
@@ -42,7 +50,8 @@ def explained(
         base_ms=measured.base_ms,
         ratio=measured.ratio,
         traced_ms=mine.traced_ms if mine else None,
-        explained=mine.total_ms / measured.mine_ms if mine else None,
+        explained=recorded.total_ms / measured.mine_ms if recorded else None,
+        recording_us=1e3 * off,
         statistic=mine.statistic if mine else "",
         calls=mine.calls if mine else 0,
         resolution_us=mine.resolution_us if mine else 0.0,
@@ -51,6 +60,26 @@ def explained(
         refused=printable(measured.refused),
         notes=_notes(trial, names),
     )
+
+
+def _without_recording(measured: Profiled) -> tuple[Profiled, float]:
+    """With what recording adds to operators taken off both files' profiles; and what that is of
+    the first, in milliseconds.
+    """
+    mine, base, off = measured.mine, measured.base, 0.0
+    if mine is not None:
+        mine, off = without_recording(mine, measured.mine_ms)
+    if base is not None and measured.base_ms is not None:
+        base, _ = without_recording(base, measured.base_ms)
+    return replace(measured, mine=mine, base=base), off
+
+
+def _in_the_study(trial: Trial | None) -> Iterator[str]:
+    """What decided about the candidate, which nothing here does."""
+    known = {**trial.metrics, **trial.test} if trial and trial.number else {}
+    if (ratio := known.get("latency_ratio")) is not None:
+        low, high = ratio.interval
+        yield f"The study measured {ratio.mean:.2f}x ({low:.2f}-{high:.2f}) of its latency."
 
 
 def _quantized(trial: Trial | None, mine: Profile | None) -> bool:

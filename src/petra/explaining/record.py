@@ -96,7 +96,8 @@ class Explanation:
 
     `summary` is what matters in sentences. `operators` is empty, and `refused` says why, where the
     runtime has no profile that petra reads. `explained` is the share of an untraced call that the
-    operators' times add up to. `unfused` are quantize and dequantize operators that the runtime
+    operators' times add up to as they were recorded; where that is more than 1, `recording_us` were
+    taken off each of them. `unfused` are quantize and dequantize operators that the runtime
     still runs although they lie at a layer.
     """
 
@@ -116,6 +117,7 @@ class Explanation:
     statistic: str = ""
     calls: int = 0
     resolution_us: float = 0.0
+    recording_us: float = 0.0
     unfused: tuple[str, ...] = ()
     unmatched: str = ""
     refused: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from petra.core.profile import Profiled
+from petra.core.profile import Profile, Profiled
 from petra.explaining.record import FamilyRow, LayerRow
 
 _CLOSE = 0.03  # of a latency: neither slower nor faster
@@ -21,7 +21,6 @@ def summary(
     return (
         *_speed(measured, operators),
         *_precision(layers, quantized=quantized),
-        *_coverage(measured),
     )
 
 
@@ -37,7 +36,7 @@ def _speed(measured: Profiled, operators: Sequence[FamilyRow]) -> Iterator[str]:
         )
         yield (
             f"{word.capitalize()} the untouched model, {ratio:.2f}x: {measured.mine_ms:.3g} ms a"
-            f" call against {base:.3g} ms, timed in turns here, batch {measured.batch},"
+            f" call against {base:.3g} ms, timed in turns just now, batch {measured.batch},"
             f" {measured.threads} thread(s)."
         )
     else:
@@ -84,15 +83,22 @@ def _precision(layers: Sequence[LayerRow], *, quantized: bool) -> Iterator[str]:
     )
 
 
-def _coverage(measured: Profiled) -> Iterator[str]:
-    mine = measured.mine
-    if mine is None:
+def coverage(measured: Profiled, recorded: Profile | None, off_ms: float) -> Iterator[str]:
+    """How much of a call the operators explain, `recorded` as they were, before `off_ms` were taken
+    off each.
+    """
+    if recorded is None:
         if measured.refused:
             yield f"Where the time goes is not known: {measured.refused}."
         return
-    share = mine.total_ms / measured.mine_ms
+    share = recorded.total_ms / measured.mine_ms
     yield (
-        f"The operators add up to {mine.total_ms:.3g} ms, {share:.0%} of a call that is not"
-        f" recorded; a recorded one takes {mine.traced_ms:.3g} ms ({mine.statistic} of"
-        f" {mine.calls} calls, in steps of {mine.resolution_us:g} us)."
+        f"The operators add up to {recorded.total_ms:.3g} ms, {share:.0%} of a call that is not"
+        f" recorded ({recorded.statistic} of {recorded.calls} calls, in steps of"
+        f" {recorded.resolution_us:g} us)."
     )
+    if off_ms > 0:
+        yield (
+            f"Recording adds to every operator: {1e3 * off_ms:.1f} us were taken off each, so that"
+            " they add up to the call."
+        )

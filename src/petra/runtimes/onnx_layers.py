@@ -76,7 +76,17 @@ def contents_of(model: ModelProto) -> FileContents:
     return FileContents(
         layers=tuple(replace(layer, bytes=held[at]) for at, layer in enumerate(layers)),
         borders=tuple(reading.borders(place)),
-        tensors=tuple(_stored(t, own[t.name], readers.get(t.name)) for t in tensors),
+        tensors=tuple(
+            Stored(
+                tensor.name[:_TEXT],
+                tuple(tensor.dims),
+                _type_name(tensor.data_type),
+                own[tensor.name],
+                readers.get(tensor.name),
+                next((reader.op_type for reader in reading.readers.get(tensor.name, [])), ""),
+            )
+            for tensor in tensors
+        ),
         nodes=len(graph.node),
         bytes=sum(own.values()),
     )
@@ -230,11 +240,6 @@ class _Reading:
             if name in outputs:
                 return node.op_type in _TO_FLOATS
         return False
-
-
-def _stored(tensor: TensorProto, size: int, layer: int | None) -> Stored:
-    kind = _type_name(tensor.data_type)
-    return Stored(tensor.name[:_TEXT], tuple(tensor.dims), kind, size, layer)
 
 
 def tensor_bytes(tensor: TensorProto) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 COMPUTES = ("Convolution", "FullyConnected", "MatMul", "RNN", "LSTM", "GRU", "MHA", "Attention")
 """Parts of OpenVINO's names of what does the arithmetic of layers."""
 
+TIMES = 5
+"""Compilations: a stall in two of them changes nothing."""
+
 _PRECISIONS = {"i8": INT8, "u8": INT8, "bf16": "bfloat16", "f16": "float16", "f32": FLOAT}
 _PRECISIONS |= {"fp32": FLOAT, "fp16": "float16", "i32": "int32", "i64": "int64", "u4": CODES}
 
@@ -28,9 +33,9 @@ def profile_openvino(
 ) -> Profile:
     """See `Runtime.profile`; `load` is given a path and whether to `record`.
 
-    OpenVINO adds up whole microseconds of every call, cut off, since the model was compiled: a time
-    is the mean of the calls after those to warm up, and operators far below a microsecond show as
-    nothing.
+    OpenVINO adds up whole microseconds of every call, cut off, since the model was compiled. So it
+    is compiled `TIMES` times: a time is the median of as many means of the calls after those to
+    warm up. Operators far below a microsecond show as nothing.
     """
     with tempfile.TemporaryDirectory(prefix="petra-profile-") as scratch:
         contents, place, copy, names = FileContents(), dict[int, int](), path, dict[str, str]()
@@ -39,21 +44,30 @@ def profile_openvino(
             contents = contents_of(model)
             place = absorbed(model, contents)
             copy, names = named_copy(model, path, Path(scratch))
-        session = load(copy, record=True)
-        inputs = {names.get(name, name): array for name, array in inputs.items()}
-        for _ in range(WARM_UP):
-            session.run(inputs)
-        before, _ = session.recorded()
-        times = []
-        for _ in range(calls):
-            start = time.perf_counter()
-            session.run(inputs)
-            times.append(time.perf_counter() - start)
-        after, nodes = session.recorded()
-        operators = tuple(
-            ran(after, nodes, place, before={r.node_name: _us(r) for r in before}, calls=calls)
-        )
-    return Profile(operators, contents, calls, "mean", 1.0, typical(times) * 1e3)
+        feed = {names.get(name, name): array for name, array in inputs.items()}
+        each = max(1, calls // TIMES)
+        found = [_launch(load(copy, record=True), feed, each, place) for _ in range(TIMES)]
+    operators = tuple(
+        replace(same[0], ms=statistics.median(one.ms for one in same))
+        for same in zip(*(operators for operators, _ in found), strict=True)
+    )
+    whole = typical([time for _, times in found for time in times]) * 1e3
+    return Profile(operators, contents, each * TIMES, f"median of {TIMES} means", 1.0, whole)
+
+
+def _launch(
+    session: LoadedOpenVino, inputs: Arrays, calls: int, place: Mapping[int, int]
+) -> tuple[list[Ran], list[float]]:
+    """The operators of one compilation, and seconds of every call."""
+    for _ in range(WARM_UP):
+        session.run(inputs)
+    before = {record.node_name: _us(record) for record in session.recorded()[0]}
+    times = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        session.run(inputs)
+        times.append(time.perf_counter() - start)
+    return ran(*session.recorded(), place, before=before, calls=calls), times
 
 
 def _us(record: Any) -> float:
