@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from petra.methods.adapt.files import load_modules, save_modules
     from petra.model.layers.rescaled import Rescaled
     from petra.rechecked import recheck
+    from petra.report.explained import explain
     from petra.saved_models import pretrained
     from petra.study import Study
     from petra.tasks.base import Task
@@ -57,6 +58,7 @@ _HOMES = {
     "classification": "petra.tasks.classification",
     "compress": "petra.api",
     "embeddings": "petra.tasks.embeddings",
+    "explain": "petra.report.explained",
     "forecasting": "petra.tasks.forecasting",
     "load_modules": "petra.methods.adapt.files",
     "load_study": "petra.api",
@@ -90,6 +92,7 @@ __all__ = [
     "compress",
     "data",
     "embeddings",
+    "explain",
     "forecasting",
     "load_modules",
     "load_study",

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from petra.config import StudyConfig, load_config, parse_config
-from petra.core.errors import ConfigError, StoreError
+from petra.continued import take_over
+from petra.core.errors import ConfigError
 from petra.core.target import Target
 from petra.execute.base import MakeExecutor
 from petra.intake import as_model, as_task, check_device, received
@@ -233,28 +234,6 @@ def _path(value: object, name: str) -> Path:
     return Path(value)
 
 
-def _take_over(store: Store, wanted: dict[str, Any]) -> None:
-    """Store the settings in place of those that the study was started with. Raises StoreError when
-    it would be another study.
-    """
-    stored = parse_config(store.config, where=str(store.directory)).model_dump(mode="json")
-    if (stored["search"], wanted["search"]) == (_FORMER_SEARCH, _SEARCH):
-        wanted = {**wanted, "search": stored["search"]}  # begun when another one was the default
-    changed = sorted(k for k in wanted if k not in _MAY_CHANGE and wanted[k] != stored[k])
-    if changed:
-        raise StoreError(
-            f"{store.directory}: holds a study with other settings ({', '.join(changed)})",
-            hint="choose another workdir, or give the same settings to continue that study",
-        )
-    store.set_config(wanted)
-
-
-_FORMER_SEARCH, _SEARCH = {"name": "evolution"}, {"name": "surrogate"}  # the defaults
-# What may differ between the sessions of one study: nothing that changes what is proposed or how it
-# is judged.
-_MAY_CHANGE = frozenset({"budget", "limits", "executor", "workdir"})
-
-
 def create_or_continue(
     config: StudyConfig,
     model: nn.Module | str | Path,
@@ -297,7 +276,7 @@ def _create_or_continue(
         store = Store.create(directory, wanted, describe_host(), notes=notes)
     with store:
         if store.config != wanted:
-            _take_over(store, wanted)
+            take_over(store, wanted)
         if store.note(IDENTITY_NOTE) is None:
             store.set_note(IDENTITY_NOTE, secrets.token_hex(16))
         if places:

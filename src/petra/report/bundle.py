@@ -18,6 +18,10 @@ from petra.core.text import shown
 from petra.core.trial import Trial
 from petra.core.whole import copy_whole, write_whole
 from petra.execute.built import MODULES
+from petra.explaining.explain import explained
+from petra.explaining.match import orders_of
+from petra.explaining.measuring import profile_trial
+from petra.explaining.record import Explanation
 from petra.front import Front
 from petra.measure.client import alone
 from petra.measure.evidence import Looked, look_at
@@ -151,11 +155,22 @@ class Member:
         for left_over in {*files_of(place)} - {*shipped}:
             left_over.unlink()
         return shipped
+
     def __repr__(self) -> str:
         return member_line(self.front, self.trial)
 
     def _repr_html_(self) -> str:
         return member_card(self.front, self.trial)
+
+    def explain(self, *, fresh: bool = False) -> Explanation:
+        """Why it is slower or faster than the untouched model, which layers are in float and why,
+        what it cost. Profiles it in about ten seconds, unless a profile is kept and not `fresh`.
+        """
+        target = StudyRecord.load(self.directory, whole=False).config.target
+        measured = profile_trial(
+            self.directory, self.trial, self.front.baseline, target, fresh=fresh
+        )
+        return explained(str(self), measured, self.trial, orders_of(self.front.trials))
 
     def __str__(self) -> str:
         return f"trial {self.number}: {pipeline_in_words(self.trial.pipeline)}"

@@ -26,6 +26,7 @@ from petra.report.html_outcomes import (
     moves_section,
     screened_section,
 )
+from petra.report.html_profile import profile_section
 from petra.report.html_trials import members_section, trials_section
 from petra.report.metric_text import constraint_words, metric_words, renamed
 from petra.report.numbers_text import change, duration, value, with_error
@@ -70,6 +71,7 @@ def render(record: StudyRecord) -> str:
         charts_section(front, trials, reached),
         trials_section(front, trials, record.directory),
         members_section(trials, record.directory),
+        profile_section(record),
         screened_section(front),
         explained_section(front),
         failures_section(front),

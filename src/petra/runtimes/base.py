@@ -20,6 +20,7 @@ import numpy as np
 
 from petra.core.errors import ArtifactError, PetraError
 from petra.core.kernels import USUAL, Kernels
+from petra.core.profile import NotProfiled, Profile
 from petra.core.target import Target
 from petra.space.domains import Domain
 
@@ -201,6 +202,12 @@ class Runtime(ABC):
     def operators(self, path: Path) -> Operators | None:
         """What of a file runs how, None where that cannot be told. May cost a session more."""
         return None
+
+    def profile(self, path: Path, inputs: Arrays, calls: int) -> Profile:
+        """Where the time of a call on `inputs` goes, as the runtime's own profiler says of `calls`
+        calls, after some to warm up. Raises NotProfiled where it has none, or not on this device.
+        """
+        raise NotProfiled(f"{self.target.name} has no operator profiler that petra can read")
 
     def version(self) -> str:
         """The runtime library's version, '' when it is not installed."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from petra.core.errors import ArtifactError, ExportError, MissingExtra
 from petra.core.kernels import Kernels
+from petra.core.profile import NotProfiled, Profile
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
@@ -183,6 +184,12 @@ class LiteRt(Runtime):
         work = [node for node in nodes if node["op_name"] in (*_PRODUCTS, "BATCH_MATMUL")]
         integer = sum(node["operand_types"][1] is np.int8 for node in work)
         return Operators(found, found, len(work), integer)
+
+    def profile(self, path: Path, inputs: Arrays, calls: int) -> Profile:
+        raise NotProfiled(
+            "LiteRT's Python interface has no operator profiler",
+            hint="its C++ tool has: benchmark_model --graph=FILE --enable_op_profiling=true",
+        )
 
     def lacks(self) -> str:
         return "" if self.version() else "not installed: pip install 'petra[litert]'"

@@ -12,7 +12,7 @@ from typing import Any
 
 from petra.runtimes.base import InputSpec, Operators, counted
 
-_FLOAT_COMPUTE = (
+FLOAT_COMPUTE = (
     *(
         "Conv",
         "ConvTranspose",
@@ -26,7 +26,7 @@ _FLOAT_COMPUTE = (
     ),
     *("Attention", "MultiHeadAttention", "LSTM", "GRU", "RNN"),
 )
-_INTEGER_COMPUTE = (
+INTEGER_COMPUTE = (
     *(
         "QLinearConv",
         "QLinearMatMul",
@@ -53,8 +53,8 @@ def count_operators(path: Path) -> Operators:
         )
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         running = _nodes(optimised)
-    integer = sum(n for name, n in running.items() if name in _INTEGER_COMPUTE)
-    compute = integer + sum(n for name, n in running.items() if name in _FLOAT_COMPUTE)
+    integer = sum(n for name, n in running.items() if name in INTEGER_COMPUTE)
+    compute = integer + sum(n for name, n in running.items() if name in FLOAT_COMPUTE)
     return Operators(_nodes(path), running, compute, integer)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from petra.core.errors import ArtifactError
 from petra.core.kernels import Kernels
+from petra.core.profile import Profile
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
@@ -73,8 +75,12 @@ class LoadedOnnx(LoadedModel):
     Sequences and maps among the outputs become arrays: see `flat`.
     """
 
-    def __init__(self, path: Path, *, threads: int, spinning: bool = True) -> None:
-        """`spinning`: threads wait for work by turning in circles, not asleep."""
+    def __init__(
+        self, path: Path, *, threads: int, spinning: bool = True, record: Path | None = None
+    ) -> None:
+        """`spinning`: threads wait for work by turning in circles, not asleep. `record`: what
+        every operator takes is written to a file whose name begins so (`recorded`).
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -82,6 +88,8 @@ class LoadedOnnx(LoadedModel):
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        if record is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(record)
         must_exist(path, OnnxRuntime.suffix)
         try:
             self._session = onnxruntime.InferenceSession(
@@ -110,6 +118,10 @@ class LoadedOnnx(LoadedModel):
                     " to NumPy",
                     hint="end the model with a cast to float32",
                 )
+
+    def recorded(self) -> Path:
+        """The record of all calls, which ends here."""
+        return Path(self._session.end_profiling())
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         arrays = self.in_order(inputs)
@@ -246,6 +258,12 @@ class OnnxRuntime(Runtime):
 
     def load(self, path: Path) -> LoadedModel:
         return LoadedOnnx(path, threads=self.target.threads, **self.target.options)
+
+    def profile(self, path: Path, inputs: Arrays, calls: int) -> Profile:
+        from petra.runtimes.onnx_profile import profile_onnx
+
+        load = partial(LoadedOnnx, threads=self.target.threads, **self.target.options)
+        return profile_onnx(path, inputs, calls, load)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         return "\n".join(

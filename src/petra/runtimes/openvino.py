@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from petra.core.errors import ArtifactError, ExportError, MissingExtra
 from petra.core.kernels import Kernels
+from petra.core.profile import Profile
 from petra.runtimes.base import (
     Arrays,
     InputSpec,
@@ -45,7 +47,8 @@ class LoadedOpenVino(LoadedModel):
     would differ from machine to machine. Threads are not bound to cores, as in the other runtimes.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, record: bool = False) -> None:
+        """`record`: what every operator takes is kept (`recorded`)."""
         try:
             import openvino
         except ImportError:
@@ -56,6 +59,7 @@ class LoadedOpenVino(LoadedModel):
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,
+            **({"PERF_COUNT": True} if record else {}),
         }
         core = openvino.Core()
         try:
@@ -69,7 +73,7 @@ class LoadedOpenVino(LoadedModel):
                 tuple(map(_spec, compiled.inputs, model.inputs)),
                 tuple(map(_spec, compiled.outputs, model.outputs)),
             )
-            self._request = compiled.create_infer_request()
+            self._request, self._compiled = compiled.create_infer_request(), compiled
         except RuntimeError as error:
             raise ArtifactError(
                 f"{path}: OpenVINO cannot load this file: {_reason(error)}",
@@ -79,6 +83,10 @@ class LoadedOpenVino(LoadedModel):
                 ),
             ) from error
         _refuse_text((*self.inputs, *self.outputs), path)
+
+    def recorded(self) -> tuple[list[Any], list[Any]]:
+        """OpenVINO's records of what ran, and the nodes of its own graph."""
+        return self._request.get_profiling_info(), self._compiled.get_runtime_model().get_ops()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         arrays = self.in_order(inputs)
@@ -206,6 +214,12 @@ class OpenVino(Runtime):
 
     def load(self, path: Path) -> LoadedModel:
         return LoadedOpenVino(path, threads=self.target.threads)
+
+    def profile(self, path: Path, inputs: Arrays, calls: int) -> Profile:
+        from petra.runtimes.openvino_profile import profile_openvino
+
+        load = partial(LoadedOpenVino, threads=self.target.threads)
+        return profile_openvino(path, inputs, calls, load)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         threads = self.target.threads

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from petra.core.errors import ExportError
-from petra.runtimes.base import LoadedModel
+from petra.core.profile import Profile
+from petra.runtimes.base import Arrays, LoadedModel
 from petra.runtimes.torch_eager import TorchEager
 from petra.runtimes.torch_program import LoadedProgram
 
@@ -61,6 +62,12 @@ class TorchCompile(TorchEager):
         return LoadedProgram(
             path, threads=target.threads, device=target.device, prepare=self._compiled
         )
+
+    def profile(self, path: Path, inputs: Arrays, calls: int) -> Profile:
+        from torch._inductor import config
+
+        with config.patch({"cpp.enable_kernel_profile": True}):  # its own kernels have names then
+            return super().profile(path, inputs, calls)
 
     def _compiled(self, module: nn.Module) -> Callable[..., object]:
         import torch

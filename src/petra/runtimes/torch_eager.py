@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from petra.core.kernels import Kernels
-from petra.runtimes.base import InputSpec, LoadedModel, Runtime, zeros
+from petra.core.profile import Profile
+from petra.runtimes.base import Arrays, InputSpec, LoadedModel, Runtime, zeros
 from petra.runtimes.torch_program import OPERATORS, SUFFIX, LoadedProgram, export_program
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ class TorchEager(Runtime):
     def load(self, path: Path) -> LoadedModel:
         self.require()
         return LoadedProgram(path, threads=self.target.threads, device=self.target.device)
+
+    def profile(self, path: Path, inputs: Arrays, calls: int) -> Profile:
+        from petra.runtimes.torch_profile import profile_torch
+
+        session = self.load(path)
+        assert isinstance(session, LoadedProgram)
+        return profile_torch(session, inputs, calls, device=self.target.device)
 
     def snippet(self, file: str, inputs: Sequence[InputSpec]) -> str:
         names = [spec.name for spec in inputs]

@@ -182,6 +182,7 @@ class LoadedProgram(LoadedModel):
             module = program.module(check_guards=False)
             self.keyed = bool(program.call_spec.in_spec.child(1).num_children)
             super().__init__(_argument_specs(program, _argument_names(program)))
+        self.graph = module
         self.kernels = use_kernels(module, device)
         self._call: Callable[..., object] = prepare(module) if prepare else module
         self._device = device

@@ -22,7 +22,7 @@ FILES = (
     REPORT_FILE,
     ACTIVITY_FILE,
 )
-DIRECTORIES = ("artifacts", "cache", "data", "export", "logs", "runtimes")
+DIRECTORIES = ("artifacts", "cache", "data", "export", "logs", "profiles", "runtimes")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class StudyPaths:
     def export(self, pick: str) -> Path:
         """The study's own bundle of a member of the front."""
         return self.root / "export" / pick
+
+    def profile(self, number: int) -> Path:
+        """Where the time of trial `number` goes, as it was profiled last."""
+        return self.root / "profiles" / f"{number:05d}.json"
 
     def on_runtimes(self, number: int) -> Path:
         """Where a comparison of runtimes puts the files of trial `number`, a directory for each."""
