@@ -111,10 +111,10 @@ def test_the_terminal_shows_all_members_and_says_how_many_are_beaten(
     flat = " ".join(result.output.split())
     found = compare(pair)
     beaten = sum(bool(m.beaten_by) for m in found.of("first"))
-    assert f"first: {beaten} of {len(found.of('first'))} models are beaten" in flat
+    assert f"first: of {len(found.of('first'))} models, {beaten} beaten" in flat
     for heading in ("What differs", "Fronts", "Progress", "Failures"):
         assert heading in result.output
-    assert "after 10 trials" in flat
+    assert "at 10 trials" in flat
     assert "with first's untouched model as the unit" in flat
 
 

@@ -161,7 +161,8 @@ def _judged(
 ) -> Iterator[Compared]:
     for side in sides:
         for trial in side.front.members:
-            beaten, doubtful = [], []
+            beaten: list[Rival] = []
+            doubtful: list[Rival] = []
             for other in (s for s in sides if s is not side):
                 for rival in other.front.members:
                     gains = list(_gains(trial, rival, axes, tested=tested))

@@ -26,8 +26,8 @@ def comparison_view(found: Comparison) -> RenderableType:
     parts: list[RenderableType] = [Text("What differs", style="bold")]
     rows = differences([side.record for side in found.sides])
     parts.append(settings_table(names, rows) if rows else Text("Nothing that petra knows of."))
-    parts += [Text("\nFronts", style="bold"), members_table(found)]
-    parts += [Text(line) for line in verdicts(found)]
+    parts += [Text("\nFronts", style="bold"), members_table(found), Text(), pipelines_table(found)]
+    parts += [Text(), *(Text(line) for line in verdicts(found))]
     parts += [Text("\nProgress", style="bold"), progress_table(found)]
     parts.append(Text(_reference(found), style="dim"))
     if any(t.failed for side in found.sides for t in side.record.trials):
@@ -52,22 +52,33 @@ def settings_table(names: Sequence[str], rows: Mapping[str, Sequence[str]]) -> T
 
 
 def members_table(found: Comparison) -> Table:
-    """Members of all fronts, each study's by size, with what others are better."""
+    """Members of all fronts, each study's by size, and which of other studies' beat them."""
     axes = [found.sides[0].record.catalogue[a.metric] for a in found.axes.objectives]
     titles = [axis_title(found, axis) for axis in axes]
-    table = _table("study", "#", *titles, "beaten by", "pipeline", right=("#", *titles))
+    table = _table("study", "#", *titles, "beaten by", right=("#", *titles))
     for side in found.sides:
         of = found.of(side.name)
         for i, one in enumerate(of):
             cells = [figure_text(found, one.trial, axis) for axis in axes]
-            words = pipeline_in_words(one.trial.pipeline)
             table.add_row(
                 *map(Text, (side.name, str(one.trial.number), *cells)),
                 Text(rivals_text(one), style="red" if one.beaten_by else "yellow"),
-                Text(words),
                 end_section=i + 1 == len(of),
             )
     return table
+
+
+def pipelines_table(found: Comparison) -> Table:
+    """How the members were made, in words."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column()
+    grid.add_column(justify="right")
+    grid.add_column(overflow="fold")
+    for one in found.members:
+        if one.trial.number:
+            words = pipeline_in_words(one.trial.pipeline)
+            grid.add_row(*map(Text, (one.study, str(one.trial.number), words)))
+    return grid
 
 
 def axis_title(found: Comparison, axis: Metric) -> str:
@@ -119,14 +130,14 @@ def _verdict(side: Side, members: Sequence[Compared]) -> str:
         return f"{side.name}: the front is empty: {side.front.why_empty()}"
     beaten = sum(bool(m.beaten_by) for m in members)
     perhaps = sum(bool(m.no_better_than) and not m.beaten_by for m in members)
-    said = f"{side.name}: {beaten} of {len(members)} models are beaten by another study's"
+    said = f"{side.name}: of {len(members)} models, {beaten} beaten by another study's"
     return said + (f", {perhaps} more perhaps" if perhaps else "")
 
 
 def progress_table(found: Comparison) -> Table:
     """How far each search was after the same time and the same number of results."""
     seconds, results = checkpoints(found)
-    late = [f"after {duration(s)}" for s in seconds] + [f"after {n} trials" for n in results]
+    late = [f"at {duration(s)}" for s in seconds] + [f"at {n} trials" for n in results]
     titles = ["trials", "searched", "hypervolume", *late]
     table = _table("study", *titles, right=titles)
     for side in found.sides:
