@@ -65,12 +65,13 @@ def test_looking_never_keeps_a_writer_out(tmp_path: Path) -> None:
     def look() -> None:
         while not over.is_set():
             current_holder(tmp_path)
+            time.sleep(0.0005)
 
-    lookers = [threading.Thread(target=look) for _ in range(3)]
+    lookers = [threading.Thread(target=look) for _ in range(2)]
     for looker in lookers:
         looker.start()
     try:
-        for _ in range(30):
+        for _ in range(10):
             Store.open(tmp_path, write=True).close()
     finally:
         over.set()

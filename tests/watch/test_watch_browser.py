@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,14 @@ class Opened:
         self.page.wait_for_selector("#tiles div")
 
 
+def until(page: Any, holds: str, seconds: float = 30) -> None:
+    """Wait for a condition in the page, which its policy forbids to be evaluated there."""
+    ends = time.monotonic() + seconds
+    while not page.evaluate(holds):
+        assert time.monotonic() < ends, holds
+        page.wait_for_timeout(50)
+
+
 @contextmanager
 def opened(browser: Any, url: str, size: str = "wide", scheme: str = "light") -> Iterator[Opened]:
     width, height = SIZES[size]
@@ -74,7 +83,7 @@ def keep(page: Any, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    bounds = ["quality >= baseline - 0.25", "size <= 700 kB"]
+    bounds = ["quality >= baseline - 0.25", "size <= 25 kB"]
     return toy_study(tmp_path_factory.mktemp("study"), trials=60, constraints=bounds)
 
 
@@ -122,22 +131,20 @@ def test_a_running_study_is_followed_without_a_reload(browser: Any, tmp_path: Pa
         store.set_note("stop_reason", "")
         with opened(browser, server.url) as found:
             page = found.page
-            page.wait_for_function("document.body.dataset.state === 'running'")
+            until(page, "document.body.dataset.state === 'running'")
             proposal = propose(store)
             activity.stage(proposal, StepBegan(0, "tune"))
-            page.wait_for_function(
-                "document.querySelector('#running').innerText.includes('tune (stage 1 of 1)')"
+            until(
+                page, "document.querySelector('#running').innerText.includes('tune (stage 1 of 1)')"
             )
             keep(page, "watch-running")
             best = add(store, metrics=smaller(store, 0.01))
-            page.wait_for_function(
-                f"document.querySelector('#latest tbody th').innerText === '{best.number}'"
-            )
+            until(page, f"document.querySelector('#latest tbody th').innerText === '{best.number}'")
             spoken = page.inner_text("#spoken")
             assert spoken.startswith(f"Trial {best.number}: complete, on the front.")
             assert page.locator("#spoken[aria-live=polite]").count() == 1
             store.close()
-            page.wait_for_function("document.body.dataset.state === 'stopped'")
+            until(page, "document.body.dataset.state === 'stopped'")
             assert "continue with petra resume" in page.inner_text("#headline")
             keep(page, "watch-stopped")
 
@@ -146,7 +153,7 @@ def test_a_page_whose_server_is_gone_says_so(browser: Any, study: Path) -> None:
     with serving(study) as server:
         context = browser.new_context()
         found = Opened(context, server.url)
-    found.page.wait_for_function("document.body.dataset.state === 'unheard'")
+    until(found.page, "document.body.dataset.state === 'unheard'")
     assert "may be out of date" in found.page.inner_text("#headline")
     assert found.page.locator("#members tbody tr").count() > 3, "what was shown stays"
     context.close()
@@ -171,12 +178,8 @@ def test_the_policy_stops_what_would_be_injected(browser: Any, study: Path) -> N
         page = Opened(context, server.url).page
         refused = "(() => { try { document.body.innerHTML = '<p>x'; return false }"
         assert page.evaluate(f"{refused} catch (error) {{ return true }} }})()"), "trusted types"
-        page.evaluate(
-            "() => { const s = document.createElementNS('http://www.w3.org/2000/svg', 'g');"
-            " s.setAttribute('onclick', 'window.owned=3'); document.body.append(s);"
-            " s.dispatchEvent(new Event('click')) }"
-        )
-        assert page.evaluate("window.owned") is None
+        handler = refused.replace("body.innerHTML = '<p>x'", "body.setAttribute('onclick', 'x')")
+        assert page.evaluate(f"{handler} catch (error) {{ return true }} }})()")
         context.close()
 
 
@@ -189,4 +192,4 @@ def test_the_keyboard_reaches_every_table(browser: Any, study: Path) -> None:
         assert {"The front in figures", "The trials that ended last, the newest first"} <= reached
         page.focus("#members .scroll")
         page.keyboard.press("ArrowRight")
-        page.wait_for_function("document.querySelector('#members .scroll').scrollLeft > 0")
+        until(page, "document.querySelector('#members .scroll').scrollLeft > 0")

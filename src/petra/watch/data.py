@@ -99,7 +99,7 @@ def _aims(front: Front) -> str:
 
 
 def _label(front: Front, name: str) -> str:
-    return front.catalogue.label(name).replace("_", " ")
+    return front.catalogue[name].column
 
 
 def _tiles(front: Front, trials: Sequence[Trial], volume: float | None) -> Cells:

@@ -39,7 +39,7 @@ def front_plots(front: Front, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     (objective,) = front.objectives
     numbers = axis("trial", 0, max((t.number for t in trials), default=1), "{:.0f}".format)
     drawn = _plot(front, measured, numbers, _axis(front, objective), lambda t: t.number, objective)
-    return [drawn | {"caption": f"{_name(front, objective)} of every measured trial."}]
+    return [drawn | {"caption": _sentence(f"{_name(front, objective)} of every measured trial.")}]
 
 
 def volume_plots(reached: Sequence[tuple[Trial, float]]) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def _pair(front: Front, measured: Sequence[Trial], x: Objective, y: Objective) -
         for name, objective in (("x", x), ("y", y))
         for constraint, bound in axes.bounds_on(front, objective)
     ]
-    caption = f"{_name(front, y)} against {_name(front, x)} of every measured trial."
+    caption = _sentence(f"{_name(front, y)} against {_name(front, x)} of every measured trial.")
     if beyond := axes.outside(front, x, y):
         caption += f" {beyond} lie outside of what is shown."
     return drawn | {"lines": [stairs] if stairs else [], "bounds": bounds, "caption": caption}
@@ -146,7 +146,11 @@ def _value(objective: Objective) -> Where:
 
 
 def _name(front: Front, objective: Objective) -> str:
-    return front.catalogue.label(objective.metric).replace("_", " ")
+    return front.catalogue[objective.metric].column
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _axis(front: Front, objective: Objective) -> dict[str, Any]:

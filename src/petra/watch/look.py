@@ -119,19 +119,20 @@ class Watched:
 
     def _read(self, token: Token) -> None:
         try:
-            self._seen, self._trouble = self._study(), None
+            self._seen, self._trouble = self._study(token[0]), None
         except PetraError as error:
             self._trouble = error
         except OSError as error:
             self._trouble = StoreError(f"{self.directory}: {error.strerror or error}")
         replaced = _token(_files(self.directory))[0] != token[0]  # while it was read
         self._token = _NONE if replaced or self._trouble else token
-        self._identity = None if replaced else self._identity
+        if replaced or self._trouble:
+            self._identity = None
 
-    def _study(self) -> Seen:
+    def _study(self, which: object) -> Seen:
         record = StudyRecord.load(self.directory, whole=False)
         with Store.open(self.directory, write=False, whole=False) as store:
-            identity = (store.created, store.host)
+            identity = (which, store.created, store.host, store.config, record.leading[:1])
             if identity != self._identity:  # another study lies here now
                 self._known, self._identity = {}, identity
             trials = self._trials(record, store)
@@ -172,9 +173,11 @@ def _files(directory: Path) -> list[os.stat_result | None]:
     found: list[os.stat_result | None] = []
     for path in (database, database.with_name(f"{database.name}-wal")):
         try:
-            found.append(path.stat())
+            stat = path.lstat()
         except OSError:
             found.append(None)
+        else:
+            found.append(stat if stat.st_size else None)  # an empty log is made by reading
     return found
 
 

@@ -57,7 +57,7 @@ def outcome(trial: Trial, front: Front) -> str:
         return failure_in_words(trial.failure)
     found = figures(trial)
     parts = [
-        f"{front.catalogue.label(o.metric).replace('_', ' ')} {value(metric, m.mean)}"
+        f"{metric.column} {value(metric, m.mean)}"
         for o in front.objectives
         if (metric := front.catalogue[o.metric]) and (m := found.get(o.metric))
     ]

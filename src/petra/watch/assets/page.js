@@ -7,10 +7,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const KINDS = { front: "front", untouched: "untouched model", dominated: "dominated",
   infeasible: "infeasible" };
 
-let version = "";
-let wait = EVERY_MS;
-let timer = 0;
-let asking = false;
+let [version, wait] = ["", EVERY_MS];  // what is shown, and how long until it is asked again
+let [timer, asking] = [0, false];
 let drawn = [];
 
 const byId = (id) => document.getElementById(id);
@@ -198,13 +196,26 @@ function draw(room, plot) {
     point.append(shape("title", {}, `trial ${number}, ${KINDS[kind]}: ${words}`));
     svg.append(point);
   }
-  for (const [at, value, number, kind] of plot.points || []) {
-    if (kind !== "front") continue;
-    const end = x(at) > width - right - 30;
-    svg.append(shape("text", { x: x(at) + (end ? -8 : 8), y: y(value) - 6, class: "number",
-      "text-anchor": end ? "end" : "start" }, String(number)));
-  }
+  number(svg, plot.points || [], x, y, width);
   return svg;
+}
+
+// Numbers of the front's members beside their points, where there is room.
+function number(svg, points, x, y, width) {
+  const taken = [];
+  for (const [at, value, name, kind] of points) {
+    if (kind !== "front") continue;
+    const size = 8 * String(name).length;
+    for (const [dx, dy] of [[8, -6], [8, 15], [-8 - size, -6], [-8 - size, 15]]) {
+      const [from, base] = [x(at) + dx, y(value) + dy];
+      const meets = ([other, end, line]) =>
+        other < from + size && from < end && Math.abs(line - base) < 12;
+      if (from < 0 || from + size > width || taken.some(meets)) continue;
+      taken.push([from, from + size, base]);
+      svg.append(shape("text", { x: from, y: base, class: "number" }, String(name)));
+      break;
+    }
+  }
 }
 
 function axes(svg, plot, x, y, box) {
@@ -224,8 +235,13 @@ function axes(svg, plot, x, y, box) {
     y2: height - bottom, class: "edge" }));
   svg.append(shape("line", { x1: left, x2: left, y1: top, y2: height - bottom, class: "edge" }));
   svg.append(shape("text", { x: width - right, y: height - 8, "text-anchor": "end",
-    class: "title" }, plot.x.title));
-  svg.append(shape("text", { x: 2, y: 12, class: "title" }, plot.y.title));
+    class: "title" }, short(plot.x.title, width)));
+  svg.append(shape("text", { x: 2, y: 12, class: "title" }, short(plot.y.title, width)));
+}
+
+function short(text, width) {
+  const most = Math.floor(width / 7);  // characters of the font, on average narrower
+  return text.length > most ? `${text.slice(0, most - 1)}\u2026` : text;
 }
 
 function drawBound(svg, bound, x, y, plot) {
