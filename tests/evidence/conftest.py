@@ -1,4 +1,4 @@
-"""One real study for all tests of what ships with a file."""
+"""One study for all tests of what ships with a file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_bundles import RAW, searched
+from small_bundles import RAW, stored
 
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Do not change it; copy it."""
-    return searched(tmp_path_factory.mktemp("evidence") / "study").directory
+    return stored(tmp_path_factory.mktemp("evidence") / "study")
 
 
 @pytest.fixture(scope="session")

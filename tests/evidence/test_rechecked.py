@@ -102,9 +102,7 @@ def test_an_altered_file_of_an_older_study_is_found_by_what_it_predicts(copied: 
 
 def test_a_metric_of_ones_own_is_scored_with_the_task(copied: Path) -> None:
     with Store.open(copied, write=True) as store:
-        note = store.note("task")
-        note["metrics"][0] |= {"title": "rmse"}
-        store.set_note("task", note | {"metric": "rmse"})
+        store.set_note("task", {"metric": "rmse", "maximize": True})
     number, _ = smallest(copied)
     unscored = said(recheck(copied, speed=False, picks=[number]), number)["quality"]
     assert unscored == (False, UNSCORED), "rmse does not give what is stored, and is not believed"

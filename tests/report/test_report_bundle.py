@@ -22,7 +22,6 @@ BUNDLE = {
     *("model.onnx", "pipeline.yaml", "metrics.json", "parity.json", "evidence.json"),
     *("MODEL_CARD.md", "SHA256SUMS"),
 }
-pytestmark = pytest.mark.filterwarnings("ignore:.*preprocessing is not stated")
 
 
 @pytest.fixture(scope="module")
