@@ -76,6 +76,9 @@ def test_labels_do_not_cover_each_other() -> None:
 
 def test_sentences_name_metrics_in_words() -> None:
     known = Catalogue()
+    assert renamed(known, "size_bytes 6.421e+05 at best: size_bytes <= 0.15 * baseline") == (
+        "size of the files 642 kB at best: size of the files <= 0.15 * baseline"
+    )
     words = renamed(known, "latency_ratio was 0.65x, size_bytes 3, own_name 4; quality 5")
     assert words.startswith("latency (times the untouched model's) was 0.65x, ")
-    assert words.endswith(", size of the files 3, own_name 4; quality 5")
+    assert words.endswith(", size of the files 3 B, own_name 4; quality 5")
