@@ -13,11 +13,11 @@ from petra.front import Front, figures
 from petra.moo.dominance import front_mask
 from petra.report import svg
 from petra.report.axes import bounds_on, frame
-from petra.report.labels import Label, placed
-from petra.report.metric_text import constraint_words, metric_words
+from petra.report.labels import Box, Label, placed
+from petra.report.metric_text import metric_words
 from petra.report.numbers_text import value
 from petra.report.page import esc
-from petra.report.svg import Axis, unit
+from petra.report.svg import CHARACTER, Axis, unit
 from petra.report.verdicts import Kind, Verdict
 
 Place = Callable[[Trial], tuple[float, float]]
@@ -72,28 +72,39 @@ def objective_axis(
         low = max(low, 0.0)
     split = ", validation" if metric.sampled else ""
     better = "more is better" if objective.maximize else "less is better"
-    title = f"{metric_words(metric)}{split} ({better})"
+    title = f"{metric_words(metric)}{split}: {better}"
     return make(low, high, title, svg.tick_text(metric, low, high))
 
 
-def bounds(front: Front, x: Objective | None, y: Objective, across: Axis, upward: Axis) -> str:
-    """Constraints on either axis: a line at the bound, and shade on its forbidden side."""
-    parts = []
+def bounds(
+    front: Front, x: Objective | None, y: Objective, across: Axis, upward: Axis
+) -> tuple[str, list[Box]]:
+    """Constraints on either axis: a line at the bound, shade on its forbidden side, and the bound
+    in words; also the room that the words take.
+    """
+    parts: list[str] = []
+    covered: list[Box] = []
+
+    def say(words: str, x: float, y: float, anchor: str) -> None:
+        parts.append(svg.text(x, y, words, kind="bound-label", anchor=anchor))
+        covered.append(Box.of(x, y, words, anchor))
+
     for constraint, bound in bounds_on(front, x) if x else []:
         if across.holds(bound):
             at, edge = across.at(bound), across.start if constraint.at_least else across.end
             parts.append(_shade(min(at, edge), upward.end, abs(edge - at), upward.span))
             parts.append(svg.path("bound", f"M{unit(at)} {unit(upward.end)}V{unit(upward.start)}"))
-            anchor, side = ("start", 5) if constraint.at_least else ("end", -5)
-            parts.append(_bound_text(front, constraint, at + side, upward.start - 6, anchor))
+            words, room = _bound_words(front, constraint, bound), at - across.start
+            left = room > CHARACTER * len(words) + 8
+            say(words, at - 5 if left else at + 5, upward.start - 6, "end" if left else "start")
     for constraint, bound in bounds_on(front, y):
         if upward.holds(bound):
             at, edge = upward.at(bound), upward.start if constraint.at_least else upward.end
             parts.append(_shade(across.start, min(at, edge), across.span, abs(edge - at)))
             parts.append(svg.path("bound", f"M{unit(across.start)} {unit(at)}H{unit(across.end)}"))
-            below = at - 5 if constraint.at_least else at + 13
-            parts.append(_bound_text(front, constraint, across.end - 4, below, "end"))
-    return f"<g aria-hidden=true>{''.join(parts)}</g>" if parts else ""
+            beside = at - 5 if constraint.at_least else at + 13
+            say(_bound_words(front, constraint, bound), across.end - 4, beside, "end")
+    return (f"<g aria-hidden=true>{''.join(parts)}</g>" if parts else ""), covered
 
 
 def _shade(x: float, y: float, width: float, height: float) -> str:
@@ -101,9 +112,9 @@ def _shade(x: float, y: float, width: float, height: float) -> str:
     return f'<rect class=beyond x="{unit(x)}" y="{unit(y)}" {size}/>'
 
 
-def _bound_text(front: Front, constraint: Constraint, x: float, y: float, anchor: str) -> str:
-    words = svg.shortened(constraint_words(front.catalogue, constraint))
-    return svg.text(x, y, words, kind="bound-label", anchor=anchor)
+def _bound_words(front: Front, constraint: Constraint, bound: float) -> str:
+    side = "at least" if constraint.at_least else "at most"
+    return f"{side} {value(front.catalogue[constraint.metric], bound)}"
 
 
 def cloud(drawn: Drawn, seen: Sequence[Trial], at: Place) -> str:
@@ -114,9 +125,15 @@ def cloud(drawn: Drawn, seen: Sequence[Trial], at: Place) -> str:
     )
 
 
-def points(drawn: Drawn, seen: Sequence[Trial], at: Place, objectives: Sequence[Objective]) -> str:
-    """The members of the front and the untouched model, each a link to its trial, and their
-    numbers; what the names pick is named first and ringed.
+def points(
+    drawn: Drawn,
+    seen: Sequence[Trial],
+    at: Place,
+    objectives: Sequence[Objective],
+    covered: Sequence[Box],
+) -> str:
+    """The members of the front and the untouched model, each a link to its trial, and their numbers
+    where there is room beside what is `covered`; what the names pick is named first and ringed.
     """
     front = drawn.front
     members = {t.number: t for t in (*front.members, *([front.baseline] if front.baseline else []))}
@@ -125,7 +142,7 @@ def points(drawn: Drawn, seen: Sequence[Trial], at: Place, objectives: Sequence[
     shown.sort(key=lambda t: (t.number not in drawn.picks, t.number != 0, t.number))
     links = [_point(drawn, trial, at(trial), objectives) for trial in shown]
     labels = [Label(*at(trial), drawn.words(trial)) for trial in shown]
-    return "".join(links) + placed(labels, kind="label")
+    return "".join(links) + placed(labels, kind="label", covered=covered)
 
 
 def _point(

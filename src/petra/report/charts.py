@@ -43,13 +43,14 @@ def pair_chart(drawn: Drawn, x: Objective, y: Objective, *, whole: bool = False)
         if t.comparable and across.holds(value_on(t, x)) and upward.holds(value_on(t, y))
     ]
     members = [t for t in seen if t.number and drawn.is_a(t, Kind.FRONT)]
+    limits, covered = bounds(front, x, y, across, upward)
     parts = [
         svg.frame(across, upward),
-        bounds(front, x, y, across, upward),
+        limits,
         cloud(drawn, seen, at),
         svg.path("stairs", svg.stairs([at(t) for t in attainable(front, x, y)])),
         errors(members, y, at, upward) if describe(y.metric).sampled else "",
-        points(drawn, seen, at, (x, y)),
+        points(drawn, seen, at, (x, y), covered),
     ]
     data = place_data(front, x, y, across, upward)
     return svg.drawing("".join(parts), label=in_words(drawn, x, y), data=data, links=True)
@@ -75,12 +76,13 @@ def single_chart(drawn: Drawn) -> str:
         if not drawn.is_a(trial, Kind.INFEASIBLE) and cost < least:
             best, least = [*best, at(trial)], cost
     best += [(across.end, best[-1][1])] if best else []
+    limits, covered = bounds(front, None, objective, across, upward)
     parts = [
         svg.frame(across, upward),
-        bounds(front, None, objective, across, upward),
+        limits,
         cloud(drawn, seen, at),
         svg.path("stairs", svg.stairs(best)),
-        points(drawn, seen, at, (objective,)),
+        points(drawn, seen, at, (objective,), covered),
     ]
     label = f"{metric_words(front.catalogue[objective.metric])} of every measured trial, in order"
     data = place_data(front, None, objective, across, upward)
@@ -94,7 +96,7 @@ def hypervolume_chart(reached: Reached, *, over: str) -> str:
     title = "seconds of search" if over == "seconds" else "finished trials"
     across = svg.x_axis(0.0, max(places) or 1.0, title, lambda v: f"{v:g}")
     top = max(volumes) * 1.08 or 1.0
-    upward = svg.y_axis(0.0, top, "hypervolume (more is better)", lambda v: f"{v:.6g}")
+    upward = svg.y_axis(0.0, top, "hypervolume: more is better", lambda v: f"{v:.6g}")
     steps = [
         (across.at(place), upward.at(volume))
         for i, (place, volume) in enumerate(zip(places, volumes, strict=True))

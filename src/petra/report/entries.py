@@ -22,7 +22,7 @@ from petra.report.outcomes import explanation
 from petra.report.pipeline_text import fidelity_in_words, pipeline_in_words, trace_in_words
 from petra.report.verdicts import Kind, Verdict, verdicts
 
-MOST_SKIPPED = 12  # layers of a stage that are named one by one
+MOST_SKIPPED = 12  # layers that are named, of those that were left alone for one reason
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class Entry:
 
     @property
     def origin(self) -> str:
-        """Where it comes from: 'perturb of trial 7'."""
+        """Where it comes from: 'add + perturb of trial 7'."""
         origin = self.trial.origin
         parent = "" if origin.parent is None else f" of trial {origin.parent}"
-        return f"{printable(origin.name)}{parent}"
+        return f"{printable(' + '.join(origin.moves))}{parent}"
 
     @property
     def reason(self) -> str:
@@ -118,11 +118,9 @@ class Entry:
         steps = []
         for i, stage in enumerate(self.trial.pipeline):
             trace = traces[i] if i < len(traces) else None
-            skipped = [f"{layer} ({why})" for layer, why in trace.skipped.items()] if trace else []
-            if len(skipped) > MOST_SKIPPED:
-                skipped[MOST_SKIPPED:] = [f"and {len(skipped) - MOST_SKIPPED} more"]
             words = trace_in_words(trace) if trace else ""
-            steps.append(Step(stage.kind, dict(stage.params), words, list(map(printable, skipped))))
+            skipped = _left_alone(trace.skipped) if trace else []
+            steps.append(Step(stage.kind, dict(stage.params), words, skipped))
         return steps
 
 
@@ -140,6 +138,19 @@ def entries(front: Front) -> list[Entry]:
 def export_command(directory: Path) -> str:
     """What copies a member of the front out of the study, but for its number."""
     return f"petra export {shlex.quote(printable(directory))} --pick "
+
+
+def _left_alone(skipped: Mapping[str, str]) -> list[str]:
+    """The layers of each reason: 'stem, head and 3 more (too thin)'."""
+    layers: dict[str, list[str]] = {}
+    for layer, why in skipped.items():
+        layers.setdefault(why, []).append(layer)
+    said = []
+    for why, named in layers.items():
+        more = len(named) - MOST_SKIPPED
+        names = ", ".join(named[:MOST_SKIPPED]) + (f" and {more} more" if more > 0 else "")
+        said.append(printable(f"{names} ({why})"))
+    return said
 
 
 def _cost(metric: Metric, now: Measurement, search: Metrics) -> Figure:

@@ -52,10 +52,12 @@ def _legend(drawn: Drawn) -> str:
         for kind, mark, word, shown in _KEYS
     ]
     ring = "<svg class=key viewBox='0 0 18 18' aria-hidden=true><circle class=ring cx=9 cy=9 r=7 />"
-    keys.append(f"<li>{ring}</svg> picked as {', '.join(map(term, PICKS))}</li>")
+    keys.append(f"<li>{ring}</svg> <span>picked as {', '.join(map(term, PICKS))}</span></li>")
     keys.append(f"<li>{_line('stairs')} the best attainable in these two alone</li>")
     if drawn.front.constraints:
-        keys.append(f"<li>{_line('bound')} {term('constraint')}, shaded beyond it</li>")
+        keys.append(
+            f"<li>{_line('bound')} <span>{term('constraint')}, shaded beyond it</span></li>"
+        )
     return (
         f"<ul class=legend>{''.join(keys)}</ul><p>Numbers are those of the trials. A point leads to"
         " its trial: its pipeline, what the stages did, and its figures. Bars are one standard"

@@ -35,7 +35,7 @@ def trials_section(front: Front, entries: Sequence[Entry], directory: Path) -> s
         [*head, "pipeline"],
         [_row(entry, anchored=entry.number not in told) for entry in shown],
         caption=caption,
-        classes=("", "text", *[""] * len(metrics), "name", "", "text"),
+        classes=("", "text", *[""] * len(metrics), "words", "", "text"),
         name="trials",
     )
     left_out = len(entries) - len(shown)

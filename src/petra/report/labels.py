@@ -20,13 +20,22 @@ class Label:
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
+    """Room that is taken."""
+
     left: float
     top: float
     right: float
     bottom: float
 
-    def meets(self, other: _Box) -> bool:
+    @staticmethod
+    def of(x: float, y: float, text: str, anchor: str) -> Box:
+        """That of a text whose base line starts, or ends, at a place."""
+        width = CHARACTER * len(text)
+        left = x if anchor == "start" else x - width if anchor == "end" else x - width / 2
+        return Box(left, y - LINE + 2, left + width, y + 2)
+
+    def meets(self, other: Box) -> bool:
         apart = self.right < other.left or other.right < self.left
         return not (apart or self.bottom < other.top or other.bottom < self.top)
 
@@ -40,16 +49,19 @@ class _Box:
         )
 
 
-def placed(labels: Sequence[Label], *, kind: str, gap: float = 9.0) -> str:
+def placed(
+    labels: Sequence[Label], *, kind: str, covered: Sequence[Box] = (), gap: float = 9.0
+) -> str:
     """The labels as SVG, those named first having the first choice of a place; one for which there
-    is none without covering a point or another label is left out, and so are all after the first
-    `MOST`. O(labels).
+    is none without covering a point, another label or what is `covered` is left out, and so are all
+    after the first `MOST`. O(labels).
     """
-    taken = [_Box(p.x - 6, p.y - 6, p.x + 6, p.y + 6) for p in labels]
-    found = []
+    points = [Box(p.x - 6, p.y - 6, p.x + 6, p.y + 6) for p in labels]
+    taken, found = list(covered), []
     for i, label in enumerate(labels[:MOST]):
-        others = taken[:i] + taken[i + 1 :]
-        for anchor, x, y, box in _places(label, gap):
+        others = [*points[:i], *points[i + 1 :], *taken]
+        for x, y, anchor in _places(label, gap):
+            box = Box.of(x, y, label.text, anchor)
             if box.inside and not any(box.meets(other) for other in others):
                 found.append(text(x, y, label.text, kind=kind, anchor=anchor))
                 taken.append(box)
@@ -57,13 +69,12 @@ def placed(labels: Sequence[Label], *, kind: str, gap: float = 9.0) -> str:
     return f"<g aria-hidden=true>{''.join(found)}</g>" if found else ""
 
 
-def _places(label: Label, gap: float) -> list[tuple[str, float, float, _Box]]:
-    """(anchor, x, y of the base line, box) to the right, to the left, above and below."""
-    width, x, y = CHARACTER * len(label.text), label.x, label.y
-    half = width / 2
+def _places(label: Label, gap: float) -> list[tuple[float, float, str]]:
+    """To the right, to the left, above and below: the base line's place, and its anchor."""
+    x, y = label.x, label.y
     return [
-        ("start", x + gap, y + 4, _Box(x + gap, y - 7, x + gap + width, y + 6)),
-        ("end", x - gap, y + 4, _Box(x - gap - width, y - 7, x - gap, y + 6)),
-        ("middle", x, y - gap, _Box(x - half, y - gap - LINE + 2, x + half, y - gap + 2)),
-        ("middle", x, y + gap + 9, _Box(x - half, y + gap - 2, x + half, y + gap + 11)),
+        (x + gap, y + 4, "start"),
+        (x - gap, y + 4, "end"),
+        (x, y - gap, "middle"),
+        (x, y + gap + 9, "middle"),
     ]

@@ -40,12 +40,21 @@ def constraint_words(known: Catalogue, constraint: Constraint) -> str:
 
 
 def renamed(known: Catalogue, sentence: str) -> str:
-    """A sentence with metrics in words where it has their names."""
+    """A sentence with metrics in words where it has their names, and with their units where they
+    have values: 'size_bytes <= 3e5' -> 'size of the files <= 300 kB'.
+    """
 
     def words(found: re.Match[str]) -> str:
-        return metric_words(known[found[0]]) if found[0] in known else found[0]
+        name, between, number = found.groups()
+        if name not in known:
+            return found[0]
+        metric = known[name]
+        told = f"{between}{value(metric, float(number))}" if number else ""
+        return f"{metric_words(metric)}{told}"
 
-    return re.sub(r"\b[a-z][a-z0-9]*_[a-z0-9_]+\b", words, sentence)
+    # Neither a part of a number, nor a factor before the untouched model's value.
+    number = r"( <= | >= | )(\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w.%]| \*)"
+    return re.sub(rf"\b([a-z][a-z0-9]*_[a-z0-9_]+)\b(?:{number})?", words, sentence)
 
 
 def _of_ratio(metric: Metric) -> str:

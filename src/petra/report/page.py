@@ -56,7 +56,8 @@ def table(
         of_kind, of_scope = f" class={kind}" if kind else "", f" scope={scope}" if scope else ""
         return f"<{tag}{of_kind}{of_scope}>{content}</{tag}>"
 
-    top = "".join(cell("th", c, k, "col") for c, k in zip(head, kinds, strict=True))
+    heads = (f"<span class=head>{c}</span>" for c in head)
+    top = "".join(cell("th", c, k, "col") for c, k in zip(heads, kinds, strict=True))
     body = []
     for i, row in enumerate(rows):
         cells = [

@@ -13,7 +13,7 @@ from petra.core.objective import Constraint, Metrics
 from petra.core.text import first_line, printable
 from petra.core.trial import Trial, TrialStatus
 from petra.front import Front, broken, figures
-from petra.report.metric_text import constraint_words
+from petra.report.metric_text import metric_words, renamed
 from petra.report.numbers_text import value
 from petra.report.pipeline_text import fidelity_in_words
 
@@ -55,7 +55,7 @@ def verdicts(front: Front) -> Mapping[int, Verdict]:
 def _verdict(front: Front, trial: Trial, members: NDArray[np.float64]) -> tuple[Kind, str]:
     if trial.failure and not trial.measured:
         failure = trial.failure
-        said = printable(first_line(failure.message) or failure.kind)
+        said = renamed(front.catalogue, printable(first_line(failure.message) or failure.kind))
         if trial.status is TrialStatus.SCREENED:
             return Kind.SCREENED, f"{printable(failure.kind)}: {said}"
         return Kind.FAILED, f"in {printable(failure.stage)}: {printable(failure.kind)}: {said}"
@@ -93,13 +93,8 @@ def _dominated_by(front: Front, trial: Trial, members: NDArray[np.float64]) -> s
 
 
 def _miss(front: Front, constraint: Constraint, mine: Metrics, base: Metrics) -> str:
-    """'size of the files at most 300 kB: it has 420 kB, 40% more'."""
+    """'size of the files 420 kB, 40.0% above 300 kB'."""
     metric = front.catalogue[constraint.metric]
-    asked = constraint_words(front.catalogue, constraint)
-    bound = constraint.bound(base)
-    if constraint.scale:
-        asked += f", {value(metric, bound)}"
-    by = constraint.violation(mine, base)
-    side = "less" if constraint.at_least else "more"
-    share = f", {by:.2g} times {side}" if by >= 10 else f", {by:.1%} {side}"
-    return f"{asked}: it has {value(metric, mine[constraint.metric].mean)}{share if by else ''}"
+    found, bound = (value(metric, v) for v in (mine[metric.name].mean, constraint.bound(base)))
+    by, side = constraint.violation(mine, base), "below" if constraint.at_least else "above"
+    return f"{metric_words(metric)} {found}, {by:.{1 if by < 10 else 0}%} {side} {bound}"

@@ -102,7 +102,7 @@ function rowOf(t) {
     heading("row", "", link),
     outcome,
     ...t.texts.map((i) => make("td", "", texts[i])),
-    make("td", "name", texts[t.origin]),
+    make("td", "words", texts[t.origin]),
     make("td", "", duration(t.seconds)),
     make("td", "text", texts[t.words]),
   );
