@@ -260,8 +260,9 @@ def _create_or_continue(
     note: Note,
 ) -> Study:
     directory = Path(config.workdir)
-    model, task = received(model, task, config.target)
-    as_model(model), as_task(task)
+    given, task = received(model, task, config.target)
+    model = as_model(given)
+    as_task(task)
     check_metrics(config, task)
     note(EXAMINING)
     study = Study(directory, config, model=model, task=task)

@@ -75,7 +75,7 @@ def _transformer(place: Path, *, bare: bool = False) -> nn.Module:
     name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     if bare and "For" in name:
         name = f"{name.partition('For')[0]}Model"
-    kind = getattr(transformers, name, None) if name.isidentifier() else None
+    kind: Any = getattr(transformers, name, None) if name.isidentifier() else None
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise DataError(
             f"{place}: transformers {transformers.__version__} has no model {shown(name)}",

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from petra.cli.artifact import Inputs, Runtime
+from petra.cli.artifact import Inputs
+from petra.cli.completion import RuntimeOption
 from petra.cli.output import JsonFlag, note, say, say_json
 
 
@@ -26,7 +27,7 @@ def explain(
     against: Annotated[
         Path | None, typer.Option(help="The untouched model's file, to lay a file beside.")
     ] = None,
-    runtime: Runtime = None,
+    runtime: RuntimeOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Threads. Default: 1, or the bundle's.")
     ] = None,

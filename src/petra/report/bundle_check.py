@@ -212,7 +212,8 @@ def replay_sample(
         raise ArtifactError(
             f"{bundle.file}: its sample cannot be read: {error}", hint=_HINT
         ) from None
-    request = Replay(target, str(bundle.file), *map(str, files), deviations)
+    inputs, outputs = map(str, files)
+    request = Replay(target, str(bundle.file), inputs, outputs, deviations)
     try:
         found, _ = alone(
             replay,

@@ -39,7 +39,9 @@ def _attention(
     """
     import onnx_ir as ir
     from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
-    from onnxscript.onnx_opset import opset18 as op
+    from onnxscript import onnx_opset
+
+    op: Any = onnx_opset.opset18  # its operators are typed by tensors' types, not by values
 
     nothing = None
     if attn_mask is not None:

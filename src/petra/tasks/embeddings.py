@@ -117,7 +117,7 @@ def embeddings(
         _split(model, found, none, none, name="train"),
         *(_pairs(model, given, name=name) for name, given in (("val", val), ("test", test))),
     ]
-    return Embeddings(*splits, augment, (_correlation(metric),))
+    return Embeddings(*splits, augment=augment, measured=(_correlation(metric),))
 
 
 def _pairs(model: nn.Module, given: object, *, name: str) -> Split:
