@@ -38,8 +38,8 @@ def _attention(
     The mask's largest value a row costs one pass over the mask, once for all layers that share it.
     """
     import onnx_ir as ir
-    from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
     from onnxscript import onnx_opset
+    from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
 
     op: Any = onnx_opset.opset18  # its operators are typed by tensors' types, not by values
 
