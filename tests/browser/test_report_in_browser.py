@@ -94,7 +94,7 @@ def test_the_table_is_filtered_by_outcome_and_by_words(seen: Visit, study: Path)
     for box in seen.page.locator("#filter input[type=checkbox]").all():
         box.uncheck()
     assert numbers(seen) == []
-    seen.page.get_by_label(re.compile("^on the front")).check()
+    seen.page.get_by_role("checkbox", name="on the front").check()
     assert numbers(seen) == sorted(t.number for t in front.members if t.number)
     for box in seen.page.locator("#filter input[type=checkbox]").all():
         box.check()

@@ -141,7 +141,10 @@ def points(
     shown = [t for t in members.values() if t.number in inside]
     shown.sort(key=lambda t: (t.number not in drawn.picks, t.number != 0, t.number))
     links = [_point(drawn, trial, at(trial), objectives) for trial in shown]
-    labels = [Label(*at(trial), drawn.words(trial)) for trial in shown]
+    labels = [
+        Label(*at(trial), drawn.words(trial), 13.0 if trial.number in drawn.picks else 9.0)
+        for trial in shown
+    ]
     return "".join(links) + placed(labels, kind="label", covered=covered)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from petra.core.trial import TrialStatus
+from petra.core.trial import Trial, TrialStatus
 from petra.front import Front
 from petra.report import history, page
 from petra.report.glossary import origin_doc, term
+from petra.report.metric_text import renamed
 from petra.report.outcomes import explanation, failure_counts, screening
 from petra.report.page import esc
 from petra.report.pipeline_text import pipeline_in_words
@@ -25,7 +26,7 @@ def screened_section(front: Front) -> str:
         [
             esc(kind),
             str(found.left.get(kind, 0)),
-            esc(f"trial {trial.number}: {trial.failure.message if trial.failure else ''}"),
+            esc(renamed(front.catalogue, f"trial {trial.number}: {_message(trial)}")),
             esc(pipeline_in_words(trial.pipeline)),
         ]
         for kind, trial in first.items()
@@ -34,6 +35,10 @@ def screened_section(front: Front) -> str:
     caption = "Candidates that were not trained, exported or timed in full, and why"
     table = page.table(head, rows, caption=caption, classes=("name", "", "text", "text"))
     return f"<h2>Screened</h2><p>{esc(str(found))}</p>{table if rows else ''}"
+
+
+def _message(trial: Trial) -> str:
+    return trial.failure.message if trial.failure else ""
 
 
 def explained_section(front: Front) -> str:
@@ -58,8 +63,7 @@ def failures_section(front: Front) -> str:
         return "<h2>Failures</h2><p>No trial failed.</p>"
     rows = []
     for (stage, kind), count, example in counts:
-        assert example.failure is not None
-        shown = f"trial {example.number}: {example.failure.message}"
+        shown = f"trial {example.number}: {_message(example)}"
         rows.append(
             [
                 esc(stage),

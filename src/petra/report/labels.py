@@ -12,11 +12,12 @@ MOST = 60  # labels that a chart has
 
 @dataclass(frozen=True)
 class Label:
-    """What is to be written beside the point at (`x`, `y`)."""
+    """What is to be written beside the point at (`x`, `y`), `gap` units away from its middle."""
 
     x: float
     y: float
     text: str
+    gap: float = 9.0
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,7 @@ class Box:
         )
 
 
-def placed(
-    labels: Sequence[Label], *, kind: str, covered: Sequence[Box] = (), gap: float = 9.0
-) -> str:
+def placed(labels: Sequence[Label], *, kind: str, covered: Sequence[Box] = ()) -> str:
     """The labels as SVG, those named first having the first choice of a place; one for which there
     is none without covering a point, another label or what is `covered` is left out, and so are all
     after the first `MOST`. O(labels).
@@ -60,7 +59,7 @@ def placed(
     taken, found = list(covered), []
     for i, label in enumerate(labels[:MOST]):
         others = [*points[:i], *points[i + 1 :], *taken]
-        for x, y, anchor in _places(label, gap):
+        for x, y, anchor in _places(label):
             box = Box.of(x, y, label.text, anchor)
             if box.inside and not any(box.meets(other) for other in others):
                 found.append(text(x, y, label.text, kind=kind, anchor=anchor))
@@ -69,9 +68,9 @@ def placed(
     return f"<g aria-hidden=true>{''.join(found)}</g>" if found else ""
 
 
-def _places(label: Label, gap: float) -> list[tuple[float, float, str]]:
+def _places(label: Label) -> list[tuple[float, float, str]]:
     """To the right, to the left, above and below: the base line's place, and its anchor."""
-    x, y = label.x, label.y
+    x, y, gap = label.x, label.y, label.gap
     return [
         (x + gap, y + 4, "start"),
         (x - gap, y + 4, "end"),

@@ -181,9 +181,12 @@ function prepareChart(chart) {
     hint.hidden = true;
   });
   chart.addEventListener("click", (event) => {
-    const trial = nearest(chart, points, event);
     hint.hidden = true;
-    if (trial && !event.target.closest("a")) go(trial.number);
+    const trial = event.detail ? nearest(chart, points, event) : null; // 0: a key, on a link
+    if (!trial) return;
+    event.preventDefault();
+    event.stopPropagation();
+    go(trial.number);
   });
 }
 
