@@ -212,7 +212,7 @@ def replay_sample(
         raise ArtifactError(
             f"{bundle.file}: its sample cannot be read: {error}", hint=_HINT
         ) from None
-    request = Replay(target, str(bundle.file), *map(str, files), deviations)
+    request = Replay(target, str(bundle.file), str(files[0]), str(files[1]), deviations)
     try:
         found, _ = alone(
             replay,
