@@ -212,8 +212,7 @@ def replay_sample(
         raise ArtifactError(
             f"{bundle.file}: its sample cannot be read: {error}", hint=_HINT
         ) from None
-    inputs, outputs = map(str, files)
-    request = Replay(target, str(bundle.file), inputs, outputs, deviations)
+    request = Replay(target, str(bundle.file), str(files[0]), str(files[1]), deviations)
     try:
         found, _ = alone(
             replay,
