@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from petra.core.announced import subclass_of
 from petra.core.registry import Registry
 from petra.methods.base import Stage
 
@@ -27,4 +28,6 @@ STAGES: Registry[type[Stage]] = Registry(
         "quantize.half": "petra.methods.quantize.half:HalfPrecision",
         "quantize.weights": "petra.methods.quantize.weights:WeightQuantize",
     },
+    group="petra.stages",
+    check=subclass_of("petra.methods.base:Stage"),
 )
