@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from petra import data
+    from petra import data, plugins
     from petra.api import compress, load_study
+    from petra.callbacks.base import Callback
     from petra.core.errors import PetraError
     from petra.core.measurement import Measurement
     from petra.core.pipeline import Pipeline, StageSpec
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from petra.transferred import transfer
 
 _HOMES = {
+    "Callback": "petra.callbacks.base",
     "Padding": "petra.core.ragged",
     "Loss": "petra.tasks.losses",
     "Measurement": "petra.core.measurement",
@@ -63,10 +65,11 @@ _HOMES = {
     "transfer": "petra.transferred",
 }
 
-_ROOMS = ("data",)
-"""Packages that are used as they are: ``petra.data.split(...)``."""
+_ROOMS = ("data", "plugins")
+"""What is used as it is: ``petra.data.split(...)``."""
 
 __all__ = [
+    "Callback",
     "Loss",
     "Measurement",
     "Padding",
@@ -84,6 +87,7 @@ __all__ = [
     "forecasting",
     "load_modules",
     "load_study",
+    "plugins",
     "ragged",
     "regression",
     "save_modules",

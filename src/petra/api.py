@@ -12,6 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from petra.brought import check_brought, note_brought
+from petra.callbacks.check import named_and_given
+from petra.callbacks.table import make_callbacks
 from petra.config import StudyConfig, load_config, parse_config
 from petra.core.errors import ConfigError, StoreError
 from petra.core.target import Target
@@ -62,22 +65,26 @@ def compress(
     executor: str | MakeExecutor = "local",
     workdir: str | Path = "petra-study",
     listener: Listener | None = None,
+    callbacks: str | Iterable[object] = (),
 ) -> Study:
     """Search for compressed versions of `model` and return the finished study.
 
     `task` comes from `petra.classification`, `petra.regression` or `petra.task`, or is a subclass
     of `petra.Task`.
     `budget` is a time ("20 min", seconds) or a mapping with any of time, trials, generations, goal.
-    `executor` is a registered name, or makes one of an `Assignment`. The other arguments are as in
-    a study file. If `workdir` holds a study of the same model, data
-    and settings, it is continued (a larger budget is taken over). The model is not modified.
+    `executor` is a registered name, or makes one of an `Assignment`. `callbacks` are names, as in a
+    study file, or objects (`petra.Callback`). The other arguments are as in a study file. If
+    `workdir` holds a study of the same model, data and settings, it is continued (a larger budget
+    is taken over). The model is not modified.
 
     >>> study = petra.compress(model, petra.classification(train, val, test), budget="10 min")
     >>> study.front.pick("knee").export("model.onnx")
 
     Raises ConfigError, DataError, ExportError or StoreError with one message that says what to do.
     """
+    named, objects = named_and_given(callbacks)
     data: dict[str, Any] = {
+        "callbacks": named,
         "target": _target(target),
         "objectives": _listed(objectives),
         "constraints": _listed(constraints),
@@ -98,7 +105,7 @@ def compress(
     data |= {key: value for key, value in given.items() if value is not None}
     config = parse_config(data, where="petra.compress")
     study = create_or_continue(config, model, task)
-    return study.run(listener, executor=executor if callable(executor) else None)
+    return study.run(listener, executor=executor if callable(executor) else None, callbacks=objects)
 
 
 def _target(target: object) -> object:
@@ -206,6 +213,8 @@ def study_from_config(
 def _check(config: StudyConfig) -> None:
     """Refuse what is wrong whatever model and data are, before anything is spent on them."""
     check_writable(Path(config.workdir))
+    check_brought(Path(config.workdir))
+    make_callbacks(config.callbacks)
     check_settings(config)
     check_device(config.device)
 
@@ -236,7 +245,7 @@ def _take_over(store: Store, wanted: dict[str, Any]) -> None:
 _FORMER_SEARCH, _SEARCH = {"name": "evolution"}, {"name": "surrogate"}  # the defaults
 # What may differ between the sessions of one study: nothing that changes what is proposed or how it
 # is judged.
-_MAY_CHANGE = frozenset({"budget", "limits", "executor", "workdir"})
+_MAY_CHANGE = frozenset({"budget", "limits", "executor", "callbacks", "workdir"})
 
 
 def create_or_continue(
@@ -278,6 +287,7 @@ def _create_or_continue(
             _take_over(store, wanted)
         if store.note(IDENTITY_NOTE) is None:
             store.set_note(IDENTITY_NOTE, secrets.token_hex(16))
+        note_brought(store, config)
         if places:
             store.set_note(PLACES_NOTE, list(places))
         if failed := remember_start(store, config):

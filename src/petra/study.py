@@ -11,30 +11,29 @@ from pathlib import Path
 
 from torch import nn
 
+from petra.callbacks.hub import Hub, ears_of
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
-from petra.core.metric import METRICS
 from petra.core.notes import WorkerNote
 from petra.core.objective import Objective, named_objectives
 from petra.core.pipeline import Pipeline
 from petra.core.target import Target
 from petra.core.trial import Trial
 from petra.execute.base import Assignment, Limits, MakeExecutor
-from petra.execute.build import BuildPayload
+from petra.execute.build import BuildPayload, added_plugins
 from petra.execute.builder import ignore
 from petra.execute.compare_runtimes import OnRuntime, compare_runtimes
 from petra.execute.crew import Crew
 from petra.execute.table import EXECUTORS
 from petra.execute.training_speed import TrainingSpeed
 from petra.intake import Examined, examine, fingerprint
-from petra.listener import Listener, Silent, Unfailing
+from petra.listener import Listener
 from petra.measure.host import cores, describe_host
-from petra.methods.table import STAGES
 from petra.prior import Knowledge, Setting
 from petra.problem import build_space, initial_pipelines, objections
 from petra.recipes import circumstances, make_recipes, stored_recipes, those_that_act
 from petra.report.study_front import StudyFront
-from petra.runtimes.table import RUNTIMES, runtime_for
+from petra.runtimes.table import runtime_for
 from petra.search.base import Problem
 from petra.search.durations import trained_epochs
 from petra.session import Session
@@ -75,30 +74,36 @@ class Study:
     # ---- running ---------------------------------------------------------------------------------
 
     def run(
-        self, listener: Listener | None = None, *, executor: MakeExecutor | None = None
+        self,
+        listener: Listener | None = None,
+        *,
+        executor: MakeExecutor | None = None,
+        callbacks: Sequence[object] = (),
     ) -> Study:
         """Search until the budget is spent, then confirm the front on the test split.
 
         Continues where an earlier session stopped. Ctrl-C keeps what is finished and raises
         KeyboardInterrupt. `executor` makes what runs candidates of an `Assignment`, instead of the
-        executor that the configuration names.
+        executor that the configuration names. `callbacks` hear of it (`petra.Callback`), after
+        those that the configuration names.
 
         Raises DataError when model and data do not fit each other, BaselineError when the untouched
         model cannot be judged on the target at all, StoreError when the directory cannot be used.
         """
+        ears = ears_of([listener], self.config.callbacks, callbacks)
         with Store.open(self.directory, write=True) as store:
             mark = self._prepare(store)
-            listener = Unfailing(listener or Silent())
-            for remark in self.examined.remarks:
-                listener.message(f"note: {remark}")
-            for name, reason in self.left_out.items():
-                listener.message(f"searching without {name}: {reason}")
-            if self.knowledge.about:
-                listener.message(self.knowledge.about)
-            stages, threads = tuple(self.problem.space.cards), self._threads(store)
-            assignment = self._assignment(mark, stages=stages, threads=threads, store=store)
-            make = executor or EXECUTORS.get(self.config.executor)
-            Session(self.config, store, self.problem, partial(make, assignment), listener).search()
+            with Hub.of(self, store, ears) as hub:
+                for remark in self.examined.remarks:
+                    hub.message(f"note: {remark}")
+                for name, reason in self.left_out.items():
+                    hub.message(f"searching without {name}: {reason}")
+                if self.knowledge.about:
+                    hub.message(self.knowledge.about)
+                stages, threads = tuple(self.problem.space.cards), self._threads(store)
+                assignment = self._assignment(mark, stages=stages, threads=threads, store=store)
+                make = executor or EXECUTORS.get(self.config.executor)
+                Session(self.config, store, self.problem, partial(make, assignment), hub).search()
         return self
 
     def _prepare(self, store: Store) -> str:
@@ -173,11 +178,7 @@ class Study:
             cache=self.paths.cache(mark),
             cache_bytes=limits.cache,
             device=self.config.device,
-            plugins={
-                "stages": STAGES.added(),
-                "runtimes": RUNTIMES.added(),
-                "metrics": METRICS.added(),
-            },
+            plugins=added_plugins(),
             stages=stages,
             metrics=tuple(self.config.metrics_named()),
         )

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from petra.cli.announced import lines, package_of, rows, stages_here
 from petra.cli.output import JsonFlag, say, say_json
 
 if TYPE_CHECKING:
@@ -52,14 +53,16 @@ def methods(
         say(Text("\n\n".join([card.name, *paragraphs, _effects(card)]) + "\n"))
         say(_parameters(card))
         return
-    cards = [STAGES.get(each).card(outline) for each in STAGES.names()]
+    cards = [stage.card(outline) for stage in stages_here().values()]
     if as_json:
-        say_json([_plain(card) for card in cards])
+        say_json([_plain(card) | {"package": package_of(card.name)} for card in cards])
         return
     table = _table("stage", "what it does", "effects")
     for card in cards:
         table.add_row(card.name, card.summary, _effects(card))
     say(table)
+    for line in lines(rows(STAGES)):
+        say(line)
 
 
 def _outline(study: Path) -> ModelOutline:
