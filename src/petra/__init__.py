@@ -18,8 +18,9 @@ from petra.core.noise import hush
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from petra import data
+    from petra import data, plugins
     from petra.api import compress, load_study
+    from petra.callbacks.base import Callback
     from petra.core.errors import PetraError
     from petra.core.measurement import Measurement
     from petra.core.pipeline import Pipeline, StageSpec
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from petra.transferred import transfer
 
 _HOMES = {
+    "Callback": "petra.callbacks.base",
     "Padding": "petra.core.ragged",
     "Loss": "petra.tasks.losses",
     "Measurement": "petra.core.measurement",
@@ -73,10 +75,11 @@ _HOMES = {
     "transfer": "petra.transferred",
 }
 
-_ROOMS = ("data",)
-"""Packages that are used as they are: ``petra.data.split(...)``."""
+_ROOMS = ("data", "plugins")
+"""What is used as it is: ``petra.data.split(...)``."""
 
 __all__ = [
+    "Callback",
     "Loss",
     "Measurement",
     "Padding",
@@ -96,6 +99,7 @@ __all__ = [
     "forecasting",
     "load_modules",
     "load_study",
+    "plugins",
     "pretrained",
     "ragged",
     "recheck",

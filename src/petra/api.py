@@ -12,6 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from petra.brought import check_brought, note_brought
+from petra.callbacks.check import named_and_given
+from petra.callbacks.table import make_callbacks
 from petra.config import StudyConfig, load_config, parse_config
 from petra.continued import take_over
 from petra.core.errors import ConfigError
@@ -67,6 +70,7 @@ def compress(
     executor: str | MakeExecutor = "local",
     workdir: str | Path = "petra-study",
     listener: Listener | None = None,
+    callbacks: str | Iterable[object] = (),
     progress: bool = True,
 ) -> Study:
     """Search for compressed versions of `model` and return the finished study.
@@ -75,9 +79,10 @@ def compress(
     `task` comes from `petra.classification`, `petra.regression` or `petra.task`, or is a subclass
     of `petra.Task`.
     `budget` is a time ("20 min", seconds) or a mapping with any of time, trials, generations, goal.
-    `executor` is a registered name, or makes one of an `Assignment`. The other arguments are as in
-    a study file. If `workdir` holds a study of the same model, data
-    and settings, it is continued (a larger budget is taken over). The model is not modified.
+    `executor` is a registered name, or makes one of an `Assignment`. `callbacks` are names, as in a
+    study file, or objects (`petra.Callback`). The other arguments are as in a study file. If
+    `workdir` holds a study of the same model, data and settings, it is continued (a larger budget
+    is taken over). The model is not modified.
     What happens is shown on standard error: a bar and a line for every trial on a terminal, the
     same in a box in a notebook, lines elsewhere; with ``progress=False`` nothing. `listener` is
     told of it in any case.
@@ -87,7 +92,9 @@ def compress(
 
     Raises ConfigError, DataError, ExportError or StoreError with one message that says what to do.
     """
+    named, objects = named_and_given(callbacks)
     data: dict[str, Any] = {
+        "callbacks": named,
         "target": _target(target),
         "objectives": _listed(objectives),
         "constraints": _listed(constraints),
@@ -107,9 +114,10 @@ def compress(
     }
     data |= {key: value for key, value in given.items() if value is not None}
     config = parse_config(data, where="petra.compress")
+    make = executor if callable(executor) else None
     with showing(progress) as shown:
         study = create_or_continue(config, model, task, note=shown.message)
-        study.run(listener, executor=executor if callable(executor) else None, progress=shown)
+        study.run(listener, executor=make, callbacks=objects, progress=shown)
         if progress:
             conclude(shown, study.directory)
     return study
@@ -223,6 +231,8 @@ def study_from_config(
 def _check(config: StudyConfig) -> None:
     """Refuse what is wrong whatever model and data are, before anything is spent on them."""
     check_writable(Path(config.workdir))
+    check_brought(Path(config.workdir))
+    make_callbacks(config.callbacks)
     check_settings(config)
     check_device(config.device)
 
@@ -280,6 +290,7 @@ def _create_or_continue(
             take_over(store, wanted)
         if store.note(IDENTITY_NOTE) is None:
             store.set_note(IDENTITY_NOTE, secrets.token_hex(16))
+        note_brought(store, config)
         if places:
             store.set_note(PLACES_NOTE, list(places))
         if failed := remember_start(store, config):

@@ -11,7 +11,7 @@ from petra.store.store import Store
 _FORMER_SEARCH, _SEARCH = {"name": "evolution"}, {"name": "surrogate"}  # the defaults
 # What may differ between the sessions of one study: nothing that changes what is proposed or how it
 # is judged.
-_MAY_CHANGE = frozenset({"budget", "limits", "executor", "workdir"})
+_MAY_CHANGE = frozenset({"budget", "limits", "executor", "callbacks", "workdir"})
 
 
 def take_over(store: Store, wanted: dict[str, Any]) -> None:

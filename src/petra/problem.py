@@ -188,9 +188,15 @@ def _asked(config: StudyConfig) -> set[str]:
 
 
 def _offered(config: StudyConfig) -> list[str]:
-    """The stages of a search over all: without those that have to be named, and are not."""
+    """The stages of a search over all: without those that have to be named, and are not, as all
+    have to that an installed package brings.
+    """
     named = _asked(config) | preset_of(config.space.preset).ranges.keys()
-    return [name for name in STAGES.names() if name in named or not STAGES.get(name).on_request]
+    return [
+        name
+        for name in STAGES.names()
+        if name in named or not (STAGES.package(name) or STAGES.get(name).on_request)
+    ]
 
 
 def _useless(config: StudyConfig) -> dict[str, str]:
@@ -265,12 +271,15 @@ def search_options(config: StudyConfig) -> tuple[str, dict[str, object]]:
 
 
 def check_executor(config: StudyConfig) -> None:
-    """Raise ConfigError, with the path, unless the executor exists."""
+    """Raise ConfigError, with the path, unless the executor exists, and PluginError where that of
+    a package cannot be used.
+    """
     if config.executor not in EXECUTORS:
         raise ConfigError(
             f"executor: unknown executor {shown(config.executor)}",
             hint=did_you_mean(config.executor, EXECUTORS),
         )
+    EXECUTORS.get(config.executor)
 
 
 def check_searcher(config: StudyConfig) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from torch import nn
 
 from petra.config import CallConfig, StudyConfig
+from petra.core.announced import not_installed
 from petra.core.errors import ConfigError, StoreError
 from petra.core.text import first_line, printable, shown
 from petra.intake import received
@@ -53,6 +54,7 @@ def calls(config: StudyConfig, places: Iterable[str]) -> str:
     for name, call in (("model", config.model), ("task", config.task)):
         if call is not None:
             lines.append(f"{name}: {json.dumps(call.call)} with {_dumped(call.args)}")
+    lines += [f"callback: {json.dumps(c.name)} with {_dumped(c.args)}" for c in config.callbacks]
     if config.model is not None:
         lines.append(f"modules from: {_dumped(list(places))}")
     return "\n".join(lines)
@@ -119,7 +121,9 @@ def find_modules(config: StudyConfig, places: Iterable[str | Path]) -> None:
                 f" ({other or 'a package'})",
                 hint="rename the file",
             )
-    sys.path.extend(d for d in dict.fromkeys(directories) if d not in sys.path)
+    added = [d for d in dict.fromkeys(directories) if d not in sys.path]
+    not_installed(added)
+    sys.path.extend(added)
 
 
 def _origin(top: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
+from petra.callbacks.hub import Ear, Hub, ears_of, tell
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
 from petra.core.notes import WorkerNote
@@ -31,7 +32,6 @@ from petra.prior import Knowledge, Setting
 from petra.problem import LEFT_OUT, build_space, initial_pipelines, left_out_of, objections
 from petra.progress.ending import conclude
 from petra.progress.follow import Progress
-from petra.progress.several import Several
 from petra.progress.show import showing
 from petra.recipes import circumstances, make_recipes, stored_recipes, those_that_act
 from petra.report.notebook import study_card, study_line
@@ -89,49 +89,52 @@ class Study:
         listener: Listener | None = None,
         *,
         executor: MakeExecutor | None = None,
+        callbacks: Sequence[object] = (),
         progress: bool | Progress = True,
     ) -> Study:
         """Search until the budget is spent, then confirm the front on the test split.
 
         Continues where an earlier session stopped. Ctrl-C keeps what is finished and raises
         KeyboardInterrupt. `executor` makes what runs candidates of an `Assignment`, instead of the
-        executor that the configuration names. With `progress`, what happens is shown on standard
+        executor that the configuration names. `callbacks` hear of it (`petra.Callback`), after
+        those that the configuration names. With `progress`, what happens is shown on standard
         error, or in the notebook that calls this, whatever else listens.
 
         Raises DataError when model and data do not fit each other, BaselineError when the untouched
         model cannot be judged on the target at all, StoreError when the directory cannot be used.
         """
         with showing(progress) as shown:
+            ears = ears_of([shown, listener], self.config.callbacks, callbacks)
             with Store.open(self.directory, write=True) as store:
-                told = (shown,) if listener is None else (shown, listener)
-                self._search(store, Several(*told), shown, executor)
+                self._search(store, ears, shown, executor)
             if progress is True:
                 conclude(shown, self.directory)
         return self
 
     def _search(
-        self, store: Store, listener: Listener, shown: Progress, executor: MakeExecutor | None
+        self, store: Store, ears: Sequence[Ear], shown: Progress, executor: MakeExecutor | None
     ) -> None:
         if warning := load_warning():
-            listener.message(f"note: {warning}")
-        listener.message(EXAMINING)
-        mark = self._prepare(store)
-        config = self.config
+            tell(ears, f"note: {warning}")
+        tell(ears, EXAMINING)
+        mark, config = self._prepare(store), self.config
         shown.about(self.objectives, config.parsed_constraints(), config.budget.time)
-        for remark in self.examined.remarks:
-            listener.message(f"note: {remark}")
-        for name, reason in self.left_out.items():
-            listener.message(f"searching without {name}: {reason}")
         store.set_note(LEFT_OUT, dict(self.left_out))
-        if self.knowledge.about:
-            listener.message(self.knowledge.about)
-        stages, threads = tuple(self.problem.space.cards), self._threads(store)
-        given = assemble(
-            config, self.paths, self.examined, mark=mark, threads=threads, stages=stages
-        )
-        assignment = replace(given, held=store.check_held)
-        make = executor or EXECUTORS.get(config.executor)
-        Session(config, store, self.problem, partial(make, assignment), listener).search()
+        with Hub.of(self, store, ears) as hub:
+            for remark in self.examined.remarks:
+                hub.message(f"note: {remark}")
+            for name, reason in self.left_out.items():
+                hub.message(f"searching without {name}: {reason}")
+            if self.knowledge.about:
+                hub.message(self.knowledge.about)
+            stages, threads = tuple(self.problem.space.cards), self._threads(store)
+            given = assemble(
+                config, self.paths, self.examined, mark=mark, threads=threads, stages=stages
+            )
+            make = partial(
+                executor or EXECUTORS.get(config.executor), replace(given, held=store.check_held)
+            )
+            Session(config, store, self.problem, make, hub).search()
 
     def _prepare(self, store: Store) -> str:
         """Examine model and data, and see that the study was started with them; their mark."""

@@ -163,7 +163,7 @@ def _chosen(record: StudyRecord, pick: str | int | None) -> list[Trial]:
 def _place(to: Elsewhere, there: StudyRecord) -> _Place:
     if isinstance(to, tuple):
         model, task = _pair(to)
-        settings = there.config.model_dump(exclude=set(_SOURCES))
+        settings = there.config.model_dump(exclude={*_SOURCES, "callbacks"})
         return _Place(parse_config(settings, where="petra.transfer"), model, task)
     path = None if isinstance(to, StudyConfig) else Path(to)
     config = to if isinstance(to, StudyConfig) else load_config(Path(to))

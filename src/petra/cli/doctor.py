@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from petra.cli.announced import brought_here, lines
 from petra.cli.output import JsonFlag, say, say_json
 
 
@@ -39,6 +40,8 @@ def doctor(as_json: JsonFlag = False) -> None:
         say(f"         {found['descriptions'][name]}")
     others = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v and k != "torch")
     say(f"versions Python {found['python']}, {others}")
+    for line in lines(found["plugins"]):
+        say(line)
     for warning in found["warnings"]:
         say(f"note:    {warning}")
 
@@ -67,6 +70,7 @@ def examine() -> dict[str, Any]:
     found["missing"] = {name: lacks for name, lacks in lacking.items() if lacks}
     found["descriptions"] = {name: runtime.description() for name, runtime in runtimes.items()}
     found["compiler"] = compiler()
+    found["plugins"] = brought_here()
     found["warnings"] = warnings(found)
     return found
 

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from petra.cli.announced import package_of, stages_here
 from petra.cli.completion import stage_names
 from petra.cli.output import JsonFlag, say, say_json
 from petra.core.errors import ConfigError, did_you_mean
@@ -75,10 +76,11 @@ def methods(
         say(Text("\n\n".join([card.name, *paragraphs, place]) + "\n"))
         say(_parameters(card))
         return
-    names = STAGES.names() if name is None else family(name, STAGES.names())
-    cards = [STAGES.get(each).card(outline) for each in names]
+    here = stages_here()
+    names = list(here) if name is None else family(name, here)
+    cards = [here[each].card(outline) for each in names]
     if as_json:
-        say_json([_plain(card, effects) for card in cards])
+        say_json([_plain(card, effects) | {"package": package_of(card.name)} for card in cards])
         return
     if name is None:
         _say_guide()

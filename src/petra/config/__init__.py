@@ -5,10 +5,11 @@ Every unknown key and bad value is refused with its path, what is allowed and a 
 
 from petra.config.read import changed_config, load_config, parse_config
 from petra.config.records import StudyConfig
-from petra.config.sections import CallConfig, PriorConfig, SavingsConfig
+from petra.config.sections import CallbackConfig, CallConfig, PriorConfig, SavingsConfig
 
 __all__ = [
     "CallConfig",
+    "CallbackConfig",
     "PriorConfig",
     "SavingsConfig",
     "StudyConfig",

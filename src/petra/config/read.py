@@ -126,7 +126,7 @@ def _wanted(fault: Mapping[str, Any]) -> str:
 def _keys_at(path: tuple[Any, ...]) -> list[str]:
     """The keys allowed in the record at `path`."""
     record: type = StudyConfig
-    for part in path:
+    for part in (p for p in path if not isinstance(p, int)):  # places in a list
         annotation = get_type_hints(record)[str(part)]
         options = [
             a

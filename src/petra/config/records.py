@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from petra.config.sections import (
     BudgetConfig,
+    CallbackConfig,
     CallConfig,
     LimitsConfig,
     Place,
@@ -72,6 +73,7 @@ class StudyConfig(Record):
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     device: str = "cpu"
     executor: Annotated[str, Field(max_length=200)] = "local"
+    callbacks: Annotated[tuple[CallbackConfig, ...], Field(max_length=100)] = ()
     workdir: Place = "petra-study"
 
     @field_validator(*SHORT, mode="before")
@@ -86,6 +88,14 @@ class StudyConfig(Record):
             if isinstance(size, bool):
                 raise ValueError(f"{key}: got {str(size).lower()}, a name or a number is wanted")
         return value
+
+    @field_validator("callbacks", mode="before")
+    @classmethod
+    def _callbacks_by_name(cls, value: object) -> object:
+        listed = [value] if isinstance(value, str | Mapping) else value
+        if not isinstance(listed, list | tuple):
+            raise ValueError(f"got {shown(value)}, a list of callbacks is wanted: [csv, mlflow]")
+        return [{"name": one} if isinstance(one, str) else one for one in listed]
 
     @field_validator("objectives")
     @classmethod

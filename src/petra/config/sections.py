@@ -79,6 +79,13 @@ class WorkloadConfig(Record):
     args: Mapping[str, Any] = Field(default_factory=dict)
 
 
+class CallbackConfig(Record):
+    """A callback by name, with the arguments that it is made with."""
+
+    name: Annotated[str, Field(max_length=200)]
+    args: Mapping[str, Any] = Field(default_factory=dict)
+
+
 class BudgetConfig(Record):
     """When to stop, whichever comes first. `generations`: so many times the trials that the
     searcher calls one (evolution: `offspring`). `goal`: begin nothing more as soon as one trial

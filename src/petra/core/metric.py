@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from petra.core.announced import instance_of
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.metric_record import NAME
 from petra.core.metric_record import Metric as Metric
@@ -126,7 +127,12 @@ PETRA_METRICS = (
         over="latency_unmerged_ms", units=_RATIO, shown=Shown("unmerged ratio"),
     ),
 )  # fmt: skip
-METRICS: Registry[Metric] = Registry("metric", {m.name: m for m in PETRA_METRICS})
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    {m.name: m for m in PETRA_METRICS},
+    group="petra.metrics",
+    check=instance_of(Metric),
+)
 """Metrics of every study, in the order of tables. A task adds its own (`petra.tasks.scorers`)."""
 
 ALIASES: Mapping[str, str] = {

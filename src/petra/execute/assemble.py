@@ -8,14 +8,11 @@ from torch import nn
 
 from petra.config import StudyConfig
 from petra.core.interface import Interface
-from petra.core.metric import METRICS
 from petra.core.target import Target
 from petra.execute.base import Assignment, Limits
-from petra.execute.build import BuildPayload
+from petra.execute.build import BuildPayload, added_plugins
 from petra.execute.crew import Crew
 from petra.measure.host import describe_host
-from petra.methods.table import STAGES
-from petra.runtimes.table import RUNTIMES
 from petra.store.layout import StudyPaths
 from petra.tasks.base import Task
 
@@ -57,11 +54,7 @@ def assemble(
         cache=paths.cache(mark),
         cache_bytes=limits.cache,
         device=config.device,
-        plugins={
-            "stages": STAGES.added(),
-            "runtimes": RUNTIMES.added(),
-            "metrics": METRICS.added(),
-        },
+        plugins=added_plugins(),
         stages=stages,
         metrics=tuple(config.metrics_named()),
     )

@@ -77,16 +77,25 @@ class BuildPayload:
     pristine: Pristine | None = None
 
 
+_TRAVELLING: Mapping[str, Registry[Any]] = {
+    "stages": STAGES,
+    "runtimes": RUNTIMES,
+    "metrics": METRICS,
+}
+
+
+def added_plugins() -> dict[str, Mapping[str, Any]]:
+    """What `register_plugins` takes: all that is registered at run time in this process, and what
+    was asked for of installed packages.
+    """
+    return {key: registry.added() for key, registry in _TRAVELLING.items()}
+
+
 def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
     """Make the parent's run-time registrations known in this process."""
-    registries: dict[str, Registry[Any]] = {
-        "stages": STAGES,
-        "runtimes": RUNTIMES,
-        "metrics": METRICS,
-    }
-    for key, registry in registries.items():
+    for key, registry in _TRAVELLING.items():
         for name, item in plugins.get(key, {}).items():
-            if name not in registry:
+            if name not in registry.names():
                 registry.register(name, item)
 
 

@@ -145,7 +145,7 @@ def _work(
     runtimes: Mapping[str, type[Runtime]],
 ) -> tuple[T, bool]:
     for name, runtime in runtimes.items():
-        if name not in RUNTIMES:
+        if name not in RUNTIMES.names():
             RUNTIMES.register(name, runtime)
     try:
         return function(*args), "torch" in sys.modules

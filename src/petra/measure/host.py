@@ -100,5 +100,5 @@ def describe_host() -> dict[str, object]:
 
 def _distributions() -> list[str]:
     """What is trained with, what the runtimes are, and petra."""
-    libraries = (name for runtime in RUNTIMES for name in RUNTIMES.get(runtime).libraries)
+    libraries = (name for runtime in RUNTIMES.names() for name in RUNTIMES.get(runtime).libraries)
     return list(dict.fromkeys(["torch", "torchao", *libraries, "petra"]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from petra.core.announced import subclass_of
 from petra.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,4 +35,6 @@ STAGES: Registry[type[Stage]] = Registry(
         "quantize.half": "petra.methods.quantize.half:HalfPrecision",
         "quantize.weights": "petra.methods.quantize.weights:WeightQuantize",
     },
+    group="petra.stages",
+    check=subclass_of("petra.methods.base:Stage"),
 )

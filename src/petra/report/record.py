@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from petra.config import StudyConfig, parse_config
+from petra.core.announced import BROUGHT_NOTE, missing_error
 from petra.core.errors import ConfigError, StoreError
 from petra.core.interface import Interface
 from petra.core.meaning import Meaning
@@ -78,6 +79,7 @@ class StudyRecord:
         """
         directory = Path(directory)
         with Store.open(directory, write=False, whole=whole) as store:
+            _check_metrics(store)
             config = _config(store, directory)
             try:
                 task = _task(store.note("task"), config)
@@ -211,6 +213,17 @@ def _config(store: Store, directory: Path) -> StudyConfig:
         return parse_config(store.config, where=f"{directory}: stored settings")
     except ConfigError as error:
         raise StoreError(error.message, hint=error.hint or DAMAGE_HINT) from error
+
+
+def _check_metrics(store: Store) -> None:
+    """Raise PluginError where a metric that the study is about is of a package that is not there:
+    nothing else of a package is needed to read what was measured.
+    """
+    note = store.note(BROUGHT_NOTE)
+    for key, package in note.items() if isinstance(note, dict) else ():
+        noun, _, name = key.partition(" ")
+        if noun == METRICS.noun and name not in METRICS:
+            raise missing_error(store.directory, [(key, str(package))])
 
 
 def _task(note: object, config: StudyConfig) -> tuple[Metric, ...]:

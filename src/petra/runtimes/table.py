@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from petra.core.announced import PluginError, subclass_of
 from petra.core.errors import ConfigError, did_you_mean
 from petra.core.registry import Registry
 from petra.core.target import Target
@@ -19,7 +20,9 @@ _TABLE = {
     "litert": "petra.runtimes.litert:LiteRt",
 }
 
-RUNTIMES: Registry[type[Runtime]] = Registry("runtime", _TABLE)
+RUNTIMES: Registry[type[Runtime]] = Registry(
+    "runtime", _TABLE, group="petra.runtimes", check=subclass_of("petra.runtimes.base:Runtime")
+)
 
 
 def runtime_for(target: Target) -> Runtime:
@@ -54,10 +57,11 @@ def runtime_for(target: Target) -> Runtime:
 
 def deployable() -> dict[str, Runtime]:
     """Every runtime on every kind of device it runs on, by the target's name."""
+    known = {name: RUNTIMES.get(name) for name in RUNTIMES.names()} | _of_packages()
     found = [
-        RUNTIMES.get(name)(Target(name, device))
-        for name in RUNTIMES.names()
-        for device in RUNTIMES.get(name).devices
+        runtime(Target(name, device))
+        for name, runtime in sorted(known.items())
+        for device in runtime.devices
     ]
     return {runtime.target.name: runtime for runtime in found}
 
@@ -65,11 +69,18 @@ def deployable() -> dict[str, Runtime]:
 def runtimes_by_suffix() -> dict[str, str]:
     """File name extension (with its dot) -> the runtime it stands for."""
     found: dict[str, str] = {}
-    for name in dict.fromkeys([*_TABLE, *RUNTIMES.names()]):
-        runtime = RUNTIMES.get(name)
+    known = {name: RUNTIMES.get(name) for name in dict.fromkeys([*_TABLE, *RUNTIMES.names()])}
+    for name, runtime in (known | _of_packages()).items():
         for suffix in (runtime.suffix, *runtime.reads):
             found.setdefault(suffix, name)
     return found
+
+
+def _of_packages() -> dict[str, type[Runtime]]:
+    """Runtimes that installed packages bring, without those that cannot be loaded."""
+    return {
+        one.name: found for one, found in RUNTIMES.offered() if not isinstance(found, PluginError)
+    }
 
 
 def files_of(path: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from petra.core.announced import subclass_of
 from petra.core.registry import Registry
 from petra.core.trial import Trial
 from petra.search.base import Problem, Searcher
@@ -20,6 +21,8 @@ SEARCHERS: Registry[type[Searcher]] = Registry(
         "asha": "petra.search.asha:AshaSearcher",
         "structure_first": "petra.search.structure_first:StructureFirstSearcher",
     },
+    group="petra.searchers",
+    check=subclass_of("petra.search.base:Searcher", named=False),
 )
 
 

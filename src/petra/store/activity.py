@@ -20,7 +20,7 @@ from pathlib import Path
 from petra.core.notes import StepBegan, WorkerNote
 from petra.core.text import printable
 from petra.core.trial import Proposal, Trial
-from petra.listener import Clock, Listener
+from petra.listener import Clock, Listener, Phase
 from petra.store import checked
 from petra.store.layout import ACTIVITY_FILE
 
@@ -30,7 +30,6 @@ _MOST_BYTES = 1 << 18
 _MOST_RUNNING = 1000
 _LONGEST = 500  # characters of a text
 _SEARCHING = "searching"
-_PHASES = ("measuring the untouched model", "confirming ")  # messages that begin one, so begin
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class ActivityFile:
     def message(self, text: str) -> None:
         with self._lock:
             said = text[:_LONGEST]
-            phase = said if text.startswith(_PHASES) else self._now.phase
+            phase = said if isinstance(text, Phase) else self._now.phase
             self._now = replace(self._now, phase=phase, said=said)
             self._write()
         self._listener.message(text)

@@ -1,0 +1,1 @@
+"""What a package that extends petra looks like: one of each kind."""
