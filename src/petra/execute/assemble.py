@@ -9,8 +9,9 @@ from torch import nn
 from petra.config import StudyConfig
 from petra.core.interface import Interface
 from petra.core.target import Target
+from petra.execute.added import added_plugins
 from petra.execute.base import Assignment, Limits
-from petra.execute.build import BuildPayload, added_plugins
+from petra.execute.build import BuildPayload
 from petra.execute.crew import Crew
 from petra.measure.host import describe_host
 from petra.store.layout import StudyPaths

@@ -20,14 +20,13 @@ from torch import nn
 
 from petra.core.errors import ExportError, PetraError
 from petra.core.interface import Interface
-from petra.core.metric import METRICS
 from petra.core.notes import StepBegan, StepProgress
 from petra.core.pipeline import Pipeline, StageSpec
-from petra.core.registry import Registry
 from petra.core.rng import derive_seed
 from petra.core.target import Target
 from petra.core.trial import FULL, Fidelity, StageTrace
 from petra.execute.account import trains_weights
+from petra.execute.added import register_plugins
 from petra.execute.apply import apply_pipeline
 from petra.execute.built import REFERENCE, Built, BuiltFile
 from petra.execute.cache import PrefixCache
@@ -43,7 +42,7 @@ from petra.methods.table import STAGES
 from petra.model.imported.module import ImportedModel
 from petra.model.surgery import count_parameters, weight_bytes
 from petra.runtimes.onnx_given import check_reads, ship
-from petra.runtimes.table import RUNTIMES, runtime_for
+from petra.runtimes.table import runtime_for
 from petra.space.effects import FLOAT_WEIGHTS
 from petra.tasks.base import Task
 from petra.tasks.inputs import call
@@ -75,28 +74,6 @@ class BuildPayload:
     metrics: tuple[str, ...] = ()
     interface: Interface | None = None
     pristine: Pristine | None = None
-
-
-_TRAVELLING: Mapping[str, Registry[Any]] = {
-    "stages": STAGES,
-    "runtimes": RUNTIMES,
-    "metrics": METRICS,
-}
-
-
-def added_plugins() -> dict[str, Mapping[str, Any]]:
-    """What `register_plugins` takes: all that is registered at run time in this process, and what
-    was asked for of installed packages.
-    """
-    return {key: registry.added() for key, registry in _TRAVELLING.items()}
-
-
-def register_plugins(plugins: Mapping[str, Mapping[str, Any]]) -> None:
-    """Make the parent's run-time registrations known in this process."""
-    for key, registry in _TRAVELLING.items():
-        for name, item in plugins.get(key, {}).items():
-            if name not in registry.names():
-                registry.register(name, item)
 
 
 def prepare(payload: BuildPayload) -> BuildPayload:
