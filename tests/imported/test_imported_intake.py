@@ -153,7 +153,7 @@ def compressed(
     )
     assert trace.touched
     example = task.example(40)
-    (file,) = OnnxRuntime().export(result.eval(), task.example(2), place / f"{kind}.onnx")
+    (file,) = OnnxRuntime().export(result, task.example(2), place / f"{kind}.onnx")
     found = run(file, {name: x.numpy() for name, x in example.items()})  # type: ignore[union-attr]
     with torch.no_grad():
         wanted = result(**example)  # type: ignore[arg-type]

@@ -15,34 +15,31 @@ from torch import nn
 import petra
 from petra.api import resume_study, study_from_file
 from petra.config import load_config, parse_config
-from petra.core.errors import ConfigError, DataError
+from petra.core.errors import DataError
 from petra.core.trial import TrialStatus
 from petra.model.imported.build import read_model
-from petra.runtimes.verify import FLOAT_TOLERANCE
-from petra.sources import located, resolve_source
+from petra.runtimes.verify import FLOAT_TOLERANCE, INT8_TOLERANCE
+from petra.sources import located
 
 FILE_STAGES = ["quantize.dynamic", "quantize.half", "quantize.static", "quantize.weights"]
 
 
 def test_a_study_of_a_file(tmp_path: Path) -> None:
-    """The baseline is the file, byte for byte; candidates are quantized; all are parity-checked."""
+    """The baseline is the file, byte for byte; the candidate is quantized; both are parity-checked."""
     file = convolutional(tmp_path / "net.onnx", channels=32)
     study = petra.compress(
         str(file),
         pictures(),
-        budget={"trials": 2},
-        space={
-            "stages": ["quantize.static", "quantize.weights"],
-            "initial": [["quantize.static"], ["quantize.weights"]],
-            "recipes": False,
-        },
+        budget={"trials": 1},
+        space={"stages": ["quantize.static"], "initial": [["quantize.static"]], "recipes": False},
         workdir=tmp_path / "study",
     )
-    baseline, *others = study.trials
+    baseline, other = study.trials
     assert (tmp_path / "study" / baseline.artifact).read_bytes() == file.read_bytes()
     assert baseline.parity["relative_error"] < FLOAT_TOLERANCE
-    assert [t.status for t in others] == [TrialStatus.COMPLETE] * 2, [t.failure for t in others]
-    assert all(t.metrics["size_bytes"].mean < file.stat().st_size for t in others)
+    assert other.status == TrialStatus.COMPLETE, other.failure
+    assert other.parity["relative_error"] < INT8_TOLERANCE
+    assert other.metrics["size_bytes"].mean < 0.45 * file.stat().st_size
     assert study.front.members
 
 
@@ -83,8 +80,6 @@ def test_a_study_file_names_an_onnx_file_beside_it(tmp_path: Path) -> None:
     assert config.model is not None
     assert config.model.args == {"path": str(tmp_path / "net.onnx")}
     assert parse_config(config.model_dump()) == config
-    with pytest.raises(ConfigError, match=r"task\.args"):
-        resolve_source(config)
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ from petra.model.imported.values import Unreadable, Value, is_static, row, shape
 
 # Operators whose further outputs are made too.
 _SEVERAL = frozenset({"Split", "TopK", "LSTM", "GRU", "RNN"})
+_NUMBERS = {"Resize": (1, 2, 3), "OneHot": (2,)}
+"""Inputs that say what an operator does, by operator."""
+
 MOST_FOLDED = 2**27
 """Elements of a constant that a file computes of others."""
 
@@ -124,8 +127,16 @@ class _Building:
     ) -> None:
         if not layer and operation.op not in OPERATORS:
             raise self._unknown(operation)
+        for place in _NUMBERS.get(operation.op, ()):
+            self._as_numbers(reads[place] if place < len(reads) else "")
         kept = {k: v for k, v in operation.attributes.items() if not layer}
         self.steps.append(Step(operation.op, str(operation), layer, reads, writes, kept))
+
+    def _as_numbers(self, name: str) -> None:
+        """Let a constant row be read as numbers: of a tensor, nothing is known in a trace."""
+        value = self.known.get(name)
+        if isinstance(value, Tensor) and value.ndim == 1:
+            self.known[name] = row(value.tolist())
 
     def _unknown(self, operation: Operation) -> OnnxRefused:
         if operation.op in LAYERS:

@@ -25,7 +25,13 @@ from petra.model.imported.values import (
 )
 
 
-def _same(attributes: Attributes, x: Value, *others: Value) -> Value:
+def _same(attributes: Attributes, x: Value) -> Value:
+    return x
+
+
+def _dropout(attributes: Attributes, x: Value, ratio: Value = None, train: Value = None) -> Value:
+    if train is not None and any(numbers(train)):
+        raise Unreadable("dropout in training mode: export the model in evaluation mode")
     return x
 
 
@@ -224,7 +230,7 @@ def _one_hot(attributes: Attributes, index: Value, depth: Value, values: Value) 
     steps = torch.arange(count)
     axis = axis % (index.ndim + 1)
     steps = steps.reshape([-1 if i == axis else 1 for i in range(index.ndim + 1)])
-    hit = torch.remainder(index, count).unsqueeze(axis) == steps
+    hit = torch.where(index < 0, index + count, index).unsqueeze(axis) == steps
     kind = torch.float32 if isinstance(on, float) else torch.int64
     return torch.where(hit, on, off).to(kind)
 
@@ -236,7 +242,7 @@ def _triangle(attributes: Attributes, x: Value, k: Value = None) -> Tensor:
 
 MOVING: Mapping[str, Run] = {
     "Identity": _same,
-    "Dropout": _same,
+    "Dropout": _dropout,
     "Shape": _shape,
     "Size": _size,
     "Reshape": _reshape,

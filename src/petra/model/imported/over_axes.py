@@ -68,9 +68,11 @@ def _cumulative(attributes: Attributes, x: Value, axis: Value) -> Tensor:
 
 
 def _top(attributes: Attributes, x: Tensor, count: Value = None) -> tuple[Tensor, Tensor]:
+    """Of equal values, the first comes first."""
     k = attributes["k"] if count is None else numbers(count)[0]
-    found = torch.topk(x, k, attributes.get("axis", -1), bool(attributes.get("largest", 1)))
-    return found.values, found.indices
+    axis, largest = attributes.get("axis", -1), bool(attributes.get("largest", 1))
+    values, places = torch.sort(x, dim=axis, descending=largest, stable=True)
+    return values.narrow(axis, 0, k), places.narrow(axis, 0, k)
 
 
 # -- products and norms without weights of their own -----------------------------------------------
@@ -113,7 +115,15 @@ def _instance_norm(attributes: Attributes, x: Tensor, scale: Tensor, bias: Tenso
 
 def _normalised(attributes: Attributes, x: Tensor) -> Tensor:
     p, axis = attributes.get("p", 2), attributes.get("axis", -1)
-    return x / torch.linalg.vector_norm(x, p, axis, keepdim=True)
+    norm = torch.linalg.vector_norm(x, p, axis, keepdim=True)
+    return torch.where(norm == 0, torch.zeros_like(x), x / norm)
+
+
+def _by_neighbours(attributes: Attributes, x: Tensor) -> Tensor:
+    alpha, beta = attributes.get("alpha", 1e-4), attributes.get("beta", 0.75)
+    return functional.local_response_norm(
+        x, attributes["size"], alpha, beta, attributes.get("bias", 1.0)
+    )
 
 
 def _einsum(attributes: Attributes, *inputs: Value) -> Tensor:
@@ -146,4 +156,5 @@ OVER_AXES: Mapping[str, Run] = {
     "RMSNormalization": _rms_norm,
     "InstanceNormalization": _instance_norm,
     "LpNormalization": _normalised,
+    "LRN": _by_neighbours,
 }

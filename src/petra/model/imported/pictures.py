@@ -25,7 +25,8 @@ def _depth_to_space(attributes: Attributes, x: Tensor) -> Tensor:
 def _space_to_depth(attributes: Attributes, x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     b = attributes["blocksize"]
-    x = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
+    order = (0, 1, 3, 5, 2, 4) if attributes.get("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
+    x = x.reshape(n, c, h // b, b, w // b, b).permute(order)
     return x.reshape(n, c * b**2, h // b, w // b)
 
 
@@ -38,14 +39,22 @@ def _resize(attributes: Attributes, x: Tensor, *given: Value) -> Tensor:
         raise Unreadable("a resize of named axes, or to no size")
     have = list(x.shape)
     if sizes is not None:
-        wanted = numbers(sizes)
+        wanted, factors = numbers(sizes), None
+        size: Any = wanted[2:]
     else:
-        wanted = [
-            math.floor(size * scale) if isinstance(size, int) else size
-            for size, scale in zip(have, numbers(scales), strict=True)
-        ]
+        size, factors = None, numbers(scales)
+        wanted = [math.floor(n * f) for n, f in zip(have[1:], factors[1:], strict=True)]
+        wanted = [have[0], *wanted]
+    if (factors and factors[:2] != [1, 1]) or wanted[1] != have[1]:
+        raise Unreadable("a resize of items or channels")
+    exact = not factors or all(n * f % 1 == 0 for n, f in zip(have[2:], factors[2:], strict=True))
+    where = attributes.get("coordinate_transformation_mode", "half_pixel")
+    single = where == "pytorch_half_pixel" and 1 in wanted[2:]
+    if single or (where == "align_corners" and not exact):
+        raise Unreadable(f"a resize from {have} to {wanted} with {where}")
     check_size(wanted)
-    return functional.interpolate(x, wanted[2:], **_interpolation(attributes, have, wanted))
+    how = _interpolation(attributes, have, wanted)
+    return functional.interpolate(x, size, factors and factors[2:], **how)
 
 
 def _interpolation(
@@ -57,7 +66,9 @@ def _interpolation(
     rank = len(have)
     if mode == "nearest":
         grows = all(b % a == 0 for a, b in zip(have[2:], wanted[2:], strict=True))
-        if (where, rounding) == ("asymmetric", "floor") or (grows and where == "half_pixel"):
+        if (where, rounding) == ("asymmetric", "floor") or (
+            grows and where == "half_pixel" and rounding.startswith("round_prefer")
+        ):
             return {"mode": "nearest"}
     elif where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         name = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}, "cubic": {4: "bicubic"}}
