@@ -26,7 +26,7 @@ from petra.execute.table import EXECUTORS
 from petra.execute.training_speed import TrainingSpeed
 from petra.intake import Examined, examine, fingerprint
 from petra.listener import Listener, Phase
-from petra.measure.host import cores, load_warning
+from petra.measure.host import cores, load, load_warning
 from petra.prior import Knowledge, Setting
 from petra.problem import LEFT_OUT, build_space, initial_pipelines, left_out_of, objections
 from petra.progress.ending import conclude
@@ -112,7 +112,7 @@ class Study:
     def _search(
         self, store: Store, listener: Listener, shown: Progress, executor: MakeExecutor | None
     ) -> None:
-        if warning := load_warning():
+        if warning := load_warning(load(), cores()):
             listener.message(f"note: {warning}")
         listener.message(EXAMINING)
         mark = self._prepare(store)
