@@ -27,7 +27,7 @@ from petra.execute.table import EXECUTORS
 from petra.execute.training_speed import TrainingSpeed
 from petra.intake import Examined, examine, fingerprint, meaning_of
 from petra.listener import Listener, Phase
-from petra.measure.host import cores, load_warning
+from petra.measure.host import cores, load, load_warning
 from petra.prior import Knowledge, Setting
 from petra.problem import LEFT_OUT, build_space, initial_pipelines, left_out_of, objections
 from petra.progress.ending import conclude
@@ -114,7 +114,7 @@ class Study:
     def _search(
         self, store: Store, ears: Sequence[Ear], shown: Progress, executor: MakeExecutor | None
     ) -> None:
-        if warning := load_warning():
+        if warning := load_warning(load(), cores()):
             tell(ears, f"note: {warning}")
         tell(ears, EXAMINING)
         mark, config = self._prepare(store), self.config

@@ -51,13 +51,13 @@ def examine() -> dict[str, Any]:
     import psutil
     import torch
 
-    from petra.measure.host import describe_host, load, load_warning
+    from petra.measure.host import describe_host, load
     from petra.runtimes.table import deployable
     from petra.training.precision import has_fast_bf16
 
     host = describe_host()
     found: dict[str, Any] = dict(host)
-    found["load"], found["busy"] = load(), load_warning()
+    found["load"] = load()
     found["memory_free_gb"] = round(psutil.virtual_memory().available / 2**30, 1)
     found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     found["fast_bf16"] = has_fast_bf16("cuda" if found["gpus"] else "cpu")
@@ -109,6 +109,8 @@ def compiler() -> str:
 
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """What a person should know before a study on this machine."""
+    from petra.measure.host import load_warning
+
     sets: Mapping[str, bool] = found["instruction_sets"]
     said = []
     if not any(
@@ -121,8 +123,8 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         )
     if not found["fast_bf16"]:
         said.append("bf16 is not in hardware: training runs in fp32")
-    if found["busy"]:
-        said.append(found["busy"])
+    if busy := load_warning(found["load"], found["cores"]):
+        said.append(busy)
     if found["memory_free_gb"] < 4:
         said.append(
             "less than 4 GiB of memory are free: lower limits.trial_memory and limits.workers"

@@ -49,14 +49,14 @@ def load() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
-def load_warning() -> str:
-    """What to know of other work on this machine before something is timed on it; '' when it is
-    quiet.
+def load_warning(load: float, cores: int) -> str:
+    """What to know of other work on so many cores before something is timed on them; '' when they
+    are quiet.
     """
-    if load() <= BUSY * cores():
+    if load <= BUSY * cores:
         return ""
     return (
-        f"load is {load():.1f} on {cores()} cores: other work runs here, or did until now; trust"
+        f"load is {load:.1f} on {cores} cores: other work runs here, or did until now; trust"
         " ratios, not milliseconds"
     )
 
