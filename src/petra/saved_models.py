@@ -90,7 +90,8 @@ def _transformer(place: Path, *, bare: bool = False) -> nn.Module:
     pooler = "add_pooling_layer" in inspect.signature(kind).parameters
     without = {"add_pooling_layer": False} if bare and pooler else {}
     with _reading(place), quiet_loading():
-        loaded, report = kind.from_pretrained(
+        chosen: Any = kind
+        loaded, report = chosen.from_pretrained(
             place,
             local_files_only=True,
             use_safetensors=True,

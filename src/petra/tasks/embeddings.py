@@ -113,11 +113,13 @@ def embeddings(
         raise ConfigError(f"metric: got {metric!r}", hint=f"allowed: {', '.join(CORRELATIONS)}")
     found = as_inputs(train, where="train split")
     none = torch.full((batch_size(found),), -1.0)
-    splits = [
+    return Embeddings(
         _split(model, found, none, none, name="train"),
-        *(_pairs(model, given, name=name) for name, given in (("val", val), ("test", test))),
-    ]
-    return Embeddings(*splits, augment=augment, measured=(_correlation(metric),))
+        _pairs(model, val, name="val"),
+        _pairs(model, test, name="test"),
+        augment=augment,
+        measured=(_correlation(metric),),
+    )
 
 
 def _pairs(model: nn.Module, given: object, *, name: str) -> Split:
