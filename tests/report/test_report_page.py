@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import replace
@@ -224,8 +225,6 @@ def test_data_cannot_end_its_element() -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_trials_are_written_in_seconds(tmp_path: Path) -> None:
-    import time
-
     record = StudyRecord.load(toy_study(tmp_path, trials=40))
     measured = [t for t in record.trials if t.number and t.measured]
 
@@ -237,8 +236,8 @@ def test_ten_thousand_trials_are_written_in_seconds(tmp_path: Path) -> None:
 
     whole = (*record.trials, *(worse(number) for number in range(41, 10_001)))
     big = replace(record, trials=whole, leading=whole)
-    began = time.perf_counter()
+    began = time.process_time()
     body = render(big)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
     assert body.count('href="#trial-') < 1000
-    assert len(body) < 6_000_000
+    assert len(body) < 4_000_000

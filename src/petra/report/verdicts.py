@@ -84,12 +84,12 @@ def _dominated_by(front: Front, trial: Trial, members: NDArray[np.float64]) -> s
         return "one of its figures is not a number"
     if not len(members):
         return ""
-    better = (members <= mine).all(axis=1) & (members < mine).any(axis=1)
-    for member, is_better in zip(front.members, better, strict=True):
-        if is_better:
-            name = f"trial {member.number}" if member.number else "the untouched model"
-            return f"{name} is nowhere worse and somewhere better"
-    return ""
+    better = np.flatnonzero((members <= mine).all(axis=1) & (members < mine).any(axis=1))
+    if not len(better):
+        return ""
+    number = front.members[int(better[0])].number
+    name = f"trial {number}" if number else "the untouched model"
+    return f"{name} is nowhere worse and somewhere better"
 
 
 def _miss(front: Front, constraint: Constraint, mine: Metrics, base: Metrics) -> str:
