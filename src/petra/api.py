@@ -268,10 +268,10 @@ def _create_or_continue(
     note: Note,
 ) -> Study:
     directory = Path(config.workdir)
-    model, task = received(model, task, config.target)
-    as_model(model), as_task(task)
+    given, task = received(model, task, config.target)
+    as_model(given), as_task(task)
     check_metrics(config, task)
-    study = Study(directory, config, model=model, task=task)
+    study = Study(directory, config, model=given, task=task)
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):
         store = Store.open(directory, write=True)
