@@ -271,11 +271,10 @@ def _create_or_continue(
 ) -> Study:
     directory = Path(config.workdir)
     given, task = received(model, task, config.target)
-    model = as_model(given)
-    as_task(task)
+    as_model(given), as_task(task)
     check_metrics(config, task)
     note(EXAMINING)
-    study = Study(directory, config, model=model, task=task)
+    study = Study(directory, config, model=given, task=task)
     wanted = config.model_dump(mode="json")
     if Store.exists(directory):
         store = Store.open(directory, write=True)

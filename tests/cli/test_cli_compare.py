@@ -175,7 +175,7 @@ def test_the_page_is_whole_and_asks_nothing_of_any_host(
     assert result.exit_code == 0
     assert f"made the directory {out.parent}" in result.stderr
     page = out.read_text()
-    body = page[page.index("<body>") : page.index("<noscript>")]
+    body = page[page.index("<body>") : page.index("</main>")]
     assert body.count("data-figure=") == 5  # three pairs of objectives, two of hypervolume
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", body)
     for heading in ("What differs", "Fronts", "Progress and failures"):

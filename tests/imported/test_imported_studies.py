@@ -25,7 +25,7 @@ FILE_STAGES = ["quantize.dynamic", "quantize.half", "quantize.static", "quantize
 
 
 def test_a_study_of_a_file(tmp_path: Path) -> None:
-    """The baseline is the file, byte for byte; the candidate is quantized; both are checked."""
+    """The baseline is the file, byte for byte; the candidate is int8; both are parity-checked."""
     file = convolutional(tmp_path / "net.onnx", channels=32)
     study = petra.compress(
         str(file),

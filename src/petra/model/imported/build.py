@@ -106,7 +106,7 @@ class _Building:
             return
         module, reads = layer
         writes = operation.writes
-        if isinstance(module, nn.Linear) and module.bias is None:
+        if isinstance(module, nn.Linear) and module._parameters["bias"] is None:
             module, writes = self._with_bias(module, operation)
         self._layer(module, operation, index, reads, writes)
 

@@ -188,7 +188,7 @@ def _shrink(attributes: Attributes, x: Tensor) -> Tensor:
     return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, torch.zeros_like(x)))
 
 
-def _hard_sigmoid(attributes: Attributes, x: Tensor) -> Tensor:
+def _hard_sigmoid(attributes: Attributes, x: Tensor) -> Value:
     alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
         return functional.hardsigmoid(x)
@@ -260,7 +260,7 @@ ELEMENTWISE: Mapping[str, Run] = {
 }
 
 
-def _selu(x: Tensor, attributes: Attributes) -> Tensor:
+def _selu(x: Tensor, attributes: Attributes) -> Value:
     alpha = attributes.get("alpha", 1.67326319217681884765625)
     gamma = attributes.get("gamma", 1.05070102214813232421875)
     return gamma * torch.where(x > 0, x, alpha * (torch.exp(x) - 1))

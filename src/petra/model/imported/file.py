@@ -133,12 +133,12 @@ def read_file(path: Path) -> OnnxFile:
 def parsed(path: Path) -> onnx.ModelProto:
     """The message that a file holds, without what is in files beside it."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.is_file():
         raise OnnxRefused(f"{path}: no such file", hint="give the path of an .onnx file")
     try:
-        proto = onnx.ModelProto.FromString(path.read_bytes())
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(path.read_bytes())
     except (DecodeError, MemoryError, ValueError) as error:
         raise OnnxRefused(f"{path}: is no ONNX file, or damaged", hint="export it again") from error
     if not proto.graph.node:

@@ -168,7 +168,7 @@ def _gather_elements(attributes: Attributes, x: Value, index: Value) -> Tensor:
     return torch.gather(tensor(x), attributes.get("axis", 0), tensor(index).long())
 
 
-def _expand(attributes: Attributes, x: Value, shape: Value) -> Tensor:
+def _expand(attributes: Attributes, x: Value, shape: Value) -> Value:
     """Both ways: a size of 1 in the shape leaves the input's."""
     x, wanted = tensor(x), numbers(shape)
     have = (1,) * (len(wanted) - x.ndim) + tuple(x.shape)
@@ -178,7 +178,7 @@ def _expand(attributes: Attributes, x: Value, shape: Value) -> Tensor:
     return x.expand(sizes)
 
 
-def _tile(attributes: Attributes, x: Value, repeats: Value) -> Tensor:
+def _tile(attributes: Attributes, x: Value, repeats: Value) -> Value:
     x, times = tensor(x), numbers(repeats)
     check_size([a * b for a, b in zip(x.shape, times, strict=True)])
     return x.repeat(times)
@@ -186,7 +186,7 @@ def _tile(attributes: Attributes, x: Value, repeats: Value) -> Tensor:
 
 def _pad(
     attributes: Attributes, x: Value, pads: Value = None, value: Value = None, axes: Value = None
-) -> Tensor:
+) -> Value:
     x = tensor(x)
     given = attributes["pads"] if pads is None else numbers(pads)
     chosen = range(x.ndim) if axes is None else [axis % x.ndim for axis in numbers(axes)]
