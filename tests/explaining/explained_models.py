@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from petra.core.profile import Profile
 from petra.core.trial import StageTrace
 from petra.methods.quantize.ptq import quantize_static
 from petra.runtimes.onnxruntime import OnnxRuntime
@@ -44,16 +49,26 @@ def net() -> Net:
     return Net().eval()
 
 
-def float_file(path: Path, *, runtime: str = "onnxruntime") -> Path:
+@cache
+def _place() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="petra-tests-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
+
+
+@cache
+def float_file(runtime: str = "onnxruntime") -> Path:
     exporter = {"onnxruntime": OnnxRuntime, "torch": TorchEager}[runtime]()
-    return exporter.export(net(), items(2), path)[0]
+    return exporter.export(net(), items(2), _place() / f"float{exporter.suffix}")[0]
 
 
-def int8_file(path: Path, *, exclude: tuple[str, ...] = ()) -> tuple[Path, StageTrace]:
+@cache
+def int8_file(*exclude: str) -> tuple[Path, StageTrace]:
     """The network in int8 but for `exclude`, and the trace of the stage that would do it."""
     result = quantize_static(
         net(), items(2), [items()], observer="minmax", exclude=frozenset(exclude)
     )
+    path = _place() / f"int8-{'-'.join(exclude)}.onnx"
     file = OnnxRuntime().export(result.model, items(2), path)[0]
     details = result.shares.as_details()
     trace = StageTrace(
@@ -62,13 +77,19 @@ def int8_file(path: Path, *, exclude: tuple[str, ...] = ()) -> tuple[Path, Stage
     return file, trace
 
 
+@cache
+def profiled(file: Path) -> Profile:
+    """By ONNX Runtime, in this process."""
+    return OnnxRuntime().profile(file, arrays(), 20)
+
+
 def arrays() -> dict[str, np.ndarray]:
     return {"input": items(1).numpy()}
 
 
 def open_pair(path: Path) -> Path:
     """A convolution between dequantize operators whose result nobody quantizes again, behind one
-    with nodes of unpleasant names.
+    with nodes and values of unpleasant names.
     """
     rng = np.random.default_rng(0)
     codes = rng.integers(-64, 64, (8, 8, 3, 3)).astype(np.int8)
@@ -90,15 +111,15 @@ def open_pair(path: Path) -> Path:
         helper.make_node("QuantizeLinear", ["c1", *q], ["q1"], name="e"),
         helper.make_node("DequantizeLinear", ["q1", *q], ["d1"], name="f"),
         helper.make_node("DequantizeLinear", ["w2", "sw", "zw"], ["dw2"], name="g"),
-        helper.make_node("Conv", ["d1", "dw2"], ["c2"], name="open", pads=[1, 1, 1, 1]),
-        helper.make_node("Sigmoid", ["c2"], ["output"], name="h"),
+        helper.make_node("Conv", ["d1", "dw2"], [hostile], name="open", pads=[1, 1, 1, 1]),
+        helper.make_node("Sigmoid", [hostile], [f"out {hostile}"], name="h"),
     ]
     shape = ["batch", 8, 12, 12]
     graph = helper.make_graph(
         nodes,
         "pair",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(f"out {hostile}", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

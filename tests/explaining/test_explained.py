@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from explained_models import arrays, float_file, int8_file, open_pair, pair_arrays
+from explained_models import float_file, int8_file, open_pair, pair_arrays, profiled
 
 from petra.core.measurement import Measurement
 from petra.core.pipeline import Pipeline, StageSpec
@@ -56,10 +56,10 @@ def trial(*trace: StageTrace) -> Trial:
     return proposal.ended(TrialStatus.COMPLETE, metrics=metrics, trace=trace)
 
 
-def test_an_excluded_layer_is_told_as_such(tmp_path: Path) -> None:
-    base = OnnxRuntime().profile(float_file(tmp_path / "f.onnx"), arrays(), 20)
-    file, trace = int8_file(tmp_path / "q.onnx", exclude=("middle",))
-    mine = OnnxRuntime().profile(file, arrays(), 20)
+def test_an_excluded_layer_is_told_as_such() -> None:
+    base = profiled(float_file())
+    file, trace = int8_file("middle")
+    mine = profiled(file)
     found = explained("trial 7", measured(mine, base), trial(trace))
     assert [(row.name, row.asked, row.ran) for row in found.layers] == [
         ("first", "int8", "int8"),
@@ -75,9 +75,9 @@ def test_an_excluded_layer_is_told_as_such(tmp_path: Path) -> None:
     assert "-0.0120 (95%: -0.0198 to -0.0042)" in str(found)
 
 
-def test_shares_and_sums_are_those_of_the_profile(tmp_path: Path) -> None:
-    base = OnnxRuntime().profile(float_file(tmp_path / "f.onnx"), arrays(), 20)
-    mine = OnnxRuntime().profile(int8_file(tmp_path / "q.onnx")[0], arrays(), 20)
+def test_shares_and_sums_are_those_of_the_profile() -> None:
+    base = profiled(float_file())
+    mine = profiled(int8_file()[0])
     found = explained("q", measured(mine, base))
     assert sum(row.ms for row in found.operators) == pytest.approx(mine.total_ms)
     assert found.recording_us == 0
@@ -103,8 +103,8 @@ def test_an_unfused_pair_is_found_and_hostile_names_are_text(tmp_path: Path) -> 
     assert "\\x1b[31m<script>" in text
 
 
-def test_nothing_quantized_needs_no_reasons(tmp_path: Path) -> None:
-    mine = OnnxRuntime().profile(float_file(tmp_path / "f.onnx"), arrays(), 20)
+def test_nothing_quantized_needs_no_reasons() -> None:
+    mine = profiled(float_file())
     found = explained("f", measured(mine))
     assert found.floats == ()
     assert "Nothing was quantized" in str(found)
@@ -178,6 +178,14 @@ def test_a_file_is_laid_beside_itself_layer_by_layer(names: bool) -> None:
     assert side_by_side(file, file) == ({0: 0, 1: 1, 2: 2, 3: 3}, "")
 
 
+def test_names_lay_layers_side_by_side_where_others_are_missing() -> None:
+    base = contents(CONV, GEMM, CONV, named=True)
+    cut = FileContents((base.layers[0], base.layers[2]))
+    assert side_by_side(cut, base)[0] == {0: 0, 1: 2}
+    half = FileContents((replace(base.layers[0], name=""), *base.layers[1:]))
+    assert side_by_side(half, base)[0] == {0: 0, 1: 1, 2: 2}
+
+
 def test_other_layers_are_not_laid_beside() -> None:
     wider = contents(("Conv", (4, 8, 3, 3), "int8"), ("QGemm", (4, 4), "int8"))
     assert side_by_side(wider, contents(CONV, GEMM))[0] == {0: 0, 1: 1}
@@ -198,7 +206,7 @@ QUIET = Facts(
     runtime="onnxruntime", batch=1, stages=(), dot_products=True, ratio=0.5, operators=20,
     base_operators=20, mean_us=50.0, call_us=1000.0, border=0.0, layout=0.0, attention=0.0,
     int8_layers=5, float_between=0.0, largest_float="fc", depthwise_int8=0.0,
-    depthwise_factor=None, compute_factor=0.5, decoded=0.0, halved=0,
+    depthwise_factor=None, compute_factor=0.5, decoded=0.0, unfused=0, halved=0,
 )  # fmt: skip
 FIRES: dict[str, dict[str, object]] = {
     "overhead": {"mean_us": 2.0},
@@ -212,7 +220,9 @@ FIRES: dict[str, dict[str, object]] = {
     "decoded": {"decoded": 0.9},
     "half": {"halved": 3},
     "attention": {"attention": 0.5},
-    "more operators": {"operators": 40, "ratio": 1.1},
+    "more operators": {"operators": 40, "ratio": 1.1, "stages": ("lowrank.svd",)},
+    "simulated": {"runtime": "torch", "unfused": 3},
+    "open pairs": {"unfused": 2},
 }
 
 
@@ -239,7 +249,7 @@ def test_a_candidate_without_such_figures_gets_no_advice() -> None:
         ("cifar10-resnet20-avx2.md", ("0.613",)),
         ("cifar10-resnet20.md", ("0.413", "276.5", "0.442", "196.2")),
         ("own-model.md", ("| 0.37 | 46.5", "| 0.41 | 46.5", "| 0.99 | 48.7")),
-        ("half-precision.md", ("0.509",)),
+        ("half-precision.md", ("0.509", "1.226", "0.519")),
     ],
 )
 def test_the_figures_that_rules_quote_are_in_the_committed_results(

@@ -114,7 +114,7 @@ def test_a_kept_profile_is_read_back_as_it_was_and_nothing_else_is(tmp_path: Pat
 
 
 def test_a_file_and_a_bundle_are_explained_by_themselves(study: Path, tmp_path: Path) -> None:
-    file = float_file(tmp_path / "alone.onnx")
+    file = float_file()
     found = petra.explain(file, against=file)
     assert found.subject == str(file)
     assert found.ratio == pytest.approx(1, abs=0.5)

@@ -16,6 +16,7 @@ from petra.explaining.families import (
     SOFTMAX,
     family,
 )
+from petra.explaining.reasons import IN_INTEGERS
 from petra.explaining.record import FamilyRow, LayerRow
 
 DOT_PRODUCTS = ("AVX-512 VNNI", "AVX-VNNI", "AMX int8", "Arm dot product", "Arm i8mm")
@@ -27,7 +28,8 @@ class Facts:
     """Shares are of the time of all operators, in 0..1; times are of one call; factors are over
     the untouched model's. None: not known. `depthwise_factor` is that of the depthwise
     convolutions in int8, `compute_factor` that of convolutions, products and recurrent layers.
-    `mean_us` is what an untraced call takes for each of its operators.
+    `unfused` layers ask for integers and run in float. `mean_us` is what an untraced call takes for
+    each of its operators.
     """
 
     runtime: str
@@ -49,6 +51,7 @@ class Facts:
     depthwise_factor: float | None
     compute_factor: float | None
     decoded: float
+    unfused: int
     halved: int
 
     def has(self, *stages: str) -> bool:
@@ -92,6 +95,7 @@ def facts_of(
         depthwise_factor=_factor(deep),
         compute_factor=_compute_factor(operators),
         decoded=sum(row.share or 0.0 for row in layers if row.asked == CODES),
+        unfused=sum(row.asked in IN_INTEGERS and row.in_float for row in layers),
         halved=sum(row.asked in ("float16", "bfloat16") for row in layers),
     )
 

@@ -63,7 +63,10 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
         *("stridedslice", "copy_", "clone", "detach", "to", "contiguous", "resolve_conj", "copy"),
         *("lift_fresh", "unflatten", "narrow", "resolve_neg", "_to_copy", "memcpy"),
     ),
-    CALLING: ("torchdynamo cache lookup", "pregraph bytecode"),
+    CALLING: (
+        *("torchdynamo cache lookup", "pregraph bytecode"),
+        *("aotdispatcher runtime wrapper prologue", "torch-compiled region"),
+    ),
 }
 _FAMILY = {name: family for family, names in _NAMES.items() for name in names}
 COMPUTE = (CONVOLUTION, PRODUCT, RECURRENT)

@@ -91,21 +91,28 @@ def _fitting(names: Sequence[str], wanted: int) -> Sequence[str]:
 def side_by_side(mine: FileContents, base: FileContents) -> tuple[dict[int, int], str]:
     """The place of the same layer in the untouched model's file, by place; and why there are none.
 
-    By name where both files have them; else one by one, where both have the same kinds of layers
-    in the same order.
+    By name where it has them all; else one by one, where both files have the same kinds of layers
+    in the same order; else by those names that it has.
     """
     theirs = {layer.name: at for at, layer in enumerate(base.layers) if layer.name}
-    if theirs and len(theirs) == len([one for one in base.layers if one.name]):
-        found = {
-            at: theirs[layer.name] for at, layer in enumerate(mine.layers) if layer.name in theirs
-        }
-        if found:
-            return found, ""
-    for keep in (lambda layer: True, lambda layer: bool(layer.weights)):
-        ours = [(at, _signature(layer)) for at, layer in enumerate(mine.layers) if keep(layer)]
-        old = [(at, _signature(layer)) for at, layer in enumerate(base.layers) if keep(layer)]
+    by_name = {
+        at: theirs[layer.name] for at, layer in enumerate(mine.layers) if layer.name in theirs
+    }
+    if by_name and len(by_name) == len(mine.layers):
+        return by_name, ""
+    for products in (True, False):
+        ours, old = (
+            [
+                (at, _signature(layer))
+                for at, layer in enumerate(layers)
+                if products or layer.weights
+            ]
+            for layers in (mine.layers, base.layers)
+        )
         if ours and [kind for _, kind in ours] == [kind for _, kind in old]:
             return {at: other for (at, _), (other, _) in zip(ours, old, strict=True)}, ""
+    if by_name:
+        return by_name, ""
     return {}, (
         f"the file has {len(mine.layers)} layers, the untouched model's {len(base.layers)}, or"
         " others: they are compared by operator alone"

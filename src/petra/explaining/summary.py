@@ -73,13 +73,14 @@ def _precision(layers: Sequence[LayerRow], *, quantized: bool) -> Iterator[str]:
         return
     weighted = [row for row in layers if row.weights]
     floats = [row for row in weighted if row.in_float]
-    share = sum(row.share or 0.0 for row in floats)
+    shares = [row.share for row in floats if row.share is not None]
     if not floats:
         yield f"All {len(weighted)} layers with weights compute in 8 bits."
         return
+    taking = f"; the {len(floats)} in float take {sum(shares):.0%} of the time" if shares else ""
     yield (
-        f"{len(weighted) - len(floats)} of {len(weighted)} layers with weights compute in 8 bits;"
-        f" the {len(floats)} in float take {share:.0%} of the time."
+        f"{len(weighted) - len(floats)} of {len(weighted)} layers with weights compute in 8 bits"
+        f"{taking}."
     )
 
 

@@ -43,8 +43,10 @@ _OWN = {
     "QLinearMatMul": INT8,
 }
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Identity", "Flatten")
-_ABSORBED = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Add", "Mul")
-_ABSORBED += ("BatchNormalization", "Cast", "QuantizeLinear", "DequantizeLinear")
+_ABSORBED = (
+    *("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Add", "Mul", "Cast"),
+    *("BatchNormalization", "QuantizeLinear", "DequantizeLinear"),
+)
 _PACKED = {"int4": 4, "uint4": 4, "float4e2m1": 4, "int2": 2, "uint2": 2}
 _TO_CODES, _TO_FLOATS = ("QuantizeLinear", "DynamicQuantizeLinear"), ("DequantizeLinear",)
 
@@ -267,6 +269,7 @@ def _item_bytes(kind: int) -> int:
     import onnx
 
     try:
-        return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
+        size: int = onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
     except (KeyError, TypeError, ValueError):
         return 0
+    return size

@@ -147,6 +147,7 @@ def contents_of_program(graph: Any) -> tuple[FileContents, dict[str, list[int]]]
                 str(state[name].dtype).removeprefix("torch."),
                 state[name].nbytes,
                 readers.get(name),
+                f"the program's {name}",
             )
             for name in tensors
         ),
