@@ -62,7 +62,7 @@ class Ear:
         return method is not None and getattr(method, "__func__", None) is not nothing
 
     def tell(self, event: str, *args: object) -> None:
-        if self._deaf or not self.wants(event):
+        if not self.wants(event):
             return
         with self._lock:
             if self._deaf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
@@ -51,6 +52,8 @@ class MlflowRuns(Callback):
     def on_study_start(self, run: StudyRun) -> None:
         import mlflow
 
+        for talkative in ("mlflow.store.db", "alembic"):  # of making a database
+            logging.getLogger(talkative).setLevel(logging.WARNING)
         self._directory = run.directory.resolve()
         self._client = mlflow.MlflowClient(tracking_uri=self._uri or self._usual_uri())
         self._ended = sum(trial.number > 0 for trial in run.finished)

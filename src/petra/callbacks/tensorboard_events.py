@@ -28,7 +28,7 @@ class TensorBoardEvents(Callback):
     def on_study_start(self, run: StudyRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(run.directory / "tensorboard")  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(run.directory / "tensorboard")
         self._ended = sum(trial.number > 0 for trial in run.finished)
         run.keep({"known": True})
         for trial in run.finished if run.kept is None else ():
