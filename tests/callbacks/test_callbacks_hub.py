@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hearing import Everything
+from hearing import Everything, hub, measured
 from torch import nn
 
 import petra

@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import pytest
-from hearing import Everything
+from hearing import Everything, hub, measured
 
-from petra.callbacks.base import Callback, StudyRun
-from petra.callbacks.hub import Hub, ears_of
+from petra.callbacks.base import Callback
 from petra.core.errors import StoreError
-from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, StepProgress
-from petra.core.objective import named_objectives
-from petra.core.pipeline import Pipeline, StageSpec
-from petra.core.trial import Proposal, Trial, TrialStatus
+from petra.core.pipeline import Pipeline
+from petra.core.trial import Proposal
 from petra.front import Front
 from petra.listener import Clock
-
-
-class Notes(dict[str, Any]):
-    """Of a study that is not there."""
-
-    def note(self, name: str) -> Any:
-        return self.get(name)
-
-    def set_note(self, name: str, value: object) -> None:
-        self[name] = value
-
-
-def hub(*callbacks: object, last: Callable[[], Any] = lambda: (None, "done"), **told: Any) -> Hub:
-    run = StudyRun(Path(), {}, named_objectives(["quality", "size_bytes"]), **told)
-    return Hub(ears_of((), (), callbacks), run, Notes(), last)
-
-
-def measured(number: int, quality: float, size: float) -> Trial:
-    metrics: Mapping[str, Measurement] = {
-        "quality": Measurement(quality),
-        "size_bytes": Measurement(size),
-        "latency_ratio": Measurement(1.0),
-    }
-    pipeline = Pipeline((StageSpec("tune", {"epochs": number}),) if number else ())
-    return Proposal(number, pipeline).ended(TrialStatus.COMPLETE, metrics=metrics)
 
 
 def test_a_front_changes_with_its_members_alone() -> None:
