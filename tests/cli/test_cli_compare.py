@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_calls import petra, refused
 
+from petra.config.sections import WorkloadConfig
 from petra.core.measurement import Measurement
+from petra.core.metric import task_metric
 from petra.core.objective import Objective
+from petra.core.target import Target
 from petra.core.trial import Trial
 from petra.front import figures
 from petra.moo.hypervolume import hypervolume
 from petra.report import comparison_tables
+from petra.report.comparable import axes_of
 from petra.report.comparison import Comparison, compare, volume_at
+from petra.report.record import StudyRecord
 from petra.search.scaling import scale
 from petra.testing import studies
 from petra.testing.studies import toy_study
@@ -118,43 +124,65 @@ def test_the_terminal_shows_all_members_and_says_how_many_are_beaten(
     assert "with first's untouched model as the unit" in flat
 
 
-def elsewhere(monkeypatch: pytest.MonkeyPatch, **changed: object) -> None:
-    """Studies that begin now are on another machine."""
-    here = studies.describe_host()
-    monkeypatch.setattr(studies, "describe_host", lambda: here | changed)
-
-
 def metrics_of(found: Comparison) -> list[str]:
     return [a.metric for a in found.axes.objectives]
 
 
-def test_timings_of_other_machines_and_versions_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_another_machine_timed_is_left_out(
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = toy_study(tmp_path / "here", trials=6)
-    elsewhere(monkeypatch, id="0badcafe", cpu="Another CPU")
+    here = studies.describe_host()
+    other = here | {"id": "0badcafe", "cpu": "Another CPU"}
+    monkeypatch.setattr(studies, "describe_host", lambda: other)
     there = toy_study(tmp_path / "there", trials=6)
-    found = compare([here, there])
+    found = compare([pair[0], there])
     assert metrics_of(found) == ["quality", "size_bytes"]
-    assert "other machines" in found.axes.left_out["latency_ratio"]
-    assert "Another CPU" in found.axes.left_out["latency_ratio"]
-    assert "latency_ratio is not compared: timed on other machines" in " ".join(
-        petra("compare", here, there).output.split()
-    )
-    monkeypatch.undo()
-    versions = dict(studies.describe_host()["versions"])  # type: ignore[call-overload]
-    elsewhere(monkeypatch, versions=versions | {"onnxruntime": "0.1"})
-    newer = toy_study(tmp_path / "newer", trials=6)
-    found = compare([here, newer])
-    assert "onnxruntime" in found.axes.left_out["latency_ratio"]
-    assert metrics_of(found) == ["quality", "size_bytes"]
+    said = " ".join(petra("compare", pair[0], there).output.split())
+    assert "latency_ratio is not compared: timed on other machines" in said
+    assert "Another CPU" in said
 
 
-def test_objectives_that_one_lacks_are_left_out(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    fewer = toy_study(tmp_path / "fewer", trials=6, objectives=("quality", "size"))
-    found = compare([pair[0], fewer])
-    assert metrics_of(found) == ["quality", "size_bytes"]
-    assert found.axes.left_out == {"latency_ratio": "not an objective of all"}
+def records(pair: tuple[Path, Path]) -> tuple[StudyRecord, StudyRecord]:
+    one = StudyRecord.load(pair[0])
+    return one, replace(one)
+
+
+def configured(record: StudyRecord, **changed: object) -> StudyRecord:
+    return replace(record, config=record.config.model_copy(update=changed))
+
+
+def test_only_what_means_the_same_is_an_axis(pair: tuple[Path, Path]) -> None:
+    one, other = records(pair)
+    everything = ["quality", "latency_ratio", "size_bytes"]
+    assert [o.metric for o in axes_of([one, other]).objectives] == everything
+    versions = dict(one.host["versions"]) | {"onnxruntime": "0.1"}  # type: ignore[call-overload]
+    f1 = (task_metric("quality", maximize=True, title="f1"),)
+    for changed, name, why in (
+        (replace(other, host={**one.host, "versions": versions}), "latency_ratio", "onnxruntime"),
+        (configured(other, target=Target(threads=2)), "latency_ratio", "2 thread(s)"),
+        (configured(other, objectives=("quality", "size_bytes")), "latency_ratio", "of all"),
+        (configured(other, workload=WorkloadConfig(name="etth1")), "quality", "digits and etth1"),
+        (replace(other, task=f1), "quality", "accuracy and f1"),
+    ):
+        axes = axes_of([one, changed])
+        assert [o.metric for o in axes.objectives] == [m for m in everything if m != name]
+        assert why in axes.left_out[name]
+
+
+def test_of_other_models_milliseconds_are_compared(pair: tuple[Path, Path]) -> None:
+    one, other = records(pair)
+    wider = {**one.leading[0].metrics, "macs": Measurement(1e9)}
+    base = replace(one.leading[0], metrics=wider)
+    axes = axes_of([one, replace(other, leading=[base, *one.leading[1:]])])
+    assert [o.metric for o in axes.objectives] == ["quality", "latency_ms", "size_bytes"]
+    assert "the untouched models differ" in axes.notes[0]
+
+
+def test_what_is_not_known_of_the_data_is_said(pair: tuple[Path, Path]) -> None:
+    one, other = (configured(record, workload=None) for record in records(pair))
+    assert "live Python objects" in axes_of([one, other]).notes[0]
+    few = configured(one, workload=WorkloadConfig(name="digits", args={"epochs": 1}))
+    assert "other arguments" in axes_of([records(pair)[0], few]).notes[0]
 
 
 def test_three_studies_and_unconfirmed_ones(tmp_path: Path, pair: tuple[Path, Path]) -> None:

@@ -65,13 +65,14 @@ def test_the_modules_pass_the_examination_with_a_model_that_has_learnt(kind: str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(660)
 @pytest.mark.parametrize("kind", STARTERS)
 def test_what_it_writes_runs_as_it_is(kind: str, tmp_path: Path) -> None:
     if kind == "hf":
         pytest.importorskip("transformers")
     assert petra("init", "--model", kind, "--dir", tmp_path / "mine").exit_code == 0
     command = [*PETRA, "run", str(tmp_path / "mine" / "study.yaml"), "--trials", "2", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     record = StudyRecord.load(tmp_path / "mine" / "results")
     assert len(record.trials) == 3
