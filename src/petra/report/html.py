@@ -40,8 +40,8 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
     """Write the report of the study in `directory` to `out` (default: ``report.html`` in it) and
     return its path.
 
-    About 100 kB, and some hundred bytes for every trial. Works for a study that is still running. Raises
-    StoreError when there is no study, ConfigError when the file cannot be written.
+    About 100 kB, and some hundred bytes for every trial. Works for a study that is still running.
+    Raises StoreError when there is no study, ConfigError when the file cannot be written.
     """
     record = StudyRecord.load(directory)
     target = out or StudyPaths(record.directory).report
