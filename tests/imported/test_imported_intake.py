@@ -19,7 +19,11 @@ from petra.core.errors import ConfigError, DataError, ExportError
 from petra.core.pipeline import Pipeline
 from petra.core.target import Target
 from petra.execute.apply import apply_pipeline
+from petra.execute.build import BuildPayload, build_candidate
+from petra.execute.built import Built
 from petra.intake import examine, received
+from petra.measure.client import write_split
+from petra.measure.stored import load_arrays
 from petra.methods.base import Context
 from petra.methods.facts import beyond_file, facts_of
 from petra.methods.table import STAGES
@@ -161,6 +165,24 @@ def compressed(
     assert list(found) == list(wanted)
     difference = found[name] - wanted[name].numpy()
     return float(np.sqrt(np.mean(difference**2)) / wanted[name].std()), file
+
+
+def test_an_untouched_model_ships_as_its_file(tmp_path: Path) -> None:
+    """And the reference beside it, which the file is held against, is the model that was read."""
+    file = convolutional(tmp_path / "net.onnx")
+    model, task = received(file, pictures(), ONNXRUNTIME)
+    examined = examine(model, task)
+    data = tmp_path / "data"
+    write_split(task.val, data / "val", examined.interface)
+    payload = BuildPayload(examined.model, task, ONNXRUNTIME, 0, data, interface=examined.interface)
+    exports = ((ONNXRUNTIME, tmp_path / "out"),)
+    (built,) = build_candidate(payload, lambda note: None, Pipeline(), exports)
+    assert isinstance(built, Built)
+    assert (tmp_path / "out" / built.files[0].name).read_bytes() == file.read_bytes()
+    x = task.val.head(60)["image"].numpy()  # type: ignore[call-overload]
+    reference = load_arrays(tmp_path / "out" / built.reference.name)["scores"]
+    np.testing.assert_allclose(reference, run(file, {"image": x})["scores"], atol=1e-5)
+    assert built.params == sum(p.numel() for p in model.parameters())
 
 
 STAGE_CASES = [

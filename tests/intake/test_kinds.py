@@ -28,7 +28,7 @@ class Estimator:
 
 
 MODELS: dict[str, tuple[Callable[[], object], str, str]] = {
-    "ONNX path": (lambda: "model.onnx", "a path", "petra verify"),
+    "ONNX path that is none": (lambda: "model.onnx", "no such file", "path of an .onnx file"),
     "path": (lambda: Path("weights.pt"), "a path", "load_state_dict"),
     "None": (lambda: None, "None", "return"),
     "class": (lambda: Net, "the class Net", "make one"),
