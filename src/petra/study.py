@@ -117,7 +117,7 @@ class Study:
         listener.message(EXAMINING)
         mark = self._prepare(store)
         config = self.config
-        shown.about(self.objectives, config.parsed_constraints(), config.budget.time)
+        shown.about(self.objectives, config.parsed_constraints())
         for remark in self.examined.remarks:
             listener.message(f"note: {remark}")
         for name, reason in self.left_out.items():
