@@ -106,7 +106,7 @@ def test_a_baseline_that_eats_the_time_is_told_while_it_does_and_afterwards() ->
     assert stopping({"trials": 9}).foretold(324.0) == ""
     spent = stopping({"time": 12.0}, elapsed=12.0)
     assert spent.forecast().startswith(
-        "no trial fits into 12 s: measuring the untouched model took 10 s, and 4 s are kept"
+        "no trial fits into 12 s: the untouched model alone took 10 s, and 4 s are kept"
     )
     assert stopping({"time": 30.0}, elapsed=10.0).forecast().startswith("about 1 trial fits into")
 

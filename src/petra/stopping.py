@@ -153,8 +153,9 @@ class Stopping:
         return text + ("; give the search more time" if fit < 3 else "")
 
     def _spent(self) -> str:
+        first = self._trials[0]
         return (
-            f"measuring the untouched model took {self._trials[0].seconds:.0f} s, and"
+            f"the untouched model alone took {max(first.finished_at, first.seconds):.0f} s, and"
             f" {self.kept_s:.0f} s are kept for the final measurements; give the search more time"
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from petra.callbacks.hub import Ear, Hub, ears_of, tell
+from petra.callbacks.hub import Ear, Hub, ears_of, told
 from petra.config import StudyConfig
 from petra.core.errors import ConfigError, StoreError
 from petra.core.notes import WorkerNote
@@ -115,10 +115,10 @@ class Study:
         self, store: Store, ears: Sequence[Ear], shown: Progress, executor: MakeExecutor | None
     ) -> None:
         if warning := load_warning(load(), cores()):
-            tell(ears, f"note: {warning}")
-        tell(ears, EXAMINING)
+            told(ears, f"note: {warning}")
+        told(ears, EXAMINING)
         mark, config = self._prepare(store), self.config
-        shown.about(self.objectives, config.parsed_constraints(), config.budget.time)
+        shown.about(self.objectives, config.parsed_constraints())
         store.set_note(LEFT_OUT, dict(self.left_out))
         with Hub.of(self, store, ears) as hub:
             for remark in self.examined.remarks:

@@ -154,7 +154,9 @@ def test_what_a_listener_or_a_callback_has_not_is_left_out(
 ) -> None:
     listener: Any = OnlyFinished()
     also, callback = OnlyFinished(), OnlyTrials()
-    ready_study(tmp_path).run(listener, executor=RecordedExecutor, callbacks=[also, callback])
+    ready_study(tmp_path).run(
+        listener, executor=RecordedExecutor, callbacks=[also, callback], progress=False
+    )
     assert sorted(listener.numbers) == sorted(also.numbers) == list(range(1, 9))
     assert sorted(callback.numbers) == list(range(9))
     assert capsys.readouterr().err == ""

@@ -33,10 +33,10 @@ def untouched_alone(directory: Path, *others: Trial) -> Front:
 
 def test_after_no_trial_nothing_is_claimed_about_trials(tmp_path: Path) -> None:
     said = verdict(untouched_alone(tmp_path))
-    assert said.startswith("No trial was run: measuring the untouched model took 5 min 24 s")
+    assert said.startswith("No trial has finished: the untouched model alone took 5 min 24 s")
     assert "more time" in said
     (line,) = [line for line in ending(tmp_path) if "beats" in line or "No trial" in line]
-    assert line.startswith("No trial was run")
+    assert line.startswith("No trial has finished")
 
 
 def test_after_trials_that_beat_nothing_that_is_said(tmp_path: Path) -> None:

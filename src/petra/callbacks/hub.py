@@ -150,7 +150,8 @@ class Hub:
         self._keep()
 
     def message(self, text: str) -> None:
-        tell(self._ears, text)
+        self._tell("message", text)
+        self._tell("on_message", text)
 
     # ---- around it ---------------------------------------------------------------------------
 
@@ -218,11 +219,10 @@ def _note(ear: Ear) -> str:
     return f"callback {ear.name}"
 
 
-def tell(ears: Iterable[Ear], text: str) -> None:
-    """A message to all of them, outside of a session too."""
+def told(ears: Iterable[Ear], text: str) -> None:
+    """A message before there is a hub: callbacks hear of nothing before a study's start."""
     for ear in ears:
         ear.tell("message", text)
-        ear.tell("on_message", text)
 
 
 def ears_of(

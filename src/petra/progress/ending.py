@@ -18,9 +18,10 @@ def verdict(front: Front) -> str:
     if front.baseline is None or any(t.number for t in front.members):
         return ""
     if len(front.trials) <= 1:
+        taken = max(front.baseline.finished_at, front.baseline.seconds)
         return (
-            "No trial was run: measuring the untouched model took"
-            f" {duration(front.baseline.seconds)}; give the search more time."
+            "No trial has finished: the untouched model alone took"
+            f" {duration(taken)}; give the search more time."
         )
     if not front.members:
         return ""  # why it is empty is said where it is shown

@@ -63,7 +63,6 @@ class Progress:
         self._phase, self._phase_began = "starting", time.monotonic()
         self._objectives: tuple[Objective, ...] = ()
         self._constraints: tuple[Constraint, ...] = ()
-        self._budget_s: float | None = None
         self._clock: Clock | None = None
         self._heard = time.monotonic()
         self._baseline: Trial | None = None
@@ -72,16 +71,10 @@ class Progress:
         self._running: dict[int, str] = {}
         self._names = Names()
 
-    def about(
-        self,
-        objectives: Sequence[Objective],
-        constraints: Sequence[Constraint],
-        budget_s: float | None = None,
-    ) -> None:
+    def about(self, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> None:
         """What the study is about: needed before its first trial is told."""
         with self._lock:
             self._objectives, self._constraints = tuple(objectives), tuple(constraints)
-            self._budget_s = budget_s
 
     # ---- events, from any thread -----------------------------------------------------------------
 
@@ -158,9 +151,7 @@ class Progress:
     def _time(self) -> tuple[float | None, str]:
         """The share that is done, and what is left or, before that is known, how long it takes."""
         if self._clock is None:
-            taken = duration(time.monotonic() - self._phase_began)
-            of = f" of {duration(self._budget_s)}" if self._budget_s is not None else ""
-            return None, f"{taken}{of}"
+            return None, duration(time.monotonic() - self._phase_began)
         passed = time.monotonic() - self._heard
         now = replace(self._clock, elapsed_s=self._clock.elapsed_s + passed)
         if now.over:
@@ -170,7 +161,7 @@ class Progress:
         return now.done, left_in_words(now.left_s)
 
     def _counts(self) -> str:
-        if self._clock is None:
+        if self._clock is None or not self._clock.trials:
             return ""
         earlier = self._clock.trials - len(self._trials)
         return count_statuses(self._trials) + (
