@@ -18,6 +18,7 @@ from petra.core.profile import FileContents, FileLayer, Profile, Profiled, Ran
 from petra.core.text import json_text
 from petra.explaining import measuring
 from petra.explaining.measuring import artifact_of, kept_profile
+from petra.report import explained
 from petra.report.html_profile import profile_section
 from petra.report.record import StudyRecord
 from petra.report.study_front import StudyFront
@@ -60,6 +61,13 @@ def test_a_study_is_explained_kept_and_shown_in_the_report(
     monkeypatch.setattr(measuring, "profile_file", unexpected)
     again = StudyFront.load(study).pick(number).explain()
     assert again.total_ms == pytest.approx(found["total_ms"])
+    members = StudyFront.load(study).members
+    monkeypatch.setattr(explained, "profile_trial", lambda *_, **__: kept_profile(study, trial))
+    trial = next(t for t in members if t.number == number)
+    everyone = json.loads(run(study, "front", "--json").stdout)
+    assert [one["subject"].split(":")[0] for one in everyone] == [
+        f"trial {t.number}" for t in members
+    ]
     text = run(study, number).output
     for title in ("Time by operator", "Layers that take longest", "What it cost"):
         assert title in text

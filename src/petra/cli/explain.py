@@ -21,7 +21,8 @@ def explain(
         str,
         typer.Argument(
             metavar="[PICK]",
-            help="Of a study: smallest, fastest, best, knee, or the number of a measured trial.",
+            help="Of a study: smallest, fastest, best, knee, the number of a measured trial, or"
+            " front for all of its members.",
         ),
     ] = "knee",
     against: Annotated[
@@ -51,24 +52,34 @@ def explain(
 
     - `petra explain petra-demo`
     - `petra explain petra-demo 12 --all`
+    - `petra explain petra-demo front && petra report petra-demo`
     - `petra explain export/knee/model.onnx --against model.onnx --threads 2`
     - `petra explain petra-demo smallest --json | jq '.advice'`
     """
     from petra.explaining.words import in_words
-    from petra.report.explained import explain as explain_it
+    from petra.report.explained import explain as explain_one
+    from petra.report.explained import explain_front
 
     note(f"profiling {what}")
-    found = explain_it(
-        what,
-        pick,
-        against=against,
-        runtime=runtime,
-        threads=threads,
-        inputs=inputs,
-        fresh=fresh,
-    )
+    files = (against, runtime, threads, inputs)
+    if pick == "front" and what.is_dir() and all(one is None for one in files):
+        found = explain_front(what, fresh=fresh)
+    else:
+        one = explain_one(
+            what,
+            pick,
+            against=against,
+            runtime=runtime,
+            threads=threads,
+            inputs=inputs,
+            fresh=fresh,
+        )
+        found = [one]
     if as_json:
-        say_json(found.as_dict())
+        plain = [one.as_dict() for one in found]
+        say_json(plain if pick == "front" else plain[0])
         return
-    for line in in_words(found, everything=everything).split("\n"):
-        say(line)
+    for one in found:
+        for line in in_words(one, everything=everything).split("\n"):
+            say(line)
+        say("")

@@ -73,6 +73,14 @@ def explain_pick(record: StudyRecord, pick: str | int, *, fresh: bool = False) -
     return explain_trial(record, _chosen(record, pick), fresh=fresh)
 
 
+def explain_front(directory: str | Path, *, fresh: bool = False) -> list[Explanation]:
+    """Every member of a study's front, in its order: what the report shows of all of them. Takes
+    about ten seconds each.
+    """
+    record = StudyRecord.load(directory)
+    return [explain_trial(record, trial, fresh=fresh) for trial in record.front().members]
+
+
 def explain_trial(record: StudyRecord, trial: Trial, *, fresh: bool = False) -> Explanation:
     baseline = record.front().baseline
     measured = profile_trial(record.directory, trial, baseline, record.config.target, fresh=fresh)
