@@ -177,8 +177,12 @@ class ActivityFile:
     def message(self, text: str) -> None:
         with self._lock:
             said = text[:_LONGEST]
-            phase = said if isinstance(text, Phase) else self._now.phase
-            self._now = replace(self._now, phase=phase, said=said)
+            self._now = replace(self._now, said=said)
+            if isinstance(text, Phase):
+                self._now = replace(self._now, phase=said)
+            if isinstance(text, Phase) and text != _SEARCHING:
+                # What ran out of time before it never says that it ended.
+                self._now = replace(self._now, running={})
             self._write()
         self._listener.message(text)
 
