@@ -15,7 +15,7 @@ from petra.report.page import esc
 
 WIDTH, HEIGHT = 440, 320
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 30, 46  # room around the plotted rectangle
-CHARACTER = 6.6  # units that a letter of a label is wide, on average
+CHARACTER = 7.0  # units that a letter of a label is wide, on average
 LINE = 13  # units that a label is high
 _LONGEST_TITLE = 58  # characters of an axis title
 _PREFIXES = ("", "k", "M", "G", "T", "P")
@@ -153,7 +153,9 @@ def frame(x: Axis, y: Axis) -> str:
     for value in ticks(x.low, x.high, 5):
         at = unit(x.at(value))
         parts.append(path("grid", f"M{at} {unit(bottom)}V{unit(y.end)}"))
-        parts.append(text(x.at(value), bottom + 16, x.tick(value), kind="tick", anchor="middle"))
+        words = x.tick(value)
+        middle = min(x.at(value), WIDTH - CHARACTER * len(words) / 2)
+        parts.append(text(middle, bottom + 16, words, kind="tick", anchor="middle"))
     for value in ticks(y.low, y.high, 6):
         at = unit(y.at(value))
         parts.append(path("grid", f"M{unit(left)} {at}H{unit(right)}"))
