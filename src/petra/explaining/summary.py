@@ -36,7 +36,7 @@ def _speed(measured: Profiled, operators: Sequence[FamilyRow]) -> Iterator[str]:
         )
         yield (
             f"{word.capitalize()} the untouched model, {ratio:.2f}x: {measured.mine_ms:.3g} ms a"
-            f" call against {base:.3g} ms, timed in turns just now, batch {measured.batch},"
+            f" call against {base:.3g} ms, timed in turns for this profile, batch {measured.batch},"
             f" {measured.threads} thread(s)."
         )
     else:

@@ -246,9 +246,9 @@ class _Reading:
 
 def tensor_bytes(tensor: TensorProto) -> int:
     """Bytes of a stored tensor, by what it says of itself: types below a byte are packed."""
-    name, count = _type_name(tensor.data_type), math.prod(tensor.dims)
-    bits = _PACKED.get(name, 8 * _item_bytes(tensor.data_type))
-    return int(-(-count * bits // 8))
+    count: int = math.prod(tensor.dims)
+    bits = _PACKED.get(_type_name(tensor.data_type), 8 * _item_bytes(tensor.data_type))
+    return -(-count * bits // 8)
 
 
 def _type_name(kind: int) -> str:
