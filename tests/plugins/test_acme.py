@@ -5,9 +5,11 @@ its own, which imports petra and which petra does not know.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
-import packages  # noqa: F401 - which makes the package importable
+import packages  # which makes the package importable
 import pytest
 from acme_petra.diary import Diary
 from acme_petra.download import DOWNLOAD
@@ -25,6 +27,7 @@ from petra.testing.stage_suite import StageSuite
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("acme")
 class TestRound(StageSuite):
     stage = Round
     fast = {"bits": 9}
@@ -33,6 +36,11 @@ class TestRound(StageSuite):
 @pytest.mark.slow
 class TestPacked(RuntimeSuite):
     runtime = Packed
+
+    @pytest.fixture(autouse=True)
+    def _importable_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the processes that the suite starts."""
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(packages.ACME), *sys.path]))
 
 
 class TestNearby(SearcherSuite):

@@ -120,9 +120,8 @@ def subclass_of(home: str, *, named: bool = True) -> Check:
         if not isinstance(item, type) or not issubclass(item, base):
             return f"{_of(item)} is no subclass of {base.__name__}"
         if inspect.isabstract(item):
-            return (
-                f"{_of(item)} lacks {', '.join(sorted(getattr(item, '__abstractmethods__', ())))}"
-            )
+            lacks: frozenset[str] = getattr(item, "__abstractmethods__", frozenset())
+            return f"{_of(item)} lacks {', '.join(sorted(lacks))}"
         own: object = getattr(item, "name", None)
         if named and own != name:
             return f"{_of(item)} has the name {own!r}"
