@@ -208,6 +208,8 @@ def test_the_page_is_whole_and_asks_nothing_of_any_host(
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", body)
     for heading in ("What differs", "Fronts", "Progress and failures"):
         assert f"<h2>{heading}</h2>" in body
+    assert "accuracy (test) (more is better)" in body  # the axes say which split the points are of
+    assert "accuracy, validation" not in body
 
 
 def test_mistakes_are_answered(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -94,9 +94,8 @@ def _figures(found: Comparison) -> str:
     drawn = []
     for i, (a, b) in enumerate(combinations(found.axes.objectives, 2)):
         x, y = (b, a) if describe(a.metric).sampled else (a, b)
-        caption = (
-            f"{y.metric.replace('_', ' ')} against {x.metric.replace('_', ' ')} of all fronts."
-        )
+        names = (found.sides[0].record.catalogue.label(o.metric) for o in (y, x))
+        caption = f"{' against '.join(names)}, all fronts.".replace("_", " ")
         drawn.append(page.figure(f"fronts-{i}", _pair(found, x, y).to_json(), caption=caption))
     return f"<div class=plots>{''.join(drawn)}</div>" if drawn else ""
 
@@ -120,8 +119,11 @@ def _pair(found: Comparison, x: Objective, y: Objective) -> go.Figure:
             )
         )
     grid = {"zeroline": False, "gridcolor": "rgba(128,128,128,0.25)", "automargin": True}
-    figure.update_xaxes(title_text=html.escape(known[x.metric].axis), **grid)
-    figure.update_yaxes(title_text=html.escape(known[y.metric].axis), **grid)
+    for axis, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
+        metric = known[axis.metric]
+        title = axis_title(found, metric) if metric.sampled else metric.axis
+        better = "more is better" if axis.maximize else "less is better"
+        update(title_text=html.escape(f"{title} ({better})"), **grid)
     return plots.finished(figure)
 
 
