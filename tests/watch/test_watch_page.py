@@ -119,7 +119,7 @@ import sys
 from pathlib import Path
 from petra.testing.recorded import RecordedExecutor
 from test_study import study
-study(Path(sys.argv[1])).run(executor=lambda given: RecordedExecutor(given, workers=2, delay_s=0.3))
+study(Path(sys.argv[1])).run(executor=lambda given: RecordedExecutor(given, workers=2, delay_s=1.0))
 """
 
 
@@ -146,7 +146,8 @@ def test_a_session_is_followed_killed_and_continued_as_if_nobody_looked(tmp_path
             assert now["state"] == "stopped"
             assert now["headline"] == "not alive: continue with the same call of petra.compress"
             assert now["waiting"] + len(now["running"]) > 0
-            assert len(set(counts)) >= 8
+            assert counts == sorted(counts)
+            assert len(set(counts)) > 2
             continued = study(place).run(executor=RecordedExecutor)
             assert data(server, "/now")["state"] == "finished"
     alone = study(tmp_path / "alone").run(executor=RecordedExecutor)

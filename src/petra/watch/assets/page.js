@@ -78,7 +78,8 @@ function showNow(now) {
   if (now.fraction !== null) bar.value = now.fraction;
   say("now-title", now.heading);
   byId("now").hidden = !now.running.length && !now.waiting;
-  const waiting = now.waiting === 1 ? "1 more waits" : `${now.waiting} more wait`;
+  const more = now.running.length ? " more" : "";
+  const waiting = `${now.waiting}${more} ${now.waiting > 1 ? "wait" : "waits"}`;
   say("waiting", now.waiting ? `${waiting} for a worker.` : "");
   const head = ["trial", "doing", "for", "pipeline"];
   table("running", head, now.running, "What the workers have in hand", [1, 3]);
@@ -200,9 +201,8 @@ function draw(room, plot) {
   return svg;
 }
 
-// Numbers of the front's members beside their points, where there is room.
 function number(svg, points, x, y, width) {
-  const taken = [];
+  const taken = [];  // a number is left out where it would cover another
   for (const [at, value, name, kind] of points) {
     if (kind !== "front") continue;
     const size = 8 * String(name).length;
