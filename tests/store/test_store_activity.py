@@ -144,6 +144,7 @@ def test_phases_are_those_of_a_session(tmp_path: Path) -> None:
             lambda: activity.message("measuring the untouched model"),
             lambda: activity.started(ended(0), Clock(0, 1.0)),
             lambda: activity.message("about 12 trials fit into 60 s"),
+            lambda: activity.stage(TWO, StepBegan(0, "tune")),
             lambda: activity.message("confirming 3 models on the test split"),
         ):
             event()
@@ -151,7 +152,8 @@ def test_phases_are_those_of_a_session(tmp_path: Path) -> None:
             assert found is not None
             phases.append(found.phase)
     first, *search, last = phases
-    assert (first, search) == ("measuring the untouched model", ["searching", "searching"])
+    assert found.running == {}, "what had no time left never says that it ended"
+    assert (first, search) == ("measuring the untouched model", ["searching"] * 3)
     assert last == "confirming 3 models on the test split"
 
 

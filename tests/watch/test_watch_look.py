@@ -115,9 +115,9 @@ def test_steps_are_shown_while_they_run_and_after_a_kill(tmp_path: Path) -> None
         assert str(hand).startswith(f"trial {proposal.number}: tune (stage 1 of 1), for 0.")
         assert hand.words == "tune (epochs 6)"
         assert look.elapsed_s >= 100.04
+        kept = (tmp_path / "activity.json").read_bytes()
         activity.message("confirming 3 models on the test split")
         assert headline(watched.look()) == "alive: confirming 3 models on the test split"
-        kept = (tmp_path / "activity.json").read_bytes()
     store.close()
     (tmp_path / "activity.json").write_bytes(kept)  # as a killed session leaves it
     look = watched.look()

@@ -178,8 +178,9 @@ class ActivityFile:
     def message(self, text: str) -> None:
         with self._lock:
             said = text[:_LONGEST]
-            phase = said if text.startswith(_PHASES) else self._now.phase
-            self._now = replace(self._now, phase=phase, said=said)
+            self._now = replace(self._now, said=said)
+            if text.startswith(_PHASES):  # what ran out of time before it never says that it ended
+                self._now = replace(self._now, phase=said, running={})
             self._write()
         self._listener.message(text)
 

@@ -43,15 +43,21 @@ def now_data(look: Look, trouble: str = "") -> dict[str, Any]:
         "running": [
             [
                 str(r.number),
-                _text(r.doing or "waiting or under way"),
+                _text(r.doing),
                 "" if r.for_s is None else duration(r.for_s),
                 _text(r.words),
             ]
             for r in hands
         ],
         "waiting": max(0, waiting),
-        "heading": "Under way" if look.holder else "Under way when it ended",
+        "heading": _heading(look),
     }
+
+
+def _heading(look: Look) -> str:
+    if look.holder:
+        return "Under way"
+    return "Under way when it was cut off" if look.activity else "Not evaluated"
 
 
 def _numbers(seen: Seen) -> set[int]:

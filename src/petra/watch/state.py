@@ -47,11 +47,10 @@ def headline(look: Look) -> str:
             else "the same call of petra.compress"
         )
         return f"not alive: continue with {again}"
-    if state is State.STARTING:
-        return "alive: starting, the untouched model is not measured yet"
     phase = look.activity.phase if look.activity else ""
     if not phase:
-        phase = "over its budget" if progress(look).over else "searching"
+        over = "over its budget" if progress(look).over else "searching"
+        phase = "starting" if state is State.STARTING else over
     return f"alive: {printable(phase)}"
 
 

@@ -18,8 +18,8 @@ from petra.watch.look import Look
 
 @dataclass(frozen=True)
 class Running:
-    """A candidate that has not ended: what it is, what is being done with it ('' where nothing
-    says), and for how many seconds.
+    """A candidate that has not ended: what it is, what is being done with it, and for how many
+    seconds, where that is said.
     """
 
     number: int
@@ -28,9 +28,8 @@ class Running:
     for_s: float | None
 
     def __str__(self) -> str:
-        doing = self.doing or "waiting or under way"
         spent = "" if self.for_s is None else f", for {duration(self.for_s)}"
-        return f"trial {self.number}: {doing}{spent}: {self.words}"
+        return f"trial {self.number}: {self.doing}{spent}: {self.words}"
 
 
 def running(look: Look) -> list[Running]:
@@ -41,7 +40,8 @@ def running(look: Look) -> list[Running]:
         return []
     waiting = {p.number: p.pipeline for p in look.seen.waiting}
     if look.activity is None:
-        return [Running(n, pipeline_in_words(p), "", None) for n, p in sorted(waiting.items())]
+        how = "waiting or under way" if look.holder else "not evaluated"
+        return [Running(n, pipeline_in_words(p), how, None) for n, p in sorted(waiting.items())]
     ended = {t.number: t.pipeline for t in look.seen.trials if t.number in look.activity.running}
     words = {n: pipeline_in_words(p) for n, p in (waiting | ended).items()}
     now = look.at if look.holder else look.activity.at

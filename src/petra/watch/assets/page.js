@@ -257,9 +257,9 @@ function drawBound(svg, bound, x, y, plot) {
   svg.append(shape("line", along ? { x1: near, x2: near, y1: one, y2: two, class: "bound" }
     : { x1: one, x2: two, y1: near, y2: near, class: "bound" }));
   const end = along && near > (x(plot.x.low) + x(plot.x.high)) / 2;
-  svg.append(shape("text", along
-    ? { x: near + (end ? -5 : 5), y: two + 13, class: "bound", "text-anchor": end ? "end" : "start" }
-    : { x: two - 4, y: near - 5, class: "bound", "text-anchor": "end" }, bound.text));
+  const spot = along ? { x: near + (end ? -5 : 5), y: two + 13 } : { x: two - 4, y: near - 5 };
+  svg.append(shape("text", { ...spot, "text-anchor": along && !end ? "start" : "end",
+    class: "bound" }, bound.text));
 }
 
 function mark(kind, x, y) {
