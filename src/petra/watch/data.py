@@ -81,7 +81,7 @@ def study_data(seen: Seen) -> dict[str, Any]:
         "plots": front_plots(front, trials),
         "volume": volume_plots(reached),
         "growth": [
-            [str(n), str(t.number), duration(t.finished_at), f"{volume:.4f}"]
+            [str(n), str(t.number), _time(t.finished_at), f"{volume:.4f}"]
             for n, t, volume in grown[-MOST_GROWTH:][::-1]
         ],
         "endings": [
@@ -201,10 +201,14 @@ def _latest_row(trial: Trial, front: Front) -> list[str]:
         str(trial.number),
         how,
         _text(outcome(trial, front)),
-        duration(trial.seconds),
-        duration(trial.finished_at),
+        _time(trial.seconds),
+        _time(trial.finished_at),
         _text(pipeline_in_words(trial.pipeline)),
     ]
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds).replace(" ", "\u00a0")  # not to be broken
 
 
 def _text(text: object) -> str:

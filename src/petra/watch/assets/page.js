@@ -225,7 +225,8 @@ function axes(svg, plot, x, y, box) {
     svg.append(shape("line", { x1: x(at), x2: x(at), y1: top, y2: height - bottom,
       class: "grid" }));
     if (crowded && i % 2) return;
-    svg.append(shape("text", { x: x(at), y: height - bottom + 16, "text-anchor": "middle" }, text));
+    svg.append(shape("text", { x: x(at), y: height - bottom + 16,
+      "text-anchor": x(at) > width - right - 20 ? "end" : "middle" }, text));
   });
   for (const [at, text] of plot.y.ticks) {
     svg.append(shape("line", { x1: left, x2: width - right, y1: y(at), y2: y(at), class: "grid" }));
@@ -251,8 +252,7 @@ function drawBound(svg, bound, x, y, plot) {
   const [near, far] = [at(bound.at), at(bound.least ? own.low : own.high)];
   const [one, two] = [to(other.low), to(other.high)];
   const box = (a, b) => [Math.min(a, b), Math.abs(b - a)];
-  const sides = [box(near, far), box(one, two)];
-  const [[u, du], [v, dv]] = along ? sides : sides.reverse();
+  const [[u, du], [v, dv]] = [along, !along].map((o) => o ? box(near, far) : box(one, two));
   svg.append(shape("rect", { x: u, width: du, y: v, height: dv, class: "beyond" }));
   svg.append(shape("line", along ? { x1: near, x2: near, y1: one, y2: two, class: "bound" }
     : { x1: one, x2: two, y1: near, y2: near, class: "bound" }));
