@@ -11,8 +11,11 @@ import pytest
 from browsing import Scheme, Visit, chromium, visit
 from screenshots import faults
 
+from petra.core.pipeline import Pipeline, StageSpec
+from petra.core.trial import Failure, Origin, Trial, TrialStatus
 from petra.report.html import write_report
 from petra.report.study_front import StudyFront
+from petra.store.store import Store
 from petra.testing.studies import toy_study
 
 pytest.importorskip("playwright")
@@ -156,6 +159,25 @@ def test_a_point_that_is_no_link_opens_its_trial(seen: Visit) -> None:
     number = re.match(r"Trial (\d+)", title)
     assert number is not None
     assert hint.startswith(f"trial {number[1]}, ")
+
+
+def test_other_peoples_text_stays_text(browser: Browser, tmp_path: Path) -> None:
+    """In the table, in a trial's own view, and where the command to copy names the directory."""
+    evil = "</script><img src=x onerror=alert(1)>\u202e"
+    directory = toy_study(tmp_path / "<b>'study'", trials=3)
+    failure = Failure("tune", "Refused", evil)
+    pipeline = Pipeline((StageSpec("tune", {"loss": evil}),))
+    with Store.open(directory, write=True) as store:
+        store.add(Trial(900, pipeline, TrialStatus.FAILED, Origin((evil,)), failure=failure))
+    with visit(browser, str(write_report(directory, tmp_path / "r.html"))) as opened:
+        for number in (900, 0):
+            opened.page.evaluate(f"location.hash = '#trial-{number}'")
+            opened.page.wait_for_selector(f"text=Trial {number}:")
+            assert opened.page.locator("img, b b").count() == 0
+        assert opened.page.locator("#trials small", has_text="<img src=x").count() == 1
+        assert "\u202e" not in opened.page.locator("body").inner_text()
+        assert opened.errors == []
+        assert opened.abroad == []
 
 
 def test_without_javascript_all_is_there_as_a_plain_table(browser: Browser, report: str) -> None:
