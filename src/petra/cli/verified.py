@@ -47,7 +47,8 @@ def verified(
         "sample": sample.as_dict() if sample else None,
         "changed": {name: list(pair) for name, pair in changed.items()},
     }
-    lines = [f"preprocessing: {bundle.preprocessing}"]
+    lines = [f"bundle: {bundle.checked} files are as exported"]
+    lines.append(f"preprocessing: {bundle.preprocessing}")
     lines.append(f"sample: {sample}" if sample else "note: no sample is in the bundle")
     lines += [
         f"since it was measured: {name} {then or 'none'} -> {now or 'none'}"

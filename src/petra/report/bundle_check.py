@@ -184,7 +184,6 @@ def open_bundle(path: Path) -> Bundle:
     stated = beside.with_name(f"{prefix}{EVIDENCE_FILE}")
     if lacking := {file.name, beside.name, stated.name} - set(names):
         raise ArtifactError(f"{sums}: is not about {min(lacking)}", hint=_HINT)
-    about = f"{about}; all {len(names)} files are as exported"
     evidence = read_record(stated, most_bytes=MOST_EVIDENCE)
     return Bundle(file, metrics, evidence, prefix, len(names), about)
 
