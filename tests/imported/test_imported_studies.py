@@ -137,3 +137,38 @@ def test_a_file_that_petra_exports_comes_back_as_the_model(name: str, tmp_path: 
     back = run(again, {k: v.numpy() for k, v in named(inputs).items()})
     main = next(iter(wanted))
     np.testing.assert_allclose(back[main], wanted[main].numpy(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name", ["cifar-resnet", "gru", "torch-transformer", "vit", "bert", "gpt2"]
+)
+def test_a_file_of_the_older_exporter_is_read(name: str, tmp_path: Path) -> None:
+    """Opset 14, as most files that are about: layer norms are spelled out, shapes computed."""
+    from petra.tasks.inputs import named
+    from petra.testing.architectures import ARCHITECTURES
+
+    original, task = ARCHITECTURES.get(name)()
+    given = named(task.example(2))
+    keyed = isinstance(task.example(2), dict)
+    file = tmp_path / "model.onnx"
+    torch.onnx.export(
+        original.eval(),
+        () if keyed else tuple(given.values()),
+        str(file),
+        kwargs=dict(given) if keyed else None,
+        input_names=list(given),
+        dynamic_axes={key: {0: "n"} for key in given},
+        opset_version=14,
+        dynamo=False,
+    )
+    model = read_model(file)
+    inputs = named(task.example(16))
+    with torch.no_grad():
+        found = model(**inputs)
+    outputs = run(file, {key: x.numpy() for key, x in inputs.items()})
+    for own, wanted in zip(found.values(), outputs.values(), strict=True):
+        np.testing.assert_allclose(own.numpy(), wanted, rtol=1e-3, atol=1e-4)
+    norms = (sum(isinstance(m, nn.LayerNorm) for m in part.modules()) for part in (original, model))
+    assert len(set(norms)) == 1

@@ -14,6 +14,8 @@ from onnx_files import convolutional
 from petra.config import parse_config
 from petra.methods.table import STAGES
 from petra.model.imported.file import OPSETS
+from petra.model.imported.layers import LAYERS
+from petra.model.imported.operators import OPERATORS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text()
 
@@ -23,6 +25,13 @@ def test_it_says_what_is_read() -> None:
     stages = re.findall(r"^\| `([\w.]+)` \|", DOCUMENT, flags=re.MULTILINE)
     assert len(stages) == 5
     assert set(stages) <= set(STAGES.names())
+
+
+def test_it_lists_the_operators_that_are_read() -> None:
+    listed = re.search(r"^Operators: (.*?)\n\n", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    read = {*OPERATORS, *LAYERS, "Constant", "Upsample"}
+    assert re.findall(r"`(\w+)`", listed[1]) == sorted(read)
 
 
 def test_the_study_file_is_valid() -> None:

@@ -168,6 +168,13 @@ def _gather_elements(attributes: Attributes, x: Value, index: Value) -> Tensor:
     return torch.gather(tensor(x), attributes.get("axis", 0), tensor(index).long())
 
 
+def _gather_nd(attributes: Attributes, x: Value, index: Value) -> Value:
+    """The last axis of the index counts through the first axes of the input."""
+    if attributes.get("batch_dims", 0):
+        raise Unreadable("a choice by several axes for each item of a batch (batch_dims)")
+    return tensor(x)[tuple(tensor(index).long().unbind(-1))]
+
+
 def _expand(attributes: Attributes, x: Value, shape: Value) -> Value:
     """Both ways: a size of 1 in the shape leaves the input's."""
     x, wanted = tensor(x), numbers(shape)
@@ -255,6 +262,7 @@ MOVING: Mapping[str, Run] = {
     "Slice": _slice,
     "Gather": _gather,
     "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
     "Expand": _expand,
     "Tile": _tile,
     "Pad": _pad,
