@@ -57,7 +57,7 @@ def test_it_says_what_inputs_and_outputs_are(study: Path, shipped: Path) -> None
     assert told["classes"] == CLASSES
     (taken,) = told["inputs_in_words"]
     assert "free: batch (any size)" in taken
-    assert "fixed, no other size runs: axis 1 (64)" in taken
+    assert "fixed: axis 1 (64); no other size runs" in taken
     (returned,) = told["outputs_in_words"]
     assert "no probabilities" in returned
     assert "digit 0, digit 1" in returned

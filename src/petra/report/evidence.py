@@ -17,6 +17,7 @@ from petra.runtimes.base import InputSpec
 from petra.runtimes.verify import INT8_TOLERANCE
 
 NOT_STATED = "not stated"
+NO_OTHER = "; no other size runs"
 SAY_IT = (
     "say it where the task is made, petra.classification(..., preprocessing='pixels / 255'), or"
     " when exporting, `petra export --preprocessing TEXT`; 'none' where inputs are raw data"
@@ -90,6 +91,7 @@ class Evidence:
         specs = {spec.name: spec for spec in self.interface.inputs} if self.interface else {}
         return [
             self._line(declared.name, declared.dtype, specs.get(declared.name), declared.shape)
+            + NO_OTHER * any(size is not None for size in declared.shape)
             + self._seen("inputs", declared.name)
             for declared in self.inputs
         ]
@@ -132,7 +134,7 @@ class Evidence:
             said += (
                 "; the scores are probabilities: positive, with sum 1"
                 if name in observed["probabilities"]
-                else "; the scores are no probabilities: of logits, a softmax makes such"
+                else "; the scores are logits, no probabilities: a softmax makes such of them"
             )
         if meaning.classes:
             shown = ", ".join(meaning.classes[:20])

@@ -19,7 +19,7 @@ def sizes_in_words(spec: TensorSpec, declared: Sequence[int | None] = ()) -> str
         else:
             fixed.append(f"{name} ({axis.size if size is None else size})")
     parts = [f"free: {', '.join(free)}"] if free else []
-    parts += [f"fixed, no other size runs: {', '.join(fixed)}"] if fixed else []
+    parts += [f"fixed: {', '.join(fixed)}"] if fixed else []
     return "; ".join(parts) or "a single number"
 
 
