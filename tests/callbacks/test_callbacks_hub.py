@@ -2,68 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hearing import Everything, Failing
 from torch import nn
 
 import petra
 from petra.api import create_or_continue
-from petra.callbacks.base import EVENTS, Callback, StudyRun
-from petra.callbacks.hub import Hub, ears_of
+from petra.callbacks.base import Callback, StudyRun
 from petra.config import parse_config
-from petra.core.errors import StoreError
-from petra.core.measurement import Measurement
-from petra.core.notes import StepBegan, StepProgress
-from petra.core.objective import named_objectives
-from petra.core.pipeline import Pipeline, StageSpec
-from petra.core.trial import Proposal, Trial, TrialStatus
-from petra.front import Front
+from petra.core.trial import Trial
 from petra.listener import Clock
 from petra.store.store import Store
 from petra.testing.callback_suite import CallbackSuite, Interrupting, ready_study
 from petra.testing.recorded import RecordedExecutor
-
-
-class Everything(Callback):
-    """Writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, Any]] = []
-
-    def on_study_start(self, run: StudyRun) -> None:
-        self.run = run
-        run.keep({"sessions": (run.kept or {"sessions": 0})["sessions"] + 1})
-        self.heard.append(("start", len(run.finished)))
-
-    def on_trial_start(self, proposal: Proposal) -> None:
-        self.heard.append(("begins", proposal.number))
-
-    def on_stage(self, proposal: Proposal, step: StepBegan) -> None:
-        self.heard.append(("stage", step.name))
-
-    def on_progress(self, proposal: Proposal, progress: StepProgress) -> None:
-        self.heard.append(("progress", progress.done))
-
-    def on_trial_end(self, trial: Trial, clock: Clock) -> None:
-        self.heard.append(("ends", trial.number))
-
-    def on_front_change(self, front: Front) -> None:
-        self.heard.append(("front", [t.number for t in front.members]))
-
-    def on_message(self, text: str) -> None:
-        self.heard.append(("says", text))
-
-    def on_study_end(self, front: Front | None, reason: str) -> None:
-        self.heard.append(("end", (front and len(front), reason)))
-
-    def of(self, kind: str) -> list[Any]:
-        return [what for name, what in self.heard if name == kind]
 
 
 class TestEverything(CallbackSuite):
@@ -107,42 +63,6 @@ def test_two_of_a_kind_keep_apart(tmp_path: Path) -> None:
     with Store.open(tmp_path, write=False) as store:
         assert store.note("callback Everything") == {"sessions": 1}
         assert store.note("callback Everything 2") == {"sessions": 1}
-
-
-class Failing(Everything):
-    """Raises at one of the events."""
-
-    def __init__(self, event: str, error: BaseException) -> None:
-        super().__init__()
-        setattr(self, event, self._fail)
-        self.error = error
-
-    def _fail(self, *told: object) -> None:
-        raise self.error
-
-
-@pytest.mark.parametrize("event", EVENTS)
-def test_what_fails_is_said_once_and_costs_nothing(
-    event: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    failing, sound = Failing(event, ValueError("no \x1b[31mdisk")), Everything()
-    with hub(failing, sound) as one:
-        one.started(measured(0, 0.9, 100.0), Clock(0, 0.0))
-        for n in (1, 2):
-            for note in (StepBegan(0, "tune"), StepProgress(1, 2, "epoch 1/1")):
-                one.stage(Proposal(n, Pipeline()), note)
-            one.finished(measured(n, 0.9 + n / 100, 50.0), Clock(n, 1.0))
-            one.message("well")
-    said = capsys.readouterr().err
-    assert said.count("the callback Failing failed in") == 1
-    assert f"failed in {event}: ValueError: no \\x1b[31mdisk" in said
-    assert {name for name, _ in sound.heard} == {
-        "start", "begins", "stage", "progress", "ends", "front", "says", "end"
-    }  # fmt: skip
-    assert sound.of("ends") == [0, 1, 2]
-    if event not in ("on_study_end", "on_study_start"):
-        assert len(failing.heard) < len(sound.heard), "it hears no more"
-        assert failing.of("end") == []
 
 
 def test_a_study_outlives_its_callbacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,92 +145,3 @@ def test_other_callbacks_do_not_make_another_study(tmp_path: Path) -> None:
     for callbacks in ([], [{"name": "csv", "args": {"file": "b.csv"}}], []):
         data = {"space": space, "callbacks": callbacks, "workdir": str(tmp_path)}
         create_or_continue(parse_config(data), model, task)
-
-
-# ---- the hub by itself ---------------------------------------------------------------------------
-
-
-class Notes(dict[str, Any]):
-    """Of a study that is not there."""
-
-    def note(self, name: str) -> Any:
-        return self.get(name)
-
-    def set_note(self, name: str, value: object) -> None:
-        self[name] = value
-
-
-def hub(*callbacks: object, last: Callable[[], Any] = lambda: (None, "done"), **told: Any) -> Hub:
-    run = StudyRun(Path(), {}, named_objectives(["quality", "size_bytes"]), **told)
-    return Hub(ears_of((), (), callbacks), run, Notes(), last)
-
-
-def measured(number: int, quality: float, size: float) -> Trial:
-    metrics: Mapping[str, Measurement] = {
-        "quality": Measurement(quality),
-        "size_bytes": Measurement(size),
-        "latency_ratio": Measurement(1.0),
-    }
-    pipeline = Pipeline((StageSpec("tune", {"epochs": number}),) if number else ())
-    return Proposal(number, pipeline).ended(TrialStatus.COMPLETE, metrics=metrics)
-
-
-def test_a_front_changes_with_its_members_alone() -> None:
-    told = Everything()
-    clock = Clock(0, 0.0)
-    with hub(told) as one:
-        one.started(measured(0, 0.9, 100.0), clock)
-        one.finished(measured(1, 0.8, 200.0), clock)
-        one.finished(measured(2, 0.8, 50.0), clock)
-        one.finished(measured(3, 0.95, 20.0), clock)
-    assert told.of("front") == [[0], [2, 0], [3]]
-
-
-def test_a_trial_begins_with_its_first_note() -> None:
-    told = Everything()
-    proposal = Proposal(4, Pipeline())
-    with hub(told, finished=(measured(0, 0.9, 1.0),)) as one:
-        for note in (StepBegan(0, "tune"), StepProgress(1, 2, "epoch 1/1"), StepBegan(1, "export")):
-            one.stage(proposal, note)
-        one.stage(Proposal(0, Pipeline()), StepBegan(1, "confirm"))
-    assert told.of("begins") == [4]
-    assert told.of("stage") == ["tune", "export", "confirm"]
-    assert told.of("progress") == [1]
-
-
-def test_calls_of_one_callback_never_overlap() -> None:
-    class Counting(Callback):
-        inside = most = heard = 0
-
-        def on_stage(self, proposal: Proposal, step: StepBegan) -> None:
-            self.inside += 1
-            self.most = max(self.most, self.inside)
-            threading.Event().wait(0.001)
-            self.heard += 1
-            self.inside -= 1
-
-    counting = Counting()
-    with hub(counting) as one:
-        threads = [
-            threading.Thread(
-                target=lambda n=n: [
-                    one.stage(Proposal(n, Pipeline()), StepBegan(0, "x")) for _ in range(10)
-                ]
-            )
-            for n in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert (counting.most, counting.heard) == (1, 80)
-
-
-def test_a_study_that_is_gone_ends_without_a_front() -> None:
-    def gone() -> tuple[Front, str]:
-        raise StoreError("the directory is gone")
-
-    told = Everything()
-    with pytest.raises(ZeroDivisionError), hub(told, last=gone):
-        raise ZeroDivisionError
-    assert told.of("end") == [(None, "")]
