@@ -1,18 +1,12 @@
-"""A callback that writes down what it is told, and a hub without a study, for tests."""
+"""Callbacks that tests listen with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from petra.callbacks.base import Callback, StudyRun
-from petra.callbacks.hub import Hub, ears_of
-from petra.core.measurement import Measurement
 from petra.core.notes import StepBegan, StepProgress
-from petra.core.objective import named_objectives
-from petra.core.pipeline import Pipeline, StageSpec
-from petra.core.trial import Proposal, Trial, TrialStatus
+from petra.core.trial import Proposal, Trial
 from petra.front import Front
 from petra.listener import Clock
 
@@ -53,26 +47,13 @@ class Everything(Callback):
         return [what for name, what in self.heard if name == kind]
 
 
-class Notes(dict[str, Any]):
-    """Of a study that is not there."""
+class Failing(Everything):
+    """Raises at one of the events."""
 
-    def note(self, name: str) -> Any:
-        return self.get(name)
+    def __init__(self, event: str, error: BaseException) -> None:
+        super().__init__()
+        setattr(self, event, self._fail)
+        self.error = error
 
-    def set_note(self, name: str, value: object) -> None:
-        self[name] = value
-
-
-def hub(*callbacks: object, last: Callable[[], Any] = lambda: (None, "done"), **told: Any) -> Hub:
-    run = StudyRun(Path(), {}, named_objectives(["quality", "size_bytes"]), **told)
-    return Hub(ears_of((), (), callbacks), run, Notes(), last)
-
-
-def measured(number: int, quality: float, size: float) -> Trial:
-    metrics: Mapping[str, Measurement] = {
-        "quality": Measurement(quality),
-        "size_bytes": Measurement(size),
-        "latency_ratio": Measurement(1.0),
-    }
-    pipeline = Pipeline((StageSpec("tune", {"epochs": number}),) if number else ())
-    return Proposal(number, pipeline).ended(TrialStatus.COMPLETE, metrics=metrics)
+    def _fail(self, *told: object) -> None:
+        raise self.error

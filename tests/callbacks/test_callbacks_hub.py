@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from hearing import Everything, hub, measured
+from hearing import Everything, Failing
 from torch import nn
 
 import petra
 from petra.api import create_or_continue
-from petra.callbacks.base import EVENTS, Callback, StudyRun
+from petra.callbacks.base import Callback, StudyRun
 from petra.config import parse_config
-from petra.core.notes import StepBegan, StepProgress
-from petra.core.pipeline import Pipeline
-from petra.core.trial import Proposal, Trial
+from petra.core.trial import Trial
 from petra.listener import Clock
 from petra.store.store import Store
 from petra.testing.callback_suite import CallbackSuite, Interrupting, ready_study
@@ -65,42 +63,6 @@ def test_two_of_a_kind_keep_apart(tmp_path: Path) -> None:
     with Store.open(tmp_path, write=False) as store:
         assert store.note("callback Everything") == {"sessions": 1}
         assert store.note("callback Everything 2") == {"sessions": 1}
-
-
-class Failing(Everything):
-    """Raises at one of the events."""
-
-    def __init__(self, event: str, error: BaseException) -> None:
-        super().__init__()
-        setattr(self, event, self._fail)
-        self.error = error
-
-    def _fail(self, *told: object) -> None:
-        raise self.error
-
-
-@pytest.mark.parametrize("event", EVENTS)
-def test_what_fails_is_said_once_and_costs_nothing(
-    event: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    failing, sound = Failing(event, ValueError("no \x1b[31mdisk")), Everything()
-    with hub(failing, sound) as one:
-        one.started(measured(0, 0.9, 100.0), Clock(0, 0.0))
-        for n in (1, 2):
-            for note in (StepBegan(0, "tune"), StepProgress(1, 2, "epoch 1/1")):
-                one.stage(Proposal(n, Pipeline()), note)
-            one.finished(measured(n, 0.9 + n / 100, 50.0), Clock(n, 1.0))
-            one.message("well")
-    said = capsys.readouterr().err
-    assert said.count("the callback Failing failed in") == 1
-    assert f"failed in {event}: ValueError: no \\x1b[31mdisk" in said
-    assert {name for name, _ in sound.heard} == {
-        "start", "begins", "stage", "progress", "ends", "front", "says", "end"
-    }  # fmt: skip
-    assert sound.of("ends") == [0, 1, 2]
-    if event not in ("on_study_end", "on_study_start"):
-        assert len(failing.heard) < len(sound.heard), "it hears no more"
-        assert failing.of("end") == []
 
 
 def test_a_study_outlives_its_callbacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
