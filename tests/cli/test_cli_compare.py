@@ -110,8 +110,9 @@ def test_what_differs_is_listed_and_nothing_else(pair: tuple[Path, Path]) -> Non
 
 
 def test_the_terminal_shows_all_members_and_says_how_many_are_beaten(
-    pair: tuple[Path, Path],
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     result = petra("compare", *pair)
     assert result.exit_code == 0
     flat = " ".join(result.output.split())

@@ -207,7 +207,7 @@ def by_command(place: Path, kind: str, content: bytes) -> Attack:
     fault = ""
     if (
         done.returncode != 2
-        or not done.stderr.startswith(b"error: ")
+        or not done.stderr.removeprefix(b"loading model and data\n").startswith(b"error: ")
         or b"Traceback" in done.stderr
     ):
         fault = f"exit code {done.returncode}: {done.stderr[-500:]!r}"

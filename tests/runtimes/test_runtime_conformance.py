@@ -55,9 +55,9 @@ class TestTorchCompileOnCuda(RuntimeSuite):
 
 
 def test_no_runtime_is_left_out() -> None:
-    tried = {Target(s.runtime.name, s.device).name for s in RuntimeSuite.__subclasses__()}
-    assert tried == set(deployable())
-    assert {suite.runtime.name for suite in RuntimeSuite.__subclasses__()} == set(RUNTIMES.names())
+    here = [suite for suite in RuntimeSuite.__subclasses__() if suite.__module__ == __name__]
+    assert {Target(suite.runtime.name, suite.device).name for suite in here} == set(deployable())
+    assert {suite.runtime.name for suite in here} == set(RUNTIMES.names())
 
 
 def test_a_file_stands_for_the_plainest_runtime_that_loads_it() -> None:

@@ -16,7 +16,7 @@ from petra.core.errors import StoreError
 from petra.core.notes import StepBegan, StepProgress
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.core.trial import Proposal, Trial, TrialStatus
-from petra.listener import Clock, Silent
+from petra.listener import Clock, Phase, Silent
 from petra.store.activity import ActivityFile, read_activity, told
 from petra.store.layout import ACTIVITY_FILE, LOCK_FILE
 from petra.store.lock import current_holder
@@ -141,11 +141,11 @@ def test_phases_are_those_of_a_session(tmp_path: Path) -> None:
     with told(tmp_path, Silent(), lambda: 0.0) as activity:
         phases = []
         for event in (
-            lambda: activity.message("measuring the untouched model"),
+            lambda: activity.message(Phase("measuring the untouched model")),
             lambda: activity.started(ended(0), Clock(0, 1.0)),
             lambda: activity.message("about 12 trials fit into 60 s"),
             lambda: activity.stage(TWO, StepBegan(0, "tune")),
-            lambda: activity.message("confirming 3 models on the test split"),
+            lambda: activity.message(Phase("confirming 3 models on the test split")),
         ):
             event()
             found = read_activity(tmp_path)

@@ -19,7 +19,7 @@ from grown import add, propose, smaller
 
 from petra.core.notes import StepBegan
 from petra.core.trial import TrialStatus
-from petra.listener import Silent
+from petra.listener import Phase, Silent
 from petra.report.study_front import StudyFront
 from petra.store.activity import told
 from petra.store.layout import DATABASE_FILE
@@ -116,7 +116,7 @@ def test_steps_are_shown_while_they_run_and_after_a_kill(tmp_path: Path) -> None
         assert hand.words == "tune (epochs 6)"
         assert look.elapsed_s >= 100.04
         kept = (tmp_path / "activity.json").read_bytes()
-        activity.message("confirming 3 models on the test split")
+        activity.message(Phase("confirming 3 models on the test split"))
         assert headline(watched.look()) == "alive: confirming 3 models on the test split"
     store.close()
     (tmp_path / "activity.json").write_bytes(kept)  # as a killed session leaves it

@@ -52,7 +52,7 @@ def explain(
 
     - `petra explain petra-demo`
     - `petra explain petra-demo 12 --all`
-    - `petra explain petra-demo front && petra report petra-demo`
+    - `petra explain petra-demo front`, before `petra report petra-demo`
     - `petra explain export/knee/model.onnx --against model.onnx --threads 2`
     - `petra explain petra-demo smallest --json | jq '.advice'`
     """

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from petra.cli.announced import package_of, stages_here
+from petra.cli.announced import lines, package_of, rows, stages_here
 from petra.cli.completion import stage_names
 from petra.cli.output import JsonFlag, say, say_json
 from petra.core.errors import ConfigError, did_you_mean
@@ -62,11 +62,12 @@ def methods(
     if guide:
         _say_guide(as_json=as_json)
         return
-    _check_name(name, STAGES.names())
+    here = stages_here()
+    _check_name(name, list(here))
     outline = _outline(study) if study else None
-    effects = {each: STAGES.get(each).effects for each in STAGES.names()}
-    if name is not None and name in STAGES:
-        stage = STAGES.get(name)
+    effects = {each: stage.effects for each, stage in here.items()}
+    if name is not None and name in here:
+        stage = here[name]
         card, text = stage.card(outline), inspect.cleandoc(stage.__doc__ or "")
         if as_json:
             say_json(_plain(card, effects) | {"doc": text})
@@ -76,7 +77,6 @@ def methods(
         say(Text("\n\n".join([card.name, *paragraphs, place]) + "\n"))
         say(_parameters(card))
         return
-    here = stages_here()
     names = list(here) if name is None else family(name, here)
     cards = [here[each].card(outline) for each in names]
     if as_json:
@@ -86,6 +86,8 @@ def methods(
         _say_guide()
         say("\nAll stages\n")
     say(_stages(cards, effects))
+    for line in lines(rows(STAGES)) if name is None else ():
+        say(line)
     example = names[0] if name else "prune.structured"
     say(f"\nOne in full, with its parameters: petra methods {example}")
 
