@@ -51,6 +51,7 @@ def bench(*arguments: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_one_file_on_two_runtimes(tmp_path: Path) -> None:
     file = write_onnx(tmp_path / "m.onnx", hidden=64)

@@ -78,6 +78,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, program: Path, sign: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_says_what_it_wrote_and_warns(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub(monkeypatch, program, 1)
     place = program.parent / "fast.pt2"
@@ -90,6 +91,7 @@ def test_it_says_what_it_wrote_and_warns(program: Path, monkeypatch: pytest.Monk
     assert place.read_bytes() == b"compiled"
 
 
+@pytest.mark.slow
 def test_a_package_that_disagrees_is_an_error_and_not_left_behind(
     program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def test_resume_finds_the_modules_and_goes_on(resumed: tuple[Path, dict[str, obj
     assert "finished: the budget of" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_real_export_verifies(resumed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
     directory, _ = resumed
     path = tmp_path / "model.onnx"

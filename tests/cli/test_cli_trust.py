@@ -167,6 +167,7 @@ def test_workloads_need_trust_only_to_read_files_of_the_studys_choice() -> None:
         assert "/proc/kmsg" in calls(reads, [])
 
 
+@pytest.mark.slow
 def test_bench_of_a_foreign_study_asks_too(tmp_path: Path) -> None:
     from petra.testing.studies import toy_study
 
@@ -183,6 +184,7 @@ def test_bench_of_a_foreign_study_asks_too(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+@pytest.mark.slow
 def test_a_module_beside_the_study_stands_in_for_nothing_installed(tmp_path: Path) -> None:
     (tmp_path / "colorsys.py").write_text(
         f"open({str(tmp_path / 'canary')!r}, 'w')\ndef model(): pass\ntask = model\n"

@@ -127,7 +127,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Trial
             "initial": [[s.name] for s in FAULTY] + [["tune"]],
         },
         budget={"trials": 7},
-        limits={"trial_time": "15 s", "trial_memory": "2 GiB", "workers": 2},
+        limits={"trial_time": "10 s", "trial_memory": "2 GiB", "workers": 2},
         workdir=tmp_path_factory.mktemp("faults"),
     )
     yield {t.pipeline.stages[0].kind: t for t in study.trials if t.number}

@@ -19,11 +19,13 @@ from petra.execute.verdict import Judge
 from petra.testing.executor_suite import CUT, ExecutorSuite, small_assignment
 
 
+@pytest.mark.slow
 class TestThreadsExecutor(ExecutorSuite):
     def make(self, assignment: Assignment) -> Executor:
         return ThreadsExecutor(assignment)
 
 
+@pytest.mark.slow
 def test_files_may_be_moved_between_building_and_judging(tmp_path: Path) -> None:
     assignment = small_assignment(tmp_path)
     here, data = Here(assignment.payload), assignment.paths.data

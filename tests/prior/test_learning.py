@@ -142,6 +142,7 @@ def searched(prior: Prior | None, seed: int) -> float:
     )
 
 
+@pytest.mark.slow
 def test_a_search_that_knows_something_finds_more_and_a_wrong_belief_costs_little() -> None:
     right = learn([course(count=400, seed=11)])
     wrong = Prior({n: Linear({}).plus(model, -1.0) for n, model in right.models.items()})

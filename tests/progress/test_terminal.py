@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import petra
 
 SCRIPT = Path(__file__).with_name("runs_a_study.py")
@@ -64,6 +66,7 @@ def test_a_terminal_shows_a_bar_and_keeps_a_line_for_every_trial(tmp_path: Path)
     assert "KernelPreference" not in text
 
 
+@pytest.mark.slow
 def test_a_pipe_has_lines_and_standard_output_stays_clean(tmp_path: Path) -> None:
     place = tmp_path / "study"
     done = subprocess.run(

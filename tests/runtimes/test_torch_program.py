@@ -225,6 +225,7 @@ def test_a_program_moves_to_another_device(tmp_path: Path) -> None:
     assert module(torch.empty(5, 4, device="meta")).shape == (5, 3)
 
 
+@pytest.mark.slow
 def test_compiled_it_computes_the_same_at_any_batch(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 2)).eval()
     path = tmp_path / "model.pt2"
