@@ -199,7 +199,7 @@ def stored(workdir: Path) -> int:
         return 0  # being created at this very moment
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_kill_9_loses_nothing_and_resume_proposes_the_same(tmp_path: Path, times: int) -> None:
     undisturbed = study(tmp_path / "calm", budget={"trials": 200}).run(executor=RecordedExecutor)
     landed = kill_repeatedly(tmp_path / "killed", times)

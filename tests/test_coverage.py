@@ -251,13 +251,18 @@ def test_chains_are_legal_long_enough_and_seeded() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("separable", "prune.structured"),
         ("conv-gru", "prune.structured"),
-        ("functional-calls", "prune.structured"),
         ("tcn", "lowrank.svd"),
-        ("torch-transformer", "lowrank.svd"),
-        ("inception-time", "quantize.static"),
-        ("multi-output", "quantize.static"),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (
+                ("separable", "prune.structured"),
+                ("functional-calls", "prune.structured"),
+                ("torch-transformer", "lowrank.svd"),
+                ("inception-time", "quantize.static"),
+                ("multi-output", "quantize.static"),
+            )
+        ),
     ],
 )
 def test_it_acts(name: str, kind: str) -> None:

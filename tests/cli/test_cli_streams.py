@@ -60,7 +60,7 @@ def test_other_streams_do_not_matter(study: Path, where: str) -> None:
     assert shell(f"{PETRA} show /nowhere {where}").returncode == 2
 
 
-@pytest.mark.parametrize("columns", ["abc", "0", "-1", "²", "1", "1000000000", "9" * 5000, ""])
+@pytest.mark.parametrize("columns", ["²", "0", "9" * 5000])
 def test_widths_that_make_no_sense(study: Path, columns: str) -> None:
     done = shell(
         f"{PETRA} show {study} && {PETRA} --help",

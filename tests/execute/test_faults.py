@@ -21,6 +21,8 @@ from petra.methods.table import STAGES
 from petra.space.effects import FLOAT_WEIGHTS, TRAINABLE, Effects
 from petra.training.loop import TrainConfig, fit
 
+pytestmark = pytest.mark.slow  # it waits; limits by themselves are in test_isolate_limits
+
 Applied = tuple[nn.Module, StageTrace]
 
 

@@ -93,9 +93,9 @@ def measuring(parent: subprocess.Popen[str]) -> list[psutil.Process]:
     ("command", "number"),
     [
         ("verify", signal.SIGKILL),
-        ("verify", signal.SIGTERM),
-        ("bench", signal.SIGKILL),
-        ("bench", signal.SIGINT),
+        pytest.param("verify", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("bench", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("bench", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
 def test_measuring_ends_with_the_command(

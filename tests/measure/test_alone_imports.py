@@ -15,13 +15,18 @@ from installed import SOURCE, bundle, console
     "arguments",
     [
         ("verify", "model.onnx"),
-        ("bench", "model.onnx", "--throughput-batch", "2"),
-        ("verify", "model.onnx", "--runtime", "openvino"),
-        ("doctor",),
         ("show", "study"),
-        ("report", "study"),
         ("export", "study"),
-        ("verify", "model.pt2"),
+        *(
+            pytest.param(arguments, marks=pytest.mark.slow)
+            for arguments in (
+                ("bench", "model.onnx", "--throughput-batch", "2"),
+                ("verify", "model.onnx", "--runtime", "openvino"),
+                ("doctor",),
+                ("report", "study"),
+                ("verify", "model.pt2"),
+            )
+        ),
     ],
 )
 def test_no_command_imports_from_the_working_directory(

@@ -56,6 +56,7 @@ class Excluding(nn.Module):
         return self.head(x).masked_fill(self.excluded, float("-inf"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_treats_it(stage: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

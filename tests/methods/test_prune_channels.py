@@ -122,6 +122,7 @@ def without_penalty(
     return problem, spread(model, problem[1]), moved(model, problem[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "weight"), [("group_lasso", 0.05), ("growing", 0.1), ("hoyer", 1.0)]
 )

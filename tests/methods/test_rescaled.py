@@ -99,7 +99,7 @@ def _onnx(model: nn.Module, x: Tensor, path: Path) -> np.ndarray:
 
 
 # One of each family; all others are slow.
-FEW = ("tune", "prune.structured", "quantize.static", "quantize.half")
+FEW = ("prune.structured", "quantize.half")
 KINDS = [pytest.param(k, marks=() if k in FEW else pytest.mark.slow) for k in STAGES.names()]
 
 

@@ -93,7 +93,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
 }
 
 
-SLOW = ("whole", "whole, norm first")  # of what others show in parts
+SLOW = ("made", "input", "whole", "whole, norm first")  # of what others show in parts
 
 
 @pytest.mark.parametrize(

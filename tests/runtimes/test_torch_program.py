@@ -246,6 +246,7 @@ def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         TorchCompile().load(path)
 
 
+@pytest.mark.slow
 def test_a_compiled_program_is_right_at_every_batch_size(tmp_path: Path) -> None:
     """Weights that training has left channels-last are not what TorchInductor reckons with once the
     batch is free.
