@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis.errors import Flaky
 
 from petra.core.pipeline import Pipeline, StageSpec
 from petra.space.domains import BOOLEAN, Choice
@@ -162,5 +163,6 @@ def test_the_suite_catches(test: str) -> None:
     class Suite(MoveSuite):
         moves = (BAD[test],)
 
-    with pytest.raises(AssertionError):
+    # What fails by chance may not fail again when it is looked into, which is its own kind of error.
+    with pytest.raises((AssertionError, Flaky)):
         getattr(Suite(), test)()
