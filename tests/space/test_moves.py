@@ -163,6 +163,6 @@ def test_the_suite_catches(test: str) -> None:
     class Suite(MoveSuite):
         moves = (BAD[test],)
 
-    # What fails by chance may not fail again when it is looked into, which is its own kind of error.
+    # What fails by chance may not fail again when it is looked into: an error of its own kind.
     with pytest.raises((AssertionError, Flaky)):
         getattr(Suite(), test)()
