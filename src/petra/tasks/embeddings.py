@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -161,7 +162,8 @@ def _embedded(model: nn.Module, inputs: Inputs, *, where: str) -> Tensor:
     try:
         with torch.no_grad():
             for start in range(0, batch_size(inputs), BATCH):
-                batch = map_inputs(inputs, lambda t, at=start: t[at : at + BATCH])  # type: ignore[misc]
+                part = slice(start, start + BATCH)
+                batch = map_inputs(inputs, itemgetter(part))
                 found.append(prediction(call(model, batch)).float())
     finally:
         model.train(training)
