@@ -6,6 +6,8 @@ import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from petra.explaining.facts import Facts, facts_of
 from petra.explaining.families import COMPUTE, family
 from petra.explaining.match import named, orders_of, side_by_side
 from petra.explaining.recording import without_recording
+from petra.explaining.summary import _precision
 from petra.explaining.words import in_words
 from petra.runtimes.onnx_inspect import FLOAT_COMPUTE, INTEGER_COMPUTE
 from petra.runtimes.onnxruntime import OnnxRuntime
@@ -266,3 +269,9 @@ def test_figures_are_of_the_call_as_it_ships_not_of_the_recorded_one() -> None:
     found = facts_of(None, measured(mine, mine_ms=0.02), (), ())
     assert found is not None
     assert asdict(found)["mean_us"] == pytest.approx(2.0)
+
+
+def test_of_layers_without_weights_nothing_is_claimed() -> None:
+    bare: Any = SimpleNamespace(weights=(), in_float=True, share=0.5)
+    (said,) = _precision([bare], quantized=True)
+    assert "cannot be read off" in said

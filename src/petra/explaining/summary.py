@@ -72,6 +72,9 @@ def _precision(layers: Sequence[LayerRow], *, quantized: bool) -> Iterator[str]:
         yield "Nothing was quantized: all layers compute in float because none was asked not to."
         return
     weighted = [row for row in layers if row.weights]
+    if not weighted:
+        yield "Which of its layers have weights cannot be read off the file: see the operators."
+        return
     floats = [row for row in weighted if row.in_float]
     shares = [row.share for row in floats if row.share is not None]
     if not floats:
